@@ -1,0 +1,1 @@
+"""Stores: they execute decisions all or nothing, lease what is ready, and think about nothing."""

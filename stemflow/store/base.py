@@ -1,0 +1,172 @@
+"""The protocol of a store, and the one place where a URL chooses a class.
+
+Every promise in a docstring here has a test in `stemflow.testing.contract`, which runs on every store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from stemflow.errors import StemflowError
+from stemflow.model.effects import DeadLetter, Decision
+from stemflow.model.facts import Due
+from stemflow.model.plan import Plan
+from stemflow.model.records import Header, Key, Node, Record
+
+
+class StoreError(StemflowError):
+    """The store cannot be used: where it lies, what it said, what to do."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer; whether the call was carried out is unknown. Sending the same request again is safe."""
+
+
+class Want(Struct, frozen=True, kw_only=True):
+    """What a worker is ready to lease. `only_run` limits it to one run; `owner` names the process (see `owner_id`)."""
+
+    owner: str
+    limit: int
+    queues: tuple[str, ...] = ("default",)
+    only_run: str | None = None
+
+
+class Lease(Struct, frozen=True):
+    """The right to work on a leaf until `until_ms`; its fencing token is `node.delivery`."""
+
+    node: Node
+    until_ms: int
+
+
+class Request(Struct, frozen=True):
+    """Names one exchange: a channel serves one caller at a time and counts its requests from 1."""
+
+    channel: str
+    sequence: int
+
+
+class Exchange(Struct, frozen=True, kw_only=True):
+    """The answer of one exchange. `committed[i]` is False when decision i was stale: nothing of it was written."""
+
+    committed: tuple[bool, ...]
+    leases: tuple[Lease, ...]
+    timers: tuple[Due, ...]
+    """Timers that are due; each is handed out again until a decision moves it."""
+    next_at_ms: int | None
+    """The earliest instant at which something that waits (delay, timer, limited lane) may become due, or None."""
+    now_ms: int
+
+
+class Renewed(Struct, frozen=True):
+    """What a renewal found: tokens that no longer hold, and nodes whose workers were told to stop."""
+
+    gone: tuple[tuple[Key, int], ...]
+    stopping: tuple[tuple[Key, bool], ...]
+    """(key, kill) of nodes in STOPPING."""
+
+
+class RunInfo(Struct, frozen=True):
+    """A run as `runs` lists it."""
+
+    header: Header
+    root: Node
+
+
+class Renewer(Protocol):
+    """A synchronous object with its own connection, used from a thread, so that a busy event loop loses no lease."""
+
+    def renew(self, held: Sequence[tuple[Key, int, int]]) -> Renewed:
+        """Extend each (key, token, lease_ms) that still holds to now + lease_ms. Idempotent."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Store(Protocol):
+    """At most a dozen methods; every one is safe to repeat."""
+
+    url: str
+
+    async def open(self) -> None:
+        """Connect and create what is missing. Raises StoreError with a place and a next step."""
+        ...
+
+    async def close(self) -> None: ...
+
+    def now_ms(self) -> int:
+        """The store's clock, ms since the epoch; it never runs backwards."""
+        ...
+
+    async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
+        """Commit each decision (all of it or, if any guard fails, nothing), then lease up to `want.limit` leaves.
+
+        Guards of a Put: the stored record's `rev` equals `guard` (0: absent) and a node's `delivery` equals `token`.
+        Decisions are committed in order and answered alone. Leasing is the table's READY x leased: state RUNNING,
+        `delivery` + 1, never a leaf whose `at_ms` is in the future, highest priority first, then in order of
+        becoming known; a leaf with `limits` only when each of its sliding windows admits it (`core.limits`); starts are
+        counted by the limit's key. Without `want` nothing is handed out, timers neither.
+        A repeated `request` changes nothing and gets its first `committed` and those leases that still hold under their
+        token, as they now are. One that changed nothing is not remembered: repeated, it is carried out.
+        """
+        ...
+
+    async def read(self, keys: Sequence[Key]) -> list[Record | None]:
+        """Current records in the order of `keys`; None where there is none."""
+        ...
+
+    async def nodes(self, run: str) -> list[Node]:
+        """Every record of a run, in order of creation."""
+        ...
+
+    async def header(self, run: str) -> Header | None: ...
+
+    async def plan(self, digest: str) -> Plan | None: ...
+
+    async def put_pages(self, key: Key, first: int, pages: Sequence[bytes]) -> None:
+        """Store pages of a map's items ahead of the run itself; invisible until the run is."""
+        ...
+
+    async def page(self, key: Key, number: int) -> bytes | None: ...
+
+    async def runs(self, limit: int, prefix: str = "") -> list[RunInfo]:
+        """Newest first; with `prefix` only runs whose id begins so."""
+        ...
+
+    async def dead_letters(self, run: str | None = None) -> list[DeadLetter]: ...
+
+    async def expired(self, owner: str, limit: int) -> list[Lease]:
+        """Transfer leases that are past their time, or whose owner is known to be dead, to `owner`.
+
+        In one step each gets `delivery` + 1 and a short lease (2 s), so that the old worker's report is refused from
+        then on; the caller commits `Lost` under the new token. Answers pages: call again while it answers `limit` of them.
+        """
+        ...
+
+    def renewer(self) -> Renewer: ...
+
+    def watch(self, run: str) -> asyncio.Future[None]:
+        """Resolved once the run's root is final, whichever process ended it (it may be resolved at once)."""
+        ...
+
+    def unwatch(self, run: str, future: asyncio.Future[None]) -> None:
+        """Forget a watch; `watching` counts those that are left."""
+        ...
+
+    @property
+    def watching(self) -> int: ...
+
+    async def changed(self, timeout_ms: int | None) -> None:
+        """Return when anything was committed since the last call by this instance's other users or another process, or
+        after `timeout_ms`. It may return early, never late by more than 20 ms."""
+        ...
+
+
+LOSS_LEASE_MS = 2_000
+"""The short lease under which a sweeper reports a loss."""
+
+TIMER_PAGE = 256
+"""The most timers that one exchange hands out."""

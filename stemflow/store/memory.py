@@ -1,0 +1,264 @@
+"""The store in memory: for tests, simulation and runs that nobody needs to find again. One process, one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Sequence
+
+from stemflow.model.effects import DeadLetter, Decision, Put
+from stemflow.model.facts import Due
+from stemflow.model.plan import Plan
+from stemflow.model.records import FINAL, HOUSE, STOPPING, Header, Key, Node, Record
+from stemflow.ports import Clock
+from stemflow.store.base import LOSS_LEASE_MS, Exchange, Lease, Renewed, Request, RunInfo, StoreError, Want
+from stemflow.store.memory_queue import Queues, Timers
+from stemflow.store.place import may_hold_lease, timer_of
+from stemflow.store.wait import Changes, Watches
+from stemflow.store.windows import Windows
+
+
+class _Held:
+    """The entry of a lease. Renewals from a thread move `until_ms` in place; a transfer puts another entry there."""
+
+    __slots__ = ("token", "until_ms")
+
+    def __init__(self, token: int, until_ms: int) -> None:
+        self.token, self.until_ms = token, until_ms
+
+
+class MemoryStore:
+    """All records in dicts; a method that changes something has no await in it, so each is atomic."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self.url = url
+        self._clock = clock
+        self._now_ms = 0
+        self._records: dict[Key, Record] = {}
+        self._order: dict[Key, int] = {}
+        self._paths: dict[str, list[Key]] = {}
+        self._headers: dict[str, Header] = {}
+        self._plans: dict[str, Plan] = {}
+        self._pages: dict[Key, dict[int, bytes]] = {}
+        self._dead: list[DeadLetter] = []
+        self._queues = Queues()
+        self._timers = Timers()
+        self._leases: dict[Key, _Held] = {}
+        self._starts: dict[str, list[int]] = {}
+        self._memos: dict[str, tuple[int, tuple[bool, ...], tuple[tuple[Key, int], ...]]] = {}
+        self._changes = Changes()
+        self._watches = Watches()
+
+    async def open(self) -> None:
+        """Nothing to connect to."""
+
+    async def close(self) -> None:
+        """Nothing to let go of; what was stored stays with the object."""
+
+    def now_ms(self) -> int:
+        self._now_ms = max(self._now_ms, self._clock.now_ms())
+        return self._now_ms
+
+    # -- exchange
+
+    async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
+        now_ms = self.now_ms()
+        memo = self._memos.get(request.channel)
+        if memo is not None and request.sequence <= memo[0]:
+            return self._repeat(request, memo, want, now_ms)
+        committed = tuple([self._commit(decision, now_ms) for decision in decisions])
+        leases, timers, next_at_ms = self._hand_out(want, now_ms) if want is not None else ((), (), None)
+        if leases or any(committed):
+            held = tuple([(lease.node.key, lease.node.delivery) for lease in leases])
+            self._memos[request.channel] = (request.sequence, committed, held)
+        return Exchange(committed=committed, leases=leases, timers=timers, next_at_ms=next_at_ms, now_ms=now_ms)
+
+    def _repeat(
+        self,
+        request: Request,
+        memo: tuple[int, tuple[bool, ...], tuple[tuple[Key, int], ...]],
+        want: Want | None,
+        now_ms: int,
+    ) -> Exchange:
+        sequence, committed, held = memo
+        if request.sequence < sequence:
+            raise StoreError(
+                f"{self.url}: channel {request.channel}: expected request {sequence} or later, got {request.sequence}; "
+                "give each caller a channel of its own"
+            )
+        leases = []
+        for key, token in held:
+            entry, node = self._leases.get(key), self._records.get(key)
+            if entry is not None and entry.token == token and isinstance(node, Node):
+                leases.append(Lease(node, entry.until_ms))
+        timers, next_at_ms = self._due(want, now_ms) if want is not None else ((), None)
+        return Exchange(committed=committed, leases=tuple(leases), timers=timers, next_at_ms=next_at_ms, now_ms=now_ms)
+
+    def _commit(self, decision: Decision, now_ms: int) -> bool:
+        records = self._records
+        for put in decision.puts:
+            stored = records.get(put.key)
+            if (stored.rev if stored is not None else 0) != put.guard:
+                return False
+            if stored.__class__ is Node and stored.delivery != put.token:
+                return False
+        for put in decision.puts:
+            if put.key[0] == HOUSE:
+                self._put_claim(put)
+            else:
+                self._put_node(put, now_ms)
+        for header in decision.headers:
+            self._headers.setdefault(header.run, header)
+        for plan in decision.plans:
+            self._plans.setdefault(plan.digest, plan)
+        for some in decision.pages:
+            self._pages[some.key] = dict(enumerate(some.pages))
+        self._dead.extend(decision.dead)
+        for run in decision.ended:
+            self._watches.resolve(run)
+        self._changes.note()
+        return True
+
+    def _put_claim(self, put: Put) -> None:
+        if put.record is None:
+            self._records.pop(put.key, None)
+        else:
+            self._records[put.key] = put.record
+
+    def _put_node(self, put: Put, now_ms: int) -> None:
+        key, node = put.key, put.record
+        if not isinstance(node, Node):
+            raise TypeError(f"put {key}: expected a Node, got {node!r}")
+        if put.guard == 0:
+            self._order[key] = len(self._order)
+            self._paths.setdefault(key[0], []).append(key)
+        elif key in self._leases and not may_hold_lease(node):
+            del self._leases[key]
+        self._records[key] = node
+        if node.state == "ready":
+            self._queues.add(node, self._order[key], now_ms)
+        if node.due_at_ms is not None or key in self._timers:
+            self._timers.set(key, timer_of(node))
+
+    # -- handing out
+
+    def _hand_out(self, want: Want, now_ms: int) -> tuple[tuple[Lease, ...], tuple[Due, ...], int | None]:
+        windows = Windows(now_ms, lambda key: self._starts.get(key, ()))
+        nodes, blocked = self._queues.take(want, self._records, windows, now_ms)
+        self._starts.update(windows.starts())
+        leases = tuple([self._lease(node, now_ms) for node in nodes])
+        timers, next_at_ms = self._due(want, now_ms)
+        instants = [at_ms for at_ms in (next_at_ms, blocked) if at_ms is not None]
+        return leases, timers, min(instants, default=None)
+
+    def _lease(self, ready: Node, now_ms: int) -> Lease:
+        """READY x leased, the one cell of the table that a store carries out."""
+        node = copy.copy(ready)
+        node.state = "running"
+        node.delivery += 1
+        key = node.key
+        until_ms = now_ms + node.lease_ms
+        self._records[key] = node
+        self._leases[key] = _Held(node.delivery, until_ms)
+        if key in self._timers:
+            self._timers.set(key, timer_of(node))
+        return Lease(node, until_ms)
+
+    def _due(self, want: Want, now_ms: int) -> tuple[tuple[Due, ...], int | None]:
+        timers, timer_at_ms = self._timers.due(want.only_run, now_ms)
+        delayed_at_ms = self._queues.next_at_ms(want.queues, self._records, now_ms)
+        instants = [at_ms for at_ms in (timer_at_ms, delayed_at_ms) if at_ms is not None]
+        return timers, min(instants, default=None)
+
+    # -- leases
+
+    async def expired(self, owner: str, limit: int) -> list[Lease]:
+        now_ms = self.now_ms()
+        late = [key for key, held in self._leases.items() if held.until_ms <= now_ms][:limit]
+        return [self._transfer(key, now_ms) for key in late]
+
+    def _transfer(self, key: Key, now_ms: int) -> Lease:
+        node = copy.copy(self._records[key])
+        assert isinstance(node, Node)
+        node.delivery += 1
+        held = _Held(node.delivery, now_ms + LOSS_LEASE_MS)
+        self._records[key], self._leases[key] = node, held
+        return Lease(node, held.until_ms)
+
+    def renewer(self) -> MemoryRenewer:
+        return MemoryRenewer(self)
+
+    def renew(self, held: Sequence[tuple[Key, int, int]]) -> Renewed:
+        """As `Renewer.renew`; each step is atomic under the interpreter's lock, so any thread may call it."""
+        now_ms = self.now_ms()
+        gone, stopping = [], []
+        for key, token, lease_ms in held:
+            entry = self._leases.get(key)
+            if entry is None or entry.token != token:
+                gone.append((key, token))
+                continue
+            entry.until_ms = now_ms + lease_ms
+            node = self._records.get(key)
+            if isinstance(node, Node) and node.state == STOPPING:
+                stopping.append((key, node.kill))
+        return Renewed(tuple(gone), tuple(stopping))
+
+    # -- reading
+
+    async def read(self, keys: Sequence[Key]) -> list[Record | None]:
+        return [self._records.get(key) for key in keys]
+
+    async def nodes(self, run: str) -> list[Node]:
+        return [node for key in self._paths.get(run, ()) if isinstance(node := self._records[key], Node)]
+
+    async def header(self, run: str) -> Header | None:
+        return self._headers.get(run)
+
+    async def plan(self, digest: str) -> Plan | None:
+        return self._plans.get(digest)
+
+    async def put_pages(self, key: Key, first: int, pages: Sequence[bytes]) -> None:
+        self._pages.setdefault(key, {}).update(enumerate(pages, first))
+
+    async def page(self, key: Key, number: int) -> bytes | None:
+        return self._pages.get(key, {}).get(number) if key[0] in self._headers else None
+
+    async def runs(self, limit: int, prefix: str = "") -> list[RunInfo]:
+        found: list[RunInfo] = []
+        for run in reversed(self._headers):
+            root = self._records.get((run, ""))
+            if run.startswith(prefix) and isinstance(root, Node) and len(found) < limit:
+                found.append(RunInfo(self._headers[run], root))
+        return found
+
+    async def dead_letters(self, run: str | None = None) -> list[DeadLetter]:
+        return [one for one in self._dead if run is None or one.run == run]
+
+    # -- waiting
+
+    def watch(self, run: str) -> asyncio.Future[None]:
+        root = self._records.get((run, ""))
+        return self._watches.add(run, isinstance(root, Node) and root.state in FINAL)
+
+    def unwatch(self, run: str, future: asyncio.Future[None]) -> None:
+        self._watches.drop(run, future)
+
+    @property
+    def watching(self) -> int:
+        return len(self._watches)
+
+    async def changed(self, timeout_ms: int | None) -> None:
+        await self._changes.wait(timeout_ms)
+
+
+class MemoryRenewer:
+    """Renews straight in the store's tables."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def renew(self, held: Sequence[tuple[Key, int, int]]) -> Renewed:
+        return self._store.renew(held)
+
+    def close(self) -> None:
+        """Nothing to let go of."""

@@ -1,0 +1,27 @@
+"""Where a record stands in a store's indexes: read from the record and the table, never decided here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stemflow.core.table import KINDS, TABLE
+from stemflow.model.records import RUNNING, STOPPING, Node, State
+
+_TIMED: Final[dict[str, frozenset[State]]] = {
+    kind: frozenset(state for of, state, event in TABLE if of == kind and event == "due") for kind in KINDS
+}
+_SCOPE: Final = _TIMED["scope"]
+_SINGLE: Final = _TIMED["leaf"] | _TIMED["wait"]
+
+
+def timer_of(node: Node) -> int | None:
+    """The instant at which `Due` would change this node, or None where the table has no such cell."""
+    at_ms = node.due_at_ms
+    if at_ms is None or node.state not in (_SINGLE if node.tally is None else _SCOPE):
+        return None
+    return at_ms
+
+
+def may_hold_lease(node: Node) -> bool:
+    """Whether a lease on this node outlives the commit that wrote it; a leaf that became a scope has none."""
+    return node.tally is None and (node.state == RUNNING or node.state == STOPPING)

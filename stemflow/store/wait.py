@@ -1,0 +1,84 @@
+"""Waiting within one process: for any commit, and for the end of a run."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Changes:
+    """Counts commits; `wait` returns when the count has moved since it last returned."""
+
+    __slots__ = ("_count", "_seen", "_waiting")
+
+    def __init__(self) -> None:
+        self._count = self._seen = 0
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether somebody waits at this moment."""
+        return bool(self._waiting)
+
+    def note(self) -> None:
+        """Something was committed."""
+        self._count += 1
+        for future in self._waiting:
+            _wake(future)
+
+    async def wait(self, timeout_ms: int | None) -> None:
+        if self._seen == self._count:
+            await self._sleep(timeout_ms)
+        self._seen = self._count
+
+    async def _sleep(self, timeout_ms: int | None) -> None:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        alarm = None if timeout_ms is None else loop.call_later(timeout_ms / 1_000, _wake, future)
+        self._waiting.add(future)
+        try:
+            await future
+        finally:
+            self._waiting.discard(future)
+            if alarm is not None:
+                alarm.cancel()
+
+
+class Watches:
+    """Futures by run, resolved and forgotten when the run ends."""
+
+    __slots__ = ("_by_run",)
+
+    def __init__(self) -> None:
+        self._by_run: dict[str, set[asyncio.Future[None]]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_run.values()))
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        return tuple(self._by_run)
+
+    def add(self, run: str, ended: bool) -> asyncio.Future[None]:
+        """A future for the end of `run`; one that has `ended` is not kept."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if ended:
+            future.set_result(None)
+        else:
+            self._by_run.setdefault(run, set()).add(future)
+        return future
+
+    def drop(self, run: str, future: asyncio.Future[None]) -> None:
+        left = self._by_run.get(run)
+        if left is not None:
+            left.discard(future)
+            if not left:
+                del self._by_run[run]
+
+    def resolve(self, run: str) -> None:
+        for future in self._by_run.pop(run, ()):
+            _wake(future)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
