@@ -1,0 +1,1 @@
+"""Workers, engine and recovery: the part that meets clocks, tasks and stores."""

@@ -1,0 +1,1 @@
+"""What tests of stemflow, and of programs built on it, may use."""

@@ -1,0 +1,50 @@
+"""Durations and rates as users write them, as integers of milliseconds."""
+
+from __future__ import annotations
+
+import re
+
+from stemflow.errors import UnitError
+
+_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_LONGEST_MS = 100 * 366 * 86_400_000
+
+
+def parse_duration_ms(value: str | int | float) -> int:
+    """Read `"1m30s"`, `"200ms"`, `"2h"`, `"1d"`, or a number of seconds; raises UnitError."""
+    if isinstance(value, bool):
+        raise UnitError(f"expected a duration such as 30s or 1m30s, got {value!r}")
+    if isinstance(value, (int, float)):
+        total = float(value) * 1_000
+    else:
+        total = _parts(value)
+    if not 0 <= total <= _LONGEST_MS:
+        raise UnitError(f"expected a duration from 0 to 100 years, got {value!r}")
+    return round(total)
+
+
+def _parts(text: str) -> float:
+    parts = _PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text.strip():
+        raise UnitError(f"expected a duration such as 30s, 1m30s or 200ms, got {text!r}")
+    return sum(float(number) * _MS[unit] for number, unit in parts)
+
+
+def format_duration(ms: int) -> str:
+    """Write milliseconds the way `parse_duration_ms` reads them: 90_000 is `1m30s`."""
+    if ms == 0:
+        return "0s"
+    text, rest = "", ms
+    for unit in ("d", "h", "m", "s", "ms"):
+        count, rest = divmod(rest, _MS[unit])
+        text += f"{count}{unit}" if count else ""
+    return text
+
+
+def parse_rate(text: str) -> tuple[int, int]:
+    """Read `"200/s"`, `"100/m"`, `"500/h"` or `"1000/d"` as (limit, ms of the window); raises UnitError."""
+    match = re.fullmatch(r"\s*(\d+)\s*/\s*(s|m|h|d)\s*", text) if isinstance(text, str) else None
+    if match is None or int(match[1]) == 0:
+        raise UnitError(f"expected a rate such as 10/s, 100/m, 500/h or 1000/d, got {text!r}")
+    return int(match[1]), _MS[match[2]]
