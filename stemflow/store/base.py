@@ -142,7 +142,7 @@ class Store(Protocol):
         """Transfer leases that are past their time, or whose owner is known to be dead, to `owner`.
 
         In one step each gets `delivery` + 1 and a short lease (2 s), so that the old worker's report is refused from
-        then on; the caller commits `Lost` under the new token. Answers pages: call again while it answers `limit` of them.
+        then on; the caller commits `Lost` under the new token. Answers pages: call again while one is full.
         """
         ...
 

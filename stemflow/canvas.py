@@ -1,0 +1,194 @@
+"""The canvas: pure constructors of an immutable signature tree that nest without limit.
+
+Typed through: `Signature[In, Out]` takes the value of the step before it and gives its own, so a wrong link is a type error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, overload
+
+from msgspec import structs
+
+from stemflow.errors import OptionError
+from stemflow.model.signature import (
+    ChainSig,
+    ChordSig,
+    GroupSig,
+    MapSig,
+    MemberPolicy,
+    NoInput,
+    Signature,
+    Span,
+    TaskSig,
+)
+from stemflow.units import parse_duration_ms
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
+F = TypeVar("F")
+E2 = TypeVar("E2")
+Sig = Signature
+Step = Signature[Any, Any]
+
+
+def _tuple(members: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(members) == 1 and not isinstance(members[0], Signature):
+        return tuple(members[0])
+    return members
+
+
+class Canvas:
+    """Constructors of signatures: `task`, `chain`, `group`, `chord`, `map`, `starmap`, `chunks`."""
+
+    @staticmethod
+    def task(name: str, /, *args: Any, **kwargs: Any) -> TaskSig[Any, Any]:
+        """A call of the task registered as `name`, for callers that do not import it."""
+        return TaskSig(task=name, args=args, kwargs=kwargs)
+
+    @overload
+    @staticmethod
+    def chain(s1: Sig[A, B], /) -> Sig[A, B]: ...
+    @overload
+    @staticmethod
+    def chain(s1: Sig[A, B], s2: Sig[B, C], /) -> Sig[A, C]: ...
+    @overload
+    @staticmethod
+    def chain(s1: Sig[A, B], s2: Sig[B, C], s3: Sig[C, D], /) -> Sig[A, D]: ...
+    @overload
+    @staticmethod
+    def chain(s1: Sig[A, B], s2: Sig[B, C], s3: Sig[C, D], s4: Sig[D, E], /) -> Sig[A, E]: ...
+    @overload
+    @staticmethod
+    def chain(s1: Sig[A, B], s2: Sig[B, C], s3: Sig[C, D], s4: Sig[D, E], s5: Sig[E, F], /) -> Sig[A, F]: ...
+    @overload
+    @staticmethod
+    def chain(
+        s1: Step, s2: Step, s3: Step, s4: Step, s5: Step, s6: Step, /, *more: Step
+    ) -> Sig[Any, Any]: ...
+    @overload
+    @staticmethod
+    def chain(steps: Iterable[Step], /) -> Sig[Any, Any]: ...
+    @staticmethod
+    def chain(*steps: Any) -> Sig[Any, Any]:
+        """Steps in order, each given the result of the one before; a failing step ends the chain with its error."""
+        return ChainSig(steps=_tuple(steps))
+
+    @overload
+    @staticmethod
+    def group(members: Iterable[Sig[A, B]], /, *, on_member_error: MemberPolicy = ...) -> Sig[A, list[B]]: ...
+    @overload
+    @staticmethod
+    def group(*members: Sig[A, B], on_member_error: MemberPolicy = ...) -> Sig[A, list[B]]: ...
+    @staticmethod
+    def group(*members: Any, on_member_error: MemberPolicy = "fail_fast") -> Sig[Any, Any]:
+        """Members side by side; the value is the list of their results in signature order (empty: `[]`)."""
+        return GroupSig(members=_tuple(members), policy=on_member_error)
+
+    @overload
+    @staticmethod
+    def chord(
+        header: Sig[A, list[B]], body: Sig[list[B], C], *, on_member_error: MemberPolicy | None = ...
+    ) -> Sig[A, C]: ...
+    @overload
+    @staticmethod
+    def chord(
+        header: Iterable[Sig[A, B]], body: Sig[list[B], C], *, on_member_error: MemberPolicy | None = ...
+    ) -> Sig[A, C]: ...
+    @staticmethod
+    def chord(header: Any, body: Any, *, on_member_error: MemberPolicy | None = None) -> Sig[Any, Any]:
+        """A header of members, then `body` once, with the ordered list of their results."""
+        if isinstance(header, (GroupSig, MapSig)):
+            if isinstance(header, MapSig):
+                return ChainSig(steps=(header, body))
+            policy = on_member_error or header.policy
+            sig = ChordSig[Any, Any](header=header.members, body=body, policy=policy)
+            hooks = {h: getattr(header, h) for h in ("success_hooks", "failure_hooks", "cancel_hooks")}
+            return _with_header_hooks(sig, hooks)
+        return ChordSig(header=tuple(header), body=body, policy=on_member_error or "fail_fast")
+
+    @staticmethod
+    def map(
+        task: Sig[A, B], items: Iterable[A], *, concurrency: int | None = None, on_member_error: MemberPolicy = "fail_fast"
+    ) -> Sig[NoInput, list[B]]:
+        """`task` once for each item, as its first argument; `concurrency` members are open at once (default 1,000)."""
+        return MapSig(do=task, items=_items(items), spread="item", window=concurrency, policy=on_member_error)
+
+    @staticmethod
+    def starmap(
+        task: Sig[Any, B], items: Iterable[Iterable[Any]], *, concurrency: int | None = None,
+        on_member_error: MemberPolicy = "fail_fast",
+    ) -> Sig[NoInput, list[B]]:  # fmt: skip
+        """As `map`, each item unpacked into arguments."""
+        return MapSig(do=task, items=_items(items), spread="star", window=concurrency, policy=on_member_error)
+
+    @staticmethod
+    def chunks(
+        task: Sig[Any, B], items: Iterable[Any], size: int, *, concurrency: int | None = None
+    ) -> Sig[NoInput, list[list[B]]]:
+        """As `map`, but one member works through `size` items, so its result is a list; tuples are unpacked."""
+        if size < 1:
+            raise OptionError(f"chunks: expected a size of at least 1, got {size}")
+        everything = list(items)
+        pieces = tuple(everything[i : i + size] for i in range(0, len(everything), size))
+        return MapSig(do=task, items=pieces, spread="chunk", window=concurrency)
+
+
+def _with_header_hooks(sig: ChordSig[Any, Any], hooks: Mapping[str, tuple[Any, ...]]) -> ChordSig[Any, Any]:
+    if not any(hooks.values()):
+        return sig
+    header = tuple(structs.replace(m, **{h: getattr(m, h) + given for h, given in hooks.items()}) for m in sig.header)
+    return structs.replace(sig, header=header)
+
+
+def _items(items: Iterable[Any]) -> Span | tuple[Any, ...]:
+    if isinstance(items, range):
+        return Span(items.start, items.stop, items.step)
+    return tuple(items)
+
+
+def call(sig: Step, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Step:
+    """Put arguments in front of the first tasks of a canvas: of a chain's head, of every member of a group or header."""
+    if not args and not kwargs:
+        return sig
+    return _at_heads(sig, lambda task: structs.replace(task, args=(*args, *task.args), kwargs={**task.kwargs, **kwargs}))
+
+
+def skew(group: Sig[A, B], start: int | float = 1, step: int | float = 1) -> Sig[A, B]:
+    """Let the members of a group start `start`, `start + step`, ... seconds from now."""
+    if not isinstance(group, GroupSig):
+        raise OptionError(f"skew: expected a group, got {type(group).__name__}")
+    members = tuple(_at_heads(m, _starting_in(start + step * i)) for i, m in enumerate(group.members))
+    return structs.replace(group, members=members)
+
+
+def _starting_in(seconds: int | float) -> Callable[[TaskSig[Any, Any]], TaskSig[Any, Any]]:
+    return lambda task: structs.replace(task, countdown_ms=parse_duration_ms(seconds))
+
+
+def _at_heads(sig: Step, change: Callable[[TaskSig[Any, Any]], TaskSig[Any, Any]]) -> Step:
+    """Apply `change` to the tasks that start first."""
+    match sig:
+        case TaskSig():
+            return change(sig)
+        case ChainSig() if sig.steps:
+            steps = list(sig.steps)
+            head = next((i for i, step in enumerate(steps) if not _is_void(step)), 0)
+            steps[head] = _at_heads(steps[head], change)
+            return structs.replace(sig, steps=tuple(steps))
+        case GroupSig():
+            return structs.replace(sig, members=tuple(_at_heads(m, change) for m in sig.members))
+        case ChordSig():
+            return structs.replace(sig, header=tuple(_at_heads(m, change) for m in sig.header))
+        case MapSig():
+            return structs.replace(sig, do=_at_heads(sig.do, change))
+    return sig
+
+
+def _is_void(sig: Any) -> bool:
+    if isinstance(sig, ChainSig):
+        return all(map(_is_void, sig.steps))
+    return isinstance(sig, GroupSig) and not sig.members

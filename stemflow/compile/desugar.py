@@ -1,0 +1,98 @@
+"""Desugaring: what the canvas allows to be written, in terms of what the machine knows.
+
+Empty steps of a chain are dropped, groups in a chord's header are flattened, and hooks move to where they fire: those
+of a group to its members, those of a chord to its header's members and its body, those of a task to a chain around it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import structs
+
+from stemflow.model.signature import (
+    AnySig,
+    ChainSig,
+    ChordSig,
+    GroupSig,
+    MapSig,
+    StepsSig,
+    TaskSig,
+    WaitSig,
+)
+
+_HOOKS = ("success_hooks", "failure_hooks", "cancel_hooks")
+_POLICY = ("name", "when", "needs", "run_on", "on_error", "at")
+
+
+def desugar(sig: AnySig) -> AnySig:
+    """The same tree in the machine's own terms."""
+    match sig:
+        case TaskSig() | WaitSig():
+            return _wrapped(sig) if _has_hooks(sig) else sig
+        case ChainSig():
+            return structs.replace(sig, steps=_chain_steps(sig.steps))
+        case GroupSig():
+            given = _hand_down(sig, sig.members)
+            return structs.replace(_without_hooks(sig), members=tuple(map(desugar, given)))
+        case ChordSig():
+            header = _hand_down(sig, _flat(sig.header))
+            (body,) = _hand_down(sig, (sig.body,))
+            return structs.replace(_without_hooks(sig), header=tuple(map(desugar, header)), body=desugar(body))
+        case MapSig():
+            (do,) = _hand_down(sig, (sig.do,))
+            return structs.replace(_without_hooks(sig), do=desugar(do))
+        case StepsSig():
+            return structs.replace(sig, steps=tuple(map(desugar, sig.steps)))
+
+
+def is_empty(sig: AnySig) -> bool:
+    """Whether nothing would ever run in it."""
+    if isinstance(sig, ChainSig):
+        return all(map(is_empty, sig.steps))
+    return isinstance(sig, GroupSig) and not sig.members
+
+
+def _chain_steps(steps: tuple[AnySig, ...]) -> tuple[AnySig, ...]:
+    kept = [step for i, step in enumerate(steps) if not is_empty(step) or (i == len(steps) - 1 and _is_group(step))]
+    return tuple(map(desugar, kept))
+
+
+def _is_group(sig: AnySig) -> bool:
+    return isinstance(sig, GroupSig)
+
+
+def _flat(header: tuple[AnySig, ...]) -> tuple[AnySig, ...]:
+    out: list[AnySig] = []
+    for member in header:
+        plain = isinstance(member, GroupSig) and member.name is None and not _has_hooks(member)
+        if plain and isinstance(member, GroupSig):
+            out.extend(_flat(member.members))
+        else:
+            out.append(member)
+    return tuple(out)
+
+
+def _has_hooks(sig: AnySig) -> bool:
+    return bool(sig.success_hooks or sig.failure_hooks or sig.cancel_hooks)
+
+
+def _without_hooks(sig: Any) -> Any:
+    return structs.replace(sig, **dict.fromkeys(_HOOKS, ()))
+
+
+def _hand_down(sig: AnySig, members: tuple[AnySig, ...]) -> tuple[AnySig, ...]:
+    if not _has_hooks(sig):
+        return members
+    return tuple(
+        structs.replace(member, **{hook: getattr(member, hook) + getattr(sig, hook) for hook in _HOOKS})
+        for member in members
+    )
+
+
+def _wrapped(sig: TaskSig[Any, Any] | WaitSig[Any, Any]) -> ChainSig[Any, Any]:
+    policy = {name: getattr(sig, name) for name in (*_POLICY, *_HOOKS)}
+    bare = structs.replace(
+        sig, name=None, when=None, needs=(), run_on="success", on_error="fail", **dict.fromkeys(_HOOKS, ())
+    )
+    return ChainSig(steps=(bare,), **policy)

@@ -1,0 +1,208 @@
+"""Freezing: a checked signature becomes a plan, a flat list of nodes under a digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import structs
+
+from stemflow.compile.desugar import desugar
+from stemflow.compile.graph import BODY, Graph, graph_of, members_of, reversed_edges
+from stemflow.model.plan import AnyPlan, Edge, Handler, LeafPlan, Plan, ScopePlan, WaitPlan
+from stemflow.model.policy import Options
+from stemflow.model.records import CANCELLED, FAILED, SUCCEEDED, child_path
+from stemflow.model.signature import (
+    AnySig,
+    ChainSig,
+    ChordSig,
+    GroupSig,
+    MapSig,
+    StepsSig,
+    TaskSig,
+    WaitSig,
+)
+
+OptionsOf = Callable[[TaskSig[Any, Any]], Options]
+"""The effective options of a call; the caller knows the registry and the defaults."""
+
+_EDGE_KINDS = ("data", "optional", "order")
+
+
+def compile_plan(
+    sig: AnySig,
+    options_of: OptionsOf,
+    *,
+    variables: Mapping[str, Any] | None = None,
+    compensate_on: Sequence[str] = (),
+) -> Plan:
+    """Compile a signature; raises CycleError and OptionError.
+
+    `compensate_on` names the final states (failed, cancelled) after which what has succeeded is undone.
+    """
+    plain = desugar(sig)
+    if compensate_on and isinstance(plain, (TaskSig, WaitSig)):
+        plain = ChainSig(steps=(plain,))
+    freezer = _Freezer(graph_of(plain), options_of)
+    freezer.add(plain, "", -1)
+    if compensate_on:
+        freezer.add_undo(plain, compensate_on)
+    return _sealed(freezer, variables or {})
+
+
+def compile_task(sig: TaskSig[Any, Any], options_of: OptionsOf) -> Plan:
+    """The plan of a task alone. Its arguments are the run's inputs, so that one plan serves every call."""
+    freezer = _Freezer(None, options_of)
+    bare = TaskSig[Any, Any](task=sig.task, options=sig.options, countdown_ms=sig.countdown_ms, eta_at_ms=sig.eta_at_ms)
+    freezer.add(bare, "", -1)
+    return _sealed(freezer, {})
+
+
+def _sealed(freezer: _Freezer, variables: Mapping[str, Any]) -> Plan:
+    plan = Plan(nodes=tuple(freezer.nodes), options=tuple(freezer.options), vars=variables)
+    return structs.replace(plan, digest=hashlib.sha256(msgspec.msgpack.encode(plan)).hexdigest()[:32])
+
+
+class _Freezer:
+    """Collects nodes and the distinct options; a node's children come after it."""
+
+    def __init__(self, graph: Graph | None, options_of: OptionsOf) -> None:
+        self.graph = graph
+        self.options_of = options_of
+        self.nodes: list[AnyPlan] = []
+        self.options: dict[Options, int] = {}
+
+    def add(self, sig: AnySig, path: str, parent: int) -> int:
+        place = len(self.nodes)
+        common: dict[str, Any] = {
+            "parent": parent, "when": sig.when, "run_on": sig.run_on, "on_error": sig.on_error,
+        }  # fmt: skip
+        match sig:
+            case TaskSig():
+                self.nodes.append(self.leaf(sig, common))
+            case WaitSig():
+                self.nodes.append(WaitPlan(for_ms=sig.for_ms, **common))
+            case _:
+                self._add_scope(sig, path, place, common)
+        return place
+
+    def leaf(self, sig: TaskSig[Any, Any], common: Mapping[str, Any]) -> LeafPlan:
+        return LeafPlan(
+            task=sig.task,
+            args=sig.args,
+            kwargs=sig.kwargs,
+            bind=sig.bind,
+            takes_prev=sig.bind is None and not sig.immutable,
+            options=self.options.setdefault(self.options_of(sig), len(self.options)),
+            delay_ms=sig.countdown_ms,
+            eta_at_ms=sig.eta_at_ms,
+            **common,
+        )
+
+    def _add_scope(self, sig: Any, path: str, place: int, common: Mapping[str, Any]) -> None:
+        self.nodes.append(ScopePlan(kind="chain"))
+        members = members_of(sig)
+        places = []
+        for segment, member in members:
+            places.append(self.add(member, child_path(path, segment), place))
+        fields: dict[str, Any] = {"members": tuple(places), "timeout_ms": sig.timeout_ms, **common}
+        if any(member.name for _, member in members):
+            fields["names"] = tuple(segment for segment, _ in members)
+        fields.update(self._kind_fields(sig, path))
+        fields["handlers"] = self._hooks(sig, path, place)
+        self.nodes[place] = ScopePlan(**fields)
+
+    def _kind_fields(self, sig: Any, path: str) -> dict[str, Any]:
+        match sig:
+            case ChainSig():
+                return {"kind": "chain"}
+            case GroupSig():
+                return {"kind": "group", "policy": sig.policy}
+            case ChordSig():
+                return {"kind": "chord", "policy": sig.policy}
+            case StepsSig():
+                policy = "fail_fast" if sig.fail_fast else "collect"
+                return {"kind": "steps", "policy": policy, "edges": self._edges(sig, path), "value": sig.outputs}
+            case MapSig():
+                items = len(sig.items) if isinstance(sig.items, tuple) else sig.items
+                names = {"var": sig.var, "index_var": sig.index_var, "spread": sig.spread, "names": None}
+                return {"kind": "map", "items": items, "window": sig.window, "policy": sig.policy, **names}
+        raise TypeError(f"{type(sig).__name__} is not a composite")
+
+    def _edges(self, sig: StepsSig[Any, Any], path: str) -> tuple[tuple[Edge, ...], ...]:
+        assert self.graph is not None
+        paths = [child_path(path, step.name or "") for step in sig.steps]
+        index = {p: i for i, p in enumerate(paths)}
+        found = []
+        for target in paths:
+            edges = [
+                Edge(index[source], kind)  # type: ignore[arg-type]
+                for source, _, kinds in self.graph.in_edges(target, data="kinds")
+                if source in index
+                for kind in _EDGE_KINDS
+                if kind in kinds
+            ]
+            found.append(tuple(sorted(edges, key=lambda edge: (edge.source, edge.kind))))
+        return tuple(found)
+
+    def _hooks(self, sig: Any, path: str, place: int) -> tuple[Handler, ...]:
+        found = []
+        for state, name, hooks in (
+            (SUCCEEDED, "success", sig.success_hooks),
+            (FAILED, "failure", sig.failure_hooks),
+            (CANCELLED, "cancel", sig.cancel_hooks),
+        ):
+            if hooks:
+                hook = desugar(hooks[0] if len(hooks) == 1 else GroupSig(members=hooks, policy="ignore"))
+                found.append(Handler(state, name, self.add(hook, child_path(path, "!" + name), place)))
+        return tuple(found)
+
+    # -- compensation
+
+    def add_undo(self, sig: AnySig, states: Sequence[str]) -> None:
+        """The executed graph reversed, under `!undo`: each step after those that came after it."""
+        place = self._undo(sig, "", 0)
+        root = self.nodes[0]
+        assert isinstance(root, ScopePlan)
+        if place is not None:
+            handlers = tuple(Handler(state, "undo", place) for state in states)
+            self.nodes[0] = structs.replace(root, handlers=(*handlers, *root.handlers))
+
+    def _undo(self, sig: AnySig, path: str, parent: int) -> int | None:
+        """The undo node of `sig`, or None if there is nothing to undo in it."""
+        place = len(self.nodes)
+        if isinstance(sig, TaskSig):
+            if sig.compensate is None:
+                return None
+            self.nodes.append(self.leaf(sig.compensate, {"parent": parent, "on_error": "continue", "undo": True}))
+            return place
+        self.nodes.append(ScopePlan(kind="steps"))
+        members = []
+        for segment, member in members_of(sig):
+            child = self._undo(member, child_path(path, segment), place)
+            if child is not None:
+                members.append((segment, child_path(path, segment), child))
+        if not members:
+            del self.nodes[place:]
+            return None
+        fields: dict[str, Any] = {"parent": parent, "on_error": "continue", "undo": True}
+        if isinstance(sig, MapSig):
+            fields |= {"kind": "map", "members": (members[0][2],), "policy": "ignore", "window": sig.window}
+        else:
+            fields |= self._undo_edges(members)
+        self.nodes[place] = ScopePlan(**fields)
+        return place
+
+    def _undo_edges(self, members: Sequence[tuple[str, str, int]]) -> dict[str, Any]:
+        assert self.graph is not None
+        index = {path: i for i, (_, path, _) in enumerate(members)}
+        after = reversed_edges(self.graph, index)
+        edges = tuple(tuple(Edge(index[later], "order") for later in after[path]) for path in index)
+        names = tuple(segment for segment, _, _ in members)
+        return {"kind": "steps", "policy": "collect", "members": tuple(m[2] for m in members),
+                "names": names, "edges": edges}  # fmt: skip
+
+
+__all__ = ["BODY", "OptionsOf", "compile_plan", "compile_task"]

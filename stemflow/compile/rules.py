@@ -1,0 +1,83 @@
+"""The rules that a workflow's graph must keep; each finding has a code, a place and a next step."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+from stemflow.compile.graph import CycleError, dependencies, graph_of, members_of
+from stemflow.model.diagnostic import Diagnostic
+from stemflow.model.records import child_path
+from stemflow.model.signature import AnySig, StepsSig, TaskSig, Workflow
+
+Locate = Callable[[str, str | None], tuple[int, int, int]]
+"""(path of a step, key in it or None) -> (line, column, end column) in the file, from 1."""
+
+
+def check(workflow: Workflow, locate: Locate, known_tasks: Collection[str] | None) -> list[Diagnostic]:
+    """Every finding of the graph and task rules; `known_tasks` None means that no registry was named."""
+    found = [*_references(workflow.body, "", locate)]
+    if known_tasks is not None:
+        found += _unknown_tasks(workflow.body, "", locate, known_tasks)
+    try:
+        graph_of(workflow.body)
+    except CycleError as cycle:
+        found.append(_at(locate, cycle.path[0], "needs", "SF102", f"steps wait for each other: {' -> '.join(cycle.path)}",
+                         "take one of these edges out"))  # fmt: skip
+    return found
+
+
+def _at(locate: Locate, path: str, key: str | None, code: str, message: str, hint: str | None) -> Diagnostic:
+    line, column, end = locate(path, key)
+    return Diagnostic(code, message, line, column, end, hint)
+
+
+def did_you_mean(word: str, known: Collection[str], what: str) -> str | None:
+    """A hint that names the nearest known word, or the known ones where they are few."""
+    near = difflib.get_close_matches(word, list(known), 1, 0.6)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return f"{what}: {', '.join(sorted(known))}" if 0 < len(known) <= 12 else None
+
+
+def _references(sig: AnySig, path: str, locate: Locate) -> Iterator[Diagnostic]:
+    if isinstance(sig, StepsSig):
+        names = {step.name for step in sig.steps if step.name}
+        for step in sig.steps:
+            place = child_path(path, step.name or "")
+            for source, kind in dict.fromkeys(dependencies(step)):
+                if source == step.name:
+                    yield _at(locate, place, "needs" if kind == "order" else None, "SF102",
+                              f"step `{source}` waits for itself", "take this edge out")  # fmt: skip
+                elif source not in names:
+                    yield _unknown_step(locate, place, source, kind, names)
+        if sig.outputs is not None:
+            yield from _outputs(sig, names, locate)
+    for segment, member in members_of(sig):
+        yield from _references(member, child_path(path, segment), locate)
+
+
+def _unknown_step(locate: Locate, place: str, source: str, kind: str, names: Collection[str]) -> Diagnostic:
+    hint = did_you_mean(source, names, "steps here")
+    if kind == "order":
+        return _at(locate, place, "needs", "SF101", f"needs: there is no step `{source}`", hint)
+    return _at(locate, place, f"ref:{source}", "SF104", f"`steps.{source}`: there is no step `{source}`", hint)
+
+
+def _outputs(sig: StepsSig[Any, Any], names: Collection[str], locate: Locate) -> Iterator[Diagnostic]:
+    from_outputs = TaskSig[Any, Any](task="", bind=dict(sig.outputs or {}))
+    for source, _ in dict.fromkeys(dependencies(from_outputs)):
+        if source not in names:
+            yield _at(locate, "", f"outputs:{source}", "SF104", f"outputs: there is no step `{source}`",
+                      did_you_mean(source, names, "steps here"))  # fmt: skip
+
+
+def _unknown_tasks(sig: AnySig, path: str, locate: Locate, known: Collection[str]) -> Iterator[Diagnostic]:
+    if isinstance(sig, TaskSig):
+        for task, key in ((sig, "task"), (sig.compensate, "compensate")):
+            if task is not None and task.task not in known:
+                yield _at(locate, path, key, "SF401", f"no task is registered as `{task.task}`",
+                          did_you_mean(task.task, known, "registered tasks"))  # fmt: skip
+    for segment, member in members_of(sig):
+        yield from _unknown_tasks(member, child_path(path, segment), locate, known)

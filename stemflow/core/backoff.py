@@ -1,0 +1,27 @@
+"""How long to wait before the next attempt."""
+
+from __future__ import annotations
+
+import hashlib
+
+from stemflow.model.policy import RetryPolicy
+
+
+def delay_ms(policy: RetryPolicy, run: str, path: str, attempt: int) -> int:
+    """Milliseconds before attempt `attempt + 1`, after attempt `attempt` (0-based) failed.
+
+    The jitter is a digest of the node and the attempt, so that the same facts decide the same.
+    """
+    if policy.backoff == "fixed":
+        raw = float(policy.initial_ms)
+    elif policy.backoff == "linear":
+        raw = policy.initial_ms + policy.initial_ms * policy.factor * attempt
+    else:
+        raw = policy.initial_ms * policy.factor ** min(attempt, 64)
+    capped = min(raw, float(policy.max_ms))
+    return int(capped * (1.0 - policy.jitter * _share(run, path, attempt)))
+
+
+def _share(run: str, path: str, attempt: int) -> float:
+    digest = hashlib.blake2b(f"{run}/{path}/{attempt}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64

@@ -1,0 +1,140 @@
+"""`decide`: the one pure function that says what follows from facts. A fold of `step` with one diff at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stemflow.core import claims, leaf, scope
+from stemflow.core.fire import ACTIONS, fire
+from stemflow.core.table import Event
+from stemflow.core.work import Missing, Tick, View, Work
+from stemflow.model.effects import Decision, Need, Reply
+from stemflow.model.facts import (
+    Due,
+    Ended,
+    Fact,
+    Failed,
+    HandedBack,
+    Ignored,
+    Lost,
+    Ok,
+    Replaced,
+    Requested,
+    Stop,
+)
+from stemflow.model.records import FINAL, HELD, READY, RUNNING, STOPPING, WAITING, Header, Node
+
+ACTIONS.update(
+    open_leaf=leaf.open_leaf,
+    make_ready=leaf.make_ready,
+    share=leaf.share,
+    expire=leaf.expire,
+    lease=leaf.lease,
+    succeed=leaf.succeed,
+    ignore=leaf.ignore,
+    fail=leaf.fail,
+    fail_stopped=leaf.fail_stopped,
+    hand_back=leaf.hand_back,
+    lose=leaf.lose,
+    tell=leaf.tell,
+    cancel=leaf.cancel,
+    open_wait=leaf.open_wait,
+    elapse=leaf.elapse,
+    open_scope=scope.open_scope,
+    replace=scope.replace,
+    tick=scope.tick,
+    stop_scope=scope.stop_scope,
+    time_out=scope.time_out,
+)
+
+EVENT_OF: dict[type, Event] = {
+    Ok: "ok",
+    Failed: "failed",
+    Ignored: "ignored",
+    HandedBack: "handed_back",
+    Replaced: "replaced",
+}
+
+
+def decide(view: View, facts: Sequence[Fact], now_ms: int) -> Decision | Need:
+    """What follows from `facts` at `now_ms` (store's clock), given what was read; or what else must be read.
+
+    Law: deciding [a, b] at once leaves the same records as deciding a, then b (but for `rev`).
+    """
+    w = Work(view, now_ms)
+    try:
+        for fact in facts:
+            if not step(w, fact):
+                w.refused.append(fact)
+    except Missing as missing:
+        return w.need(missing)
+    return w.decision()
+
+
+def step(w: Work, fact: Fact) -> bool:
+    """Apply one fact to the working copy; False when it changed nothing."""
+    if isinstance(fact, Requested):
+        done = _request(w, fact.header)
+    elif isinstance(fact, Ended):
+        done = _end(w, fact)
+    else:
+        done = _other(w, fact)
+    _drain(w)
+    return done
+
+
+def _end(w: Work, fact: Ended) -> bool:
+    node = w.node(fact.key)
+    if node is None or node.delivery != fact.token or node.state not in (RUNNING, STOPPING):
+        return False
+    outcome = fact.outcome
+    if isinstance(outcome, Ok) and outcome.added and node.state == RUNNING:
+        scope.join_fan_in(w, node, fact)
+    return fire(w, w.edit(node), EVENT_OF[type(outcome)], fact)
+
+
+def _other(w: Work, fact: Lost | Due | Stop) -> bool:
+    node = w.node(fact.key)
+    if node is None or node.state in FINAL:
+        return False
+    if isinstance(fact, Lost):
+        return node.delivery == fact.token and fire(w, w.edit(node), "lost", None)
+    if isinstance(fact, Due):
+        return node.due_at_ms == fact.due_at_ms and fire(w, w.edit(node), "due", None)
+    return fire(w, w.edit(node), "stop", True)
+
+
+def _request(w: Work, header: Header) -> bool:
+    """Create the run, unless its id or its unique key is taken."""
+    key = (header.run, "")
+    if w.node(key) is not None:
+        w.replies.append(Reply("accepted", header.run))
+        return False
+    claim = header.claim
+    if claim is not None:
+        got = claims.contend(w, claim.key, key, claim.for_ms, take=claim.mode == "take")
+        if got.answer != "granted":
+            existing = claim.mode == "return_existing"
+            w.replies.append(Reply("existing" if existing else "refused", got.holder[0]))
+            return False
+    w.new_headers[header.run] = header
+    w.shape(header.plan)
+    node = Node(run=header.run, path="", plan=header.plan, node=0, state=WAITING, opened_at_ms=w.now_ms)
+    node.claim = claim.key if claim is not None else None
+    fire(w, w.create(node), "opened", None)
+    w.replies.append(Reply("accepted", header.run))
+    return True
+
+
+def _drain(w: Work) -> None:
+    """Hear of every end that this fact has caused, in order."""
+    while w.pending:
+        news = w.pending.popleft()
+        if isinstance(news, Tick):
+            node = w.node(news.scope)
+            if node is not None:
+                fire(w, w.edit(node), "settled", news)
+        else:
+            waiter = w.node(news.key)
+            if waiter is not None and waiter.state == HELD:
+                fire(w, w.edit(waiter), news.event, news.holder)

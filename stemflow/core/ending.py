@@ -1,0 +1,33 @@
+"""How a node becomes final: the one place that tells its scope, its claim's waiters and the run's waiters."""
+
+from __future__ import annotations
+
+from stemflow.core import claims
+from stemflow.core.work import Tick, Wake, Work
+from stemflow.model.records import CANCELLED, FAILED, SKIPPED, SUCCEEDED, Cause, Node, State
+
+HOW = {SUCCEEDED: "ok", FAILED: "failed", CANCELLED: "cancelled"}
+
+
+def finish(w: Work, node: Node, state: State, *, cause: Cause | None = None) -> None:
+    """Make `node` final and queue the news for its scope."""
+    node.state, node.cause = state, cause
+    node.due_at_ms, node.at_ms, node.ended_at_ms = None, 0, w.now_ms
+    node.limits = ()
+    if state == FAILED and node.failed_at is None:
+        node.failed_at = node.path
+    if node.claim is not None:
+        _release(w, node)
+    if not node.path:
+        w.ended.append(node.run)
+        return
+    how = HOW.get(state) or ("skipped" if cause == "condition" else "upstream")
+    w.pending.append(Tick(w.parent_key(node), node.index, how, node.failed_at))
+
+
+def _release(w: Work, node: Node) -> None:
+    assert node.claim is not None
+    waiters, granted = claims.release(w, node.claim, node)
+    w.want(waiters)
+    for key in waiters:
+        w.pending.append(Wake(key, "granted" if granted else "denied", node))

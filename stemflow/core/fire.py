@@ -1,0 +1,33 @@
+"""`fire`: look the cell up, run its action, check where it left the node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from stemflow.core.shape import kind_of
+from stemflow.core.table import TABLE, Event
+from stemflow.core.work import Work
+from stemflow.model.records import Node
+
+Action = Callable[[Work, Node, Any], None]
+
+ACTIONS: dict[str, Action] = {}
+"""Name of the action in the table -> function; filled by `core.decide`, which knows every module of actions."""
+
+
+class TableBroken(AssertionError):
+    """An action left a node in a state that its cell does not allow: a bug in the machine."""
+
+
+def fire(w: Work, node: Node, event: Event, argument: Any) -> bool:
+    """False when the pair is blank in the table: nothing changed. `node` must be a working copy."""
+    before = node.state
+    kind = "scope" if node.tally is not None else kind_of(w.plan_of(node))
+    cell = TABLE.get((kind, before, event))
+    if cell is None:
+        return False
+    ACTIONS[cell.action](w, node, argument)
+    if node.state not in cell.to and node.key in w.changed:
+        raise TableBroken(f"{kind} in {before} x {event}: {cell.action} left it in {node.state}")
+    return True

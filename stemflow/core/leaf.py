@@ -1,0 +1,222 @@
+"""What happens to a task and to a wait: the actions of the leaf and wait rows of the table."""
+
+from __future__ import annotations
+
+from stemflow.core import claims
+from stemflow.core.backoff import delay_ms
+from stemflow.core.ending import finish
+from stemflow.core.work import Work
+from stemflow.model.effects import DeadLetter, GateError
+from stemflow.model.facts import Ended, Failed, HandedBack, Ok
+from stemflow.model.plan import LeafPlan, WaitPlan
+from stemflow.model.policy import Options, RateLimit
+from stemflow.model.records import (
+    CANCELLED,
+    FAILED,
+    HELD,
+    READY,
+    RUNNING,
+    SKIPPED,
+    STOPPING,
+    SUCCEEDED,
+    ErrorInfo,
+    Node,
+    child_path,
+)
+
+
+def options_of(w: Work, node: Node, leaf: LeafPlan) -> Options:
+    return w.shape(node.plan).plan.options[leaf.options]
+
+
+def open_leaf(w: Work, node: Node, _: object) -> None:
+    """READY at once, unless it is already known how it ends or its unique key is held."""
+    leaf = w.leaf_of(node)
+    if leaf.undo:
+        done = w.node((node.run, undone_path(node.path)))
+        if done is None or done.state != SUCCEEDED:
+            return finish(w, node, SKIPPED, cause="condition")
+    elif (kept := _kept(w, node)) is not None:
+        node.result = kept.result
+        return finish(w, node, SUCCEEDED)
+    options = options_of(w, node, leaf)
+    place(w, node, leaf, options)
+    if options.unique and node.path:
+        _contend(w, node, options)
+
+
+def place(w: Work, node: Node, leaf: LeafPlan, options: Options) -> None:
+    """Make the node READY where and when its options say."""
+    node.state = READY
+    node.queue, node.priority, node.lease_ms = options.queue, options.priority, options.lease_ms
+    if options.rate_limits:
+        node.limits = tuple(RateLimit(r.limit, r.per_ms, r.key or leaf.task) for r in options.rate_limits)
+    if leaf.delay_ms or leaf.eta_at_ms:
+        node.at_ms = max(w.now_ms + leaf.delay_ms, leaf.eta_at_ms or 0)
+    if options.expires_ms is not None:
+        node.due_at_ms = w.now_ms + options.expires_ms
+
+
+def undone_path(path: str) -> str:
+    """The path of the node that the undo node at `path` undoes."""
+    prefix, _, rest = path.rpartition("!undo")
+    rest = rest.removeprefix(".")
+    return child_path(prefix, rest) if rest else prefix
+
+
+def _kept(w: Work, node: Node) -> Node | None:
+    """The result that a rerun takes over from the run it repeats, or None."""
+    header = w.header(node.run)
+    if header.rerun_of is None or "!" in node.path:
+        return None
+    if any(_below(node.path, path) for path in header.redo):
+        return None
+    old, undo = (header.rerun_of, node.path), (header.rerun_of, child_path("!undo", node.path))
+    w.want((old, undo))
+    before, undone = w.node(old), w.node(undo)
+    if before is None or before.state != SUCCEEDED or before.tally is not None or before.alias is not None:
+        return None
+    return None if undone is not None and undone.state == SUCCEEDED else before
+
+
+def _below(path: str, ancestor: str) -> bool:
+    rest = path[len(ancestor) :]
+    return path.startswith(ancestor) and (not rest or not ancestor or rest[0] in ".[!")
+
+
+def _contend(w: Work, node: Node, options: Options) -> None:
+    key = w.gate(node.key, "unique")
+    if isinstance(key, GateError):
+        node.error = key.error
+        return finish(w, node, FAILED)
+    got = claims.contend(w, key, node.key, options.unique_for_ms)
+    if got.answer == "granted":
+        node.claim = key
+    elif options.unique_mode == "reject":
+        holder = "/".join(got.holder).rstrip("/")
+        node.error = ErrorInfo("Duplicate", f"the unique key of this task is held by {holder}", "stemflow.Duplicate")
+        finish(w, node, FAILED)
+    elif got.answer == "finished":
+        node.alias = got.holder
+        finish(w, node, SUCCEEDED)
+    else:
+        node.claim, node.state = key, HELD
+        claims.queue_up(w, key, node.key)
+
+
+def make_ready(w: Work, node: Node, _: object) -> None:
+    """A waiter got the claim because its holder was cancelled."""
+    leaf = w.leaf_of(node)
+    place(w, node, leaf, options_of(w, node, leaf))
+
+
+def share(w: Work, node: Node, holder: Node) -> None:
+    """A waiter shares the outcome of the holder of its claim."""
+    node.alias, node.claim = holder.key, None
+    finish(w, node, holder.state)
+
+
+def expire(w: Work, node: Node, _: object) -> None:
+    node.error = ErrorInfo("Expired", "it was not started before it expired", "stemflow.Expired")
+    finish(w, node, FAILED)
+
+
+def succeed(w: Work, node: Node, fact: Ended) -> None:
+    assert isinstance(fact.outcome, Ok)
+    node.result = fact.outcome.result
+    _started(node, fact)
+    finish(w, node, SUCCEEDED)
+
+
+def ignore(w: Work, node: Node, fact: Ended) -> None:
+    _started(node, fact)
+    finish(w, node, SKIPPED, cause="condition")
+
+
+def fail(w: Work, node: Node, fact: Ended) -> None:
+    """Again after a delay while attempts are left, else FAILED with a dead letter."""
+    failed = fact.outcome
+    assert isinstance(failed, Failed)
+    _started(node, fact)
+    node.error = failed.error
+    delay = _retry_in(w, node, failed)
+    if delay is None:
+        return _fail_for_good(w, node, failed.dead)
+    node.state, node.attempt, node.at_ms, node.due_at_ms = READY, node.attempt + 1, w.now_ms + delay, None
+
+
+def _retry_in(w: Work, node: Node, failed: Failed) -> int | None:
+    options = options_of(w, node, w.leaf_of(node))
+    allowed = options.max_retries if failed.max_retries is None else failed.max_retries
+    if failed.verdict == "final" or node.attempt >= allowed:
+        return None
+    delay = failed.after_ms
+    if delay is None:
+        delay = delay_ms(options.retry, node.run, node.path, node.attempt)
+    budget = options.retry.budget_ms
+    return None if budget is not None and w.now_ms + delay > node.opened_at_ms + budget else delay
+
+
+def _fail_for_good(w: Work, node: Node, reason: str) -> None:
+    w.dead.append(DeadLetter(node.run, node.path, w.leaf_of(node).task, reason, w.now_ms, node.error))
+    finish(w, node, FAILED)
+
+
+def fail_stopped(w: Work, node: Node, fact: Ended) -> None:
+    """Told only not to go on (a sibling failed): its own failure still counts. Cancelled: it does not."""
+    _started(node, fact)
+    if node.kill:
+        return cancel(w, node, None)
+    assert isinstance(fact.outcome, Failed)
+    node.error = fact.outcome.error
+    _fail_for_good(w, node, fact.outcome.dead)
+
+
+def hand_back(w: Work, node: Node, fact: Ended) -> None:
+    assert isinstance(fact.outcome, HandedBack)
+    node.state, node.at_ms = READY, w.now_ms + fact.outcome.after_ms if fact.outcome.after_ms else 0
+
+
+def lose(w: Work, node: Node, _: object) -> None:
+    """A lost lease redelivers the same attempt, up to `max_deliveries` losses."""
+    options = options_of(w, node, w.leaf_of(node))
+    node.losses += 1
+    if not options.acks_late:
+        node.error = ErrorInfo("Lost", "its worker died and it may run at most once", "stemflow.Lost")
+        return _fail_for_good(w, node, "lost")
+    if node.losses >= options.max_deliveries:
+        node.error = ErrorInfo("Poison", f"its worker died {node.losses} times while running it", "stemflow.Poison")
+        return _fail_for_good(w, node, "poison")
+    node.state, node.at_ms = READY, 0
+
+
+def tell(w: Work, node: Node, kill: bool) -> None:
+    node.state, node.kill = STOPPING, node.kill or kill
+
+
+def cancel(w: Work, node: Node, _: object) -> None:
+    if node.state == HELD and node.claim is not None:
+        claims.withdraw(w, node.claim, node.key)
+        node.claim = None
+    finish(w, node, CANCELLED)
+
+
+def lease(w: Work, node: Node, _: object) -> None:
+    """The one action that a store carries out itself; here for the law that the contract checks it against."""
+    node.state, node.delivery = RUNNING, node.delivery + 1
+
+
+def open_wait(w: Work, node: Node, _: object) -> None:
+    plan = w.plan_of(node)
+    assert isinstance(plan, WaitPlan)
+    node.state, node.due_at_ms = HELD, w.now_ms + plan.for_ms
+
+
+def elapse(w: Work, node: Node, _: object) -> None:
+    finish(w, node, SUCCEEDED)
+
+
+def _started(node: Node, fact: Ended) -> None:
+    if fact.started_at_ms:
+        node.started_at_ms = fact.started_at_ms
+

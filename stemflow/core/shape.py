@@ -1,0 +1,80 @@
+"""A plan with what is derived from it once: segments of paths, successors and predecessor masks of DAG scopes."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from stemflow.core.table import Kind
+from stemflow.model.plan import AnyPlan, Edge, LeafPlan, Plan, ScopePlan
+from stemflow.model.records import Node
+
+BODY = "then"
+"""The path segment of a chord's body."""
+
+
+class Shape:
+    """Read-only view of one plan; made once a process and plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.nodes: tuple[AnyPlan, ...] = plan.nodes
+        self._dags: dict[int, Dag] = {}
+
+    def dag(self, node: int) -> Dag:
+        """Successors and predecessor masks of the `steps` scope `node`."""
+        found = self._dags.get(node)
+        if found is None:
+            scope = self.nodes[node]
+            assert isinstance(scope, ScopePlan)
+            found = self._dags[node] = Dag(scope)
+        return found
+
+    @cached_property
+    def kinds(self) -> tuple[Kind, ...]:
+        return tuple(kind_of(node) for node in self.nodes)
+
+
+class Dag:
+    """The edges of a `steps` scope, turned round."""
+
+    def __init__(self, scope: ScopePlan) -> None:
+        size = len(scope.members)
+        self.edges: tuple[tuple[Edge, ...], ...] = scope.edges or ((),) * size
+        self.needed = [0] * size
+        self.successors: list[list[int]] = [[] for _ in range(size)]
+        for target, edges in enumerate(self.edges):
+            for source in sorted({edge.source for edge in edges}):
+                self.needed[target] |= 1 << source
+                self.successors[source].append(target)
+        self.roots = tuple(i for i in range(size) if not self.needed[i])
+
+
+def kind_of(node: AnyPlan) -> Kind:
+    if isinstance(node, LeafPlan):
+        return "leaf"
+    return "scope" if isinstance(node, ScopePlan) else "wait"
+
+
+def static_size(scope: ScopePlan) -> int:
+    """Members known from the plan alone (a map has none)."""
+    return 0 if scope.kind == "map" else len(scope.members)
+
+
+def body_index(scope: ScopePlan) -> int:
+    """The member index of a chord's body, -1 for any other kind."""
+    return len(scope.members) - 1 if scope.kind == "chord" else -1
+
+
+def segment(scope: ScopePlan, index: int) -> str:
+    """The last part of the path of member `index`."""
+    if scope.kind == "chord" and index == len(scope.members) - 1:
+        return BODY
+    if scope.names is not None and index < len(scope.names):
+        return scope.names[index]
+    return f"[{index}]"
+
+
+def base_size(record: Node) -> int:
+    """Members of an opened scope before any joined it while it ran."""
+    assert record.tally is not None
+    return record.tally.size - sum(count for _, count in record.extra)

@@ -1,0 +1,95 @@
+"""The one table: what each event does to each kind of node in each state. Code, tests and the docs' diagram share it.
+
+A pair that is not in the table is *stale*: an answer, not an error, since late and double facts are ordinary.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+from stemflow.model.records import (
+    CANCELLED,
+    FAILED,
+    HELD,
+    READY,
+    RUNNING,
+    SKIPPED,
+    STOPPING,
+    SUCCEEDED,
+    WAITING,
+    State,
+)
+
+Kind = Literal["leaf", "wait", "scope"]
+Event = Literal[
+    "opened",
+    "upstream",
+    "granted",
+    "denied",
+    "due",
+    "leased",
+    "ok",
+    "ignored",
+    "failed",
+    "handed_back",
+    "lost",
+    "replaced",
+    "settled",
+    "stop",
+]
+
+KINDS: Final[tuple[Kind, ...]] = ("leaf", "wait", "scope")
+STATES: Final[tuple[State, ...]] = (
+    WAITING, HELD, READY, RUNNING, STOPPING, SUCCEEDED, FAILED, SKIPPED, CANCELLED,
+)  # fmt: skip
+EVENTS: Final[tuple[Event, ...]] = Event.__args__  # type: ignore[attr-defined]
+
+
+class Cell(NamedTuple):
+    """A live cell: the action that runs, and the states in which it may leave the node."""
+
+    action: str
+    to: tuple[State, ...]
+
+
+TABLE: Final[dict[tuple[Kind, State, Event], Cell]] = {
+    # leaf: a task
+    ("leaf", WAITING, "opened"): Cell("open_leaf", (READY, HELD, SKIPPED, SUCCEEDED, FAILED)),
+    ("leaf", WAITING, "upstream"): Cell("skip", (SKIPPED,)),
+    ("leaf", WAITING, "stop"): Cell("derive", (CANCELLED,)),
+    ("leaf", HELD, "granted"): Cell("make_ready", (READY,)),
+    ("leaf", HELD, "denied"): Cell("share", (SUCCEEDED, FAILED)),
+    ("leaf", HELD, "stop"): Cell("cancel", (CANCELLED,)),
+    ("leaf", READY, "due"): Cell("expire", (FAILED,)),
+    ("leaf", READY, "leased"): Cell("lease", (RUNNING,)),
+    ("leaf", READY, "stop"): Cell("cancel", (CANCELLED,)),
+    ("leaf", RUNNING, "ok"): Cell("succeed", (SUCCEEDED,)),
+    ("leaf", RUNNING, "ignored"): Cell("ignore", (SKIPPED,)),
+    ("leaf", RUNNING, "failed"): Cell("fail", (READY, FAILED)),
+    ("leaf", RUNNING, "handed_back"): Cell("hand_back", (READY,)),
+    ("leaf", RUNNING, "lost"): Cell("lose", (READY, FAILED)),
+    ("leaf", RUNNING, "replaced"): Cell("replace", (RUNNING, SUCCEEDED, FAILED, SKIPPED)),
+    ("leaf", RUNNING, "stop"): Cell("tell", (STOPPING,)),
+    ("leaf", STOPPING, "ok"): Cell("succeed", (SUCCEEDED,)),
+    ("leaf", STOPPING, "ignored"): Cell("ignore", (SKIPPED,)),
+    ("leaf", STOPPING, "failed"): Cell("fail_stopped", (FAILED, CANCELLED)),
+    ("leaf", STOPPING, "handed_back"): Cell("cancel", (CANCELLED,)),
+    ("leaf", STOPPING, "lost"): Cell("cancel", (CANCELLED,)),
+    ("leaf", STOPPING, "replaced"): Cell("cancel", (CANCELLED,)),
+    ("leaf", STOPPING, "stop"): Cell("tell", (STOPPING,)),
+    # wait: a timer
+    ("wait", WAITING, "opened"): Cell("open_wait", (HELD, SKIPPED)),
+    ("wait", WAITING, "upstream"): Cell("skip", (SKIPPED,)),
+    ("wait", WAITING, "stop"): Cell("derive", (CANCELLED,)),
+    ("wait", HELD, "due"): Cell("elapse", (SUCCEEDED,)),
+    ("wait", HELD, "stop"): Cell("cancel", (CANCELLED,)),
+    # scope: the run, a chain, group, chord, map, steps, a handler, a replaced or added sub-graph
+    ("scope", WAITING, "opened"): Cell("open_scope", (RUNNING, SUCCEEDED, FAILED, SKIPPED)),
+    ("scope", WAITING, "upstream"): Cell("skip", (SKIPPED,)),
+    ("scope", WAITING, "stop"): Cell("derive", (CANCELLED,)),
+    ("scope", RUNNING, "due"): Cell("time_out", (STOPPING, FAILED)),
+    ("scope", RUNNING, "settled"): Cell("tick", (RUNNING, STOPPING, SUCCEEDED, FAILED, SKIPPED, CANCELLED)),
+    ("scope", RUNNING, "stop"): Cell("stop_scope", (RUNNING, STOPPING, CANCELLED, SUCCEEDED, FAILED, SKIPPED)),
+    ("scope", STOPPING, "settled"): Cell("tick", (RUNNING, STOPPING, SUCCEEDED, FAILED, SKIPPED, CANCELLED)),
+    ("scope", STOPPING, "stop"): Cell("stop_scope", (STOPPING, CANCELLED, FAILED)),
+}

@@ -1,0 +1,32 @@
+"""The skip rule: whether a step may run, given how the steps before it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stemflow.model.plan import EdgeKind
+from stemflow.model.signature import OnError, RunOn
+
+Source = tuple[EdgeKind, str | None, OnError]
+"""(kind of the edge, how the source ended, the source's `on_error`)."""
+
+
+def admitted(run_on: RunOn, sources: Sequence[Source]) -> str | None:
+    """None: the step runs. Else the cause with which it is skipped: `skipped` (by condition) or `upstream`.
+
+    A failed step with `on_error: continue` counts as done. A step skipped by its own condition counts as done along
+    `order` and `optional` edges and hands its skip on along `data` edges.
+    """
+    ends = [(edge, "ok" if how == "failed" and on_error == "continue" else how) for edge, how, on_error in sources]
+    bad = any(how in ("failed", "upstream", "cancelled") for _, how in ends)
+    if run_on == "always" or run_on == "done":
+        return None if run_on == "always" or not any(how == "cancelled" for _, how in ends) else "upstream"
+    if run_on == "failure":
+        return None if any(how == "failed" for _, how, _ in sources) else "skipped"
+    if run_on == "any_success":
+        return None if any(how == "ok" for _, how in ends) else "upstream" if bad else "skipped"
+    if bad:
+        return "upstream"
+    if any(how == "skipped" and edge == "data" for edge, how in ends):
+        return "skipped"
+    return None

@@ -1,0 +1,238 @@
+"""The working copy of one `decide`: what was read, what was changed, what must still be decided."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from stemflow.core.shape import Shape, base_size, segment
+from stemflow.model.effects import DeadLetter, Decision, GateKey, GateName, Need, Pages, Put, Reply
+from stemflow.model.facts import Fact
+from stemflow.model.plan import AnyPlan, LeafPlan, Plan, ScopePlan
+from stemflow.model.records import (
+    HOUSE,
+    WAITING,
+    Claim,
+    Header,
+    Key,
+    Node,
+    Record,
+    child_path,
+    parent_path,
+)
+
+
+class View:
+    """What has been read so far. A key that maps to None is known not to exist; a key that is absent is not known."""
+
+    __slots__ = ("records", "headers", "shapes", "gates")
+
+    def __init__(
+        self,
+        records: Mapping[Key, Record | None],
+        headers: Mapping[str, Header],
+        shapes: Mapping[str, Shape],
+        gates: Mapping[GateKey, Any],
+    ) -> None:
+        self.records = records
+        self.headers = headers
+        self.shapes = shapes
+        self.gates = gates
+
+
+class Missing(Exception):
+    """Something must be read before this can be decided."""
+
+    def __init__(
+        self,
+        keys: tuple[Key, ...] = (),
+        headers: tuple[str, ...] = (),
+        plans: tuple[str, ...] = (),
+        gates: tuple[GateKey, ...] = (),
+    ) -> None:
+        self.keys, self.headers, self.plans, self.gates = keys, headers, plans, gates
+
+
+class Tick:
+    """A member of a scope that has ended, still to be told to the scope."""
+
+    __slots__ = ("scope", "index", "how", "failed_at")
+
+    def __init__(self, scope: Key, index: int, how: str, failed_at: str | None) -> None:
+        self.scope, self.index, self.how, self.failed_at = scope, index, how, failed_at
+
+
+class Wake:
+    """A waiter on a claim, still to be told how it ended or that it is its turn."""
+
+    __slots__ = ("key", "event", "holder")
+
+    def __init__(self, key: Key, event: Literal["granted", "denied"], holder: Node) -> None:
+        self.key, self.event, self.holder = key, event, holder
+
+
+class Work:
+    """Records are copied at the first change, so what was read stays as it was."""
+
+    __slots__ = (
+        "view", "now_ms", "changed", "guards", "pending", "new_headers", "new_shapes", "pages", "dead", "ended",
+        "replies", "refused",
+    )  # fmt: skip
+
+    def __init__(self, view: View, now_ms: int) -> None:
+        self.view = view
+        self.now_ms = now_ms
+        self.changed: dict[Key, Record | None] = {}
+        self.guards: dict[Key, tuple[int, int]] = {}
+        self.pending: deque[Tick | Wake] = deque()
+        self.new_headers: dict[str, Header] = {}
+        self.new_shapes: dict[str, Shape] = {}
+        self.pages: list[Pages] = []
+        self.dead: list[DeadLetter] = []
+        self.ended: list[str] = []
+        self.replies: list[Reply] = []
+        self.refused: list[Fact] = []
+
+    # -- reading
+
+    def record(self, key: Key) -> Record | None:
+        if key in self.changed:
+            return self.changed[key]
+        try:
+            return self.view.records[key]
+        except KeyError:
+            raise Missing(keys=(key,)) from None
+
+    def node(self, key: Key) -> Node | None:
+        found = self.record(key)
+        assert not isinstance(found, Claim)
+        return found
+
+    def want(self, keys: Iterable[Key]) -> None:
+        """Ask for all of these at once where they are not known yet."""
+        unknown = tuple(k for k in keys if k not in self.changed and k not in self.view.records)
+        if unknown:
+            raise Missing(keys=unknown)
+
+    def header(self, run: str) -> Header:
+        found = self.new_headers.get(run) or self.view.headers.get(run)
+        if found is None:
+            raise Missing(headers=(run,))
+        return found
+
+    def shape(self, digest: str) -> Shape:
+        found = self.view.shapes.get(digest) or self.new_shapes.get(digest)
+        if found is None:
+            raise Missing(plans=(digest,))
+        return found
+
+    def gate(self, key: Key, name: GateName) -> Any:
+        try:
+            return self.view.gates[(*key, name)]
+        except KeyError:
+            raise Missing(gates=((*key, name),)) from None
+
+    def plan_of(self, node: Node) -> AnyPlan:
+        return self.shape(node.plan).nodes[node.node]
+
+    def leaf_of(self, node: Node) -> LeafPlan:
+        plan = self.plan_of(node)
+        assert isinstance(plan, LeafPlan)
+        return plan
+
+    def scope_of(self, node: Node) -> ScopePlan:
+        plan = self.plan_of(node)
+        assert isinstance(plan, ScopePlan)
+        return plan
+
+    def parent_key(self, node: Node) -> Key:
+        return (node.run, parent_path(node.path))
+
+    def member(self, scope: Node, index: int) -> tuple[Key, str, int]:
+        """(key, plan digest, plan node) of member `index` of an opened scope."""
+        plan = self.scope_of(scope)
+        key = (scope.run, child_path(scope.path, segment(plan, index)))
+        base = base_size(scope)
+        if index < base:
+            return key, scope.plan, plan.members[0 if plan.kind == "map" else index]
+        joined = index - base
+        for digest, count in scope.extra:
+            if joined < count:
+                root = self.shape(digest).nodes[0]
+                assert isinstance(root, ScopePlan)
+                return key, digest, root.members[joined]
+            joined -= count
+        raise IndexError(index)
+
+    # -- changing
+
+    def edit(self, node: Node) -> Node:
+        """The copy of `node` that may be changed."""
+        key = node.key
+        if key in self.guards:
+            return node
+        twin = copy.copy(node)
+        if node.tally is not None:
+            twin.tally = node.tally.copy()
+        self.guards[key] = (node.rev, node.delivery)
+        self.changed[key] = twin
+        return twin
+
+    def create(self, node: Node) -> Node:
+        key = node.key
+        self.guards.setdefault(key, (0, 0))
+        self.changed[key] = node
+        return node
+
+    def forget(self, node: Node) -> None:
+        """Take back a node that was created in this decision and is not worth a record."""
+        del self.changed[node.key], self.guards[node.key]
+
+    def claim(self, key: str) -> Claim | None:
+        found = self.record((HOUSE, key))
+        assert not isinstance(found, Node)
+        return found
+
+    def set_claim(self, key: str, claim: Claim | None) -> None:
+        place = (HOUSE, key)
+        if place not in self.guards:
+            before = self.view.records.get(place)
+            self.guards[place] = (before.rev if before else 0, 0)
+        self.changed[place] = claim
+
+    def add_plan(self, plan: Plan) -> Shape:
+        return self.new_shapes.setdefault(plan.digest, Shape(plan))
+
+    # -- the answer
+
+    def decision(self) -> Decision:
+        puts = []
+        for key, record in self.changed.items():
+            rev, token = self.guards[key]
+            if record is None and rev == 0:
+                continue
+            assert not isinstance(record, Node) or record.state != WAITING
+            if record is not None:
+                record.rev = rev + 1
+            puts.append(Put(key, rev, token, record))
+        return Decision(
+            puts=tuple(puts),
+            headers=tuple(self.new_headers.values()),
+            plans=tuple(shape.plan for shape in self.new_shapes.values()),
+            pages=tuple(self.pages),
+            dead=tuple(self.dead),
+            ended=tuple(self.ended),
+            replies=tuple(self.replies),
+            refused=tuple(self.refused),
+        )
+
+    def need(self, missing: Missing) -> Need:
+        return Need(
+            keys=missing.keys,
+            headers=missing.headers,
+            plans=missing.plans,
+            gates=missing.gates,
+            working=self.changed,
+        )

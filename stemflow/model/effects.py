@@ -1,0 +1,93 @@
+"""What `decide` answers: a Decision to be committed whole, or a Need for more records or gate values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from stemflow.model.facts import Fact
+from stemflow.model.plan import Plan
+from stemflow.model.records import ErrorInfo, Header, Key, Record
+
+
+class Put(Struct, frozen=True):
+    """Write `record` if the stored one still has `guard` as its rev (0: there is none); None drops a claim."""
+
+    key: Key
+    guard: int
+    token: int
+    """The delivery that the stored node must still have."""
+    record: Record | None
+
+
+class DeadLetter(Struct, frozen=True):
+    """A task that failed for good, kept for the operator."""
+
+    run: str
+    path: str
+    task: str
+    reason: str
+    at_ms: int
+    error: ErrorInfo | None = None
+
+
+class Pages(Struct, frozen=True):
+    """The frozen items of a map, in pages of JSON arrays."""
+
+    key: Key
+    pages: tuple[bytes, ...]
+
+
+class Reply(Struct, frozen=True):
+    """What the asker of a run is told: `accepted`; `existing`: `run` holds the key; `refused`: `run` holds it, mode reject."""
+
+    status: Literal["accepted", "existing", "refused"]
+    run: str
+
+
+class Decision(Struct, frozen=True, kw_only=True):
+    """New versions of the records that were read, plus effects. A store commits all of it, or answers `Stale`."""
+
+    puts: tuple[Put, ...] = ()
+    headers: tuple[Header, ...] = ()
+    plans: tuple[Plan, ...] = ()
+    pages: tuple[Pages, ...] = ()
+    dead: tuple[DeadLetter, ...] = ()
+    ended: tuple[str, ...] = ()
+    """Runs whose root became final in this commit: their waiters are woken."""
+    replies: tuple[Reply, ...] = ()
+    refused: tuple[Fact, ...] = ()
+    """Facts that changed nothing because they were late, doubled, or under a token that no longer holds."""
+
+
+GateName = Literal["when", "items", "unique", "value"]
+GateKey = tuple[str, str, GateName]
+
+
+class GateError(Struct, frozen=True):
+    """An expression that failed: a value like any other; the node that asked becomes FAILED."""
+
+    error: ErrorInfo
+
+
+class Frozen(Struct, frozen=True):
+    """The value of an `items` gate: `size` items in pages of JSON arrays."""
+
+    size: int
+    pages: tuple[bytes, ...]
+
+
+class Need(Struct, frozen=True, kw_only=True):
+    """Read these and ask again with the same facts and instant. Nothing was decided."""
+
+    keys: tuple[Key, ...] = ()
+    headers: tuple[str, ...] = ()
+    plans: tuple[str, ...] = ()
+    gates: tuple[GateKey, ...] = ()
+    working: Mapping[Key, Record | None] = {}
+    """The records as decided so far, for evaluating gates."""
+
+
+Gates = Mapping[GateKey, Any]

@@ -1,0 +1,92 @@
+"""Facts: what the world reports. Late and double facts are ordinary; `decide` answers them with no change."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from stemflow.model.plan import Plan
+from stemflow.model.records import ErrorInfo, Header, Key
+
+
+class Ok(Struct, frozen=True, tag=True):
+    """The handler returned. `result` is JSON; None is null. `added` join the enclosing fan-in."""
+
+    result: bytes | None = None
+    added: tuple[Plan, ...] = ()
+
+
+class Failed(Struct, frozen=True, tag=True):
+    """The handler failed; the worker's verdict is judged where the exception object is at hand.
+
+    `default`: by the options' retries; `again`: retry in `after_ms` if attempts are left; `final`: no retry.
+    `dead` is the dead letter's reason when this ends the task.
+    """
+
+    error: ErrorInfo
+    verdict: Literal["default", "again", "final"] = "default"
+    after_ms: int | None = None
+    max_retries: int | None = None
+    dead: str = "max-retries-exhausted"
+
+
+class Ignored(Struct, frozen=True, tag=True):
+    """The handler raised Ignore: SKIPPED by its own condition."""
+
+
+class HandedBack(Struct, frozen=True, tag=True):
+    """The worker gives the attempt back, uncharged, not to be leased again for `after_ms`."""
+
+    after_ms: int = 0
+
+
+class Replaced(Struct, frozen=True, tag=True):
+    """The handler put a sub-graph in its own place."""
+
+    plan: Plan
+
+
+Outcome = Ok | Failed | Ignored | HandedBack | Replaced
+
+
+class Requested(Struct, frozen=True, tag=True):
+    """A run was asked for. Its plan is already known under `header.plan`."""
+
+    header: Header
+
+    @property
+    def key(self) -> Key:
+        return (self.header.run, "")
+
+
+class Ended(Struct, frozen=True, tag=True):
+    """An attempt ended; `token` is the delivery under which it ran."""
+
+    key: Key
+    token: int
+    outcome: Outcome
+    started_at_ms: int = 0
+
+
+class Lost(Struct, frozen=True, tag=True):
+    """The lease under `token` was lost; the store has given the reporter a newer token."""
+
+    key: Key
+    token: int
+
+
+class Due(Struct, frozen=True, tag=True):
+    """The timer set for `due_at_ms` is due."""
+
+    key: Key
+    due_at_ms: int
+
+
+class Stop(Struct, frozen=True, tag=True):
+    """Somebody asked to cancel this node and all below it."""
+
+    key: Key
+
+
+Fact = Requested | Ended | Lost | Due | Stop

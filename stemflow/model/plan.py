@@ -1,0 +1,95 @@
+"""The plan: a compiled workflow, immutable, named by its digest. A flat list of nodes; node 0 is the root."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from stemflow.model.policy import Options
+from stemflow.model.signature import MemberPolicy, OnError, RunOn, Span
+
+EdgeKind = Literal["data", "optional", "order"]
+"""`data`: the source's result is needed; `optional`: it is used inside get()/has(); `order`: only its end is awaited."""
+
+ScopeKind = Literal["chain", "group", "chord", "map", "steps"]
+
+
+class Edge(Struct, frozen=True, array_like=True):
+    """A predecessor among the siblings, by member index."""
+
+    source: int
+    kind: EdgeKind
+
+
+class PlanNode(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What leaf, wait and scope share."""
+
+    parent: int = -1
+    when: str | None = None
+    run_on: RunOn = "success"
+    on_error: OnError = "fail"
+
+
+class LeafPlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="leaf"):
+    """A task call. `options` is an index into `Plan.options`."""
+
+    task: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = {}
+    bind: Mapping[str, Any] | None = None
+    takes_prev: bool = False
+    options: int = 0
+    delay_ms: int = 0
+    eta_at_ms: int | None = None
+    undo: bool = False
+
+
+class WaitPlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="wait"):
+    """A durable pause."""
+
+    for_ms: int
+
+
+class Handler(Struct, frozen=True, array_like=True):
+    """A sub-plan that a scope opens once when it is about to close in `state`; its path ends in `!` and `name`."""
+
+    state: str
+    name: str
+    node: int
+
+
+class ScopePlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="scope"):
+    """A composite. For a chord the last member is the body. For a map the one member is the template."""
+
+    kind: ScopeKind
+    members: tuple[int, ...] = ()
+    names: tuple[str, ...] | None = None
+    edges: tuple[tuple[Edge, ...], ...] | None = None
+    """steps only: the predecessors of each member."""
+    policy: MemberPolicy = "fail_fast"
+    items: str | Span | int | None = None
+    """map only: an expression, a range, or the number of items stored with the run at submission."""
+    var: str = "item"
+    index_var: str = "index"
+    spread: Literal["env", "item", "star", "chunk"] = "env"
+    """map only: how an item reaches the template's first tasks; see `MapSig`."""
+    window: int | None = None
+    value: Mapping[str, Any] | None = None
+    """steps only: the tree that is evaluated as the scope's result."""
+    timeout_ms: int | None = None
+    handlers: tuple[Handler, ...] = ()
+    undo: bool = False
+
+
+AnyPlan = LeafPlan | WaitPlan | ScopePlan
+
+
+class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The compiled workflow. `digest` is over everything else and is left empty in the encoded form that it names."""
+
+    nodes: tuple[AnyPlan, ...]
+    options: tuple[Options, ...] = (Options(),)
+    vars: Mapping[str, Any] = {}
+    digest: str = ""

@@ -1,0 +1,189 @@
+"""Policies of a task: what `TaskOptions` becomes once every duration is an integer of milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from msgspec import Struct, structs
+
+from stemflow.errors import OptionError
+from stemflow.units import parse_duration_ms, parse_rate
+
+Duration = str | int | float
+"""A duration as users write it: `"1m30s"`, or a number of seconds."""
+
+Backoff = Literal["fixed", "linear", "exponential"]
+UniqueMode = Literal["return_existing", "reject"]
+Isolation = Literal["auto", "async", "thread"]
+
+
+class RetryPolicy(Struct, frozen=True, omit_defaults=True):
+    """When and how often a failed attempt is tried again.
+
+    The default is the reference strategy: 2 s, doubling, capped at 5 minutes, minus up to a quarter of jitter.
+    `retry_on` and `never_retry_on` hold qualified class names, matched against the whole MRO of the error.
+    """
+
+    backoff: Backoff = "exponential"
+    initial_ms: int = 2_000
+    factor: float = 2.0
+    max_ms: int = 300_000
+    jitter: float = 0.25
+    retry_on: tuple[str, ...] = ()
+    never_retry_on: tuple[str, ...] = ()
+    when: str | None = None
+    budget_ms: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        backoff: Backoff = "exponential",
+        initial: Duration = "2s",
+        factor: float = 2.0,
+        max: Duration = "5m",
+        jitter: float = 0.25,
+        retry_on: tuple[type[BaseException] | str, ...] = (),
+        never_retry_on: tuple[type[BaseException] | str, ...] = (),
+        when: str | None = None,
+        budget: Duration | None = None,
+    ) -> RetryPolicy:
+        """Build a policy from durations and exception classes as users write them."""
+        if backoff not in ("fixed", "linear", "exponential"):
+            raise OptionError(f"retry.backoff: expected fixed, linear or exponential, got {backoff!r}")
+        if not 0 <= jitter <= 1:
+            raise OptionError(f"retry.jitter: expected a share between 0 and 1, got {jitter!r}")
+        return cls(
+            backoff,
+            parse_duration_ms(initial),
+            float(factor),
+            parse_duration_ms(max),
+            float(jitter),
+            tuple(map(_class_name, retry_on)),
+            tuple(map(_class_name, never_retry_on)),
+            when,
+            None if budget is None else parse_duration_ms(budget),
+        )
+
+
+class RateLimit(Struct, frozen=True, omit_defaults=True):
+    """At most `limit` starts of the tasks that share `key` in every window of `per_ms`; an empty key is the task's name."""
+
+    limit: int
+    per_ms: int
+    key: str = ""
+
+    @classmethod
+    def of(cls, rate: str, key: str = "") -> RateLimit:
+        """Parse `"200/s"`, `"100/m"`, `"500/h"` or `"1000/d"`."""
+        limit, per_ms = parse_rate(rate)
+        return cls(limit, per_ms, key)
+
+
+class Options(Struct, frozen=True, omit_defaults=True):
+    """The effective options of one task call, frozen in the plan of its run."""
+
+    queue: str = "default"
+    priority: int = 0
+    max_retries: int = 0
+    retry: RetryPolicy = RetryPolicy()
+    soft_ms: int | None = None
+    hard_ms: int | None = None
+    soft_raises: bool = False
+    rate_limits: tuple[RateLimit, ...] = ()
+    unique: bool = False
+    unique_mode: UniqueMode = "return_existing"
+    unique_for_ms: int | None = None
+    unique_by: str | None = None
+    lease_ms: int = 30_000
+    expires_ms: int | None = None
+    isolation: Isolation = "auto"
+    acks_late: bool = True
+    max_deliveries: int = 5
+
+
+def _class_name(cls: type[BaseException] | str) -> str:
+    return cls if isinstance(cls, str) else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _rates(value: Any) -> tuple[RateLimit, ...]:
+    many = value if isinstance(value, (list, tuple)) else (value,)
+    return tuple(one if isinstance(one, RateLimit) else RateLimit.of(one) for one in many if one is not None)
+
+
+def _retry(value: Any) -> RetryPolicy:
+    if isinstance(value, RetryPolicy):
+        return value
+    if isinstance(value, Mapping):
+        return RetryPolicy.of(**{k: v for k, v in value.items() if k != "max_retries"})
+    raise OptionError(f"retry: expected a RetryPolicy, got {value!r}")
+
+
+def _optional_ms(value: Any) -> int | None:
+    return None if value is None else parse_duration_ms(value)
+
+
+def _count(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise OptionError(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
+    return value
+
+
+def _choice(name: str, value: Any, *allowed: str) -> Any:
+    if value not in allowed:
+        raise OptionError(f"{name}: expected {' or '.join(allowed)}, got {value!r}")
+    return value
+
+
+_READ = {
+    "queue": lambda v: ("queue", str(v)),
+    "priority": lambda v: ("priority", _count("priority", v, 0, 9)),
+    "max_retries": lambda v: ("max_retries", _count("max_retries", v, 0, 1_000_000)),
+    "retry": lambda v: ("retry", _retry(v)),
+    "soft_time_limit": lambda v: ("soft_ms", _optional_ms(v)),
+    "hard_time_limit": lambda v: ("hard_ms", _optional_ms(v)),
+    "soft_raises": lambda v: ("soft_raises", bool(v)),
+    "rate_limit": lambda v: ("rate_limits", _rates(v)),
+    "unique": lambda v: ("unique", bool(v)),
+    "unique_mode": lambda v: ("unique_mode", _choice("unique_mode", v, "return_existing", "reject")),
+    "unique_for": lambda v: ("unique_for_ms", _optional_ms(v)),
+    "unique_by": lambda v: ("unique_by", v),
+    "visibility_timeout": lambda v: ("lease_ms", parse_duration_ms(v)),
+    "expires": lambda v: ("expires_ms", _optional_ms(v)),
+    "isolation": lambda v: ("isolation", _choice("isolation", v, "auto", "async", "thread")),
+    "acks_late": lambda v: ("acks_late", bool(v)),
+    "max_deliveries": lambda v: ("max_deliveries", _count("max_deliveries", v, 1, 1_000)),
+}
+
+OPTION_NAMES = frozenset(_READ)
+
+
+def normalise(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Turn options as users write them into fields of `Options`; `where` begins the error's sentence.
+
+    Only what was given is in the answer, so an explicit 0 or False counts in `effective`.
+    """
+    fields: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in _READ:
+            raise OptionError(f"{where}: there is no option {name!r}; known are {', '.join(sorted(_READ))}")
+        try:
+            field, parsed = _READ[name](value)
+        except (ValueError, TypeError, OptionError) as error:
+            raise OptionError(f"{where}: {name}: {error}") from error
+        fields[field] = parsed
+    return fields
+
+
+def effective(where: str, *layers: Mapping[str, Any]) -> Options:
+    """Merge normalised layers, the strongest last (app < handler < defaults < step < call)."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged.update(layer)
+    options = structs.replace(Options(), **merged) if merged else Options()
+    if options.soft_ms is not None and options.hard_ms is not None and options.soft_ms >= options.hard_ms:
+        raise OptionError(
+            f"{where}: expected the soft time limit below the hard one, got {options.soft_ms} ms and {options.hard_ms} ms"
+        )
+    return options

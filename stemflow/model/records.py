@@ -1,0 +1,215 @@
+"""Records: what a store keeps. A store compares `rev`, executes placements, and understands nothing else of them."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from msgspec import Struct
+
+from stemflow.model.policy import RateLimit
+
+State = Literal[
+    "waiting", "held", "ready", "running", "stopping", "succeeded", "failed", "skipped", "cancelled"
+]
+
+WAITING: Final = "waiting"
+HELD: Final = "held"
+READY: Final = "ready"
+RUNNING: Final = "running"
+STOPPING: Final = "stopping"
+SUCCEEDED: Final = "succeeded"
+FAILED: Final = "failed"
+SKIPPED: Final = "skipped"
+CANCELLED: Final = "cancelled"
+
+FINAL: Final = frozenset((SUCCEEDED, FAILED, SKIPPED, CANCELLED))
+
+Cause = Literal["condition", "upstream"]
+
+Key = tuple[str, str]
+"""(run id, path) of a node; ("", key) of a claim."""
+
+HOUSE: Final = ""
+"""The run part of the keys of claims, which belong to no run."""
+
+
+class Tally:
+    """Which members of a scope were opened, and how those ended that have: one bit a member, and counts.
+
+    A bit is turned once; the count changes only in the step that turns it, so a member that is reported twice counts
+    once. Bit sets are Python integers: member i is bit `1 << i`.
+    """
+
+    __slots__ = ("size", "opened", "ended", "ok", "failed", "skipped", "upstream", "cancelled", "done", "failures")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.opened = self.ended = self.ok = self.failed = 0
+        self.skipped = self.upstream = self.cancelled = 0
+        self.done = 0
+        self.failures = 0
+
+    def tick(self, index: int, how: str) -> bool:
+        """Turn the bit of member `index`; False when it was turned before. `how` is ok, failed, skipped, upstream or cancelled."""
+        bit = 1 << index
+        if self.ended & bit:
+            return False
+        self.ended |= bit
+        self.done += 1
+        setattr(self, how, getattr(self, how) | bit)
+        if how == "failed":
+            self.failures += 1
+        return True
+
+    def how(self, index: int) -> str | None:
+        """How member `index` ended, or None while it has not."""
+        bit = 1 << index
+        if not self.ended & bit:
+            return None
+        for how in ("ok", "failed", "skipped", "upstream"):
+            if getattr(self, how) & bit:
+                return how
+        return "cancelled"
+
+    def cancel_unopened(self) -> None:
+        """Derive CANCELLED for every member that was never opened."""
+        rest = ((1 << self.size) - 1) & ~self.opened & ~self.ended
+        self.cancelled |= rest
+        self.ended |= rest
+        self.done += rest.bit_count()
+
+    @property
+    def open(self) -> int:
+        """Bits of the members that were opened and have not ended."""
+        return self.opened & ~self.ended
+
+    @property
+    def complete(self) -> bool:
+        return self.done >= self.size
+
+    def copy(self) -> Tally:
+        twin = Tally.__new__(Tally)
+        for name in Tally.__slots__:
+            setattr(twin, name, getattr(self, name))
+        return twin
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tally) and all(getattr(self, n) == getattr(other, n) for n in Tally.__slots__)
+
+    def __hash__(self) -> int:
+        return hash(tuple(getattr(self, n) for n in Tally.__slots__))
+
+    def __repr__(self) -> str:
+        return f"Tally({', '.join(f'{n}={getattr(self, n):b}' for n in Tally.__slots__)})"
+
+
+class ErrorInfo(Struct, frozen=True, omit_defaults=True):
+    """An error as data; nothing is ever rebuilt from it. `mro` holds qualified class names, the own class first."""
+
+    type: str
+    message: str
+    qualname: str = ""
+    mro: tuple[str, ...] = ()
+    traceback: str = ""
+    data: Any = None
+
+
+class Node(Struct, kw_only=True, omit_defaults=True):
+    """One place of a plan in a run: a leaf, a wait or, with a tally, a scope. Only `core` makes another version of it.
+
+    `rev` grows with each commit, `delivery` with each lease and its loss (it is the fencing token), `attempt` only with
+    a failure that is charged. `at_ms`: not leased before. `due_at_ms`: a timer's instant.
+    """
+
+    run: str
+    path: str
+    plan: str
+    node: int
+    index: int = 0
+    state: State
+    rev: int = 0
+    delivery: int = 0
+    attempt: int = 0
+    losses: int = 0
+    queue: str = "default"
+    priority: int = 0
+    limits: tuple[RateLimit, ...] = ()
+    lease_ms: int = 30_000
+    at_ms: int = 0
+    due_at_ms: int | None = None
+    tally: Tally | None = None
+    extra: tuple[tuple[str, int], ...] = ()
+    """Scope only: (fragment digest, number of members) that joined while it ran."""
+    verdict: State | None = None
+    kill: bool = False
+    handling: bool = False
+    result: bytes | None = None
+    """JSON of the value; None with SUCCEEDED means null, or that the value lies in members or at `alias`."""
+    alias: Key | None = None
+    """The node whose value and error this one shares."""
+    error: ErrorInfo | None = None
+    failed_at: str | None = None
+    """Path of the node whose error made this one FAILED."""
+    cause: Cause | None = None
+    claim: str | None = None
+    opened_at_ms: int = 0
+    started_at_ms: int = 0
+    ended_at_ms: int = 0
+    progress: Any = None
+
+    @property
+    def key(self) -> Key:
+        return (self.run, self.path)
+
+
+class Claim(Struct, kw_only=True, omit_defaults=True):
+    """A hold on a unique key. With `until_ms` set and no live holder it is a window over a finished one."""
+
+    key: str
+    holder: Key
+    rev: int = 0
+    finished: bool = False
+    until_ms: int | None = None
+    waiters: tuple[Key, ...] = ()
+
+
+Record = Node | Claim
+
+
+class ClaimSpec(Struct, frozen=True, omit_defaults=True):
+    """What a run asks for when it is submitted under a unique key. `take`: take it over from a finished holder."""
+
+    key: str
+    mode: Literal["return_existing", "reject", "take"] = "return_existing"
+    for_ms: int | None = None
+
+
+class Header(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of a run from its first day and never changes."""
+
+    run: str
+    plan: str
+    name: str = ""
+    inputs: bytes = b"{}"
+    created_at_ms: int = 0
+    claim: ClaimSpec | None = None
+    file: str | None = None
+    tasks: tuple[str, ...] = ()
+    """How the tasks were found (`--tasks`), so that `resume` and `rerun` find them the same way."""
+    rerun_of: str | None = None
+    redo: tuple[str, ...] = ()
+    """Paths whose kept results a rerun does not take over (nor those below them)."""
+    parent: Key | None = None
+    root: str | None = None
+
+
+def child_path(parent: str, segment: str) -> str:
+    """Join a member's segment (`name`, `[i]` or `!handler`) to the path of its scope."""
+    if not parent or segment[0] in "[!":
+        return parent + segment
+    return f"{parent}.{segment}"
+
+
+def parent_path(path: str) -> str:
+    """The path of the scope that holds `path` (which is not the root)."""
+    return path[: max(path.rfind("."), path.rfind("["), path.rfind("!"), 0)]

@@ -1,0 +1,181 @@
+"""The signature: the one tree that YAML files and `Canvas` both build, before it is compiled into a plan.
+
+`Signature[In, Out]` is typed by the value that it takes from the step before it and by the value that it gives.
+`NoInput` as `In` says that a call is complete: a value put in front of its arguments would be one too many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from msgspec import Struct, structs
+
+In_contra = TypeVar("In_contra", contravariant=True)
+Out_co = TypeVar("Out_co", covariant=True)
+Following = TypeVar("Following")
+
+RunOn = Literal["success", "failure", "done", "any_success", "always"]
+OnError = Literal["fail", "continue", "skip_dependents"]
+MemberPolicy = Literal["fail_fast", "collect", "ignore"]
+
+
+if TYPE_CHECKING:
+    Child = Any
+    """A child in the tree: at run time the closed union of kinds, so that a decoded tree is checked whole."""
+
+
+class NoInput:
+    """Marks a signature whose arguments are complete, so that it can only start a chain."""
+
+
+class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag=True):
+    """What every kind of step has: a name in its parent, when it runs, what its failure means, its hooks."""
+
+    name: str | None = None
+    when: str | None = None
+    needs: tuple[str, ...] = ()
+    run_on: RunOn = "success"
+    on_error: OnError = "fail"
+    success_hooks: tuple[Child, ...] = ()
+    failure_hooks: tuple[Child, ...] = ()
+    cancel_hooks: tuple[Child, ...] = ()
+    timeout_ms: int | None = None
+    at: tuple[int, int] | None = None
+    """Line and column in the workflow file, both from 1; None for a programmatic signature."""
+
+    def on_success(self, hook: Signature[Any, Any]) -> Signature[In_contra, Out_co]:
+        """Run `hook` once with the result in front when this succeeds; on a group it is given to each member."""
+        return structs.replace(self, success_hooks=(*self.success_hooks, hook))
+
+    def on_failure(self, hook: Signature[Any, Any]) -> Signature[In_contra, Out_co]:
+        """Run `hook` once with `{id, node, leaf, error}` in front when this fails for good."""
+        return structs.replace(self, failure_hooks=(*self.failure_hooks, hook))
+
+    def on_cancel(self, hook: Signature[Any, Any]) -> Signature[In_contra, Out_co]:
+        """Run `hook` once with `{id, node}` in front when this is cancelled."""
+        return structs.replace(self, cancel_hooks=(*self.cancel_hooks, hook))
+
+    def __or__(self, following: Signature[Out_co, Following]) -> Signature[In_contra, Following]:
+        """Chain: `a | b` gives the result of `a` to `b`."""
+        steps = self.steps if isinstance(self, ChainSig) and not self.has_policy else (self,)
+        return ChainSig(steps=(*steps, following))
+
+    @property
+    def has_policy(self) -> bool:
+        """Whether anything but its content was said of this step."""
+        return bool(
+            self.name or self.when or self.success_hooks or self.failure_hooks or self.cancel_hooks or self.timeout_ms
+        )
+
+    def named(self, name: str) -> Signature[In_contra, Out_co]:
+        """Give this step a name; its path then ends in the name instead of its index."""
+        return structs.replace(self, name=name)
+
+
+class TaskSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="task"):
+    """One call of a registered task.
+
+    `args`/`kwargs` are literal JSON values (never evaluated). `bind` is a tree that may hold `${{ }}`, from a YAML file.
+    `options` are given options by their `TaskOptions` names, still to be normalised.
+    """
+
+    task: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = {}
+    bind: Mapping[str, Any] | None = None
+    immutable: bool = False
+    options: Mapping[str, Any] = {}
+    countdown_ms: int = 0
+    eta_at_ms: int | None = None
+    compensate: TaskSig[Any, Any] | None = None
+
+
+class ChainSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="chain"):
+    """Steps in order, each given the result of the one before."""
+
+    steps: tuple[Child, ...] = ()
+
+
+class GroupSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="group"):
+    """Members side by side; the value is the list of their results in signature order."""
+
+    members: tuple[Child, ...] = ()
+    policy: MemberPolicy = "fail_fast"
+
+
+class ChordSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="chord"):
+    """A header of members side by side, then a body that is given the ordered list of their results."""
+
+    header: tuple[Child, ...] = ()
+    body: Child
+    policy: MemberPolicy = "fail_fast"
+
+
+class Span(Struct, frozen=True, tag="range"):
+    """A `range` that is never written out."""
+
+    start: int
+    stop: int
+    step: int = 1
+
+
+class MapSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="map"):
+    """One member for each item of run-time data.
+
+    `items` is an expression (str, YAML), a `Span`, or a tuple of JSON values. `spread` says how an item becomes
+    arguments of `do`: by the name `var` in expressions (`env`), as one argument, unpacked (`star`), or a whole chunk
+    through one task that is called for each element (`chunk`).
+    """
+
+    do: Child
+    items: str | Span | tuple[Any, ...]
+    var: str = "item"
+    index_var: str = "index"
+    spread: Literal["env", "item", "star", "chunk"] = "env"
+    window: int | None = None
+    policy: MemberPolicy = "fail_fast"
+
+
+class StepsSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="steps"):
+    """A DAG of named steps; references between them and `needs` are its edges; `outputs` is its value."""
+
+    steps: tuple[Child, ...] = ()
+    outputs: Mapping[str, Any] | None = None
+    fail_fast: bool = False
+
+
+class WaitSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="wait"):
+    """A durable pause of `for_ms`; it holds no worker."""
+
+    for_ms: int
+
+
+AnySig = (
+    TaskSig[Any, Any] | ChainSig[Any, Any] | GroupSig[Any, Any] | ChordSig[Any, Any]
+    | MapSig[Any, Any] | StepsSig[Any, Any] | WaitSig[Any, Any]
+)
+"""The closed union of kinds, for decoding and for exhaustive matches."""
+
+if not TYPE_CHECKING:
+    Child = AnySig
+
+
+class Workflow(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A whole workflow: its body as a signature, and what holds for the run as a whole."""
+
+    name: str
+    body: AnySig
+    version: str | None = None
+    description: str | None = None
+    labels: Mapping[str, str] = {}
+    inputs: Mapping[str, Any] = {}
+    """Input name -> its JSON Schema."""
+    vars: Mapping[str, Any] = {}
+    task_defaults: Mapping[str, Any] = {}
+    outputs: Mapping[str, Any] | None = None
+    unique_key: str | None = None
+    unique_for_ms: int | None = None
+    unique_mode: Literal["return_existing", "reject"] = "return_existing"
+    timeout_ms: int | None = None
+    compensate_on: tuple[Literal["failed", "cancelled"], ...] = ()

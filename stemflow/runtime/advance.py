@@ -1,0 +1,96 @@
+"""Advancing runs: read what `decide` needs, evaluate its gates, remember what was committed."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Sequence
+from typing import Any
+
+from stemflow.core.decide import decide
+from stemflow.core.work import View
+from stemflow.model.effects import Decision, GateKey, Need
+from stemflow.model.facts import Fact
+from stemflow.model.records import RUNNING, STOPPING, Key, Node, Record
+from stemflow.runtime.bind import Binder, gate
+from stemflow.runtime.values import Library, Values
+from stemflow.store.base import Store
+
+CACHED = 50_000
+"""Records kept from commit to commit; more than this and the cache is emptied, which costs only reads."""
+
+
+class Advance:
+    """One a process. The cache holds what open runs need again: their scopes, and leaves that are leased here."""
+
+    def __init__(self, store: Store, library: Library) -> None:
+        self.store = store
+        self.library = library
+        self.records: dict[Key, Record | None] = {}
+        self.binders: dict[str, Binder] = {}
+
+    async def decide(self, facts: Sequence[Fact]) -> Decision:
+        """Ask the machine until it needs nothing more."""
+        gates: dict[GateKey, Any] = {}
+        fresh: list[Key] = []
+        while True:
+            view = View(self.records, self.library.headers, self.library.shapes, gates)
+            answer = decide(view, facts, self.store.now_ms())
+            if isinstance(answer, Decision):
+                self._drop_absent(fresh)
+                return answer
+            await self._meet(answer, gates, fresh)
+
+    async def _meet(self, need: Need, gates: dict[GateKey, Any], fresh: list[Key]) -> None:
+        if need.keys:
+            fresh.extend(need.keys)
+            self.records.update(zip(need.keys, await self.store.read(need.keys), strict=True))
+        for run in need.headers:
+            await self.library.header(run)
+        for digest in need.plans:
+            await self.library.shape(digest)
+        for key in need.gates:
+            gates[key] = await self._gate(need, key)
+
+    async def _gate(self, need: Need, key: GateKey) -> Any:
+        node = need.working.get(key[:2]) or self.records.get(key[:2])
+        assert isinstance(node, Node)
+        shape = await self.library.shape(node.plan)
+        values = Values(self.library, ChainMap(dict(need.working), self.records))
+        return await gate(values, key, await self.binder(node.plan), node, shape.nodes[node.node])
+
+    async def binder(self, digest: str) -> Binder:
+        found = self.binders.get(digest)
+        if found is None:
+            found = self.binders[digest] = Binder(await self.library.shape(digest))
+        return found
+
+    def _drop_absent(self, keys: Sequence[Key]) -> None:
+        """That a record does not exist is true only now."""
+        for key in keys:
+            if self.records.get(key) is None:
+                self.records.pop(key, None)
+
+    def committed(self, decision: Decision) -> None:
+        """Take over the versions that the store now holds."""
+        for put in decision.puts:
+            record = put.record
+            if isinstance(record, Node) and record.state in (RUNNING, STOPPING):
+                self.records[put.key] = record
+            else:
+                self.records.pop(put.key, None)
+        if len(self.records) > CACHED:
+            self.records.clear()
+        for header in decision.headers:
+            self.library.headers[header.run] = header
+        for run in decision.ended:
+            self.library.headers.pop(run, None)
+
+    def stale(self, decision: Decision, facts: Sequence[Fact]) -> None:
+        """Forget what turned out to be old."""
+        for put in decision.puts:
+            self.records.pop(put.key, None)
+        for fact in facts:
+            self.records.pop(fact.key, None)
+
+    def leased(self, node: Node) -> None:
+        self.records[node.key] = node

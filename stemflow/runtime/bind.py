@@ -1,0 +1,129 @@
+"""Binding: the arguments of a call, just before it is made; and the values of gates, while a decision is made."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from stemflow.core.shape import Shape
+from stemflow.errors import StemflowError
+from stemflow.expr import ExpressionError, parse_condition, parse_template
+from stemflow.model.effects import Frozen, GateError, GateKey
+from stemflow.model.plan import AnyPlan, LeafPlan, ScopePlan
+from stemflow.model.records import ErrorInfo, Node
+from stemflow.runtime.payload import NotSerializable, decode, encode
+from stemflow.runtime.values import PAGE, Values
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+_NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index", "run", "self", "error"})
+
+
+class Bound(tuple[Call, ...]):
+    """The calls that one task makes: one, or one for each element of a chunk."""
+
+    chunked = False
+
+
+class Binder:
+    """Evaluates what a plan left to be evaluated late. Names of maps are taken from the plan's own maps."""
+
+    def __init__(self, shape: Shape) -> None:
+        maps = [node for node in shape.nodes if isinstance(node, ScopePlan) and node.kind == "map"]
+        self.names = _NAMES | {name for node in maps for name in (node.var, node.index_var)}
+
+    async def template(self, values: Values, node: Node, tree: Any) -> Any:
+        template = parse_template(tree, self.names)
+        if template.constant:
+            return template({})
+        return template(await values.env(node, (reference.path for reference in template.references)))
+
+    async def condition(self, values: Values, node: Node, source: str) -> Any:
+        expression = parse_condition(source, self.names)
+        return expression(await values.env(node, (reference.path for reference in expression.references)))
+
+    async def calls(self, values: Values, node: Node, leaf: LeafPlan) -> Bound:
+        """The calls of a leaf. Raises ExpressionError."""
+        if leaf.bind is not None:
+            bound = await self.template(values, await values.origin(node), dict(leaf.bind))
+            return Bound([((), bound)])
+        args, kwargs = leaf.args, dict(leaf.kwargs)
+        if not node.path and not args and not kwargs:
+            inputs = decode((await values.library.header(node.run)).inputs)
+            return Bound([(tuple(inputs.get("args", ())), inputs.get("kwargs", {}))])
+        before = await values.prev(node) if leaf.takes_prev and node.path else None
+        if before is None:
+            return Bound([(args, kwargs)])
+        if before.how == "star":
+            return Bound([((*before.value, *args), kwargs)])
+        if before.how == "chunk":
+            many = Bound([((*_unpacked(item), *args), kwargs) for item in before.value])
+            many.chunked = True
+            return many
+        return Bound([((before.value, *args), kwargs)])
+
+
+def _unpacked(item: Any) -> tuple[Any, ...]:
+    return tuple(item) if isinstance(item, list) else (item,)
+
+
+async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: AnyPlan) -> Any:
+    """The value of a gate, or a GateError: a failing expression fails the node, not the engine."""
+    name = key[2]
+    try:
+        if name == "when":
+            assert plan.when is not None
+            return bool(await binder.condition(values, node, plan.when))
+        if name == "items":
+            assert isinstance(plan, ScopePlan) and isinstance(plan.items, str)
+            return _frozen(await binder.condition(values, node, plan.items), node)
+        if name == "value":
+            assert isinstance(plan, ScopePlan) and plan.value is not None
+            return encode(await binder.template(values, node, dict(plan.value)), f"outputs of {node.path or 'the run'}")
+        assert isinstance(plan, LeafPlan)
+        return await _unique_key(values, binder, node, plan)
+    except (ExpressionError, NotSerializable, StemflowError) as error:
+        return GateError(ErrorInfo(type(error).__name__, f"{name}: {error}", f"stemflow.{type(error).__name__}"))
+
+
+def _frozen(items: Any, node: Node) -> Frozen:
+    if isinstance(items, dict) or not isinstance(items, (list, tuple, range)):
+        raise StemflowError(f"map {node.path}: items: expected a list, got {type(items).__name__}")
+    everything = list(items)
+    return Frozen(len(everything), pages_of(everything, f"items of {node.path}"))
+
+
+def pages_of(items: list[Any] | tuple[Any, ...], what: str) -> tuple[bytes, ...]:
+    """Items as JSON arrays of at most PAGE elements."""
+    return tuple(
+        encode(list(items[start : start + PAGE]), f"{what} from {start}", limit=64 * 1_048_576)
+        for start in range(0, len(items), PAGE)
+    )
+
+
+async def _unique_key(values: Values, binder: Binder, node: Node, leaf: LeafPlan) -> str:
+    options = (await values.library.shape(node.plan)).plan.options[leaf.options]
+    bound = await binder.calls(values, node, leaf)
+    if options.unique_by is not None:
+        names: Mapping[str, Any] = bound[0][1]
+        return f"{leaf.task}:{await _key_text(values, binder, node, options.unique_by, names)}"
+    return unique_key(leaf.task, options.queue, list(bound))
+
+
+async def _key_text(values: Values, binder: Binder, node: Node, source: str, names: Mapping[str, Any]) -> Any:
+    template = parse_template(source, binder.names | {"args"})
+    env = await values.env(node, (reference.path for reference in template.references))
+    return template({**env, "args": dict(names)})
+
+
+def unique_key(task: str, queue: str, calls: Any) -> str:
+    """SHA-256 of the canonical (name, queue, arguments); never headers, ids or times."""
+    canonical = encode([task, queue, _sorted(calls)], f"arguments of {task}")
+    return f"{task}:{hashlib.sha256(canonical).hexdigest()}"
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,292 @@
+"""The front door: `Stemflow` submits, waits, cancels, reruns, and holds the embedded worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from msgspec import structs
+
+from stemflow.canvas import call
+from stemflow.compile import compile_plan, compile_task
+from stemflow.core.shape import Shape
+from stemflow.errors import OptionError, StemflowError
+from stemflow.model.effects import Decision
+from stemflow.model.facts import Fact, Requested, Stop
+from stemflow.model.plan import Plan
+from stemflow.model.policy import normalise
+from stemflow.model.records import FINAL, ClaimSpec, Header, Node, child_path
+from stemflow.model.signature import AnySig, MapSig, Signature, TaskSig, Workflow
+from stemflow.ports import Clock, IdSource
+from stemflow.runtime.advance import Advance
+from stemflow.runtime.bind import pages_of, unique_key
+from stemflow.runtime.clock import SystemClock, SystemIds
+from stemflow.runtime.context import TaskContext
+from stemflow.runtime.handle import DuplicateRun, RunFailed, RunHandle, UnknownRun
+from stemflow.runtime.payload import encode
+from stemflow.runtime.registry import TaskRegistry
+from stemflow.runtime.rerun import redo_paths
+from stemflow.runtime.service import Service
+from stemflow.runtime.values import Library, Values
+from stemflow.store.base import Request, Store
+from stemflow.store.open import open_store
+
+TRIES = 100
+"""How often a decision that turned out to be stale is made again before the caller is told."""
+
+
+class Stemflow:
+    """An engine on one store, with an embedded worker unless `worker=False`. Use it as an async context manager.
+
+    `url`: `memory:`, `sqlite:PATH`, or `sqlite:` for `.stemflow/stemflow.db`. `concurrency`: handlers at once.
+    `only_run`: the embedded worker serves this run alone. Raises StoreError when the store cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str = "sqlite:",
+        registry: TaskRegistry | None = None,
+        *,
+        worker: bool = True,
+        concurrency: int = 100,
+        only_run: str | None = None,
+        queues: tuple[str, ...] = ("default",),
+        clock: Clock | None = None,
+        ids: IdSource | None = None,
+        store: Store | None = None,
+    ) -> None:
+        self.clock = clock or SystemClock()
+        self.ids = ids or SystemIds()
+        self.registry = registry if registry is not None else TaskRegistry()
+        self.store = store if store is not None else open_store(url, self.clock)
+        self.library = Library(self.store)
+        self.advance = Advance(self.store, self.library)
+        self._channel = f"engine-{self.ids.run_id()}"
+        self._sequence = 0
+        self._lock = asyncio.Lock()
+        self._tasks: dict[tuple[str, str], Plan] = {}
+        self.service = Service(self, concurrency, queues, only_run) if worker else None
+
+    async def __aenter__(self) -> Stemflow:
+        await self.store.open()
+        if self.service is not None:
+            await self.service.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.service is not None:
+            await self.service.stop(0)
+        await self.store.close()
+
+    # -- submitting
+
+    async def run(self, what: Signature[Any, Any] | Workflow, *args: Any, **kwargs: Any) -> Any:
+        """Submit, wait, and give the value; raises RunFailed naming the node, the attempt and the error."""
+        handle = await self.submit(what, *args, **kwargs)
+        result = await handle.wait()
+        if result.status == "failed":
+            raise RunFailed(result)
+        return result.value
+
+    async def submit(
+        self,
+        what: Signature[Any, Any] | Workflow,
+        *args: Any,
+        inputs: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+        file: str | None = None,
+        tasks: tuple[str, ...] = (),
+        again: bool = False,
+        **kwargs: Any,
+    ) -> RunHandle:
+        """Store a run durably and answer its handle; `args` and `kwargs` go to the first tasks of a canvas.
+
+        Submitting the same `run_id` again answers the same run. Under a unique key that is held the handle is the
+        holder's (`existing`), or DuplicateRun is raised, as its mode says. Raises UnknownTask, OptionError, CycleError.
+        """
+        if run_id == "":
+            raise OptionError("submit: expected a run id that is not empty")
+        run = run_id or self.ids.run_id()
+        header = Header(run=run, plan="", created_at_ms=self.store.now_ms(), file=file, tasks=tasks, root=run)
+        if isinstance(what, Workflow):
+            header, plan, body = await self._workflow(what, header, inputs or {}, again)
+        else:
+            header, plan, body = self._canvas(call(what, args, kwargs), header)
+        self.library.shapes.setdefault(plan.digest, Shape(plan))
+        await self._put_items(body, run)
+        return await self._request(header, plan)
+
+    async def _workflow(
+        self, flow: Workflow, header: Header, inputs: Mapping[str, Any], again: bool
+    ) -> tuple[Header, Plan, AnySig]:
+        defaults = normalise(flow.task_defaults, "defaults.task")
+        body = flow.body if flow.timeout_ms is None else structs.replace(flow.body, timeout_ms=flow.timeout_ms)
+        if flow.outputs is not None and body.__struct_config__.tag == "steps":
+            body = structs.replace(body, outputs=flow.outputs)
+        plan = compile_plan(
+            body,
+            lambda sig: self.registry.options_of(sig, defaults),
+            variables=flow.vars,
+            compensate_on=flow.compensate_on,
+        )
+        header = structs.replace(header, plan=plan.digest, name=flow.name, inputs=encode(dict(inputs), "inputs"))
+        if flow.unique_key is not None:
+            self.library.shapes.setdefault(plan.digest, Shape(plan))
+            self.library.headers[header.run] = header
+            root = Node(run=header.run, path="", plan=plan.digest, node=0, state="waiting")
+            binder = await self.advance.binder(plan.digest)
+            key = await binder.template(Values(self.library), root, flow.unique_key)
+            mode = "take" if again else flow.unique_mode
+            spec = ClaimSpec(f"workflow:{flow.name}:{key}", mode, flow.unique_for_ms)  # type: ignore[arg-type]
+            header = structs.replace(header, claim=spec)
+        return header, plan, body
+
+    def _canvas(self, sig: Any, header: Header) -> tuple[Header, Plan, AnySig]:
+        if isinstance(sig, TaskSig) and not (sig.success_hooks or sig.failure_hooks or sig.cancel_hooks):
+            inputs = encode({"args": list(sig.args), "kwargs": dict(sig.kwargs)}, f"arguments of {sig.task}")
+            plan = self._task_plan(sig)
+            options = plan.options[0]
+            if options.unique:
+                key = unique_key(sig.task, options.queue, [[list(sig.args), dict(sig.kwargs)]])
+                spec = ClaimSpec(key, options.unique_mode, options.unique_for_ms)
+                header = structs.replace(header, claim=spec)
+            return structs.replace(header, plan=plan.digest, name=sig.task, inputs=inputs), plan, sig
+        encode([*_literals(sig)], "arguments", limit=1 << 40)
+        plan = compile_plan(sig, self.registry.options_of)
+        return structs.replace(header, plan=plan.digest, name=sig.name or type(sig).__name__[:-3].lower()), plan, sig
+
+    def _task_plan(self, sig: TaskSig[Any, Any]) -> Plan:
+        if sig.options or sig.countdown_ms or sig.eta_at_ms:
+            return compile_task(sig, self.registry.options_of)
+        found = self._tasks.get((sig.task, ""))
+        if found is None:
+            found = self._tasks[(sig.task, "")] = compile_task(sig, self.registry.options_of)
+        return found
+
+    async def _put_items(self, sig: AnySig, run: str) -> None:
+        """Items that the canvas was given go to the store in pages, ahead of the run that will show them."""
+        for path, found in _maps(sig, ""):
+            if isinstance(found.items, tuple):
+                for number, page in enumerate(pages_of(found.items, f"items of {path or 'the map'}")):
+                    await self.store.put_pages((run, path), number, [page])
+
+    async def _request(self, header: Header, plan: Plan) -> RunHandle:
+        decision = await self.commit([Requested(header)], plan)
+        for reply in decision.replies:
+            if reply.status == "refused":
+                raise DuplicateRun(reply.run)
+            return RunHandle(self, reply.run, existing=reply.status == "existing")
+        raise StemflowError(f"run {header.run}: the store answered nothing to its submission")
+
+    async def commit(self, facts: list[Fact], plan: Plan | None = None) -> Decision:
+        """Decide and commit, again while it is stale."""
+        async with self._lock:
+            for _ in range(TRIES):
+                decision = await self.advance.decide(facts)
+                if plan is not None and decision.headers:
+                    decision = structs.replace(decision, plans=(*decision.plans, plan))
+                self._sequence += 1
+                answer = await self.store.exchange(Request(self._channel, self._sequence), [decision], None)
+                if answer.committed[0]:
+                    self.advance.committed(decision)
+                    if self.service is not None:
+                        self.service.heard(decision)
+                    return decision
+                self.advance.stale(decision, facts)
+        raise StemflowError(f"{self.store.url}: the same records were changed {TRIES} times by others; try again")
+
+    # -- runs that exist
+
+    async def handle(self, run_id: str) -> RunHandle:
+        """The handle of a run by its id; raises UnknownRun."""
+        (root,) = await self.store.read([(run_id, "")])
+        if root is None:
+            raise UnknownRun(run_id, self.store.url)
+        return RunHandle(self, run_id)
+
+    async def cancel(self, run_id: str) -> str:
+        """Stop everything of a run that has not ended; answers the state that it was in. Raises UnknownRun."""
+        (root,) = await self.store.read([(run_id, "")])
+        if not isinstance(root, Node):
+            raise UnknownRun(run_id, self.store.url)
+        if root.state not in FINAL:
+            await self.commit([Stop((run_id, ""))])
+        return root.state
+
+    async def rerun(self, run_id: str, *, failed: bool = False, from_step: str | None = None) -> RunHandle:
+        """A new run of the same plan that keeps the results of the old one.
+
+        `failed`: only what did not succeed runs again; `from_step`: that step and all that depends on it. The old run
+        must have ended.
+        """
+        if failed == (from_step is not None):
+            raise OptionError("rerun: expected either failed or from_step")
+        (root,) = await self.store.read([(run_id, "")])
+        if not isinstance(root, Node):
+            raise UnknownRun(run_id, self.store.url)
+        if root.state not in FINAL:
+            raise OptionError(f"rerun: expected run {run_id} to have ended, it is {root.state}; `stemflow cancel` ends it")
+        old = await self.library.header(run_id)
+        shape = await self.library.shape(old.plan)
+        redo = () if from_step is None else redo_paths(shape, from_step)
+        run = self.ids.run_id()
+        claim = None if old.claim is None else structs.replace(old.claim, mode="take")
+        header = structs.replace(
+            old, run=run, root=run, created_at_ms=self.store.now_ms(), rerun_of=run_id, redo=redo, claim=claim
+        )
+        await self._copy_items(shape, run_id, run)
+        return await self._request(header, shape.plan)
+
+    async def _copy_items(self, shape: Shape, old: str, new: str) -> None:
+        for node in await self.store.nodes(old):
+            if node.tally is not None and node.tally.size and node.plan == shape.plan.digest:
+                number = 0
+                while (page := await self.store.page((old, node.path), number)) is not None:
+                    await self.store.put_pages((new, node.path), number, [page])
+                    number += 1
+
+    async def hand_back(self, grace_ms: int = 0) -> None:
+        """Lease nothing more, and after `grace_ms` give back what runs, uncharged; runs stay active."""
+        if self.service is not None:
+            await self.service.stop(grace_ms)
+
+    # -- what running tasks ask for
+
+    async def heartbeat(self, context: TaskContext) -> None:
+        if self.service is not None:
+            await self.service.renew_now(context)
+
+    async def progress(self, context: TaskContext, percent: float, data: Any) -> None:
+        if self.service is not None:
+            self.service.progressed(context, percent, data)
+
+    async def enqueue(self, context: TaskContext, signature: Signature[Any, Any]) -> str:
+        return (await self.submit(signature)).id
+
+
+def _maps(sig: AnySig, path: str) -> list[tuple[str, MapSig[Any, Any]]]:
+    from_members = [] if not isinstance(sig, MapSig) else [(path, sig)]
+    for i, member in enumerate(getattr(sig, "steps", None) or getattr(sig, "members", None) or getattr(sig, "header", ())):
+        from_members += _maps(member, child_path(path, member.name or f"[{i}]"))
+    if hasattr(sig, "body"):
+        from_members += _maps(sig.body, child_path(path, "then"))
+    return from_members
+
+
+def _literals(sig: Any) -> list[Any]:
+    if isinstance(sig, TaskSig):
+        return [list(sig.args), dict(sig.kwargs)]
+    found: list[Any] = []
+    for member in getattr(sig, "steps", None) or getattr(sig, "members", None) or getattr(sig, "header", ()):
+        found += _literals(member)
+    for name in ("body", "do"):
+        if hasattr(sig, name):
+            found += _literals(getattr(sig, name))
+    return found
+
+
+__all__ = ["Stemflow"]

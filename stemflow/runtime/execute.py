@@ -1,0 +1,205 @@
+"""Executing one attempt: whatever the handler does becomes an Outcome value; exceptions stop here."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import traceback
+from collections.abc import Callable, Generator
+from concurrent.futures import Executor
+from contextvars import copy_context
+from typing import Any
+
+from stemflow.compile import compile_plan
+from stemflow.errors import StemflowError
+from stemflow.expr import ExpressionError, parse_condition
+from stemflow.model.facts import Failed, Ignored, Ok, Outcome, Replaced
+from stemflow.model.plan import Plan
+from stemflow.model.policy import Options
+from stemflow.model.records import ErrorInfo
+from stemflow.model.signature import ChainSig, GroupSig, Signature, TaskSig, WaitSig
+from stemflow.runtime.bind import Bound
+from stemflow.runtime.context import (
+    Ignore,
+    Reject,
+    ReplaceRequested,
+    RetryRequested,
+    SoftTimeLimitExceeded,
+    TaskContext,
+    enter,
+)
+from stemflow.runtime.payload import NotSerializable, encode
+from stemflow.runtime.registry import Task, TaskRegistry
+from stemflow.runtime.values import public_error
+
+TRACEBACK_CHARS = 8_192
+MESSAGE_CHARS = 4_096
+
+
+def describe(error: BaseException) -> ErrorInfo:
+    """An exception as data; one whose text raises is described all the same."""
+    kind = type(error)
+    try:
+        message = str(error)[:MESSAGE_CHARS]
+    except Exception as inner:
+        message = f"<its text cannot be shown: {type(inner).__name__} in __str__>"
+    try:
+        trace = "".join(traceback.format_exception(error))[-TRACEBACK_CHARS:]
+    except Exception:
+        trace = ""
+    names = tuple(f"{c.__module__}.{c.__qualname__}" for c in kind.__mro__ if c not in (object, BaseException))
+    message = message.encode("utf-8", "replace").decode()
+    return ErrorInfo(kind.__name__, message, names[0] if names else kind.__name__, names, trace)
+
+
+class SoftLimit:
+    """Drives a coroutine so that one SoftTimeLimitExceeded can be raised where it awaits."""
+
+    def __init__(self, coroutine: Any) -> None:
+        self.coroutine = coroutine
+        self.due = False
+        self.task: asyncio.Task[Any] | None = None
+
+    def strike(self) -> None:
+        self.due = True
+        if self.task is not None:
+            self.task.cancel()
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        self.task = asyncio.current_task()
+        inner = self.coroutine.__await__()
+        raised: BaseException | None = None
+        while True:
+            try:
+                future = inner.throw(raised) if raised is not None else next(inner)
+            except StopIteration as stop:
+                return stop.value
+            raised = None
+            try:
+                yield future
+            except asyncio.CancelledError as cancelled:
+                raised = cancelled
+                if self.due and self.task is not None:
+                    self.due = False
+                    self.task.uncancel()
+                    raised = SoftTimeLimitExceeded("the soft time limit has passed")
+
+
+async def call(task: Task[..., Any], options: Options, context: TaskContext, bound: Bound, pool: Executor) -> Any:
+    """Call the handler as often as it is bound; a chunk gives a list."""
+    results = []
+    for args, kwargs in bound:
+        context.args, context.kwargs = args, kwargs
+        given = (context, *args) if task.takes_context else args
+        if task.is_async and options.isolation != "thread":
+            results.append(await _awaited(task.function(*given, **kwargs), options, context))
+        else:
+            results.append(await _threaded(task.function, given, kwargs, pool))
+    return results if bound.chunked else results[0]
+
+
+async def _awaited(coroutine: Any, options: Options, context: TaskContext) -> Any:
+    if options.soft_ms is None:
+        return await coroutine
+    limit = SoftLimit(coroutine)
+    strike = limit.strike if options.soft_raises else None
+    timer = asyncio.get_running_loop().call_later(options.soft_ms / 1_000, _soften, context, strike)
+    try:
+        return await (limit if options.soft_raises else coroutine)
+    finally:
+        timer.cancel()
+
+
+def _soften(context: TaskContext, strike: Callable[[], None] | None) -> None:
+    context.soft_timeout.set()
+    context.logger.warning("task %s passed its soft time limit; it goes on", context.id)
+    if strike is not None:
+        strike()
+
+
+async def _threaded(function: Callable[..., Any], args: Any, kwargs: Any, pool: Executor) -> Any:
+    frame = copy_context()
+    result = await asyncio.get_running_loop().run_in_executor(pool, lambda: frame.run(function, *args, **kwargs))
+    return await result if inspect.iscoroutine(result) else result
+
+
+async def attempt(
+    task: Task[..., Any], options: Options, context: TaskContext, bound: Bound, pool: Executor, registry: TaskRegistry
+) -> Outcome:
+    """Run one attempt. Only cancellation by the engine passes through."""
+    leave = enter(context)
+    try:
+        value = await call(task, options, context, bound, pool)
+        added = tuple(_fragment(sig, registry) for sig in context.added)
+        return Ok(None if value is None else encode(value, f"result of {task.name}"), added)
+    except asyncio.CancelledError as cancelled:
+        current = asyncio.current_task()
+        if current is not None and current.cancelling():
+            raise
+        return judge(cancelled, options)
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        return _outcome(error, task, options, bound, context, registry)
+    finally:
+        leave()
+
+
+def _outcome(
+    error: BaseException, task: Task[..., Any], options: Options, bound: Bound, context: TaskContext, registry: TaskRegistry
+) -> Outcome:
+    match error:
+        case Ignore():
+            return Ignored()
+        case Reject():
+            return Failed(describe(error), "final")
+        case RetryRequested():
+            return Failed(describe(error.cause or error), "again", error.after_ms, error.max_retries)
+        case ReplaceRequested():
+            try:
+                return Replaced(_replacement(error.signature, context, registry))
+            except StemflowError as refused:
+                return Failed(describe(refused), "final")
+        case NotSerializable():
+            return Failed(describe(error), "final")
+        case TypeError() if (fault := bad_arguments(task, bound, context)) is not None:
+            info = ErrorInfo("BadArguments", f"task {task.name}: {fault}", "stemflow.BadArguments")
+            return Failed(info, "final", dead="bad-arguments")
+    return judge(error, options)
+
+
+def bad_arguments(task: Task[..., Any], bound: Bound, context: TaskContext) -> str | None:
+    """Why the arguments do not fit the handler's parameters, or None."""
+    for args, kwargs in bound:
+        try:
+            inspect.signature(task.function).bind(*((context, *args) if task.takes_context else args), **kwargs)
+        except TypeError as fault:
+            return str(fault)
+    return None
+
+
+def judge(error: BaseException, options: Options) -> Failed:
+    """The retry verdict of an exception, by class (the whole MRO) and by the policy's expression over `error`."""
+    info, retry = describe(error), options.retry
+    names = {*info.mro, *(name.rsplit(".", 1)[-1] for name in info.mro)}
+    if names & set(retry.never_retry_on) or (retry.retry_on and not names & set(retry.retry_on)):
+        return Failed(info, "final")
+    if retry.when is not None:
+        try:
+            again = parse_condition(retry.when, {"error"})({"error": public_error(info)})
+        except ExpressionError:
+            again = False
+        return Failed(info, "default" if again else "final")
+    return Failed(info)
+
+
+def _replacement(signature: Signature[Any, Any], context: TaskContext, registry: TaskRegistry) -> Plan:
+    if isinstance(signature, (TaskSig, WaitSig)):
+        signature = ChainSig(steps=(signature,))
+    if isinstance(signature, ChainSig) and not signature.steps:
+        raise StemflowError(f"task {context.id}: replace: expected something to run, got an empty chain")
+    return compile_plan(signature, registry.options_of)  # type: ignore[arg-type]
+
+
+def _fragment(signature: Signature[Any, Any], registry: TaskRegistry) -> Plan:
+    return compile_plan(GroupSig(members=(signature,)), registry.options_of)

@@ -1,0 +1,164 @@
+"""Handles of runs, and what waiting for one gives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from msgspec import Struct
+
+from stemflow.errors import StemflowError
+from stemflow.model.plan import LeafPlan
+from stemflow.model.records import FAILED, FINAL, SUCCEEDED, ErrorInfo, Node
+from stemflow.runtime.values import Values
+
+if TYPE_CHECKING:
+    from stemflow.runtime.engine import Stemflow
+
+T = TypeVar("T")
+EVENTS_PAUSE_MS = 1_000
+
+
+class UnknownRun(StemflowError):
+    """There is no run with this id in the store."""
+
+    def __init__(self, run_id: str, url: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"run {run_id}: expected it in {url}, found none; `stemflow runs` lists those that are there")
+
+
+class DuplicateRun(StemflowError):
+    """The unique key is held by another run, and the mode is `reject`."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"submit: the unique key is held by run {run_id}; wait for it, or cancel it")
+
+
+class TaskResult(Struct, Generic[T], frozen=True, kw_only=True):
+    """How a run ended. `failed_at` is the path of the node whose `error` it is; `attempt` that node's, from 0."""
+
+    task_id: str
+    status: str
+    value: T | None = None
+    error: ErrorInfo | None = None
+    failed_at: str | None = None
+    attempt: int = 0
+    timed_out: bool = False
+
+    def value_or(self, default: T) -> T | None:
+        """The value, or `default` when there is none because it did not succeed."""
+        return self.value if self.status == SUCCEEDED else default
+
+    def required(self) -> T | None:
+        """The value; raises RunFailed when it did not succeed."""
+        if self.status != SUCCEEDED:
+            raise RunFailed(self)
+        return self.value
+
+
+class RunFailed(StemflowError):
+    """A run did not succeed: which node, at which attempt, with which error."""
+
+    def __init__(self, result: TaskResult[Any]) -> None:
+        self.result = result
+        self.run_id, self.node, self.attempt, self.error = result.task_id, result.failed_at, result.attempt, result.error
+        what = f"{self.error.type}: {self.error.message}" if self.error is not None else result.status
+        at = f" at {self.node} (attempt {self.attempt + 1})" if self.node else ""
+        super().__init__(f"run {self.run_id} {'timed out' if result.timed_out else result.status}{at}: {what}")
+
+
+class NodeEvent(Struct, frozen=True, kw_only=True):
+    """A node was seen in a new state, attempt or with new progress."""
+
+    path: str
+    state: str
+    attempt: int
+    at_ms: int
+    task: str | None = None
+    error: ErrorInfo | None = None
+    progress: Any = None
+
+
+class RunHandle:
+    """One run. `existing`: a submit under a unique key found it instead of starting another."""
+
+    def __init__(self, app: Stemflow, run_id: str, *, existing: bool = False) -> None:
+        self.app = app
+        self.id = run_id
+        self.existing = existing
+
+    async def root(self) -> Node:
+        (root,) = await self.app.store.read([(self.id, "")])
+        if not isinstance(root, Node):
+            raise UnknownRun(self.id, self.app.store.url)
+        return root
+
+    async def wait(self, timeout: float | None = None) -> TaskResult[Any]:
+        """Wait for the end, at most `timeout` seconds (then `timed_out`); cannot miss it."""
+        future = self.app.store.watch(self.id)
+        try:
+            root = await self.root()
+            if root.state not in FINAL:
+                await asyncio.wait((future,), timeout=timeout)
+                root = await self.root()
+        finally:
+            self.app.store.unwatch(self.id, future)
+        return await self.result_of(root)
+
+    async def result_of(self, root: Node) -> TaskResult[Any]:
+        if root.state not in FINAL:
+            return TaskResult(task_id=self.id, status=root.state, timed_out=True)
+        values = Values(self.app.library)
+        if root.state == SUCCEEDED:
+            return TaskResult(task_id=self.id, status=root.state, value=await values.value(root))
+        if root.state != FAILED:
+            return TaskResult(task_id=self.id, status=root.state)
+        leaf = await values.node((root.run, root.failed_at or ""))
+        return TaskResult(
+            task_id=self.id,
+            status=root.state,
+            error=await values.error_of(root),
+            failed_at=root.failed_at or "",
+            attempt=leaf.attempt if leaf is not None else 0,
+        )
+
+    async def cancel(self) -> str:
+        """Stop the run; answers the state that it was in."""
+        return await self.app.cancel(self.id)
+
+    async def nodes(self) -> list[Node]:
+        """The records of the run, in order of creation. A member that never opened has none."""
+        return await self.app.store.nodes(self.id)
+
+    async def value_of(self, path: str) -> Any:
+        """The value of one node of the run; null for one that has none."""
+        values = Values(self.app.library)
+        return await values.value(await values.node((self.id, path)))
+
+    async def events(self) -> AsyncIterator[NodeEvent]:
+        """Every change of a node that is seen, from the start, until the run has ended; no end is missed."""
+        seen: dict[str, tuple[Any, ...]] = {}
+        while True:
+            nodes = await self.nodes()
+            for node in nodes:
+                mark = (node.state, node.attempt, node.progress)
+                if seen.get(node.path) != mark:
+                    seen[node.path] = mark
+                    yield await self._event(node)
+            if any(not node.path and node.state in FINAL for node in nodes):
+                return
+            await self.app.store.changed(EVENTS_PAUSE_MS)
+
+    async def _event(self, node: Node) -> NodeEvent:
+        plan = (await self.app.library.shape(node.plan)).nodes[node.node]
+        return NodeEvent(
+            path=node.path,
+            state=node.state,
+            attempt=node.attempt,
+            at_ms=node.ended_at_ms or node.started_at_ms or node.opened_at_ms,
+            task=plan.task if isinstance(plan, LeafPlan) else None,
+            error=node.error,
+            progress=node.progress,
+        )

@@ -1,0 +1,184 @@
+"""The registry: which names are tasks, how each is called, and with which options."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from stemflow.canvas import Canvas
+from stemflow.errors import OptionError, StemflowError
+from stemflow.model.policy import Options, effective, normalise
+from stemflow.model.signature import MemberPolicy, NoInput, Signature, TaskSig
+from stemflow.runtime.context import TaskContext
+from stemflow.units import parse_duration_ms
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+A = TypeVar("A")
+A_contra = TypeVar("A_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
+
+
+class UnknownTask(StemflowError):
+    """No task is registered under this name."""
+
+
+class DuplicateTask(StemflowError):
+    """Two tasks were registered under one name."""
+
+
+class Takes(Protocol[A_contra, Q, R_co]):
+    """A task whose first parameter is an `A`: mypy infers it from this property, but not from `Task` itself."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def typed_as(self) -> Callable[Concatenate[A_contra, Q], R_co]: ...
+
+
+class Task(Generic[P, R_co]):
+    """A registered function: still callable as one, and a maker of signatures."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def typed_as(self) -> Callable[P, R_co]: ...
+
+    def __init__(self, name: str, function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+        self.name = name
+        self.function = function
+        self.given = dict(given)
+        self.options = normalise(given, f"task {name}")
+        effective(f"task {name}", self.options)
+        self.takes_context = _takes_context(function)
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.description = inspect.getdoc(function) or ""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the plain function, without the engine."""
+        return self.function(*args, **kwargs)
+
+    # The overlap is meant: with all arguments a call is complete, with all but the first it waits for a value.
+    @overload
+    def s(  # type: ignore[overload-overlap]
+        self: Task[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> Signature[NoInput, R]: ...
+    @overload
+    def s(self: Takes[A, Q, R], *args: Q.args, **kwargs: Q.kwargs) -> Signature[A, R]: ...
+    def s(self, *args: Any, **kwargs: Any) -> Signature[Any, Any]:
+        """A partial call: the result of the step before is put in front of `args`."""
+        return TaskSig(task=self.name, args=args, kwargs=kwargs)
+
+    def si(self: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> Signature[object, R]:
+        """A complete call that ignores the result of the step before."""
+        return TaskSig(task=self.name, args=args, kwargs=kwargs, immutable=True)
+
+    def map(
+        self: Takes[A, Q, R], items: Iterable[A], *, concurrency: int | None = None,
+        on_member_error: MemberPolicy = "fail_fast",
+    ) -> Signature[NoInput, list[R]]:  # fmt: skip
+        """One call for each item, as `Canvas.map`."""
+        each: Signature[A, R] = TaskSig(task=self.name)
+        return Canvas.map(each, items, concurrency=concurrency, on_member_error=on_member_error)
+
+    def with_options(self, *, countdown: str | float = 0, eta: float | None = None, **options: Any) -> Task[P, R_co]:
+        """The same task whose signatures carry these options (`countdown` in seconds, `eta` epoch seconds)."""
+        normalise(options, f"task {self.name}")
+        return _Bound(self, options, parse_duration_ms(countdown), None if eta is None else int(eta * 1_000))
+
+
+class _Bound(Task[P, R_co]):
+    """A task with options given at the call."""
+
+    def __init__(self, task: Task[P, R_co], options: Mapping[str, Any], countdown_ms: int, eta_at_ms: int | None) -> None:
+        self.__dict__.update(task.__dict__)
+        self.call_options = {**getattr(task, "call_options", {}), **options}
+        self.countdown_ms, self.eta_at_ms = countdown_ms, eta_at_ms
+
+    def _given(self) -> dict[str, Any]:
+        return {"options": self.call_options, "countdown_ms": self.countdown_ms, "eta_at_ms": self.eta_at_ms}
+
+    def s(self, *args: Any, **kwargs: Any) -> Any:
+        return TaskSig(task=self.name, args=args, kwargs=kwargs, **self._given())
+
+    def si(self, *args: Any, **kwargs: Any) -> Any:
+        return TaskSig(task=self.name, args=args, kwargs=kwargs, immutable=True, **self._given())
+
+
+def _takes_context(function: Callable[..., Any]) -> bool:
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters:
+        return False
+    annotation = parameters[0].annotation
+    return annotation is TaskContext or annotation in ("TaskContext", "stemflow.TaskContext")
+
+
+class Decorator:
+    """What `registry.task(...)` gives; typed so that `.s()` knows the function's parameters."""
+
+    def __init__(self, registry: TaskRegistry, name: str | None, options: Mapping[str, Any]) -> None:
+        self.registry, self.name, self.options = registry, name, options
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[TaskContext, P], Awaitable[R]]) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[TaskContext, P], R]) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[R]]) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R]) -> Task[P, R]: ...
+    def __call__(self, function: Callable[..., Any]) -> Task[..., Any]:
+        name = self.name or f"{function.__module__}.{function.__qualname__}"
+        task: Task[..., Any] = Task(name, function, self.options)
+        self.registry.register(task)
+        return task
+
+
+class TaskRegistry:
+    """Task name -> task. The only place where a name in a workflow becomes code."""
+
+    def __init__(self, **defaults: Any) -> None:
+        self.defaults = normalise(defaults, "registry defaults")
+        self._tasks: dict[str, Task[..., Any]] = {}
+
+    def register(self, task: Task[..., Any], override: bool = False) -> None:
+        """Add a task; raises DuplicateTask unless `override`."""
+        if not override and task.name in self._tasks:
+            raise DuplicateTask(
+                f"task {task.name}: expected a new name, got one that is registered already; pass override=True to replace it"
+            )
+        self._tasks[task.name] = task
+
+    def task(self, name: str | None = None, **options: Any) -> Decorator:
+        """Register an `async def` or a plain `def` (which runs in a thread) with options as keywords."""
+        if name is not None and not isinstance(name, str):
+            raise OptionError('registry.task: expected a name, got a function; write @registry.task("name")')
+        return Decorator(self, name, options)
+
+    def get(self, name: str) -> Task[..., Any] | None:
+        return self._tasks.get(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tasks
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def options_of(self, sig: TaskSig[Any, Any], workflow_defaults: Mapping[str, Any] | None = None) -> Options:
+        """The effective options of a call: call or step > workflow defaults > handler > registry. Raises UnknownTask."""
+        task = self._tasks.get(sig.task)
+        if task is None:
+            raise UnknownTask(f"task {sig.task}: expected a registered task; registered are {self._names()}")
+        if not sig.options and not workflow_defaults and not self.defaults:
+            return effective(sig.task, task.options)
+        given = normalise(sig.options, f"task {sig.task}")
+        return effective(f"task {sig.task}", self.defaults, task.options, workflow_defaults or {}, given)
+
+    def _names(self) -> str:
+        names = sorted(self._tasks)
+        return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") if names else "none"

@@ -1,0 +1,103 @@
+"""The embedded worker and its companions: renewal and recovery, started and stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from stemflow.model.effects import Decision
+from stemflow.model.records import Node
+from stemflow.runtime.clock import SystemClock
+from stemflow.runtime.context import TaskCancelled, TaskContext
+from stemflow.runtime.recovery import recover
+from stemflow.runtime.renew import RenewTask, RenewThread, hear
+from stemflow.runtime.worker import Worker
+from stemflow.store.base import Renewer
+from stemflow.store.owner import owner_id
+
+if TYPE_CHECKING:
+    from stemflow.runtime.engine import Stemflow
+
+log = logging.getLogger("stemflow.service")
+
+
+class Service:
+    """One worker with its pump, its renewal and its sweeper."""
+
+    def __init__(self, app: Stemflow, concurrency: int, queues: tuple[str, ...], only_run: str | None) -> None:
+        self.app = app
+        channel = f"worker-{app.ids.run_id()}"
+        self.worker = Worker(
+            app.store,
+            app.advance,
+            app.registry,
+            app,
+            owner=owner_id(channel),
+            channel=channel,
+            concurrency=concurrency,
+            queues=queues,
+            only_run=only_run,
+        )
+        self.renewer: Renewer | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._thread: RenewThread | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._progress: dict[tuple[str, str], tuple[float, Any]] = {}
+
+    async def start(self) -> None:
+        self.renewer = self.app.store.renewer()
+        if isinstance(self.app.clock, SystemClock):
+            self._thread = RenewThread(self.worker, self.renewer)
+            self._thread.start()
+        else:
+            renew = RenewTask(self.worker, self.renewer, 3_000)
+            self._tasks.append(asyncio.create_task(renew.run(), name="renew"))
+        self._tasks.append(asyncio.create_task(recover(self.worker), name="recover"))
+        self._pump = asyncio.create_task(self.worker.run(), name="pump")
+        self._pump.add_done_callback(_complain)
+
+    async def stop(self, grace_ms: int) -> None:
+        """Drain the worker and end its companions; calling it twice is harmless."""
+        if self._pump is None:
+            return
+        await self.worker.drain(grace_ms)
+        await asyncio.wait((self._pump,))
+        self._pump = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._thread is not None:
+            self._thread.stop()
+            self._thread.join(5)
+        self.worker.pool.shutdown(wait=False, cancel_futures=True)
+
+    def heard(self, decision: Decision) -> None:
+        """A decision was committed beside the pump: tell running handlers, and look for work."""
+        for put in decision.puts:
+            node = put.record
+            if isinstance(node, Node) and node.state == "stopping" and node.tally is None:
+                self.worker.tell(node.key, node.delivery, node.kill)
+        self.worker.poke()
+
+    async def renew_now(self, context: TaskContext) -> None:
+        """The heartbeat of one handler."""
+        held = [one for one in self.worker.held() if one[0] == (context.run_id, context.node)]
+        if not held or self.renewer is None:
+            raise TaskCancelled(f"task {context.id}: its lease is gone; nothing that it reports counts any more")
+        found = self.renewer.renew(held)
+        hear(self.worker, found)
+        if found.gone or any(kill for _, kill in found.stopping):
+            raise TaskCancelled(f"task {context.id}: its run was stopped")
+
+    def progressed(self, context: TaskContext, percent: float, data: Any) -> None:
+        """Keep the latest progress of a running handler, to be shown beside it."""
+        self._progress[(context.run_id, context.node)] = (percent, data)
+
+    def progress_of(self, node: Node) -> tuple[float, Any] | None:
+        return self._progress.get(node.key)
+
+
+def _complain(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("the worker has stopped", exc_info=task.exception())

@@ -1,0 +1,239 @@
+"""Values of a run: what a node gave, what the step before gave, what names stand for in an expression."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from msgspec import to_builtins
+
+from stemflow.core.leaf import undone_path
+from stemflow.core.shape import Shape, base_size, body_index, segment
+from stemflow.errors import StemflowError
+from stemflow.model.plan import ScopePlan
+from stemflow.model.records import (
+    FAILED,
+    SUCCEEDED,
+    ErrorInfo,
+    Header,
+    Key,
+    Node,
+    Record,
+    child_path,
+    parent_path,
+)
+from stemflow.model.signature import Span
+from stemflow.runtime.payload import decode
+from stemflow.store.base import Store
+
+PAGE = 1_000
+"""Items of a map in one stored page."""
+
+
+class Prev(NamedTuple):
+    """The value put in front of the arguments, and how: `one`, unpacked (`star`), or `chunk` by chunk."""
+
+    value: Any
+    how: str = "one"
+
+
+class Library:
+    """Plans and headers, which never change; read once a process."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.shapes: dict[str, Shape] = {}
+        self.headers: dict[str, Header] = {}
+
+    async def shape(self, digest: str) -> Shape:
+        found = self.shapes.get(digest)
+        if found is None:
+            plan = await self.store.plan(digest)
+            if plan is None:
+                raise StemflowError(f"plan {digest}: expected it in {self.store.url}, found none; the store is damaged")
+            found = self.shapes[digest] = Shape(plan)
+        return found
+
+    async def header(self, run: str) -> Header:
+        found = self.headers.get(run)
+        if found is None:
+            found = await self.store.header(run)
+            if found is None:
+                raise StemflowError(f"run {run}: expected it in {self.store.url}, found none; `stemflow runs` lists them")
+            self.headers[run] = found
+        return found
+
+
+class Values:
+    """Resolves values from records; `overlay` holds records that are decided but not yet committed."""
+
+    def __init__(self, library: Library, overlay: Mapping[Key, Record | None] | None = None) -> None:
+        self.library = library
+        self.store = library.store
+        self.overlay = overlay or {}
+
+    async def nodes(self, keys: Sequence[Key]) -> list[Node | None]:
+        missing = [key for key in keys if key not in self.overlay]
+        found = dict(zip(missing, await self.store.read(missing), strict=True)) if missing else {}
+        records = [self.overlay[key] if key in self.overlay else found[key] for key in keys]
+        return [record if isinstance(record, Node) else None for record in records]
+
+    async def node(self, key: Key) -> Node | None:
+        return (await self.nodes([key]))[0]
+
+    async def scope(self, node: Node) -> ScopePlan:
+        plan = (await self.library.shape(node.plan)).nodes[node.node]
+        assert isinstance(plan, ScopePlan)
+        return plan
+
+    # -- what a node gave
+
+    async def value(self, node: Node | None) -> Any:
+        """The value of a node; null for one that was skipped, failed or never ran."""
+        if node is None or (node.state != SUCCEEDED and node.tally is None):
+            return None
+        if node.alias is not None:
+            return await self.value(await self.node(node.alias))
+        if node.tally is None or node.result is not None:
+            return decode(node.result)
+        plan = await self.scope(node)
+        if plan.kind == "steps":
+            return None
+        if plan.kind in ("group", "map"):
+            return await self.member_values(node, range(node.tally.size))
+        last = body_index(plan) if plan.kind == "chord" else len(plan.members) - 1
+        if last < 0:
+            return None
+        return await self.value(await self.node(self._member_key(node, plan, last)))
+
+    async def member_values(self, scope: Node, indices: Iterable[int]) -> list[Any]:
+        """The values of members in order; null for one without, an error for one that failed under `collect`."""
+        plan = await self.scope(scope)
+        keys = [self._member_key(scope, plan, i) for i in indices]
+        values: list[Any] = []
+        for start in range(0, len(keys), PAGE):
+            for node in await self.nodes(keys[start : start + PAGE]):
+                if node is not None and node.state == FAILED and plan.policy == "collect":
+                    values.append({"error": public_error(await self.error_of(node))})
+                elif node is not None and node.tally is None and node.alias is None:
+                    values.append(decode(node.result) if node.state == SUCCEEDED else None)
+                else:
+                    values.append(await self.value(node) if node is not None and node.state == SUCCEEDED else None)
+        return values
+
+    async def header_values(self, chord: Node, plan: ScopePlan) -> list[Any]:
+        assert chord.tally is not None
+        body = body_index(plan)
+        return await self.member_values(chord, (i for i in range(chord.tally.size) if i != body))
+
+    def _member_key(self, scope: Node, plan: ScopePlan, index: int) -> Key:
+        return (scope.run, child_path(scope.path, segment(plan, index)))
+
+    async def error_of(self, node: Node) -> ErrorInfo:
+        """The error that made `node` FAILED: its own, or that of the leaf below it."""
+        seen: Node | None = node
+        if node.alias is not None:
+            seen = await self.node(node.alias)
+            return await self.error_of(seen) if seen is not None else ErrorInfo("Unknown", "its error is gone")
+        if node.error is None and node.failed_at is not None and node.failed_at != node.path:
+            seen = await self.node((node.run, node.failed_at))
+            if seen is not None and seen.alias is not None:
+                return await self.error_of(seen)
+        return seen.error if seen is not None and seen.error is not None else ErrorInfo("Unknown", "its error is gone")
+
+    # -- what the step before gave
+
+    async def prev(self, node: Node) -> Prev | None:
+        """The value that is put in front of the arguments of `node`, or None if there is none."""
+        while node.path:
+            scope = await self.node((node.run, parent_path(node.path)))
+            assert scope is not None
+            plan = await self.scope(scope)
+            if node.index < 0:
+                return Prev(await self._news(scope))
+            if plan.kind == "chain" and 0 < node.index < base_size(scope):
+                return Prev(await self.value(await self.node(self._member_key(scope, plan, node.index - 1))))
+            if plan.kind == "chord" and node.index == body_index(plan):
+                return Prev(await self.header_values(scope, plan))
+            if plan.kind == "map" and plan.spread != "env":
+                item = await self.item(scope, plan, node.index)
+                return Prev(item, "one" if plan.spread == "item" else plan.spread)
+            node = scope
+        return None
+
+    async def _news(self, scope: Node) -> Any:
+        """What a hook is told: the value, or who failed and how."""
+        if scope.verdict == SUCCEEDED:
+            return await self.value(scope)
+        news: dict[str, Any] = {"id": f"{scope.run}/{scope.path}".rstrip("/"), "node": scope.path}
+        if scope.verdict == FAILED:
+            error = await self.error_of(scope)
+            news |= {"leaf": scope.failed_at, "error": public_error(error)}
+        return news
+
+    # -- what names stand for
+
+    async def item(self, scope: Node, plan: ScopePlan, index: int) -> Any:
+        if isinstance(plan.items, Span):
+            return range(plan.items.start, plan.items.stop, plan.items.step)[index]
+        page = await self.store.page((scope.run, scope.path), index // PAGE)
+        if page is None:
+            raise StemflowError(f"run {scope.run}: the items of {scope.path} are gone; the store is damaged")
+        return decode(page)[index % PAGE]
+
+    async def env(self, node: Node, wanted: Iterable[tuple[str, ...]]) -> dict[str, Any]:
+        """The names that an expression of `node` refers to, with their values. `wanted`: paths of references."""
+        paths = list(wanted)
+        names = {path[0] for path in paths}
+        env: dict[str, Any] = {}
+        header = await self.library.header(node.run)
+        if "inputs" in names:
+            env["inputs"] = decode(header.inputs)
+        if "vars" in names:
+            env["vars"] = to_builtins((await self.library.shape(header.plan)).plan.vars)
+        if "run" in names:
+            env["run"] = {"id": header.run, "name": header.name, "created_at_ms": header.created_at_ms}
+        if names & {"prev", "results"}:
+            before = await self.prev(node)
+            env["prev"] = env["results"] = before.value if before is not None else None
+        if "self" in names:
+            env["self"] = {"output": await self.value(node)}
+        await self._names_above(node, names, {path[1] for path in paths if path[0] == "steps" and len(path) > 1}, env)
+        return env
+
+    async def _names_above(self, node: Node, names: set[str], steps: set[str], env: dict[str, Any]) -> None:
+        """Items of the maps around `node`, and the steps beside it and beside what holds it."""
+        shown: dict[str, Any] = {}
+        scope: Node | None = node
+        while scope is not None:
+            if scope.tally is not None:
+                plan = await self.scope(scope)
+                if plan.kind == "map" and scope is not node and names & {plan.var, plan.index_var, "item", "index"}:
+                    item = await self.item(scope, plan, node.index)
+                    for name, value in ((plan.var, item), (plan.index_var, node.index), ("item", item), ("index", node.index)):
+                        env.setdefault(name, value)
+                if plan.kind == "steps" and plan.names is not None:
+                    for name in steps & set(plan.names) - set(shown):
+                        shown[name] = await self._step(scope, name)
+            node = scope
+            scope = await self.node((scope.run, parent_path(scope.path))) if scope.path else None
+        if "steps" in names:
+            env["steps"] = shown
+
+    async def _step(self, scope: Node, name: str) -> Any:
+        node = await self.node((scope.run, child_path(scope.path, name)))
+        state = node.state if node is not None else "skipped"
+        output = await self.value(node) if state == SUCCEEDED else None
+        return {"output": output, "state": state}
+
+    async def origin(self, node: Node) -> Node:
+        """The node whose surroundings expressions of `node` are about: for an undo node the one that it undoes."""
+        if "!undo" not in node.path:
+            return node
+        done = await self.node((node.run, undone_path(node.path)))
+        return done if done is not None else node
+
+
+def public_error(error: ErrorInfo) -> dict[str, Any]:
+    """An error as users' code sees it."""
+    return {"type": error.type, "qualname": error.qualname, "message": error.message, "data": error.data}

@@ -1,0 +1,300 @@
+"""The worker: leases, runs, reports. One pump a process; each round is one exchange with the store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any
+
+from stemflow.expr import ExpressionError
+from stemflow.core.shape import body_index
+from stemflow.model.effects import Decision
+from stemflow.model.facts import Due, Ended, Fact, Failed, HandedBack, Lost, Outcome
+from stemflow.model.plan import LeafPlan, ScopePlan
+from stemflow.model.policy import Options
+from stemflow.model.records import RUNNING, STOPPING, ErrorInfo, Key, Node, parent_path
+from stemflow.runtime.advance import Advance
+from stemflow.runtime.bind import Bound
+from stemflow.runtime.context import Backstage, TaskContext
+from stemflow.runtime.execute import attempt, describe
+from stemflow.runtime.registry import Task, TaskRegistry
+from stemflow.runtime.values import Values
+from stemflow.store.base import Exchange, Lease, Request, Store, StoreUnavailable, Want
+
+log = logging.getLogger("stemflow.worker")
+
+DISOWN_AFTER_MS = 1_000
+"""How long a handler that was cancelled may take to end before it is disowned."""
+IDLE_MS = 1_000
+"""The longest an idle worker waits before it looks again."""
+UNKNOWN_TASK_DELAY_MS = 5_000
+"""A worker that lacks a task gives it back for this long."""
+
+
+class Running:
+    """One lease at work. Its outcome is reported once, whoever is first: the handler, a time limit, a stop."""
+
+    __slots__ = ("worker", "node", "options", "task", "context", "reported", "reason", "started_at_ms", "timers")
+
+    def __init__(self, worker: Worker, node: Node) -> None:
+        self.worker = worker
+        self.node = node
+        self.options: Options | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.context: TaskContext | None = None
+        self.reported = False
+        self.reason: Outcome | None = None
+        self.started_at_ms = worker.store.now_ms()
+        self.timers: list[asyncio.TimerHandle] = []
+
+    def report(self, outcome: Outcome) -> None:
+        if self.reported:
+            return
+        self.reported = True
+        for timer in self.timers:
+            timer.cancel()
+        self.worker.report(self, outcome)
+
+    def cancel(self, outcome: Outcome) -> None:
+        """Cancel the handler; `outcome` is reported when it ends, or when it has not after a grace period."""
+        if self.reported or self.reason is not None:
+            return
+        self.reason = outcome
+        if self.context is not None:
+            self.context.cancelled.set()
+        if self.task is not None:
+            self.task.cancel()
+        self.timers.append(asyncio.get_running_loop().call_later(DISOWN_AFTER_MS / 1_000, self.disown))
+
+    def disown(self) -> None:
+        assert self.reason is not None
+        log.warning("task %s does not end although it was cancelled; it is disowned and its lease given up", self.node.key)
+        self.worker.disowned += 1
+        self.report(self.reason)
+
+    def arm(self, hard_ms: int) -> None:
+        self.timers.append(asyncio.get_running_loop().call_later(hard_ms / 1_000, self._hard, hard_ms))
+
+    def _hard(self, hard_ms: int) -> None:
+        text = f"it did not end within its hard time limit of {hard_ms} ms"
+        self.cancel(Failed(ErrorInfo("TaskTimeout", text, "stemflow.TaskTimeout", ("stemflow.TaskTimeout",))))
+
+
+class Worker:
+    """Leases from one store, runs handlers of one registry, reports outcomes in batches."""
+
+    def __init__(
+        self,
+        store: Store,
+        advance: Advance,
+        registry: TaskRegistry,
+        backstage: Backstage,
+        *,
+        owner: str,
+        channel: str,
+        concurrency: int = 100,
+        queues: tuple[str, ...] = ("default",),
+        only_run: str | None = None,
+        pool: Executor | None = None,
+    ) -> None:
+        self.store, self.advance, self.registry, self.backstage = store, advance, registry, backstage
+        self.owner, self.channel, self.concurrency = owner, channel, concurrency
+        self.queues, self.only_run = queues, only_run
+        self.pool = pool or ThreadPoolExecutor(concurrency, thread_name_prefix="stemflow")
+        self.running: dict[tuple[Key, int], Running] = {}
+        self.facts: list[Fact] = []
+        self.sequence = 0
+        self.draining = False
+        self.disowned = 0
+        self.stale_reports = 0
+        self.on_commit: list[Callable[[Decision], None]] = []
+        self._poked = asyncio.Event()
+
+    # -- the pump
+
+    async def run(self) -> None:
+        """Exchange until `drain` was called and nothing is left to report."""
+        while not (self.draining and not self.facts and not self.running):
+            progressed = await self.round()
+            if not progressed:
+                await asyncio.sleep(0)
+                if not self.facts:
+                    await self._rest()
+
+    async def round(self) -> bool:
+        """One exchange; False when it neither committed nor leased anything."""
+        batches = self._batches()
+        decisions = [await self.advance.decide(batch) for batch in batches]
+        free = 0 if self.draining else self.concurrency - len(self.running)
+        want = Want(owner=self.owner, limit=free, queues=self.queues, only_run=self.only_run) if free > 0 else None
+        answer = await self.exchange(decisions, want)
+        for batch, decision, committed in zip(batches, decisions, answer.committed, strict=True):
+            self._settle(batch, decision, committed)
+        self.facts.extend(self._mine(answer.timers))
+        for lease in answer.leases:
+            self.start(lease)
+        self._next_at_ms = answer.next_at_ms
+        return bool(answer.leases or self.facts)
+
+    _next_at_ms: int | None = None
+
+    def _batches(self) -> list[list[Fact]]:
+        facts, self.facts = self.facts, []
+        groups: dict[str, list[Fact]] = {}
+        for fact in facts:
+            groups.setdefault(fact.key[0], []).append(fact)
+        return list(groups.values())
+
+    def _mine(self, timers: Sequence[Due]) -> list[Due]:
+        return [due for due in timers if self.only_run is None or due.key[0] == self.only_run]
+
+    def _settle(self, batch: list[Fact], decision: Decision, committed: bool) -> None:
+        if not committed:
+            self.advance.stale(decision, batch)
+            self.facts.extend(batch)
+            return
+        self.advance.committed(decision)
+        self.stale_reports += sum(isinstance(fact, Ended) for fact in decision.refused)
+        for put in decision.puts:
+            node = put.record
+            if isinstance(node, Node) and node.state == STOPPING and node.tally is None:
+                self.tell(node.key, node.delivery, node.kill)
+        for listener in self.on_commit:
+            listener(decision)
+
+    async def exchange(self, decisions: Sequence[Decision], want: Want | None) -> Exchange:
+        """One exchange; the same request is sent again until the store answers."""
+        self.sequence += 1
+        request, pause = Request(self.channel, self.sequence), 0.05
+        while True:
+            try:
+                return await self.store.exchange(request, decisions, want)
+            except StoreUnavailable as error:
+                log.warning("%s; trying again in %.2f s", error, pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 5.0)
+
+    async def _rest(self) -> None:
+        """Wait for a report, a commit by somebody else, or the next instant at which something is due."""
+        if self.draining and not self.running:
+            return
+        timeout = IDLE_MS
+        if self._next_at_ms is not None:
+            timeout = max(1, min(timeout, self._next_at_ms - self.store.now_ms()))
+        self._poked.clear()
+        changed = asyncio.ensure_future(self.store.changed(timeout))
+        poked = asyncio.ensure_future(self._poked.wait())
+        try:
+            await asyncio.wait((changed, poked), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changed.cancel()
+            poked.cancel()
+
+    def poke(self) -> None:
+        """Something may be ready: do not rest."""
+        self._poked.set()
+
+    # -- one lease
+
+    def start(self, lease: Lease) -> None:
+        node = lease.node
+        self.advance.leased(node)
+        running = self.running[(node.key, node.delivery)] = Running(self, node)
+        running.task = asyncio.get_running_loop().create_task(self._work(running))
+
+    async def _work(self, running: Running) -> None:
+        try:
+            outcome = await self._attempt(running)
+        except asyncio.CancelledError:
+            outcome = running.reason or HandedBack()
+        except Exception as error:
+            log.exception("task %s could not be started", running.node.key)
+            outcome = Failed(describe(error), "final")
+        running.report(running.reason if isinstance(running.reason, Failed) else outcome)
+
+    async def _attempt(self, running: Running) -> Outcome:
+        node = running.node
+        shape = self.advance.library.shapes.get(node.plan) or await self.advance.library.shape(node.plan)
+        leaf = shape.nodes[node.node]
+        assert isinstance(leaf, LeafPlan)
+        task = self.registry.get(leaf.task)
+        if task is None:
+            log.warning("task %s is not registered here; it is handed back", leaf.task)
+            return HandedBack(UNKNOWN_TASK_DELAY_MS)
+        options = running.options = shape.plan.options[leaf.options]
+        if options.hard_ms is not None:
+            running.arm(options.hard_ms)
+        values = Values(self.advance.library, self.advance.records)
+        try:
+            bound = await (await self.advance.binder(node.plan)).calls(values, node, leaf)
+        except ExpressionError as error:
+            return Failed(ErrorInfo("ExpressionError", f"args of {node.path}: {error}", "stemflow.ExpressionError"), "final")
+        context = running.context = await self._context(node, leaf, options, running)
+        return await attempt(task, options, context, bound, self.pool, self.registry)
+
+    async def _context(self, node: Node, leaf: LeafPlan, options: Options, running: Running) -> TaskContext:
+        context = TaskContext(
+            run_id=node.run, node=node.path, name=leaf.task, attempt=node.attempt,
+            max_retries=options.max_retries, backstage=self.backstage,
+        )  # fmt: skip
+        context.queue, context.enqueued_at_ms = node.queue, node.opened_at_ms
+        if options.hard_ms is not None:
+            context.deadline_ms = running.started_at_ms + options.hard_ms
+        context.in_fan_in = bool(node.path) and await self._in_fan_in(node)
+        return context
+
+    async def _in_fan_in(self, node: Node) -> bool:
+        """Whether `add_to_group` has a group, chord header or map to join."""
+        while node.path:
+            scope = self.advance.records.get((node.run, parent_path(node.path)))
+            if scope is None:
+                (scope,) = await self.store.read([(node.run, parent_path(node.path))])
+            assert isinstance(scope, Node)
+            plan = (await self.advance.library.shape(scope.plan)).nodes[scope.node]
+            assert isinstance(plan, ScopePlan)
+            if plan.kind in ("group", "map") or (plan.kind == "chord" and node.index != body_index(plan)):
+                return node.index >= 0
+            node = scope
+        return False
+
+    def report(self, running: Running, outcome: Outcome) -> None:
+        node = running.node
+        self.running.pop((node.key, node.delivery), None)
+        self.facts.append(Ended(node.key, node.delivery, outcome, running.started_at_ms))
+        self._poked.set()
+
+    def tell(self, key: Key, token: int, kill: bool) -> None:
+        """The node was told to stop. Only `kill` cancels its handler; else it may end well."""
+        running = self.running.get((key, token))
+        if running is not None and kill:
+            running.cancel(Failed(ErrorInfo("TaskCancelled", "its run was cancelled", "stemflow.TaskCancelled"), "final"))
+
+    def lose(self, key: Key, token: int) -> None:
+        """The lease is gone: whatever the handler reports would be refused."""
+        running = self.running.get((key, token))
+        if running is not None:
+            log.warning("the lease of %s was lost; its handler is cancelled and its report will not count", key)
+            running.cancel(HandedBack())
+
+    def lost(self, lease: Lease) -> None:
+        """A lease of somebody else was taken over: report its loss."""
+        self.advance.leased(lease.node)
+        self.facts.append(Lost(lease.node.key, lease.node.delivery))
+        self._poked.set()
+
+    def held(self) -> list[tuple[Key, int, int]]:
+        """What is leased here: (key, token, lease_ms)."""
+        return [(r.node.key, r.node.delivery, r.node.lease_ms) for r in self.running.values()]
+
+    # -- going away
+
+    async def drain(self, grace_ms: int) -> None:
+        """Lease nothing more; after `grace_ms` hand back what still runs, uncharged."""
+        self.draining = True
+        self.poke()
+        if self.running and grace_ms:
+            await asyncio.wait([r.task for r in self.running.values() if r.task], timeout=grace_ms / 1_000)
+        for running in list(self.running.values()):
+            running.cancel(HandedBack())
