@@ -1,0 +1,48 @@
+"""How records are written in stores that keep bytes: MessagePack, bit sets as bytes, fields by name.
+
+A field that is unknown is ignored and a field that is absent has its default, so neighbouring versions read each other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from stemflow.model.effects import DeadLetter
+from stemflow.model.plan import Plan
+from stemflow.model.records import Claim, Header, Node, Tally
+
+_COUNTS = ("size", "done", "failures")
+_SETS = ("opened", "ended", "ok", "failed", "skipped", "upstream", "cancelled")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tally):
+        sets = [getattr(value, name) for name in _SETS]
+        return [value.size, value.done, value.failures, *(_bytes(bits) for bits in sets)]
+    raise TypeError(f"expected JSON data in a record, got {value!r}")
+
+
+def _bytes(bits: int) -> bytes:
+    return bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+
+
+def _rich(kind: type, value: Any) -> Any:
+    if kind is Tally:
+        tally = Tally(value[0])
+        tally.done, tally.failures = value[1], value[2]
+        for name, bits in zip(_SETS, value[len(_COUNTS) :], strict=True):
+            setattr(tally, name, int.from_bytes(bits, "little"))
+        return tally
+    raise TypeError(f"expected a kind of record that is known, got {kind!r}")
+
+
+encode = msgspec.msgpack.Encoder(enc_hook=_plain).encode
+"""Bytes of a Node, Claim, Header, Plan or DeadLetter."""
+
+decode_node = msgspec.msgpack.Decoder(Node, dec_hook=_rich).decode
+decode_claim = msgspec.msgpack.Decoder(Claim).decode
+decode_header = msgspec.msgpack.Decoder(Header).decode
+decode_plan = msgspec.msgpack.Decoder(Plan).decode
+decode_dead_letter = msgspec.msgpack.Decoder(DeadLetter).decode

@@ -1,0 +1,151 @@
+"""The tables of an SQLite store, and opening a file that may not be one."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import Final
+
+from stemflow.store.base import StoreError, StoreUnavailable
+
+APPLICATION_ID: Final = 0x73746D66
+"""`stmf`: the mark in the file's header by which a store is told from other databases."""
+VERSION: Final = 1
+
+PATIENCE_MS: Final = 5_000
+"""How long a write waits for the writers of other processes."""
+
+TABLES: Final = (
+    """CREATE TABLE nodes (
+        id INTEGER PRIMARY KEY,
+        run TEXT NOT NULL,
+        path TEXT NOT NULL,
+        state TEXT NOT NULL,
+        rev INTEGER NOT NULL,
+        delivery INTEGER NOT NULL,
+        place TEXT,
+        queue TEXT NOT NULL,
+        lane TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        at_ms INTEGER NOT NULL,
+        due_at_ms INTEGER,
+        lease_until_ms INTEGER,
+        owner TEXT,
+        body BLOB NOT NULL,
+        UNIQUE (run, path)
+    )""",
+    "CREATE INDEX ready ON nodes (queue, lane, priority DESC, id, run) WHERE place = 'ready'",
+    "CREATE INDEX delayed ON nodes (queue, at_ms) WHERE place = 'delayed'",
+    "CREATE INDEX timers ON nodes (due_at_ms, run, path) WHERE due_at_ms IS NOT NULL",
+    "CREATE INDEX leases ON nodes (lease_until_ms, owner) WHERE lease_until_ms IS NOT NULL",
+    "CREATE TABLE claims (key TEXT PRIMARY KEY, rev INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE runs (id INTEGER PRIMARY KEY, run TEXT NOT NULL UNIQUE, ended INTEGER, header BLOB NOT NULL)",
+    "CREATE INDEX ended ON runs (ended) WHERE ended IS NOT NULL",
+    "CREATE TABLE plans (digest TEXT PRIMARY KEY, body BLOB NOT NULL)",
+    """CREATE TABLE pages (
+        run TEXT NOT NULL,
+        path TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (run, path, number)
+    )""",
+    "CREATE TABLE dead (id INTEGER PRIMARY KEY, run TEXT NOT NULL, body BLOB NOT NULL)",
+    "CREATE INDEX dead_by_run ON dead (run)",
+    "CREATE TABLE windows (key TEXT PRIMARY KEY, starts BLOB NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE memos (
+        channel TEXT PRIMARY KEY,
+        sequence INTEGER NOT NULL,
+        at_ms INTEGER NOT NULL,
+        body BLOB NOT NULL
+    ) WITHOUT ROWID""",
+)
+
+
+def connect(url: str, path: str, busy_ms: int = 0) -> sqlite3.Connection:
+    """A connection to an existing or a new file; its settings need no lock. Raises StoreError."""
+    try:
+        _create(path)
+        db = sqlite3.connect(path, timeout=busy_ms / 1_000, isolation_level=None, check_same_thread=False)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(
+            f"{url}: cannot open the file ({error}); make its directory writable for this user or choose another path"
+        ) from error
+    return db
+
+
+def _create(path: str) -> None:
+    """Make the directory and the file where they are missing, for this user alone: results may be confidential."""
+    directory = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(directory):
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def prepare(url: str, db: sqlite3.Connection) -> None:
+    """Check that the file is a store of this version, or make it one; raises StoreError, or sqlite3.Error when locked."""
+    made = _is_store(url, db)
+    mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise StoreError(f"{url}: expected a file system on which SQLite can use WAL, got {mode}; use a local disk")
+    db.execute("PRAGMA synchronous = NORMAL")
+    db.execute("PRAGMA cache_size = -32768")
+    db.execute("PRAGMA wal_autocheckpoint = 4000")
+    if made:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if not _is_store(url, db):
+            for statement in TABLES:
+                db.execute(statement)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {VERSION}")
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+def _is_store(url: str, db: sqlite3.Connection) -> bool:
+    """True for a store of this version, False for an empty file."""
+    mark = db.execute("PRAGMA application_id").fetchone()[0]
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if mark == 0 and version == 0 and tables == 0:
+        return False
+    if mark != APPLICATION_ID:
+        raise StoreError(f"{url}: expected a stemflow store, got a database of another program; choose another path")
+    if version != VERSION:
+        age = "a newer" if version > VERSION else "an older"
+        raise StoreError(
+            f"{url}: expected a store of version {VERSION}, got version {version}, written by {age} stemflow; "
+            "use that version of stemflow, or choose another path"
+        )
+    return True
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another connection was in the way, so that trying again may help."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def locked(url: str, path: str) -> StoreUnavailable:
+    """The error after waiting in vain for another writer."""
+    return StoreUnavailable(
+        f"{url}: another process has held the write lock for {PATIENCE_MS // 1_000} s; "
+        f"`fuser {path}` names it: let it finish or stop it, then try again"
+    )
+
+
+def refused(url: str, path: str, error: sqlite3.Error) -> StoreError:
+    """The error for whatever else SQLite says."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_NOTADB:
+        return StoreError(f"{url}: expected an SQLite database, got another kind of file; choose another path")
+    if code == sqlite3.SQLITE_FULL:
+        return StoreError(f"{url}: the disk that holds it is full; free some space, then start again")
+    if code == sqlite3.SQLITE_READONLY:
+        return StoreError(f"{url}: the file cannot be written; give this user the right to write it and its directory")
+    if code == sqlite3.SQLITE_CORRUPT:
+        return StoreError(f"{url}: the database is damaged ({error}); restore a copy or `sqlite3 {path} .recover`")
+    return StoreError(f"{url}: SQLite said {error}; check the file, its directory and the disk, then start again")
