@@ -108,14 +108,15 @@ def open_member(w: Work, scope: Node, index: int) -> None:
     fire(w, node, "opened", None)
 
 
-def skip_members(w: Work, scope: Node, indices: range | tuple[int, ...], how: str) -> None:
+def skip_members(w: Work, scope: Node, indices: range, how: str) -> None:
     """Members that will never run: one bit each, no record; they end SKIPPED with the cause that `how` names."""
-    shape = w.shape(scope.plan)
-    plan = w.scope_of(scope)
+    tally, shape, plan = scope.tally, w.shape(scope.plan), w.scope_of(scope)
+    assert tally is not None
+    mask = 0
     for index in indices:
-        kind = kind_of(shape.nodes[plan.members[index]])
-        if (kind, WAITING, "upstream") in TABLE:
-            w.pending.append(Tick(scope.key, index, how, None))
+        if (kind_of(shape.nodes[plan.members[index]]), WAITING, "upstream") in TABLE:
+            mask |= 1 << index
+    tally.end_many(mask, how)
 
 
 def tick(w: Work, scope: Node, news: Tick) -> None:
@@ -141,7 +142,7 @@ def advance(w: Work, scope: Node, plan: ScopePlan, index: int, how: str) -> None
     tally = scope.tally
     assert tally is not None
     if plan.kind == "map":
-        following = tally.opened.bit_length()
+        following = (~tally.opened & (tally.opened + 1)).bit_length() - 1
         if following < tally.size and tally.open.bit_count() < _window(plan):
             open_member(w, scope, following)
     elif plan.kind == "steps":
@@ -164,23 +165,30 @@ def _advance_chord(w: Work, scope: Node, plan: ScopePlan) -> None:
     if scope.failed_at is None:
         open_member(w, scope, body)
     else:
-        skip_members(w, scope, (body,), "upstream")
+        skip_members(w, scope, range(body, body + 1), "upstream")
 
 
 def _advance_steps(w: Work, scope: Node, index: int) -> None:
+    """Open what waited for `index`; a skip goes on to what waited for the skipped, without recursion."""
     tally, shape = scope.tally, w.shape(scope.plan)
     assert tally is not None
     dag, plan = shape.dag(scope.node), w.scope_of(scope)
-    for target in dag.successors[index]:
-        if dag.needed[target] & ~tally.ended or (tally.opened | tally.ended) >> target & 1:
-            continue
-        member = shape.nodes[plan.members[target]]
-        sources = [(e.kind, tally.how(e.source), shape.nodes[plan.members[e.source]].on_error) for e in dag.edges[target]]
-        verdict = admitted(member.run_on, sources)
-        if verdict is None:
-            open_member(w, scope, target)
-        else:
-            skip_members(w, scope, (target,), verdict)
+    ended = [index]
+    while ended:
+        for target in dag.successors[ended.pop()]:
+            if dag.needed[target] & ~tally.ended or (tally.opened | tally.ended) >> target & 1:
+                continue
+            member = shape.nodes[plan.members[target]]
+            sources = [
+                (edge.kind, tally.how(edge.source), shape.nodes[plan.members[edge.source]].on_error)
+                for edge in dag.edges[target]
+            ]
+            verdict = admitted(member.run_on, sources)
+            if verdict is None:
+                open_member(w, scope, target)
+            else:
+                skip_members(w, scope, range(target, target + 1), verdict)
+                ended.append(target)
 
 
 def settle_scope(w: Work, scope: Node, plan: ScopePlan) -> None:

@@ -71,12 +71,16 @@ class Tally:
                 return how
         return "cancelled"
 
+    def end_many(self, bits: int, how: str) -> None:
+        """Turn all of `bits` that were not turned before."""
+        fresh = bits & ~self.ended
+        setattr(self, how, getattr(self, how) | fresh)
+        self.ended |= fresh
+        self.done += fresh.bit_count()
+
     def cancel_unopened(self) -> None:
         """Derive CANCELLED for every member that was never opened."""
-        rest = ((1 << self.size) - 1) & ~self.opened & ~self.ended
-        self.cancelled |= rest
-        self.ended |= rest
-        self.done += rest.bit_count()
+        self.end_many(((1 << self.size) - 1) & ~self.opened, "cancelled")
 
     @property
     def open(self) -> int:

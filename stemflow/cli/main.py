@@ -1,0 +1,63 @@
+"""The entry of the command line: parse, load the one module that is needed, turn errors into sentences and codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+from stemflow.cli.exits import INTERRUPTED, PIPE_CLOSED, WRONG_USAGE, Refused
+from stemflow.cli.parser import build_parser
+from stemflow.cli.text import shown
+from stemflow.errors import StemflowError
+
+_ESCAPED: Final = "backslashreplace"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out one command and answer its exit code; without `argv` it is the process's own command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=_ESCAPED)
+    code = _guarded(argv)
+    if argv is None:
+        _leave(code)
+    return code
+
+
+def _guarded(argv: Sequence[str] | None) -> int:
+    try:
+        arguments = build_parser().parse_args(argv)
+        code: int = importlib.import_module(arguments.module).main(arguments)
+        sys.stdout.flush()
+        return code
+    except Refused as refused:
+        return _say(refused, refused.code)
+    except StemflowError as error:
+        return _say(error, WRONG_USAGE)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has left; without this the interpreter would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+
+
+def _say(error: Exception, code: int) -> int:
+    print(f"error: {shown(str(error))}", file=sys.stderr)
+    return code
+
+
+def _leave(code: int) -> None:
+    """End at once when a handler still sits in a thread: it was disowned, and nobody waits for its report."""
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""The grammar of the command line. It imports no subcommand, so that `--help` costs next to nothing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any, NoReturn
+
+from stemflow.cli.exits import FINE, WRONG_USAGE
+
+DEFAULT_STORE = "sqlite:"
+FORMATS = ("text", "json", "github")
+GRAPH_FORMATS = ("mermaid", "dot", "json")
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with the exit code of this program for wrong usage and a next step."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(WRONG_USAGE, f"error: {message}; `{self.prog} --help` tells more\n")
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        from stemflow.cli.version import version_text
+
+        print(version_text())
+        parser.exit(FINE)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands with their options; `module` in the answer is the module that carries the command out."""
+    parser = _Parser(prog="stemflow", description="Run declarative workflows, durably.", allow_abbrev=False)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    _run_commands(commands)
+    _store_commands(commands)
+    _file_commands(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
+    )
+    command.set_defaults(module=f"stemflow.cli.{name}", command=name)
+    return command
+
+
+def _run_commands(commands: Any) -> None:
+    run = _command(commands, "run", "run a workflow file with an embedded worker and show it")
+    run.add_argument("file", metavar="FILE")
+    run.add_argument("-i", "--input", metavar="NAME=VALUE", action="append", default=[], help="an input; may be repeated")
+    run.add_argument("--inputs", metavar="FILE", help="a JSON or YAML file of inputs; -i wins over it")
+    run.add_argument("--again", action="store_true", help="run although a finished run holds the same unique key")
+    resume = _command(commands, "resume", "go on with a run that was interrupted or whose process died")
+    rerun = _command(commands, "rerun", "make a new run that keeps results of an old one")
+    which = rerun.add_mutually_exclusive_group(required=True)
+    which.add_argument("--failed", action="store_true", help="run again only what did not succeed")
+    which.add_argument("--from", dest="from_step", metavar="STEP", help="run again this step and all that depends on it")
+    for command in (resume, rerun):
+        command.add_argument("run", metavar="RUN", help="the id of the run, or the beginning of it")
+    for command in (run, resume, rerun):
+        _tasks(command)
+        command.add_argument("--concurrency", type=_positive, default=100, metavar="N", help="tasks at once (default 100)")
+        _store(command)
+
+
+def _store_commands(commands: Any) -> None:
+    runs = _command(commands, "runs", "list the runs of a store, newest first")
+    runs.add_argument("--limit", type=_positive, default=20, metavar="N", help="at most so many (default 20)")
+    _store(runs)
+    for name, summary in (
+        ("show", "show a run: its tree, results, errors and attempts"),
+        ("cancel", "stop everything of a run that has not ended"),
+    ):
+        command = _command(commands, name, summary)
+        command.add_argument("run", metavar="RUN", help="the id of the run, or the beginning of it")
+        _store(command)
+
+
+def _file_commands(commands: Any) -> None:
+    validate = _command(commands, "validate", "check workflow files without running anything")
+    validate.add_argument("paths", metavar="PATH", nargs="+", help="a workflow file, or a folder of them")
+    validate.add_argument("--format", choices=FORMATS, default="text")
+    validate.add_argument("--strict", action="store_true", help="warnings count as errors")
+    _tasks(validate)
+    graph = _command(commands, "graph", "print the steps of a workflow and what they wait for")
+    graph.add_argument("file", metavar="FILE")
+    graph.add_argument("--format", choices=GRAPH_FORMATS, default="mermaid")
+    _command(commands, "schema", "print the JSON Schema of workflow files")
+    explain = _command(commands, "explain", "explain a finding of validate")
+    explain.add_argument("code", metavar="CODE", nargs="?", help="such as SF101; without it all codes are listed")
+
+
+def _store(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--store", metavar="URL", default=DEFAULT_STORE,
+        help="memory:, sqlite:PATH, or sqlite: for .stemflow/stemflow.db (the default)",
+    )  # fmt: skip
+    command.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+
+
+def _tasks(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--tasks", metavar="MODULE[:REGISTRY]", action="append", default=[],
+        help="where the tasks are; may be repeated (default: pyproject.toml, else tasks.py beside the file)",
+    )  # fmt: skip
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)

@@ -1,0 +1,86 @@
+"""Reading a workflow file for a command: its text, its findings, its workflow."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+from msgspec import structs
+
+from stemflow.cli.exits import INVALID_FILE, Refused
+from stemflow.cli.report import as_text, count_text
+from stemflow.compile import check
+from stemflow.dsl import Parsed, parse_workflow
+from stemflow.model.diagnostic import Diagnostic
+from stemflow.model.signature import Workflow
+
+
+class Checked(NamedTuple):
+    """A file that was read. `workflow` is None when it has an error of shape or expression."""
+
+    file: str
+    text: str
+    workflow: Workflow | None
+    found: tuple[Diagnostic, ...]
+
+    @property
+    def fails(self) -> bool:
+        return any(one.severity == "error" for one in self.found)
+
+
+class WorkflowFile(NamedTuple):
+    """A file that was parsed, not yet checked against the graph's rules and the tasks."""
+
+    file: str
+    text: str
+    parsed: Parsed
+
+    def checked(self, known_tasks: Collection[str] | None) -> Checked:
+        """All findings; `known_tasks` None: no registry was named, so tasks are not looked up."""
+        found = list(self.parsed.diagnostics)
+        if self.parsed.workflow is not None:
+            more = check(self.parsed.workflow, self.parsed.locate, known_tasks)
+            found += [structs.replace(one, file=self.file) for one in more if not self.parsed.is_ignored(one)]
+        found.sort(key=lambda one: (one.line, one.column, one.code))
+        return Checked(self.file, self.text, self.parsed.workflow, tuple(found))
+
+
+def read_file(file: str) -> WorkflowFile:
+    """Read and parse; raises Refused when there is no text to parse."""
+    path = Path(file)
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, _neighbours(path), 1, 0.6)
+        hint = f"did you mean {path.with_name(near[0])}?" if near else "check the path"
+        raise Refused(f"{file}: expected a workflow file, found none; {hint}", INVALID_FILE) from None
+    except IsADirectoryError:
+        inside = [str(path / name) for name in _neighbours(path / "x")][:3]
+        hint = f"name a file in it, such as {inside[0]}" if inside else "name a file"
+        raise Refused(f"{file}: expected a workflow file, got a folder; {hint}", INVALID_FILE) from None
+    except UnicodeDecodeError as error:
+        place = f"byte {error.start}"
+        raise Refused(f"{file}: expected UTF-8 text, got something else at {place}; save it as UTF-8", INVALID_FILE) from None
+    except OSError as error:
+        raise Refused(f"{file}: expected a file that can be read, got {error.strerror}; check its rights", INVALID_FILE) from None
+    return WorkflowFile(file, text, parse_workflow(text, file))
+
+
+def _neighbours(path: Path) -> list[str]:
+    try:
+        return sorted(one.name for one in path.parent.iterdir() if one.suffix in (".yaml", ".yml"))
+    except OSError:
+        return []
+
+
+def require_valid(checked: Checked) -> Workflow:
+    """The workflow; findings go to standard error, and errors among them are Refused."""
+    for one in checked.found:
+        print(as_text(one, {checked.file: checked.text}), file=sys.stderr)
+    if checked.workflow is None or checked.fails:
+        raise Refused(f"{count_text(checked.found, 1)}; nothing was started, "
+                      f"`stemflow explain {checked.found[0].code}` tells more", INVALID_FILE)  # fmt: skip
+    return checked.workflow

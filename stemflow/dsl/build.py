@@ -1,0 +1,229 @@
+"""Tree -> signature: every step of the file becomes a node of `stemflow.model.signature`.
+
+What the schema has refused is left out, so that everything else is still checked and told in one go; the signature is
+used only when nothing was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from stemflow.dsl.expressions import Expressions, Names
+from stemflow.dsl.findings import Findings, Place
+from stemflow.dsl.options import OptionReader
+from stemflow.dsl.source import Node
+from stemflow.dsl.vocabulary import KINDS, NAMES
+from stemflow.expr.functions import FUNCTION_NAMES
+from stemflow.model.records import child_path
+from stemflow.model.signature import (
+    AnySig,
+    ChainSig,
+    ChordSig,
+    GroupSig,
+    MapSig,
+    StepsSig,
+    TaskSig,
+    WaitSig,
+)
+
+MOST_STEPS = 10_000
+MOST_NESTING = 32
+THEN = "then"
+"""Last part of the path of a chord's body."""
+EACH = "[*]"
+"""Last part of the path of what a map does for each item."""
+
+
+class Spot(NamedTuple):
+    """Where a step stands: its mapping, and the name or the value that leads to it."""
+
+    node: Node
+    place: Place
+
+
+class Context(NamedTuple):
+    """What a step is told by the step around it; `siblings` are what `needs` may name, None outside `steps`."""
+
+    path: str
+    place: Place
+    names: Names
+    name: str | None = None
+    siblings: frozenset[str] | None = None
+    depth: int = 0
+
+    def inner(self, segment: str, place: Place, names: Names, name: str | None = None) -> Context:
+        """The context of a child of this step."""
+        return Context(child_path(self.path, segment), place, names, name, None, self.depth + 1)
+
+
+@dataclass(slots=True)
+class Builder:
+    """Builds the steps of one file and remembers where each stands."""
+
+    findings: Findings
+    expressions: Expressions
+    options: OptionReader
+    spots: dict[str, Spot] = field(default_factory=dict)
+
+    def steps(self, node: Node, names: Names, outputs: Node | None, fail_fast: bool) -> StepsSig[Any, Any]:
+        """The body `steps`: a graph of named steps."""
+        siblings = frozenset(node.members)
+        found = []
+        for name, member in node.members.items():
+            context = Context(name, node.keys[name], names, name, siblings, 1)
+            found.append(self.step(member, context))
+        self.expressions.template(outputs, names, "")
+        value = None if outputs is None else outputs.value
+        return StepsSig(steps=_present(found), outputs=value, fail_fast=fail_fast, at=node.place[:2])
+
+    def step(self, node: Node, context: Context) -> AnySig | None:
+        """A step of any kind; None when it is not one (which the schema has told)."""
+        if node.flawed or not isinstance(node.value, dict):
+            return None
+        self.spots[context.path] = Spot(node, context.place)
+        if not self._within_limits(context):
+            return None
+        kind = next((kind for kind in KINDS if kind in node.members), None)
+        body = node.get(kind) if kind is not None else None
+        if kind is None or body is None:
+            return None
+        common = self._common(node, context)
+        return self.kind(kind, node, body, context, common)
+
+    def kind(self, kind: str, node: Node, body: Node, context: Context, common: dict[str, Any]) -> AnySig | None:
+        """The signature of `node`, whose key `kind` holds `body`."""
+        build: dict[str, Callable[[], AnySig | None]] = {
+            "task": lambda: self._task(node, context, common),
+            "chain": lambda: ChainSig(steps=self._chain(body, context), **common),
+            "group": lambda: GroupSig(members=self._members(body, context), **common),
+            "chord": lambda: self._chord(body, context, common),
+            "map": lambda: self._map(body, context, common),
+            "wait": lambda: self._wait(body, common),
+        }
+        return build[kind]()
+
+    def _within_limits(self, context: Context) -> bool:
+        count = len(self.spots) - 1  # the file itself is a spot
+        if count == MOST_STEPS + 1:
+            self.findings.error("SF003", f"the file has more than {MOST_STEPS:,} steps", context.place,
+                                "use a map over a list")  # fmt: skip
+        if context.depth == MOST_NESTING + 1:
+            self.findings.error("SF003", f"steps are nested deeper than {MOST_NESTING} levels", context.place,
+                                "make steps of the inner ones and refer to their output")  # fmt: skip
+        return count <= MOST_STEPS and context.depth <= MOST_NESTING
+
+    # -- what every kind may have
+
+    def _common(self, node: Node, context: Context) -> dict[str, Any]:
+        common: dict[str, Any] = {"at": context.place[:2]}
+        if context.name is not None:
+            common["name"] = context.name
+        when = self.expressions.condition(node.get("when"), context.names, context.path)
+        if when is not None:
+            common["when"] = when
+        for key, target in (("run_on", "run_on"), ("on_error", "on_error"), ("on_member_error", "policy")):
+            value = node.text(key)
+            if value is not None:
+                common[target] = value
+        needs = node.get("needs")
+        if needs is not None:
+            common["needs"] = self._needs(needs, node, context)
+        if "task" not in node.members:
+            timeout_ms = self.options.duration_ms(node, "timeout")
+            if timeout_ms is not None:
+                common["timeout_ms"] = timeout_ms
+        return common
+
+    def _needs(self, needs: Node, node: Node, context: Context) -> tuple[str, ...]:
+        if context.siblings is None:
+            self.findings.error("SF017", f"{context.path}: `needs` belongs to the steps of `steps` themselves",
+                                node.key_place("needs"), "put it on the step around this one")  # fmt: skip
+            return ()
+        return tuple(one.value for one in needs.items if not one.flawed)
+
+    # -- the kinds
+
+    def _task(self, node: Node, context: Context, common: dict[str, Any]) -> TaskSig[Any, Any]:
+        undo = node.get("compensate")
+        compensate = None
+        if undo is not None:
+            self.spots[f"{context.path}!compensate"] = Spot(undo, node.key_place("compensate"))
+            within = context._replace(names=context.names | {"self"}, name=None, place=undo.place)
+            compensate = self._task(undo, within, {"at": undo.place[:2]})
+        return TaskSig(
+            task=node.text("task") or "",
+            bind=self._args(node, context),
+            options=self.options.read(node, context.names, context.path),
+            compensate=compensate,
+            **common,
+        )
+
+    def _args(self, node: Node, context: Context) -> dict[str, Any]:
+        self.expressions.refuse(node.get("task"), "task")
+        args = node.get("args")
+        self.expressions.template(args, context.names, context.path)
+        return {} if args is None else args.value
+
+    def _chain(self, body: Node, context: Context) -> tuple[AnySig, ...]:
+        found = []
+        for i, item in enumerate(body.items):
+            names = context.names | {"prev"} if i else context.names
+            found.append(self.step(item, context.inner(f"[{i}]", item.place, names)))
+        return _present(found)
+
+    def _members(self, body: Node, context: Context) -> tuple[AnySig, ...]:
+        listed = [
+            self.step(item, context.inner(f"[{i}]", item.place, context.names)) for i, item in enumerate(body.items)
+        ]
+        named = [
+            self.step(item, context.inner(name, body.keys[name], context.names, name))
+            for name, item in body.members.items()
+        ]
+        return _present([*listed, *named])
+
+    def _chord(self, body: Node, context: Context, common: dict[str, Any]) -> ChordSig[Any, Any] | None:
+        header, then = body.get("group"), body.get("then")
+        members = () if header is None else self._members(header, context)
+        if header is not None and THEN in header.members:
+            self.findings.error("SF012", f"{context.path}: a member of a chord cannot be called `{THEN}`, its body is",
+                                header.keys[THEN], "choose another name")  # fmt: skip
+        if then is None:
+            return None
+        after = self.step(then, context.inner(THEN, body.keys["then"], context.names | {"results"}))
+        return None if after is None else ChordSig(header=members, body=after, **common)
+
+    def _map(self, body: Node, context: Context, common: dict[str, Any]) -> MapSig[Any, Any] | None:
+        items, do, window = body.get("items"), body.get("do"), body.get("concurrency")
+        var, index_var = self._variable(body, "as", "item"), self._variable(body, "index", "index")
+        source: str | tuple[Any, ...] | None = None
+        if items is not None and isinstance(items.value, list):
+            self.expressions.refuse(items, "map.items")
+            source = tuple(items.value)
+        elif items is not None:
+            source = self.expressions.condition(items, context.names, context.path)
+        if do is None:
+            return None
+        names = context.names | {var, index_var}
+        each = self.step(do, context.inner(EACH, body.keys["do"], names))
+        if each is None or source is None:
+            return None
+        size = None if window is None else window.value
+        return MapSig(do=each, items=source, var=var, index_var=index_var, window=size, **common)
+
+    def _variable(self, body: Node, key: str, default: str) -> str:
+        node = body.get(key)
+        name = default if node is None else str(node.value)
+        if node is not None and (name in NAMES or name in FUNCTION_NAMES):
+            self.findings.error("SF012", f"map.{key}: `{name}` already means something in expressions", node.place,
+                                "choose another name")  # fmt: skip
+        return name
+
+    def _wait(self, body: Node, common: dict[str, Any]) -> WaitSig[Any, Any] | None:
+        for_ms = self.options.duration_ms(body, "for")
+        return None if for_ms is None else WaitSig(for_ms=for_ms, **common)
+
+
+def _present(found: list[AnySig | None]) -> tuple[AnySig, ...]:
+    return tuple(one for one in found if one is not None)

@@ -1,0 +1,130 @@
+"""Expressions in the file: read where they stand, with the names that exist there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from stemflow.dsl.findings import Findings, Place
+from stemflow.dsl.source import Node
+from stemflow.dsl.spans import place_inside
+from stemflow.expr import ExpressionError, Reference, parse_condition, parse_template
+
+Names = frozenset[str]
+
+WHOLE_RUN: Names = frozenset({"inputs", "vars", "run"})
+"""What every expression of a step may read; `steps` is added where the body is `steps`."""
+
+SUBMITTED: Names = frozenset({"inputs", "vars"})
+"""What is known before there is a run."""
+
+ERROR: Names = frozenset({"error"})
+
+ELSEWHERE = {
+    "inputs": "retry.when reads `error` only",
+    "vars": "retry.when reads `error` only",
+    "steps": "it exists when the body of the file is `steps`",
+    "prev": "it exists in a chain, from the second step on",
+    "results": "it exists in the `then` of a chord",
+    "item": "it exists in the `do` of a map that has no `as`",
+    "index": "it exists in the `do` of a map that has no `index`",
+    "error": "it exists in retry.when",
+    "self": "it exists in compensate",
+    "run": "it exists once there is a run, in steps and outputs",
+    "env": "it is not supported in this version",
+    "secrets": "it is not supported in this version",
+}
+"""A name used where it does not exist -> where it does."""
+
+
+class Use(NamedTuple):
+    """A place where the step at `path` refers to `steps.<source>`."""
+
+    path: str
+    source: str
+    place: Place
+
+
+@dataclass(slots=True)
+class Expressions:
+    """Reads the expressions of one file and remembers which steps they refer to, and where."""
+
+    text: str
+    findings: Findings
+    uses: list[Use] = field(default_factory=list)
+
+    def condition(self, node: Node | None, names: Names, path: str) -> str | None:
+        """The text of a key that takes a bare expression."""
+        if node is None:
+            return None
+        if isinstance(node.value, bool):
+            return "true" if node.value else "false"
+        self._read(node, names, path, bare=True)
+        return str(node.value)
+
+    def template(self, node: Node | None, names: Names, path: str) -> None:
+        """Read every `${{ }}` in a tree of values."""
+        for scalar in self._scalars(node):
+            self._read(scalar, names, path, bare=False)
+
+    def refuse(self, node: Node | None, what: str) -> None:
+        """Tell that `what` takes plain values only, at each expression in it."""
+        for scalar in self._scalars(node):
+            self.findings.error("SF203", f"{what}: expected plain values, got an expression", scalar.place,
+                                "use the expression where the value is used")  # fmt: skip
+
+    def _scalars(self, node: Node | None) -> Iterator[Node]:
+        pending = [] if node is None else [node]
+        while pending:
+            one = pending.pop()
+            if isinstance(one.value, str):
+                if "${{" in one.value:
+                    yield one
+                continue
+            for key, place in one.keys.items():
+                if "${{" in key:
+                    self.findings.error("SF203", "a key cannot be an expression", place,
+                                        "write one expression that gives the whole mapping")  # fmt: skip
+            pending.extend(one.items)
+            pending.extend(one.members.values())
+
+    def _read(self, node: Node, names: Names, path: str, bare: bool) -> None:
+        """Read one scalar; an undefined name is told and then let pass, so that the next one is told too."""
+        read = parse_condition if bare else parse_template
+        passed: Names = frozenset()
+        while True:
+            try:
+                found = read(node.value, names | passed)
+            except ExpressionError as error:
+                word = node.value[error.column : error.end]
+                if not _is_undefined(node.value, names | passed, word, error, bare):
+                    self._tell("SF201", node, error, error.message)
+                    return
+                known = ", ".join(sorted(names))
+                self._tell("SF204", node, error, f"unknown name `{word}`; available here: {known}")
+                passed |= {word}
+            else:
+                self._remember(node, found.references, path)
+                return
+
+    def _tell(self, code: str, node: Node, error: ExpressionError, message: str) -> None:
+        place = place_inside(self.text, node, error.column, error.end)
+        word = node.value[error.column : error.end] if code == "SF204" else ""
+        self.findings.error(code, message, place, ELSEWHERE.get(word, error.hint))
+
+    def _remember(self, node: Node, references: tuple[Reference, ...], path: str) -> None:
+        for one in references:
+            if one.path[0] == "steps" and len(one.path) > 1:
+                self.uses.append(Use(path, one.path[1], place_inside(self.text, node, one.column, one.end)))
+
+
+def _is_undefined(value: str, names: Names, word: str, error: ExpressionError, bare: bool) -> bool:
+    """Whether the error is that `word` is no name here: with the name, this error goes away."""
+    if not word.isidentifier() or word in names:
+        return False
+    try:
+        (parse_condition if bare else parse_template)(value, names | {word})
+    except ExpressionError as other:
+        return (other.column, other.end, other.message) != (error.column, error.end, error.message)
+    return True

@@ -1,0 +1,66 @@
+"""The findings about one file, gathered so that all are told in one go."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from stemflow.model.diagnostic import Diagnostic
+
+
+class Place(NamedTuple):
+    """Line, column and exclusive end column, from 1; all 0 when no place is known."""
+
+    line: int = 0
+    column: int = 0
+    end_column: int = 0
+
+
+class Findings:
+    """Collects diagnostics; the same finding at the same place (through an alias) is told once."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self._found: dict[tuple[str, str, Place], Diagnostic] = {}
+
+    def error(self, code: str, message: str, place: Place, hint: str | None = None) -> None:
+        """Add an error."""
+        found = Diagnostic(code, message, *place, hint=hint, file=self.file)
+        self._found.setdefault((code, message, place), found)
+
+    def by_place(self) -> tuple[Diagnostic, ...]:
+        """All findings in the order of the file."""
+        return tuple(sorted(self._found.values(), key=lambda one: (one.line, one.column, one.code)))
+
+
+def did_you_mean(given: str, known: Iterable[str], what: str) -> str:
+    """A hint: the nearest known word, or all of them."""
+    words = list(known)
+    near = difflib.get_close_matches(given, words, 1, 0.6)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return f"{what}: {', '.join(words)}" if words else f"{what}: none"
+
+
+def describe(value: object) -> str:
+    """A value as it is named in a sentence: its JSON type, and its text where it is short."""
+    match value:
+        case None:
+            return "nothing (null)"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return f"the number {value}"
+        case str():
+            return f"the text {shorten(value)}"
+        case list():
+            return f"a list of {len(value)}"
+        case dict():
+            return "a mapping"
+    return type(value).__name__
+
+
+def shorten(text: str) -> str:
+    """A text in quotes, cut after 60 characters."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -1,0 +1,121 @@
+"""Inputs: their schemas when a file is read, their values when a run is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jsonschema import ValidationError
+from jsonschema.validators import Draft7Validator, extend
+
+from stemflow.dsl.findings import Findings, describe, did_you_mean
+from stemflow.dsl.source import Node
+from stemflow.dsl.wording import expected, show_path
+from stemflow.expr.errors import Refusal
+from stemflow.expr.limits import STEPS, Frame
+from stemflow.expr.pattern import matches
+from stemflow.model.signature import Workflow
+
+DRAFT = "http://json-schema.org/draft-07/schema#"
+
+
+def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    """`pattern` by the matcher of expressions, which takes time proportional to the text for every pattern."""
+    if not isinstance(instance, str):
+        return
+    try:
+        if not matches(Frame({}, 0, STEPS), instance, pattern):
+            yield ValidationError(f"a text that matches {pattern}")
+    except Refusal as refusal:
+        yield ValidationError(f"a text that the pattern can be tried on ({refusal.message})")
+
+
+_Judge: Any = extend(Draft7Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
+
+
+def read_inputs(node: Node | None, findings: Findings) -> dict[str, Any]:
+    """Input name -> schema; tell patterns that cannot be used and defaults that their own schema refuses."""
+    if node is None:
+        return {}
+    found: dict[str, Any] = {}
+    for name, schema in node.members.items():
+        if schema.flawed or not isinstance(schema.value, dict):
+            continue
+        found[name] = schema.value
+        if _patterns_hold(schema, f"inputs.{name}", findings) and "default" in schema.members:
+            for message in _judge(schema.value, schema.value["default"], f"inputs.{name}.default"):
+                findings.error("SF301", message, schema.members["default"].place, "change the default or its schema")
+    return found
+
+
+def _patterns_hold(node: Node, where: str, findings: Findings) -> bool:
+    holds = True
+    pending = [(node, where)]
+    while pending:
+        schema, where = pending.pop()
+        pattern = schema.text("pattern")
+        if pattern is not None:
+            try:
+                matches(Frame({}, 0, STEPS), "", pattern)
+            except Refusal as refusal:
+                holds = False
+                findings.error("SF302", f"{where}.pattern: {refusal.message}", schema.members["pattern"].place,
+                               refusal.hint)  # fmt: skip
+        for key in ("items", "additionalProperties"):
+            inner = schema.get(key)
+            if inner is not None and isinstance(inner.value, dict):
+                pending.append((inner, f"{where}.{key}"))
+        properties = schema.get("properties")
+        for name, inner in properties.members.items() if properties is not None else ():
+            pending.append((inner, f"{where}.properties.{name}"))
+    return holds
+
+
+def _judge(schema: Mapping[str, Any], value: Any, where: str) -> Iterator[str]:
+    for error in _Judge(schema).iter_errors(value):
+        path = tuple(error.absolute_path)
+        place = f"{where}{'' if not path or isinstance(path[0], int) else '.'}{show_path(path) if path else ''}"
+        yield f"{place}: {_sentence(error)}"
+
+
+def _sentence(error: Any) -> str:
+    match error.validator:
+        case "pattern":
+            return f"expected {error.message}, got {describe(error.instance)}"
+        case "required":
+            missing = [key for key in error.schema["required"] if key not in error.instance]
+            return f"expected the key {' and '.join(f'`{key}`' for key in missing)}, got none"
+        case "additionalProperties":
+            known = error.schema.get("properties", {})
+            extra = next(key for key in error.instance if key not in known)
+            return f"there is no key `{extra}` here; {did_you_mean(extra, known, 'known keys')}"
+    return f"expected {expected(error)[0]}, got {describe(error.instance)}"
+
+
+def inputs_schema(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """One closed JSON Schema for all inputs; those without a default are required."""
+    return {
+        "$schema": DRAFT,
+        "type": "object",
+        "additionalProperties": False,
+        "required": [name for name, schema in inputs.items() if "default" not in schema],
+        "properties": dict(inputs),
+    }
+
+
+def check_inputs(workflow: Workflow, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The inputs of a run with defaults filled in, in the order of the file, and what is wrong with them."""
+    values: dict[str, Any] = {}
+    messages: list[str] = []
+    for name, schema in workflow.inputs.items():
+        if name in given:
+            values[name] = given[name]
+            messages.extend(dict.fromkeys(_judge(schema, given[name], f"inputs.{name}")))
+        elif "default" in schema:
+            values[name] = schema["default"]
+        else:
+            messages.append(f"inputs.{name}: expected a value, got none; give it, or write a default into the file")
+    for name in given:
+        if name not in workflow.inputs:
+            messages.append(f"inputs.{name}: there is no such input; {did_you_mean(name, workflow.inputs, 'inputs')}")
+    return values, messages

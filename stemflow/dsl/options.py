@@ -1,0 +1,167 @@
+"""Modifiers of a task as they stand in the file -> options under their `TaskOptions` names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stemflow.dsl.expressions import ERROR, Expressions, Names
+from stemflow.dsl.findings import Findings
+from stemflow.dsl.source import Node
+from stemflow.errors import UnitError
+from stemflow.model.policy import Duration, RateLimit, RetryPolicy
+from stemflow.units import format_duration, parse_duration_ms
+
+_BACKOFF = {"kind": "backoff", "initial": "initial", "factor": "factor", "max": "max", "jitter": "jitter"}
+"""Keys of `backoff` -> parameters of RetryPolicy.of."""
+
+
+@dataclass(slots=True)
+class OptionReader:
+    """Reads modifiers; `retry_defaults` are the file's own, which a task's `retry` completes key by key."""
+
+    findings: Findings
+    expressions: Expressions
+    retry_defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def defaults(self, node: Node | None) -> dict[str, Any]:
+        """`defaults.task`; from now on its `retry` is completed by those of the tasks."""
+        if node is None:
+            return {}
+        options = self.read(node, frozenset(), "")
+        retry = node.get("retry")
+        if retry is not None:
+            self.retry_defaults = self._policy(retry, "")
+        return options
+
+    def read(self, node: Node, names: Names, path: str) -> dict[str, Any]:
+        """The options that a step gives."""
+        options: dict[str, Any] = {}
+        for key in ("queue", "priority"):
+            given = node.get(key)
+            if given is not None:
+                self.expressions.refuse(given, key)
+                options[key] = given.value
+        options |= self._timeout(node)
+        options |= self._retry(node.get("retry"), path)
+        options |= self._unique(node.get("unique"), names, path)
+        expires = self.duration(node, "expires")
+        if expires is not None:
+            options["expires"] = expires
+        rates = self._rates(node.get("rate_limit"))
+        if rates:
+            options["rate_limit"] = rates
+        return options
+
+    # -- values
+
+    def duration(self, parent: Node, key: str) -> Duration | None:
+        """The duration under `key` as it is written, once it is known to be one."""
+        return None if self.duration_ms(parent, key) is None else parent.value[key]
+
+    def duration_ms(self, parent: Node, key: str) -> int | None:
+        """The duration under `key` in ms; None if there is none or it cannot be read."""
+        node = parent.get(key)
+        if node is None:
+            return None
+        try:
+            return parse_duration_ms(node.value)
+        except UnitError as error:
+            self.findings.error("SF501", f"{key}: {error}", node.place)
+            return None
+
+    def _timeout(self, parent: Node) -> dict[str, Any]:
+        """Both limits, as a task's timeout replaces that of the defaults as a whole."""
+        node = parent.get("timeout")
+        if node is None:
+            return {}
+        if not isinstance(node.value, dict):
+            return {"soft_time_limit": None, "hard_time_limit": self.duration(parent, "timeout")}
+        soft, hard = self.duration_ms(node, "soft"), self.duration_ms(node, "hard")
+        if soft is not None and hard is not None and soft >= hard:
+            given = f"{format_duration(soft)} and {format_duration(hard)}"
+            self.findings.error("SF502", f"timeout: expected the soft limit below the hard one, got {given}",
+                                node.members["soft"].place, "the soft limit leaves time to clean up")  # fmt: skip
+        return {
+            "soft_time_limit": self.duration(node, "soft"),
+            "hard_time_limit": self.duration(node, "hard"),
+        }
+
+    def _retry(self, node: Node | None, path: str) -> dict[str, Any]:
+        if node is None:
+            return {}
+        options: dict[str, Any] = {}
+        most = node.get("max")
+        if most is not None:
+            options["max_retries"] = most.value
+        given = self._policy(node, path)
+        if given:
+            options["retry"] = RetryPolicy.of(**{**self.retry_defaults, **given})
+        return options
+
+    def _policy(self, node: Node, path: str) -> dict[str, Any]:
+        """Parameters of RetryPolicy.of that a `retry` gives."""
+        given: dict[str, Any] = {}
+        backoff = node.get("backoff")
+        if backoff is not None and isinstance(backoff.value, str):
+            given["backoff"] = backoff.value
+        elif backoff is not None:
+            for key, parameter in _BACKOFF.items():
+                value = self._backoff_value(backoff, key)
+                if value is not None:
+                    given[parameter] = value
+        for key in ("retry_on", "never_retry_on"):
+            names = node.get(key)
+            if names is not None:
+                given[key] = tuple(one.value for one in names.items if not one.flawed)
+        when = self.expressions.condition(node.get("when"), ERROR, path)
+        if when is not None:
+            given["when"] = when
+        budget = self.duration(node, "budget")
+        if budget is not None:
+            given["budget"] = budget
+        return given
+
+    def _backoff_value(self, backoff: Node, key: str) -> Any:
+        given = backoff.get(key)
+        if key in ("initial", "max"):
+            return self.duration(backoff, key)
+        return None if given is None else given.value
+
+    def _rates(self, node: Node | None) -> tuple[RateLimit, ...]:
+        if node is None:
+            return ()
+        read = (self._rate(one) for one in (node.items if isinstance(node.value, list) else [node]))
+        return tuple(rate for rate in read if rate is not None)
+
+    def _rate(self, node: Node) -> RateLimit | None:
+        if node.flawed:
+            return None
+        rate, key = (node.get("rate"), node.get("key")) if isinstance(node.value, dict) else (node, None)
+        if rate is None:
+            return None
+        self.expressions.refuse(key, "rate_limit.key")
+        try:
+            return RateLimit.of(rate.value, "" if key is None else key.value)
+        except UnitError as error:
+            self.findings.error("SF503", f"rate_limit: {error}", rate.place)
+            return None
+
+    def _unique(self, node: Node | None, names: Names, path: str) -> dict[str, Any]:
+        if node is None:
+            return {}
+        if not isinstance(node.value, dict):
+            return {"unique": node.value}
+        options: dict[str, Any] = {"unique": True}
+        key = node.text("key")
+        if key is not None:
+            self.expressions.template(node.get("key"), names, path)
+            options["unique_by"] = key
+        window = self.duration(node, "for")
+        if window is not None:
+            options["unique_for"] = window
+        mode = node.text("on_conflict")
+        if mode is not None:
+            options["unique_mode"] = mode
+        return options

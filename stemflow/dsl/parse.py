@@ -1,0 +1,167 @@
+"""A workflow file as a whole: text -> workflow, findings, and the place of all that a later rule may speak of."""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stemflow.dsl.build import Builder, Context, Spot
+from stemflow.dsl.expressions import SUBMITTED, WHOLE_RUN, Expressions, Use
+from stemflow.dsl.findings import Findings, Place
+from stemflow.dsl.ignore import is_ignored, read_ignores
+from stemflow.dsl.inputs import inputs_schema, read_inputs
+from stemflow.dsl.options import OptionReader
+from stemflow.dsl.schema import check_shape
+from stemflow.dsl.source import Node, read
+from stemflow.dsl.vocabulary import BODIES
+from stemflow.model.diagnostic import Diagnostic
+from stemflow.model.signature import AnySig, Workflow
+
+_KEY_PART = re.compile(r"[^.\[\]]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a file says. `workflow` is None when an error was found."""
+
+    workflow: Workflow | None
+    diagnostics: tuple[Diagnostic, ...]
+    inputs_schema: dict[str, Any]
+    _root: Node | None
+    _spots: Mapping[str, Spot]
+    _uses: tuple[Use, ...]
+    _ignored: Mapping[int, frozenset[str]]
+
+    def locate(self, path_of_step: str, key: str | None = None) -> Place:
+        """Line, column and exclusive end column of a step, or of what `key` names in it.
+
+        `key` is a dotted path (`needs[0]`, `args.x`; the key before a missing part is taken), `ref:NAME` (the first use
+        of `steps.NAME` in the step or below it) or, with the empty path, `outputs:NAME`. The empty path is the file.
+        """
+        if key is not None and key.startswith(("ref:", "outputs:")):
+            return self._use(path_of_step, key)
+        spot = self._spots.get(path_of_step)
+        if spot is None:
+            return Place() if self._root is None else self._root.place
+        return spot.place if key is None else _inside(spot, _KEY_PART.findall(key))
+
+    def _use(self, path: str, key: str) -> Place:
+        kind, _, source = key.partition(":")
+        inside = (path,) if kind == "outputs" else (path, f"{path}.", f"{path}[", f"{path}!")
+        for use in self._uses:
+            if use.source == source and (use.path == path or (len(inside) > 1 and use.path.startswith(inside[1:]))):
+                return use.place
+        return self.locate(path, "outputs" if kind == "outputs" else None)
+
+    def is_ignored(self, found: Diagnostic) -> bool:
+        """Whether a comment `# stemflow: ignore=CODE reason` in the file speaks of this finding."""
+        return is_ignored(self._ignored, found)
+
+
+def _inside(spot: Spot, parts: list[str]) -> Place:
+    """The place of the value under a key: a scalar itself, else the key that leads to a collection."""
+    node, place = spot
+    for part in parts:
+        if part in node.members:
+            place, node = node.keys[part], node.members[part]
+        elif part.isdecimal() and int(part) < len(node.items):
+            node = node.items[int(part)]
+            place = node.place
+        else:
+            return place
+    return place if isinstance(node.value, (dict, list)) else node.place
+
+
+def parse_workflow(text: str, file: str) -> Parsed:
+    """Read a workflow file; `file` is only what the findings are labelled with."""
+    # The tree lives until the end of the call; to look for cycles in it again and again costs half of the time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _parse(text, file)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _parse(text: str, file: str) -> Parsed:
+    text = text.removeprefix("\ufeff")
+    findings = Findings(file)
+    ignored = read_ignores(text, findings)
+    root = read(text, findings)
+    expressions = Expressions(text, findings)
+    builder = Builder(findings, expressions, OptionReader(findings, expressions))
+    workflow, inputs = None, dict[str, Any]()
+    if root is not None:
+        check_shape(root, findings)
+        if isinstance(root.value, dict):
+            inputs = read_inputs(root.get("inputs"), findings)
+            builder.spots[""] = Spot(root, root.place)
+            workflow = _workflow(root, inputs, builder)
+    told = tuple(one for one in findings.by_place() if not is_ignored(ignored, one))
+    return Parsed(
+        None if any(one.severity == "error" for one in told) else workflow,
+        told, inputs_schema(inputs), root, builder.spots, tuple(expressions.uses), ignored,
+    )  # fmt: skip
+
+
+def _workflow(root: Node, inputs: dict[str, Any], builder: Builder) -> Workflow | None:
+    expressions, options = builder.expressions, builder.options
+    for key in ("name", "version", "description", "labels", "vars"):
+        expressions.refuse(root.get(key), key)
+    defaults = root.get("defaults")
+    task_defaults = {} if defaults is None else options.defaults(defaults.get("task"))
+    body = _body(root, builder)
+    timeout_ms = options.duration_ms(root, "timeout")
+    unique = _unique(root.get("unique"), builder)
+    if body is None:
+        return None
+    return Workflow(
+        name=root.text("name") or "",
+        body=body,
+        version=root.text("version"),
+        description=root.text("description"),
+        labels=_plain(root, "labels"),
+        inputs=inputs,
+        vars=_plain(root, "vars"),
+        task_defaults=task_defaults,
+        outputs=root.value.get("outputs"),
+        timeout_ms=timeout_ms,
+        compensate_on=(
+            *(("failed",) if _plain(root, "on_failure").get("compensate") else ()),
+            *(("cancelled",) if _plain(root, "on_cancel").get("compensate") else ()),
+        ),
+        **unique,
+    )
+
+
+def _unique(node: Node | None, builder: Builder) -> dict[str, Any]:
+    if node is None:
+        return {}
+    builder.expressions.template(node.get("key"), SUBMITTED, "")
+    return {
+        "unique_key": node.text("key"),
+        "unique_for_ms": builder.options.duration_ms(node, "for"),
+        "unique_mode": node.text("on_conflict") or "return_existing",
+    }
+
+
+def _plain(root: Node, key: str) -> dict[str, Any]:
+    node = root.get(key)
+    return {} if node is None else dict(node.value)
+
+
+def _body(root: Node, builder: Builder) -> AnySig | None:
+    kind = next((key for key in BODIES if key in root.members), None)
+    node = None if kind is None else root.get(kind)
+    if kind is None or node is None:
+        return None
+    if kind == "steps":
+        fail_fast = root.get("fail_fast")
+        stops = fail_fast is not None and fail_fast.value is True
+        return builder.steps(node, WHOLE_RUN | {"steps"}, root.get("outputs"), stops)
+    place = root.keys[kind]
+    return builder.kind(kind, root, node, Context("", place, WHOLE_RUN), {"at": place[:2]})

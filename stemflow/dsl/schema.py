@@ -1,0 +1,159 @@
+"""The JSON Schema of the file judges its shape; here its verdict becomes findings that name a place and a next step.
+
+jsonschema is the only judge. Two things make it affordable for 10,000 steps: `$ref` goes straight to a definition, as
+every reference in the schema is local, and a step is sent to the definition of its kind by the key that names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from jsonschema import ValidationError
+from jsonschema.validators import Draft7Validator, extend
+
+from stemflow.dsl.findings import Findings, Place, describe, did_you_mean
+from stemflow.dsl.source import Node
+from stemflow.dsl.vocabulary import BODIES, KINDS, NOT_YET, TASK_ONLY
+from stemflow.dsl.wording import expected, show_path
+
+_NAME = "workflow.v1.schema.json"
+_HERE = Path(__file__).resolve().parent.parent
+_FOLDERS = (_HERE / "schemas", _HERE.parent / "schemas")
+"""Inside the package when it is installed; at the top of the repository in a source checkout."""
+
+_LOCAL = "#/definitions/"
+
+
+@cache
+def load_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 7) of workflow files."""
+    for folder in _FOLDERS:
+        if (folder / _NAME).is_file():
+            found: dict[str, Any] = msgspec.json.decode((folder / _NAME).read_bytes())
+            return found
+    raise FileNotFoundError(f"{_NAME}: expected it in {_FOLDERS[0]}; install stemflow-engine again")
+
+
+def _ref(validator: Any, ref: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    """`$ref` to a local definition; a step goes to its kind at once, as the `if` chain of the schema would find."""
+    definitions = load_schema()["definitions"]
+    name = ref.removeprefix(_LOCAL)
+    if name == "step" and isinstance(instance, dict):
+        name = next((kind for kind in KINDS if kind in instance), KINDS[-1]) + "_step"
+    errors: Iterator[ValidationError] = validator.descend(instance, definitions[name])
+    return errors
+
+
+@cache
+def _judge() -> Any:
+    judge: Any = extend(Draft7Validator, {"$ref": _ref})  # type: ignore[no-untyped-call]
+    return judge(load_schema())
+
+
+def check_shape(root: Node, findings: Findings) -> None:
+    """Tell every way in which the file is not what its schema says, and mark the values that it refuses."""
+    told_missing: set[tuple[str | int, ...]] = set()
+    for error in _judge().iter_errors(root.value):
+        path = tuple(error.absolute_path)
+        if error.validator == "required":
+            if path in told_missing:
+                continue
+            told_missing.add(path)
+        _tell(root, path, error, findings)
+    _check_body(root, findings)
+
+
+def _tell(root: Node, path: tuple[str | int, ...], error: Any, findings: Findings) -> None:
+    node, place = find(root, path)
+    where = show_path(path)
+    if "propertyNames" in error.absolute_schema_path:
+        name = str(error.instance)
+        findings.error("SF012", f"{where}: expected a name of letters, digits, _ and -, got {describe(name)}",
+                       node.key_place(name), "begin with a letter, at most 128 characters")  # fmt: skip
+    elif error.validator == "additionalProperties":
+        for key in error.instance:
+            if key not in error.schema.get("properties", {}):
+                _unknown_key(node, path, str(key), error, findings)
+    elif error.validator == "required":
+        _missing(node, place, path, error, findings)
+    else:
+        node.flawed = True
+        wanted, hint = expected(error)
+        findings.error("SF011", f"{where}: expected {wanted}, got {describe(error.instance)}", node.place, hint)
+
+
+def find(root: Node, path: tuple[str | int, ...]) -> tuple[Node, Place]:
+    """The node at `path`, and where the key or the dash that leads to it stands."""
+    node, place = root, root.place
+    for step in path:
+        if isinstance(step, int):
+            node = node.items[step]
+            place = node.place
+        else:
+            node, place = node.members[step], node.keys[step]
+    return node, place
+
+
+def _unknown_key(node: Node, path: tuple[str | int, ...], key: str, error: Any, findings: Findings) -> None:
+    allowed = list(error.schema.get("properties", {}))
+    where, place = show_path(path), node.key_place(key)
+    kind = next((kind for kind in KINDS if kind in allowed and len(path) > 0), None)
+    if kind is not None and kind not in node.members:
+        # No kind was written, so a key that any kind of step knows is not what is wrong here.
+        allowed = _all_step_keys()
+        if key in allowed:
+            return
+    elif kind is not None and key in KINDS:
+        findings.error("SF013", f"{where}: expected one kind, got both `{kind}` and `{key}`", place,
+                       "make two steps of it, or nest one in the other")  # fmt: skip
+        return
+    elif kind is not None and key in TASK_ONLY:
+        findings.error("SF014", f"{where}: `{key}` belongs to a task and is not supported beside `{kind}`", place,
+                       None if kind == "wait" else f"put it on a task in this {kind}")  # fmt: skip
+        return
+    if key in NOT_YET:
+        findings.error("SF014", f"{where}: `{key}` is not supported in this version", place, NOT_YET[key])
+    else:
+        hint = did_you_mean(key, allowed, "known keys")
+        findings.error("SF010", f"{where}: there is no key `{key}` here", place, hint)
+
+
+@cache
+def _all_step_keys() -> list[str]:
+    definitions = load_schema()["definitions"]
+    return list(dict.fromkeys(key for kind in KINDS for key in definitions[f"{kind}_step"]["properties"]))
+
+
+def _missing(node: Node, place: Place, path: tuple[str | int, ...], error: Any, findings: Findings) -> None:
+    where = show_path(path)
+    missing = [key for key in error.schema["required"] if key not in error.instance]
+    if any(key in NOT_YET and key not in _all_step_keys() for key in node.members):
+        return  # the key that is refused stands for the one that is missing
+    if missing != [KINDS[-1]]:
+        keys = " and ".join(f"`{key}`" for key in missing)
+        findings.error("SF015", f"{where}: expected the key {keys}, got none", place)
+    elif all(key in _all_step_keys() for key in node.members):
+        findings.error("SF013", f"{where}: expected one kind of step, got none", place,
+                       f"write one of {', '.join(KINDS)}")  # fmt: skip
+
+
+def _check_body(root: Node, findings: Findings) -> None:
+    """Exactly one body; which keys may stand beside it."""
+    if not isinstance(root.value, dict):
+        return
+    bodies = [key for key in BODIES if key in root.members]
+    if not bodies:
+        findings.error("SF013", "the file: expected one body, got none", root.place,
+                       f"write one of {', '.join(BODIES)}")  # fmt: skip
+    for extra in bodies[1:]:
+        findings.error("SF013", f"the file: expected one body, got both `{bodies[0]}` and `{extra}`",
+                       root.keys[extra], "keep one; the other may be a step in it")  # fmt: skip
+    if bodies and bodies[0] != "steps":
+        for key in ("outputs", "fail_fast"):
+            if key in root.members:
+                findings.error("SF014", f"the file: `{key}` is not supported beside `{bodies[0]}`", root.keys[key],
+                               f"make the {bodies[0]} a step in `steps`")  # fmt: skip

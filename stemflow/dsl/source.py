@@ -1,0 +1,312 @@
+"""Text -> a tree of nodes that know their place, built from the events of PyYAML's C parser.
+
+The parser's events are read in a loop, so that no depth of nesting can exhaust the stack, and every limit is checked
+before what it limits is built: file size, nesting, and what aliases expand to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from yaml import CSafeLoader, events
+
+from stemflow.dsl.findings import Findings, Place
+from stemflow.dsl.scalars import ScalarError, resolve
+
+MOST_BYTES = 10_000_000
+MOST_DEPTH = 100
+ALIAS_FACTOR = 20
+ALIAS_FLOOR = 65_536
+"""Characters that aliases may expand to in any file, however small."""
+
+_CORE = "tag:yaml.org,2002:"
+_SCALAR_TYPES: dict[str, tuple[type, ...]] = {
+    "null": (type(None),), "bool": (bool,), "int": (int,), "float": (int, float),
+}  # fmt: skip
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A value with its place. `keys` are the places of a mapping's keys; `start` and `end` are offsets in the text."""
+
+    value: Any
+    place: Place
+    start: int
+    end: int
+    style: str = ""
+    members: dict[str, Node] = field(default_factory=dict)
+    items: list[Node] = field(default_factory=list)
+    keys: dict[str, Place] = field(default_factory=dict)
+    size: int = 1
+    height: int = 1
+    flawed: bool = False
+    """The schema refuses this value, so nothing is built from it."""
+
+    def get(self, key: str) -> Node | None:
+        """The member under `key`, unless it is absent or refused."""
+        found = self.members.get(key)
+        return None if found is None or found.flawed else found
+
+    def text(self, key: str) -> str | None:
+        """The value of a text under `key`."""
+        found = self.get(key)
+        return found.value if found is not None and isinstance(found.value, str) else None
+
+    def key_place(self, key: str) -> Place:
+        """Where `key` stands, or where the mapping begins."""
+        return self.keys.get(key, self.place)
+
+
+_NOWHERE = Place()
+
+
+class _Stop(Exception):
+    """Reading cannot go on; the reason is among the findings."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A collection being read; `key` is set between a key and its value, and `merges` if that key is `<<`."""
+
+    node: Node
+    is_mapping: bool
+    anchor: str | None
+    key: str | None = None
+    key_place: Place = _NOWHERE
+    merges: bool = False
+    merged: list[Node] = field(default_factory=list)
+
+
+def read(text: str, findings: Findings) -> Node | None:
+    """The one document of `text`; None when it cannot be read (the findings say why)."""
+    if len(text) > MOST_BYTES or len(text.encode(errors="replace")) > MOST_BYTES:
+        findings.error("SF003", f"the file is larger than the limit of {MOST_BYTES:,} bytes", Place(1, 1, 2),
+                       "split it into several workflows")  # fmt: skip
+        return None
+    reader = _Reader(text.removeprefix("\ufeff"), findings)
+    try:
+        return reader.read()
+    except _Stop:
+        return None
+    except yaml.YAMLError as error:
+        reader.syntax_error(error)
+        return None
+
+
+class _Reader:
+    """Folds parser events into nodes; a mapping's value, keys and members are filled as they come."""
+
+    def __init__(self, text: str, findings: Findings) -> None:
+        self.text = text
+        self.findings = findings
+        self.open: list[_Open] = []
+        self.anchors: dict[str, Node | None] = {}
+        self.expanded = 0
+        self.root: Node | None = None
+
+    def read(self) -> Node | None:
+        for event in yaml.parse(self.text, Loader=CSafeLoader):
+            match event:
+                case events.ScalarEvent():
+                    self.add(self.scalar(event), event.anchor)
+                case events.MappingStartEvent() | events.SequenceStartEvent():
+                    self.begin(event)
+                case events.MappingEndEvent() | events.SequenceEndEvent():
+                    self.finish(event)
+                case events.AliasEvent():
+                    self.add(self.alias(event), None)
+                case events.DocumentStartEvent() if self.root is not None:
+                    self.refuse("SF001", "expected one document, got a second one after '---'", _place(event),
+                                "keep one workflow in a file")  # fmt: skip
+                    raise _Stop
+        if self.root is None:
+            self.refuse("SF001", "the file is empty", Place(1, 1, 2), 'begin with: stemflow: "1"')
+        return self.root
+
+    def refuse(self, code: str, message: str, place: Place, hint: str | None = None) -> None:
+        self.findings.error(code, message, place, hint)
+
+    # -- one event each
+
+    def scalar(self, event: Any) -> Node:
+        place = _place(event)
+        node = Node(event.value, place, event.start_mark.index, event.end_mark.index, event.style or "")
+        node.size = len(event.value) + 1
+        plain = event.implicit[0] and not event.style
+        if plain or event.tag not in (None, "!", _CORE + "str"):
+            try:
+                node.value = self.resolved(event)
+            except ScalarError as error:
+                self.refuse("SF004", str(error), place)
+        return node
+
+    def resolved(self, event: Any) -> Any:
+        """The value of a plain or tagged scalar."""
+        kind = (event.tag or "").removeprefix(_CORE)
+        if event.tag is not None and kind not in _SCALAR_TYPES:
+            self.unknown_tag(event.tag, _place(event))
+            return event.value
+        value = resolve(event.value)
+        is_number = kind in ("int", "float")
+        if kind and (not isinstance(value, _SCALAR_TYPES[kind]) or (is_number and isinstance(value, bool))):
+            raise ScalarError(f"!!{kind}: expected a value of this type, got {event.value!r}")
+        return float(value) if kind == "float" and isinstance(value, int) else value
+
+    def unknown_tag(self, tag: str, place: Place) -> None:
+        shown = "!!" + tag.removeprefix(_CORE) if tag.startswith(_CORE) else tag
+        self.refuse("SF004", f"the tag {shown} is not allowed: a workflow file holds JSON data only", place,
+                    "remove the tag")  # fmt: skip
+
+    def begin(self, event: Any) -> None:
+        is_mapping = isinstance(event, events.MappingStartEvent)
+        place = _place(event)
+        if len(self.open) >= MOST_DEPTH:
+            self.refuse("SF003", f"the file is nested deeper than the limit of {MOST_DEPTH} levels", place,
+                        "move the inner part into a step of its own")  # fmt: skip
+            raise _Stop
+        if event.tag not in (None, "!", _CORE + ("map" if is_mapping else "seq")):
+            self.unknown_tag(event.tag, place)
+        node = Node({} if is_mapping else [], place, event.start_mark.index, event.end_mark.index)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = None
+        self.open.append(_Open(node, is_mapping, event.anchor))
+
+    def finish(self, event: Any) -> None:
+        done = self.open.pop()
+        done.node.end = event.end_mark.index
+        if done.merged:
+            _merge(done.node, done.merged)
+        self.add(done.node, done.anchor)
+
+    def alias(self, event: Any) -> Node:
+        place = _place(event)
+        if event.anchor not in self.anchors:
+            self.refuse("SF001", f"there is no anchor &{event.anchor} above this alias", place)
+            raise _Stop
+        node = self.anchors[event.anchor]
+        if node is None:
+            self.refuse("SF003", f"the alias *{event.anchor} stands inside its own anchor", place,
+                        "write the inner part out")  # fmt: skip
+            raise _Stop
+        self.expanded += node.size
+        most = max(ALIAS_FACTOR * len(self.text), ALIAS_FLOOR)
+        if self.expanded > most:
+            self.refuse("SF003", f"aliases expand this file to more than {most:,} characters, the limit for its size",
+                        place, "write a map over a list instead of repeating steps")  # fmt: skip
+            raise _Stop
+        if len(self.open) + node.height > MOST_DEPTH:
+            self.refuse("SF003", f"aliases nest the file deeper than the limit of {MOST_DEPTH} levels", place)
+            raise _Stop
+        return node
+
+    # -- putting a finished node where it belongs
+
+    def add(self, node: Node, anchor: str | None) -> None:
+        if anchor is not None:
+            self.anchors[anchor] = node
+        if not self.open:
+            self.root = node
+            return
+        parent = self.open[-1]
+        if not parent.is_mapping:
+            parent.node.items.append(node)
+            parent.node.value.append(node.value)
+        elif parent.key is None:
+            self.begin_member(parent, node)
+            return
+        else:
+            self.end_member(parent, node)
+        parent.node.size += node.size
+        parent.node.height = max(parent.node.height, node.height + 1)
+
+    def begin_member(self, parent: _Open, key: Node) -> None:
+        if not isinstance(key.value, str):
+            shown = self.text[key.start : key.end].strip().splitlines()[:1] or [""]
+            self.refuse("SF004", f"a key must be a text, got {shown[0]}", key.place, "write the key in quotes")
+            key.value = shown[0]
+        parent.key = key.value
+        parent.key_place = key.place
+        parent.node.size += key.size
+        if key.value == "<<" and not key.style:
+            parent.merges = True
+            return
+        first = parent.node.keys.get(key.value)
+        if first is not None:
+            where = f"line {first.line}, column {first.column}"
+            self.refuse("SF002", f"the key `{key.value}` is already set at {where}", key.place,
+                        "keep one of the two")  # fmt: skip
+
+    def end_member(self, parent: _Open, node: Node) -> None:
+        key, parent.key = parent.key or "", None
+        if parent.merges:
+            parent.merges = False
+            self.merge_from(parent, node)
+            return
+        parent.node.keys.setdefault(key, parent.key_place)
+        parent.node.members[key] = node
+        parent.node.value[key] = node.value
+
+    def merge_from(self, parent: _Open, node: Node) -> None:
+        for source in node.items if isinstance(node.value, list) else [node]:
+            if isinstance(source.value, dict):
+                parent.merged.append(source)
+            else:
+                self.refuse("SF004", "<<: expected a mapping or a list of mappings to merge", source.place,
+                            "write <<: *anchor")  # fmt: skip
+
+    def syntax_error(self, error: yaml.YAMLError) -> None:
+        """Tell what the parser found, in the words of someone who writes YAML."""
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        if mark is None:
+            # The reader of characters gives an offset only.
+            offset = getattr(error, "position", 0)
+            before = self.text[: offset if isinstance(offset, int) else 0]
+            place = Place(before.count("\n") + 1, offset - before.rfind("\n"), offset - before.rfind("\n") + 1)
+            self.refuse("SF001", f"this is not YAML: {problem}", place, "save the file as UTF-8 text")
+            return
+        place = Place(mark.line + 1, mark.column + 1, mark.column + 2)
+        at = self.text[mark.index : mark.index + 1]
+        if at == "\t":
+            self.refuse("SF001", "this is not YAML: a tab stands where only spaces may indent", place,
+                        "indent with spaces")  # fmt: skip
+        elif at and at in "@`%":
+            self.refuse("SF001", f"this is not YAML: a value cannot begin with {at!r}", place,
+                        "write it in quotes")  # fmt: skip
+        elif "mapping values are not allowed" in problem:
+            self.refuse("SF001", "this is not YAML: a second ':' in one line, or a wrong indentation", place,
+                        "write the value in quotes, or align it with its neighbours")  # fmt: skip
+        else:
+            self.refuse("SF001", f"this is not YAML: {self.story(error, problem)}", place)
+
+    def story(self, error: yaml.YAMLError, problem: str) -> str:
+        context, start = getattr(error, "context", None), getattr(error, "context_mark", None)
+        if context is None or start is None:
+            return problem
+        return f"{problem} {context} that begins at line {start.line + 1}, column {start.column + 1}"
+
+
+def _place(event: Any) -> Place:
+    """The place of an event; what runs over several lines is marked by its first character."""
+    start, end = event.start_mark, event.end_mark
+    one_line = end.line == start.line and end.column > start.column
+    return Place(start.line + 1, start.column + 1, end.column + 1 if one_line else start.column + 2)
+
+
+def _merge(node: Node, sources: list[Node]) -> None:
+    """Put the keys of `sources` before the node's own; the node wins, then the earlier source."""
+    members: dict[str, Node] = {}
+    keys: dict[str, Place] = {}
+    for source in sources:
+        for key, member in source.members.items():
+            if key not in members:
+                members[key], keys[key] = member, source.keys[key]
+        node.size += source.size
+        node.height = max(node.height, source.height)
+    members.update(node.members)
+    keys.update(node.keys)
+    node.members, node.keys = members, keys
+    node.value.clear()
+    node.value.update((key, member.value) for key, member in members.items())

@@ -1,0 +1,48 @@
+"""The words of the file: kinds of steps, what belongs to tasks alone, and what this version of stemflow lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+KINDS = ("task", "chain", "group", "chord", "map", "wait")
+BODIES = ("steps", "chain", "group", "chord")
+
+TASK_ONLY = frozenset({"args", "retry", "rate_limit", "unique", "priority", "queue", "expires", "compensate"})
+"""Modifiers of a task that have no meaning yet on a composite."""
+
+NOT_YET: Mapping[str, str | None] = {
+    "approval": None,
+    "batch": None,
+    "cache": None,
+    "catch": None,
+    "concurrency": "beside a map's items it is `concurrency` inside `map`",
+    "emit": None,
+    "env": None,
+    "event": None,
+    "fail": None,
+    "finally": None,
+    "labels": "labels stand at the top of the file",
+    "loop": None,
+    "matrix": "write `items` with a list",
+    "on": None,
+    "priority": "set it under defaults.task or on a task",
+    "queue": "set it under defaults.task or on a task",
+    "quorum": None,
+    "race": None,
+    "returns": None,
+    "secret": None,
+    "secrets": None,
+    "set": None,
+    "switch": "write one step for each case, with `when`",
+    "templates": "use a YAML anchor and <<",
+    "tests": None,
+    "tolerate": "write on_member_error: collect",
+    "types": None,
+    "until": "write `for` with a duration",
+    "use": None,
+    "workflow": None,
+}
+"""Keys of the format that this version refuses -> what to write instead, where there is something."""
+
+NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "run", "error", "self", "env", "secrets"})
+"""Names that mean something in expressions, so that a map's item cannot be called so."""

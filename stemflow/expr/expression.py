@@ -1,0 +1,75 @@
+"""One compiled expression."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from typing import Any
+
+from stemflow.expr.compiler import Compiler
+from stemflow.expr.errors import Reference, Span
+from stemflow.expr.limits import STEPS, Frame, check_result
+from stemflow.expr.node import FAULTS, Evaluator, explain
+from stemflow.expr.parse import Source
+
+# These give back data as they found it: there is nothing new to measure.
+_PASSING = (ast.Name, ast.Attribute, ast.Subscript)
+
+
+class Expression:
+    """A compiled expression: call it with an environment of JSON data; what it gives back may share parts with that.
+
+    `references` are the paths that it reads; columns count from the start of the scalar that holds it.
+    """
+
+    __slots__ = ("_evaluate", "_passing", "_slots", "_span", "references", "source")
+
+    def __init__(
+        self,
+        source: str,
+        references: tuple[Reference, ...],
+        evaluate: Evaluator,
+        slots: int,
+        span: Span,
+        passing: bool,
+    ) -> None:
+        self.source = source
+        self.references = references
+        self._evaluate = evaluate
+        self._slots = slots
+        self._span = span
+        self._passing = passing
+
+    def __call__(self, env: Mapping[str, Any], steps: int = STEPS) -> Any:
+        """The value of the expression; raise ExpressionError, ExpressionLimitError beyond `steps` steps."""
+        try:
+            value = self._evaluate(Frame(env, self._slots, steps))
+            if not self._passing:
+                check_result(value)
+        except FAULTS as fault:
+            raise explain(fault, self._span) from None
+        return value
+
+    def __repr__(self) -> str:
+        return f"Expression({self.source!r})"
+
+
+def compile_expression(source: str, names: Collection[str]) -> Expression:
+    """Compile `source`, which may use `names`; raise ExpressionError with the place of what is wrong."""
+    return compile_at(source, frozenset(names), 0)
+
+
+@lru_cache(maxsize=4096)
+def compile_at(source: str, names: frozenset[str], offset: int) -> Expression:
+    """Compile `source`, which stands `offset` characters into its scalar."""
+    origin = Source(source, offset)
+    tree = origin.parse()
+    compiler = Compiler(origin, names)
+    try:
+        evaluate = compiler.compile(tree)
+    except RecursionError as fault:
+        raise explain(fault, origin.whole()) from None
+    scope = compiler.scope
+    passing = isinstance(tree, _PASSING)
+    return Expression(source.strip(), tuple(scope.references), evaluate, scope.slots, origin.whole(), passing)

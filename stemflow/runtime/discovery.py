@@ -1,0 +1,172 @@
+"""How tasks are found: named on the command line, in pyproject.toml, or in a tasks.py beside the workflow file.
+
+A workflow file can never name a module, and the working directory is searched only for modules that the user named;
+it stands last on the search path, so that nothing in it can shadow what is installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import stat
+import sys
+import tomllib
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from stemflow.errors import StemflowError
+from stemflow.runtime.registry import TaskRegistry
+
+BESIDE = "tasks.py"
+ATTRIBUTES = ("registry", "app")
+
+
+class TasksNotFound(StemflowError):
+    """No tasks can be had: where they were looked for, what was found there, what to do."""
+
+
+def find_tasks(named: Sequence[str], file: Path | None) -> TaskRegistry:
+    """The registry for a workflow file: of the modules `named` (`MODULE[:REGISTRY]`), else as pyproject.toml says,
+    else of the tasks.py beside `file`. Raises TasksNotFound.
+    """
+    if named:
+        return load_named(named, Path.cwd(), "--tasks")
+    start = file.resolve().parent if file is not None else Path.cwd()
+    project, modules = _from_pyproject(start)
+    if project is not None and modules:
+        return load_named(modules, project.parent, f"{project}: tool.stemflow.tasks")
+    beside = start / BESIDE
+    if file is not None and beside.is_file():
+        return _registry_of(_load_path(beside), None, str(beside))
+    raise TasksNotFound(
+        f"{file or start}: expected its tasks, found neither --tasks, nor [tool.stemflow] tasks in a pyproject.toml, "
+        f"nor {beside}; pass --tasks MODULE, or write a tasks.py beside the workflow"
+    )
+
+
+def load_named(named: Sequence[str], folder: Path, where: str) -> TaskRegistry:
+    """The registry of modules that the user named; `folder` is searched after everything installed."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    found = []
+    for name in named:
+        module, _, attribute = name.partition(":")
+        found.append(_registry_of(_load_module(module, folder, where), attribute or None, f"{where} {name}"))
+    return found[0] if len(found) == 1 else _merged(found, where)
+
+
+def _from_pyproject(start: Path) -> tuple[Path | None, list[str]]:
+    """The nearest pyproject.toml at or above `start`, and the modules that it names."""
+    path = next((one / "pyproject.toml" for one in (start, *start.parents) if (one / "pyproject.toml").is_file()), None)
+    if path is None:
+        return None, []
+    try:
+        table = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("stemflow", {})
+    except (OSError, ValueError) as error:
+        raise TasksNotFound(f"{path}: expected TOML, got {error}; mend it, or pass --tasks MODULE") from error
+    tasks = table.get("tasks", []) if isinstance(table, dict) else []
+    modules = [tasks] if isinstance(tasks, str) else tasks
+    if not isinstance(modules, list) or not all(isinstance(one, str) for one in modules):
+        raise TasksNotFound(f"{path}: tool.stemflow.tasks: expected a list of modules, got {tasks!r}; write [\"MODULE\"]")
+    return path, modules
+
+
+def _load_module(name: str, folder: Path, where: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise TasksNotFound(f"{where}: expected MODULE or MODULE:REGISTRY, got {name!r}; a module is named as in `import`")
+    _refuse_writable(folder / Path(*name.split(".")).with_suffix(".py"))
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise TasksNotFound(
+                f"{where}: expected a module {name}, found none in {folder} nor among the installed ones; "
+                "check its name and the environment"
+            ) from error
+        raise _raised(error, name) from error
+    except (Exception, SystemExit) as error:
+        raise _raised(error, name) from error
+
+
+def _load_path(path: Path) -> ModuleType:
+    """Load by path under a name of its own, so that it neither shadows nor is shadowed by an installed module."""
+    _refuse_writable(path)
+    name = f"_stemflow_tasks_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise _raised(error, str(path)) from error
+    return module
+
+
+def _raised(error: BaseException, where: str) -> TasksNotFound:
+    """The sentence for a module that cannot be imported, with the line of the user's code that raised."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    mine = [frame for frame in frames if frame.filename != __file__]
+    place = f"{mine[-1].filename}:{mine[-1].lineno}" if mine else where
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        place = f"{error.filename}:{error.lineno}"
+    what = f"{type(error).__name__}: {_text(error)}"
+    return TasksNotFound(f"{place}: expected to import the tasks, got {what}; `python {place.rpartition(':')[0] or where}` "
+                         "shows the whole traceback")  # fmt: skip
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return error.msg if isinstance(error, SyntaxError) else str(error)
+    except Exception:
+        return "(its message cannot be shown)"
+
+
+def _refuse_writable(path: Path) -> None:
+    """Code that anybody on this machine may change is not loaded."""
+    for one in (path, path.parent):
+        try:
+            mode = os.stat(one).st_mode
+        except OSError:
+            continue
+        sticky = stat.S_ISDIR(mode) and mode & stat.S_ISVTX
+        if mode & stat.S_IWOTH and not sticky:
+            raise TasksNotFound(f"{one}: expected tasks that only their owner may change, got a path that everybody may "
+                                f"write; `chmod o-w {one}`")  # fmt: skip
+
+
+def _registry_of(module: ModuleType, attribute: str | None, where: str) -> TaskRegistry:
+    names = (attribute,) if attribute else ATTRIBUTES
+    for name in names:
+        found = getattr(module, name, None)
+        registry = found if isinstance(found, TaskRegistry) else getattr(found, "registry", None)
+        if isinstance(registry, TaskRegistry):
+            return registry
+    raise TasksNotFound(
+        f"{where}: expected a TaskRegistry called {' or '.join(names)} in {module.__file__}, found none; "
+        "write `registry = TaskRegistry()` there, or name it as MODULE:REGISTRY"
+    )
+
+
+def _merged(registries: Sequence[TaskRegistry], where: str) -> TaskRegistry:
+    """One registry of several; DuplicateTask when two of them hold the same name."""
+    merged = TaskRegistry()
+    defaults: Mapping[str, Any] = registries[0].defaults
+    if any(one.defaults != defaults for one in registries):
+        raise TasksNotFound(f"{where}: expected registries with the same defaults, got different ones; "
+                            "give the options to the tasks themselves")  # fmt: skip
+    merged.defaults = registries[0].defaults
+    for registry in registries:
+        for name in registry:
+            task = registry.get(name)
+            assert task is not None
+            merged.register(task)
+    return merged

@@ -1,0 +1,269 @@
+"""The simulation: the real pump, advance, renewal and recovery on a seeded loop with virtual time, under drawn faults.
+
+`simulate(seed)` runs one world: a few processes on one store, random workflows, faults, then a liveness phase with the
+faults off. The invariants hold after every commit and at the end. The same seed gives the identical trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+from msgspec import Struct
+
+from stemflow.core.invariants import check_commit, check_run
+from stemflow.core.shape import Shape
+from stemflow.model.effects import Decision
+from stemflow.model.facts import Ended, Fact
+from stemflow.model.records import FINAL, Key, Node, Record
+from stemflow.runtime.engine import Stemflow
+from stemflow.runtime.recovery import recover
+from stemflow.runtime.renew import RenewTask
+from stemflow.runtime.worker import Worker
+from stemflow.store.base import Renewed, Renewer
+from stemflow.store.memory import MemoryStore
+from stemflow.testing.sim_faults import Faults, FlakyStore
+from stemflow.testing.sim_work import Witness, make_registry, random_tree
+from stemflow.testing.vloop import SeededIds, VirtualLoop, VirtualClock, run
+
+FAULTY_S = 30.0
+"""Virtual seconds with faults on."""
+LIVENESS_S = 120.0
+"""Virtual seconds within which every run must end once the faults are off."""
+
+
+class Violation(AssertionError):
+    """An invariant was broken; the message tells the seed and the story."""
+
+
+class Report(Struct, frozen=True):
+    """What one seed did. `digest` is of everything observed: equal for equal seeds."""
+
+    seed: int
+    digest: str
+    runs: int
+    commits: int
+    hit: dict[str, int]
+
+
+class CheckedStore(MemoryStore):
+    """The memory store, with the invariants checked after each commit."""
+
+    def __init__(self, url: str, clock: VirtualClock, tell: Callable[[str], None]) -> None:
+        super().__init__(url, clock)
+        self.tell = tell
+        self.commits = 0
+
+    def _commit(self, decision: Decision, now_ms: int) -> bool:
+        before: dict[Key, Record | None] = {put.key: self._records.get(put.key) for put in decision.puts}
+        if not super()._commit(decision, now_ms):
+            return False
+        self.commits += 1
+        for put in decision.puts:
+            after = self._records.get(put.key)
+            self.tell(f"{now_ms} {put.key} {getattr(after, 'state', 'claim')}")
+        broken = check_commit(before, {key: self._records.get(key) for key in before}, now_ms)
+        if broken:
+            raise Violation("; ".join(broken))
+        return True
+
+
+class SimWorker(Worker):
+    """The real worker, whose facts may come late or twice, and whose accepted reports are checked for their token."""
+
+    faults: Faults
+
+    def report(self, running: Any, outcome: Any) -> None:
+        if self.faults.strikes("late fact"):
+            asyncio.get_running_loop().call_later(self.faults.rng.uniform(0.1, 5.0), super().report, running, outcome)
+            return
+        super().report(running, outcome)
+        if self.faults.strikes("duplicated fact"):
+            self.facts.append(self.facts[-1])
+
+    def _settle(self, batch: list[Fact], decision: Decision, committed: bool) -> None:
+        if committed:
+            refused = {id(fact) for fact in decision.refused}
+            tokens = {put.key: put.token for put in decision.puts}
+            for fact in batch:
+                if isinstance(fact, Ended) and id(fact) not in refused and tokens.get(fact.key, fact.token) != fact.token:
+                    raise Violation(f"{fact.key}: a report under token {fact.token} was accepted, {tokens[fact.key]} holds")
+        super()._settle(batch, decision, committed)
+
+
+class FlakyRenewer:
+    """Renewal that fails to happen when the fault strikes."""
+
+    def __init__(self, inner: Renewer, faults: Faults) -> None:
+        self.inner, self.faults = inner, faults
+
+    def renew(self, held: Sequence[tuple[Key, int, int]]) -> Renewed:
+        if self.faults.strikes("lease not renewed"):
+            return Renewed((), ())
+        return self.inner.renew(held)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class Process:
+    """One worker process of the world; `die` is kill -9."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        skew = world.rng.randint(-2_000, 2_000) if world.faults.strikes("skewed clock") else 0
+        self.store = FlakyStore(world.store, world.faults, self.die, skew)
+        self.app = Stemflow(registry=world.registry_for(self), worker=False, clock=world.clock, ids=world.ids, store=self.store)
+        self.worker = SimWorker(
+            self.store, self.app.advance, self.app.registry, self.app,
+            owner=name, channel=name, concurrency=world.rng.randint(1, 4), pool=world.pool,
+        )  # fmt: skip
+        self.worker.faults = world.faults
+        renew = RenewTask(self.worker, FlakyRenewer(world.store.renewer(), world.faults), 1_000)
+        self.tasks = [
+            asyncio.create_task(self._guarded(part), name=f"{name}.{label}")
+            for label, part in (("pump", self.worker.run), ("renew", renew.run), ("recover", partial(recover, self.worker)))
+        ]
+
+    async def _guarded(self, part: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await part()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self.world.fail(error)
+
+    def die(self) -> None:
+        """Nothing of this process has an effect from here on."""
+        self.store.dead = True
+        for task in self.tasks:
+            task.cancel()
+        for running in list(self.worker.running.values()):
+            running.reported = True
+            if running.task is not None:
+                running.task.cancel()
+        self.worker.running.clear()
+        self.world.died(self)
+
+
+class World:
+    """A store, some processes, some runs, one seed."""
+
+    def __init__(self, loop: VirtualLoop, store_class: type[CheckedStore]) -> None:
+        self.loop, self.rng = loop, loop.rng
+        self.clock = VirtualClock(loop)
+        self.faults = Faults(self.rng)
+        self.ids = SeededIds(self.rng)
+        self.witness = Witness()
+        self.store = store_class("memory:", self.clock, loop.observe)
+        self.processes: list[Process] = []
+        self.pool: Any = None
+        self.broken: BaseException | None = None
+        self.count = 0
+
+    def registry_for(self, process: Process) -> Any:
+        return make_registry(self.rng, self.witness, self.faults, process.die)
+
+    def fail(self, error: BaseException) -> None:
+        self.broken = self.broken or error
+
+    def start(self) -> None:
+        self.count += 1
+        self.processes.append(Process(self, f"w{self.count}"))
+
+    def died(self, process: Process) -> None:
+        self.processes.remove(process)
+        if self.faults.on:
+            self.loop.call_later(self.rng.uniform(0.1, 5.0), self.start)
+
+    async def play(self) -> int:
+        """Faults on, then liveness; answers the number of runs."""
+        for _ in range(self.rng.randint(1, 3)):
+            self.start()
+        app = Stemflow(
+            registry=make_registry(self.rng, self.witness, self.faults, lambda: None),
+            worker=False, clock=self.clock, ids=self.ids, store=self.store,
+        )  # fmt: skip
+        runs = []
+        for _ in range(self.rng.randint(1, 3)):
+            await asyncio.sleep(self.rng.uniform(0, 2))
+            runs.append(await app.submit(random_tree(self.rng, app.registry, 3)))
+            if self.faults.strikes("cancelled run"):
+                self.loop.call_later(self.rng.uniform(0, 5), lambda h=runs[-1]: self.loop.create_task(h.cancel()))
+        await self._until(runs, FAULTY_S)
+        self.faults.on = False
+        for process in list(self.processes):
+            if self.rng.random() < 0.5:
+                process.die()
+        self.start()
+        await self._until(runs, LIVENESS_S)
+        for handle in runs:
+            await self._judge(handle.id)
+        for process in list(self.processes):
+            process.die()
+        await asyncio.sleep(0)
+        return len(runs)
+
+    async def _until(self, runs: Sequence[Any], seconds: float) -> None:
+        end = self.loop.time() + seconds
+        while self.loop.time() < end:
+            if self.broken is not None:
+                raise self.broken
+            states = [(await handle.root()).state for handle in runs]
+            if all(state in FINAL for state in states):
+                return
+            await asyncio.sleep(0.5)
+
+    async def _judge(self, run: str) -> None:
+        nodes = await self.store.nodes(run)
+        root = next(node for node in nodes if not node.path)
+        if root.state not in FINAL:
+            stuck = [f"{n.path or 'root'}={n.state}" for n in nodes if n.state not in FINAL]
+            raise Violation(f"run {run} did not end within {LIVENESS_S} s of virtual time: {', '.join(stuck)}")
+        shapes = {node.plan: await self._shape(node.plan) for node in nodes}
+        broken = check_run({node.key: node for node in nodes}, shapes)
+        broken += self._dead_letters(run, nodes, await self.store.dead_letters(run))
+        if broken:
+            raise Violation("; ".join(broken))
+
+    async def _shape(self, digest: str) -> Shape:
+        plan = await self.store.plan(digest)
+        assert plan is not None
+        return Shape(plan)
+
+    def _dead_letters(self, run: str, nodes: Sequence[Node], letters: Sequence[Any]) -> list[str]:
+        """I17: each task that failed for good has one dead letter, and nothing else has."""
+        dead = Counter(letter.path for letter in letters)
+        failed = {n.path for n in nodes if n.tally is None and n.state == "failed" and n.alias is None}
+        return [f"{path}: {dead[path]} dead letters" for path in failed | set(dead) if dead[path] != (path in failed)]
+
+
+def simulate(seed: int, store_class: type[CheckedStore] = CheckedStore) -> Report:
+    """One world from one seed; raises Violation with the seed in its message."""
+    held: list[World] = []
+
+    async def main(loop: VirtualLoop) -> int:
+        world = World(loop, store_class)
+        held.append(world)
+        return await world.play()
+
+    try:
+        runs, digest = run(main, seed, horizon_s=3_600)
+    except Exception as error:
+        raise Violation(f"seed {seed}: {type(error).__name__}: {error}") from error
+    return Report(seed, digest, runs, held[0].store.commits, dict(held[0].faults.hit))
+
+
+def campaign(seeds: Sequence[int]) -> tuple[int, Counter[str]]:
+    """Many worlds; answers commits and how often each fault was hit."""
+    hit: Counter[str] = Counter()
+    commits = 0
+    for seed in seeds:
+        report = simulate(seed)
+        hit.update(report.hit)
+        commits += report.commits
+    return commits, hit
+

@@ -1,0 +1,91 @@
+"""Faults for the simulation: a store behind a bad network, and processes that die at named points."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from stemflow.model.effects import Decision
+from stemflow.store.base import Exchange, Lease, Request, Store, StoreUnavailable, Want
+
+FAULTS = (
+    "refused before commit",
+    "reply lost after commit",
+    "slow store",
+    "crash before exchange",
+    "crash after exchange",
+    "crash in handler",
+    "duplicated fact",
+    "late fact",
+    "lease not renewed",
+    "skewed clock",
+    "cancelled run",
+)
+"""Every fault that a seed may draw; a campaign fails when one of them was never hit."""
+
+
+class Faults:
+    """What one seed has drawn: which faults exist at all, and how often. `on` is False in the liveness phase."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.on = True
+        self.hit: Counter[str] = Counter()
+        self.rate = {name: rng.choice((0.0, 0.02, 0.1)) for name in FAULTS}
+
+    def strikes(self, name: str) -> bool:
+        """Whether fault `name` happens now."""
+        happens = self.on and self.rng.random() < self.rate[name]
+        if happens:
+            self.hit[name] += 1
+        return happens
+
+
+class Crashed(Exception):
+    """The process of this worker is dead; nothing that it still does has an effect."""
+
+
+class FlakyStore:
+    """One process's connection to the store. Everything passes through unless a fault strikes."""
+
+    def __init__(self, store: Store, faults: Faults, die: Any, skew_ms: int) -> None:
+        self.inner, self.faults, self.die, self.skew_ms = store, faults, die, skew_ms
+        self.dead = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def now_ms(self) -> int:
+        return self.inner.now_ms() + self.skew_ms
+
+    async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
+        await self._alive()
+        if self.faults.strikes("crash before exchange"):
+            await self._crash()
+        if self.faults.strikes("slow store"):
+            await asyncio.sleep(self.faults.rng.uniform(0.01, 3.0))
+            await self._alive()
+        if self.faults.strikes("refused before commit"):
+            raise StoreUnavailable("simulated: the store did not answer")
+        answer = await self.inner.exchange(request, decisions, want)
+        if self.faults.strikes("crash after exchange"):
+            await self._crash()
+        if self.faults.strikes("reply lost after commit"):
+            raise StoreUnavailable("simulated: the reply was lost")
+        return answer
+
+    async def expired(self, owner: str, limit: int) -> list[Lease]:
+        await self._alive()
+        return await self.inner.expired(owner, limit)
+
+    async def _alive(self) -> None:
+        if self.dead:
+            await asyncio.get_running_loop().create_future()
+        await asyncio.sleep(0)
+
+    async def _crash(self) -> None:
+        self.die()
+        await self._alive()
