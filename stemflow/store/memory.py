@@ -13,7 +13,7 @@ from stemflow.model.records import FINAL, HOUSE, STOPPING, Header, Key, Node, Re
 from stemflow.ports import Clock
 from stemflow.store.base import LOSS_LEASE_MS, Exchange, Lease, Renewed, Request, RunInfo, StoreError, Want
 from stemflow.store.memory_queue import Queues, Timers
-from stemflow.store.place import may_hold_lease, timer_of
+from stemflow.store.place import changes_something, may_hold_lease, timer_of
 from stemflow.store.wait import Changes, Watches
 from stemflow.store.windows import Windows
 
@@ -68,7 +68,7 @@ class MemoryStore:
             return self._repeat(request, memo, want, now_ms)
         committed = tuple([self._commit(decision, now_ms) for decision in decisions])
         leases, timers, next_at_ms = self._hand_out(want, now_ms) if want is not None else ((), (), None)
-        if leases or any(committed):
+        if leases or any(ok and changes_something(one) for ok, one in zip(committed, decisions, strict=True)):
             held = tuple([(lease.node.key, lease.node.delivery) for lease in leases])
             self._memos[request.channel] = (request.sequence, committed, held)
         return Exchange(committed=committed, leases=leases, timers=timers, next_at_ms=next_at_ms, now_ms=now_ms)
@@ -116,7 +116,8 @@ class MemoryStore:
         self._dead.extend(decision.dead)
         for run in decision.ended:
             self._watches.resolve(run)
-        self._changes.note()
+        if changes_something(decision):
+            self._changes.note()
         return True
 
     def _put_claim(self, put: Put) -> None:
@@ -174,8 +175,8 @@ class MemoryStore:
 
     async def expired(self, owner: str, limit: int) -> list[Lease]:
         now_ms = self.now_ms()
-        late = [key for key, held in self._leases.items() if held.until_ms <= now_ms][:limit]
-        return [self._transfer(key, now_ms) for key in late]
+        late = [(held.until_ms, self._order[key], key) for key, held in self._leases.items() if held.until_ms <= now_ms]
+        return [self._transfer(key, now_ms) for _, _, key in sorted(late)[:limit]]
 
     def _transfer(self, key: Key, now_ms: int) -> Lease:
         node = copy.copy(self._records[key])

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from typing import Final
+
 from stemflow.ports import Clock
 from stemflow.store.base import Store, StoreError
 from stemflow.store.memory import MemoryStore
+from stemflow.store.sqlite import SqliteStore
+
+DEFAULT_PATH: Final = ".stemflow/stemflow.db"
 
 
 def open_store(url: str, clock: Clock) -> Store:
-    """The store that `url` names, not yet connected (`open` does that); raises StoreError for a scheme not known."""
-    scheme = url.partition(":")[0]
-    if scheme == "memory":
+    """The store that `url` names, not yet connected (`open` does that); raises StoreError for a URL it cannot read.
+
+    `memory:` is a store of its own for each call; `sqlite:PATH` a file, `sqlite:` the one in `.stemflow`.
+    """
+    scheme, colon, rest = url.partition(":")
+    if scheme == "memory" and colon and not rest.strip("/"):
         return MemoryStore(url, clock)
-    raise StoreError(f"store {url!r}: expected memory:, got the scheme {scheme!r}; write the store as a URL")
+    if scheme == "sqlite" and colon and rest != ":memory:":
+        path = rest.removeprefix("//") if rest.startswith("///") else rest
+        return SqliteStore(url, os.path.expanduser(path or DEFAULT_PATH), clock)
+    raise StoreError(f"store {url!r}: expected memory: or sqlite:PATH; write for example sqlite:{DEFAULT_PATH}")

@@ -17,7 +17,7 @@ class _Process(NamedTuple):
 
 
 def owner_id(suffix: str = "") -> str:
-    """The name of this process: boot id, pid namespace, pid and start, with an optional `/suffix` for one of its workers."""
+    """The name of this process (boot id, pid namespace, pid and start); `suffix` tells its workers apart."""
     name = ".".join((_boot(), _namespace(), str(os.getpid()), _start(os.getpid()) or _UNKNOWN))
     return f"{name}/{suffix}" if suffix else name
 

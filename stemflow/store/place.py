@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from stemflow.core.table import KINDS, TABLE
+from stemflow.model.effects import Decision
 from stemflow.model.records import RUNNING, STOPPING, Node, State
 
 _TIMED: Final[dict[str, frozenset[State]]] = {
@@ -25,3 +26,8 @@ def timer_of(node: Node) -> int | None:
 def may_hold_lease(node: Node) -> bool:
     """Whether a lease on this node outlives the commit that wrote it; a leaf that became a scope has none."""
     return node.tally is None and (node.state == RUNNING or node.state == STOPPING)
+
+
+def changes_something(decision: Decision) -> bool:
+    """Whether committing it writes anything; a decision that only refuses facts does not."""
+    return bool(decision.puts or decision.headers or decision.plans or decision.pages or decision.dead)

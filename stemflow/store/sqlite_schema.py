@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from stemflow.store.base import StoreError, StoreUnavailable
+
+T = TypeVar("T")
 
 APPLICATION_ID: Final = 0x73746D66
 """`stmf`: the mark in the file's header by which a store is told from other databases."""
@@ -82,7 +85,7 @@ def _create(path: str) -> None:
 
 
 def prepare(url: str, db: sqlite3.Connection) -> None:
-    """Check that the file is a store of this version, or make it one; raises StoreError, or sqlite3.Error when locked."""
+    """Check that the file is a store of this version, or make it one; raises StoreError, sqlite3.Error when locked."""
     made = _is_store(url, db)
     mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
@@ -92,17 +95,17 @@ def prepare(url: str, db: sqlite3.Connection) -> None:
     db.execute("PRAGMA wal_autocheckpoint = 4000")
     if made:
         return
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        if not _is_store(url, db):
-            for statement in TABLES:
-                db.execute(statement)
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {VERSION}")
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
+    transaction(db, "BEGIN IMMEDIATE", lambda db: _make(url, db))
+
+
+def _make(url: str, db: sqlite3.Connection) -> None:
+    if _is_store(url, db):
+        # Another process was faster.
+        return
+    for statement in TABLES:
+        db.execute(statement)
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _is_store(url: str, db: sqlite3.Connection) -> bool:
@@ -121,6 +124,19 @@ def _is_store(url: str, db: sqlite3.Connection) -> bool:
             "use that version of stemflow, or choose another path"
         )
     return True
+
+
+def transaction(db: sqlite3.Connection, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Do `work` between `begin` and COMMIT; whatever it raises takes all of it back."""
+    db.execute(begin)
+    try:
+        answer = work(db)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    return answer
 
 
 def is_busy(error: sqlite3.Error) -> bool:

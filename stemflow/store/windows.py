@@ -38,6 +38,10 @@ class Windows:
             self._started[key] = self._started.get(key, 0) + 1
         return True
 
+    def room(self, lane: Lane) -> int:
+        """How many leaves of this lane may start now, if no other lane takes their place."""
+        return max(0, min(self._room(one) for one in lane))
+
     def next_at_ms(self, lane: Lane) -> int:
         """The first instant at which one more leaf of this lane may start."""
         return max(self._next(one) for one in lane)

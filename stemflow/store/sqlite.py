@@ -1,0 +1,336 @@
+"""The store in an SQLite file: the embedded default. Several processes on one machine may share it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from stemflow.model import wire
+from stemflow.model.effects import DeadLetter, Decision
+from stemflow.model.plan import Plan
+from stemflow.model.records import FINAL, HOUSE, Header, Key, Node, Record
+from stemflow.ports import Clock
+from stemflow.store import sqlite_lease
+from stemflow.store.base import Exchange, Lease, Renewed, Request, RunInfo, StoreError, Want
+from stemflow.store.place import changes_something
+from stemflow.store.sqlite_commit import commit, put_pages
+from stemflow.store.sqlite_lease import revive
+from stemflow.store.sqlite_schema import PATIENCE_MS, connect, is_busy, locked, prepare, refused
+from stemflow.store.wait import Changes, Watches
+
+T = TypeVar("T")
+
+_POLL_S = 0.010
+"""How often other processes' commits are looked for while somebody waits."""
+_MEMO_MS = 86_400_000
+"""How long the memo of a channel outlives its last request."""
+_RENEW_BUSY_MS = 2_000
+
+_Memo = tuple[tuple[bool, ...], tuple[tuple[int, int], ...]]
+"""(committed, (row id, token) of each lease)"""
+_decode_memo = msgspec.msgpack.Decoder(_Memo).decode
+
+
+class SqliteStore:
+    """Short synchronous transactions on the loop's thread; what waits, waits with `await`."""
+
+    def __init__(self, url: str, path: str, clock: Clock) -> None:
+        self.url = url
+        self._path = path
+        self._clock = clock
+        self._now_ms = 0
+        self._connection: sqlite3.Connection | None = None
+        self._jitter = random.Random(os.getpid())
+        self._changes = Changes()
+        self._watches = Watches()
+        self._version = 0
+        self._ended = 0
+        self._poll: asyncio.TimerHandle | None = None
+
+    async def open(self) -> None:
+        if self._connection is not None:
+            return
+        db = connect(self.url, self._path)
+        try:
+            await self._patiently(lambda: prepare(self.url, db))
+            await self._patiently(lambda: self._begin(db))
+        except BaseException:
+            db.close()
+            raise
+        self._connection = db
+
+    def _begin(self, db: sqlite3.Connection) -> None:
+        db.execute("DELETE FROM memos WHERE at_ms < ?", (self.now_ms() - _MEMO_MS,))
+        self._version = db.execute("PRAGMA data_version").fetchone()[0]
+        self._ended = db.execute("SELECT coalesce(max(ended), 0) FROM runs WHERE ended IS NOT NULL").fetchone()[0]
+
+    async def close(self) -> None:
+        if self._poll is not None:
+            self._poll.cancel()
+            self._poll = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def now_ms(self) -> int:
+        self._now_ms = max(self._now_ms, self._clock.now_ms())
+        return self._now_ms
+
+    # -- access
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreError(f"{self.url}: expected an open store, got one that is closed; call `await store.open()`")
+        return self._connection
+
+    async def _patiently(self, work: Callable[[], T]) -> T:
+        """Do `work`, again and again for 5 s while another process is in the way."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PATIENCE_MS / 1_000
+        while True:
+            try:
+                return work()
+            except sqlite3.Error as error:
+                if not is_busy(error):
+                    raise refused(self.url, self._path, error) from error
+                if loop.time() >= until:
+                    raise locked(self.url, self._path) from error
+            await asyncio.sleep(self._jitter.uniform(0.001, 0.010))
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._patiently(lambda: _transaction(self._db, "BEGIN IMMEDIATE", work))
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """`work` sees one state of the file, however many statements it takes."""
+        return await self._patiently(lambda: _transaction(self._db, "BEGIN", work))
+
+    # -- exchange
+
+    async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
+        if not decisions:
+            idle = await self._read(lambda db: self._idle(db, request, want))
+            if idle is not None:
+                return idle
+        answer = await self._write(lambda db: self._exchange(db, request, decisions, want))
+        for decision, committed in zip(decisions, answer.committed, strict=True):
+            if committed and changes_something(decision):
+                self._changes.note()
+                for run in decision.ended:
+                    self._watches.resolve(run)
+        return answer
+
+    def _idle(self, db: sqlite3.Connection, request: Request, want: Want | None) -> Exchange | None:
+        """The answer when there is nothing to write, so that an idle process does not wake the others."""
+        now_ms = self.now_ms()
+        if self._memo(db, request) is not None or (want is not None and sqlite_lease.has_work(db, want, now_ms)):
+            return None
+        timers, next_at_ms = sqlite_lease.due(db, want, now_ms) if want is not None else ((), None)
+        return Exchange(committed=(), leases=(), timers=timers, next_at_ms=next_at_ms, now_ms=now_ms)
+
+    def _exchange(
+        self, db: sqlite3.Connection, request: Request, decisions: Sequence[Decision], want: Want | None
+    ) -> Exchange:
+        now_ms = self.now_ms()
+        memo = self._memo(db, request)
+        blocked = None
+        if memo is not None:
+            committed, leases = memo[0], sqlite_lease.still_held(db, memo[1])
+        else:
+            committed = tuple([commit(db, decision, now_ms) for decision in decisions])
+            taken = sqlite_lease.take(db, want, now_ms) if want is not None else None
+            leases = tuple(taken.leases) if taken is not None else ()
+            blocked = taken.blocked_until_ms if taken is not None else None
+            if leases or any(ok and changes_something(one) for ok, one in zip(committed, decisions, strict=True)):
+                held = [
+                    (row, lease.node.delivery) for row, lease in zip(taken.ids if taken else (), leases, strict=True)
+                ]
+                self._remember(db, request, (committed, tuple(held)), now_ms)
+        timers, next_at_ms = sqlite_lease.due(db, want, now_ms) if want is not None else ((), None)
+        if blocked is not None:
+            next_at_ms = blocked if next_at_ms is None else min(blocked, next_at_ms)
+        return Exchange(committed=committed, leases=leases, timers=timers, next_at_ms=next_at_ms, now_ms=now_ms)
+
+    def _memo(self, db: sqlite3.Connection, request: Request) -> _Memo | None:
+        row = db.execute("SELECT sequence, body FROM memos WHERE channel = ?", (request.channel,)).fetchone()
+        if row is None or row[0] < request.sequence:
+            return None
+        if row[0] > request.sequence:
+            raise StoreError(
+                f"{self.url}: channel {request.channel}: expected request {row[0]} or later, got {request.sequence}; "
+                "give each caller a channel of its own"
+            )
+        return _decode_memo(row[1])
+
+    def _remember(self, db: sqlite3.Connection, request: Request, memo: _Memo, now_ms: int) -> None:
+        db.execute(
+            "INSERT OR REPLACE INTO memos (channel, sequence, at_ms, body) VALUES (?, ?, ?, ?)",
+            (request.channel, request.sequence, now_ms, msgspec.msgpack.encode(memo)),
+        )
+
+    # -- leases
+
+    async def expired(self, owner: str, limit: int) -> list[Lease]:
+        if not await self._read(lambda db: sqlite_lease.late(db, 1, self.now_ms())):
+            return []
+        return await self._write(lambda db: sqlite_lease.transfer(db, owner, limit, self.now_ms()))
+
+    def renewer(self) -> SqliteRenewer:
+        return SqliteRenewer(self.url, self._path, self.now_ms)
+
+    # -- reading
+
+    async def read(self, keys: Sequence[Key]) -> list[Record | None]:
+        return await self._read(lambda db: [_record(db, key) for key in keys])
+
+    async def nodes(self, run: str) -> list[Node]:
+        found = "SELECT state, delivery, body FROM nodes WHERE run = ? ORDER BY id"
+        return await self._read(lambda db: [revive(*row) for row in db.execute(found, (run,))])
+
+    async def header(self, run: str) -> Header | None:
+        body = await self._value("SELECT header FROM runs WHERE run = ?", run)
+        return None if body is None else wire.decode_header(body)
+
+    async def plan(self, digest: str) -> Plan | None:
+        body = await self._value("SELECT body FROM plans WHERE digest = ?", digest)
+        return None if body is None else wire.decode_plan(body)
+
+    async def put_pages(self, key: Key, first: int, pages: Sequence[bytes]) -> None:
+        await self._write(lambda db: put_pages(db, *key, enumerate(pages, first)))
+
+    async def page(self, key: Key, number: int) -> bytes | None:
+        found = (
+            "SELECT body FROM pages WHERE run = ?1 AND path = ?2 AND number = ?3"
+            " AND EXISTS (SELECT 1 FROM runs WHERE run = ?1)"
+        )
+        return await self._value(found, *key, number)
+
+    async def _value(self, statement: str, *parameters: str | int) -> bytes | None:
+        row = await self._patiently(lambda: self._db.execute(statement, parameters).fetchone())
+        return None if row is None else row[0]
+
+    async def runs(self, limit: int, prefix: str = "") -> list[RunInfo]:
+        found = (
+            "SELECT header, state, delivery, body FROM runs JOIN nodes ON nodes.run = runs.run AND nodes.path = ''"
+            " WHERE substr(runs.run, 1, length(?1)) = ?1 ORDER BY runs.id DESC LIMIT ?2"
+        )
+        rows = await self._patiently(lambda: self._db.execute(found, (prefix, limit)).fetchall())
+        return [RunInfo(wire.decode_header(header), revive(*root)) for header, *root in rows]
+
+    async def dead_letters(self, run: str | None = None) -> list[DeadLetter]:
+        found = "SELECT body FROM dead WHERE ?1 IS NULL OR run = ?1 ORDER BY id"
+        rows = await self._patiently(lambda: self._db.execute(found, (run,)).fetchall())
+        return [wire.decode_dead_letter(body) for (body,) in rows]
+
+    # -- waiting
+
+    def watch(self, run: str) -> asyncio.Future[None]:
+        try:
+            row = self._db.execute("SELECT state FROM nodes WHERE run = ? AND path = ''", (run,)).fetchone()
+        except sqlite3.Error as error:
+            raise refused(self.url, self._path, error) from error
+        future = self._watches.add(run, row is not None and row[0] in FINAL)
+        self._arm()
+        return future
+
+    def unwatch(self, run: str, future: asyncio.Future[None]) -> None:
+        self._watches.drop(run, future)
+
+    @property
+    def watching(self) -> int:
+        return len(self._watches)
+
+    async def changed(self, timeout_ms: int | None) -> None:
+        await self._patiently(self._look)
+        waiting = asyncio.ensure_future(self._changes.wait(timeout_ms))
+        self._arm()
+        try:
+            await waiting
+        finally:
+            waiting.cancel()
+
+    def _arm(self) -> None:
+        """Poll while somebody waits."""
+        if self._poll is None and self._connection is not None:
+            self._poll = asyncio.get_running_loop().call_later(_POLL_S, self._tick)
+
+    def _tick(self) -> None:
+        self._poll = None
+        if not self._changes.waiting and not self._watches:
+            return
+        try:
+            self._look()
+        except sqlite3.Error:
+            # Whoever waits asks the store itself next, and is told then; until then it is looked at again.
+            self._changes.note()
+        self._arm()
+
+    def _look(self) -> None:
+        """Hear of what other processes, and other connections of this one, have committed."""
+        version = self._db.execute("PRAGMA data_version").fetchone()[0]
+        if version == self._version:
+            return
+        ended = "SELECT run, ended FROM runs WHERE ended > ? ORDER BY ended"
+        for run, number in self._db.execute(ended, (self._ended,)).fetchall():
+            self._watches.resolve(run)
+            self._ended = number
+        self._version = version
+        self._changes.note()
+
+
+class SqliteRenewer:
+    """Renews over a connection of its own, opened at the first renewal; any thread may call it."""
+
+    def __init__(self, url: str, path: str, now_ms: Callable[[], int]) -> None:
+        self._url, self._path, self._now_ms = url, path, now_ms
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
+
+    def renew(self, held: Sequence[tuple[Key, int, int]]) -> Renewed:
+        with self._lock:
+            if self._connection is None:
+                self._connection = connect(self._url, self._path, busy_ms=_RENEW_BUSY_MS)
+                self._connection.execute("PRAGMA synchronous = NORMAL")
+            try:
+                return _transaction(
+                    self._connection,
+                    "BEGIN IMMEDIATE",
+                    lambda db: sqlite_lease.renew(db, held, self._now_ms()),
+                )
+            except sqlite3.Error as error:
+                if is_busy(error):
+                    raise locked(self._url, self._path) from error
+                raise refused(self._url, self._path, error) from error
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+
+def _transaction(db: sqlite3.Connection, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
+    db.execute(begin)
+    try:
+        answer = work(db)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    return answer
+
+
+def _record(db: sqlite3.Connection, key: Key) -> Record | None:
+    if key[0] == HOUSE:
+        row = db.execute("SELECT body FROM claims WHERE key = ?", (key[1],)).fetchone()
+        return None if row is None else wire.decode_claim(row[0])
+    row = db.execute("SELECT state, delivery, body FROM nodes WHERE run = ? AND path = ?", key).fetchone()
+    return None if row is None else revive(*row)

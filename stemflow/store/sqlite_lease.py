@@ -1,0 +1,177 @@
+"""Handing out work from SQLite: leases, their loss and renewal, timers. Writes run inside the caller's transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from stemflow.model.facts import Due
+from stemflow.model.records import RUNNING, STOPPING, Key, Node
+from stemflow.model.wire import decode_node
+from stemflow.store.base import LOSS_LEASE_MS, TIMER_PAGE, Lease, Renewed, Want
+from stemflow.store.owner import is_dead
+from stemflow.store.place import timer_of
+from stemflow.store.sqlite_commit import lane_of
+from stemflow.store.windows import Lane, Windows
+
+_READY = """SELECT -priority, id, delivery, body FROM nodes INDEXED BY ready
+    WHERE place = 'ready' AND queue = ? AND lane = ? AND (? IS NULL OR run = ?) ORDER BY priority DESC, id LIMIT ?"""
+_LANE = "SELECT min(lane) FROM nodes INDEXED BY ready WHERE place = 'ready' AND queue = ? AND lane >= ?"
+_LEASE = """UPDATE nodes SET state = ?, delivery = ?, place = NULL, due_at_ms = ?, lease_until_ms = ?, owner = ?
+    WHERE id = ?"""
+_RENEW = """UPDATE nodes SET lease_until_ms = ? WHERE run = ? AND path = ? AND delivery = ?
+    AND lease_until_ms IS NOT NULL RETURNING CASE WHEN state = ? THEN body END"""
+_LATE = """SELECT id, state, delivery, body FROM nodes INDEXED BY leases
+    WHERE lease_until_ms IS NOT NULL AND (lease_until_ms <= ? OR owner IN (SELECT value FROM json_each(?)))
+    ORDER BY lease_until_ms, id LIMIT ?"""
+
+_Row = tuple[int, int, int, bytes]
+"""(-priority, id, delivery, body)"""
+
+
+class Taken(NamedTuple):
+    """What one exchange leases: row ids beside the leases, and when a lane that had to wait may go on."""
+
+    ids: list[int]
+    leases: list[Lease]
+    blocked_until_ms: int | None
+
+
+def revive(state: str, delivery: int, body: bytes) -> Node:
+    """A record from its bytes; a lease changes only the columns."""
+    node = decode_node(body)
+    node.state, node.delivery = state, delivery  # type: ignore[assignment]
+    return node
+
+
+def has_work(db: sqlite3.Connection, want: Want, now_ms: int) -> bool:
+    """Whether taking the write lock for a lease may be worth it."""
+    for queue in want.queues:
+        if db.execute("SELECT 1 FROM nodes WHERE place = 'ready' AND queue = ? LIMIT 1", (queue,)).fetchone():
+            return True
+        delayed = "SELECT 1 FROM nodes WHERE place = 'delayed' AND queue = ? AND at_ms <= ? LIMIT 1"
+        if db.execute(delayed, (queue, now_ms)).fetchone():
+            return True
+    return False
+
+
+def take(db: sqlite3.Connection, want: Want, now_ms: int) -> Taken:
+    """Lease up to `want.limit` leaves, best first."""
+    windows = Windows(now_ms, lambda key: _past(db, key))
+    rows, blocked = _choose(db, want, windows, now_ms)
+    leases, updates = [], []
+    for _, row, delivery, body in rows:
+        node = revive(RUNNING, delivery + 1, body)
+        until_ms = now_ms + node.lease_ms
+        leases.append(Lease(node, until_ms))
+        updates.append((RUNNING, node.delivery, timer_of(node), until_ms, want.owner, row))
+    db.executemany(_LEASE, updates)
+    for key, starts in windows.starts().items():
+        db.execute("INSERT OR REPLACE INTO windows (key, starts) VALUES (?, ?)", (key, msgspec.msgpack.encode(starts)))
+    return Taken([row[1] for row in rows], leases, blocked)
+
+
+def _choose(db: sqlite3.Connection, want: Want, windows: Windows, now_ms: int) -> tuple[list[_Row], int | None]:
+    """The best rows of all lanes, in order."""
+    lanes: list[tuple[Lane, list[_Row]]] = []
+    for queue in want.queues:
+        wake = "UPDATE nodes SET place = 'ready' WHERE place = 'delayed' AND queue = ? AND at_ms <= ?"
+        db.execute(wake, (queue, now_ms))
+        for name in _lanes(db, queue):
+            lane = lane_of(name)
+            # One more than may start, so that a lane that is exhausted here is seen to wait.
+            limit = min(want.limit, windows.room(lane) + 1) if lane else want.limit
+            rows = db.execute(_READY, (queue, name, want.only_run, want.only_run, limit)).fetchall()
+            if rows:
+                lanes.append((lane, rows[::-1]))
+    if len(lanes) == 1 and not lanes[0][0]:
+        return lanes[0][1][::-1], None
+    return _merge(lanes, want.limit, windows)
+
+
+def _merge(lanes: list[tuple[Lane, list[_Row]]], limit: int, windows: Windows) -> tuple[list[_Row], int | None]:
+    taken: list[_Row] = []
+    waits: list[int] = []
+    while lanes and len(taken) < limit:
+        best = min(lanes, key=lambda pair: pair[1][-1][:2])
+        lane, rows = best
+        if lane and not windows.admit(lane):
+            waits.append(windows.next_at_ms(lane))
+            lanes.remove(best)
+            continue
+        taken.append(rows.pop())
+        if not rows:
+            lanes.remove(best)
+    return taken, min(waits, default=None)
+
+
+def _lanes(db: sqlite3.Connection, queue: str) -> Iterator[str]:
+    """The lanes in which something is ready; each step is one look into the index, however long a lane is."""
+    after = ""
+    while (name := db.execute(_LANE, (queue, after)).fetchone()[0]) is not None:
+        yield name
+        after = name + "\x00"
+
+
+def _past(db: sqlite3.Connection, key: str) -> Sequence[int]:
+    row = db.execute("SELECT starts FROM windows WHERE key = ?", (key,)).fetchone()
+    return () if row is None else msgspec.msgpack.decode(row[0], type=list[int])
+
+
+def due(db: sqlite3.Connection, want: Want, now_ms: int) -> tuple[tuple[Due, ...], int | None]:
+    """A page of timers that are due; and the instant of the next timer, or of the next delayed leaf."""
+    rows = db.execute(
+        "SELECT run, path, due_at_ms FROM nodes WHERE due_at_ms <= ? AND (? IS NULL OR run = ?)"
+        " ORDER BY due_at_ms, run, path LIMIT ?",
+        (now_ms, want.only_run, want.only_run, TIMER_PAGE + 1),
+    ).fetchall()
+    instants = [db.execute("SELECT min(due_at_ms) FROM nodes WHERE due_at_ms > ?", (now_ms,)).fetchone()[0]]
+    for queue in want.queues:
+        delayed = "SELECT min(at_ms) FROM nodes WHERE place = 'delayed' AND queue = ? AND at_ms > ?"
+        instants.append(db.execute(delayed, (queue, now_ms)).fetchone()[0])
+    if len(rows) > TIMER_PAGE:
+        instants.append(now_ms)
+    timers = tuple(Due((run, path), at_ms) for run, path, at_ms in rows[:TIMER_PAGE])
+    return timers, min((at_ms for at_ms in instants if at_ms is not None), default=None)
+
+
+def still_held(db: sqlite3.Connection, ids: Sequence[tuple[int, int]]) -> tuple[Lease, ...]:
+    """The leases among (row id, token) that hold, as they now are."""
+    found = (
+        "SELECT state, delivery, body, lease_until_ms FROM nodes WHERE id = ? AND delivery = ? AND lease_until_ms > 0"
+    )
+    rows = [db.execute(found, pair).fetchone() for pair in ids]
+    return tuple(Lease(revive(*row[:3]), row[3]) for row in rows if row is not None)
+
+
+def late(db: sqlite3.Connection, limit: int, now_ms: int) -> list[tuple[int, str, int, bytes]]:
+    """Rows whose lease is past its time, or whose owner has died."""
+    owners = db.execute("SELECT DISTINCT owner FROM nodes WHERE lease_until_ms IS NOT NULL").fetchall()
+    dead = msgspec.json.encode([owner for (owner,) in owners if is_dead(owner)]).decode()
+    return db.execute(_LATE, (now_ms, dead, limit)).fetchall()
+
+
+def transfer(db: sqlite3.Connection, owner: str, limit: int, now_ms: int) -> list[Lease]:
+    """Take late leases over under new tokens."""
+    until_ms = now_ms + LOSS_LEASE_MS
+    leases = []
+    for row, state, delivery, body in late(db, limit, now_ms):
+        leases.append(Lease(revive(state, delivery + 1, body), until_ms))
+        taking = "UPDATE nodes SET delivery = delivery + 1, lease_until_ms = ?, owner = ? WHERE id = ?"
+        db.execute(taking, (until_ms, owner, row))
+    return leases
+
+
+def renew(db: sqlite3.Connection, held: Sequence[tuple[Key, int, int]], now_ms: int) -> Renewed:
+    gone: list[tuple[Key, int]] = []
+    stopping: list[tuple[Key, bool]] = []
+    for key, token, lease_ms in held:
+        row = db.execute(_RENEW, (now_ms + lease_ms, *key, token, STOPPING)).fetchall()
+        if not row:
+            gone.append((key, token))
+        elif row[0][0] is not None:
+            stopping.append((key, decode_node(row[0][0]).kill))
+    return Renewed(tuple(gone), tuple(stopping))
