@@ -318,7 +318,7 @@ def run(
 def _clean_up(loop: VirtualLoop) -> None:
     """Cancel what is left, give it an hour of virtual time to end, and close the loop."""
     loop.horizon_s = loop.time() + _CLEAN_UP_S
-    left = asyncio.all_tasks(loop)
+    left = sorted(asyncio.all_tasks(loop), key=lambda task: task.get_name())
     for task in left:
         task.cancel()
     try:
