@@ -36,17 +36,20 @@ def compile_plan(
     options_of: OptionsOf,
     *,
     variables: Mapping[str, Any] | None = None,
+    outputs: Mapping[str, Any] | None = None,
     compensate_on: Sequence[str] = (),
 ) -> Plan:
     """Compile a signature; raises CycleError and OptionError.
 
-    `compensate_on` names the final states (failed, cancelled) after which what has succeeded is undone.
+    `outputs` is the tree that becomes the value of the whole. `compensate_on` names the final states (failed, cancelled) after which what has succeeded is undone.
     """
     plain = desugar(sig)
-    if compensate_on and isinstance(plain, (TaskSig, WaitSig)):
+    if (compensate_on or outputs is not None) and isinstance(plain, (TaskSig, WaitSig)):
         plain = ChainSig(steps=(plain,))
     freezer = _Freezer(graph_of(plain), options_of)
     freezer.add(plain, "", -1)
+    if outputs is not None:
+        freezer.nodes[0] = structs.replace(freezer.nodes[0], value=outputs)
     if compensate_on:
         freezer.add_undo(plain, compensate_on)
     return _sealed(freezer, variables or {})

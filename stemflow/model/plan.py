@@ -77,7 +77,7 @@ class ScopePlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="sc
     """map only: how an item reaches the template's first tasks; see `MapSig`."""
     window: int | None = None
     value: Mapping[str, Any] | None = None
-    """steps only: the tree that is evaluated as the scope's result."""
+    """The tree that is evaluated as the scope's result; else its members give it."""
     timeout_ms: int | None = None
     handlers: tuple[Handler, ...] = ()
     undo: bool = False

@@ -11,7 +11,7 @@ from stemflow.errors import StemflowError
 from stemflow.expr import ExpressionError, parse_condition, parse_template
 from stemflow.model.effects import Frozen, GateError, GateKey
 from stemflow.model.plan import AnyPlan, LeafPlan, ScopePlan
-from stemflow.model.records import ErrorInfo, Node
+from stemflow.model.records import SUCCEEDED, ErrorInfo, Node
 from stemflow.runtime.payload import NotSerializable, decode, encode
 from stemflow.runtime.values import PAGE, Values
 
@@ -42,6 +42,26 @@ class Binder:
     async def condition(self, values: Values, node: Node, source: str) -> Any:
         expression = parse_condition(source, self.names)
         return expression(await values.env(node, (reference.path for reference in expression.references)))
+
+    async def outputs(self, values: Values, scope: Node, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs of a scope whose members have ended; one over a step that gave nothing is null.
+
+        In a body that is not `steps`, `prev` and `results` are the value that the body gave.
+        """
+        filled: dict[str, Any] = {}
+        for name, one in tree.items():
+            template = parse_template(one, self.names)
+            env = await values.env(scope, (reference.path for reference in template.references))
+            if env.keys() & {"prev", "results"}:
+                env["prev"] = env["results"] = await values.value(scope)
+            steps = env.get("steps", {})
+            void = any(
+                reference.path[0] == "steps" and len(reference.path) > 1 and not reference.optional
+                and steps.get(reference.path[1], {}).get("state") != SUCCEEDED
+                for reference in template.references
+            )  # fmt: skip
+            filled[name] = None if void else template(env)
+        return filled
 
     async def calls(self, values: Values, node: Node, leaf: LeafPlan) -> Bound:
         """The calls of a leaf. Raises ExpressionError."""
@@ -80,7 +100,7 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
             return _frozen(await binder.condition(values, node, plan.items), node)
         if name == "value":
             assert isinstance(plan, ScopePlan) and plan.value is not None
-            return encode(await binder.template(values, node, dict(plan.value)), f"outputs of {node.path or 'the run'}")
+            return encode(await binder.outputs(values, node, plan.value), f"outputs of {node.path or 'the run'}")
         assert isinstance(plan, LeafPlan)
         return await _unique_key(values, binder, node, plan)
     except (ExpressionError, NotSerializable, StemflowError) as error:

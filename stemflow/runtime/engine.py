@@ -125,12 +125,11 @@ class Stemflow:
     ) -> tuple[Header, Plan, AnySig]:
         defaults = normalise(flow.task_defaults, "defaults.task")
         body = flow.body if flow.timeout_ms is None else structs.replace(flow.body, timeout_ms=flow.timeout_ms)
-        if flow.outputs is not None and body.__struct_config__.tag == "steps":
-            body = structs.replace(body, outputs=flow.outputs)
         plan = compile_plan(
             body,
             lambda sig: self.registry.options_of(sig, defaults),
             variables=flow.vars,
+            outputs=flow.outputs,
             compensate_on=flow.compensate_on,
         )
         header = structs.replace(header, plan=plan.digest, name=flow.name, inputs=encode(dict(inputs), "inputs"))
