@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import sqlite3
-import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -18,11 +17,12 @@ from stemflow.model.plan import Plan
 from stemflow.model.records import FINAL, HOUSE, Header, Key, Node, Record
 from stemflow.ports import Clock
 from stemflow.store import sqlite_lease
-from stemflow.store.base import Exchange, Lease, Renewed, Request, RunInfo, StoreError, Want
+from stemflow.store.base import Exchange, Lease, Request, RunInfo, StoreError, Want
 from stemflow.store.place import changes_something
 from stemflow.store.sqlite_commit import commit, put_pages
-from stemflow.store.sqlite_lease import revive
-from stemflow.store.sqlite_schema import PATIENCE_MS, connect, is_busy, locked, prepare, refused
+from stemflow.store.sqlite_lease import NOTHING, revive
+from stemflow.store.sqlite_renewer import SqliteRenewer
+from stemflow.store.sqlite_schema import PATIENCE_MS, connect, is_busy, locked, prepare, refused, transaction
 from stemflow.store.wait import Changes, Watches
 
 T = TypeVar("T")
@@ -31,11 +31,10 @@ _POLL_S = 0.010
 """How often other processes' commits are looked for while somebody waits."""
 _MEMO_MS = 86_400_000
 """How long the memo of a channel outlives its last request."""
-_RENEW_BUSY_MS = 2_000
 
 _Memo = tuple[tuple[bool, ...], tuple[tuple[int, int], ...]]
 """(committed, (row id, token) of each lease)"""
-_decode_memo = msgspec.msgpack.Decoder(_Memo).decode
+_memos: msgspec.msgpack.Decoder[_Memo] = msgspec.msgpack.Decoder(_Memo)
 
 
 class SqliteStore:
@@ -106,11 +105,11 @@ class SqliteStore:
             await asyncio.sleep(self._jitter.uniform(0.001, 0.010))
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._patiently(lambda: _transaction(self._db, "BEGIN IMMEDIATE", work))
+        return await self._patiently(lambda: transaction(self._db, "BEGIN IMMEDIATE", work))
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """`work` sees one state of the file, however many statements it takes."""
-        return await self._patiently(lambda: _transaction(self._db, "BEGIN", work))
+        return await self._patiently(lambda: transaction(self._db, "BEGIN", work))
 
     # -- exchange
 
@@ -140,22 +139,20 @@ class SqliteStore:
     ) -> Exchange:
         now_ms = self.now_ms()
         memo = self._memo(db, request)
-        blocked = None
+        taken = NOTHING
         if memo is not None:
             committed, leases = memo[0], sqlite_lease.still_held(db, memo[1])
         else:
             committed = tuple([commit(db, decision, now_ms) for decision in decisions])
-            taken = sqlite_lease.take(db, want, now_ms) if want is not None else None
-            leases = tuple(taken.leases) if taken is not None else ()
-            blocked = taken.blocked_until_ms if taken is not None else None
+            if want is not None:
+                taken = sqlite_lease.take(db, want, now_ms)
+            leases = tuple(taken.leases)
             if leases or any(ok and changes_something(one) for ok, one in zip(committed, decisions, strict=True)):
-                held = [
-                    (row, lease.node.delivery) for row, lease in zip(taken.ids if taken else (), leases, strict=True)
-                ]
-                self._remember(db, request, (committed, tuple(held)), now_ms)
+                tokens = zip(taken.ids, [lease.node.delivery for lease in leases], strict=True)
+                self._remember(db, request, (committed, tuple(tokens)), now_ms)
         timers, next_at_ms = sqlite_lease.due(db, want, now_ms) if want is not None else ((), None)
-        if blocked is not None:
-            next_at_ms = blocked if next_at_ms is None else min(blocked, next_at_ms)
+        instants = [at_ms for at_ms in (next_at_ms, taken.blocked_until_ms) if at_ms is not None]
+        next_at_ms = min(instants, default=None)
         return Exchange(committed=committed, leases=leases, timers=timers, next_at_ms=next_at_ms, now_ms=now_ms)
 
     def _memo(self, db: sqlite3.Connection, request: Request) -> _Memo | None:
@@ -167,7 +164,7 @@ class SqliteStore:
                 f"{self.url}: channel {request.channel}: expected request {row[0]} or later, got {request.sequence}; "
                 "give each caller a channel of its own"
             )
-        return _decode_memo(row[1])
+        return _memos.decode(row[1])
 
     def _remember(self, db: sqlite3.Connection, request: Request, memo: _Memo, now_ms: int) -> None:
         db.execute(
@@ -249,12 +246,8 @@ class SqliteStore:
 
     async def changed(self, timeout_ms: int | None) -> None:
         await self._patiently(self._look)
-        waiting = asyncio.ensure_future(self._changes.wait(timeout_ms))
         self._arm()
-        try:
-            await waiting
-        finally:
-            waiting.cancel()
+        await self._changes.wait(timeout_ms)
 
     def _arm(self) -> None:
         """Poll while somebody waits."""
@@ -283,49 +276,6 @@ class SqliteStore:
             self._ended = number
         self._version = version
         self._changes.note()
-
-
-class SqliteRenewer:
-    """Renews over a connection of its own, opened at the first renewal; any thread may call it."""
-
-    def __init__(self, url: str, path: str, now_ms: Callable[[], int]) -> None:
-        self._url, self._path, self._now_ms = url, path, now_ms
-        self._connection: sqlite3.Connection | None = None
-        self._lock = threading.Lock()
-
-    def renew(self, held: Sequence[tuple[Key, int, int]]) -> Renewed:
-        with self._lock:
-            if self._connection is None:
-                self._connection = connect(self._url, self._path, busy_ms=_RENEW_BUSY_MS)
-                self._connection.execute("PRAGMA synchronous = NORMAL")
-            try:
-                return _transaction(
-                    self._connection,
-                    "BEGIN IMMEDIATE",
-                    lambda db: sqlite_lease.renew(db, held, self._now_ms()),
-                )
-            except sqlite3.Error as error:
-                if is_busy(error):
-                    raise locked(self._url, self._path) from error
-                raise refused(self._url, self._path, error) from error
-
-    def close(self) -> None:
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-
-
-def _transaction(db: sqlite3.Connection, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
-    db.execute(begin)
-    try:
-        answer = work(db)
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
-    return answer
 
 
 def _record(db: sqlite3.Connection, key: Key) -> Record | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -40,6 +40,9 @@ class Taken(NamedTuple):
     blocked_until_ms: int | None
 
 
+NOTHING: Final = Taken([], [], None)
+
+
 def revive(state: str, delivery: int, body: bytes) -> Node:
     """A record from its bytes; a lease changes only the columns."""
     node = decode_node(body)
@@ -49,7 +52,7 @@ def revive(state: str, delivery: int, body: bytes) -> Node:
 
 def has_work(db: sqlite3.Connection, want: Want, now_ms: int) -> bool:
     """Whether taking the write lock for a lease may be worth it."""
-    for queue in want.queues:
+    for queue in want.queues if want.limit > 0 else ():
         if db.execute("SELECT 1 FROM nodes WHERE place = 'ready' AND queue = ? LIMIT 1", (queue,)).fetchone():
             return True
         delayed = "SELECT 1 FROM nodes WHERE place = 'delayed' AND queue = ? AND at_ms <= ? LIMIT 1"
@@ -140,8 +143,8 @@ def due(db: sqlite3.Connection, want: Want, now_ms: int) -> tuple[tuple[Due, ...
 
 def still_held(db: sqlite3.Connection, ids: Sequence[tuple[int, int]]) -> tuple[Lease, ...]:
     """The leases among (row id, token) that hold, as they now are."""
-    found = (
-        "SELECT state, delivery, body, lease_until_ms FROM nodes WHERE id = ? AND delivery = ? AND lease_until_ms > 0"
+    found = "SELECT state, delivery, body, lease_until_ms FROM nodes WHERE id = ? AND delivery = ?"
+    found += " AND lease_until_ms IS NOT NULL"
     )
     rows = [db.execute(found, pair).fetchone() for pair in ids]
     return tuple(Lease(revive(*row[:3]), row[3]) for row in rows if row is not None)
