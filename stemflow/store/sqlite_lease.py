@@ -145,7 +145,6 @@ def still_held(db: sqlite3.Connection, ids: Sequence[tuple[int, int]]) -> tuple[
     """The leases among (row id, token) that hold, as they now are."""
     found = "SELECT state, delivery, body, lease_until_ms FROM nodes WHERE id = ? AND delivery = ?"
     found += " AND lease_until_ms IS NOT NULL"
-    )
     rows = [db.execute(found, pair).fetchone() for pair in ids]
     return tuple(Lease(revive(*row[:3]), row[3]) for row in rows if row is not None)
 
