@@ -134,7 +134,7 @@ class _Reader:
         place = _place(event)
         node = Node(event.value, place, event.start_mark.index, event.end_mark.index, event.style or "")
         node.size = len(event.value) + 1
-        plain = event.implicit[0] and not event.style
+        plain = event.tag is None and event.implicit[0] and not event.style
         if plain or event.tag not in (None, "!", _CORE + "str"):
             try:
                 node.value = self.resolved(event)

@@ -1,0 +1,1 @@
+"""Every finding has a fixed wording and place: golden/NAME.yaml gives golden/NAME.txt."""
