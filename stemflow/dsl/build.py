@@ -67,16 +67,14 @@ class Builder:
     options: OptionReader
     spots: dict[str, Spot] = field(default_factory=dict)
 
-    def steps(self, node: Node, names: Names, outputs: Node | None, fail_fast: bool) -> StepsSig[Any, Any]:
+    def steps(self, node: Node, names: Names, outputs: Any, fail_fast: bool) -> StepsSig[Any, Any]:
         """The body `steps`: a graph of named steps."""
         siblings = frozenset(node.members)
         found = []
         for name, member in node.members.items():
             context = Context(name, node.keys[name], names, name, siblings, 1)
             found.append(self.step(member, context))
-        self.expressions.template(outputs, names, "")
-        value = None if outputs is None else outputs.value
-        return StepsSig(steps=_present(found), outputs=value, fail_fast=fail_fast, at=node.place[:2])
+        return StepsSig(steps=_present(found), outputs=outputs, fail_fast=fail_fast, at=node.place[:2])
 
     def step(self, node: Node, context: Context) -> AnySig | None:
         """A step of any kind; None when it is not one (which the schema has told)."""
@@ -169,7 +167,8 @@ class Builder:
     def _chain(self, body: Node, context: Context) -> tuple[AnySig, ...]:
         found = []
         for i, item in enumerate(body.items):
-            names = context.names | {"prev"} if i else context.names
+            # One value comes before a step, and it is either `prev` or `results`.
+            names = context.names - {"results"} | {"prev"} if i else context.names
             found.append(self.step(item, context.inner(f"[{i}]", item.place, names)))
         return _present(found)
 
@@ -191,7 +190,8 @@ class Builder:
                                 header.keys[THEN], "choose another name")  # fmt: skip
         if then is None:
             return None
-        after = self.step(then, context.inner(THEN, body.keys["then"], context.names | {"results"}))
+        names = context.names - {"prev"} | {"results"}
+        after = self.step(then, context.inner(THEN, body.keys["then"], names))
         return None if after is None else ChordSig(header=members, body=after, **common)
 
     def _map(self, body: Node, context: Context, common: dict[str, Any]) -> MapSig[Any, Any] | None:

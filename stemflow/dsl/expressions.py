@@ -26,7 +26,7 @@ ELSEWHERE = {
     "vars": "retry.when reads `error` only",
     "steps": "it exists when the body of the file is `steps`",
     "prev": "it exists in a chain, from the second step on",
-    "results": "it exists in the `then` of a chord",
+    "results": "it exists in the `then` of a chord, up to the first step of a chain in it",
     "item": "it exists in the `do` of a map that has no `as`",
     "index": "it exists in the `do` of a map that has no `index`",
     "error": "it exists in retry.when",

@@ -16,7 +16,7 @@ from stemflow.dsl.inputs import inputs_schema, read_inputs
 from stemflow.dsl.options import OptionReader
 from stemflow.dsl.schema import check_shape
 from stemflow.dsl.source import Node, read
-from stemflow.dsl.vocabulary import BODIES
+from stemflow.dsl.vocabulary import BODIES, VALUE_OF
 from stemflow.model.diagnostic import Diagnostic
 from stemflow.model.signature import AnySig, Workflow
 
@@ -159,9 +159,11 @@ def _body(root: Node, builder: Builder) -> AnySig | None:
     node = None if kind is None else root.get(kind)
     if kind is None or node is None:
         return None
+    names = WHOLE_RUN | {"steps"} if kind == "steps" else WHOLE_RUN
+    builder.expressions.template(root.get("outputs"), names if kind == "steps" else names | {VALUE_OF[kind]}, "")
     if kind == "steps":
         fail_fast = root.get("fail_fast")
         stops = fail_fast is not None and fail_fast.value is True
-        return builder.steps(node, WHOLE_RUN | {"steps"}, root.get("outputs"), stops)
+        return builder.steps(node, names, root.value.get("outputs"), stops)
     place = root.keys[kind]
-    return builder.kind(kind, root, node, Context("", place, WHOLE_RUN), {"at": place[:2]})
+    return builder.kind(kind, root, node, Context("", place, names), {"at": place[:2]})

@@ -152,8 +152,6 @@ def _check_body(root: Node, findings: Findings) -> None:
     for extra in bodies[1:]:
         findings.error("SF013", f"the file: expected one body, got both `{bodies[0]}` and `{extra}`",
                        root.keys[extra], "keep one; the other may be a step in it")  # fmt: skip
-    if bodies and bodies[0] != "steps":
-        for key in ("outputs", "fail_fast"):
-            if key in root.members:
-                findings.error("SF014", f"the file: `{key}` is not supported beside `{bodies[0]}`", root.keys[key],
-                               f"make the {bodies[0]} a step in `steps`")  # fmt: skip
+    if bodies and bodies[0] != "steps" and "fail_fast" in root.members:
+        findings.error("SF014", f"the file: `fail_fast` is not supported beside `{bodies[0]}`", root.keys["fail_fast"],
+                       f"make the {bodies[0]} a step in `steps`")  # fmt: skip

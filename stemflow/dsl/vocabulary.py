@@ -7,6 +7,9 @@ from collections.abc import Mapping
 KINDS = ("task", "chain", "group", "chord", "map", "wait")
 BODIES = ("steps", "chain", "group", "chord")
 
+VALUE_OF: Mapping[str, str] = {"chain": "prev", "group": "results", "chord": "prev"}
+"""Body of a file -> the name by which `outputs` reads its value; `steps` has names for each of them instead."""
+
 TASK_ONLY = frozenset({"args", "retry", "rate_limit", "unique", "priority", "queue", "expires", "compensate"})
 """Modifiers of a task that have no meaning yet on a composite."""
 

@@ -33,6 +33,24 @@ def test_a_file_may_have_a_chain_a_group_or_a_chord_as_its_body() -> None:
     assert chord.body.name is None
 
 
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ("chain: [{task: t}]", "prev"),
+        ("group: [{task: t}]", "results"),
+        ("chord: {group: [], then: {task: t}}", "prev"),
+    ],
+)
+def test_outputs_read_the_value_of_any_body(body: str, name: str) -> None:
+    assert workflow(f"{body}\noutputs: {{all: '${{{{ {name} }}}}'}}\n").outputs == {"all": f"${{{{ {name} }}}}"}
+
+
+def test_prev_takes_the_place_of_results() -> None:
+    then = "{chain: [{task: a, args: {x: '${{ results }}'}}, {task: b, args: {x: '${{ prev }}', y: '${{ results }}'}}]}"
+    (found,) = parse(f"chord: {{group: [{{task: t}}], then: {then}}}\n").diagnostics
+    assert (found.code, found.message.split(";")[0]) == ("SF204", "unknown name `results`")
+
+
 def test_a_group_in_a_list_has_members_without_names() -> None:
     group = step("{group: [{task: a}, {wait: {for: 10s}}], on_member_error: collect, timeout: 1m}")
     assert [member.name for member in group.members] == [None, None]
