@@ -53,19 +53,19 @@ def _command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
 def _run_commands(commands: Any) -> None:
     run = _command(commands, "run", "run a workflow file with an embedded worker and show it")
     run.add_argument("file", metavar="FILE")
-    run.add_argument("-i", "--input", metavar="NAME=VALUE", action="append", default=[], help="an input; may be repeated")
+    run.add_argument("-i", "--input", metavar="NAME=VALUE", action="append", default=[], help="may be repeated")
     run.add_argument("--inputs", metavar="FILE", help="a JSON or YAML file of inputs; -i wins over it")
     run.add_argument("--again", action="store_true", help="run although a finished run holds the same unique key")
     resume = _command(commands, "resume", "go on with a run that was interrupted or whose process died")
     rerun = _command(commands, "rerun", "make a new run that keeps results of an old one")
     which = rerun.add_mutually_exclusive_group(required=True)
     which.add_argument("--failed", action="store_true", help="run again only what did not succeed")
-    which.add_argument("--from", dest="from_step", metavar="STEP", help="run again this step and all that depends on it")
+    which.add_argument("--from", dest="from_step", metavar="STEP", help="run again this step and what depends on it")
     for command in (resume, rerun):
         command.add_argument("run", metavar="RUN", help="the id of the run, or the beginning of it")
     for command in (run, resume, rerun):
         _tasks(command)
-        command.add_argument("--concurrency", type=_positive, default=100, metavar="N", help="tasks at once (default 100)")
+        command.add_argument("--concurrency", type=_positive, default=100, metavar="N", help="tasks at once (100)")
         _store(command)
 
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
-from stemflow.core.shape import Shape, segment, static_size
+from stemflow.core.shape import BODY, Shape, segment, static_size
 from stemflow.model.plan import LeafPlan, ScopePlan
-from stemflow.model.records import FINAL, ErrorInfo, Node, child_path, parent_path
+from stemflow.model.records import FINAL, Node, Tally, child_path, parent_path
 
 COLLAPSE_ABOVE = 8
 """A group, header or map of more members becomes one line with counts."""
 
 _ENDED = {"ok": "succeeded", "failed": "failed", "skipped": "skipped", "upstream": "skipped", "cancelled": "cancelled"}
-_ORDER = ("succeeded", "failed", "skipped", "cancelled", "running", "ready", "waiting")
+ORDER = ("succeeded", "failed", "skipped", "cancelled", "running", "stopping", "held", "ready", "waiting")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One place of a run. `node` is None for a member that never opened; `counts` are set when members are collapsed."""
+    """One place of a run. `node` is None for a member that never opened; `counts` stand for collapsed members."""
 
     path: str
     name: str
@@ -29,31 +28,26 @@ class Row:
     task: str | None = None
     attempts: int = 1
     node: Node | None = None
+    cause: str | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def attempt(self) -> int:
-        return self.node.attempt if self.node is not None else 0
-
-    @property
-    def error(self) -> ErrorInfo | None:
-        return self.node.error if self.node is not None else None
 
     @property
     def is_final(self) -> bool:
         return self.state in FINAL
 
     def lasted_ms(self, now_ms: int) -> int | None:
-        """Milliseconds from the instant at which it could have started to its end, or to now; None if it did not open."""
+        """Milliseconds from the instant at which it could have started to its end or to now, None if it never could."""
         if self.node is None or not self.node.opened_at_ms:
             return None
         return max((self.node.ended_at_ms or now_ms) - self.node.opened_at_ms, 0)
 
 
 class Tree:
-    """Rows of one run from its records and the shapes of its plans (by digest)."""
+    """Rows of one run, from its records and the shapes of its plans (by digest)."""
 
-    def __init__(self, name: str, nodes: Sequence[Node], shapes: Mapping[str, Shape], collapse: int | None = COLLAPSE_ABOVE) -> None:
+    def __init__(
+        self, name: str, nodes: Sequence[Node], shapes: Mapping[str, Shape], collapse: int | None = COLLAPSE_ABOVE
+    ) -> None:
         self.name = name
         self.shapes = shapes
         self.collapse = collapse
@@ -71,107 +65,110 @@ class Tree:
     def _of(self, node: Node, name: str, depth: int) -> Iterator[Row]:
         shape = self.shapes[node.plan]
         plan = shape.nodes[node.node]
-        row = self._row(shape, node.node, node.path, name, depth, node.state, node)
-        if not isinstance(plan, ScopePlan) or node.tally is None:
-            yield row
-            # What runs for a leaf beside it, such as its compensation.
-            yield from self._unplanned(node, set(), depth)
-            return
-        folded = self._folded(plan, node)
-        counts = self._counts(plan, node) if folded else {}
-        yield Row(path=row.path, name=name, depth=depth, state=node.state, node=node, counts=counts)
-        told = set(self._members(shape, plan, node)) if plan.kind == "map" else set()
-        if not folded or plan.kind == "chord":
-            yield from self._planned(shape, plan, node, depth, told, folded)
-        if folded:
-            told |= {one.path for one in self.below.get(node.path, ()) if not one.path[len(node.path) :].startswith("!")}
-        else:
-            told -= set(self._members(shape, plan, node))
-        yield from self._unplanned(node, told, depth)
+        many = isinstance(plan, ScopePlan) and node.tally is not None and self._is_folded(plan, node.tally.size)
+        counts = self._counts(node) if many else {}
+        yield self._row(shape, node.node, node.path, name, depth, node.state, node, counts)
+        planned: set[str] = set()
+        if isinstance(plan, ScopePlan) and node.tally is not None:
+            yield from self._planned(shape, plan, node, depth, many, planned)
+        for one in self.below.get(node.path, ()):
+            part = one.path[len(node.path) :]
+            if one.path not in planned and not (many and one.index >= 0 and not part.startswith("!")):
+                yield from self._of(one, part.removeprefix("."), depth + 1)
 
     def _planned(
-        self, shape: Shape, plan: ScopePlan, node: Node, depth: int, told: set[str], body_only: bool
+        self, shape: Shape, plan: ScopePlan, node: Node, depth: int, many: bool, told: set[str]
     ) -> Iterator[Row]:
-        """Members that the plan names; of a folded chord the body alone."""
-        assert node.tally is not None
-        size = static_size(plan)
-        for index in range(size - 1 if body_only else 0, size):
+        """The members that the plan names (of a collapsed scope the chord's body alone); their paths go into `told`."""
+        tally = node.tally
+        assert tally is not None
+        for index in self._unfolded(plan, many):
             part = segment(plan, index)
             path = child_path(node.path, part)
             told.add(path)
             record = self.by_path.get(path)
             if record is not None:
                 yield from self._of(record, part, depth + 1)
-                continue
-            how = node.tally.how(index)
-            state = _ENDED[how] if how is not None else "cancelled" if node.state in FINAL else "waiting"
-            yield from self._unopened(shape, plan.members[index], path, part, depth + 1, state)
+            else:
+                state, cause = _derived(tally, index, node.state)
+                yield from self._unopened(shape, plan.members[index], path, depth + 1, state, cause)
 
-    def _unopened(self, shape: Shape, place: int, path: str, name: str, depth: int, state: str) -> Iterator[Row]:
+    def _unopened(
+        self, shape: Shape, place: int, path: str, depth: int, state: str, cause: str | None = None
+    ) -> Iterator[Row]:
         """A member without a record; what is inside one that will never run is left out."""
-        yield self._row(shape, place, path, name, depth, state, None)
         plan = shape.nodes[place]
-        if not isinstance(plan, ScopePlan) or state in FINAL or plan.kind == "map":
-            return
+        many = isinstance(plan, ScopePlan) and self._is_folded(plan, static_size(plan))
+        counts = {state: static_size(plan)} if many and isinstance(plan, ScopePlan) else {}
+        name = path[len(parent_path(path)) :].removeprefix(".")
+        yield replace(self._row(shape, place, path, name, depth, state, None, counts), cause=cause)
+        if isinstance(plan, ScopePlan) and state not in FINAL:
+            for index in self._unfolded(plan, many):
+                inner = child_path(path, segment(plan, index))
+                yield from self._unopened(shape, plan.members[index], inner, depth + 1, state)
+
+    def _unfolded(self, plan: ScopePlan, many: bool) -> range:
         size = static_size(plan)
-        first = size - 1 if self._is_fan(plan) and self._is_many(size) and plan.kind == "chord" else 0
-        if self._is_fan(plan) and self._is_many(size) and plan.kind != "chord":
-            return
-        for index in range(first, size):
-            part = segment(plan, index)
-            yield from self._unopened(shape, plan.members[index], child_path(path, part), part, depth + 1, state)
+        if not many:
+            return range(size)
+        return range(size - 1, size) if plan.kind == "chord" else range(0)
 
-    def _unplanned(self, node: Node, told: set[str], depth: int) -> Iterator[Row]:
-        """Records below `node` that its plan does not list: members of maps, those that joined, handlers."""
-        for one in self.below.get(node.path, ()):
-            if one.path not in told:
-                yield from self._of(one, one.path[len(node.path) :].removeprefix("."), depth + 1)
+    def _is_folded(self, plan: ScopePlan, size: int) -> bool:
+        return self.collapse is not None and plan.kind in ("group", "map", "chord") and size > self.collapse
 
-    def _members(self, shape: Shape, plan: ScopePlan, node: Node) -> Iterator[str]:
-        return (one.path for one in self.below.get(node.path, ()) if one.path[len(node.path) :].startswith("["))
-
-    def _row(self, shape: Shape, place: int, path: str, name: str, depth: int, state: str, node: Node | None) -> Row:
-        plan = shape.nodes[place]
-        if not isinstance(plan, LeafPlan):
-            return Row(path=path, name=name, depth=depth, state=state, node=node)
-        attempts = shape.plan.options[plan.options].max_retries + 1
-        return Row(path=path, name=name, depth=depth, state=state, node=node, task=plan.task, attempts=attempts)
-
-    def _is_fan(self, plan: ScopePlan) -> bool:
-        return plan.kind in ("group", "map", "chord")
-
-    def _is_many(self, size: int) -> bool:
-        return self.collapse is not None and size > self.collapse
-
-    def _folded(self, plan: ScopePlan, node: Node) -> bool:
-        return node.tally is not None and self._is_fan(plan) and self._is_many(node.tally.size)
-
-    def _counts(self, plan: ScopePlan, node: Node) -> dict[str, int]:
+    def _counts(self, scope: Node) -> dict[str, int]:
         """Members by state; those without a record are waiting."""
-        tally = node.tally
+        tally = scope.tally
         assert tally is not None
         counts: Counter[str] = Counter()
         for how, state in _ENDED.items():
             counts[state] += getattr(tally, how).bit_count()
-        for one in self.below.get(node.path, ()):
-            if one.index >= 0 and not one.is_final_member(tally) if False else False:
+        for one in self.below.get(scope.path, ()):
+            if one.index >= 0 and one.state not in FINAL and not one.path.endswith(f".{BODY}"):
                 counts[one.state] += 1
-        return {state: counts[state] for state in _ORDER if counts[state]}
+        counts["waiting"] += max(tally.size - counts.total(), 0)
+        return {state: counts[state] for state in ORDER if counts[state]}
+
+    def _row(
+        self, shape: Shape, place: int, path: str, name: str, depth: int, state: str, node: Node | None,
+        counts: Mapping[str, int],
+    ) -> Row:  # fmt: skip
+        plan = shape.nodes[place]
+        cause = node.cause if node is not None else None
+        if isinstance(plan, LeafPlan):
+            most = shape.plan.options[plan.options].max_retries + 1
+            return Row(
+                path=path, name=name, depth=depth, state=state, node=node, cause=cause, task=plan.task, attempts=most
+            )  # fmt: skip
+        return Row(path=path, name=name, depth=depth, state=state, node=node, counts=counts, cause=cause)
 
 
-def states(rows: Sequence[Row]) -> dict[str, int]:
-    """How many tasks stand in each state; members that are collapsed count one by one."""
+def _derived(tally: Tally, index: int, parent_state: str) -> tuple[str, str | None]:
+    """The state of a member without a record, and the cause if it was skipped."""
+    match tally.how(index):
+        case "upstream":
+            return "skipped", "upstream"
+        case "skipped":
+            return "skipped", "condition"
+        case None:
+            return ("cancelled" if parent_state in FINAL else "waiting"), None
+        case how:
+            return _ENDED[how], None
+
+
+def count_states(rows: Sequence[Row]) -> dict[str, int]:
+    """How many tasks stand in each state; collapsed members count one by one."""
     counts: Counter[str] = Counter()
     for row in rows:
         if row.counts:
             counts.update(row.counts)
         elif row.task is not None:
             counts[row.state] += 1
-    return {state: counts[state] for state in _ORDER if counts[state]}
+    return {state: counts[state] for state in ORDER if counts[state]}
 
 
-def progress_text(progress: Any) -> str:
-    """`40%` of what a handler last reported."""
-    if isinstance(progress, (tuple, list)) and progress:
-        progress = progress[0]
-    return f"{progress:g}%" if isinstance(progress, (int, float)) else ""
+def public_state(state: str) -> str:
+    """The state of a run as users see it: active, stopping, succeeded, failed or cancelled."""
+    if state == "skipped":
+        return "succeeded"
+    return state if state in FINAL or state == "stopping" else "active"

@@ -63,9 +63,11 @@ def read_file(file: str) -> WorkflowFile:
         raise Refused(f"{file}: expected a workflow file, got a folder; {hint}", INVALID_FILE) from None
     except UnicodeDecodeError as error:
         place = f"byte {error.start}"
-        raise Refused(f"{file}: expected UTF-8 text, got something else at {place}; save it as UTF-8", INVALID_FILE) from None
+        said = f"{file}: expected UTF-8 text, got something else at {place}; save it as UTF-8"
+        raise Refused(said, INVALID_FILE) from None
     except OSError as error:
-        raise Refused(f"{file}: expected a file that can be read, got {error.strerror}; check its rights", INVALID_FILE) from None
+        said = f"{file}: expected a file that can be read, got {error.strerror}; check its rights"
+        raise Refused(said, INVALID_FILE) from None
     return WorkflowFile(file, text, parse_workflow(text, file))
 
 

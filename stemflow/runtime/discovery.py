@@ -72,13 +72,13 @@ def _from_pyproject(start: Path) -> tuple[Path | None, list[str]]:
     tasks = table.get("tasks", []) if isinstance(table, dict) else []
     modules = [tasks] if isinstance(tasks, str) else tasks
     if not isinstance(modules, list) or not all(isinstance(one, str) for one in modules):
-        raise TasksNotFound(f"{path}: tool.stemflow.tasks: expected a list of modules, got {tasks!r}; write [\"MODULE\"]")
+        raise TasksNotFound(f'{path}: tool.stemflow.tasks: expected a list of modules, got {tasks!r}; write ["MODULE"]')
     return path, modules
 
 
 def _load_module(name: str, folder: Path, where: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
-        raise TasksNotFound(f"{where}: expected MODULE or MODULE:REGISTRY, got {name!r}; a module is named as in `import`")
+        raise TasksNotFound(f"{where}: expected MODULE or MODULE:REGISTRY, got {name!r}; name it as in `import`")
     _refuse_writable(folder / Path(*name.split(".")).with_suffix(".py"))
     try:
         return importlib.import_module(name)
@@ -119,8 +119,7 @@ def _raised(error: BaseException, where: str) -> TasksNotFound:
     if isinstance(error, SyntaxError) and error.filename is not None:
         place = f"{error.filename}:{error.lineno}"
     what = f"{type(error).__name__}: {_text(error)}"
-    return TasksNotFound(f"{place}: expected to import the tasks, got {what}; `python {place.rpartition(':')[0] or where}` "
-                         "shows the whole traceback")  # fmt: skip
+    return TasksNotFound(f"{place}: expected to import the tasks, got {what}; mend that line, nothing was started")
 
 
 def _text(error: BaseException) -> str:
@@ -139,8 +138,9 @@ def _refuse_writable(path: Path) -> None:
             continue
         sticky = stat.S_ISDIR(mode) and mode & stat.S_ISVTX
         if mode & stat.S_IWOTH and not sticky:
-            raise TasksNotFound(f"{one}: expected tasks that only their owner may change, got a path that everybody may "
-                                f"write; `chmod o-w {one}`")  # fmt: skip
+            raise TasksNotFound(
+                f"{one}: expected tasks that not everybody may change, got a path open to all; `chmod o-w {one}`"
+            )
 
 
 def _registry_of(module: ModuleType, attribute: str | None, where: str) -> TaskRegistry:

@@ -1,0 +1,131 @@
+"""Following a run to its end: what `run`, `resume` and `rerun` share once the run exists."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any
+
+from stemflow.cli.exits import FINE, INTERRUPTED, RUN_FAILED
+from stemflow.cli.interrupt import interrupts
+from stemflow.cli.live import Watch, choose_watch, prints_aside, tree_rows
+from stemflow.cli.parser import DEFAULT_STORE
+from stemflow.cli.render import counts_text, error_text
+from stemflow.cli.text import json_text, short_duration, shown
+from stemflow.cli.tree import Row, count_states, public_state
+from stemflow.model.records import FAILED, FINAL, ErrorInfo, Node
+from stemflow.runtime.engine import Stemflow
+from stemflow.runtime.handle import RunHandle, TaskResult
+from stemflow.runtime.values import Values
+
+MOST_NAMED = 10
+"""Failed steps that a summary names."""
+
+
+def command(arguments: Namespace, *words: str) -> str:
+    """A command to type next, on the same store."""
+    store = ("--store", arguments.store) if arguments.store != DEFAULT_STORE else ()
+    return f"`{shlex.join(('stemflow', *words, *store))}`"
+
+
+async def follow(app: Stemflow, handle: RunHandle, arguments: Namespace) -> int:
+    """Show the run until it ends, then print its outputs and a summary. Ctrl-C hands back what runs here."""
+    watch = choose_watch(sys.stderr)
+    try:
+        with interrupts(watch.close) as asked:
+            with prints_aside(watch):
+                result = await _watched(app, handle, watch, asked)
+                if result is None:
+                    watch.say("handing back what runs; Ctrl-C again leaves at once")
+                    await app.hand_back()
+            watch.close()
+            if result is None:
+                return await _interrupted(handle, watch, arguments)
+    finally:
+        watch.close()
+    print_result(result, arguments.json)
+    rows = await tree_rows(app, handle, await handle.nodes(), collapse=True)
+    for line in await summary(app, rows, result, arguments):
+        print(line, file=sys.stderr)
+    return FINE if public_state(result.status) == "succeeded" else RUN_FAILED
+
+
+async def _watched(app: Stemflow, handle: RunHandle, watch: Watch, asked: asyncio.Event) -> TaskResult[Any] | None:
+    """How the run ended, or None when the user asked to stop first."""
+    showing = asyncio.ensure_future(watch.follow(app, handle))
+    ending = asyncio.ensure_future(handle.wait())
+    asking = asyncio.ensure_future(asked.wait())
+    try:
+        waiting: set[asyncio.Future[Any]] = {showing, ending, asking}
+        while not asking.done() and not (showing.done() and ending.done()):
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for one in done:
+                one.result()
+        return ending.result() if ending.done() else None
+    finally:
+        for one in (showing, ending, asking):
+            one.cancel()
+        await asyncio.gather(showing, ending, asking, return_exceptions=True)
+
+
+async def _interrupted(handle: RunHandle, watch: Watch, arguments: Namespace) -> int:
+    root = await handle.root()
+    if root.state in FINAL:
+        watch.say(f"run {handle.id} has {public_state(root.state)}; {command(arguments, 'show', handle.id)} tells more")
+    elif arguments.store.startswith("memory:"):
+        watch.say(f"run {handle.id} is gone: the store {arguments.store} ends with this process")
+    else:
+        watch.say(f"run {handle.id} stays active; {command(arguments, 'resume', handle.id)} goes on with it")
+    if arguments.json:
+        print(json_text(_result_data(handle.id, public_state(root.state), None, None)))
+    return INTERRUPTED
+
+
+def print_result(result: TaskResult[Any], as_json: bool) -> None:
+    """The outputs on standard output: a line each, or the one object of `--json`."""
+    if as_json:
+        error = None if result.error is None else error_data(result.error, result.failed_at, result.attempt)
+        print(json_text(_result_data(result.task_id, public_state(result.status), result.value, error)))
+    elif isinstance(result.value, dict):
+        for name, value in result.value.items():
+            print(f"{shown(name)}: {json_text(value)}")
+    elif result.value is not None:
+        print(json_text(result.value))
+
+
+def _result_data(run: str, state: str, outputs: Any, error: dict[str, Any] | None) -> dict[str, Any]:
+    return {"run_id": run, "state": state, "outputs": outputs, "error": error}
+
+
+def error_data(error: ErrorInfo, path: str | None, attempt: int) -> dict[str, Any]:
+    """An error as `--json` shows it; `attempt` counts from 1."""
+    step = path or None
+    return {"type": error.type, "message": error.message, "step": step, "attempt": attempt + 1, "data": error.data}
+
+
+async def summary(app: Stemflow, rows: Sequence[Row], result: TaskResult[Any], arguments: Namespace) -> list[str]:
+    """How the run ended, which steps failed and how, and what to type next."""
+    root, state = rows[0], public_state(result.status)
+    lasted = short_duration(root.lasted_ms(app.store.now_ms()) or 0)
+    counts = counts_text(count_states(rows[1:] or rows))
+    said = [f"{shown(root.name)} {result.task_id}: {state} after {lasted}{': ' if counts else ''}{counts}"]
+    nodes = await app.store.nodes(result.task_id)
+    failed = [node for node in nodes if node.state == FAILED and node.tally is None]
+    said += [f"  {await _failure(app, node)}" for node in failed[:MOST_NAMED]]
+    if len(failed) > MOST_NAMED:
+        said.append(f"  and {len(failed) - MOST_NAMED:,} more")
+    if not failed and result.error is not None:
+        said.append(f"  {shown(result.failed_at or root.name)}: {error_text(result.error)}")
+    if state != "succeeded" and not app.store.url.startswith("memory:"):
+        said.append(f"next: {command(arguments, 'rerun', result.task_id, '--failed')} runs again what did not succeed, "
+                    f"{command(arguments, 'show', result.task_id)} tells the whole story")  # fmt: skip
+    return said
+
+
+async def _failure(app: Stemflow, node: Node) -> str:
+    error = await Values(app.library).error_of(node)
+    attempt = f" in attempt {node.attempt + 1}" if node.attempt else ""
+    return f"{shown(node.path or 'the task')} failed{attempt}: {error_text(error)}"

@@ -1,0 +1,54 @@
+"""Inputs of a run: `-i NAME=VALUE` and `--inputs FILE`, checked against what the workflow declares."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stemflow.cli.exits import Refused
+from stemflow.dsl import check_inputs
+from stemflow.model.signature import Workflow
+
+
+def read_inputs(workflow: Workflow, given: Sequence[str], file: str | None) -> dict[str, Any]:
+    """The inputs with defaults filled in; raises Refused with every value that is wrong."""
+    values = {} if file is None else _from_file(file)
+    for one in given:
+        name, equals, text = one.partition("=")
+        if not equals or not name:
+            raise Refused(f"-i {one}: expected NAME=VALUE, got no {'=' if name else 'name'}; write -i name=value")
+        values[name] = _value(text, workflow.inputs.get(name))
+    complete, messages = check_inputs(workflow, values)
+    if messages:
+        raise Refused("\n       ".join(messages) + "\n       give inputs with -i NAME=VALUE or --inputs FILE")
+    return complete
+
+
+def _value(text: str, schema: Any) -> Any:
+    """A text stays one where the input is declared so; else it is read as JSON where it is JSON."""
+    if isinstance(schema, Mapping) and schema.get("type") == "string":
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _from_file(file: str) -> dict[str, Any]:
+    where, form = f"--inputs {file}", "JSON" if file.endswith(".json") else "YAML"
+    try:
+        text = Path(file).read_text("utf-8")
+        values = json.loads(text) if form == "JSON" else yaml.safe_load(text)
+    except OSError as error:
+        raise Refused(f"{where}: expected a file that can be read, got {error.strerror}; check the path") from None
+    except UnicodeDecodeError:
+        raise Refused(f"{where}: expected UTF-8 text, got something else; save it as UTF-8") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise Refused(f"{where}: expected {form}, got {' '.join(str(error).split())}; mend it") from None
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise Refused(f"{where}: expected a mapping of input names to values, got something else; write name: value")
+    return values

@@ -1,0 +1,40 @@
+"""Ctrl-C: the first asks, the second leaves at once, also when a task blocks the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from stemflow.cli.exits import INTERRUPTED
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def interrupts(on_leave: Callable[[], None]) -> Iterator[asyncio.Event]:
+    """An event that is set by the first SIGINT or SIGTERM; the second calls `on_leave` and ends the process.
+
+    Plain signal handlers, not the loop's: they run between two byte codes of a task that never awaits.
+    """
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    count = 0
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        nonlocal count
+        count += 1
+        if count > 1:
+            on_leave()
+            os._exit(INTERRUPTED)
+        loop.call_soon_threadsafe(asked.set)
+
+    before = {number: signal.signal(number, heard) for number in _SIGNALS}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

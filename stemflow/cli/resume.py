@@ -1,0 +1,27 @@
+"""`stemflow resume`: go on with a run where it stands; what has finished is not run again."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from argparse import Namespace
+
+from stemflow.cli.continue_run import header_of, tasks_of
+from stemflow.cli.follow import follow
+from stemflow.model.records import FINAL, Header
+from stemflow.runtime.engine import Stemflow
+from stemflow.runtime.registry import TaskRegistry
+
+
+def main(arguments: Namespace) -> int:
+    """Work on the run until it ends; one that has ended is only shown."""
+    header = asyncio.run(header_of(arguments))
+    return asyncio.run(_resume(arguments, header, tasks_of(header, arguments.tasks)))
+
+
+async def _resume(arguments: Namespace, header: Header, registry: TaskRegistry) -> int:
+    async with Stemflow(arguments.store, registry, concurrency=arguments.concurrency, only_run=header.run) as app:
+        handle = await app.handle(header.run)
+        if (await handle.root()).state in FINAL:
+            print(f"run {header.run} has ended already; nothing was started", file=sys.stderr)
+        return await follow(app, handle, arguments)

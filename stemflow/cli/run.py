@@ -1,0 +1,87 @@
+"""`stemflow run`: check a file, submit it, work on it here, and show it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stemflow.cli.exits import FINE, INVALID_FILE, WRONG_USAGE, Refused
+from stemflow.cli.follow import command, follow, print_result
+from stemflow.cli.inputs import read_inputs
+from stemflow.cli.tree import public_state
+from stemflow.cli.workflow_file import read_file, require_valid
+from stemflow.compile import CycleError
+from stemflow.errors import OptionError
+from stemflow.model.records import FINAL
+from stemflow.model.signature import Workflow
+from stemflow.runtime.clock import SystemIds
+from stemflow.runtime.discovery import find_tasks
+from stemflow.runtime.engine import Stemflow
+from stemflow.runtime.handle import DuplicateRun, RunHandle
+from stemflow.runtime.registry import TaskRegistry, UnknownTask
+
+
+class Asked(NamedTuple):
+    """A run that is known to be right in all its parts."""
+
+    workflow: Workflow
+    registry: TaskRegistry
+    inputs: dict[str, Any]
+    path: str
+
+
+def main(arguments: Namespace) -> int:
+    """Run one file; nothing is stored before the file, its tasks and its inputs are known to be right."""
+    source = read_file(arguments.file)
+    if source.parsed.workflow is None:
+        require_valid(source.checked(None))
+    registry = find_tasks(arguments.tasks, Path(arguments.file))
+    workflow = require_valid(source.checked(frozenset(registry)))
+    inputs = read_inputs(workflow, arguments.input, arguments.inputs)
+    return asyncio.run(_run(arguments, Asked(workflow, registry, inputs, os.path.abspath(arguments.file))))
+
+
+async def _run(arguments: Namespace, asked: Asked) -> int:
+    run = SystemIds().run_id()
+    async with Stemflow(arguments.store, asked.registry, concurrency=arguments.concurrency, only_run=run) as app:
+        handle = await _submit(app, arguments, asked, run)
+        if handle.existing:
+            return await _existing(handle, arguments)
+        return await follow(app, handle, arguments)
+
+
+async def _submit(app: Stemflow, arguments: Namespace, asked: Asked, run: str) -> RunHandle:
+    found = {"run_id": run, "file": asked.path, "tasks": tuple(arguments.tasks), "again": arguments.again}
+    try:
+        return await app.submit(asked.workflow, inputs=asked.inputs, **found)
+    except DuplicateRun as duplicate:
+        if arguments.again:
+            raise _held(duplicate.run_id, arguments) from None
+        raise Refused(
+            f"{arguments.file}: run {duplicate.run_id} holds the same unique key; "
+            f"{command(arguments, 'show', duplicate.run_id)} shows it, `--again` runs once more"
+        ) from None
+    except (OptionError, UnknownTask, CycleError) as error:
+        raise Refused(f"{arguments.file}: {error}", INVALID_FILE) from None
+
+
+async def _existing(handle: RunHandle, arguments: Namespace) -> int:
+    """Another run holds the unique key: show what it gave, or say how to go on with it."""
+    root = await handle.root()
+    if root.state not in FINAL:
+        raise _held(handle.id, arguments)
+    result = await handle.result_of(root)
+    print_result(result, arguments.json)
+    again = command(arguments, "run", arguments.file, "--again")
+    print(f"already ran as {handle.id} ({public_state(root.state)}): nothing was started; {again} runs it once more",
+          file=sys.stderr)  # fmt: skip
+    return FINE
+
+
+def _held(run: str, arguments: Namespace) -> Refused:
+    return Refused(f"run {run} is unfinished and holds the same unique key; "
+                   f"{command(arguments, 'resume', run)} goes on with it", WRONG_USAGE)  # fmt: skip

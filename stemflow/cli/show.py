@@ -1,0 +1,110 @@
+"""`stemflow show`: one run with its tree, results, errors and attempts."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from argparse import Namespace
+from typing import Any
+
+from stemflow.cli.exits import FINE
+from stemflow.cli.find_run import find_run
+from stemflow.cli.follow import command, error_data
+from stemflow.cli.live import look_of, progress_of, tree_rows
+from stemflow.cli.render import lines
+from stemflow.cli.text import clip, json_text, shown
+from stemflow.cli.tree import Row, public_state
+from stemflow.model.records import FAILED, FINAL, SUCCEEDED, Node
+from stemflow.runtime.engine import Stemflow
+from stemflow.runtime.handle import RunHandle
+from stemflow.runtime.registry import TaskRegistry
+from stemflow.runtime.values import Values
+
+_WIDEST_RESULT = 100
+
+
+def main(arguments: Namespace) -> int:
+    """Print the run as it stands now; FINE whatever its state is."""
+    return asyncio.run(_show(arguments))
+
+
+async def _show(arguments: Namespace) -> int:
+    async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
+        handle = await find_run(app, arguments.run)
+        if arguments.json:
+            print(json_text(await _data(app, handle)))
+            return FINE
+        rows = await tree_rows(app, handle, await handle.nodes())
+        header = await app.library.header(handle.id)
+        print(f"run {header.run}  {public_state(rows[0].state)}" + (f"  {shown(header.file)}" if header.file else ""))
+        if header.rerun_of:
+            print(f"rerun of {header.rerun_of}")
+        drawn = lines(rows, app.store.now_ms(), look_of(sys.stdout), lambda node: progress_of(app, node))
+        for row, line in zip(rows, drawn, strict=True):
+            print(line)
+            for more in await _story(app, row):
+                print(f"{'  ' * row.depth}      {more}")
+        if not rows[0].is_final:
+            print(f"{command(arguments, 'resume', handle.id)} goes on with it, "
+                  f"{command(arguments, 'cancel', handle.id)} ends it", file=sys.stderr)  # fmt: skip
+    return FINE
+
+
+async def _story(app: Stemflow, row: Row) -> list[str]:
+    """The result of a task, or where its error arose."""
+    node = row.node
+    if node is None or row.task is None:
+        return []
+    if node.state == SUCCEEDED:
+        return [clip(f"= {json_text(await Values(app.library).value(node))}", _WIDEST_RESULT)]
+    if node.state == FAILED and node.error is not None and node.error.traceback:
+        return [shown(line) for line in node.error.traceback.rstrip().split("\n")]
+    return []
+
+
+async def _data(app: Stemflow, handle: RunHandle) -> dict[str, Any]:
+    nodes = await handle.nodes()
+    rows = await tree_rows(app, handle, nodes, collapse=False)
+    header = await app.library.header(handle.id)
+    root = await handle.root()
+    result = await handle.result_of(root) if root.state in FINAL else None
+    error = result.error if result is not None else None
+    return {
+        "id": header.run,
+        "name": header.name,
+        "state": public_state(root.state),
+        "outputs": result.value if result is not None else None,
+        "error": error_data(error, result.failed_at, result.attempt)
+        if result is not None and error is not None
+        else None,
+        "created_at_ms": header.created_at_ms,
+        "ended_at_ms": root.ended_at_ms or None,
+        "file": header.file,
+        "rerun_of": header.rerun_of,
+        "nodes": [await _node_data(app, row) for row in rows],
+    }
+
+
+async def _node_data(app: Stemflow, row: Row) -> dict[str, Any]:
+    """A place of the run; `path` is empty for the run itself, `attempt` counts from 1, 0 for what never opened."""
+    node = row.node
+    is_task = node is not None and row.task is not None
+    has_value = is_task and row.state == SUCCEEDED
+    return {
+        "path": row.path,
+        "state": row.state,
+        "task": row.task,
+        "attempt": node.attempt + 1 if is_task and node is not None else 0,
+        "result": await Values(app.library).value(node) if has_value else None,
+        "error": await _error(app, node) if node is not None else None,
+        "opened_at_ms": (node.opened_at_ms or None) if node is not None else None,
+        "started_at_ms": (node.started_at_ms or None) if node is not None else None,
+        "ended_at_ms": (node.ended_at_ms or None) if node is not None else None,
+    }
+
+
+async def _error(app: Stemflow, node: Node) -> dict[str, Any] | None:
+    if node.state == FAILED:
+        found = await Values(app.library).error_of(node)
+        return error_data(found, node.failed_at or node.path, node.attempt)
+    return None if node.error is None else error_data(node.error, node.path, node.attempt)
