@@ -99,8 +99,10 @@ def _own_bytes(part: Any) -> int:
     """Bytes of compact JSON for `part`, without what it contains; the separator after it included."""
     if isinstance(part, str):
         return _text_bytes(part) + 1
-    if part is None or isinstance(part, (bool, int, float)):
-        return len(json.dumps(part)) + 1
+    if part is None or isinstance(part, bool):
+        return 6
+    if isinstance(part, (int, float)):
+        return len(repr(part)) + 1
     if isinstance(part, dict):
         return 2 + sum(_text_bytes(key) + 1 for key in part)
     return 2
@@ -109,6 +111,8 @@ def _own_bytes(part: Any) -> int:
 def _text_bytes(text: str) -> int:
     if len(text) > RESULT_BYTES:
         return len(text)
+    if text.isascii() and text.isprintable():
+        return len(text) + 2 + text.count('"') + text.count("\\")
     try:
         return len(json.dumps(text, ensure_ascii=False).encode())
     except UnicodeEncodeError:

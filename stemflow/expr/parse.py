@@ -10,6 +10,9 @@ import warnings
 from stemflow.expr.errors import ExpressionError, ExpressionLimitError, Span
 from stemflow.expr.limits import SOURCE_BYTES, SOURCE_DEPTH
 
+# What Python may warn of: an escape that it does not know, as in the pattern '\d+', and a number before a word.
+_WARNED = re.compile(r"\\|\d[A-Za-z_]")
+
 _STRING = r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\""
 _FOREIGN = re.compile(
     rf"{_STRING}|(&&|\|\||===|!==|!(?!=)|\?\.|\?\?|\?|\$\{{\{{|=>|(?<![=!<>:])=(?!=))|\.[ ]*([A-Za-z_]\w*)",
@@ -65,9 +68,7 @@ class Source:
         self._check_size()
         # The bracket lets an expression run over several lines, as it stands in YAML.
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                body = ast.parse(f"[{self.text}\n]", mode="eval").body
+            body = _parse(f"[{self.text}\n]")
         except SyntaxError as error:
             raise self._syntax_error(error) from None
         except (RecursionError, MemoryError):
@@ -143,6 +144,15 @@ class Source:
     def _clip(self, column: int) -> int:
         whole = self.whole()
         return max(whole.column, min(self.offset + column, whole.end - 1))
+
+
+def _parse(text: str) -> ast.expr:
+    if _WARNED.search(text) is None:
+        return ast.parse(text, mode="eval").body
+    # Filters of warnings belong to the whole process, so they are changed only where they matter.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(text, mode="eval").body
 
 
 def _is_nesting(node: ast.AST) -> bool:

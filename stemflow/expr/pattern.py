@@ -104,6 +104,8 @@ class _Parser:
         low, high = self.quantifier()
         if (low, high) == (1, 1):
             return start, ends
+        if self.states[start].anchor:
+            raise Refusal("an anchor in the pattern cannot be repeated", "put it before or after what is repeated")
         resume = self.at
         copies = [(start, ends)]
         for _ in range(max(low, high if high is not None else low + 1) - 1):

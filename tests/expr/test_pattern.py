@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 import pytest
 from hypothesis import given
@@ -51,7 +52,9 @@ def test_a_text_that_is_no_pattern_is_refused_and_never_read_otherwise(pattern: 
         ours = found(pattern, text)
     except ExpressionError:
         return
-    assert ours == (re.search(pattern, text) is not None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "[[" may mean something else in a later version of re
+        assert ours == (re.search(pattern, text) is not None)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +65,7 @@ def test_a_text_that_is_no_pattern_is_refused_and_never_read_otherwise(pattern: 
         "[",
         "[z-a]",
         "a**",
+        "$+",
         "*a",
         "a{2,1}",
         "a{x}",
