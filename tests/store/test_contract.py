@@ -1,0 +1,30 @@
+"""The contract, on every store."""
+
+from pathlib import Path
+
+import pytest
+
+from stemflow.store.base import Store
+from stemflow.store.open import open_store
+from stemflow.testing.contract import StoreContract
+from stemflow.testing.contract_world import ManualClock
+
+
+class TestMemory(StoreContract):
+    def make_store(self, clock: ManualClock) -> Store:
+        return open_store("memory:", clock)
+
+    def second(self, store: Store, clock: ManualClock) -> Store:
+        return store
+
+
+class TestSqlite(StoreContract):
+    @pytest.fixture(autouse=True)
+    def _directory(self, tmp_path: Path) -> None:
+        self.url = f"sqlite:{tmp_path / 'store.db'}"
+
+    def make_store(self, clock: ManualClock) -> Store:
+        return open_store(self.url, clock)
+
+    def second(self, store: Store, clock: ManualClock) -> Store:
+        return open_store(self.url, clock)

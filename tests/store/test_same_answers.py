@@ -1,0 +1,188 @@
+"""Whatever is asked of them, the stores give the same answers."""
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stemflow.model.effects import DeadLetter, Decision, Put
+from stemflow.model.policy import RateLimit
+from stemflow.model.records import (
+    CANCELLED,
+    HELD,
+    READY,
+    RUNNING,
+    STOPPING,
+    SUCCEEDED,
+    Claim,
+    Header,
+    Key,
+    Node,
+    Record,
+    State,
+    Tally,
+)
+from stemflow.store.base import Request, Store, Want
+from stemflow.store.open import open_store
+from stemflow.testing.contract_world import ManualClock
+
+RUNS = ("r", "s")
+PATHS = ("", "a", "b", "c", "d")
+LANES = ((), (RateLimit(1, 30, "k"),), (RateLimit(2, 50, "k"), RateLimit(3, 200, "l")))
+QUEUES = (("default",), ("slow",), ("default", "slow"))
+
+
+@dataclass
+class Change:
+    """A put as drawn: how it departs from what is stored, and whether its guards are wrong."""
+
+    key: Key
+    state: State
+    priority: int
+    queue: str
+    lane: int
+    delay_ms: int
+    due_in_ms: int | None
+    lease_ms: int
+    scope: bool
+    wrong_rev: bool
+    wrong_token: bool
+
+    def put(self, stored: Record | None, now_ms: int) -> Put:
+        node = stored if isinstance(stored, Node) else None
+        rev, token = (node.rev, node.delivery) if node is not None else (0, 0)
+        record = Node(
+            run=self.key[0],
+            path=self.key[1],
+            plan="p",
+            node=1,
+            state=self.state,
+            rev=rev + 1,
+            delivery=token,
+            priority=self.priority,
+            queue=self.queue,
+            limits=LANES[self.lane],
+            at_ms=now_ms + self.delay_ms if self.delay_ms else 0,
+            due_at_ms=None if self.due_in_ms is None else now_ms + self.due_in_ms,
+            lease_ms=self.lease_ms,
+            tally=Tally(3) if self.scope else None,
+            kill=self.priority == 1,
+        )
+        return Put(self.key, rev + self.wrong_rev, token + self.wrong_token, record)
+
+
+rare = st.integers(0, 9).map(lambda number: number == 0)
+keys = st.tuples(st.sampled_from(RUNS), st.sampled_from(PATHS))
+changes = st.builds(
+    Change,
+    key=keys,
+    state=st.sampled_from((READY, READY, READY, HELD, RUNNING, STOPPING, SUCCEEDED, CANCELLED)),
+    priority=st.integers(0, 2),
+    queue=st.sampled_from(("default", "default", "slow")),
+    lane=st.integers(0, 2),
+    delay_ms=st.sampled_from((0, 0, 10, 60)),
+    due_in_ms=st.sampled_from((None, None, 0, 20)),
+    lease_ms=st.sampled_from((20, 100)),
+    scope=rare,
+    wrong_rev=rare,
+    wrong_token=rare,
+)
+claims = st.tuples(st.sampled_from(("k", "l")), st.booleans(), rare)
+decisions = st.tuples(
+    st.lists(changes, max_size=3, unique_by=lambda change: change.key), st.lists(claims, max_size=1), rare
+)
+wants = st.none() | st.tuples(st.integers(0, 3), st.sampled_from(QUEUES), st.sampled_from((None, "r")))
+commands = st.one_of(
+    st.tuples(st.just("exchange"), st.lists(decisions, max_size=3), wants),
+    st.tuples(st.just("exchange"), st.lists(decisions, max_size=3), wants),
+    st.tuples(st.just("exchange"), st.just([]), wants),
+    st.tuples(st.just("repeat")),
+    st.tuples(st.just("advance"), st.integers(0, 40)),
+    st.tuples(st.just("expired"), st.integers(1, 3)),
+    st.tuples(st.just("renew"), st.lists(st.tuples(keys, st.integers(0, 3), st.just(50)), max_size=4)),
+)
+
+
+class Pair:
+    """Two stores that are asked the same."""
+
+    def __init__(self, clock: ManualClock, stores: tuple[Store, Store]) -> None:
+        self.clock, self.stores = clock, stores
+        self.renewers = [store.renewer() for store in stores]
+        self.last: tuple[Request, list[Decision], Want | None] = (Request("c", 0), [], None)
+
+    async def both(self, ask: Callable[[Store], Any]) -> Any:
+        first, second = [await ask(store) for store in self.stores]
+        assert first == second
+        return first
+
+    async def do(self, command: Any) -> None:
+        match command:
+            case ("exchange", drawn, wanted):
+                want = None
+                if wanted is not None:
+                    want = Want(owner="o", limit=wanted[0], queues=wanted[1], only_run=wanted[2])
+                made = [await self.decision(*one) for one in drawn]
+                self.last = (Request("c", self.last[0].sequence + 1), made, want)
+                await self.both(lambda store: store.exchange(*self.last))
+            case ("repeat",):
+                await self.both(lambda store: store.exchange(*self.last))
+            case ("advance", ms):
+                self.clock.advance(ms)
+            case ("expired", limit):
+                await self.both(lambda store: store.expired("o", limit))
+            case ("renew", held):
+                first, second = [renewer.renew(held) for renewer in self.renewers]
+                assert first == second
+        await self.view()
+
+    async def decision(self, changed: list[Change], claimed: list[tuple[str, bool, bool]], dead: bool) -> Decision:
+        now_ms = self.clock.now_ms()
+        stored = await self.stores[0].read([change.key for change in changed])
+        puts = [change.put(record, now_ms) for change, record in zip(changed, stored, strict=True)]
+        for key, drop, wrong in claimed:
+            (record,) = await self.stores[0].read([("", key)])
+            rev = record.rev if record is not None else 0
+            if rev or not drop:
+                new = None if drop else Claim(key=key, holder=("r", "a"), rev=rev + 1)
+                puts.append(Put(("", key), rev + wrong, 0, new))
+        headers = tuple(
+            Header(run=put.key[0], plan="p") for put in puts if put.key[1] == "" and put.guard == 0 and put.key[0]
+        )
+        letters = (DeadLetter("r", "a", "t", "final", now_ms),) if dead else ()
+        return Decision(puts=tuple(puts), headers=headers, dead=letters)
+
+    async def view(self) -> None:
+        for run in RUNS:
+            await self.both(lambda store, run=run: store.nodes(run))  # type: ignore[misc]
+        await self.both(lambda store: store.read([("", "k"), ("", "l")]))
+        await self.both(lambda store: store.runs(9))
+        await self.both(lambda store: store.dead_letters())
+
+
+async def drive(drawn: list[Any], directory: str) -> None:
+    clock = ManualClock()
+    stores = (open_store("memory:", clock), open_store(f"sqlite:{Path(directory) / 's.db'}", clock))
+    for store in stores:
+        await store.open()
+    pair = Pair(clock, stores)
+    try:
+        for command in drawn:
+            await pair.do(command)
+    finally:
+        for renewer in pair.renewers:
+            renewer.close()
+        for store in stores:
+            await store.close()
+
+
+@settings(max_examples=200)
+@given(st.lists(commands, min_size=5, max_size=25))
+def test_memory_and_sqlite_give_the_same_answers(drawn: list[Any]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        asyncio.run(drive(drawn, directory))
