@@ -204,8 +204,8 @@ class SqliteStore:
 
     async def page(self, key: Key, number: int) -> bytes | None:
         found = (
-            "SELECT body FROM pages WHERE run = ?1 AND path = ?2 AND number = ?3"
-            " AND EXISTS (SELECT 1 FROM runs WHERE run = ?1)"
+            "SELECT body FROM pages WHERE run = ? AND path = ? AND number = ?"
+            " AND EXISTS (SELECT 1 FROM runs WHERE runs.run = pages.run)"
         )
         return await self._value(found, *key, number)
 
@@ -216,14 +216,14 @@ class SqliteStore:
     async def runs(self, limit: int, prefix: str = "") -> list[RunInfo]:
         found = (
             "SELECT header, state, delivery, body FROM runs JOIN nodes ON nodes.run = runs.run AND nodes.path = ''"
-            " WHERE substr(runs.run, 1, length(?1)) = ?1 ORDER BY runs.id DESC LIMIT ?2"
+            " WHERE substr(runs.run, 1, ?) = ? ORDER BY runs.id DESC LIMIT ?"
         )
-        rows = await self._patiently(lambda: self._db.execute(found, (prefix, limit)).fetchall())
+        rows = await self._patiently(lambda: self._db.execute(found, (len(prefix), prefix, limit)).fetchall())
         return [RunInfo(wire.decode_header(header), revive(*root)) for header, *root in rows]
 
     async def dead_letters(self, run: str | None = None) -> list[DeadLetter]:
-        found = "SELECT body FROM dead WHERE ?1 IS NULL OR run = ?1 ORDER BY id"
-        rows = await self._patiently(lambda: self._db.execute(found, (run,)).fetchall())
+        found = "SELECT body FROM dead WHERE ? IS NULL OR run = ? ORDER BY id"
+        rows = await self._patiently(lambda: self._db.execute(found, (run, run)).fetchall())
         return [wire.decode_dead_letter(body) for (body,) in rows]
 
     # -- waiting

@@ -180,6 +180,12 @@ class LeasePromises(Promises):
             w.clock.advance(100)
             assert paths(await w.two.lease()) == ["b"]
 
+    async def test_a_start_counts_for_every_limit_of_its_key_at_once(self) -> None:
+        async with self.world() as w:
+            one, two = (RateLimit(1, 100, "k"),), (RateLimit(2, 100, "k"),)
+            await w.one.begin(leaf("a", limits=one), leaf("b", limits=two), leaf("c", limits=two))
+            assert paths(await w.one.lease()) == ["a", "b"]
+
     async def test_a_limited_lane_holds_nobody_else_up(self) -> None:
         async with self.world() as w:
             limited = (RateLimit(1, 100, "k"),)
