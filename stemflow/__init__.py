@@ -1,20 +1,44 @@
-"""stemflow: a declarative workflow engine over a task canvas."""
+"""stemflow: a declarative workflow engine over a task canvas.
 
-from stemflow.canvas import Canvas, skew
-from stemflow.errors import OptionError, StemflowError, UnitError
-from stemflow.model.policy import RateLimit, RetryPolicy
-from stemflow.model.signature import NoInput, Signature
-from stemflow.runtime.context import (
-    Ignore,
-    Reject,
-    SoftTimeLimitExceeded,
-    TaskCancelled,
-    TaskContext,
-    current_context,
-)
-from stemflow.runtime.engine import Stemflow
-from stemflow.runtime.handle import DuplicateRun, NodeEvent, RunFailed, RunHandle, TaskResult, UnknownRun
-from stemflow.runtime.registry import DuplicateTask, Task, TaskRegistry, UnknownTask
+The public names. Each is loaded from its home at first use, so that a command pays only for what it needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stemflow.canvas import Canvas, skew
+    from stemflow.errors import OptionError, StemflowError, UnitError
+    from stemflow.model.policy import RateLimit, RetryPolicy
+    from stemflow.model.signature import NoInput, Signature
+    from stemflow.runtime.context import Ignore, Reject, SoftTimeLimitExceeded, TaskCancelled, TaskContext, current_context
+    from stemflow.runtime.engine import Stemflow
+    from stemflow.runtime.handle import DuplicateRun, NodeEvent, RunFailed, RunHandle, TaskResult, UnknownRun
+    from stemflow.runtime.registry import DuplicateTask, Task, TaskRegistry, UnknownTask
+
+_HOMES = {
+    "stemflow.canvas": ("Canvas", "skew"),
+    "stemflow.errors": ("OptionError", "StemflowError", "UnitError"),
+    "stemflow.model.policy": ("RateLimit", "RetryPolicy"),
+    "stemflow.model.signature": ("NoInput", "Signature"),
+    "stemflow.runtime.context": ("Ignore", "Reject", "SoftTimeLimitExceeded", "TaskCancelled", "TaskContext", "current_context"),
+    "stemflow.runtime.engine": ("Stemflow",),
+    "stemflow.runtime.handle": ("DuplicateRun", "NodeEvent", "RunFailed", "RunHandle", "TaskResult", "UnknownRun"),
+    "stemflow.runtime.registry": ("DuplicateTask", "Task", "TaskRegistry", "UnknownTask"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
 
 __all__ = [
     "Canvas",

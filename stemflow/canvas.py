@@ -66,9 +66,7 @@ class Canvas:
     def chain(s1: Sig[A, B], s2: Sig[B, C], s3: Sig[C, D], s4: Sig[D, E], s5: Sig[E, F], /) -> Sig[A, F]: ...
     @overload
     @staticmethod
-    def chain(
-        s1: Step, s2: Step, s3: Step, s4: Step, s5: Step, s6: Step, /, *more: Step
-    ) -> Sig[Any, Any]: ...
+    def chain(s1: Step, s2: Step, s3: Step, s4: Step, s5: Step, s6: Step, /, *more: Step) -> Sig[Any, Any]: ...
     @overload
     @staticmethod
     def chain(steps: Iterable[Step], /) -> Sig[Any, Any]: ...
@@ -112,7 +110,11 @@ class Canvas:
 
     @staticmethod
     def map(
-        task: Sig[A, B], items: Iterable[A], *, concurrency: int | None = None, on_member_error: MemberPolicy = "fail_fast"
+        task: Sig[A, B],
+        items: Iterable[A],
+        *,
+        concurrency: int | None = None,
+        on_member_error: MemberPolicy = "fail_fast",
     ) -> Sig[NoInput, list[B]]:
         """`task` once for each item, as its first argument; `concurrency` members are open at once (default 1,000)."""
         return MapSig(do=task, items=_items(items), spread="item", window=concurrency, policy=on_member_error)
@@ -154,7 +156,9 @@ def call(sig: Step, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Step:
     """Put arguments in front of the first tasks of a canvas: of a chain's head, of every member of a group or header."""
     if not args and not kwargs:
         return sig
-    return _at_heads(sig, lambda task: structs.replace(task, args=(*args, *task.args), kwargs={**task.kwargs, **kwargs}))
+    return _at_heads(
+        sig, lambda task: structs.replace(task, args=(*args, *task.args), kwargs={**task.kwargs, **kwargs})
+    )
 
 
 def skew(group: Sig[A, B], start: int | float = 1, step: int | float = 1) -> Sig[A, B]:

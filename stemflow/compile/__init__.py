@@ -2,7 +2,7 @@
 
 from stemflow.compile.desugar import desugar
 from stemflow.compile.freeze import compile_plan, compile_task
-from stemflow.compile.graph import CycleError, graph_of
+from stemflow.compile.graph import CycleError, graph_of, members_of
 from stemflow.compile.rules import check
 
-__all__ = ["CycleError", "check", "compile_plan", "compile_task", "desugar", "graph_of"]
+__all__ = ["CycleError", "check", "compile_plan", "compile_task", "desugar", "graph_of", "members_of"]

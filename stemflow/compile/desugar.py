@@ -6,7 +6,7 @@ of a group to its members, those of a chord to its header's members and its body
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import structs
 
@@ -22,6 +22,7 @@ from stemflow.model.signature import (
 )
 
 _HOOKS = ("success_hooks", "failure_hooks", "cancel_hooks")
+Composite = TypeVar("Composite", GroupSig[Any, Any], ChordSig[Any, Any], MapSig[Any, Any])
 _POLICY = ("name", "when", "needs", "run_on", "on_error", "at")
 
 
@@ -77,7 +78,7 @@ def _has_hooks(sig: AnySig) -> bool:
     return bool(sig.success_hooks or sig.failure_hooks or sig.cancel_hooks)
 
 
-def _without_hooks(sig: Any) -> Any:
+def _without_hooks(sig: Composite) -> Composite:
     return structs.replace(sig, **dict.fromkeys(_HOOKS, ()))
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+import networkx as nx
 from msgspec import structs
 
 from stemflow.compile.desugar import desugar
-from stemflow.compile.graph import BODY, Graph, graph_of, members_of, reversed_edges
-from stemflow.model.plan import AnyPlan, Edge, Handler, LeafPlan, Plan, ScopePlan, WaitPlan
+from stemflow.compile.graph import graph_of, members_of, reversed_edges
+from stemflow.model.plan import AnyPlan, Edge, EdgeKind, Handler, LeafPlan, Plan, ScopePlan, WaitPlan
 from stemflow.model.policy import Options
 from stemflow.model.records import CANCELLED, FAILED, SUCCEEDED, child_path
 from stemflow.model.signature import (
@@ -28,7 +29,7 @@ from stemflow.model.signature import (
 OptionsOf = Callable[[TaskSig[Any, Any]], Options]
 """The effective options of a call; the caller knows the registry and the defaults."""
 
-_EDGE_KINDS = ("data", "optional", "order")
+_EDGE_KINDS: tuple[EdgeKind, ...] = ("data", "optional", "order")
 
 
 def compile_plan(
@@ -38,15 +39,17 @@ def compile_plan(
     variables: Mapping[str, Any] | None = None,
     outputs: Mapping[str, Any] | None = None,
     compensate_on: Sequence[str] = (),
+    inline_items: bool = False,
 ) -> Plan:
     """Compile a signature; raises CycleError and OptionError.
 
-    `outputs` is the tree that becomes the value of the whole. `compensate_on` names the final states (failed, cancelled) after which what has succeeded is undone.
+    `outputs` is the tree that becomes the value of the whole. `compensate_on` names the final states (failed, cancelled) after which what has
+    succeeded is undone. `inline_items`: lists that maps go over stay in the plan, as a fragment's must.
     """
     plain = desugar(sig)
     if (compensate_on or outputs is not None) and isinstance(plain, (TaskSig, WaitSig)):
         plain = ChainSig(steps=(plain,))
-    freezer = _Freezer(graph_of(plain), options_of)
+    freezer = _Freezer(graph_of(plain), options_of, inline_items)
     freezer.add(plain, "", -1)
     if outputs is not None:
         freezer.nodes[0] = structs.replace(freezer.nodes[0], value=outputs)
@@ -71,9 +74,10 @@ def _sealed(freezer: _Freezer, variables: Mapping[str, Any]) -> Plan:
 class _Freezer:
     """Collects nodes and the distinct options; a node's children come after it."""
 
-    def __init__(self, graph: Graph | None, options_of: OptionsOf) -> None:
+    def __init__(self, graph: nx.DiGraph[str] | None, options_of: OptionsOf, inline_items: bool = False) -> None:
         self.graph = graph
         self.options_of = options_of
+        self.inline_items = inline_items
         self.nodes: list[AnyPlan] = []
         self.options: dict[Options, int] = {}
 
@@ -129,7 +133,8 @@ class _Freezer:
                 policy = "fail_fast" if sig.fail_fast else "collect"
                 return {"kind": "steps", "policy": policy, "edges": self._edges(sig, path), "value": sig.outputs}
             case MapSig():
-                items = len(sig.items) if isinstance(sig.items, tuple) else sig.items
+                stored = isinstance(sig.items, tuple) and not self.inline_items
+                items = len(sig.items) if stored else sig.items
                 names = {"var": sig.var, "index_var": sig.index_var, "spread": sig.spread, "names": None}
                 return {"kind": "map", "items": items, "window": sig.window, "policy": sig.policy, **names}
         raise TypeError(f"{type(sig).__name__} is not a composite")
@@ -140,12 +145,12 @@ class _Freezer:
         index = {p: i for i, p in enumerate(paths)}
         found = []
         for target in paths:
+            sources = [source for source in self.graph.predecessors(target) if source in index]
             edges = [
-                Edge(index[source], kind)  # type: ignore[arg-type]
-                for source, _, kinds in self.graph.in_edges(target, data="kinds")
-                if source in index
+                Edge(index[source], kind)
+                for source in sources
                 for kind in _EDGE_KINDS
-                if kind in kinds
+                if kind in self.graph.edges[source, target]["kinds"]
             ]
             found.append(tuple(sorted(edges, key=lambda edge: (edge.source, edge.kind))))
         return tuple(found)
@@ -206,6 +211,3 @@ class _Freezer:
         names = tuple(segment for segment, _, _ in members)
         return {"kind": "steps", "policy": "collect", "members": tuple(m[2] for m in members),
                 "names": names, "edges": edges}  # fmt: skip
-
-
-__all__ = ["BODY", "OptionsOf", "compile_plan", "compile_task"]

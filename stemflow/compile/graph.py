@@ -15,7 +15,6 @@ from stemflow.expr import ExpressionError, parse_condition, parse_template
 from stemflow.model.records import child_path
 from stemflow.model.signature import AnySig, ChainSig, ChordSig, GroupSig, MapSig, StepsSig, TaskSig
 
-Graph = nx.DiGraph  # type: ignore[type-arg]
 BODY = "then"
 
 NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index", "run", "env", "self", "error"})
@@ -30,9 +29,9 @@ class CycleError(StemflowError):
         super().__init__(f"steps: expected no cycle, got {' -> '.join(path)}; take one of these edges out")
 
 
-def graph_of(sig: AnySig) -> Graph:
+def graph_of(sig: AnySig) -> nx.DiGraph[str]:
     """Expand a (desugared) signature; raises CycleError. Node attributes: `sig`; edge attribute: `kinds`, a set."""
-    graph: Graph = nx.DiGraph()
+    graph: nx.DiGraph[str] = nx.DiGraph()
     _add(graph, sig, "")
     return graph
 
@@ -56,7 +55,7 @@ def _segments(members: tuple[AnySig, ...]) -> tuple[tuple[str, AnySig], ...]:
     return tuple((member.name or f"[{i}]", member) for i, member in enumerate(members))
 
 
-def _add(graph: Graph, sig: AnySig, path: str) -> None:
+def _add(graph: nx.DiGraph[str], sig: AnySig, path: str) -> None:
     graph.add_node(path, sig=sig)
     members = members_of(sig)
     paths = [child_path(path, segment) for segment, _ in members]
@@ -70,7 +69,7 @@ def _add(graph: Graph, sig: AnySig, path: str) -> None:
         _add_step_edges(graph, sig, path)
 
 
-def _add_step_edges(graph: Graph, sig: StepsSig[Any, Any], path: str) -> None:
+def _add_step_edges(graph: nx.DiGraph[str], sig: StepsSig[Any, Any], path: str) -> None:
     place = {step.name: child_path(path, step.name) for step in sig.steps if step.name}
     for step in sig.steps:
         target = place[step.name]
@@ -85,7 +84,7 @@ def _add_step_edges(graph: Graph, sig: StepsSig[Any, Any], path: str) -> None:
     _refuse_cycles(graph.subgraph(place.values()))
 
 
-def _refuse_cycles(graph: Graph) -> None:
+def _refuse_cycles(graph: nx.DiGraph[str]) -> None:
     if not nx.is_directed_acyclic_graph(graph):
         edges = nx.find_cycle(graph)
         raise CycleError((*(edge[0] for edge in edges), edges[0][0]))
@@ -127,7 +126,7 @@ def expressions(step: AnySig, names: frozenset[str] = NAMES) -> Iterator[tuple[A
         yield from expressions(member, names)
 
 
-def reversed_edges(graph: Graph, paths: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
+def reversed_edges(graph: nx.DiGraph[str], paths: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
     """For each of `paths`, those that come after it (directly or through others) and so are undone before it."""
     wanted = set(paths)
     return {path: tuple(sorted(nx.descendants(graph, path) & wanted)) for path in wanted}

@@ -22,7 +22,7 @@ from stemflow.model.facts import (
     Requested,
     Stop,
 )
-from stemflow.model.records import FINAL, HELD, READY, RUNNING, STOPPING, WAITING, Header, Node
+from stemflow.model.records import FINAL, RUNNING, STOPPING, WAITING, Header, Node
 
 ACTIONS.update(
     open_leaf=leaf.open_leaf,
@@ -85,12 +85,9 @@ def step(w: Work, fact: Fact) -> bool:
 
 def _end(w: Work, fact: Ended) -> bool:
     node = w.node(fact.key)
-    if node is None or node.delivery != fact.token or node.state not in (RUNNING, STOPPING):
+    if node is None or node.delivery != fact.token or node.state not in (RUNNING, STOPPING) or node.tally is not None:
         return False
-    outcome = fact.outcome
-    if isinstance(outcome, Ok) and outcome.added and node.state == RUNNING:
-        scope.join_fan_in(w, node, fact)
-    return fire(w, w.edit(node), EVENT_OF[type(outcome)], fact)
+    return fire(w, node, EVENT_OF[type(fact.outcome)], fact)
 
 
 def _other(w: Work, fact: Lost | Due | Stop) -> bool:
@@ -98,10 +95,10 @@ def _other(w: Work, fact: Lost | Due | Stop) -> bool:
     if node is None or node.state in FINAL:
         return False
     if isinstance(fact, Lost):
-        return node.delivery == fact.token and fire(w, w.edit(node), "lost", None)
+        return node.delivery == fact.token and fire(w, node, "lost", None)
     if isinstance(fact, Due):
-        return node.due_at_ms == fact.due_at_ms and fire(w, w.edit(node), "due", None)
-    return fire(w, w.edit(node), "stop", True)
+        return node.due_at_ms == fact.due_at_ms and fire(w, node, "due", None)
+    return fire(w, node, "stop", True)
 
 
 def _request(w: Work, header: Header) -> bool:
@@ -129,12 +126,12 @@ def _request(w: Work, header: Header) -> bool:
 def _drain(w: Work) -> None:
     """Hear of every end that this fact has caused, in order."""
     while w.pending:
-        news = w.pending.popleft()
+        news = w.hear()
         if isinstance(news, Tick):
             node = w.node(news.scope)
             if node is not None:
-                fire(w, w.edit(node), "settled", news)
+                fire(w, node, "settled", news)
         else:
             waiter = w.node(news.key)
-            if waiter is not None and waiter.state == HELD:
-                fire(w, w.edit(waiter), news.event, news.holder)
+            if waiter is not None:
+                fire(w, waiter, news.event, news.holder)

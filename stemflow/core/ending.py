@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stemflow.core import claims
 from stemflow.core.work import Tick, Wake, Work
-from stemflow.model.records import CANCELLED, FAILED, SKIPPED, SUCCEEDED, Cause, Node, State
+from stemflow.model.records import CANCELLED, FAILED, SUCCEEDED, Cause, Node, State
 
 HOW = {SUCCEEDED: "ok", FAILED: "failed", CANCELLED: "cancelled"}
 
@@ -22,7 +22,7 @@ def finish(w: Work, node: Node, state: State, *, cause: Cause | None = None) -> 
         w.ended.append(node.run)
         return
     how = HOW.get(state) or ("skipped" if cause == "condition" else "upstream")
-    w.pending.append(Tick(w.parent_key(node), node.index, how, node.failed_at))
+    w.tell(Tick(w.parent_key(node), node.index, how, node.failed_at))
 
 
 def _release(w: Work, node: Node) -> None:
@@ -30,4 +30,4 @@ def _release(w: Work, node: Node) -> None:
     waiters, granted = claims.release(w, node.claim, node)
     w.want(waiters)
     for key in waiters:
-        w.pending.append(Wake(key, "granted" if granted else "denied", node))
+        w.tell(Wake(key, "granted" if granted else "denied", node))

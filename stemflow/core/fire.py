@@ -21,12 +21,13 @@ class TableBroken(AssertionError):
 
 
 def fire(w: Work, node: Node, event: Event, argument: Any) -> bool:
-    """False when the pair is blank in the table: nothing changed. `node` must be a working copy."""
+    """False when the pair is blank in the table: nothing changed. The action gets the working copy of `node`."""
     before = node.state
     kind = "scope" if node.tally is not None else kind_of(w.plan_of(node))
     cell = TABLE.get((kind, before, event))
     if cell is None:
         return False
+    node = w.edit(node)
     ACTIONS[cell.action](w, node, argument)
     if node.state not in cell.to and node.key in w.changed:
         raise TableBroken(f"{kind} in {before} x {event}: {cell.action} left it in {node.state}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from stemflow.core import claims
 from stemflow.core.backoff import delay_ms
 from stemflow.core.ending import finish
+from stemflow.core.join import join_fan_in
 from stemflow.core.work import Work
 from stemflow.model.effects import DeadLetter, GateError
 from stemflow.model.facts import Ended, Failed, HandedBack, Ok
@@ -29,8 +30,10 @@ def options_of(w: Work, node: Node, leaf: LeafPlan) -> Options:
     return w.shape(node.plan).plan.options[leaf.options]
 
 
-def open_leaf(w: Work, node: Node, _: object) -> None:
-    """READY at once, unless it is already known how it ends or its unique key is held."""
+def open_leaf(w: Work, node: Node, refusal: GateError | None) -> None:
+    """READY at once, unless its `when` failed, or it is already known how it ends, or its unique key is held."""
+    if refusal is not None:
+        return refuse(w, node, refusal)
     leaf = w.leaf_of(node)
     if leaf.undo:
         done = w.node((node.run, undone_path(node.path)))
@@ -40,9 +43,14 @@ def open_leaf(w: Work, node: Node, _: object) -> None:
         node.result = kept.result
         return finish(w, node, SUCCEEDED)
     options = options_of(w, node, leaf)
-    place(w, node, leaf, options)
-    if options.unique and node.path:
-        _contend(w, node, options)
+    if not (options.unique and node.path) or _contend(w, node, options):
+        place(w, node, leaf, options)
+
+
+def refuse(w: Work, node: Node, refusal: GateError) -> None:
+    """FAILED by an expression that failed."""
+    node.error = refusal.error
+    finish(w, node, FAILED)
 
 
 def place(w: Work, node: Node, leaf: LeafPlan, options: Options) -> None:
@@ -84,15 +92,18 @@ def _below(path: str, ancestor: str) -> bool:
     return path.startswith(ancestor) and (not rest or not ancestor or rest[0] in ".[!")
 
 
-def _contend(w: Work, node: Node, options: Options) -> None:
+def _contend(w: Work, node: Node, options: Options) -> bool:
+    """True when the unique key is ours; else the node waits for its holder, or is final."""
     key = w.gate(node.key, "unique")
     if isinstance(key, GateError):
-        node.error = key.error
-        return finish(w, node, FAILED)
+        refuse(w, node, key)
+        return False
     got = claims.contend(w, key, node.key, options.unique_for_ms)
     if got.answer == "granted":
         node.claim = key
-    elif options.unique_mode == "reject":
+        return True
+    of_own_ancestor = got.holder[0] == node.run and _below(node.path, got.holder[1])
+    if options.unique_mode == "reject" or of_own_ancestor:
         holder = "/".join(got.holder).rstrip("/")
         node.error = ErrorInfo("Duplicate", f"the unique key of this task is held by {holder}", "stemflow.Duplicate")
         finish(w, node, FAILED)
@@ -102,6 +113,7 @@ def _contend(w: Work, node: Node, options: Options) -> None:
     else:
         node.claim, node.state = key, HELD
         claims.queue_up(w, key, node.key)
+    return False
 
 
 def make_ready(w: Work, node: Node, _: object) -> None:
@@ -122,7 +134,10 @@ def expire(w: Work, node: Node, _: object) -> None:
 
 
 def succeed(w: Work, node: Node, fact: Ended) -> None:
+    """Done; what it added to its fan-in joins in the same commit, unless it was told to stop."""
     assert isinstance(fact.outcome, Ok)
+    if fact.outcome.added and node.state == RUNNING:
+        join_fan_in(w, node, fact.outcome.added)
     node.result = fact.outcome.result
     _started(node, fact)
     finish(w, node, SUCCEEDED)
@@ -206,7 +221,9 @@ def lease(w: Work, node: Node, _: object) -> None:
     node.state, node.delivery = RUNNING, node.delivery + 1
 
 
-def open_wait(w: Work, node: Node, _: object) -> None:
+def open_wait(w: Work, node: Node, refusal: GateError | None) -> None:
+    if refusal is not None:
+        return refuse(w, node, refusal)
     plan = w.plan_of(node)
     assert isinstance(plan, WaitPlan)
     node.state, node.due_at_ms = HELD, w.now_ms + plan.for_ms

@@ -28,11 +28,15 @@ def tolerates(scope: ScopePlan, member: AnyPlan, index: int) -> bool:
     return many and scope.policy != "fail_fast" and index != body_index(scope)
 
 
+def gives_up(scope: ScopePlan, failed: bool) -> bool:
+    """Whether a failure that is not tolerated stops the others at once, so that nothing more is opened."""
+    return failed and scope.kind != "chain" and scope.policy == "fail_fast"
+
+
 def settle(scope: ScopePlan, tally: Tally, failed: bool) -> Verdict:
     """`failed`: a member failed whose failure is not tolerated."""
     if not tally.complete:
-        eager = scope.kind != "chain" and scope.policy == "fail_fast"
-        return Verdict("stop", FAILED) if failed and eager else STAY
+        return Verdict("stop", FAILED) if gives_up(scope, failed) else STAY
     return Verdict("close", *natural(scope, tally, failed))
 
 

@@ -78,7 +78,7 @@ TABLE: Final[dict[tuple[Kind, State, Event], Cell]] = {
     ("leaf", STOPPING, "replaced"): Cell("cancel", (CANCELLED,)),
     ("leaf", STOPPING, "stop"): Cell("tell", (STOPPING,)),
     # wait: a timer
-    ("wait", WAITING, "opened"): Cell("open_wait", (HELD, SKIPPED)),
+    ("wait", WAITING, "opened"): Cell("open_wait", (HELD, FAILED)),
     ("wait", WAITING, "upstream"): Cell("skip", (SKIPPED,)),
     ("wait", WAITING, "stop"): Cell("derive", (CANCELLED,)),
     ("wait", HELD, "due"): Cell("elapse", (SUCCEEDED,)),

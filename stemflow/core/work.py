@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections import deque
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from stemflow.core.shape import Shape, base_size, segment
@@ -12,6 +13,7 @@ from stemflow.model.effects import DeadLetter, Decision, GateKey, GateName, Need
 from stemflow.model.facts import Fact
 from stemflow.model.plan import AnyPlan, LeafPlan, Plan, ScopePlan
 from stemflow.model.records import (
+    FINAL,
     HOUSE,
     WAITING,
     Claim,
@@ -54,6 +56,16 @@ class Missing(Exception):
     ) -> None:
         self.keys, self.headers, self.plans, self.gates = keys, headers, plans, gates
 
+    @classmethod
+    def all(cls, some: Sequence[Missing]) -> Missing:
+        """What any of `some` lacks, each once, in order."""
+        return cls(
+            keys=tuple(dict.fromkeys(key for one in some for key in one.keys)),
+            headers=tuple(dict.fromkeys(run for one in some for run in one.headers)),
+            plans=tuple(dict.fromkeys(digest for one in some for digest in one.plans)),
+            gates=tuple(dict.fromkeys(gate for one in some for gate in one.gates)),
+        )
+
 
 class Tick:
     """A member of a scope that has ended, still to be told to the scope."""
@@ -77,16 +89,18 @@ class Work:
     """Records are copied at the first change, so what was read stays as it was."""
 
     __slots__ = (
-        "view", "now_ms", "changed", "guards", "pending", "new_headers", "new_shapes", "pages", "dead", "ended",
-        "replies", "refused",
+        "view", "now_ms", "read", "changed", "guards", "pending", "unheard", "new_headers", "new_shapes", "pages", "dead",
+        "ended", "replies", "refused",
     )  # fmt: skip
 
     def __init__(self, view: View, now_ms: int) -> None:
         self.view = view
         self.now_ms = now_ms
+        self.read: dict[Key, Record | None] = {}
         self.changed: dict[Key, Record | None] = {}
         self.guards: dict[Key, tuple[int, int]] = {}
         self.pending: deque[Tick | Wake] = deque()
+        self.unheard: Counter[Key] = Counter()
         self.new_headers: dict[str, Header] = {}
         self.new_shapes: dict[str, Shape] = {}
         self.pages: list[Pages] = []
@@ -101,9 +115,10 @@ class Work:
         if key in self.changed:
             return self.changed[key]
         try:
-            return self.view.records[key]
+            found = self.read[key] = self.view.records[key]
         except KeyError:
             raise Missing(keys=(key,)) from None
+        return found
 
     def node(self, key: Key) -> Node | None:
         found = self.record(key)
@@ -205,6 +220,21 @@ class Work:
     def add_plan(self, plan: Plan) -> Shape:
         return self.new_shapes.setdefault(plan.digest, Shape(plan))
 
+    # -- news
+
+    def tell(self, news: Tick | Wake) -> None:
+        """Queue what a scope or a waiter is to hear."""
+        self.pending.append(news)
+        if isinstance(news, Tick):
+            self.unheard[news.scope] += 1
+
+    def hear(self) -> Tick | Wake:
+        """The news that came first."""
+        news = self.pending.popleft()
+        if isinstance(news, Tick):
+            self.unheard[news.scope] -= 1
+        return news
+
     # -- the answer
 
     def decision(self) -> Decision:
@@ -215,10 +245,11 @@ class Work:
                 continue
             assert not isinstance(record, Node) or record.state != WAITING
             if record is not None:
-                record.rev = rev + 1
+                record.rev = rev + 1 if rev or isinstance(record, Node) else _first_rev(record)
             puts.append(Put(key, rev, token, record))
         return Decision(
             puts=tuple(puts),
+            seen=self._seen(),
             headers=tuple(self.new_headers.values()),
             plans=tuple(shape.plan for shape in self.new_shapes.values()),
             pages=tuple(self.pages),
@@ -226,6 +257,14 @@ class Work:
             ended=tuple(self.ended),
             replies=tuple(self.replies),
             refused=tuple(self.refused),
+        )
+
+    def _seen(self) -> tuple[tuple[Key, int], ...]:
+        """What this rests on without changing it; what is final can no longer change."""
+        return tuple(
+            (key, 0 if record is None else record.rev)
+            for key, record in self.read.items()
+            if key not in self.guards and not (isinstance(record, Node) and record.state in FINAL)
         )
 
     def need(self, missing: Missing) -> Need:
@@ -236,3 +275,9 @@ class Work:
             gates=missing.gates,
             working=self.changed,
         )
+
+
+def _first_rev(claim: Claim) -> int:
+    """A claim may be dropped and taken anew: its revisions begin elsewhere for each holder, so no old guard fits."""
+    digest = hashlib.blake2b("/".join(claim.holder).encode(), digest_size=6).digest()
+    return 1 + int.from_bytes(digest, "big")

@@ -51,6 +51,8 @@ class Decision(Struct, frozen=True, kw_only=True):
     """New versions of the records that were read, plus effects. A store commits all of it, or answers `Stale`."""
 
     puts: tuple[Put, ...] = ()
+    seen: tuple[tuple[Key, int], ...] = ()
+    """(key, rev) of what was read and may change, but is not written: it must still be so (rev 0: absent)."""
     headers: tuple[Header, ...] = ()
     plans: tuple[Plan, ...] = ()
     pages: tuple[Pages, ...] = ()

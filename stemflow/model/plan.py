@@ -11,7 +11,7 @@ from stemflow.model.policy import Options
 from stemflow.model.signature import MemberPolicy, OnError, RunOn, Span
 
 EdgeKind = Literal["data", "optional", "order"]
-"""`data`: the source's result is needed; `optional`: it is used inside get()/has(); `order`: only its end is awaited."""
+"""`data`: the source's result is needed; `optional`: used inside get()/has(); `order`: only its end is awaited."""
 
 ScopeKind = Literal["chain", "group", "chord", "map", "steps"]
 
@@ -69,8 +69,8 @@ class ScopePlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="sc
     edges: tuple[tuple[Edge, ...], ...] | None = None
     """steps only: the predecessors of each member."""
     policy: MemberPolicy = "fail_fast"
-    items: str | Span | int | None = None
-    """map only: an expression, a range, or the number of items stored with the run at submission."""
+    items: str | Span | int | tuple[Any, ...] | None = None
+    """map only: an expression, a range, the items themselves (in a fragment), or how many were stored at submission."""
     var: str = "item"
     index_var: str = "index"
     spread: Literal["env", "item", "star", "chunk"] = "env"

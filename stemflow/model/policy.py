@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from msgspec import Struct, structs
@@ -136,7 +136,7 @@ def _choice(name: str, value: Any, *allowed: str) -> Any:
     return value
 
 
-_READ = {
+_READ: dict[str, Callable[[Any], tuple[str, Any]]] = {
     "queue": lambda v: ("queue", str(v)),
     "priority": lambda v: ("priority", _count("priority", v, 0, 9)),
     "max_retries": lambda v: ("max_retries", _count("max_retries", v, 0, 1_000_000)),

@@ -8,9 +8,7 @@ from msgspec import Struct
 
 from stemflow.model.policy import RateLimit
 
-State = Literal[
-    "waiting", "held", "ready", "running", "stopping", "succeeded", "failed", "skipped", "cancelled"
-]
+State = Literal["waiting", "held", "ready", "running", "stopping", "succeeded", "failed", "skipped", "cancelled"]
 
 WAITING: Final = "waiting"
 HELD: Final = "held"

@@ -152,8 +152,13 @@ class WaitSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defa
 
 
 AnySig = (
-    TaskSig[Any, Any] | ChainSig[Any, Any] | GroupSig[Any, Any] | ChordSig[Any, Any]
-    | MapSig[Any, Any] | StepsSig[Any, Any] | WaitSig[Any, Any]
+    TaskSig[Any, Any]
+    | ChainSig[Any, Any]
+    | GroupSig[Any, Any]
+    | ChordSig[Any, Any]
+    | MapSig[Any, Any]
+    | StepsSig[Any, Any]
+    | WaitSig[Any, Any]
 )
 """The closed union of kinds, for decoding and for exhaustive matches."""
 

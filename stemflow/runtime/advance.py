@@ -10,13 +10,17 @@ from stemflow.core.decide import decide
 from stemflow.core.work import View
 from stemflow.model.effects import Decision, GateKey, Need
 from stemflow.model.facts import Fact
-from stemflow.model.records import RUNNING, STOPPING, Key, Node, Record
+from stemflow.model.records import HOUSE, RUNNING, STOPPING, Key, Node, Record
 from stemflow.runtime.bind import Binder, gate
 from stemflow.runtime.values import Library, Values
 from stemflow.store.base import Store
 
 CACHED = 50_000
 """Records kept from commit to commit; more than this and the cache is emptied, which costs only reads."""
+
+
+REREADS = 3
+"""How often a decision over records that do not fit together is made again before that counts as a bug."""
 
 
 class Advance:
@@ -29,7 +33,18 @@ class Advance:
         self.binders: dict[str, Binder] = {}
 
     async def decide(self, facts: Sequence[Fact]) -> Decision:
-        """Ask the machine until it needs nothing more."""
+        """Ask the machine until it needs nothing more.
+
+        Cached records may be older than others that it reads, and together impossible; then all are read anew.
+        """
+        for _ in range(REREADS):
+            try:
+                return await self._decide(facts)
+            except AssertionError:
+                self._forget({fact.key[0] for fact in facts})
+        return await self._decide(facts)
+
+    async def _decide(self, facts: Sequence[Fact]) -> Decision:
         gates: dict[GateKey, Any] = {}
         fresh: list[Key] = []
         while True:
@@ -69,6 +84,10 @@ class Advance:
         for key in keys:
             if self.records.get(key) is None:
                 self.records.pop(key, None)
+
+    def _forget(self, runs: set[str]) -> None:
+        for key in [key for key in self.records if key[0] in runs or key[0] == HOUSE]:
+            del self.records[key]
 
     def committed(self, decision: Decision) -> None:
         """Take over the versions that the store now holds."""

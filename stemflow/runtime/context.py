@@ -63,7 +63,9 @@ class TaskContext:
         "cancelled", "soft_timeout", "added", "in_fan_in", "parent_id", "_backstage",
     )  # fmt: skip
 
-    def __init__(self, *, run_id: str, node: str, name: str, attempt: int, max_retries: int, backstage: Backstage) -> None:
+    def __init__(
+        self, *, run_id: str, node: str, name: str, attempt: int, max_retries: int, backstage: Backstage
+    ) -> None:
         self.run_id = run_id
         self.node = node
         self.name = name
@@ -114,7 +116,9 @@ class TaskContext:
     def add_to_group(self, signature: Signature[Any, Any]) -> None:
         """Add a member to the fan-in that this task runs in; it joins in the commit that ends this task well."""
         if not self.in_fan_in:
-            raise StemflowError(f"task {self.id}: add_to_group: expected a group, chord header or map around it, found none")
+            raise StemflowError(
+                f"task {self.id}: add_to_group: expected a group, chord header or map around it, found none"
+            )
         self.added.append(signature)
 
     def retry(

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import structs
 
 from stemflow.canvas import call
-from stemflow.compile import compile_plan, compile_task
+from stemflow.compile import compile_plan, compile_task, desugar, members_of
 from stemflow.core.shape import Shape
 from stemflow.errors import OptionError, StemflowError
 from stemflow.model.effects import Decision
@@ -142,7 +142,7 @@ class Stemflow:
             mode = "take" if again else flow.unique_mode
             spec = ClaimSpec(f"workflow:{flow.name}:{key}", mode, flow.unique_for_ms)  # type: ignore[arg-type]
             header = structs.replace(header, claim=spec)
-        return header, plan, body
+        return header, plan, desugar(body)
 
     def _canvas(self, sig: Any, header: Header) -> tuple[Header, Plan, AnySig]:
         if isinstance(sig, TaskSig) and not (sig.success_hooks or sig.failure_hooks or sig.cancel_hooks):
@@ -155,6 +155,7 @@ class Stemflow:
                 header = structs.replace(header, claim=spec)
             return structs.replace(header, plan=plan.digest, name=sig.task, inputs=inputs), plan, sig
         encode([*_literals(sig)], "arguments", limit=1 << 40)
+        sig = desugar(sig)
         plan = compile_plan(sig, self.registry.options_of)
         return structs.replace(header, plan=plan.digest, name=sig.name or type(sig).__name__[:-3].lower()), plan, sig
 
@@ -168,7 +169,7 @@ class Stemflow:
 
     async def _put_items(self, sig: AnySig, run: str) -> None:
         """Items that the canvas was given go to the store in pages, ahead of the run that will show them."""
-        for path, found in _maps(sig, ""):
+        for path, found in _maps(sig):
             if isinstance(found.items, tuple):
                 for number, page in enumerate(pages_of(found.items, f"items of {path or 'the map'}")):
                     await self.store.put_pages((run, path), number, [page])
@@ -228,7 +229,7 @@ class Stemflow:
         if not isinstance(root, Node):
             raise UnknownRun(run_id, self.store.url)
         if root.state not in FINAL:
-            raise OptionError(f"rerun: expected run {run_id} to have ended, it is {root.state}; `stemflow cancel` ends it")
+            raise OptionError(f"rerun: expected run {run_id} to have ended, it is {root.state}; cancel it first")
         old = await self.library.header(run_id)
         shape = await self.library.shape(old.plan)
         redo = () if from_step is None else redo_paths(shape, from_step)
@@ -267,24 +268,20 @@ class Stemflow:
         return (await self.submit(signature)).id
 
 
-def _maps(sig: AnySig, path: str) -> list[tuple[str, MapSig[Any, Any]]]:
-    from_members = [] if not isinstance(sig, MapSig) else [(path, sig)]
-    for i, member in enumerate(getattr(sig, "steps", None) or getattr(sig, "members", None) or getattr(sig, "header", ())):
-        from_members += _maps(member, child_path(path, member.name or f"[{i}]"))
-    if hasattr(sig, "body"):
-        from_members += _maps(sig.body, child_path(path, "then"))
-    return from_members
+def _maps(sig: AnySig) -> list[tuple[str, MapSig[Any, Any]]]:
+    """The maps of a tree with their paths; a map inside a map has its items by expression, not by value."""
+    found = [("", sig)] if isinstance(sig, MapSig) else []
+    if not isinstance(sig, MapSig):
+        for segment, member in members_of(sig):
+            found += [(child_path(segment, path) if path else segment, one) for path, one in _maps(member)]
+    return found
 
 
-def _literals(sig: Any) -> list[Any]:
-    if isinstance(sig, TaskSig):
-        return [list(sig.args), dict(sig.kwargs)]
-    found: list[Any] = []
-    for member in getattr(sig, "steps", None) or getattr(sig, "members", None) or getattr(sig, "header", ()):
+def _literals(sig: AnySig) -> list[Any]:
+    """Every argument that the canvas was given, to be checked as JSON."""
+    found: list[Any] = [list(sig.args), dict(sig.kwargs)] if isinstance(sig, TaskSig) else []
+    for _, member in members_of(sig):
         found += _literals(member)
-    for name in ("body", "do"):
-        if hasattr(sig, name):
-            found += _literals(getattr(sig, name))
     return found
 
 

@@ -146,7 +146,12 @@ async def attempt(
 
 
 def _outcome(
-    error: BaseException, task: Task[..., Any], options: Options, bound: Bound, context: TaskContext, registry: TaskRegistry
+    error: BaseException,
+    task: Task[..., Any],
+    options: Options,
+    bound: Bound,
+    context: TaskContext,
+    registry: TaskRegistry,
 ) -> Outcome:
     match error:
         case Ignore():
@@ -198,8 +203,8 @@ def _replacement(signature: Signature[Any, Any], context: TaskContext, registry:
         signature = ChainSig(steps=(signature,))
     if isinstance(signature, ChainSig) and not signature.steps:
         raise StemflowError(f"task {context.id}: replace: expected something to run, got an empty chain")
-    return compile_plan(signature, registry.options_of)  # type: ignore[arg-type]
+    return compile_plan(signature, registry.options_of, inline_items=True)  # type: ignore[arg-type]
 
 
 def _fragment(signature: Signature[Any, Any], registry: TaskRegistry) -> Plan:
-    return compile_plan(GroupSig(members=(signature,)), registry.options_of)
+    return compile_plan(GroupSig(members=(signature,)), registry.options_of, inline_items=True)

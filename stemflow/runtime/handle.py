@@ -63,7 +63,12 @@ class RunFailed(StemflowError):
 
     def __init__(self, result: TaskResult[Any]) -> None:
         self.result = result
-        self.run_id, self.node, self.attempt, self.error = result.task_id, result.failed_at, result.attempt, result.error
+        self.run_id, self.node, self.attempt, self.error = (
+            result.task_id,
+            result.failed_at,
+            result.attempt,
+            result.error,
+        )
         what = f"{self.error.type}: {self.error.message}" if self.error is not None else result.status
         at = f" at {self.node} (attempt {self.attempt + 1})" if self.node else ""
         super().__init__(f"run {self.run_id} {'timed out' if result.timed_out else result.status}{at}: {what}")
@@ -140,6 +145,7 @@ class RunHandle:
     async def events(self) -> AsyncIterator[NodeEvent]:
         """Every change of a node that is seen, from the start, until the run has ended; no end is missed."""
         seen: dict[str, tuple[Any, ...]] = {}
+        version = 0
         while True:
             nodes = await self.nodes()
             for node in nodes:
@@ -149,7 +155,7 @@ class RunHandle:
                     yield await self._event(node)
             if any(not node.path and node.state in FINAL for node in nodes):
                 return
-            await self.app.store.changed(EVENTS_PAUSE_MS)
+            version = await self.app.store.changed(version, EVENTS_PAUSE_MS)
 
     async def _event(self, node: Node) -> NodeEvent:
         plan = (await self.app.library.shape(node.plan)).nodes[node.node]

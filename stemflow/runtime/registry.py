@@ -92,7 +92,9 @@ class Task(Generic[P, R_co]):
 class _Bound(Task[P, R_co]):
     """A task with options given at the call."""
 
-    def __init__(self, task: Task[P, R_co], options: Mapping[str, Any], countdown_ms: int, eta_at_ms: int | None) -> None:
+    def __init__(
+        self, task: Task[P, R_co], options: Mapping[str, Any], countdown_ms: int, eta_at_ms: int | None
+    ) -> None:
         self.__dict__.update(task.__dict__)
         self.call_options = {**getattr(task, "call_options", {}), **options}
         self.countdown_ms, self.eta_at_ms = countdown_ms, eta_at_ms

@@ -59,7 +59,9 @@ class Library:
         if found is None:
             found = await self.store.header(run)
             if found is None:
-                raise StemflowError(f"run {run}: expected it in {self.store.url}, found none; `stemflow runs` lists them")
+                raise StemflowError(
+                    f"run {run}: expected it in {self.store.url}, found none; `stemflow runs` lists them"
+                )
             self.headers[run] = found
         return found
 
@@ -176,6 +178,8 @@ class Values:
     async def item(self, scope: Node, plan: ScopePlan, index: int) -> Any:
         if isinstance(plan.items, Span):
             return range(plan.items.start, plan.items.stop, plan.items.step)[index]
+        if isinstance(plan.items, tuple):
+            return plan.items[index]
         page = await self.store.page((scope.run, scope.path), index // PAGE)
         if page is None:
             raise StemflowError(f"run {scope.run}: the items of {scope.path} are gone; the store is damaged")
@@ -210,7 +214,12 @@ class Values:
                 plan = await self.scope(scope)
                 if plan.kind == "map" and scope is not node and names & {plan.var, plan.index_var, "item", "index"}:
                     item = await self.item(scope, plan, node.index)
-                    for name, value in ((plan.var, item), (plan.index_var, node.index), ("item", item), ("index", node.index)):
+                    for name, value in (
+                        (plan.var, item),
+                        (plan.index_var, node.index),
+                        ("item", item),
+                        ("index", node.index),
+                    ):
                         env.setdefault(name, value)
                 if plan.kind == "steps" and plan.names is not None:
                     for name in steps & set(plan.names) - set(shown):

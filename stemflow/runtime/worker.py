@@ -6,20 +6,18 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any
 
-from stemflow.expr import ExpressionError
 from stemflow.core.shape import body_index
+from stemflow.expr import ExpressionError
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Due, Ended, Fact, Failed, HandedBack, Lost, Outcome
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.policy import Options
-from stemflow.model.records import RUNNING, STOPPING, ErrorInfo, Key, Node, parent_path
+from stemflow.model.records import STOPPING, ErrorInfo, Key, Node, parent_path
 from stemflow.runtime.advance import Advance
-from stemflow.runtime.bind import Bound
 from stemflow.runtime.context import Backstage, TaskContext
 from stemflow.runtime.execute import attempt, describe
-from stemflow.runtime.registry import Task, TaskRegistry
+from stemflow.runtime.registry import TaskRegistry
 from stemflow.runtime.values import Values
 from stemflow.store.base import Exchange, Lease, Request, Store, StoreUnavailable, Want
 
@@ -70,7 +68,9 @@ class Running:
 
     def disown(self) -> None:
         assert self.reason is not None
-        log.warning("task %s does not end although it was cancelled; it is disowned and its lease given up", self.node.key)
+        log.warning(
+            "task %s does not end although it was cancelled; it is disowned and its lease given up", self.node.key
+        )
         self.worker.disowned += 1
         self.report(self.reason)
 
@@ -111,6 +111,8 @@ class Worker:
         self.stale_reports = 0
         self.on_commit: list[Callable[[Decision], None]] = []
         self._poked = asyncio.Event()
+        self._seen = 0
+        self._next_at_ms: int | None = None
 
     # -- the pump
 
@@ -127,9 +129,9 @@ class Worker:
         """One exchange; False when it neither committed nor leased anything."""
         batches = self._batches()
         decisions = [await self.advance.decide(batch) for batch in batches]
-        free = 0 if self.draining else self.concurrency - len(self.running)
-        want = Want(owner=self.owner, limit=free, queues=self.queues, only_run=self.only_run) if free > 0 else None
-        answer = await self.exchange(decisions, want)
+        free = max(0, self.concurrency - len(self.running))
+        want = Want(owner=self.owner, limit=free, queues=self.queues, only_run=self.only_run)
+        answer = await self.exchange(decisions, None if self.draining else want)
         for batch, decision, committed in zip(batches, decisions, answer.committed, strict=True):
             self._settle(batch, decision, committed)
         self.facts.extend(self._mine(answer.timers))
@@ -137,8 +139,6 @@ class Worker:
             self.start(lease)
         self._next_at_ms = answer.next_at_ms
         return bool(answer.leases or self.facts)
-
-    _next_at_ms: int | None = None
 
     def _batches(self) -> list[list[Fact]]:
         facts, self.facts = self.facts, []
@@ -184,10 +184,12 @@ class Worker:
         if self._next_at_ms is not None:
             timeout = max(1, min(timeout, self._next_at_ms - self.store.now_ms()))
         self._poked.clear()
-        changed = asyncio.ensure_future(self.store.changed(timeout))
+        changed = asyncio.ensure_future(self.store.changed(self._seen, timeout))
         poked = asyncio.ensure_future(self._poked.wait())
         try:
             await asyncio.wait((changed, poked), return_when=asyncio.FIRST_COMPLETED)
+            if changed.done():
+                self._seen = changed.result()
         finally:
             changed.cancel()
             poked.cancel()
@@ -230,7 +232,9 @@ class Worker:
         try:
             bound = await (await self.advance.binder(node.plan)).calls(values, node, leaf)
         except ExpressionError as error:
-            return Failed(ErrorInfo("ExpressionError", f"args of {node.path}: {error}", "stemflow.ExpressionError"), "final")
+            return Failed(
+                ErrorInfo("ExpressionError", f"args of {node.path}: {error}", "stemflow.ExpressionError"), "final"
+            )
         context = running.context = await self._context(node, leaf, options, running)
         return await attempt(task, options, context, bound, self.pool, self.registry)
 
@@ -269,7 +273,9 @@ class Worker:
         """The node was told to stop. Only `kill` cancels its handler; else it may end well."""
         running = self.running.get((key, token))
         if running is not None and kill:
-            running.cancel(Failed(ErrorInfo("TaskCancelled", "its run was cancelled", "stemflow.TaskCancelled"), "final"))
+            running.cancel(
+                Failed(ErrorInfo("TaskCancelled", "its run was cancelled", "stemflow.TaskCancelled"), "final")
+            )
 
     def lose(self, key: Key, token: int) -> None:
         """The lease is gone: whatever the handler reports would be refused."""

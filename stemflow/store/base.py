@@ -104,7 +104,8 @@ class Store(Protocol):
     async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
         """Commit each decision (all of it or, if any guard fails, nothing), then lease up to `want.limit` leaves.
 
-        Guards of a Put: the stored record's `rev` equals `guard` (0: absent) and a node's `delivery` equals `token`.
+        Guards of a Put: the stored record's `rev` equals `guard` (0: absent) and a node's `delivery` equals `token`;
+        each of `seen` still has its `rev`.
         Decisions are committed in order and answered alone. Leasing is the table's READY x leased: state RUNNING,
         `delivery` + 1, never a leaf whose `at_ms` is in the future, highest priority first, then in order of
         becoming known; a leaf with `limits` only when each of its sliding windows admits it (`core.limits`); starts are
@@ -159,9 +160,11 @@ class Store(Protocol):
     @property
     def watching(self) -> int: ...
 
-    async def changed(self, timeout_ms: int | None) -> None:
-        """Return when anything was committed since the last call by this instance's other users or another process, or
-        after `timeout_ms`. It may return early, never late by more than 20 ms."""
+    async def changed(self, seen: int, timeout_ms: int | None) -> int:
+        """Wait until the count of commits, by anyone, is no longer `seen`, or `timeout_ms` have passed; the count now.
+
+        It may return early, never late by more than 20 ms. Begin with 0.
+        """
         ...
 
 

@@ -102,6 +102,10 @@ class MemoryStore:
                 return False
             if stored.__class__ is Node and stored.delivery != put.token:
                 return False
+        for key, rev in decision.seen:
+            stored = records.get(key)
+            if (stored.rev if stored is not None else 0) != rev:
+                return False
         for put in decision.puts:
             if put.key[0] == HOUSE:
                 self._put_claim(put)
@@ -248,8 +252,8 @@ class MemoryStore:
     def watching(self) -> int:
         return len(self._watches)
 
-    async def changed(self, timeout_ms: int | None) -> None:
-        await self._changes.wait(timeout_ms)
+    async def changed(self, seen: int, timeout_ms: int | None) -> int:
+        return await self._changes.wait(seen, timeout_ms)
 
 
 class MemoryRenewer:

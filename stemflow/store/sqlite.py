@@ -244,10 +244,10 @@ class SqliteStore:
     def watching(self) -> int:
         return len(self._watches)
 
-    async def changed(self, timeout_ms: int | None) -> None:
+    async def changed(self, seen: int, timeout_ms: int | None) -> int:
         await self._patiently(self._look)
         self._arm()
-        await self._changes.wait(timeout_ms)
+        return await self._changes.wait(seen, timeout_ms)
 
     def _arm(self) -> None:
         """Poll while somebody waits."""

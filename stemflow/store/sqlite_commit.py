@@ -27,13 +27,25 @@ _END = "UPDATE runs SET ended = (SELECT coalesce(max(ended), 0) + 1 FROM runs WH
 def commit(db: sqlite3.Connection, decision: Decision, now_ms: int) -> bool:
     """Write all of a decision, or nothing when one of its guards fails."""
     db.execute("SAVEPOINT decision")
-    if not _put(db, decision.puts, now_ms):
+    if not _as_seen(db, decision) or not _put(db, decision.puts, now_ms):
         db.execute("ROLLBACK TO decision")
         db.execute("RELEASE decision")
         return False
     if decision.headers or decision.plans or decision.pages or decision.dead or decision.ended:
         _rest(db, decision)
     db.execute("RELEASE decision")
+    return True
+
+
+def _as_seen(db: sqlite3.Connection, decision: Decision) -> bool:
+    """Whether the records that were read, but are not written, are still as they were."""
+    for (run, path), rev in decision.seen:
+        if run == HOUSE:
+            row = db.execute("SELECT rev FROM claims WHERE key = ?", (path,)).fetchone()
+        else:
+            row = db.execute("SELECT rev FROM nodes WHERE run = ? AND path = ?", (run, path)).fetchone()
+        if (0 if row is None else row[0]) != rev:
+            return False
     return True
 
 

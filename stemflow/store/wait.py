@@ -6,13 +6,13 @@ import asyncio
 
 
 class Changes:
-    """Counts commits; `wait` returns when the count has moved since it last returned."""
+    """Counts commits; each who waits says which count was seen last. Waiters are woken in the order in which they came."""
 
-    __slots__ = ("_count", "_seen", "_waiting")
+    __slots__ = ("_count", "_waiting")
 
     def __init__(self) -> None:
-        self._count = self._seen = 0
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._count = 0
+        self._waiting: dict[asyncio.Future[None], None] = {}
 
     @property
     def waiting(self) -> bool:
@@ -22,23 +22,23 @@ class Changes:
     def note(self) -> None:
         """Something was committed."""
         self._count += 1
-        for future in self._waiting:
+        for future in tuple(self._waiting):
             _wake(future)
 
-    async def wait(self, timeout_ms: int | None) -> None:
-        if self._seen == self._count:
+    async def wait(self, seen: int, timeout_ms: int | None) -> int:
+        if seen == self._count:
             await self._sleep(timeout_ms)
-        self._seen = self._count
+        return self._count
 
     async def _sleep(self, timeout_ms: int | None) -> None:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         alarm = None if timeout_ms is None else loop.call_later(timeout_ms / 1_000, _wake, future)
-        self._waiting.add(future)
+        self._waiting[future] = None
         try:
             await future
         finally:
-            self._waiting.discard(future)
+            self._waiting.pop(future, None)
             if alarm is not None:
                 alarm.cancel()
 
@@ -49,7 +49,7 @@ class Watches:
     __slots__ = ("_by_run",)
 
     def __init__(self) -> None:
-        self._by_run: dict[str, set[asyncio.Future[None]]] = {}
+        self._by_run: dict[str, dict[asyncio.Future[None], None]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._by_run.values()))
@@ -64,13 +64,13 @@ class Watches:
         if ended:
             future.set_result(None)
         else:
-            self._by_run.setdefault(run, set()).add(future)
+            self._by_run.setdefault(run, {})[future] = None
         return future
 
     def drop(self, run: str, future: asyncio.Future[None]) -> None:
         left = self._by_run.get(run)
         if left is not None:
-            left.discard(future)
+            left.pop(future, None)
             if not left:
                 del self._by_run[run]
 

@@ -70,8 +70,8 @@ class WaitPromises(Promises):
     async def test_whoever_waits_is_woken_by_a_commit_of_another_user(self) -> None:
         async with self.world() as w:
             await w.one.begin()
-            await w.one.store.changed(0)
-            waiting = asyncio.ensure_future(w.one.store.changed(None))
+            seen = await w.one.store.changed(0, 0)
+            waiting = asyncio.ensure_future(w.one.store.changed(seen, None))
             await asyncio.sleep(0)
             assert not waiting.done()
             await w.two.begin(run="other")
@@ -79,22 +79,21 @@ class WaitPromises(Promises):
 
     async def test_a_commit_between_two_waits_ends_the_second_at_once(self) -> None:
         async with self.world() as w:
-            await w.one.store.changed(0)
+            seen = await w.one.store.changed(0, 0)
             await w.two.begin()
-            await asyncio.wait_for(w.one.store.changed(None), _PATIENCE_S)
+            await asyncio.wait_for(w.one.store.changed(seen, None), _PATIENCE_S)
 
     async def test_waiting_ends_with_its_time(self) -> None:
         async with self.world() as w:
             await w.one.begin()
-            await w.one.store.changed(0)
-            await asyncio.wait_for(w.one.store.changed(1), _PATIENCE_S)
+            seen = await w.one.store.changed(0, 0)
+            await asyncio.wait_for(w.one.store.changed(seen, 1), _PATIENCE_S)
 
     async def test_asking_in_vain_is_not_a_change(self) -> None:
         async with self.world() as w:
             await w.one.begin()
-            await w.one.store.changed(0)
-            await w.one.store.changed(0)
-            waiting = asyncio.ensure_future(w.one.store.changed(None))
+            seen = await w.one.store.changed(0, 0)
+            waiting = asyncio.ensure_future(w.one.store.changed(seen, None))
             for user in (w.one, w.two):
                 assert (await user.ask()).leases == ()
                 assert (await user.exchange(Decision())).committed == (True,)

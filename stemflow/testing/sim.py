@@ -27,7 +27,7 @@ from stemflow.store.base import Renewed, Renewer
 from stemflow.store.memory import MemoryStore
 from stemflow.testing.sim_faults import Faults, FlakyStore
 from stemflow.testing.sim_work import Witness, make_registry, random_tree
-from stemflow.testing.vloop import SeededIds, VirtualLoop, VirtualClock, run
+from stemflow.testing.vloop import SeededIds, VirtualClock, VirtualLoop, run
 
 FAULTY_S = 30.0
 """Virtual seconds with faults on."""
@@ -56,6 +56,8 @@ class CheckedStore(MemoryStore):
         super().__init__(url, clock)
         self.tell = tell
         self.commits = 0
+        self.opened: dict[Key, int] = {}
+        self.ended: dict[Key, int] = {}
 
     def _commit(self, decision: Decision, now_ms: int) -> bool:
         before: dict[Key, Record | None] = {put.key: self._records.get(put.key) for put in decision.puts}
@@ -64,6 +66,9 @@ class CheckedStore(MemoryStore):
         self.commits += 1
         for put in decision.puts:
             after = self._records.get(put.key)
+            self.opened.setdefault(put.key, self.commits)
+            if isinstance(after, Node) and after.state in FINAL:
+                self.ended.setdefault(put.key, self.commits)
             self.tell(f"{now_ms} {put.key} {getattr(after, 'state', 'claim')}")
         broken = check_commit(before, {key: self._records.get(key) for key in before}, now_ms)
         if broken:
@@ -89,8 +94,14 @@ class SimWorker(Worker):
             refused = {id(fact) for fact in decision.refused}
             tokens = {put.key: put.token for put in decision.puts}
             for fact in batch:
-                if isinstance(fact, Ended) and id(fact) not in refused and tokens.get(fact.key, fact.token) != fact.token:
-                    raise Violation(f"{fact.key}: a report under token {fact.token} was accepted, {tokens[fact.key]} holds")
+                if (
+                    isinstance(fact, Ended)
+                    and id(fact) not in refused
+                    and tokens.get(fact.key, fact.token) != fact.token
+                ):
+                    raise Violation(
+                        f"{fact.key}: a report under token {fact.token} was accepted, {tokens[fact.key]} holds"
+                    )
         super()._settle(batch, decision, committed)
 
 
@@ -116,7 +127,9 @@ class Process:
         self.world = world
         skew = world.rng.randint(-2_000, 2_000) if world.faults.strikes("skewed clock") else 0
         self.store = FlakyStore(world.store, world.faults, self.die, skew)
-        self.app = Stemflow(registry=world.registry_for(self), worker=False, clock=world.clock, ids=world.ids, store=self.store)
+        self.app = Stemflow(
+            registry=world.registry_for(self), worker=False, clock=world.clock, ids=world.ids, store=self.store
+        )
         self.worker = SimWorker(
             self.store, self.app.advance, self.app.registry, self.app,
             owner=name, channel=name, concurrency=world.rng.randint(1, 4), pool=world.pool,
@@ -125,7 +138,11 @@ class Process:
         renew = RenewTask(self.worker, FlakyRenewer(world.store.renewer(), world.faults), 1_000)
         self.tasks = [
             asyncio.create_task(self._guarded(part), name=f"{name}.{label}")
-            for label, part in (("pump", self.worker.run), ("renew", renew.run), ("recover", partial(recover, self.worker)))
+            for label, part in (
+                ("pump", self.worker.run),
+                ("renew", renew.run),
+                ("recover", partial(recover, self.worker)),
+            )
         ]
 
     async def _guarded(self, part: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -224,7 +241,7 @@ class World:
             stuck = [f"{n.path or 'root'}={n.state}" for n in nodes if n.state not in FINAL]
             raise Violation(f"run {run} did not end within {LIVENESS_S} s of virtual time: {', '.join(stuck)}")
         shapes = {node.plan: await self._shape(node.plan) for node in nodes}
-        broken = check_run({node.key: node for node in nodes}, shapes)
+        broken = check_run({node.key: node for node in nodes}, shapes, self.store.opened, self.store.ended)
         broken += self._dead_letters(run, nodes, await self.store.dead_letters(run))
         if broken:
             raise Violation("; ".join(broken))
@@ -266,4 +283,3 @@ def campaign(seeds: Sequence[int]) -> tuple[int, Counter[str]]:
         hit.update(report.hit)
         commits += report.commits
     return commits, hit
-

@@ -1,0 +1,126 @@
+"""What must be true after every commit, and of every run that has ended; each breach is a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from stemflow.core.shape import Shape, body_index, static_size
+from stemflow.model.plan import LeafPlan, ScopePlan
+from stemflow.model.records import FINAL, Claim, Key, Node, Record, Tally
+
+_SETS = ("ok", "failed", "skipped", "upstream", "cancelled")
+
+
+def check_commit(before: Mapping[Key, Record | None], after: Mapping[Key, Record | None], now_ms: int) -> list[str]:
+    """The records of one commit, as they were and as they are; the breaches (I2, I4, I14, I15 and the tallies)."""
+    broken: list[str] = []
+    for key, new in after.items():
+        old = before.get(key)
+        if isinstance(new, Node):
+            broken += [f"{key}: {text}" for text in _node(old if isinstance(old, Node) else None, new)]
+        elif isinstance(new, Claim) and not new.finished and new.holder in new.waiters:
+            broken.append(f"{key}: its holder waits for itself")
+    return broken
+
+
+def _node(old: Node | None, new: Node) -> list[str]:
+    broken = [] if new.tally is None else tally_breaches(new.tally)
+    if new.state in FINAL and new.tally is not None and new.tally.open:
+        broken.append(f"it is {new.state} while members are open")
+    if old is None:
+        return broken
+    if old.state in FINAL:
+        broken.append(f"it was {old.state}, which is final, and was changed to {new.state}")
+    if new.delivery < old.delivery:
+        broken.append(f"its token went back from {old.delivery} to {new.delivery}")
+    if new.rev <= old.rev:
+        broken.append(f"its revision went from {old.rev} to {new.rev}")
+    if old.tally is not None and new.tally is not None:
+        broken += _grown(old.tally, new.tally)
+    return broken
+
+
+def _grown(old: Tally, new: Tally) -> list[str]:
+    """A bit that was turned stays turned, in the same set."""
+    names = ("opened", "ended", *_SETS)
+    return [f"its {name} bits went back" for name in names if getattr(old, name) & ~getattr(new, name)]
+
+
+def tally_breaches(tally: Tally) -> list[str]:
+    """Counts equal their bits, the sets are disjoint, and together they are those that have ended."""
+    broken = []
+    if tally.done != tally.ended.bit_count():
+        broken.append(f"its tally counts {tally.done} ended members, {tally.ended.bit_count()} bits are turned")
+    if tally.failures != tally.failed.bit_count():
+        broken.append(f"its tally counts {tally.failures} failures, {tally.failed.bit_count()} bits are turned")
+    if sum(getattr(tally, name).bit_count() for name in _SETS) != tally.ended.bit_count():
+        broken.append("a member of its tally ended in two ways, or in none")
+    if tally.opened >> tally.size or tally.ended >> tally.size:
+        broken.append(f"its tally has bits beyond its {tally.size} members")
+    return broken
+
+
+def check_run(
+    nodes: Mapping[Key, Node], shapes: Mapping[str, Shape], opened: Mapping[Key, int], ended: Mapping[Key, int]
+) -> list[str]:
+    """A run that has ended: nothing in it goes on, tallies agree with members, attempts are bounded."""
+    broken: list[str] = []
+    for key, node in nodes.items():
+        plan = shapes[node.plan].nodes[node.node]
+        if node.state not in FINAL:
+            broken.append(f"{key}: it is {node.state} although its run has ended")
+        if isinstance(plan, LeafPlan):
+            limit = shapes[node.plan].plan.options[plan.options].max_retries
+            if node.attempt > limit:
+                broken.append(f"{key}: attempt {node.attempt} with {limit} retries allowed")
+        elif isinstance(plan, ScopePlan) and node.tally is not None:
+            broken += [f"{key}: {text}" for text in _order(node, plan, nodes, shapes[node.plan], opened, ended)]
+    return broken + _members(nodes)
+
+
+def _members(nodes: Mapping[Key, Node]) -> list[str]:
+    """Each member's record agrees with the bit that its scope has of it (I3, I14)."""
+    broken = []
+    for node in nodes.values():
+        scope = nodes.get((node.run, _parent(node)))
+        if not node.path or scope is None or scope.tally is None or node.index < 0:
+            continue
+        how = scope.tally.how(node.index)
+        told = {"ok": "succeeded", "upstream": "skipped"}.get(how or "", how)
+        if told != node.state:
+            broken.append(f"{node.key}: it is {node.state}, its scope has it as {how}")
+    return broken
+
+
+def _parent(node: Node) -> str:
+    path = node.path
+    return path[: max(path.rfind("."), path.rfind("["), path.rfind("!"), 0)]
+
+
+def _order(
+    scope: Node,
+    plan: ScopePlan,
+    nodes: Mapping[Key, Node],
+    shape: Shape,
+    opened: Mapping[Key, int],
+    ended: Mapping[Key, int],
+) -> list[str]:
+    """Members that wait for others were opened after those had ended (I11)."""
+    from_index = {n.index: n for n in nodes.values() if n.path and n.run == scope.run and _parent(n) == scope.path}
+    waits: list[tuple[int, int]] = []
+    size = static_size(plan)
+    if plan.kind == "chain":
+        waits = [(i, i + 1) for i in range(size - 1)]
+    elif plan.kind == "chord":
+        waits = [(i, body_index(plan)) for i in range(size - 1)]
+    elif plan.kind == "steps":
+        waits = [(e.source, target) for target, edges in enumerate(shape.dag(scope.node).edges) for e in edges]
+    broken = []
+    for source, target in waits:
+        first, second = from_index.get(source), from_index.get(target)
+        if first and second and opened[second.key] < ended.get(first.key, opened[second.key] + 1):
+            broken.append(f"{second.path} was opened before {first.path} had ended")
+    return broken
+
+
+__all__ = ["check_commit", "check_run", "tally_breaches"]

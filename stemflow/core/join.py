@@ -1,0 +1,40 @@
+"""Members that a task adds to its own fan-in while it runs."""
+
+from __future__ import annotations
+
+from stemflow.core.members import open_members
+from stemflow.core.shape import body_index
+from stemflow.core.work import Work
+from stemflow.model.plan import Plan, ScopePlan
+from stemflow.model.records import RUNNING, Node
+
+
+def join_fan_in(w: Work, node: Node, added: tuple[Plan, ...]) -> None:
+    """The members of each fragment (its root is a group) join the fan-in of `node`, in the commit that ends it."""
+    for plan in added:
+        scope = _fan_in_of(w, node)
+        if scope is not None and scope.state == RUNNING:
+            _add_members(w, w.edit(scope), plan)
+
+
+def _fan_in_of(w: Work, node: Node) -> Node | None:
+    """The nearest scope above whose members run side by side and of which `node` is not the body, nor a handler's."""
+    while node.path and node.index >= 0:
+        scope = w.node(w.parent_key(node))
+        if scope is None:
+            return None
+        plan = w.scope_of(scope)
+        if plan.kind in ("group", "map") or (plan.kind == "chord" and node.index != body_index(plan)):
+            return scope
+        node = scope
+    return None
+
+
+def _add_members(w: Work, scope: Node, plan: Plan) -> None:
+    w.add_plan(plan)
+    root = plan.nodes[0]
+    assert isinstance(root, ScopePlan) and scope.tally is not None
+    first = scope.tally.size
+    scope.extra = (*scope.extra, (plan.digest, len(root.members)))
+    scope.tally.size += len(root.members)
+    open_members(w, scope, range(first, scope.tally.size))
