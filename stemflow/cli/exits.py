@@ -16,8 +16,9 @@ PIPE_CLOSED: Final = 141
 
 
 class Refused(StemflowError):
-    """The command cannot do what it was asked; the message is the sentence to print, `code` the exit code."""
+    """The command cannot do what it was asked; `code` is its exit code. `more`: further sentences, a line each."""
 
-    def __init__(self, message: str, code: int = WRONG_USAGE) -> None:
+    def __init__(self, message: str, code: int = WRONG_USAGE, more: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.code = code
+        self.more = more

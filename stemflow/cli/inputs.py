@@ -24,7 +24,7 @@ def read_inputs(workflow: Workflow, given: Sequence[str], file: str | None) -> d
         values[name] = _value(text, workflow.inputs.get(name))
     complete, messages = check_inputs(workflow, values)
     if messages:
-        raise Refused("\n       ".join(messages) + "\n       give inputs with -i NAME=VALUE or --inputs FILE")
+        raise Refused(messages[0], more=(*messages[1:], "nothing was started; give inputs with -i NAME=VALUE"))
     return complete
 
 

@@ -35,7 +35,7 @@ def _guarded(argv: Sequence[str] | None) -> int:
         sys.stdout.flush()
         return code
     except Refused as refused:
-        return _say(refused, refused.code)
+        return _say(refused, refused.code, refused.more)
     except StemflowError as error:
         return _say(error, WRONG_USAGE)
     except KeyboardInterrupt:
@@ -46,8 +46,9 @@ def _guarded(argv: Sequence[str] | None) -> int:
         return PIPE_CLOSED
 
 
-def _say(error: Exception, code: int) -> int:
-    print(f"error: {shown(str(error))}", file=sys.stderr)
+def _say(error: Exception, code: int, more: tuple[str, ...] = ()) -> int:
+    for line in (str(error), *more):
+        print(f"error: {shown(line)}", file=sys.stderr)
     return code
 
 

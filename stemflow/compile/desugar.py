@@ -6,6 +6,7 @@ of a group to its members, those of a chord to its header's members and its body
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from msgspec import structs
@@ -24,6 +25,7 @@ from stemflow.model.signature import (
 _HOOKS = ("success_hooks", "failure_hooks", "cancel_hooks")
 Composite = TypeVar("Composite", GroupSig[Any, Any], ChordSig[Any, Any], MapSig[Any, Any])
 _POLICY = ("name", "when", "needs", "run_on", "on_error", "at")
+_NO_POLICY: dict[str, Any] = {"name": None, "when": None, "needs": (), "run_on": "success", "on_error": "fail"}
 
 
 def desugar(sig: AnySig) -> AnySig:
@@ -38,7 +40,8 @@ def desugar(sig: AnySig) -> AnySig:
             return structs.replace(_without_hooks(sig), members=tuple(map(desugar, given)))
         case ChordSig():
             header = _hand_down(sig, _flat(sig.header))
-            (body,) = _hand_down(sig, (sig.body,))
+            hooks = {hook: getattr(sig.body, hook) + getattr(sig, hook) for hook in _HOOKS}
+            body = structs.replace(sig.body, **hooks)
             return structs.replace(_without_hooks(sig), header=tuple(map(desugar, header)), body=desugar(body))
         case MapSig():
             (do,) = _hand_down(sig, (sig.do,))
@@ -85,15 +88,18 @@ def _without_hooks(sig: Composite) -> Composite:
 def _hand_down(sig: AnySig, members: tuple[AnySig, ...]) -> tuple[AnySig, ...]:
     if not _has_hooks(sig):
         return members
-    return tuple(
-        structs.replace(member, **{hook: getattr(member, hook) + getattr(sig, hook) for hook in _HOOKS})
-        for member in members
-    )
+    return tuple(_given(member, {hook: getattr(sig, hook) for hook in _HOOKS}) for member in members)
+
+
+def _given(member: AnySig, hooks: Mapping[str, tuple[Any, ...]]) -> AnySig:
+    """`member` with hooks from above. A composite fires them once as a whole, so they stand on a chain around it."""
+    if isinstance(member, (GroupSig, ChordSig, MapSig)):
+        policy = {name: getattr(member, name) for name in _POLICY}
+        return ChainSig(steps=(structs.replace(member, **_NO_POLICY),), **policy, **hooks)
+    return structs.replace(member, **{hook: getattr(member, hook) + given for hook, given in hooks.items()})
 
 
 def _wrapped(sig: TaskSig[Any, Any] | WaitSig[Any, Any]) -> ChainSig[Any, Any]:
     policy = {name: getattr(sig, name) for name in (*_POLICY, *_HOOKS)}
-    bare = structs.replace(
-        sig, name=None, when=None, needs=(), run_on="success", on_error="fail", **dict.fromkeys(_HOOKS, ())
-    )
+    bare = structs.replace(sig, **_NO_POLICY, **dict.fromkeys(_HOOKS, ()))
     return ChainSig(steps=(bare,), **policy)

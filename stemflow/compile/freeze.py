@@ -133,7 +133,7 @@ class _Freezer:
                 policy = "fail_fast" if sig.fail_fast else "collect"
                 return {"kind": "steps", "policy": policy, "edges": self._edges(sig, path), "value": sig.outputs}
             case MapSig():
-                stored = isinstance(sig.items, tuple) and not self.inline_items
+                stored = isinstance(sig.items, tuple) and not self.inline_items and not set(path) & {"*", "!"}
                 items = len(sig.items) if stored else sig.items
                 names = {"var": sig.var, "index_var": sig.index_var, "spread": sig.spread, "names": None}
                 return {"kind": "map", "items": items, "window": sig.window, "policy": sig.policy, **names}

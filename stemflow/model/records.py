@@ -201,8 +201,6 @@ class Header(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rerun_of: str | None = None
     redo: tuple[str, ...] = ()
     """Paths whose kept results a rerun does not take over (nor those below them)."""
-    parent: Key | None = None
-    root: str | None = None
 
 
 def child_path(parent: str, segment: str) -> str:

@@ -111,7 +111,7 @@ class Stemflow:
         if run_id == "":
             raise OptionError("submit: expected a run id that is not empty")
         run = run_id or self.ids.run_id()
-        header = Header(run=run, plan="", created_at_ms=self.store.now_ms(), file=file, tasks=tasks, root=run)
+        header = Header(run=run, plan="", created_at_ms=self.store.now_ms(), file=file, tasks=tasks)
         if isinstance(what, Workflow):
             header, plan, body = await self._workflow(what, header, inputs or {}, again)
         else:
@@ -236,7 +236,7 @@ class Stemflow:
         run = self.ids.run_id()
         claim = None if old.claim is None else structs.replace(old.claim, mode="take")
         header = structs.replace(
-            old, run=run, root=run, created_at_ms=self.store.now_ms(), rerun_of=run_id, redo=redo, claim=claim
+            old, run=run, created_at_ms=self.store.now_ms(), rerun_of=run_id, redo=redo, claim=claim
         )
         await self._copy_items(shape, run_id, run)
         return await self._request(header, shape.plan)

@@ -146,13 +146,18 @@ class Values:
     # -- what the step before gave
 
     async def prev(self, node: Node) -> Prev | None:
-        """The value that is put in front of the arguments of `node`, or None if there is none."""
-        while node.path:
+        """The value that is put in front of the arguments of `node`, or None if there is none.
+
+        What a task put in its own place, or added beside itself, starts afresh: the task had the value already.
+        """
+        while node.path and not (node.node == 0 and node.index >= 0):
             scope = await self.node((node.run, parent_path(node.path)))
             assert scope is not None
             plan = await self.scope(scope)
             if node.index < 0:
                 return Prev(await self._news(scope))
+            if scope.extra and node.index >= base_size(scope):
+                return None
             if plan.kind == "chain" and 0 < node.index < base_size(scope):
                 return Prev(await self.value(await self.node(self._member_key(scope, plan, node.index - 1))))
             if plan.kind == "chord" and node.index == body_index(plan):
@@ -162,6 +167,31 @@ class Values:
                 return Prev(item, "one" if plan.spread == "item" else plan.spread)
             node = scope
         return None
+
+    async def parent_path(self, node: Node) -> str | None:
+        """The path of the task that made `node` ready: in a chain the last one before it; None for a first task."""
+        while node.path and not (node.node == 0 and node.index >= 0):
+            scope = await self.node((node.run, parent_path(node.path)))
+            assert scope is not None
+            plan = await self.scope(scope)
+            body = body_index(plan)
+            if plan.kind == "chain" and 0 < node.index < base_size(scope):
+                return await self._last_task(scope, node.index - 1)
+            if plan.kind == "chord" and node.index == body:
+                return await self._last_task(scope, 0) if body else None
+            node = scope
+        return None
+
+    async def _last_task(self, scope: Node, index: int) -> str:
+        """Down from a member to the task that gave its value, by the plan alone."""
+        nodes = (await self.library.shape(scope.plan)).nodes
+        path, plan, at = scope.path, nodes[scope.node], index
+        while isinstance(plan, ScopePlan) and plan.members:
+            path = child_path(path, segment(plan, at))
+            plan = nodes[plan.members[0 if plan.kind == "map" else at]]
+            if isinstance(plan, ScopePlan):
+                at = len(plan.members) - 1 if plan.kind in ("chain", "chord") else 0
+        return path
 
     async def _news(self, scope: Node) -> Any:
         """What a hook is told: the value, or who failed and how."""

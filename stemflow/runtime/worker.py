@@ -246,6 +246,8 @@ class Worker:
         context.queue, context.enqueued_at_ms = node.queue, node.opened_at_ms
         if options.hard_ms is not None:
             context.deadline_ms = running.started_at_ms + options.hard_ms
+        before = await Values(self.advance.library, self.advance.records).parent_path(node)
+        context.parent_id = None if before is None else f"{node.run}/{before}"
         context.in_fan_in = bool(node.path) and await self._in_fan_in(node)
         return context
 

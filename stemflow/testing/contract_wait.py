@@ -99,7 +99,7 @@ class WaitPromises(Promises):
                 assert (await user.exchange(Decision())).committed == (True,)
                 await user.store.expired(user.name, 10)
             # Longer than a store may be late with the news of a change.
-            await w.two.store.changed(40)
+            await w.two.store.changed(await w.two.store.changed(0, 0), 40)
             assert not waiting.done()
             waiting.cancel()
 

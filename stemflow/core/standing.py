@@ -1,0 +1,91 @@
+"""What must be true of all records at any one instant; each breach is a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from stemflow.core.shape import Shape, body_index
+from stemflow.model.plan import LeafPlan, ScopePlan
+from stemflow.model.records import FINAL, HELD, HOUSE, STOPPING, Claim, Key, Node, Record, Tally, parent_path
+
+
+def check_standing(records: Mapping[Key, Record], shapes: Mapping[str, Shape]) -> list[str]:
+    """Nothing goes on below what was stopped or has ended, nothing began early, claims and waiters agree (I5, I6, I12)."""
+    broken: list[str] = []
+    for key, record in records.items():
+        if isinstance(record, Claim):
+            broken += [f"claim {record.key}: {text}" for text in _claim(record, records)]
+        elif record.state not in FINAL:
+            broken += [f"{key}: {text}" for text in _going_on(record, records, shapes)]
+    return broken
+
+
+def _claim(claim: Claim, records: Mapping[Key, Record]) -> list[str]:
+    """A claim that is not a window over a finished holder has a live one."""
+    if claim.finished:
+        return ["it is finished and has waiters"] if claim.waiters else []
+    holder = records.get(claim.holder)
+    broken = []
+    if not isinstance(holder, Node) or holder.state in FINAL or holder.claim != claim.key:
+        broken.append(f"{claim.holder} does not hold it")
+    for key in claim.waiters:
+        waiter = records.get(key)
+        if not isinstance(waiter, Node) or waiter.state != HELD:
+            broken.append(f"{key} does not wait for it")
+    return broken
+
+
+def _going_on(node: Node, records: Mapping[Key, Record], shapes: Mapping[str, Shape]) -> list[str]:
+    broken = _below_stopped(node, records)
+    shape = shapes[node.plan]
+    plan = shape.nodes[node.node]
+    if isinstance(plan, LeafPlan):
+        limit = shape.plan.options[plan.options].max_retries
+        if node.attempt > limit:
+            broken.append(f"attempt {node.attempt} (the first is 0) with {limit} retries allowed")
+        if node.state == HELD:
+            claim = records.get((HOUSE, node.claim or ""))
+            if not isinstance(claim, Claim) or claim.finished or node.key not in claim.waiters:
+                broken.append(f"it waits for the claim {node.claim!r}, which does not know of it")
+    elif isinstance(plan, ScopePlan) and node.tally is not None:
+        early = _early(node, plan, node.tally, shape)
+        if early:
+            broken.append(f"its members {early} were opened before those that they wait for had ended")
+        elif node.tally.complete and not node.handling:
+            broken.append("it stays open although every member has ended")
+    return broken
+
+
+def _below_stopped(node: Node, records: Mapping[Key, Record]) -> list[str]:
+    """What a handler runs lies below its scope in name only: it begins when the members have ended, and ends by itself."""
+    broken: list[str] = []
+    below = node
+    while below.path and isinstance(scope := records.get((below.run, parent_path(below.path))), Node):
+        name = scope.path or "its run"
+        if scope.state in FINAL:
+            broken.append(f"it is {node.state} although {name} has ended")
+        if below.index < 0 or node.handling:
+            break
+        if scope.state == STOPPING and node.state != STOPPING:
+            broken.append(f"it is {node.state} although {name} is stopping")
+        if scope.state == STOPPING and scope.kill and not node.kill:
+            broken.append(f"it was not told that {name} was cancelled")
+        below = scope
+    return broken
+
+
+def _early(scope: Node, plan: ScopePlan, tally: Tally, shape: Shape) -> list[int]:
+    """Members that were opened before their predecessors had ended (I11)."""
+    if plan.kind == "chain":
+        return [i for i in range(1, tally.size) if tally.opened >> i & 1 and not tally.ended >> (i - 1) & 1]
+    if plan.kind == "chord":
+        body = body_index(plan)
+        waits = tally.opened >> body & 1 and ((1 << tally.size) - 1) & ~(1 << body) & ~tally.ended
+        return [body] if waits else []
+    if plan.kind == "steps":
+        needed = shape.dag(scope.node).needed
+        return [i for i in range(tally.size) if tally.opened >> i & 1 and needed[i] & ~tally.ended]
+    return []
+
+
+__all__ = ["check_standing"]

@@ -1,0 +1,245 @@
+"""Random trees of chains, groups, chords and maps give what a plain evaluation in this process gives, each leaf run once."""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stemflow import Canvas, Stemflow, TaskRegistry
+from stemflow.model.effects import Decision
+from stemflow.model.facts import Ended, Fact
+from stemflow.model.signature import ChainSig, ChordSig, GroupSig, MapSig, TaskSig
+from stemflow.testing import vloop
+
+DEPTH = 5
+LEAVES = 60
+"""About how many calls of leaves a tree has at most."""
+
+
+# -- what the tasks compute
+
+
+def mixed(salt: int, args: Sequence[Any]) -> int:
+    """A small number that depends on the leaf and on all that it was given, in order."""
+    return zlib.crc32(json.dumps([salt, args]).encode()) % 10_000
+
+
+@dataclass
+class Oracle:
+    """Evaluates a signature in the plainest way: recursion, lists, no engine. Notes every call of a leaf."""
+
+    calls: Counter[str]
+
+    def value(self, sig: Any, given: tuple[Any, ...]) -> Any:
+        """The value of `sig`, `given` being what is put in front of the arguments of what starts first."""
+        match sig:
+            case TaskSig():
+                return self.leaf(sig, given)
+            case ChainSig():
+                for step in sig.steps:
+                    given = (self.value(step, given),)
+                return given[0]
+            case GroupSig():
+                return [self.value(member, given) for member in sig.members]
+            case ChordSig():
+                return self.value(sig.body, ([self.value(member, given) for member in flat(sig.header)],))
+            case MapSig():
+                return [self.value(sig.do, (item,)) for item in items_of(sig)]
+        raise AssertionError(sig)
+
+    def leaf(self, sig: TaskSig[Any, Any], given: tuple[Any, ...]) -> Any:
+        salt, *rest = sig.kwargs["salt"], *sig.args
+        args = [*(() if sig.immutable else given), *rest]
+        self.calls[json.dumps([salt, args])] += 1
+        return args[0] if sig.task == "first" and args else mixed(salt, args)
+
+
+def items_of(sig: MapSig[Any, Any]) -> Sequence[Any]:
+    return range(sig.items.start, sig.items.stop, sig.items.step) if not isinstance(sig.items, tuple) else sig.items
+
+
+def flat(header: Sequence[Any]) -> list[Any]:
+    """A group directly in a header counts as its members."""
+    return [leaf for member in header for leaf in (flat(member.members) if isinstance(member, GroupSig) else [member])]
+
+
+def depth_of(sig: Any) -> int:
+    below = (*getattr(sig, "steps", ()), *getattr(sig, "members", ()), *getattr(sig, "header", ()))
+    below = (*below, *(getattr(sig, name) for name in ("body", "do") if hasattr(sig, name)))
+    return 1 + max(map(depth_of, below)) if below else 0
+
+
+# -- drawing trees
+
+class Growing:
+    """Draws one tree. Each leaf has a salt of its own, so that two calls are never mistaken for each other."""
+
+    def __init__(self, draw: st.DrawFn) -> None:
+        self.draw = draw
+        self.left = LEAVES
+        self.salts = iter(range(10_000))
+
+    def tree(self, depth: int, times: int = 1) -> Any:
+        """A tree of this depth at most, each of whose leaves is called `times` for each call of the tree."""
+        kinds = ["task"] if depth == 0 or self.left < 4 * times else ["chain", "group", "chord", "map", "task"]
+        match self.draw(st.sampled_from(kinds)):
+            case "chain":
+                return Canvas.chain(self.some(1, depth, times, in_chain=True))
+            case "group":
+                return Canvas.group(self.some(1, depth, times))
+            case "chord":
+                return Canvas.chord(self.some(0, depth, times), self.tree(depth - 1, times))
+            case "map":
+                return self.map(depth, times)
+        self.left -= times
+        return self.task()
+
+    def some(self, low: int, depth: int, times: int, in_chain: bool = False) -> list[Any]:
+        """Members; an empty group is among them only where it has a value of its own, so never in a chain."""
+        found = [self.tree(depth - 1, times) for _ in range(self.draw(st.integers(low, 3)))]
+        if not in_chain and self.draw(st.sampled_from([False] * 9 + [True])):
+            found.append(Canvas.group())
+        return found
+
+    def map(self, depth: int, times: int) -> Any:
+        items = self.draw(st.one_of(st.lists(st.integers(0, 9), max_size=3), st.integers(0, 3).map(range)))
+        do = self.tree(depth - 1, times * max(1, len(items)))
+        return Canvas.map(do, items, concurrency=self.draw(st.sampled_from([None, 1])))
+
+    def task(self) -> Any:
+        name = self.draw(st.sampled_from(["mix", "mix", "mix_in_thread", "first"]))
+        args = tuple(self.draw(st.lists(st.integers(0, 9), max_size=2)))
+        return TaskSig(task=name, args=args, immutable=self.draw(st.booleans()), kwargs={"salt": next(self.salts)})
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> Any:
+    return Growing(draw).tree(DEPTH)
+
+
+# -- running them
+
+
+def registry_of(calls: Counter[str]) -> TaskRegistry:
+    registry = TaskRegistry()
+
+    def called(salt: int, args: Sequence[Any]) -> int:
+        calls[json.dumps([salt, args])] += 1
+        return mixed(salt, args)
+
+    @registry.task("mix")
+    async def mix(*args: Any, salt: int) -> int:
+        return called(salt, args)
+
+    @registry.task("mix_in_thread")
+    def mix_in_thread(*args: Any, salt: int) -> int:
+        return called(salt, args)
+
+    @registry.task("first")
+    async def first(*args: Any, salt: int) -> Any:
+        value = called(salt, args)
+        return args[0] if args else value
+
+    return registry
+
+
+def doubling(app: Stemflow, seed: int) -> None:
+    """Every report reaches the machine one to three times in random order, some again after others were decided."""
+    decide, rng, late = app.advance.decide, random.Random(seed), []  # type: ignore[var-annotated]
+
+    async def decide_doubled(facts: Sequence[Fact]) -> Decision:
+        runs = {fact.key[0] for fact in facts}
+        again = [fact for fact in late if fact.key[0] in runs]
+        many = [*again, *(fact for fact in facts for _ in range(rng.randint(1, 3) if isinstance(fact, Ended) else 1))]
+        late[:] = [fact for fact in (*late, *facts) if isinstance(fact, Ended) and rng.random() < 0.4]
+        rng.shuffle(many)
+        return await decide(many)
+
+    app.advance.decide = decide_doubled  # type: ignore[method-assign]
+
+
+async def value_and_calls(sig: Any, url: str, seed: int | None, clock: Any = None, ids: Any = None) -> tuple[Any, Any]:
+    calls: Counter[str] = Counter()
+    app = Stemflow(url, registry_of(calls), clock=clock, ids=ids)
+    if seed is not None:
+        doubling(app, seed)
+    async with app:
+        result = await (await app.submit(sig)).wait(timeout=60)
+        assert (result.status, result.error) == ("succeeded", None)
+        return result.value, calls
+
+
+Evaluate = Callable[[Any, int, "int | None"], tuple[Any, Any]]
+
+
+def in_virtual_time(sig: Any, order: int, seed: int | None) -> tuple[Any, Any]:
+    """On the memory store, in an order of steps that `order` chooses."""
+
+    def main(loop: vloop.VirtualLoop) -> Any:
+        return value_and_calls(sig, "memory:", seed, vloop.VirtualClock(loop), vloop.SeededIds(random.Random(order)))
+
+    found, _ = vloop.run(main, order)
+    return found
+
+
+def in_sqlite(sig: Any, order: int, seed: int | None) -> tuple[Any, Any]:
+    """On a file of its own, in virtual time as well."""
+    with tempfile.TemporaryDirectory() as folder:
+
+        def main(loop: vloop.VirtualLoop) -> Any:
+            url = f"sqlite:{Path(folder) / 'tree.db'}"
+            return value_and_calls(sig, url, seed, vloop.VirtualClock(loop), vloop.SeededIds(random.Random(order)))
+
+        found, _ = vloop.run(main, order)
+        return found
+
+
+def check(sig: Any, evaluate: Evaluate, order: int, seed: int | None) -> None:
+    oracle = Oracle(Counter())
+    expected = oracle.value(sig, ())
+    value, calls = evaluate(sig, order, seed)
+    assert value == expected
+    assert calls == oracle.calls
+
+
+few = settings(suppress_health_check=[HealthCheck.too_slow])
+STORES = {"memory": (in_virtual_time, 150), "sqlite": (in_sqlite, 40)}
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("doubled", [False, True], ids=["once", "one to three times"])
+def test_a_random_tree_gives_what_a_plain_evaluation_gives(store: str, doubled: bool) -> None:
+    """Each leaf runs once and the shape and order of values hold, also when every end is reported more than once."""
+    evaluate, examples = STORES[store]
+
+    @settings(few, max_examples=examples)
+    @given(trees(), st.integers(0, 1_000), st.integers(0, 1_000))
+    def holds(sig: Any, order: int, seed: int) -> None:
+        check(sig, evaluate, order, seed if doubled else None)
+
+    holds()
+
+
+def test_trees_are_drawn_to_the_depth_that_is_promised() -> None:
+    # Given the strategy; when trees are drawn; then some reach depth 5 and none goes beyond.
+    depths: Counter[int] = Counter()
+
+    @settings(few, max_examples=300)
+    @given(trees())
+    def draw(sig: Any) -> None:
+        depths[depth_of(sig)] += 1
+
+    draw()
+    assert max(depths) == DEPTH
+    assert depths[DEPTH] > 10

@@ -1,0 +1,118 @@
+"""validate, graph and schema: commands that read files and touch no store."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_run import follows_schema
+from tests.cli.world import Cli
+
+WRONG = 'stemflow: "1"\nname: wrong\nsteps:\n  a: {needs: [b], task: say}\n'
+SHAPES = """\
+stemflow: "1"
+name: shapes
+steps:
+  first: {task: say, args: {word: "a \\"quoted\\" word"}}
+  both:
+    chord:
+      group: {x: {task: say, args: {word: "${{ steps.first.output }}"}}, y: {task: each, args: {n: 1}}}
+      then: {task: say, args: {word: "${{ results[0] }}"}}
+  last: {needs: [both], chain: [{task: say, args: {word: one}}]}
+"""
+
+
+def test_a_folder_stands_for_the_workflow_files_in_it(project: Path, cli: Cli) -> None:
+    # Given a folder with a right and a wrong file, and one that is hidden
+    (project / "more").mkdir()
+    (project / "more" / "wrong.yml").write_text(WRONG)
+    (project / ".hidden.yaml").write_text("no workflow")
+    # When the folder is checked
+    ran = cli("validate", ".")
+    # Then all files are, and the finding has its place
+    assert ran.code == 2
+    assert re.match(r"\./more/wrong\.yml:4:\d+: error SF101: needs: there is no step `b`\n", ran.out)
+    assert ran.err == "3 files: 1 error\n"
+
+
+def test_validate_as_json(project: Path, cli: Cli) -> None:
+    (project / "wrong.yaml").write_text(WRONG)
+    ran = cli("validate", "wrong.yaml", "--format", "json")
+    (found,) = follows_schema("validate", ran.out)["diagnostics"]
+    assert (found["file"], found["line"], found["code"]) == ("wrong.yaml", 4, "SF101")
+
+
+def test_validate_as_annotations_of_github(project: Path, cli: Cli) -> None:
+    (project / "wrong.yaml").write_text(WRONG)
+    ran = cli("validate", "wrong.yaml", "--format", "github")
+    place = r"file=wrong\.yaml,line=4,col=\d+,endColumn=\d+"
+    assert re.match(rf"::error {place},title=SF101::needs: there is no step `b`", ran.out)
+
+
+def test_validate_imports_no_tasks_unless_they_are_named(project: Path, cli: Cli) -> None:
+    # Given tasks that cannot be imported, and a task name that is known to none
+    (project / "tasks.py").write_text("raise RuntimeError\n")
+    (project / "wrong.yaml").write_text(WRONG.replace("{needs: [b], task: say}", "{task: sya}"))
+    # Then the file alone is fine
+    assert cli("validate", "wrong.yaml").code == 0
+    # And with tasks that can, the name is not
+    (project / "jobs.py").write_text("from stemflow import TaskRegistry\n\nmine = TaskRegistry()\n")
+    assert "SF401" in cli("validate", "wrong.yaml", "--tasks", "jobs:mine").out
+
+
+def test_the_schema_is_printed_as_it_is_shipped(cli: Cli) -> None:
+    shipped = Path(__file__).parents[2] / "schemas" / "workflow.v1.schema.json"
+    assert cli("schema").out == shipped.read_text("utf-8")
+
+
+def test_graph_as_json_has_every_edge(project: Path, cli: Cli) -> None:
+    (project / "shapes.yaml").write_text(SHAPES)
+    graph = json.loads(cli("graph", "shapes.yaml", "--format", "json").out)
+    assert [node["path"] for node in graph["nodes"]][:3] == ["", "first", "both"]
+    assert {(edge["from"], edge["to"], *edge["kinds"]) for edge in graph["edges"]} == {
+        ("first", "both", "data"),
+        ("both", "last", "order"),
+        ("both.x", "both.then", "data"),
+        ("both.y", "both.then", "data"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("form", "lines"),
+    [
+        (
+            "mermaid",
+            ["flowchart LR", '    n1["first: say"]', '    subgraph n2["both (chord)"]', "  n2 -.-> n6", "  n1 --> n2"],
+        ),
+        (
+            "dot",
+            [
+                "digraph workflow {",
+                '  "first" -> "both.x" [lhead="cluster both"];',
+                '    "first" [label="first: say"];',
+            ],
+        ),
+    ],
+)
+def test_graph_draws_frames_and_edges(form: str, lines: list[str], project: Path, cli: Cli) -> None:
+    (project / "shapes.yaml").write_text(SHAPES)
+    drawn = cli("graph", "shapes.yaml", "--format", form).out.splitlines()
+    assert [line for line in lines if line not in drawn] == []
+
+
+@pytest.mark.parametrize(
+    "words", [("runn",), ("run",), ("run", "x.yaml", "--concurrency", "0"), ("validate", "--format", "xml", ".")]
+)
+def test_wrong_usage_exits_with_three(words: tuple[str, ...], cli: Cli) -> None:
+    ran = cli(*words)
+    assert ran.code == 3
+    assert "--help` tells more" in ran.err
+
+
+def test_a_version_is_told(cli: Cli) -> None:
+    ran = cli("--version")
+    assert ran.code == 0
+    assert ran.out.startswith("stemflow ")

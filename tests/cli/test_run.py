@@ -1,0 +1,203 @@
+"""run, resume and rerun: what they print where, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from stemflow.dsl import parse_workflow
+from stemflow.runtime.discovery import find_tasks
+from stemflow.runtime.engine import Stemflow
+from tests.cli.world import Cli
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "cli.v1.schema.json").read_text("utf-8"))
+
+
+def follows_schema(name: str, text: str) -> Any:
+    value = json.loads(text)
+    jsonschema.validate(value, {"$ref": f"#/definitions/{name}", "definitions": SCHEMA["definitions"]})
+    return value
+
+
+def submit(file: str) -> str:
+    """A run that nobody works on yet: its process died, say."""
+
+    async def ask() -> str:
+        workflow = parse_workflow(Path(file).read_text("utf-8"), file).workflow
+        assert workflow is not None
+        inputs = {name: schema["default"] for name, schema in workflow.inputs.items()}
+        async with Stemflow(registry=find_tasks([], Path(file)), worker=False) as app:
+            return (await app.submit(workflow, inputs=inputs, file=str(Path(file).resolve()))).id
+
+    return asyncio.run(ask())
+
+
+def newest(cli: Cli) -> str:
+    return str(json.loads(cli("runs", "--json").out)[0]["id"])
+
+
+KEYED = """\
+stemflow: "1"
+name: keyed
+unique: {key: only, for: 1h}
+steps:
+  a: {task: say, args: {word: one}}
+outputs: {a: "${{ steps.a.output }}"}
+"""
+
+
+def test_standard_output_holds_the_outputs_and_nothing_else(project: Path, cli: Cli) -> None:
+    # When a workflow is run
+    ran = cli("run", "hello.yaml", "-i", "who=7", "-i", "times=3")
+    # Then each output is a line, a text stays a text, and the rest is on standard error
+    assert (ran.code, ran.out) == (0, 'said: "7"\nsquared: 9\n')
+    assert "hello" in ran.err and "succeeded after" in ran.err
+
+
+def test_json_is_one_object(project: Path, cli: Cli) -> None:
+    ran = cli("run", "hello.yaml", "--json")
+    told = follows_schema("run", ran.out)
+    assert (told["state"], told["outputs"], told["error"]) == ("succeeded", {"said": "world", "squared": 1}, None)
+
+
+def test_a_failed_run_exits_with_one_and_names_the_step_and_the_next_step(project: Path, cli: Cli) -> None:
+    # When a step fails
+    ran = cli("run", "flaky.yaml", "--json")
+    # Then the object holds the error, and the summary how to go on
+    told = follows_schema("run", ran.out)
+    assert (ran.code, told["state"], told["outputs"]) == (1, "failed", None)
+    assert (told["error"]["type"], told["error"]["step"], told["error"]["attempt"]) == ("Reject", "second", 1)
+    assert "second failed: Reject: not mended yet" in ran.err
+    assert f"`stemflow rerun {told['run_id']} --failed`" in ran.err
+
+
+def test_the_next_command_names_the_store_that_was_named(project: Path, cli: Cli) -> None:
+    ran = cli("run", "flaky.yaml", "--store", "sqlite:my runs.db")
+    assert "--failed --store 'sqlite:my runs.db'`" in ran.err
+
+
+def test_what_a_task_prints_does_not_reach_standard_output(project: Path, cli: Cli) -> None:
+    (project / "demo.yaml").write_text('stemflow: "1"\nname: demo\nsteps:\n  a: {task: prints}\n')
+    ran = cli("run", "demo.yaml", "--store", "memory:")
+    assert ran.out == ""
+    assert "a task prints\n" in ran.err
+
+
+def test_a_workflow_without_named_outputs_gives_its_value(project: Path, cli: Cli) -> None:
+    (project / "demo.yaml").write_text('stemflow: "1"\nname: demo\nchain:\n  - {task: each, args: {n: 4}}\n')
+    assert cli("run", "demo.yaml", "--store", "memory:").out == "16\n"
+
+
+def test_inputs_come_from_a_file_and_the_command_line_wins(project: Path, cli: Cli) -> None:
+    (project / "in.yaml").write_text("who: file\ntimes: 2\n")
+    ran = cli("run", "hello.yaml", "--inputs", "in.yaml", "-i", "who=line", "--store", "memory:")
+    assert ran.out == 'said: "line"\nsquared: 4\n'
+
+
+def test_resume_ends_a_run_that_nobody_works_on(project: Path, cli: Cli) -> None:
+    # Given a run whose process is gone
+    run = submit("hello.yaml")
+    assert json.loads(cli("runs", "--json").out)[0]["state"] == "active"
+    # When it is resumed, named by its beginning, from another folder
+    ran = cli("resume", run[:-2])
+    # Then it ends, with its tasks found beside its file
+    assert (ran.code, ran.out) == (0, 'said: "world"\nsquared: 1\n')
+
+
+def test_resume_of_a_run_that_has_ended_shows_it(project: Path, cli: Cli) -> None:
+    cli("run", "flaky.yaml")
+    ran = cli("resume", newest(cli))
+    assert ran.code == 1
+    assert "has ended already; nothing was started" in ran.err
+
+
+def test_resume_without_the_file_says_to_name_the_tasks(project: Path, cli: Cli) -> None:
+    # Given a run whose workflow file was removed
+    run = submit("hello.yaml")
+    (project / "hello.yaml").unlink()
+    # When it is resumed, it says so; and with the tasks named it ends
+    assert "that file is gone; pass --tasks MODULE" in cli("resume", run).err
+    (project / "jobs.py").write_text((project / "tasks.py").read_text())
+    assert cli("resume", run, "--tasks", "jobs").code == 0
+
+
+def test_rerun_failed_keeps_what_succeeded(project: Path, cli: Cli) -> None:
+    # Given a run that failed in the middle, and the cause mended
+    cli("run", "flaky.yaml")
+    old = newest(cli)
+    (project / "mended").touch()
+    # When what failed is run again
+    ran = cli("rerun", old, "--failed", "--json")
+    # Then a new run succeeds, without running the first step once more
+    told = follows_schema("run", ran.out)
+    assert (ran.code, told["outputs"]) == (0, {"second": "well"})
+    shown = follows_schema("show", cli("show", told["run_id"], "--json").out)
+    assert shown["rerun_of"] == old
+    assert shown["nodes"][1]["path"] == "first" and shown["nodes"][1]["started_at_ms"] is None
+
+
+def test_rerun_from_a_step_that_does_not_exist_names_those_that_do(project: Path, cli: Cli) -> None:
+    cli("run", "hello.yaml")
+    ran = cli("rerun", newest(cli), "--from", "gret")
+    assert ran.code == 3
+    assert "there is no step 'gret'; steps are greet, again" in ran.err
+
+
+def test_a_key_held_by_a_finished_run_shows_what_it_gave(project: Path, cli: Cli) -> None:
+    # Given a workflow that runs once an hour, and has
+    (project / "keyed.yaml").write_text(KEYED)
+    first = json.loads(cli("run", "keyed.yaml", "--json").out)["run_id"]
+    # When it is run again
+    ran = cli("run", "keyed.yaml")
+    # Then its outputs are shown, and how to run it nevertheless
+    assert (ran.code, ran.out) == (0, 'a: "one"\n')
+    assert f"already ran as {first} (succeeded)" in ran.err
+    assert "`stemflow run keyed.yaml --again`" in ran.err
+    assert len(json.loads(cli("runs", "--json").out)) == 1
+
+
+def test_again_runs_although_the_key_is_held_by_a_finished_run(project: Path, cli: Cli) -> None:
+    (project / "keyed.yaml").write_text(KEYED)
+    cli("run", "keyed.yaml")
+    assert cli("run", "keyed.yaml", "--again").code == 0
+    assert len(json.loads(cli("runs", "--json").out)) == 2
+
+
+@pytest.mark.parametrize("words", [(), ("--again",)])
+def test_a_key_held_by_an_unfinished_run_says_resume(words: tuple[str, ...], project: Path, cli: Cli) -> None:
+    # Given an unfinished run under the key
+    (project / "keyed.yaml").write_text(KEYED)
+    held = submit("keyed.yaml")
+    # When the workflow is run, nothing is started
+    ran = cli("run", "keyed.yaml", *words)
+    assert ran.code == 3
+    assert f"run {held} is unfinished" in ran.err and f"`stemflow resume {held}`" in ran.err
+    assert len(json.loads(cli("runs", "--json").out)) == 1
+
+
+def test_two_runs_with_the_same_beginning_are_not_guessed_between(project: Path, cli: Cli) -> None:
+    cli("run", "hello.yaml")
+    cli("run", "hello.yaml")
+    ran = cli("show", "01")
+    assert ran.code == 3
+    assert "got that of several" in ran.err
+
+
+def test_cancel_ends_a_run_and_is_harmless_twice(project: Path, cli: Cli) -> None:
+    run = submit("hello.yaml")
+    assert follows_schema("cancel", cli("cancel", run, "--json").out) == {"id": run, "state": "cancelled"}
+    assert "had cancelled already" in cli("cancel", run).err
+    assert follows_schema("runs", cli("runs", "--json").out)[0]["state"] == "cancelled"
+
+
+def test_show_tells_results_and_errors(project: Path, cli: Cli) -> None:
+    cli("run", "flaky.yaml")
+    out = cli("show", newest(cli)).out
+    assert '= "one"' in out
+    assert "Reject: not mended yet" in out
+    assert "because of what it waited for" in out

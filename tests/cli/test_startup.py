@@ -1,0 +1,63 @@
+"""What a command imports: the cheap ones nothing that is slow, and none anything from the working directory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import sys
+sys.path.remove("")
+sys.path.insert(0, sys.argv.pop(1))
+from stemflow.cli.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+print("imported:", *sorted({"asyncio", "networkx", "redis", "sqlite3", "jsonschema", "yaml"} & set(sys.modules)))
+"""
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROGRAM, str(ROOT), *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("words", [("--help",), ("run", "--help"), ("--version",), ("explain", "SF101"), ("schema",)])
+def test_a_command_that_only_prints_imports_nothing_slow(words: tuple[str, ...], tmp_path: Path) -> None:
+    assert run(tmp_path, *words).stdout.splitlines()[-1] == "imported:"
+
+
+def test_validate_needs_neither_an_event_loop_nor_a_store(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text('stemflow: "1"\nname: a\nsteps:\n  a: {task: say}\n')
+    imported = run(tmp_path, "validate", "a.yaml").stdout.splitlines()[-1].split()[1:]
+    assert not {"asyncio", "sqlite3", "redis"} & set(imported)
+
+
+def test_a_module_in_the_working_directory_is_not_imported(tmp_path: Path) -> None:
+    # Given a checked-out folder with canaries that are called like modules that stemflow uses
+    for name in ("yaml", "networkx", "msgspec", "stemflow_tasks"):
+        (tmp_path / f"{name}.py").write_text("print('the canary ran')\n")
+    (tmp_path / "tasks.py").write_text("from stemflow import TaskRegistry\n\nregistry = TaskRegistry()\n")
+    (tmp_path / "a.yaml").write_text('stemflow: "1"\nname: a\nsteps:\n  a: {wait: {for: 0s}}\n')
+    # When a workflow in it is run, none of them is
+    ran = run(tmp_path, "run", "a.yaml")
+    assert "succeeded" in ran.stderr
+    assert "canary" not in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("task", ["os.system", "builtins.eval", "stemflow.__init__", "a:b", "__import__", "ѕay"])
+def test_a_task_name_is_never_a_module_to_import(task: str, tmp_path: Path) -> None:
+    # Given a file that names what is not in the registry
+    (tmp_path / "tasks.py").write_text("from stemflow import TaskRegistry\n\nregistry = TaskRegistry()\n")
+    (tmp_path / "a.yaml").write_text(
+        f'stemflow: "1"\nname: a\nsteps:\n  a: {{task: "{task}", args: {{command: touch x}}}}\n'
+    )
+    # When it is run, it is refused as an unknown task or a wrong name
+    ran = run(tmp_path, "run", "a.yaml")
+    assert "error SF" in ran.stderr
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,165 @@
+"""A run that has ended, held against a direct evaluation of its plan: which places ran, and how each scope ended.
+
+Written from the rules of docs/rules.md alone; it shares no code with the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from stemflow.core.shape import Shape
+from stemflow.model.plan import AnyPlan, LeafPlan, ScopePlan
+from stemflow.model.records import Key, Node, child_path
+
+HOW = {"succeeded": "ok", "failed": "failed", "cancelled": "cancelled"}
+
+
+def disagreements(nodes: Mapping[Key, Node], shapes: Mapping[str, Shape]) -> list[str]:
+    """One run's records against what follows from how its leaves ended."""
+    found = []
+    for node in nodes.values():
+        shape = shapes[node.plan]
+        plan = shape.nodes[node.node]
+        if isinstance(plan, LeafPlan):
+            texts = _leaf(node)
+        elif isinstance(plan, ScopePlan):
+            texts = _Scope(node, plan, nodes, shapes).disagreements()
+        else:
+            texts = [] if node.state in ("succeeded", "cancelled", "failed") else ["a wait cannot end so"]
+        found += [f"{node.path or 'the run'}: {text} (it is {node.state})" for text in texts]
+    return found
+
+
+def _leaf(node: Node) -> list[str]:
+    if node.state == "succeeded" and node.result is None and node.alias is None:
+        return ["it has no result"]
+    if node.state == "failed" and node.error is None and node.alias is None:
+        return ["it has no error"]
+    return []
+
+
+class _Scope:
+    def __init__(self, node: Node, plan: ScopePlan, nodes: Mapping[Key, Node], shapes: Mapping[str, Shape]) -> None:
+        self.node, self.plan, self.nodes, self.shapes = node, plan, nodes, shapes
+        self.members = self._members()
+        self.hows: list[str] = []
+
+    def disagreements(self) -> list[str]:
+        node, plan = self.node, self.plan
+        texts = self._handlers()
+        if node.tally is None:
+            return texts  # an undo map of a map that never was
+        if node.error is not None and node.error.type == "Boom" and not node.tally.size:
+            return texts if node.state == "failed" else ["its expression failed, so must it"]
+        stopped = bool(node.tally.cancelled)
+        for index, (path, member) in enumerate(self.members):
+            record = self.nodes.get((node.run, path))
+            ran = None if record is None else HOW.get(record.state) or _skip(record)
+            expected = self._skipped(index, member)
+            if stopped:
+                self.hows.append(ran or node.tally.how(index) or "none")
+                continue
+            if expected and ran:
+                texts.append(f"{path} ran, but is {expected}")
+            elif not expected and not ran:
+                texts.append(f"{path} did not run")
+            self.hows.append(ran or expected or "none")
+        if plan.value is not None and node.state == "succeeded" and node.result != " ".join(self.hows).encode():
+            texts.append(f"its value is {node.result!r}, its members ended {self.hows}")
+        expected_states = self._states()
+        if node.state not in expected_states:
+            texts.append(f"expected {' or '.join(sorted(expected_states))} of {self.hows}")
+        return texts
+
+    def _members(self) -> list[tuple[str, AnyPlan]]:
+        node, plan, shape = self.node, self.plan, self.shapes[self.node.plan]
+        found = []
+        size = node.tally.size if node.tally else 0
+        base = size - sum(count for _, count in node.extra)
+        for index in range(base):
+            name = plan.names[index] if plan.names else f"[{index}]"
+            name = "then" if plan.kind == "chord" and index == len(plan.members) - 1 else name
+            member = plan.members[0 if plan.kind == "map" else index]
+            found.append((child_path(node.path, name), shape.nodes[member]))
+        for digest, count in node.extra:
+            fragment = self.shapes[digest]
+            root = fragment.nodes[0]
+            assert isinstance(root, ScopePlan) and len(root.members) == count
+            for member in root.members:
+                found.append((child_path(node.path, f"[{len(found)}]"), fragment.nodes[member]))
+        return found
+
+    def _skipped(self, index: int, member: AnyPlan) -> str | None:
+        """How the member ends without being run, or None."""
+        before = [(kind, self.hows[i], self.members[i][1]) for kind, i in self._before(index)]
+        verdict = self._chain_rule(before) if self.plan.kind == "chain" else self._dag_rule(member, before)
+        if self.plan.kind == "chord" and before:
+            verdict = "upstream" if any(how == "failed" and not self._tolerated(i) for i, how in enumerate(self.hows[:index])) else None
+        return verdict or ("skipped" if member.when == "no" else None)
+
+    def _before(self, index: int) -> list[tuple[str, int]]:
+        if self.plan.kind == "chain":
+            return [("data", index - 1)] if index else []
+        if self.plan.kind == "chord" and index == len(self.plan.members) - 1:
+            return [("data", i) for i in range(index)]
+        if self.plan.kind == "steps" and self.plan.edges:
+            return [(edge.kind, edge.source) for edge in self.plan.edges[index]]
+        return []
+
+    @staticmethod
+    def _chain_rule(before: list[tuple[str, str, AnyPlan]]) -> str | None:
+        for _, how, source in before:
+            if how == "ok" or (how == "failed" and source.on_error == "continue"):
+                return None
+            return "skipped" if how == "skipped" else "upstream"
+        return None
+
+    @staticmethod
+    def _dag_rule(member: AnyPlan, before: list[tuple[str, str, AnyPlan]]) -> str | None:
+        if not before:
+            return None
+        done = [(k, "ok" if how == "failed" and source.on_error == "continue" else how) for k, how, source in before]
+        hows = {how for _, how in done}
+        if member.run_on == "always":
+            return None
+        if member.run_on == "done":
+            return "upstream" if "cancelled" in hows else None
+        if member.run_on == "failure":
+            return None if any(how == "failed" for _, how, _ in before) else "skipped"
+        if member.run_on == "any_success":
+            return None if "ok" in hows else "upstream" if hows & {"failed", "upstream", "cancelled"} else "skipped"
+        if hows & {"failed", "upstream", "cancelled"}:
+            return "upstream"
+        return "skipped" if ("data", "skipped") in done else None
+
+    def _tolerated(self, index: int) -> bool:
+        body = self.plan.kind == "chord" and index == len(self.plan.members) - 1
+        beside = self.plan.kind in ("group", "map", "chord") and not body
+        return self.members[index][1].on_error != "fail" or (beside and self.plan.policy != "fail_fast")
+
+    def _states(self) -> set[str]:
+        node, plan = self.node, self.plan
+        if node.error is not None and node.error.type == "TaskTimeout":
+            return {"failed"}
+        if any(how == "failed" and not self._tolerated(i) for i, how in enumerate(self.hows)):
+            return {"failed", "cancelled"} if node.kill and not node.path else {"failed"}
+        if "cancelled" in self.hows or (node.kill and not node.path):
+            return {"cancelled"}
+        decisive = self.hows if plan.kind == "chain" else self.hows[len(plan.members) - 1 :][:1] if plan.kind == "chord" else []
+        if {"skipped", "upstream"} & set(decisive):
+            return {"skipped"}
+        return {"failed"} if plan.value == {"is": "error"} else {"succeeded"}
+
+    def _handlers(self) -> list[str]:
+        texts = []
+        for handler in self.plan.handlers:
+            path = child_path(self.node.path, "!" + handler.name)
+            ran = (self.node.run, path) in self.nodes
+            wanted = any(h.name == handler.name and h.state == self.node.state for h in self.plan.handlers)
+            if ran != wanted:
+                texts.append(f"its handler {path} {'ran' if ran else 'did not run'}")
+        return texts
+
+
+def _skip(record: Node) -> str:
+    return "skipped" if record.cause == "condition" else "upstream"

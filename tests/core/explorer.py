@@ -1,0 +1,317 @@
+"""Every interleaving of what can happen to a small plan, depth first, states told apart by what they mean."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from stemflow.core.invariants import check_commit, check_run
+from stemflow.core.shape import Shape
+from stemflow.core.standing import check_standing
+from stemflow.core.table import TABLE, Event, Kind
+from stemflow.model.effects import Decision
+from stemflow.model.facts import Due, Ended, Fact, HandedBack, Lost, Requested, Stop
+from stemflow.model.plan import LeafPlan, ScopePlan
+from stemflow.model.records import FINAL, READY, RUNNING, STOPPING, Claim, ClaimSpec, Header, Key, Node, Record, State
+from stemflow.store.place import timer_of
+from tests.core.evaluate import disagreements
+from tests.core.plans import OUTCOMES, Spec, build
+from tests.core.world import NOW_MS, Broken, World, world_of
+
+CellKey = tuple[Kind, State, Event]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A plan for each run, and how often each fault may strike."""
+
+    name: str
+    runs: tuple[Spec, ...]
+    stops: int = 1
+    losses: int = 0
+    hand_backs: int = 0
+    stop_at: tuple[str, ...] = ("",)
+    claims: tuple[ClaimSpec | None, ...] = ()
+
+    def world(self) -> World:
+        plans = [build(spec, f"plan-{number}") for number, spec in enumerate(self.runs)]
+        claims = self.claims or (None,) * len(plans)
+        headers = [
+            Header(run=f"run{number}", plan=plan.digest, claim=claim)
+            for number, (plan, claim) in enumerate(zip(plans, claims, strict=True))
+        ]
+        return world_of(*headers, shapes={plan.digest: Shape(plan) for plan in plans})
+
+
+class Budget(NamedTuple):
+    """Faults that may still strike."""
+
+    stops: int
+    losses: int
+    hand_backs: int
+
+
+class Step(NamedTuple):
+    """One thing that may happen: a fact, or what a store does by itself (`lease`, `transfer`)."""
+
+    what: str
+    fact: Fact | None
+    key: Key
+    budget: Budget
+    benign: bool
+
+
+@dataclass
+class Point:
+    """A state of the world: records, leases that were transferred but not yet reported lost, faults left."""
+
+    world: World
+    moved: frozenset[Key]
+    budget: Budget
+    asked: frozenset[str]
+    refused: frozenset[str] = frozenset()
+
+
+@dataclass
+class Result:
+    """What exploration saw of one case."""
+
+    states: int = 0
+    edges: int = 0
+    ends: int = 0
+    visited: Counter[tuple[CellKey, State]] = field(default_factory=Counter)
+
+
+class Explorer:
+    """`explore` raises Broken with the story that led to the breach."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.result = Result()
+        self._numbers: dict[object, int] = {}
+        self._meaning: dict[int, tuple[Record, int]] = {}
+        self._back: dict[int, list[int]] = {}
+        self._ends: list[int] = []
+        self._parents: dict[int, tuple[int, str]] = {}
+
+    def explore(self) -> Result:
+        case = self.case
+        start = Point(case.world(), frozenset(), Budget(case.stops, case.losses, case.hand_backs), frozenset())
+        first = self._number_of(start)
+        seen, stack = {first}, [(first, start)]
+        with watched(self.result.visited):
+            while stack:
+                number, point = stack.pop()
+                for step in steps_from(point, case):
+                    try:
+                        after = self._follow(point, step)
+                    except AssertionError as error:
+                        raise Broken(f"{case.name}: {self._story(number)}{step.what} {step.key}: {error}") from error
+                    target = self._number_of(after)
+                    self.result.edges += 1
+                    if step.benign:
+                        self._back.setdefault(target, []).append(number)
+                    if target not in seen:
+                        seen.add(target)
+                        self._parents[target] = (number, f"{step.what} {'/'.join(step.key)}")
+                        stack.append((target, after))
+                if self._is_end(point):
+                    self._ends.append(number)
+        self.result.states, self.result.ends = len(seen), len(self._ends)
+        self._nothing_is_stuck(seen)
+        return self.result
+
+    def _follow(self, point: Point, step: Step) -> Point:
+        world = point.world.fork()
+        moved, asked, refused = point.moved, point.asked, point.refused
+        if step.fact is None:
+            node = world.records[step.key]
+            assert isinstance(node, Node)
+            lease = step.what == "lease"
+            if lease and not self._may_lease(node):
+                raise Broken("a leaf that is READY cannot be leased")
+            taken = world.take(node, lease=lease)
+            if not lease:
+                moved |= {step.key}
+                late = Ended(step.key, taken.delivery - 1, OUTCOMES["ok"][0])
+                _changes_nothing(world, late, "the late report of a zombie")
+        else:
+            decision = world.decide(step.fact)
+            granted = any(isinstance(put.record, Node) for put in decision.puts)
+            if isinstance(step.fact, Requested):
+                asked |= {step.key[0]}
+                if not granted:
+                    refused |= {step.key[0]}
+            elif decision.refused:
+                raise Broken("a fact that holds was refused")
+            self._commit(world, decision)
+            moved -= {step.key}
+            if not isinstance(step.fact, (Stop, Requested)):
+                _changes_nothing(world, step.fact, "the same fact again")
+        return Point(world, moved, step.budget, asked, refused)
+
+    def _commit(self, world: World, decision: Decision) -> None:
+        before: dict[Key, Record | None] = {put.key: world.records.get(put.key) for put in decision.puts}
+        world.commit(decision)
+        self._see_derived(before, world)
+        after = {key: world.records.get(key) for key in before}
+        broken = check_commit(before, after, NOW_MS) + check_standing(world.records, world.shapes)
+        if broken:
+            raise Broken("; ".join(broken))
+
+    def _may_lease(self, node: Node) -> bool:
+        """The one cell that a store carries out."""
+        cell = TABLE.get(("leaf", node.state, "leased"))
+        return cell is not None and RUNNING in cell.to
+
+    def _see_derived(self, before: Mapping[Key, Record | None], world: World) -> None:
+        """Members that ended without a record went through the cells of WAITING, which nobody fires."""
+        for key, old in before.items():
+            scope = world.records[key] if key in world.records else None
+            if not isinstance(scope, Node) or scope.tally is None:
+                continue
+            known = old.tally.ended if isinstance(old, Node) and old.tally is not None else 0
+            shape = world.shapes[scope.plan]
+            plan = shape.nodes[scope.node]
+            assert isinstance(plan, ScopePlan)
+            for index, member in enumerate(plan.members):
+                how = scope.tally.how(index)
+                if how is None or known >> index & 1 or scope.tally.opened >> index & 1:
+                    continue
+                kind = shape.kinds[member]
+                if how == "cancelled":
+                    self.result.visited[(kind, "waiting", "stop"), "cancelled"] += 1
+                else:
+                    self.result.visited[(kind, "waiting", "upstream"), "skipped"] += 1
+
+    def _is_end(self, point: Point) -> bool:
+        """Every run that was granted has ended; then all must add up."""
+        nodes = {key: node for key, node in point.world.records.items() if isinstance(node, Node)}
+        if len(point.asked) < len(self.case.runs) or any(node.state not in FINAL for node in nodes.values()):
+            return False
+        for run in point.asked - point.refused:
+            own = {key: node for key, node in nodes.items() if key[0] == run}
+            at = dict.fromkeys(own, 0)
+            broken = check_run(own, point.world.shapes, at, at) + disagreements(own, point.world.shapes)
+            if broken:
+                raise Broken(f"{self.case.name}: {self._story(self._number_of(point))}at the end: {'; '.join(broken)}")
+        return True
+
+    def _nothing_is_stuck(self, seen: set[int]) -> None:
+        """From every state an end can be reached with no further fault."""
+        alive, stack = set(self._ends), list(self._ends)
+        while stack:
+            for source in self._back.get(stack.pop(), ()):
+                if source not in alive:
+                    alive.add(source)
+                    stack.append(source)
+        stuck = seen - alive
+        if stuck:
+            raise Broken(f"{self.case.name}: {len(stuck)} states are stuck, one after: {self._story(min(stuck))}")
+
+    def _story(self, number: int) -> str:
+        told: list[str] = []
+        while number in self._parents:
+            number, what = self._parents[number]
+            told.append(what)
+        return "".join(f"{what}, " for what in reversed(told))
+
+    def _number_of(self, point: Point) -> int:
+        records = frozenset(self._meaning_of(record) for record in point.world.records.values())
+        return self._intern((records, point.moved, point.budget, point.asked))
+
+    def _meaning_of(self, record: Record) -> int:
+        """Revisions and tokens only grow; two records that differ in nothing else have the same future."""
+        known = self._meaning.get(id(record))
+        if known is None:
+            known = self._meaning[id(record)] = (record, self._intern(meaning(record)))
+        return known[1]
+
+    def _intern(self, what: object) -> int:
+        return self._numbers.setdefault(what, len(self._numbers))
+
+
+def meaning(record: Record) -> tuple[object, ...]:
+    if isinstance(record, Claim):
+        return (record.key, record.holder, record.finished, record.until_ms, record.waiters)
+    node = record
+    return (
+        node.key, node.plan, node.node, node.index, node.state, node.attempt, node.losses, node.at_ms, node.due_at_ms,
+        node.tally, node.extra, node.verdict, node.kill, node.handling, node.result, node.alias, node.failed_at,
+        node.cause, node.claim, node.error and node.error.type,
+    )  # fmt: skip
+
+
+def steps_from(point: Point, case: Case) -> Iterator[Step]:
+    """Everything that may happen next."""
+    budget, world = point.budget, point.world
+    for run, header in world.headers.items():
+        if run not in point.asked:
+            yield Step("request", Requested(header), (run, ""), budget, True)
+    for key, node in world.records.items():
+        if isinstance(node, Node) and node.state not in FINAL:
+            yield from _steps_of(point, world, key, node)
+    if budget.stops:
+        for run in sorted(point.asked):
+            for path in case.stop_at:
+                node = world.records.get((run, path))
+                if isinstance(node, Node) and node.state not in FINAL:
+                    yield Step("stop", Stop((run, path)), (run, path), budget._replace(stops=budget.stops - 1), False)
+
+
+def _steps_of(point: Point, world: World, key: Key, node: Node) -> Iterator[Step]:
+    budget, token = point.budget, node.delivery
+    due_at_ms = timer_of(node) if node.due_at_ms is not None else None
+    if due_at_ms is not None:
+        yield Step("due", Due(key, due_at_ms), key, budget, True)
+    if node.tally is not None:
+        return
+    if node.state == READY:
+        yield Step("lease", None, key, budget, True)
+    elif key in point.moved:
+        yield Step("lost", Lost(key, token), key, budget, True)
+    elif node.state in (RUNNING, STOPPING):
+        plan = world.shapes[node.plan].nodes[node.node]
+        assert isinstance(plan, LeafPlan)
+        for number, outcome in enumerate(OUTCOMES[plan.task]):
+            what = f"{type(outcome).__name__.lower()}({getattr(outcome, 'verdict', '')})"
+            yield Step(what, Ended(key, token, outcome), key, budget, number == 0)
+        if budget.hand_backs:
+            fewer = budget._replace(hand_backs=budget.hand_backs - 1)
+            yield Step("hand back", Ended(key, token, HandedBack()), key, fewer, False)
+        if budget.losses:
+            yield Step("transfer", None, key, budget._replace(losses=budget.losses - 1), False)
+
+
+def _changes_nothing(world: World, fact: Fact, what: str) -> None:
+    decision = world.decide(fact)
+    if decision.puts or not decision.refused:
+        raise Broken(f"{what} changed something")
+
+
+class _Landings(tuple[State, ...]):
+    """The states in which a cell may leave a node; remembers those that were asked for."""
+
+    cell: CellKey
+    visited: Counter[tuple[CellKey, State]]
+
+    def __contains__(self, state: object) -> bool:
+        self.visited[self.cell, state] += 1  # type: ignore[index]
+        return super().__contains__(state)
+
+
+@contextmanager
+def watched(visited: Counter[tuple[CellKey, State]]) -> Iterator[None]:
+    """Count the cells of the table that fire, with where they leave the node."""
+    before = dict(TABLE)
+    for key, cell in before.items():
+        landings = _Landings(cell.to)
+        landings.cell, landings.visited = key, visited
+        TABLE[key] = cell._replace(to=landings)
+    try:
+        yield
+    finally:
+        TABLE.update(before)

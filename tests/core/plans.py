@@ -1,0 +1,134 @@
+"""A small builder of plans, and the outcomes that each task of the explored plans may have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import structs
+
+from stemflow.model.facts import Failed, Ignored, Ok, Outcome, Replaced
+from stemflow.model.plan import AnyPlan, Edge, EdgeKind, Handler, LeafPlan, Plan, ScopePlan, WaitPlan
+from stemflow.model.policy import Options
+from stemflow.model.records import ErrorInfo
+
+BOOM = ErrorInfo("Boom", "it went wrong")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A place of a plan before it has a number: `fields` go to its plan node, `members` and `handlers` below it."""
+
+    kind: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    members: tuple[Spec, ...] = ()
+    handlers: tuple[tuple[str, str, Spec], ...] = ()
+    options: Options = Options()
+
+    def on(self, state: str, handler: Spec, name: str | None = None) -> Spec:
+        """Open `handler` when this is about to close in `state`."""
+        handlers = (*self.handlers, (state, name or state, handler))
+        return Spec(self.kind, self.fields, self.members, handlers, self.options)
+
+    def but(self, **fields: Any) -> Spec:
+        return Spec(self.kind, {**self.fields, **fields}, self.members, self.handlers, self.options)
+
+
+def leaf(task: str = "ok", *, options: Options | None = None, **fields: Any) -> Spec:
+    return Spec("leaf", {"task": task, **fields}, options=options or Options())
+
+
+def wait(**fields: Any) -> Spec:
+    return Spec("wait", {"for_ms": 1_000, **fields})
+
+
+def chain(*members: Spec, **fields: Any) -> Spec:
+    return Spec("chain", fields, members)
+
+
+def group(*members: Spec, **fields: Any) -> Spec:
+    return Spec("group", fields, members)
+
+
+def chord(*header: Spec, body: Spec, **fields: Any) -> Spec:
+    return Spec("chord", fields, (*header, body))
+
+
+def map_(template: Spec, items: int | str, **fields: Any) -> Spec:
+    return Spec("map", {"items": items, **fields}, (template,))
+
+
+def steps(after: dict[str, tuple[Spec, str]], **fields: Any) -> Spec:
+    """`{"c": (leaf(), "a b? c-")}`: data edges; `?` marks an optional edge, `-` one that is only for order."""
+    names = tuple(after)
+    edges = tuple(
+        tuple(Edge(names.index(word.rstrip("?-")), _edge_kind(word)) for word in words.split())
+        for _, words in after.values()
+    )
+    fields = {"policy": "collect", "names": names, "edges": edges, **fields}
+    return Spec("steps", fields, tuple(spec for spec, _ in after.values()))
+
+
+def _edge_kind(word: str) -> EdgeKind:
+    return "optional" if word[-1] == "?" else "order" if word[-1] == "-" else "data"
+
+
+def build(spec: Spec, digest: str) -> Plan:
+    """Number the places of `spec`, the root first."""
+    nodes: list[AnyPlan] = []
+    options: list[Options] = []
+    _add(spec, -1, nodes, options)
+    return Plan(nodes=tuple(nodes), options=tuple(options) or (Options(),), digest=digest)
+
+
+def _add(spec: Spec, parent: int, nodes: list[AnyPlan], options: list[Options]) -> int:
+    place = len(nodes)
+    if spec.kind == "leaf":
+        if spec.options not in options:
+            options.append(spec.options)
+        nodes.append(LeafPlan(parent=parent, options=options.index(spec.options), **spec.fields))
+    elif spec.kind == "wait":
+        nodes.append(WaitPlan(parent=parent, **spec.fields))
+    else:
+        nodes.append(ScopePlan(parent=parent, kind=spec.kind, **spec.fields))  # type: ignore[arg-type]
+        members = tuple(_add(member, place, nodes, options) for member in spec.members)
+        handlers = tuple(Handler(s, name, _add(below, place, nodes, options)) for s, name, below in spec.handlers)
+        scope = nodes[place]
+        assert isinstance(scope, ScopePlan)
+        nodes[place] = structs.replace(scope, members=members, handlers=handlers)
+    return place
+
+
+# -- what tasks may do
+
+OK = Ok(b"1")
+FAIL = Failed(BOOM)
+FINAL_FAIL = Failed(BOOM, verdict="final")
+
+OUTCOMES: dict[str, Sequence[Outcome]] = {
+    "ok": (OK,),
+    "bad": (FINAL_FAIL,),
+    "maybe": (OK, FINAL_FAIL),
+    "flaky": (OK, FAIL, Failed(BOOM, verdict="again", after_ms=5), FINAL_FAIL),
+    "any": (OK, FINAL_FAIL, Ignored()),
+    "replace": (OK, Replaced(build(chain(leaf("maybe"), leaf("ok")), "fragment-chain"))),
+    "replace_group": (Replaced(build(group(leaf("maybe"), leaf("ok")), "fragment-group")),),
+    "replace_empty": (
+        Replaced(build(group(), "fragment-empty")),
+        Replaced(build(map_(leaf("ok"), "error"), "fragment-gone")),
+    ),
+    "replace_same_key": (
+        Replaced(build(chain(leaf("ok", options=Options(unique=True, unique_by="k"))), "fragment-same-key")),
+    ),
+    "add": (OK, Ok(b"1", added=(build(group(leaf("maybe"), leaf("ok")), "fragment-added"),))),
+}
+"""Task name -> what its attempts may report, apart from being handed back or lost. The first one needs no luck."""
+
+FRAGMENTS: dict[str, Plan] = {
+    plan.digest: plan
+    for outcomes in OUTCOMES.values()
+    for outcome in outcomes
+    for plan in ((outcome.plan,) if isinstance(outcome, Replaced) else outcome.added if isinstance(outcome, Ok) else ())
+}
+"""Digest -> the sub-graphs that tasks bring with them."""

@@ -1,0 +1,102 @@
+"""A tiny synchronous world: records in a dict, guards, needs served at once, gates answered from the plan's own words."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from stemflow.core.decide import decide
+from stemflow.core.shape import Shape
+from stemflow.core.work import View
+from stemflow.model.effects import Decision, Frozen, GateError, GateKey, Need
+from stemflow.model.facts import Fact
+from stemflow.model.plan import LeafPlan, ScopePlan
+from stemflow.model.records import RUNNING, Header, Key, Node, Record
+from tests.core.plans import BOOM, FRAGMENTS
+
+NOW_MS = 1_000
+"""The one instant of this world: what waits for time may happen at any moment."""
+
+
+class Broken(AssertionError):
+    """The world is not as it must be; the message says how."""
+
+
+class World:
+    """Immutable but for `records`, which `fork` copies; records themselves are never changed in place."""
+
+    def __init__(self, headers: Mapping[str, Header], shapes: Mapping[str, Shape], records: dict[Key, Record]) -> None:
+        self.headers, self.shapes, self.records = headers, shapes, records
+
+    def fork(self) -> World:
+        return World(self.headers, self.shapes, dict(self.records))
+
+    def decide(self, *facts: Fact, empty: bool = False) -> Decision:
+        """Ask until nothing more is needed. `empty`: begin with nothing read."""
+        known: dict[Key, Record | None] = {} if empty else dict(self.records)
+        gates: dict[GateKey, Any] = {}
+        while True:
+            answer = decide(View(known, self.headers, self.shapes, gates), facts, NOW_MS)
+            if isinstance(answer, Decision):
+                return answer
+            if not (answer.keys or answer.gates):
+                raise Broken(f"asked for what is known: {answer}")
+            known.update((key, self.records.get(key)) for key in answer.keys)
+            for key in answer.gates:
+                gates[key] = self._gate(answer, key)
+
+    def commit(self, decision: Decision) -> None:
+        """Everything or, where a guard fails, nothing; in this world nothing can have come between."""
+        for put in decision.puts:
+            stored = self.records.get(put.key)
+            delivery = stored.delivery if isinstance(stored, Node) else 0
+            if (stored.rev if stored else 0, delivery) != (put.guard, put.token):
+                raise Broken(f"{put.key}: the guard {put.guard} with token {put.token} does not hold")
+        for put in decision.puts:
+            if put.record is None:
+                del self.records[put.key]
+            else:
+                self.records[put.key] = put.record
+
+    def take(self, node: Node, *, lease: bool) -> Node:
+        """What a store does by itself: lease a leaf, or transfer a lost lease to whoever reports the loss."""
+        taken = copy.copy(node)
+        taken.delivery += 1
+        if lease:
+            taken.state = RUNNING
+        self.records[node.key] = taken
+        return taken
+
+    def _gate(self, need: Need, key: GateKey) -> Any:
+        run, path, name = key
+        node = need.working.get((run, path)) or self.records[run, path]
+        assert isinstance(node, Node)
+        shape = self.shapes[node.plan]
+        plan = shape.nodes[node.node]
+        if name == "unique":
+            assert isinstance(plan, LeafPlan)
+            word = shape.plan.options[plan.options].unique_by
+        elif name == "when":
+            word = plan.when
+        else:
+            assert isinstance(plan, ScopePlan)
+            word = str(plan.items) if name == "items" else str((plan.value or {}).get("is"))
+        if word == "error":
+            return GateError(BOOM)
+        if name == "items":
+            return Frozen(int(str(word)), (b"[]",))
+        if name == "value":
+            return how_members_ended(node).encode()
+        return word == "yes" if name == "when" else word
+
+
+def how_members_ended(scope: Node) -> str:
+    """The value of a `steps` scope in this world."""
+    assert scope.tally is not None
+    return " ".join(str(scope.tally.how(index)) for index in range(scope.tally.size))
+
+
+def world_of(*headers: Header, shapes: Mapping[str, Shape]) -> World:
+    known = {digest: Shape(plan) for digest, plan in FRAGMENTS.items()} | dict(shapes)
+    return World({header.run: header for header in headers}, known, {})
