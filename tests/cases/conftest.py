@@ -163,9 +163,6 @@ class World:
             await self.app.commit([Lost(taken.node.key, taken.node.delivery)])
 
 
-AT_ONCE = RetryPolicy.of(initial="1ms", max="1ms")
-
-
 @pytest.fixture(params=["memory", "sqlite"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return "memory:" if request.param == "memory" else f"sqlite:{tmp_path / 'cases.db'}"
@@ -198,4 +195,4 @@ async def by_hand(url: str) -> AsyncIterator[World]:
 @pytest.fixture
 def at_once() -> RetryPolicy:
     """Retries that do not wait."""
-    return AT_ONCE
+    return RetryPolicy.of(initial="1ms", max="1ms")

@@ -34,7 +34,7 @@ async def test_a_step_delivered_twice_leads_to_one_and_the_same_chord(by_hand: W
     counted = {who: await world.report(*reports[who]) for who in sorted(reports, reverse=first == "old")}
 
     # Then only the report under the lease that holds counts, and there is one chord, under the one id it can have
-    assert list(counted)[0] == first
+    assert next(iter(counted)) == first
     assert counted == {"old": False, "new": True}
     assert await handle.value_of("[0]") == "the new one"
     paths = [node.path for node in await handle.nodes()]
@@ -130,7 +130,7 @@ async def test_what_travels_does_not_grow_with_the_length_of_a_chain(world: Worl
         leaves = max(len(wire.encode(node)) for node in nodes if node.tally is None)
         return leaves, max(len(wire.encode(node)) for node in nodes if node.tally is not None and node.path)
 
-    # When they run, then what is written for a task or a chord is as large for 100 as for one, but for digits of its path
+    # When they run, then what is written for a task or a chord is as large for 100 as for one, but for its path
     sizes = [await largest(chords) for chords in (1, 10, 100)]
     for leaf, chord in sizes[1:]:
         assert leaf - sizes[0][0] <= 10

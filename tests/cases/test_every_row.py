@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SCENARIOS = (
-    1, 3, 4, 6, 7, 9, 10, 12, 13, 15, 16, 18, 19, 21, 22, 24, 25, 27, 28, 30, 31, 33, 34, 36, 37, 39, 40, 42, 43, 45, 46,
-    48, 51, 52, 54, 55, 60, 63, 64, 66, 67, 69,
+    1, 3, 4, 6, 7, 9, 10, 12, 13, 15, 16, 18, 19, 21, 22, 24, 25, 27, 28, 30, 31, 33, 34, 36, 37, 39, 40, 42, 43, 45,
+    46, 48, 51, 52, 54, 55, 60, 63, 64, 66, 67, 69,
 )  # fmt: skip
 """Rows of the first table: what canvases of other engines are tested with."""
 SUFFERED = (1, 3, 4, 5, 6, 8, 11, 13, 22, 23, 28, 35, 37)

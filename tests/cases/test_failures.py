@@ -60,7 +60,7 @@ async def test_each_fan_in_ends_with_a_result_that_its_policy_defines(world: Wor
     }[kind]
 
     # When it runs, then it fails, or its slot holds the error, or its slot is null
-    handle, result = await world.end(sig)
+    _, result = await world.end(sig)
     if policy == "fail_fast":
         assert (result.status, result.failed_at, result.error.type) == ("failed", "[1]", "ValueError")
         assert world.log == []

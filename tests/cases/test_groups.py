@@ -89,6 +89,30 @@ async def test_a_task_adds_members_to_its_own_running_fan_in(world: World) -> No
     assert await world.run(Canvas.chord([add_chord.s([1, 2, 3], 4)], world.ident.s())) == [0, 18]
 
 
+@pytest.mark.case("A39")
+async def test_what_is_added_has_its_own_arguments_wherever_the_fan_in_stands(world: World) -> None:
+    # Given a group behind a step, of which a member adds a chain, a map, or a chord that adds to the same group
+    @world.task("grow")
+    async def grow(context: TaskContext, start: int, what: str) -> int:
+        add = world.add
+        more = {
+            "chain": add.s(start, 1) | add.s(1),
+            "map": Canvas.map(add.s(start), [10, 20]),
+            "again": grow.si(start, "chain"),
+        }[what]
+        context.add_to_group(more)
+        return start
+
+    # Then what it added starts from the arguments that it was given there
+    start = world.ident.s(5)
+    assert await world.run(start | Canvas.group(grow.s("chain")) | world.ident.s()) == [5, 7]
+    assert await world.run(start | Canvas.group(grow.s("map"), grow.s("chain"))) in (
+        [5, 5, [15, 25], 7],
+        [5, 5, 7, [15, 25]],
+    )
+    assert await world.run(start | Canvas.group(grow.s("again")) | world.ident.s()) == [5, 5, 7]
+
+
 @pytest.mark.case("A63")
 async def test_map_starmap_and_chunks(world: World) -> None:
     # Given tasks over items; then map gives their results in order, starmap unpacks, chunks makes one task a chunk.

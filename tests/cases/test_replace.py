@@ -49,7 +49,7 @@ async def test_a_replacement_is_itself_replaced(world: World) -> None:
 
 @pytest.mark.case("A16")
 async def test_a_step_replaced_by_a_chain_fires_the_inner_and_the_outer_callback_once(world: World) -> None:
-    """A replacement starts from the arguments that the handler gives it: the step before it is not put in front again."""
+    """A replacement starts from the arguments that the handler gives it, without the result before it."""
     # Given a chain with a callback, whose middle step becomes a chain with its own callback
     sig = world.ident.s("Hello ") | becomes_a_chain(world).s() | world.add.s("world")
 
