@@ -21,6 +21,7 @@ from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.handle import RunHandle, TaskResult
 from stemflow.runtime.values import Values
 
+ASKED = "handing back what runs; Ctrl-C again leaves at once"
 MOST_NAMED = 10
 """Failed steps that a summary names."""
 
@@ -35,11 +36,10 @@ async def follow(app: Stemflow, handle: RunHandle, arguments: Namespace) -> int:
     """Show the run until it ends, then print its outputs and a summary. Ctrl-C hands back what runs here."""
     watch = choose_watch(sys.stderr)
     try:
-        with interrupts(watch.close) as asked:
+        with interrupts(lambda: watch.say_at_once(ASKED), lambda: watch.say_at_once("left at once")) as asked:
             with prints_aside(watch):
                 result = await _watched(app, handle, watch, asked)
                 if result is None:
-                    watch.say("handing back what runs; Ctrl-C again leaves at once")
                     await app.hand_back()
             watch.close()
             if result is None:

@@ -15,10 +15,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def interrupts(on_leave: Callable[[], None]) -> Iterator[asyncio.Event]:
-    """An event that is set by the first SIGINT or SIGTERM; the second calls `on_leave` and ends the process.
+def interrupts(on_ask: Callable[[], None], on_leave: Callable[[], None]) -> Iterator[asyncio.Event]:
+    """An event that is set by the first SIGINT or SIGTERM, after `on_ask`; the second calls `on_leave` and ends the
+    process.
 
-    Plain signal handlers, not the loop's: they run between two byte codes of a task that never awaits.
+    Plain signal handlers, not the loop's: they run between two byte codes of a task that never awaits. So both
+    callbacks may interrupt a write, and must not use a buffered stream.
     """
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
@@ -30,6 +32,7 @@ def interrupts(on_leave: Callable[[], None]) -> Iterator[asyncio.Event]:
         if count > 1:
             on_leave()
             os._exit(INTERRUPTED)
+        on_ask()
         loop.call_soon_threadsafe(asked.set)
 
     before = {number: signal.signal(number, heard) for number in _SIGNALS}

@@ -35,6 +35,10 @@ class Watch(Protocol):
         """Print a line of the command's own beside what is shown."""
         ...
 
+    def say_at_once(self, text: str) -> None:
+        """The same from a signal handler; the cursor is left visible."""
+        ...
+
     def close(self) -> None:
         """Give the terminal back as it was."""
         ...
@@ -83,6 +87,9 @@ class EventLines:
 
     def say(self, text: str) -> None:
         print(text, file=self.stream, flush=True)
+
+    def say_at_once(self, text: str) -> None:
+        os.write(self.stream.fileno(), f"{text}\n".encode())
 
     def close(self) -> None:
         """Nothing was changed."""
@@ -133,6 +140,10 @@ class LiveTree:
         self.close()
         self._drawn = 0
         print(text, file=self.stream, flush=True)
+
+    def say_at_once(self, text: str) -> None:
+        self._drawn = 0
+        os.write(self.stream.fileno(), f"\r{text}\x1b[K\n{_WRAP}{_SHOW}".encode())
 
     def close(self) -> None:
         for line in self.above:

@@ -105,6 +105,7 @@ async def _node_data(app: Stemflow, row: Row) -> dict[str, Any]:
 
 async def _error(app: Stemflow, node: Node) -> dict[str, Any] | None:
     if node.state == FAILED:
-        found = await Values(app.library).error_of(node)
-        return error_data(found, node.failed_at or node.path, node.attempt)
+        values = Values(app.library)
+        source = await values.node((node.run, node.failed_at or node.path)) or node
+        return error_data(await values.error_of(node), source.path, source.attempt)
     return None if node.error is None else error_data(node.error, node.path, node.attempt)

@@ -50,6 +50,10 @@ def foreign_database(folder: Path) -> None:
     db.close()
 
 
+def in_latin_1(folder: Path) -> None:
+    (folder / "latin.yaml").write_bytes(b"name: caf\xe9")
+
+
 def pyproject(text: str) -> Callable[[Path], object]:
     return lambda folder: (folder / "pyproject.toml").write_text(text)
 
@@ -58,7 +62,7 @@ STEPS = HEAD + "steps:\n"
 CASES = {
     "missing-file": Case("run helo.yaml"),
     "folder": Case("run ."),
-    "not-utf8": Case("validate latin.yaml", prepare=lambda folder: (folder / "latin.yaml").write_bytes(b"name: caf\xe9")),
+    "not-utf8": Case("validate latin.yaml", prepare=in_latin_1),
     "bad-yaml": Case("run demo.yaml", HEAD + "steps:\n  a: {task: say, args: {word: [one}}\n"),
     "schema": Case("run demo.yaml", STEPS + "  a: {task: say, arg: {word: one}, priority: high}\n"),
     "unknown-task": Case("run demo.yaml", STEPS + "  a: {task: sya, args: {word: one}}\n"),

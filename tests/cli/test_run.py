@@ -27,12 +27,14 @@ def follows_schema(name: str, text: str) -> Any:
 def submit(file: str) -> str:
     """A run that nobody works on yet: its process died, say."""
 
+    path = Path(file).resolve()
+    workflow = parse_workflow(path.read_text("utf-8"), file).workflow
+    assert workflow is not None
+    inputs = {name: schema["default"] for name, schema in workflow.inputs.items()}
+
     async def ask() -> str:
-        workflow = parse_workflow(Path(file).read_text("utf-8"), file).workflow
-        assert workflow is not None
-        inputs = {name: schema["default"] for name, schema in workflow.inputs.items()}
-        async with Stemflow(registry=find_tasks([], Path(file)), worker=False) as app:
-            return (await app.submit(workflow, inputs=inputs, file=str(Path(file).resolve()))).id
+        async with Stemflow(registry=find_tasks([], path), worker=False) as app:
+            return (await app.submit(workflow, inputs=inputs, file=str(path))).id
 
     return asyncio.run(ask())
 

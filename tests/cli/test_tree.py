@@ -79,45 +79,44 @@ async def test_a_wide_chord_keeps_the_row_of_its_body() -> None:
     assert told(await rows_of(body, work=False))[1:] == [("b", "running"), ("b.then", "waiting")]
 
 
-def node(state: Any, **given: Any) -> Node:
-    return Node(run="r", path="p", plan="", node=0, state=state, opened_at_ms=1_000, **given)
+def row(state: Any, name: str = "pay", attempts: int = 1, **given: Any) -> Row:
+    """A task that opened at 1,000 ms."""
+    node = Node(run="r", path="p", plan="", node=0, state=state, opened_at_ms=1_000, **given)
+    return Row(path="p", name=name, depth=0, state=state, task="t", attempts=attempts, node=node)
 
 
-def line(row: Row, progress: Any = None, look: Look = Look()) -> str:  # noqa: B008
-    (told,) = lines([row], 4_200, look, lambda _: progress)
+def line(one: Row, progress: Any = None, look: Look = Look()) -> str:  # noqa: B008
+    (told,) = lines([one], 4_200, look, lambda _: progress)
     return told
 
 
 @pytest.mark.parametrize(
-    ("row", "progress", "expected"),
+    ("one", "progress", "expected"),
     [
         (Row(path="p", name="pay", depth=1, state="waiting"), None, "·   pay  waiting"),
         (
-            Row(path="p", name="pay", depth=0, state="running", task="t", attempts=4, node=node("running", attempt=1)),
+            row("running", attempts=4, attempt=1),
             (40.0, None),
             "● pay  running      3.2s  attempt 2 of 4  40%",
         ),
         (
-            Row(path="p", name="pay", depth=0, state="ready", task="t", attempts=2, node=node("ready", attempt=1, at_ms=6_200)),
+            row("ready", attempts=2, attempt=1, at_ms=6_200),
             None,
             "○ pay  ready        3.2s  attempt 2 of 2  next in 2.0s",
         ),
         (
-            Row(path="p", name="p\x1b[2J", depth=0, state="failed", task="t", node=node("failed", error=ErrorInfo("E\r", "a\nb"))),
+            row("failed", name="p\x1b[2J", error=ErrorInfo("E\r", "a\nb")),
             None,
             "✗ p\\x1b[2J  failed       3.2s  E\\r: a\\nb",
         ),
     ],
 )  # fmt: skip
-def test_a_row_is_a_line_of_mark_name_state_time_and_details(row: Row, progress: Any, expected: str) -> None:
-    assert line(row, progress) == expected
+def test_a_row_is_a_line_of_mark_name_state_time_and_details(one: Row, progress: Any, expected: str) -> None:
+    assert line(one, progress) == expected
 
 
 def test_a_line_never_passes_the_width_and_needs_no_unicode() -> None:
-    row = Row(
-        path="p", name="p", depth=0, state="failed", task="t", node=node("failed", error=ErrorInfo("E", "x" * 300))
-    )
-    said = line(row, look=Look(unicode=False, width=60))
+    said = line(row("failed", error=ErrorInfo("E", "x" * 300)), look=Look(unicode=False, width=60))
     assert len(said) == 60
     assert said.isascii()
 
