@@ -10,7 +10,7 @@ from stemflow.model.records import FINAL, HELD, HOUSE, STOPPING, Claim, Key, Nod
 
 
 def check_standing(records: Mapping[Key, Record], shapes: Mapping[str, Shape]) -> list[str]:
-    """Nothing goes on below what was stopped or has ended, nothing began early, claims and waiters agree (I5, I6, I12)."""
+    """Nothing goes on below what was stopped or has ended, nothing began early, claims and waiters agree."""
     broken: list[str] = []
     for key, record in records.items():
         if isinstance(record, Claim):
@@ -42,7 +42,7 @@ def _going_on(node: Node, records: Mapping[Key, Record], shapes: Mapping[str, Sh
     if isinstance(plan, LeafPlan):
         limit = shape.plan.options[plan.options].max_retries
         if node.attempt > limit:
-            broken.append(f"attempt {node.attempt} (the first is 0) with {limit} retries allowed")
+            broken.append(f"attempt {node.attempt} (I5: the first is 0) with {limit} retries allowed")
         if node.state == HELD:
             claim = records.get((HOUSE, node.claim or ""))
             if not isinstance(claim, Claim) or claim.finished or node.key not in claim.waiters:
@@ -57,7 +57,7 @@ def _going_on(node: Node, records: Mapping[Key, Record], shapes: Mapping[str, Sh
 
 
 def _below_stopped(node: Node, records: Mapping[Key, Record]) -> list[str]:
-    """What a handler runs lies below its scope in name only: it begins when the members have ended, and ends by itself."""
+    """I12. What a handler runs lies below its scope in name only: it begins when the members have ended."""
     broken: list[str] = []
     below = node
     while below.path and isinstance(scope := records.get((below.run, parent_path(below.path))), Node):

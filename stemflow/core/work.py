@@ -89,8 +89,8 @@ class Work:
     """Records are copied at the first change, so what was read stays as it was."""
 
     __slots__ = (
-        "view", "now_ms", "read", "changed", "guards", "pending", "unheard", "new_headers", "new_shapes", "pages", "dead",
-        "ended", "replies", "refused",
+        "view", "now_ms", "read", "changed", "guards", "pending", "unheard", "new_headers", "new_shapes", "pages",
+        "dead", "ended", "replies", "refused",
     )  # fmt: skip
 
     def __init__(self, view: View, now_ms: int) -> None:

@@ -175,7 +175,10 @@ class Stemflow:
                     await self.store.put_pages((run, path), number, [page])
 
     async def _request(self, header: Header, plan: Plan) -> RunHandle:
+        self.library.headers[header.run] = header  # gates of the first steps ask for it before it is stored
         decision = await self.commit([Requested(header)], plan)
+        if not decision.headers or header.run in decision.ended:
+            self.library.headers.pop(header.run, None)
         for reply in decision.replies:
             if reply.status == "refused":
                 raise DuplicateRun(reply.run)

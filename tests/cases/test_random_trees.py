@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stemflow import Canvas, Stemflow, TaskRegistry
+from stemflow import Canvas, Stemflow, TaskRegistry, TaskResult
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact
 from stemflow.model.signature import ChainSig, ChordSig, GroupSig, MapSig, TaskSig
@@ -35,11 +35,25 @@ def mixed(salt: int, args: Sequence[Any]) -> int:
     return zlib.crc32(json.dumps([salt, args]).encode()) % 10_000
 
 
+class Broken(Exception):
+    """What the leaves raise that fail."""
+
+
+BROKEN = {
+    "error": {"type": "Broken", "qualname": f"{__name__}.Broken", "message": "broken", "data": None},
+}
+"""The slot of a member that failed, under `collect`."""
+
+
 @dataclass
 class Oracle:
-    """Evaluates a signature in the plainest way: recursion, lists, no engine. Notes every call of a leaf."""
+    """Evaluates a signature in the plainest way: recursion, lists, no engine. Notes every call of a leaf.
+
+    `cut`: a fan-in failed fast, so the engine may have called fewer.
+    """
 
     calls: Counter[str]
+    cut: bool = False
 
     def value(self, sig: Any, given: tuple[Any, ...]) -> Any:
         """The value of `sig`, `given` being what is put in front of the arguments of what starts first."""
@@ -51,17 +65,31 @@ class Oracle:
                     given = (self.value(step, given),)
                 return given[0]
             case GroupSig():
-                return [self.value(member, given) for member in sig.members]
+                return self.slots(sig.policy, [(member, given) for member in sig.members])
             case ChordSig():
-                return self.value(sig.body, ([self.value(member, given) for member in flat(sig.header)],))
+                return self.value(sig.body, (self.slots(sig.policy, [(member, given) for member in flat(sig.header)]),))
             case MapSig():
-                return [self.value(sig.do, (item,)) for item in items_of(sig)]
+                return self.slots(sig.policy, [(sig.do, (item,)) for item in items_of(sig)])
         raise AssertionError(sig)
+
+    def slots(self, policy: str, members: Sequence[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
+        found: list[Any] = []
+        for member, given in members:
+            try:
+                found.append(self.value(member, given))
+            except Broken:
+                found.append({"collect": BROKEN, "ignore": None, "fail_fast": Broken}[policy])
+        if Broken in found:
+            self.cut = True
+            raise Broken
+        return found
 
     def leaf(self, sig: TaskSig[Any, Any], given: tuple[Any, ...]) -> Any:
         salt, *rest = sig.kwargs["salt"], *sig.args
         args = [*(() if sig.immutable else given), *rest]
         self.calls[json.dumps([salt, args])] += 1
+        if sig.task == "broken":
+            raise Broken
         return args[0] if sig.task == "first" and args else mixed(salt, args)
 
 
@@ -86,8 +114,10 @@ def depth_of(sig: Any) -> int:
 class Growing:
     """Draws one tree. Each leaf has a salt of its own, so that two calls are never mistaken for each other."""
 
-    def __init__(self, draw: st.DrawFn) -> None:
+    def __init__(self, draw: st.DrawFn, failing: bool) -> None:
         self.draw = draw
+        self.tasks = ["mix", "mix", "mix_in_thread", "first", *(["broken"] if failing else [])]
+        self.policies = st.sampled_from(["fail_fast", "collect", "ignore"] if failing else ["fail_fast"])
         self.left = LEAVES
         self.salts = iter(range(10_000))
 
@@ -98,9 +128,10 @@ class Growing:
             case "chain":
                 return Canvas.chain(self.some(1, depth, times, in_chain=True))
             case "group":
-                return Canvas.group(self.some(1, depth, times))
+                return Canvas.group(self.some(1, depth, times), on_member_error=self.draw(self.policies))
             case "chord":
-                return Canvas.chord(self.some(0, depth, times), self.tree(depth - 1, times))
+                header, body = self.some(0, depth, times), self.tree(depth - 1, times)
+                return Canvas.chord(header, body, on_member_error=self.draw(self.policies))
             case "map":
                 return self.map(depth, times)
         self.left -= times
@@ -116,22 +147,23 @@ class Growing:
     def map(self, depth: int, times: int) -> Any:
         items = self.draw(st.one_of(st.lists(st.integers(0, 9), max_size=3), st.integers(0, 3).map(range)))
         do = self.tree(depth - 1, times * max(1, len(items)))
-        return Canvas.map(do, items, concurrency=self.draw(st.sampled_from([None, 1])))
+        window = self.draw(st.sampled_from([None, 1]))
+        return Canvas.map(do, items, concurrency=window, on_member_error=self.draw(self.policies))
 
     def task(self) -> Any:
-        name = self.draw(st.sampled_from(["mix", "mix", "mix_in_thread", "first"]))
+        name = self.draw(st.sampled_from(self.tasks))
         args = tuple(self.draw(st.lists(st.integers(0, 9), max_size=2)))
         return TaskSig(task=name, args=args, immutable=self.draw(st.booleans()), kwargs={"salt": next(self.salts)})
 
 
 @st.composite
-def trees(draw: st.DrawFn) -> Any:
-    return Growing(draw).tree(DEPTH)
+def trees(draw: st.DrawFn, failing: bool = False) -> Any:
+    return Growing(draw, failing).tree(DEPTH)
 
 
 # -- running them
 
-Evaluated = tuple[Any, Counter[str], int]
+Evaluated = tuple[TaskResult[Any], Counter[str], int]
 Evaluate = Callable[[Any, int, int | None], Evaluated]
 
 
@@ -155,6 +187,11 @@ def registry_of(calls: Counter[str]) -> TaskRegistry:
         value = called(salt, args)
         return args[0] if args else value
 
+    @registry.task("broken")
+    async def broken(*args: Any, salt: int) -> None:
+        called(salt, args)
+        raise Broken("broken")
+
     return registry
 
 
@@ -174,16 +211,15 @@ def doubling(app: Stemflow, seed: int) -> None:
 
 
 async def evaluated(sig: Any, url: str, seed: int | None, clock: Any, ids: Any) -> Evaluated:
-    """The value of `sig`, the calls of its leaves, and how many reports were refused."""
+    """The result of `sig`, the calls of its leaves, and how many reports were refused."""
     calls: Counter[str] = Counter()
     app = Stemflow(url, registry_of(calls), clock=clock, ids=ids)
     if seed is not None:
         doubling(app, seed)
     async with app:
         result = await (await app.submit(sig)).wait(timeout=60)
-        assert (result.status, result.error) == ("succeeded", None)
         assert app.service is not None
-        return result.value, calls, app.service.worker.stale_reports
+        return result, calls, app.service.worker.stale_reports
 
 
 def in_memory(sig: Any, order: int, seed: int | None) -> Evaluated:
@@ -211,10 +247,14 @@ def in_sqlite(sig: Any, order: int, seed: int | None) -> Evaluated:
 def check(sig: Any, evaluate: Evaluate, order: int, seed: int | None) -> int:
     """Compare with the plain evaluation; answers how many reports were refused."""
     oracle = Oracle(Counter())
-    expected = oracle.value(sig, ())
-    value, calls, refused = evaluate(sig, order, seed)
-    assert value == expected
-    assert calls == oracle.calls
+    try:
+        expected = ("succeeded", oracle.value(sig, ()))
+    except Broken:
+        expected = ("failed", None)
+    result, calls, refused = evaluate(sig, order, seed)
+    assert (result.status, result.value) == expected
+    assert result.error is None or (result.error.type, result.error.message) == ("Broken", "broken")
+    assert calls <= oracle.calls if oracle.cut else calls == oracle.calls
     return refused
 
 
@@ -237,6 +277,19 @@ def test_a_random_tree_gives_what_a_plain_evaluation_gives(store: str, doubled: 
 
     holds()
     assert (refused > examples) == doubled
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_random_tree_with_failing_leaves_ends_as_its_policies_say(store: str) -> None:
+    """Each failure is the run's, an error in a slot, or a null, by the policy around it; no leaf runs twice."""
+    evaluate, examples = STORES[store]
+
+    @settings(few, max_examples=examples)
+    @given(trees(failing=True), st.integers(0, 1_000), st.integers(0, 1_000))
+    def holds(sig: Any, order: int, seed: int) -> None:
+        check(sig, evaluate, order, seed)
+
+    holds()
 
 
 def test_trees_are_drawn_to_the_depth_that_is_promised() -> None:

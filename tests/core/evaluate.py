@@ -92,9 +92,12 @@ class _Scope:
     def _skipped(self, index: int, member: AnyPlan) -> str | None:
         """How the member ends without being run, or None."""
         before = [(kind, self.hows[i], self.members[i][1]) for kind, i in self._before(index)]
-        verdict = self._chain_rule(before) if self.plan.kind == "chain" else self._dag_rule(member, before)
-        if self.plan.kind == "chord" and before:
-            verdict = "upstream" if any(how == "failed" and not self._tolerated(i) for i, how in enumerate(self.hows[:index])) else None
+        if self.plan.kind == "chain":
+            verdict = self._chain_rule(before)
+        elif self.plan.kind == "chord":
+            verdict = "upstream" if before and self._failing() else None
+        else:
+            verdict = self._dag_rule(member, before)
         return verdict or ("skipped" if member.when == "no" else None)
 
     def _before(self, index: int) -> list[tuple[str, int]]:
@@ -132,6 +135,9 @@ class _Scope:
             return "upstream"
         return "skipped" if ("data", "skipped") in done else None
 
+    def _failing(self) -> bool:
+        return any(how == "failed" and not self._tolerated(index) for index, how in enumerate(self.hows))
+
     def _tolerated(self, index: int) -> bool:
         body = self.plan.kind == "chord" and index == len(self.plan.members) - 1
         beside = self.plan.kind in ("group", "map", "chord") and not body
@@ -141,12 +147,14 @@ class _Scope:
         node, plan = self.node, self.plan
         if node.error is not None and node.error.type == "TaskTimeout":
             return {"failed"}
-        if any(how == "failed" and not self._tolerated(i) for i, how in enumerate(self.hows)):
+        if self._failing():
             return {"failed", "cancelled"} if node.kill and not node.path else {"failed"}
         if "cancelled" in self.hows or (node.kill and not node.path):
             return {"cancelled"}
-        decisive = self.hows if plan.kind == "chain" else self.hows[len(plan.members) - 1 :][:1] if plan.kind == "chord" else []
-        if {"skipped", "upstream"} & set(decisive):
+        skips = {"skipped", "upstream"}
+        if plan.kind == "chain" and skips & set(self.hows):
+            return {"skipped"}
+        if plan.kind == "chord" and self.hows[len(plan.members) - 1] in skips:
             return {"skipped"}
         return {"failed"} if plan.value == {"is": "error"} else {"succeeded"}
 

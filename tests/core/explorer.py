@@ -31,8 +31,8 @@ class Case:
     name: str
     runs: tuple[Spec, ...]
     stops: int = 1
-    losses: int = 0
-    hand_backs: int = 0
+    losses: int = 1
+    hand_backs: int = 1
     stop_at: tuple[str, ...] = ("",)
     claims: tuple[ClaimSpec | None, ...] = ()
 
@@ -44,6 +44,10 @@ class Case:
             for number, (plan, claim) in enumerate(zip(plans, claims, strict=True))
         ]
         return world_of(*headers, shapes={plan.digest: Shape(plan) for plan in plans})
+
+    def start(self) -> Point:
+        """Nothing has been asked for yet."""
+        return Point(self.world(), frozenset(), Budget(self.stops, self.losses, self.hand_backs), frozenset())
 
 
 class Budget(NamedTuple):
@@ -98,18 +102,17 @@ class Explorer:
         self._parents: dict[int, tuple[int, str]] = {}
 
     def explore(self) -> Result:
-        case = self.case
-        start = Point(case.world(), frozenset(), Budget(case.stops, case.losses, case.hand_backs), frozenset())
+        start = self.case.start()
         first = self._number_of(start)
         seen, stack = {first}, [(first, start)]
         with watched(self.result.visited):
             while stack:
                 number, point = stack.pop()
-                for step in steps_from(point, case):
+                for step in steps_from(point, self.case):
                     try:
-                        after = self._follow(point, step)
+                        after = self.follow(point, step)
                     except AssertionError as error:
-                        raise Broken(f"{case.name}: {self._story(number)}{step.what} {step.key}: {error}") from error
+                        raise Broken(f"{self.case.name}: {self._story(number)}{step.what} {step.key}: {error}") from error
                     target = self._number_of(after)
                     self.result.edges += 1
                     if step.benign:
@@ -124,7 +127,8 @@ class Explorer:
         self._nothing_is_stuck(seen)
         return self.result
 
-    def _follow(self, point: Point, step: Step) -> Point:
+    def follow(self, point: Point, step: Step) -> Point:
+        """What the world is after one step; every rule is checked."""
         world = point.world.fork()
         moved, asked, refused = point.moved, point.asked, point.refused
         if step.fact is None:
@@ -170,7 +174,7 @@ class Explorer:
     def _see_derived(self, before: Mapping[Key, Record | None], world: World) -> None:
         """Members that ended without a record went through the cells of WAITING, which nobody fires."""
         for key, old in before.items():
-            scope = world.records[key] if key in world.records else None
+            scope = world.records.get(key)
             if not isinstance(scope, Node) or scope.tally is None:
                 continue
             known = old.tally.ended if isinstance(old, Node) and old.tally is not None else 0
@@ -257,8 +261,8 @@ def steps_from(point: Point, case: Case) -> Iterator[Step]:
     if budget.stops:
         for run in sorted(point.asked):
             for path in case.stop_at:
-                node = world.records.get((run, path))
-                if isinstance(node, Node) and node.state not in FINAL:
+                found = world.records.get((run, path))
+                if isinstance(found, Node) and found.state not in FINAL:
                     yield Step("stop", Stop((run, path)), (run, path), budget._replace(stops=budget.stops - 1), False)
 
 

@@ -13,6 +13,7 @@ from stemflow.model.plan import AnyPlan, Edge, EdgeKind, Handler, LeafPlan, Plan
 from stemflow.model.policy import Options
 from stemflow.model.records import ErrorInfo
 
+PLAIN = Options()
 BOOM = ErrorInfo("Boom", "it went wrong")
 
 
@@ -24,7 +25,7 @@ class Spec:
     fields: dict[str, Any] = field(default_factory=dict)
     members: tuple[Spec, ...] = ()
     handlers: tuple[tuple[str, str, Spec], ...] = ()
-    options: Options = Options()
+    options: Options = PLAIN
 
     def on(self, state: str, handler: Spec, name: str | None = None) -> Spec:
         """Open `handler` when this is about to close in `state`."""
@@ -36,7 +37,7 @@ class Spec:
 
 
 def leaf(task: str = "ok", *, options: Options | None = None, **fields: Any) -> Spec:
-    return Spec("leaf", {"task": task, **fields}, options=options or Options())
+    return Spec("leaf", {"task": task, **fields}, options=options or PLAIN)
 
 
 def wait(**fields: Any) -> Spec:
@@ -79,7 +80,7 @@ def build(spec: Spec, digest: str) -> Plan:
     nodes: list[AnyPlan] = []
     options: list[Options] = []
     _add(spec, -1, nodes, options)
-    return Plan(nodes=tuple(nodes), options=tuple(options) or (Options(),), digest=digest)
+    return Plan(nodes=tuple(nodes), options=tuple(options) or (PLAIN,), digest=digest)
 
 
 def _add(spec: Spec, parent: int, nodes: list[AnyPlan], options: list[Options]) -> int:

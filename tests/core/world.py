@@ -1,4 +1,4 @@
-"""A tiny synchronous world: records in a dict, guards, needs served at once, gates answered from the plan's own words."""
+"""A tiny synchronous world: records in a dict, guards, needs served at once, gates answered by the plan's own words."""
 
 from __future__ import annotations
 
@@ -53,6 +53,10 @@ class World:
             delivery = stored.delivery if isinstance(stored, Node) else 0
             if (stored.rev if stored else 0, delivery) != (put.guard, put.token):
                 raise Broken(f"{put.key}: the guard {put.guard} with token {put.token} does not hold")
+        for key, rev in decision.seen:
+            seen = self.records.get(key)
+            if (seen.rev if seen else 0) != rev:
+                raise Broken(f"{key}: it rests on revision {rev}, which was not what was read")
         for put in decision.puts:
             if put.record is None:
                 del self.records[put.key]

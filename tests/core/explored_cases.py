@@ -1,0 +1,107 @@
+"""The small plans that are explored, each with its runs and the faults that may strike."""
+
+from __future__ import annotations
+
+from stemflow.model.policy import Options
+from stemflow.model.records import ClaimSpec
+from tests.core.explorer import Case
+from tests.core.plans import chain, chord, group, leaf, map_, steps, wait
+
+RETRY = Options(max_retries=1)
+POISON = Options(max_deliveries=2)
+ONCE = Options(acks_late=False)
+EXPIRES = Options(expires_ms=5)
+SHARE = Options(unique=True, unique_by="k")
+REJECT = Options(unique=True, unique_by="k", unique_mode="reject")
+WINDOW = Options(unique=True, unique_by="k", unique_for_ms=9)
+BAD_KEY = Options(unique=True, unique_by="error")
+
+DIAMOND = {"a": (leaf("any"), ""), "b": (leaf("any"), "a"), "c": (leaf("ok"), "a"), "d": (leaf("ok"), "b c")}
+UNDO = steps(
+    {"b": (leaf("flaky", undo=True, on_error="continue"), ""), "a": (leaf(undo=True, on_error="continue"), "b-")},
+    undo=True, on_error="continue",
+)  # fmt: skip
+UNDO_MAP = steps(
+    {"m": (map_(leaf(undo=True), 0, undo=True, policy="ignore"), "")}, undo=True, on_error="continue"
+)  # fmt: skip
+
+
+def diamond(on_error: str, run_on: str, edge: str = "") -> Case:
+    """A step that may fail or skip, a bystander, and one that comes after both."""
+    plan = steps({
+        "a": (leaf("any", on_error=on_error), ""),
+        "b": (leaf("ok"), f"a{edge}"),
+        "c": (leaf("ok", run_on=run_on), "a- b"),
+    })  # fmt: skip
+    return Case(f"diamond {on_error} {run_on} {edge}", (plan,))
+
+
+CASES = [
+    Case("leaf", (leaf("flaky", options=RETRY),), losses=2),
+    Case("poison", (leaf("any", options=POISON),), losses=2),
+    Case("at most once", (leaf("ok", options=ONCE),)),
+    Case("expiring leaf", (chain(leaf("flaky", options=EXPIRES), leaf()),)),
+    Case("replace alone", (leaf("replace"),)),
+    Case("wait", (wait(),)),
+    Case("chain of 3", (chain(leaf("flaky", options=RETRY), leaf("any"), leaf("maybe")),)),
+    Case("chain goes on", (chain(leaf("any", on_error="continue"), wait(), leaf("ok")),)),
+    Case("chain with waits and a chain", (chain(leaf("any"), wait(), chain(leaf())),)),
+    Case("chain of skips", (chain(leaf("any", on_error="skip_dependents"), leaf(when="no"), leaf("ok")),)),
+    Case("chain with when", (chain(leaf(when="yes"), group(leaf(), when="error"), leaf("ok")),)),
+    Case("wait with when", (chain(wait(when="yes"), wait(when="error"), leaf("ok")),)),
+    Case("leaf with when", (group(leaf(when="no"), leaf(when="error"), leaf("ok"), policy="collect"),)),
+    *[Case(f"group {p}", (group(leaf("any"), leaf("maybe"), leaf("ok"), policy=p),))
+      for p in ("fail_fast", "collect", "ignore")],
+    Case("group of everything", (group(leaf("flaky", options=RETRY), chain(leaf("maybe"), wait()), wait()),)),
+    Case("member stopped", (group(leaf("ok"), chain(leaf(), leaf()), policy="collect"),), stops=2,
+         stop_at=("", "[0]", "[1]")),
+    Case("nested fail fast", (group(leaf("bad"), group(leaf("maybe"), chain(leaf(), leaf()))),), stops=2),
+    Case("empty scopes", (chain(group(), chain(), chord(body=leaf("any")), map_(leaf(), 0)),)),
+    *[Case(f"chord {p}", (chord(leaf("any"), leaf("maybe"), body=leaf("maybe"), policy=p),))
+      for p in ("fail_fast", "collect", "ignore")],
+    Case("nested chord", (
+        chain(leaf("maybe"), chord(leaf("any"), leaf(), body=leaf("flaky", options=RETRY)), leaf()),)),
+    Case("chord, a member stopped", (chord(leaf(), leaf(), body=leaf(), policy="collect"),), stop_at=("[0]",)),
+    Case("diamond", (steps(DIAMOND),)),
+    Case("diamond fail fast", (steps(DIAMOND, policy="fail_fast"),)),
+    Case("steps with a value", (steps(DIAMOND, value={"is": "fine"}),)),
+    Case("steps with a bad value", (chain(steps({"a": (leaf("maybe"), "")}, value={"is": "error"}), leaf()),)),
+    *[diamond(e, r) for e in ("fail", "continue", "skip_dependents")
+      for r in ("success", "failure", "done", "any_success", "always")],
+    diamond("continue", "success", "?"),
+    diamond("fail", "done", "-"),
+    Case("map", (map_(leaf("any"), 3, window=1),)),
+    Case("map of chains", (map_(chain(leaf("maybe"), leaf("ok")), "3", window=2, policy="collect"),)),
+    Case("map with when", (map_(leaf("any", when="no"), 3, window=2),)),
+    Case("map over an error", (chain(map_(leaf(), "error").on("failed", leaf()), leaf()),)),
+    Case("timeout", (group(leaf("maybe"), chain(leaf(), leaf()), timeout_ms=7),)),
+    Case("timeout within", (chain(leaf("maybe"), chain(wait(), leaf(), timeout_ms=7, on_error="continue"), leaf()),)),
+    Case("timeout of a hooked scope", (
+        chain(chain(leaf("maybe"), timeout_ms=7).on("succeeded", leaf()).on("failed", leaf()), leaf()),)),
+    Case("hooks", (
+        chain(leaf("any"), leaf()).on("succeeded", leaf("maybe")).on("failed", chain(leaf("maybe"), leaf()))
+        .on("cancelled", group(leaf(), wait())),)),
+    Case("two hooks for one end", (chain(leaf("bad")).on("failed", leaf("maybe"), "undo").on("failed", leaf("add")),)),
+    Case("hooks within", (group(chain(leaf("maybe")).on("failed", leaf()).on("cancelled", leaf()), leaf("maybe")),)),
+    Case("undo", (
+        steps({"a": (leaf("ok"), ""), "b": (leaf("ok"), "a"), "c": (leaf("maybe"), "b")})
+        .on("failed", UNDO, "undo").on("cancelled", UNDO, "undo"),)),
+    Case("undo of a map", (
+        steps({"m": (map_(leaf("maybe"), 2, window=1), ""), "x": (leaf("bad"), "m")}).on("failed", UNDO_MAP, "undo"),)),
+    Case("undo of a map that never was", (
+        steps({"x": (leaf("bad"), ""), "m": (map_(leaf("ok"), 2), "x")}).on("failed", UNDO_MAP, "undo"),)),
+    Case("replace", (chain(leaf("replace"), leaf("ok")),)),
+    Case("replace by a group", (group(leaf("replace_group"), leaf("maybe")),)),
+    Case("replace by nothing", (group(leaf("replace_empty"), leaf("maybe"), policy="collect"),)),
+    Case("add to a group", (group(leaf("add"), leaf("maybe")),)),
+    Case("add to a map", (chain(map_(leaf("add"), 2, window=1, policy="ignore"), leaf()),), stops=0),
+    Case("add to a chord", (chord(chain(leaf("add")), body=leaf("add"), policy="collect"),)),
+    Case("shared key", (chain(leaf("maybe", options=SHARE), leaf()), group(leaf("maybe", options=SHARE), leaf("ok")))),
+    Case("shared key, three", tuple(chain(leaf("any", options=SHARE)) for _ in range(3))),
+    Case("rejected key", (group(leaf("maybe", options=SHARE)), group(leaf("ok", options=REJECT)))),
+    Case("key with a window", (chain(leaf("maybe", options=WINDOW)), chain(leaf("ok", options=WINDOW)))),
+    Case("bad key", (group(leaf("ok", options=BAD_KEY), leaf("ok")),)),
+    Case("key of an ancestor", (chain(leaf("replace_same_key", options=SHARE)),)),
+    *[Case(f"runs under one key, {m}", (leaf("maybe"), leaf("ok")), claims=(ClaimSpec("k"), ClaimSpec("k", m, 9)))
+      for m in ("return_existing", "reject", "take")],
+]  # fmt: skip
