@@ -74,9 +74,9 @@ class Oracle:
 
     def slots(self, policy: str, members: Sequence[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
         found: list[Any] = []
-        for member, given in members:
+        for member, before in members:
             try:
-                found.append(self.value(member, given))
+                found.append(self.value(member, before))
             except Broken:
                 found.append({"collect": BROKEN, "ignore": None, "fail_fast": Broken}[policy])
         if Broken in found:
