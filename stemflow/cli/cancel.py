@@ -28,7 +28,7 @@ async def _cancel(arguments: Namespace) -> int:
     if arguments.json:
         print(json_text({"id": handle.id, "state": state}))
     elif before in FINAL:
-        print(f"run {handle.id} had {state} already; nothing was changed", file=sys.stderr)
+        print(f"run {handle.id} had ended already ({state}); nothing was changed", file=sys.stderr)
     elif state == "stopping":
         print(f"run {handle.id} is stopping: what runs is told to end", file=sys.stderr)
     else:

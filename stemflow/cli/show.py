@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 from stemflow.cli.exits import FINE
@@ -21,6 +22,7 @@ from stemflow.runtime.registry import TaskRegistry
 from stemflow.runtime.values import Values
 
 _WIDEST_RESULT = 100
+_PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: Namespace) -> int:
@@ -58,8 +60,21 @@ async def _story(app: Stemflow, row: Row) -> list[str]:
     if node.state == SUCCEEDED:
         return [clip(f"= {json_text(await Values(app.library).value(node))}", _WIDEST_RESULT)]
     if node.state == FAILED and node.error is not None and node.error.traceback:
-        return [shown(line) for line in node.error.traceback.rstrip().split("\n")]
+        return [shown(line) for line in own_frames(node.error.traceback)]
     return []
+
+
+def own_frames(traceback: str) -> list[str]:
+    """The lines of a traceback without the frames of stemflow itself, which say nothing of the task."""
+    lines, skipped = [], False
+    for line in traceback.rstrip().split("\n"):
+        if line.startswith('  File "'):
+            skipped = line.startswith(f'  File "{_PACKAGE}')
+        elif not line.startswith("    "):
+            skipped = False
+        if not skipped:
+            lines.append(line)
+    return lines
 
 
 async def _data(app: Stemflow, handle: RunHandle) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from stemflow.cli.parser import build_parser
 from tests.cli.world import plain
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
-BLOCK = re.compile(r"```(\w+)(?: title=(\S+))?\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"^(`{3,})(\w+)(?: title=(\S+))?\n(.*?)^\1$", re.DOTALL | re.MULTILINE)
 RUN_ID = re.compile(r"\b0[0-9a-f]{31}\b")
-EXIT = "exit "
+EXIT = "# exit code "
 
 
 class Example:
@@ -62,7 +62,7 @@ def test_every_example_prints_what_the_page_says(tmp_path: Path, monkeypatch: py
     page = PAGE.read_text("utf-8")
     ids: dict[str, str] = {}
     anew = page
-    for kind, title, text in BLOCK.findall(page):
+    for _, kind, title, text in BLOCK.findall(page):
         if title:
             (tmp_path / title).write_text(text)
         if kind != "console":
@@ -71,8 +71,9 @@ def test_every_example_prints_what_the_page_says(tmp_path: Path, monkeypatch: py
         for example in examples(text):
             # When a command is given, with the ids of this time
             done = perform(RUN_ID.sub(lambda found: ids.get(found[0], found[0]), example.command))
-            known = list(dict.fromkeys(RUN_ID.findall(example.told)))
-            ids.update(zip(known, dict.fromkeys(RUN_ID.findall(done)), strict=False))
+            told_anew = [one for one in dict.fromkeys(RUN_ID.findall(example.told)) if one not in ids]
+            done_anew = [one for one in dict.fromkeys(RUN_ID.findall(done)) if one not in ids.values()]
+            ids.update(zip(told_anew, done_anew, strict=False))
             back = {new: old for old, new in ids.items()}
             done_as_told = RUN_ID.sub(lambda found: back.get(found[0], found[0]), done)  # noqa: B023
             block += f"$ {example.command}\n{done_as_told.replace(str(tmp_path), '/home/ann/shop')}"

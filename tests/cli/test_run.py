@@ -193,7 +193,7 @@ def test_two_runs_with_the_same_beginning_are_not_guessed_between(project: Path,
 def test_cancel_ends_a_run_and_is_harmless_twice(project: Path, cli: Cli) -> None:
     run = submit("hello.yaml")
     assert follows_schema("cancel", cli("cancel", run, "--json").out) == {"id": run, "state": "cancelled"}
-    assert "had cancelled already" in cli("cancel", run).err
+    assert "had ended already (cancelled)" in cli("cancel", run).err
     assert follows_schema("runs", cli("runs", "--json").out)[0]["state"] == "cancelled"
 
 
