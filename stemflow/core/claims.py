@@ -35,11 +35,14 @@ def queue_up(w: Work, key: str, node: Key) -> None:
     w.set_claim(key, claim)
 
 
-def withdraw(w: Work, key: str, node: Key) -> None:
-    """Take a waiter that was cancelled out of the queue."""
+def withdraw(w: Work, key: str, node: Key) -> bool:
+    """Take a waiter that was cancelled out of the queue; False when it is the holder by now."""
     claim = _edit(w, key)
+    if claim.holder == node:
+        return False
     claim.waiters = tuple(waiter for waiter in claim.waiters if waiter != node)
     w.set_claim(key, claim)
+    return True
 
 
 def release(w: Work, key: str, node: Node) -> tuple[tuple[Key, ...], bool]:

@@ -210,8 +210,8 @@ def tell(w: Work, node: Node, kill: bool) -> None:
 
 
 def cancel(w: Work, node: Node, _: object) -> None:
-    if node.state == HELD and node.claim is not None:
-        claims.withdraw(w, node.claim, node.key)
+    """A waiter leaves the queue of its claim; one that was just made the holder gives the claim back as it ends."""
+    if node.state == HELD and node.claim is not None and claims.withdraw(w, node.claim, node.key):
         node.claim = None
     finish(w, node, CANCELLED)
 

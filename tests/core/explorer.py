@@ -112,7 +112,8 @@ class Explorer:
                     try:
                         after = self.follow(point, step)
                     except AssertionError as error:
-                        raise Broken(f"{self.case.name}: {self._story(number)}{step.what} {step.key}: {error}") from error
+                        story = f"{self._story(number)}{step.what} {step.key}"
+                        raise Broken(f"{self.case.name}: {story}: {error}") from error
                     target = self._number_of(after)
                     self.result.edges += 1
                     if step.benign:

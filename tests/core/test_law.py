@@ -30,7 +30,7 @@ def walked(explorer: Explorer, choices: list[int]) -> Point:
 
 def contents(world: World) -> dict[Key, Any]:
     """All records but for their revisions."""
-    return {key: meaning(record) for key, record in world.records.items()}
+    return {key: (meaning(record), getattr(record, "delivery", 0)) for key, record in world.records.items()}
 
 
 def effects(decisions: list[Decision]) -> list[list[Any]]:

@@ -1,0 +1,84 @@
+"""The tables of docs/rules.md are what the skip rule and the failure rule do."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from stemflow.core.settle import settle, tolerates
+from stemflow.core.upstream import Source, admitted
+from stemflow.model.plan import LeafPlan, ScopePlan
+from stemflow.model.records import Tally
+
+PAGE = Path(__file__).parents[2] / "docs" / "rules.md"
+HOWS = ("ok", "failed", "skipped", "upstream", "cancelled")
+RUN_ONS = ("success", "failure", "done", "any_success", "always")
+
+
+def tables(page: str) -> list[list[list[str]]]:
+    """Every table of a page: rows of cells, the header first."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\|\n)+", page, re.MULTILINE):
+        rows = [[cell.strip().replace("`", "") for cell in line.strip("|").split("|")] for line in block.splitlines()]
+        found.append([rows[0], *rows[2:]])
+    return found
+
+
+_, ONE, SEVERAL, ENDS = tables(PAGE.read_text("utf-8"))
+
+
+def source(words: str) -> Source:
+    """`failed, on_error: continue` or `skipped, data edge` as the rule takes it."""
+    how, _, more = words.partition(", ")
+    on_error = more.removeprefix("on_error: ") if more.startswith("on_error") else "fail"
+    edge = more.removesuffix(" edge") if more.endswith("edge") else "data"
+    return edge, how, on_error  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("row", ONE[1:], ids=lambda row: row[0])
+def test_a_step_after_one_other_runs_or_is_skipped_as_the_page_says(row: list[str]) -> None:
+    run_on, *cells = row
+    said = dict(zip(ONE[0][1:], cells, strict=True))
+    did = {words: admitted(run_on, [source(words)]) or "runs" for words in said}  # type: ignore[arg-type]
+    assert did == said
+
+
+def test_the_page_has_every_way_of_running_on() -> None:
+    assert [row[0] for row in ONE[1:]] == list(RUN_ONS)
+    assert {how for _, how, _ in map(source, ONE[0][1:])} == set(HOWS)
+
+
+@pytest.mark.parametrize("row", SEVERAL[1:], ids=" ".join)
+def test_a_step_after_several_runs_or_is_skipped_as_the_page_says(row: list[str]) -> None:
+    run_on, before, verdict = row
+    assert (admitted(run_on, [source(words) for words in before.split("; ")]) or "runs") == verdict  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("run_on", RUN_ONS)
+def test_the_order_of_the_steps_before_does_not_matter(run_on: str) -> None:
+    kinds = [source(words) for words in ONE[0][1:]]
+    for first, second in product(kinds, kinds):
+        assert admitted(run_on, [first, second]) == admitted(run_on, [second, first])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("row", ENDS[1:], ids=" ".join)
+def test_a_scope_goes_on_stops_or_ends_as_the_page_says(row: list[str]) -> None:
+    # Given a scope of this kind and policy, whose members have come so far
+    kind, policy, members, said = row
+    sources = [source(words) for words in members.split("; ") if words]
+    scope = ScopePlan(kind=kind, policy=policy, members=tuple(range(len(sources))))  # type: ignore[arg-type]
+    tally, failed = Tally(len(sources)), False
+    for index, (_, how, on_error) in enumerate(sources):
+        if how != "open":
+            tally.tick(index, how or "")
+            failed |= how == "failed" and not tolerates(scope, LeafPlan(task="t", on_error=on_error), index)
+
+    # When it is asked what to do
+    verdict = settle(scope, tally, failed)
+
+    # Then it does what the page says
+    words = {"stay": "stays", "stop": f"stops {verdict.state.upper()}"}.get(verdict.move, verdict.state.upper())
+    assert " ".join([words, verdict.cause or ""]).strip() == said
