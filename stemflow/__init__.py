@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from stemflow.errors import OptionError, StemflowError, UnitError
     from stemflow.model.policy import RateLimit, RetryPolicy
     from stemflow.model.signature import NoInput, Signature
-    from stemflow.runtime.context import Ignore, Reject, SoftTimeLimitExceeded, TaskCancelled, TaskContext, current_context
+    from stemflow.runtime.context import (
+        Ignore,
+        Reject,
+        SoftTimeLimitExceeded,
+        TaskCancelled,
+        TaskContext,
+        current_context,
+    )
     from stemflow.runtime.engine import Stemflow
     from stemflow.runtime.handle import DuplicateRun, NodeEvent, RunFailed, RunHandle, TaskResult, UnknownRun
     from stemflow.runtime.registry import DuplicateTask, Task, TaskRegistry, UnknownTask
@@ -23,7 +30,14 @@ _HOMES = {
     "stemflow.errors": ("OptionError", "StemflowError", "UnitError"),
     "stemflow.model.policy": ("RateLimit", "RetryPolicy"),
     "stemflow.model.signature": ("NoInput", "Signature"),
-    "stemflow.runtime.context": ("Ignore", "Reject", "SoftTimeLimitExceeded", "TaskCancelled", "TaskContext", "current_context"),
+    "stemflow.runtime.context": (
+        "Ignore",
+        "Reject",
+        "SoftTimeLimitExceeded",
+        "TaskCancelled",
+        "TaskContext",
+        "current_context",
+    ),
     "stemflow.runtime.engine": ("Stemflow",),
     "stemflow.runtime.handle": ("DuplicateRun", "NodeEvent", "RunFailed", "RunHandle", "TaskResult", "UnknownRun"),
     "stemflow.runtime.registry": ("DuplicateTask", "Task", "TaskRegistry", "UnknownTask"),

@@ -1,6 +1,7 @@
 """The canvas: pure constructors of an immutable signature tree that nest without limit.
 
-Typed through: `Signature[In, Out]` takes the value of the step before it and gives its own, so a wrong link is a type error.
+Typed through: `Signature[In, Out]` takes the value of the step before it and gives its own, so a wrong link is a
+type error.
 """
 
 from __future__ import annotations
@@ -153,7 +154,8 @@ def _items(items: Iterable[Any]) -> Span | tuple[Any, ...]:
 
 
 def call(sig: Step, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Step:
-    """Put arguments in front of the first tasks of a canvas: of a chain's head, of every member of a group or header."""
+    """Put arguments in front of the first tasks of a canvas: of a chain's head, of every member of a group or
+    header."""
     if not args and not kwargs:
         return sig
     return _at_heads(

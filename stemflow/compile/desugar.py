@@ -6,7 +6,6 @@ of a group to its members, those of a chord to its header's members and its body
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from msgspec import structs
@@ -91,11 +90,11 @@ def _hand_down(sig: AnySig, members: tuple[AnySig, ...]) -> tuple[AnySig, ...]:
     return tuple(_given(member, {hook: getattr(sig, hook) for hook in _HOOKS}) for member in members)
 
 
-def _given(member: AnySig, hooks: Mapping[str, tuple[Any, ...]]) -> AnySig:
+def _given(member: AnySig, hooks: dict[str, Any]) -> AnySig:
     """`member` with hooks from above. A composite fires them once as a whole, so they stand on a chain around it."""
     if isinstance(member, (GroupSig, ChordSig, MapSig)):
-        policy = {name: getattr(member, name) for name in _POLICY}
-        return ChainSig(steps=(structs.replace(member, **_NO_POLICY),), **policy, **hooks)
+        around: dict[str, Any] = {name: getattr(member, name) for name in _POLICY} | hooks
+        return ChainSig(steps=(structs.replace(member, **_NO_POLICY),), **around)
     return structs.replace(member, **{hook: getattr(member, hook) + given for hook, given in hooks.items()})
 
 

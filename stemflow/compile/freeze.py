@@ -43,8 +43,9 @@ def compile_plan(
 ) -> Plan:
     """Compile a signature; raises CycleError and OptionError.
 
-    `outputs` is the tree that becomes the value of the whole. `compensate_on` names the final states (failed, cancelled) after which what has
-    succeeded is undone. `inline_items`: lists that maps go over stay in the plan, as a fragment's must.
+    `outputs` is the tree that becomes the value of the whole. `compensate_on` names the final states (failed,
+    cancelled) after which what has succeeded is undone. `inline_items`: lists that maps go over stay in the plan, as
+    a fragment's must.
     """
     plain = desugar(sig)
     if (compensate_on or outputs is not None) and isinstance(plain, (TaskSig, WaitSig)):
@@ -133,8 +134,8 @@ class _Freezer:
                 policy = "fail_fast" if sig.fail_fast else "collect"
                 return {"kind": "steps", "policy": policy, "edges": self._edges(sig, path), "value": sig.outputs}
             case MapSig():
-                stored = isinstance(sig.items, tuple) and not self.inline_items and not set(path) & {"*", "!"}
-                items = len(sig.items) if stored else sig.items
+                inline = self.inline_items or not {"*", "!"}.isdisjoint(path)
+                items = len(sig.items) if isinstance(sig.items, tuple) and not inline else sig.items
                 names = {"var": sig.var, "index_var": sig.index_var, "spread": sig.spread, "names": None}
                 return {"kind": "map", "items": items, "window": sig.window, "policy": sig.policy, **names}
         raise TypeError(f"{type(sig).__name__} is not a composite")

@@ -1,11 +1,13 @@
 """A signature as a networkx DiGraph: one node a path, one edge a dependency.
 
-A chain is edges in a row, a group a fan, a chord a fan plus its body, `steps` the edges that references and `needs` make.
+A chain is edges in a row, a group a fan, a chord a fan plus its body, `steps` the edges that references and
+`needs` make.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import networkx as nx
@@ -22,7 +24,8 @@ NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index"
 
 
 class CycleError(StemflowError):
-    """The steps of a workflow wait for each other in a circle; `path` names them in order, the first again at the end."""
+    """The steps of a workflow wait for each other in a circle; `path` names them in order, the first again at the
+    end."""
 
     def __init__(self, path: tuple[str, ...]) -> None:
         self.path = path
@@ -62,7 +65,7 @@ def _add(graph: nx.DiGraph[str], sig: AnySig, path: str) -> None:
     for child, (_, member) in zip(paths, members, strict=True):
         _add(graph, member, child)
     if isinstance(sig, ChainSig):
-        graph.add_edges_from(zip(paths, paths[1:], strict=False), kinds={"data"})
+        graph.add_edges_from(pairwise(paths), kinds={"data"})
     elif isinstance(sig, ChordSig):
         graph.add_edges_from(((source, paths[-1]) for source in paths[:-1]), kinds={"data"})
     elif isinstance(sig, StepsSig):

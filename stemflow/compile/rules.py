@@ -23,8 +23,8 @@ def check(workflow: Workflow, locate: Locate, known_tasks: Collection[str] | Non
     try:
         graph_of(workflow.body)
     except CycleError as cycle:
-        found.append(_at(locate, cycle.path[0], "needs", "SF102", f"steps wait for each other: {' -> '.join(cycle.path)}",
-                         "take one of these edges out"))  # fmt: skip
+        text = f"steps wait for each other: {' -> '.join(cycle.path)}"
+        found.append(_at(locate, cycle.path[0], "needs", "SF102", text, "take one of these edges out"))
     return found
 
 

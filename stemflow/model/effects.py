@@ -41,7 +41,8 @@ class Pages(Struct, frozen=True):
 
 
 class Reply(Struct, frozen=True):
-    """What the asker of a run is told: `accepted`; `existing`: `run` holds the key; `refused`: `run` holds it, mode reject."""
+    """What the asker of a run is told: `accepted`; `existing`: `run` holds the key; `refused`: `run` holds it,
+    mode reject."""
 
     status: Literal["accepted", "existing", "refused"]
     run: str

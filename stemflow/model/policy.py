@@ -68,7 +68,8 @@ class RetryPolicy(Struct, frozen=True, omit_defaults=True):
 
 
 class RateLimit(Struct, frozen=True, omit_defaults=True):
-    """At most `limit` starts of the tasks that share `key` in every window of `per_ms`; an empty key is the task's name."""
+    """At most `limit` starts of the tasks that share `key` in every window of `per_ms`; an empty key is the task's
+    name."""
 
     limit: int
     per_ms: int
@@ -184,6 +185,6 @@ def effective(where: str, *layers: Mapping[str, Any]) -> Options:
     options = structs.replace(Options(), **merged) if merged else Options()
     if options.soft_ms is not None and options.hard_ms is not None and options.soft_ms >= options.hard_ms:
         raise OptionError(
-            f"{where}: expected the soft time limit below the hard one, got {options.soft_ms} ms and {options.hard_ms} ms"
+            f"{where}: expected the soft time limit below the hard one, got {options.soft_ms} and {options.hard_ms} ms"
         )
     return options

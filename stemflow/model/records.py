@@ -48,7 +48,8 @@ class Tally:
         self.failures = 0
 
     def tick(self, index: int, how: str) -> bool:
-        """Turn the bit of member `index`; False when it was turned before. `how` is ok, failed, skipped, upstream or cancelled."""
+        """Turn the bit of member `index`; False when it was turned before. `how` is ok, failed, skipped, upstream
+        or cancelled."""
         bit = 1 << index
         if self.ended & bit:
             return False

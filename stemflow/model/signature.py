@@ -76,7 +76,8 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
 class TaskSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="task"):
     """One call of a registered task.
 
-    `args`/`kwargs` are literal JSON values (never evaluated). `bind` is a tree that may hold `${{ }}`, from a YAML file.
+    `args`/`kwargs` are literal JSON values (never evaluated). `bind` is a tree that may hold `${{ }}`, from a YAML
+    file.
     `options` are given options by their `TaskOptions` names, still to be normalised.
     """
 

@@ -140,7 +140,7 @@ class Stemflow:
             binder = await self.advance.binder(plan.digest)
             key = await binder.template(Values(self.library), root, flow.unique_key)
             mode = "take" if again else flow.unique_mode
-            spec = ClaimSpec(f"workflow:{flow.name}:{key}", mode, flow.unique_for_ms)  # type: ignore[arg-type]
+            spec = ClaimSpec(f"workflow:{flow.name}:{key}", mode, flow.unique_for_ms)
             header = structs.replace(header, claim=spec)
         return header, plan, desugar(body)
 

@@ -33,7 +33,7 @@ def encode(value: Any, what: str, *, limit: int = MAX_BYTES) -> bytes:
         raise NotSerializable(f"{what}: expected a JSON value, got {kind.__name__}: {error}") from error
     if len(encoded) > limit:
         raise NotSerializable(
-            f"{what}: expected at most {limit} bytes of JSON, got {len(encoded)}; store it elsewhere and pass a reference"
+            f"{what}: expected at most {limit} bytes of JSON, got {len(encoded)}; pass a reference instead"
         )
     return encoded
 

@@ -149,7 +149,7 @@ class TaskRegistry:
         """Add a task; raises DuplicateTask unless `override`."""
         if not override and task.name in self._tasks:
             raise DuplicateTask(
-                f"task {task.name}: expected a new name, got one that is registered already; pass override=True to replace it"
+                f"task {task.name}: expected a new name, it is registered already; pass override=True to replace it"
             )
         self._tasks[task.name] = task
 
@@ -172,7 +172,8 @@ class TaskRegistry:
         return len(self._tasks)
 
     def options_of(self, sig: TaskSig[Any, Any], workflow_defaults: Mapping[str, Any] | None = None) -> Options:
-        """The effective options of a call: call or step > workflow defaults > handler > registry. Raises UnknownTask."""
+        """The effective options of a call: call or step > workflow defaults > handler > registry. Raises
+        UnknownTask."""
         task = self._tasks.get(sig.task)
         if task is None:
             raise UnknownTask(f"task {sig.task}: expected a registered task; registered are {self._names()}")

@@ -1,4 +1,5 @@
-"""Keeping leases: renewal at a third of the lease from a thread, so that a handler that blocks the loop loses nothing."""
+"""Keeping leases: renewal at a third of the lease from a thread, so that a handler that blocks the loop loses
+nothing."""
 
 from __future__ import annotations
 

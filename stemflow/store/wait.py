@@ -6,7 +6,8 @@ import asyncio
 
 
 class Changes:
-    """Counts commits; each who waits says which count was seen last. Waiters are woken in the order in which they came."""
+    """Counts commits; each who waits says which count was seen last. Waiters are woken in the order in which they
+    came."""
 
     __slots__ = ("_count", "_waiting")
 

@@ -18,12 +18,13 @@ from stemflow.core.invariants import check_commit, check_run
 from stemflow.core.shape import Shape
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact
-from stemflow.model.records import FINAL, Key, Node, Record
+from stemflow.model.records import FINAL, STOPPING, Claim, Key, Node, Record, parent_path
 from stemflow.runtime.engine import Stemflow
+from stemflow.runtime.handle import RunHandle
 from stemflow.runtime.recovery import recover
 from stemflow.runtime.renew import RenewTask
 from stemflow.runtime.worker import Worker
-from stemflow.store.base import Renewed, Renewer
+from stemflow.store.base import Lease, Renewed, Renewer
 from stemflow.store.memory import MemoryStore
 from stemflow.testing.sim_faults import Faults, FlakyStore
 from stemflow.testing.sim_work import Witness, make_registry, random_tree
@@ -74,6 +75,26 @@ class CheckedStore(MemoryStore):
         if broken:
             raise Violation("; ".join(broken))
         return True
+
+    def _lease(self, ready: Node, now_ms: int) -> Lease:
+        """I12: nothing is leased below a scope that was stopped, but for the handler that the stop opened."""
+        path, shield = ready.path, ready.path.rfind("!")
+        while len(path) > shield + 1 and path:
+            path = parent_path(path)
+            scope = self._records.get((ready.run, path))
+            if isinstance(scope, Node) and scope.state == STOPPING and len(path) > shield:
+                raise Violation(f"{ready.key} was leased after {scope.path or 'its run'} was stopped")
+        return super()._lease(ready, now_ms)
+
+    def leaked_claims(self) -> list[str]:
+        """I6: a claim whose holder has ended is a window, or it is gone."""
+        found = []
+        for record in self._records.values():
+            if isinstance(record, Claim) and not record.finished:
+                holder = self._records.get(record.holder)
+                if not isinstance(holder, Node) or holder.state in FINAL:
+                    found.append(f"claim {record.key} is held by {record.holder}, which has ended")
+        return found
 
 
 class SimWorker(Worker):
@@ -209,7 +230,7 @@ class World:
             await asyncio.sleep(self.rng.uniform(0, 2))
             runs.append(await app.submit(random_tree(self.rng, app.registry, 3)))
             if self.faults.strikes("cancelled run"):
-                self.loop.call_later(self.rng.uniform(0, 5), lambda h=runs[-1]: self.loop.create_task(h.cancel()))
+                self.loop.call_later(self.rng.uniform(0, 5), self._cancel, runs[-1])
         await self._until(runs, FAULTY_S)
         self.faults.on = False
         for process in list(self.processes):
@@ -223,6 +244,9 @@ class World:
             process.die()
         await asyncio.sleep(0)
         return len(runs)
+
+    def _cancel(self, handle: RunHandle) -> None:
+        self.loop.create_task(handle.cancel())
 
     async def _until(self, runs: Sequence[Any], seconds: float) -> None:
         end = self.loop.time() + seconds
@@ -243,6 +267,7 @@ class World:
         shapes = {node.plan: await self._shape(node.plan) for node in nodes}
         broken = check_run({node.key: node for node in nodes}, shapes, self.store.opened, self.store.ended)
         broken += self._dead_letters(run, nodes, await self.store.dead_letters(run))
+        broken += self.store.leaked_claims()
         if broken:
             raise Violation("; ".join(broken))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from stemflow.canvas import Canvas
 from stemflow.model.policy import RetryPolicy
-from stemflow.model.signature import Signature, WaitSig
+from stemflow.model.signature import MemberPolicy, Signature, WaitSig
 from stemflow.runtime.context import Ignore, Reject, TaskContext
 from stemflow.runtime.registry import Task, TaskRegistry
 from stemflow.testing.sim_faults import Faults
@@ -52,7 +52,7 @@ def make_registry(rng: random.Random, witness: Witness, faults: Faults, crash: C
         elif how == "adds" and context.in_fan_in:
             context.add_to_group(leaf.si("x", "quick"))
         elif how == "replaces" and context.node.count("[") < 6:
-            context.replace(Canvas.group(leaf.si("x", "quick"), leaf.si("y", "slow")))
+            await context.replace(Canvas.group(leaf.si("x", "quick"), leaf.si("y", "slow")))
 
     retry = RetryPolicy.of(initial="200ms", max="1s")
     options: dict[str, Any] = {"max_retries": 2, "retry": retry, "visibility_timeout": "3s", "max_deliveries": 1_000}
@@ -78,6 +78,7 @@ def make_registry(rng: random.Random, witness: Witness, faults: Faults, crash: C
     return registry
 
 
+POLICIES: tuple[MemberPolicy, ...] = ("fail_fast", "fail_fast", "collect", "ignore")
 HOWS = ("quick", "quick", "quick", "slow", "slow", "long", "flaky", "bad", "ignored", "adds", "replaces")
 
 
@@ -87,7 +88,7 @@ def random_tree(rng: random.Random, registry: TaskRegistry, depth: int) -> Step:
     assert leaf is not None
     kind = rng.choice(("leaf", "leaf", "chain", "group", "chord", "map", "wait")) if depth else "leaf"
     width = rng.randint(1, 3)
-    policy = rng.choice(("fail_fast", "fail_fast", "collect", "ignore"))
+    policy: MemberPolicy = rng.choice(POLICIES)
     tree: Step
     if kind == "chain":
         tree = Canvas.chain([_member(rng, registry, depth - 1), *(_joined(rng, registry) for _ in range(width))])

@@ -1,11 +1,11 @@
-"""Recorded executions as graphs to compare with, and runs of them that write down what their tasks saw."""
+"""Recorded executions as graphs to compare with, and what a run of one is asked about afterwards."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,31 +13,32 @@ from typing import Any
 import networkx as nx
 
 from stemflow import TaskContext, TaskRegistry
-from stemflow.cli.tree import Row, Tree
+from stemflow.cli.tree import Tree
 from stemflow.core.shape import Shape
 from stemflow.dsl import parse_workflow
-from stemflow.model.records import Node
 from stemflow.model.signature import Workflow
 from stemflow.store.base import Store
-from tests.dags.convert import to_name, to_workflow, to_yaml
+from tests.dags.convert import to_name, to_yaml
 
 DATA = Path(__file__).parent / "data"
 FILES = tuple(sorted(path.stem for path in DATA.glob("*.json")))
+LARGEST = "montage-chameleon-dss-15d-001"
 
 
 class Dag:
-    """One record: its workflow as parsed from the file text, and the graph as read from the record itself."""
+    """One record: the workflow as parsed from its file, and the graph as read from the record itself."""
 
     def __init__(self, record: Mapping[str, Any]) -> None:
-        self.text = to_yaml(record)
-        parsed = parse_workflow(self.text, f"{record['name']}.yaml")
+        parsed = parse_workflow(to_yaml(record), f"{record['name']}.yaml")
         assert parsed.workflow is not None, parsed.diagnostics
         self.workflow: Workflow = parsed.workflow
         self.runtimes_ms = {to_name(task["id"]): round(task["runtime_s"] * 1_000) for task in record["tasks"]}
+        self.steps = frozenset(self.runtimes_ms)
         self.graph: nx.DiGraph[str] = nx.DiGraph()
         self.graph.add_nodes_from(self.runtimes_ms)
         for task in record["tasks"]:
             self.graph.add_edges_from((to_name(parent), to_name(task["id"])) for parent in task["parents"])
+        assert len(self.steps) == len(record["tasks"]) == len(self.graph)
 
     @property
     def work_ms(self) -> int:
@@ -49,15 +50,16 @@ class Dag:
         """The longest path: an edge weighs what its source takes, and every task has an edge to the end."""
         weighted: nx.DiGraph[str] = nx.DiGraph()
         weighted.add_weighted_edges_from((a, b, self.runtimes_ms[a]) for a, b in self.graph.edges)
-        weighted.add_weighted_edges_from((name, "the end", ms) for name, ms in self.runtimes_ms.items())
+        weighted.add_weighted_edges_from((step, "the end", ms) for step, ms in self.runtimes_ms.items())
         return int(nx.dag_longest_path_length(weighted))
 
-    def descendants(self, name: str) -> set[str]:
-        return set(nx.descendants(self.graph, name))
+    def descendants(self, step: str) -> frozenset[str]:
+        """Every step that comes after this one on some path."""
+        return frozenset(nx.descendants(self.graph, step))
 
 
 @cache
-def record_of(file: str) -> dict[str, Any]:
+def read_record(file: str) -> dict[str, Any]:
     """The record with this name in `data/`."""
     record: dict[str, Any] = json.loads((DATA / f"{file}.json").read_text("utf-8"))
     return record
@@ -66,54 +68,71 @@ def record_of(file: str) -> dict[str, Any]:
 @cache
 def load(file: str) -> Dag:
     """The graph of a record in `data/`."""
-    return Dag(record_of(file))
+    return Dag(read_record(file))
 
 
 class Witness:
-    """What the tasks say of themselves, in order: (start or end, step)."""
+    """What the tasks say of themselves, in order: (start, end or failure; step; loop time in ms)."""
 
     def __init__(self) -> None:
-        self.lines: list[tuple[str, str]] = []
+        self.lines: list[tuple[str, str, float]] = []
+        self.started = 0
 
-    def steps(self, what: str, first: int = 0) -> Counter[str]:
-        """How often each step said `what` from line `first` on."""
-        return Counter(step for said, step in self.lines[first:] if said == what)
+    def write(self, what: str, step: str) -> None:
+        self.started += what == "start"
+        self.lines.append((what, step, asyncio.get_running_loop().time() * 1_000))
+
+    def times(self, what: str) -> Counter[str]:
+        """How often each step said `what`."""
+        return Counter(step for said, step, _ in self.lines if said == what)
 
     def check_order(self, graph: nx.DiGraph[str]) -> None:
-        """Every start of a step comes after an end of each parent."""
+        """Each step starts when the last run of every parent has ended."""
         ended: set[str] = set()
-        for what, step in self.lines:
-            if what == "end":
-                ended.add(step)
-            else:
+        for what, step, at_ms in self.lines:
+            if what == "start":
+                ended.discard(step)
                 missing = set(graph.predecessors(step)) - ended
-                assert not missing, f"{step} started before {missing} ended"
+                assert not missing, f"{step} started at {at_ms:.0f} ms, before {sorted(missing)} ended"
+            elif what == "end":
+                ended.add(step)
 
 
-def make_registry(witness: Witness, failing: Collection[str] = ()) -> TaskRegistry:
-    """The task of the converted files; it fails in the steps `failing`, after its runtime."""
+def make_registry(
+    witness: Witness, failing: Collection[str] = (), begun: Callable[[int], None] | None = None
+) -> TaskRegistry:
+    """The task of the converted files; it fails in the steps `failing`. `begun` hears of each start, with the runtime."""
     registry = TaskRegistry()
 
     @registry.task("run_for", max_retries=0)
     async def run_for(ctx: TaskContext, ms: int) -> None:
-        witness.lines.append(("start", ctx.node))
+        witness.write("start", ctx.node)
+        if begun is not None:
+            begun(ms)
         await asyncio.sleep(ms / 1_000)
         if ctx.node in failing:
+            witness.write("failure", ctx.node)
             raise RuntimeError("this step was told to fail")
-        witness.lines.append(("end", ctx.node))
+        witness.write("end", ctx.node)
 
     return registry
 
 
-async def shown(store: Store, run: str) -> dict[str, Row]:
-    """The steps of a run as `stemflow show` has them, by name."""
-    nodes: list[Node] = await store.nodes(run)
+async def shown(store: Store, run: str) -> dict[str, tuple[str, str | None]]:
+    """The steps of a run as `stemflow show` has them: name -> (state, cause)."""
+    nodes = await store.nodes(run)
     shapes = {}
     for digest in {node.plan for node in nodes}:
         plan = await store.plan(digest)
         assert plan is not None
         shapes[digest] = Shape(plan)
-    return {row.path: row for row in Tree("", nodes, shapes).rows() if row.path}
+    return {row.path: (row.state, row.cause) for row in Tree("", nodes, shapes).rows() if row.path}
 
 
-__all__ = ["DATA", "FILES", "Dag", "Witness", "load", "make_registry", "record_of", "shown", "to_workflow"]
+def expected(dag: Dag, failed: str | None = None) -> dict[str, tuple[str, str | None]]:
+    """What must be shown when all steps succeed but `failed` and those after it."""
+    states: dict[str, tuple[str, str | None]] = dict.fromkeys(dag.steps, ("succeeded", None))
+    if failed is not None:
+        states.update(dict.fromkeys(dag.descendants(failed), ("skipped", "upstream")))
+        states[failed] = ("failed", None)
+    return states

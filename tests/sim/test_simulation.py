@@ -17,8 +17,8 @@ from stemflow.model.records import FINAL, RUNNING, STOPPING, Node, Tally
 from stemflow.testing.sim import CheckedStore, Violation, campaign, simulate
 from stemflow.testing.sim_faults import FAULTS
 
-SEEDS_OF_BUGS_ONCE_FOUND = (10, 26, 38)
-"""A chain that skipped twice; maps whose window opened past members that had joined."""
+SEEDS_OF_BUGS_ONCE_FOUND = (10, 26, 38, 1_111)
+"""A chain that skipped twice; maps whose window opened past members that had joined; a claim whose new holder was stopped."""
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,216 @@
+"""Recorded executions of real workflows: order, schedule, failure and death of a worker, on graphs nobody here drew."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stemflow import Stemflow, TaskResult
+from stemflow.store.memory import MemoryStore
+from stemflow.testing import vloop
+from tests.dags.dag import FILES, LARGEST, Dag, Witness, expected, load, make_registry, read_record, shown
+from tests.dags.death import POINTS, DagWorld
+
+LEASE_MS = 30_000
+RENEWED_EVERY_MS = 1_000
+ALL_BUT_LARGEST = tuple(file for file in FILES if file != LARGEST)
+BOUNDED = (*((file, slots) for file in ALL_BUT_LARGEST for slots in (2, 4, 16)), (LARGEST, 16))
+
+
+class Played:
+    """One run in virtual time, with `slots` handlers at once (None: as many as there are steps)."""
+
+    def __init__(
+        self, dag: Dag, slots: int | None = None, *, failing: str | None = None, seed: int | None = None
+    ) -> None:
+        self.witness = Witness()
+        self.result: TaskResult[Any]
+        self.makespan_ms = 0
+        self.shown: dict[str, tuple[str, str | None]] = {}
+
+        async def main(loop: vloop.VirtualLoop) -> None:
+            clock = vloop.VirtualClock(loop)
+            store = MemoryStore("memory:", clock)
+            registry = make_registry(self.witness, () if failing is None else (failing,))
+            app = Stemflow(
+                registry=registry, clock=clock, ids=vloop.SeededIds(loop.rng), store=store,
+                concurrency=slots or len(dag.steps),
+            )  # fmt: skip
+            async with app:
+                began_ms = loop.elapsed_ms()
+                handle = await app.submit(dag.workflow)
+                self.result = await handle.wait()
+                self.makespan_ms = loop.elapsed_ms() - began_ms
+                self.shown = await shown(store, handle.id)
+
+        horizon_s = 2 * dag.work_ms / 1_000 + 60
+        vloop.run(main, seed or 0, horizon_s, shuffle=seed is not None)
+
+
+# -- the schedule
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_with_a_slot_for_each_step_a_run_takes_its_critical_path(file: str) -> None:
+    dag = load(file)
+
+    played = Played(dag)
+
+    assert played.result.status == "succeeded"
+    assert played.witness.times("start") == played.witness.times("end") == Counter(dag.steps)
+    played.witness.check_order(dag.graph)
+    assert played.shown == expected(dag)
+    assert played.makespan_ms == dag.critical_path_ms
+
+
+@pytest.mark.parametrize(("file", "slots"), BOUNDED)
+def test_with_few_slots_a_run_lies_within_grahams_bound(file: str, slots: int) -> None:
+    """work/k + (1 - 1/k) * critical path (Graham, 1966), multiplied by k to stay in whole milliseconds."""
+    dag = load(file)
+
+    played = Played(dag, slots)
+
+    _judge_schedule(dag, slots, played)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("file", ALL_BUT_LARGEST)
+def test_in_any_order_of_what_happens_at_one_instant_the_schedule_is_as_good(file: str, seed: int) -> None:
+    dag = load(file)
+
+    unbounded, bounded = Played(dag, seed=seed), Played(dag, 4, seed=seed)
+
+    assert unbounded.makespan_ms == dag.critical_path_ms
+    unbounded.witness.check_order(dag.graph)
+    _judge_schedule(dag, 4, bounded)
+
+
+def _judge_schedule(dag: Dag, slots: int, played: Played) -> None:
+    assert played.result.status == "succeeded"
+    assert played.witness.times("start") == played.witness.times("end") == Counter(dag.steps)
+    played.witness.check_order(dag.graph)
+    assert _most_at_once(played.witness) <= slots
+    assert dag.critical_path_ms <= played.makespan_ms
+    assert dag.work_ms <= slots * played.makespan_ms <= dag.work_ms + (slots - 1) * dag.critical_path_ms
+
+
+def _most_at_once(witness: Witness) -> int:
+    running = most = 0
+    for what, _, _ in witness.lines:
+        running += 1 if what == "start" else -1
+        most = max(most, running)
+    return most
+
+
+# -- failure
+
+
+def _drawn_failures(file: str) -> list[tuple[str, str]]:
+    """A few steps at random, and one that has the most steps after it."""
+    dag, rng = load(file), random.Random(file)
+    steps = sorted(dag.steps)
+    if file == LARGEST:
+        return [(file, rng.choice([step for step in steps if len(dag.descendants(step)) > 1]))]
+    widest = max(steps, key=lambda step: len(dag.descendants(step)))
+    return [(file, step) for step in sorted({widest, *rng.sample(steps, 3)})]
+
+
+@pytest.mark.parametrize(("file", "failing"), [pair for file in FILES for pair in _drawn_failures(file)])
+def test_when_a_step_fails_exactly_those_after_it_do_not_run(file: str, failing: str) -> None:
+    dag = load(file)
+
+    played = Played(dag, 8, failing=failing)
+
+    assert (played.result.status, played.result.failed_at) == ("failed", failing)
+    assert played.witness.times("start") == Counter(dag.steps - dag.descendants(failing))
+    assert played.witness.times("end") == Counter(dag.steps - dag.descendants(failing) - {failing})
+    played.witness.check_order(dag.graph)
+    assert played.shown == expected(dag, failing)
+
+
+# -- death of a worker
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("fails", [False, True], ids=["all succeed", "one fails"])
+@pytest.mark.parametrize("file", ALL_BUT_LARGEST)
+def test_when_a_worker_is_killed_only_what_it_had_not_settled_runs_again(
+    file: str, fails: bool, point: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    seed = random.Random(f"{file} {fails} {point}").randrange(1 << 30)
+    print(f"seed {seed}")
+    dag, rng = load(file), random.Random(seed)
+    failing = rng.choice(sorted(dag.steps)) if fails else None
+
+    _kill_and_judge(dag, failing, point, seed)
+
+
+def test_a_killed_worker_of_the_largest_graph_is_survived(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+
+    _kill_and_judge(load(LARGEST), None, POINTS[0], seed=7, slots=64)
+
+
+def _kill_and_judge(dag: Dag, failing: str | None, point: str, seed: int, slots: int = 4) -> None:
+    runs = dag.steps if failing is None else dag.steps - dag.descendants(failing)
+    witness = Witness()
+
+    async def main(loop: vloop.VirtualLoop) -> DagWorld:
+        fails = () if failing is None else (failing,)
+        world = DagWorld(loop, witness, fails, slots, point, loop.rng.randint(1, len(runs)))
+        for _ in range(loop.rng.randint(1, 2)):
+            world.start()
+        app = Stemflow(worker=False, registry=make_registry(witness), clock=world.clock, ids=world.ids, store=world.store)
+        handle = await app.submit(dag.workflow)
+        result = await handle.wait(timeout=2 * dag.work_ms / 1_000 + 120)
+        assert world.broken is None, world.broken
+        assert result.status == ("succeeded" if failing is None else "failed")
+        assert await shown(world.store, handle.id) == expected(dag, failing)
+        await world.end()
+        return world
+
+    world, _ = vloop.run(main, seed, horizon_s=1_000_000)
+
+    witness.check_order(dag.graph)
+    _judge_death(world, runs)
+
+
+def _judge_death(world: DagWorld, runs: frozenset[str]) -> None:
+    assert world.died_at_ms is not None
+    before, after = world.witness.lines[: world.lines_before_death], world.witness.lines[world.lines_before_death :]
+    started_before = Counter(step for what, step, _ in before if what == "start")
+    started_after = Counter(step for what, step, _ in after if what == "start")
+    assert {step: world.store.settled[step] for step in runs} == dict.fromkeys(runs, 1)
+    assert not started_after.keys() & world.settled_before_death
+    assert started_before.keys() | started_after.keys() == runs
+    assert set(started_before.values()) | set(started_after.values()) == {1}
+    for what, step, at_ms in after:
+        if what == "start" and step in started_before:
+            assert at_ms >= world.died_at_ms + LEASE_MS - RENEWED_EVERY_MS
+
+
+# -- on disk, in real time
+
+
+@pytest.mark.parametrize("file", ["bwa-chameleon-small-001", "rnaseq-dirt02-001"])
+async def test_a_graph_runs_in_order_on_disk(file: str, tmp_path: Path) -> None:
+    record = read_record(file)
+    dag = Dag({**record, "tasks": [{**task, "runtime_s": 0} for task in record["tasks"]]})
+    witness = Witness()
+
+    async with Stemflow(f"sqlite:{tmp_path / 'dag.db'}", make_registry(witness)) as app:
+        handle = await app.submit(dag.workflow)
+        result = await handle.wait(timeout=30)
+        states = await shown(app.store, handle.id)
+
+    assert result.status == "succeeded"
+    assert witness.times("start") == witness.times("end") == Counter(dag.steps)
+    witness.check_order(dag.graph)
+    assert states == expected(dag)
