@@ -75,7 +75,8 @@ async def _interrupted(handle: RunHandle, watch: Watch, arguments: Namespace) ->
     root = await handle.root()
     if root.state in FINAL:
         watch.say(
-            f"run {handle.id} has ended ({public_state(root.state)}); {command(arguments, 'show', handle.id)} tells more"
+        show = command(arguments, "show", handle.id)
+        watch.say(f"run {handle.id} has ended ({public_state(root.state)}); {show} tells more")
         )
     elif arguments.store.startswith("memory:"):
         watch.say(f"run {handle.id} is gone: the store {arguments.store} ends with this process")
