@@ -74,10 +74,8 @@ async def _watched(app: Stemflow, handle: RunHandle, watch: Watch, asked: asynci
 async def _interrupted(handle: RunHandle, watch: Watch, arguments: Namespace) -> int:
     root = await handle.root()
     if root.state in FINAL:
-        watch.say(
         show = command(arguments, "show", handle.id)
         watch.say(f"run {handle.id} has ended ({public_state(root.state)}); {show} tells more")
-        )
     elif arguments.store.startswith("memory:"):
         watch.say(f"run {handle.id} is gone: the store {arguments.store} ends with this process")
     else:
