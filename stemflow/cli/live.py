@@ -156,9 +156,8 @@ class LiveTree:
 
 
 def progress_of(app: Stemflow, node: Node) -> Any:
-    """What the handler last reported: known at once to the worker of this process, else from the record."""
-    told = app.service.progress_of(node) if app.service is not None else None
-    return told if told is not None else node.progress
+    """What the handler last reported to the worker of this process; None where another one runs it."""
+    return app.service.progress_of(node) if app.service is not None else None
 
 
 class _Aside(io.TextIOBase):
