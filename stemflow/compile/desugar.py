@@ -16,6 +16,7 @@ from stemflow.model.signature import (
     ChordSig,
     GroupSig,
     MapSig,
+    MemberPolicy,
     StepsSig,
     TaskSig,
     WaitSig,
@@ -38,7 +39,7 @@ def desugar(sig: AnySig) -> AnySig:
             given = _hand_down(sig, sig.members)
             return structs.replace(_without_hooks(sig), members=tuple(map(desugar, given)))
         case ChordSig():
-            header = _hand_down(sig, _flat(sig.header))
+            header = _hand_down(sig, _flat(sig.header, sig.policy))
             hooks = {hook: getattr(sig.body, hook) + getattr(sig, hook) for hook in _HOOKS}
             body = structs.replace(sig.body, **hooks)
             return structs.replace(_without_hooks(sig), header=tuple(map(desugar, header)), body=desugar(body))
@@ -65,12 +66,13 @@ def _is_group(sig: AnySig) -> bool:
     return isinstance(sig, GroupSig)
 
 
-def _flat(header: tuple[AnySig, ...]) -> tuple[AnySig, ...]:
+def _flat(header: tuple[AnySig, ...], policy: MemberPolicy) -> tuple[AnySig, ...]:
+    """Groups in a header give it their members, unless they have a policy of their own."""
     out: list[AnySig] = []
     for member in header:
         plain = isinstance(member, GroupSig) and member.name is None and not _has_hooks(member)
-        if plain and isinstance(member, GroupSig):
-            out.extend(_flat(member.members))
+        if plain and isinstance(member, GroupSig) and member.policy in ("fail_fast", policy):
+            out.extend(_flat(member.members, policy))
         else:
             out.append(member)
     return tuple(out)

@@ -158,7 +158,6 @@ class Node(Struct, kw_only=True, omit_defaults=True):
     opened_at_ms: int = 0
     started_at_ms: int = 0
     ended_at_ms: int = 0
-    progress: Any = None
 
     @property
     def key(self) -> Key:

@@ -60,7 +60,7 @@ class TaskContext:
 
     __slots__ = (
         "run_id", "node", "name", "attempt", "max_retries", "args", "kwargs", "queue", "enqueued_at_ms", "deadline_ms",
-        "cancelled", "soft_timeout", "added", "in_fan_in", "parent_id", "_backstage",
+        "cancelled", "soft_timeout", "told", "added", "in_fan_in", "parent_id", "_backstage",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +78,7 @@ class TaskContext:
         self.deadline_ms: int | None = None
         self.cancelled = asyncio.Event()
         self.soft_timeout = asyncio.Event()
+        self.told: tuple[float, Any] | None = None
         self.added: list[Signature[Any, Any]] = []
         self.in_fan_in = False
         self.parent_id: str | None = None

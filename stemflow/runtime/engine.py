@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from msgspec import structs
 
@@ -17,7 +17,7 @@ from stemflow.model.effects import Decision
 from stemflow.model.facts import Fact, Requested, Stop
 from stemflow.model.plan import Plan
 from stemflow.model.policy import normalise
-from stemflow.model.records import FINAL, ClaimSpec, Header, Node, child_path
+from stemflow.model.records import FINAL, SKIPPED, SUCCEEDED, ClaimSpec, Header, Node, child_path
 from stemflow.model.signature import AnySig, MapSig, Signature, TaskSig, Workflow
 from stemflow.ports import Clock, IdSource
 from stemflow.runtime.advance import Advance
@@ -32,6 +32,8 @@ from stemflow.runtime.service import Service
 from stemflow.runtime.values import Library, Values
 from stemflow.store.base import Request, Store
 from stemflow.store.open import open_store
+
+T = TypeVar("T")
 
 TRIES = 100
 """How often a decision that turned out to be stale is made again before the caller is told."""
@@ -84,11 +86,15 @@ class Stemflow:
 
     # -- submitting
 
+    @overload
+    async def run(self, what: Signature[Any, T], *args: Any, **kwargs: Any) -> T: ...
+    @overload
+    async def run(self, what: Workflow, *args: Any, **kwargs: Any) -> Any: ...
     async def run(self, what: Signature[Any, Any] | Workflow, *args: Any, **kwargs: Any) -> Any:
-        """Submit, wait, and give the value; raises RunFailed naming the node, the attempt and the error."""
+        """Submit, wait, and give the value (null if it was skipped); raises RunFailed when it failed or was cancelled."""
         handle = await self.submit(what, *args, **kwargs)
         result = await handle.wait()
-        if result.status == "failed":
+        if result.status not in (SUCCEEDED, SKIPPED):
             raise RunFailed(result)
         return result.value
 

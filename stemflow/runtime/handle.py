@@ -149,13 +149,16 @@ class RunHandle:
         while True:
             nodes = await self.nodes()
             for node in nodes:
-                mark = (node.state, node.attempt, node.progress)
+                mark = (node.state, node.attempt, self._progress(node))
                 if seen.get(node.path) != mark:
                     seen[node.path] = mark
                     yield await self._event(node)
             if any(not node.path and node.state in FINAL for node in nodes):
                 return
             version = await self.app.store.changed(version, EVENTS_PAUSE_MS)
+
+    def _progress(self, node: Node) -> Any:
+        return self.app.service.progress_of(node) if self.app.service is not None else None
 
     async def _event(self, node: Node) -> NodeEvent:
         plan = (await self.app.library.shape(node.plan)).nodes[node.node]
@@ -166,5 +169,5 @@ class RunHandle:
             at_ms=node.ended_at_ms or node.started_at_ms or node.opened_at_ms,
             task=plan.task if isinstance(plan, LeafPlan) else None,
             error=node.error,
-            progress=node.progress,
+            progress=self._progress(node),
         )

@@ -43,7 +43,6 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
         self._thread: RenewThread | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._progress: dict[tuple[str, str], tuple[float, Any]] = {}
 
     async def start(self) -> None:
         self.renewer = self.app.store.renewer()
@@ -92,10 +91,12 @@ class Service:
 
     def progressed(self, context: TaskContext, percent: float, data: Any) -> None:
         """Keep the latest progress of a running handler, to be shown beside it."""
-        self._progress[(context.run_id, context.node)] = (percent, data)
+        context.told = (percent, data)
 
     def progress_of(self, node: Node) -> tuple[float, Any] | None:
-        return self._progress.get(node.key)
+        """(percent, data) that the handler of `node` last reported, while it runs in this process."""
+        running = self.worker.running.get((node.key, node.delivery))
+        return running.context.told if running is not None and running.context is not None else None
 
 
 def _complain(task: asyncio.Task[None]) -> None:

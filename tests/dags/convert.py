@@ -1,7 +1,7 @@
 """A recorded execution as a workflow file: one step a task, `needs` its parents, `run_for` its runtime.
 
-A record is `{name, tasks: [{id, parents, runtime_s}]}`, as WfInstances' executions are kept in `data/`. Run as a program
-with the path of a record, it prints the workflow file.
+A record is `{name, tasks: [{id, parents, runtime_s}]}`, as the executions of WfInstances are kept in `data/`. Run as a
+program with the path of a record, it prints the workflow file.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ _ESCAPE = re.compile(r"-([0-9a-f]{2})")
 def to_name(recorded: str) -> str:
     """The name of a step or workflow for any text; `from_name` gives the text back.
 
-    A byte (of UTF-8) that is no ASCII letter, digit or `_` becomes `-` and two hexadecimal digits. Raises ValueError when
-    the name would be longer than a workflow file allows.
+    A byte (of UTF-8) that is no ASCII letter, digit or `_` becomes `-` and two hexadecimal digits. Raises ValueError
+    when the name would be longer than a workflow file allows.
     """
     name = "".join(chr(byte) if chr(byte) in _ALLOWED else f"-{byte:02x}" for byte in recorded.encode())
     if not name or name[0] in "-0123456789":
         name = _PREFIX + name
     if len(name) > MOST_CHARACTERS:
         raise ValueError(
-            f"task {recorded}: expected a name of at most {MOST_CHARACTERS} characters when escaped, got {len(name)}; shorten it"
+            f"task {recorded}: expected a name of at most {MOST_CHARACTERS} characters when escaped, "
+            f"got {len(name)}; shorten it"
         )
     return name
 

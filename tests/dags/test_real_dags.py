@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,13 @@ LEASE_MS = 30_000
 RENEWED_EVERY_MS = 1_000
 ALL_BUT_LARGEST = tuple(file for file in FILES if file != LARGEST)
 BOUNDED = (*((file, slots) for file in ALL_BUT_LARGEST for slots in (2, 4, 16)), (LARGEST, 16))
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 class Played:
@@ -74,30 +81,24 @@ def test_with_few_slots_a_run_lies_within_grahams_bound(file: str, slots: int) -
     """work/k + (1 - 1/k) * critical path (Graham, 1966), multiplied by k to stay in whole milliseconds."""
     dag = load(file)
 
-    played = Played(dag, slots)
+    played = Played(dag, slots, seed=slots)
 
-    _judge_schedule(dag, slots, played)
-
-
-@pytest.mark.parametrize("seed", [1, 2, 3])
-@pytest.mark.parametrize("file", ALL_BUT_LARGEST)
-def test_in_any_order_of_what_happens_at_one_instant_the_schedule_is_as_good(file: str, seed: int) -> None:
-    dag = load(file)
-
-    unbounded, bounded = Played(dag, seed=seed), Played(dag, 4, seed=seed)
-
-    assert unbounded.makespan_ms == dag.critical_path_ms
-    unbounded.witness.check_order(dag.graph)
-    _judge_schedule(dag, 4, bounded)
-
-
-def _judge_schedule(dag: Dag, slots: int, played: Played) -> None:
     assert played.result.status == "succeeded"
     assert played.witness.times("start") == played.witness.times("end") == Counter(dag.steps)
     played.witness.check_order(dag.graph)
     assert _most_at_once(played.witness) <= slots
     assert dag.critical_path_ms <= played.makespan_ms
     assert dag.work_ms <= slots * played.makespan_ms <= dag.work_ms + (slots - 1) * dag.critical_path_ms
+
+
+@pytest.mark.parametrize("file", ALL_BUT_LARGEST)
+def test_the_order_of_what_happens_at_one_instant_does_not_change_how_long_a_run_takes(file: str) -> None:
+    dag = load(file)
+
+    played = Played(dag, seed=1)
+
+    played.witness.check_order(dag.graph)
+    assert played.makespan_ms == dag.critical_path_ms
 
 
 def _most_at_once(witness: Witness) -> int:
@@ -118,7 +119,7 @@ def _drawn_failures(file: str) -> list[tuple[str, str]]:
     if file == LARGEST:
         return [(file, rng.choice([step for step in steps if len(dag.descendants(step)) > 1]))]
     widest = max(steps, key=lambda step: len(dag.descendants(step)))
-    return [(file, step) for step in sorted({widest, *rng.sample(steps, 3)})]
+    return [(file, step) for step in sorted({widest, *rng.sample(steps, 2)})]
 
 
 @pytest.mark.parametrize(("file", "failing"), [pair for file in FILES for pair in _drawn_failures(file)])
@@ -137,37 +138,41 @@ def test_when_a_step_fails_exactly_those_after_it_do_not_run(file: str, failing:
 # -- death of a worker
 
 
-@pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("fails", [False, True], ids=["all succeed", "one fails"])
 @pytest.mark.parametrize("file", ALL_BUT_LARGEST)
-def test_when_a_worker_is_killed_only_what_it_had_not_settled_runs_again(
-    file: str, fails: bool, point: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.CRITICAL)
-    seed = random.Random(f"{file} {fails} {point}").randrange(1 << 30)
-    print(f"seed {seed}")
-    dag, rng = load(file), random.Random(seed)
-    failing = rng.choice(sorted(dag.steps)) if fails else None
+def test_when_a_worker_is_killed_only_what_it_had_not_settled_runs_again(file: str, fails: bool) -> None:
+    turn = ALL_BUT_LARGEST.index(file) + fails
 
-    _kill_and_judge(dag, failing, point, seed)
+    _kill_and_judge(load(file), fails, POINTS[turn % len(POINTS)], seed=turn)
 
 
-def test_a_killed_worker_of_the_largest_graph_is_survived(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL)
-
-    _kill_and_judge(load(LARGEST), None, POINTS[0], seed=7, slots=64)
+def test_a_killed_worker_of_the_largest_graph_is_survived() -> None:
+    assert _kill_and_judge(load(LARGEST), False, "crash in handler", seed=7, slots=64) > 1
 
 
-def _kill_and_judge(dag: Dag, failing: str | None, point: str, seed: int, slots: int = 4) -> None:
+@pytest.mark.long
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("file", ALL_BUT_LARGEST)
+def test_a_worker_may_be_killed_at_any_point(file: str, point: str) -> None:
+    again = sum(_kill_and_judge(load(file), seed % 2 == 1, point, seed) for seed in range(100, 110))
+
+    assert again or point == "crash after exchange"
+
+
+def _kill_and_judge(dag: Dag, fails: bool, point: str, seed: int, slots: int = 4) -> int:
+    """A run in which one of one or two workers of `slots` is killed at `point`; how many steps had to run again."""
+    print(f"seed {seed}, {point}")
+    failing = random.Random(seed).choice(sorted(dag.steps)) if fails else None
     runs = dag.steps if failing is None else dag.steps - dag.descendants(failing)
     witness = Witness()
 
     async def main(loop: vloop.VirtualLoop) -> DagWorld:
-        fails = () if failing is None else (failing,)
-        world = DagWorld(loop, witness, fails, slots, point, loop.rng.randint(1, len(runs)))
+        told_to_fail = () if failing is None else (failing,)
+        world = DagWorld(loop, witness, told_to_fail, slots, point, loop.rng.randint(1, len(runs)))
         for _ in range(loop.rng.randint(1, 2)):
             world.start()
-        app = Stemflow(worker=False, registry=make_registry(witness), clock=world.clock, ids=world.ids, store=world.store)
+        registry = make_registry(witness)
+        app = Stemflow(registry=registry, worker=False, clock=world.clock, ids=world.ids, store=world.store)
         handle = await app.submit(dag.workflow)
         result = await handle.wait(timeout=2 * dag.work_ms / 1_000 + 120)
         assert world.broken is None, world.broken
@@ -179,10 +184,10 @@ def _kill_and_judge(dag: Dag, failing: str | None, point: str, seed: int, slots:
     world, _ = vloop.run(main, seed, horizon_s=1_000_000)
 
     witness.check_order(dag.graph)
-    _judge_death(world, runs)
+    return _judge_death(world, runs)
 
 
-def _judge_death(world: DagWorld, runs: frozenset[str]) -> None:
+def _judge_death(world: DagWorld, runs: frozenset[str]) -> int:
     assert world.died_at_ms is not None
     before, after = world.witness.lines[: world.lines_before_death], world.witness.lines[world.lines_before_death :]
     started_before = Counter(step for what, step, _ in before if what == "start")
@@ -194,6 +199,7 @@ def _judge_death(world: DagWorld, runs: frozenset[str]) -> None:
     for what, step, at_ms in after:
         if what == "start" and step in started_before:
             assert at_ms >= world.died_at_ms + LEASE_MS - RENEWED_EVERY_MS
+    return len(started_before.keys() & started_after.keys())
 
 
 # -- on disk, in real time
