@@ -10,7 +10,8 @@ from typing import Any
 from stemflow.cli.exits import FINE
 from stemflow.cli.text import json_text, shown
 from stemflow.cli.workflow_file import read_file, require_valid
-from stemflow.compile import desugar, graph_of
+from stemflow.compile.desugar import desugar
+from stemflow.compile.graph import graph_of
 from stemflow.model.records import parent_path
 from stemflow.model.signature import TaskSig
 

@@ -14,7 +14,7 @@ from stemflow.cli.follow import command, follow, print_result
 from stemflow.cli.inputs import read_inputs
 from stemflow.cli.tree import public_state
 from stemflow.cli.workflow_file import read_file, require_valid
-from stemflow.compile import CycleError
+from stemflow.compile.edges import CycleError
 from stemflow.errors import OptionError
 from stemflow.model.records import FINAL
 from stemflow.model.signature import Workflow

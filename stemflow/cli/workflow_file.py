@@ -12,7 +12,7 @@ from msgspec import structs
 
 from stemflow.cli.exits import INVALID_FILE, Refused
 from stemflow.cli.report import as_text, count_text
-from stemflow.compile import check
+from stemflow.compile.rules import check
 from stemflow.dsl import Parsed, parse_workflow
 from stemflow.model.diagnostic import Diagnostic
 from stemflow.model.signature import Workflow

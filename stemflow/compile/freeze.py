@@ -11,7 +11,8 @@ import networkx as nx
 from msgspec import structs
 
 from stemflow.compile.desugar import desugar
-from stemflow.compile.graph import graph_of, members_of, reversed_edges
+from stemflow.compile.edges import members_of
+from stemflow.compile.graph import graph_of, reversed_edges
 from stemflow.model.plan import AnyPlan, Edge, EdgeKind, Handler, LeafPlan, Plan, ScopePlan, WaitPlan
 from stemflow.model.policy import Options
 from stemflow.model.records import CANCELLED, FAILED, SUCCEEDED, child_path

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from stemflow.compile.graph import CycleError, dependencies, graph_of, members_of
+from stemflow.compile.edges import CycleError, check_cycles, dependencies, members_of
 from stemflow.model.diagnostic import Diagnostic
 from stemflow.model.records import child_path
 from stemflow.model.signature import AnySig, StepsSig, TaskSig, Workflow
@@ -21,7 +21,7 @@ def check(workflow: Workflow, locate: Locate, known_tasks: Collection[str] | Non
     if known_tasks is not None:
         found += _unknown_tasks(workflow.body, "", locate, known_tasks)
     try:
-        graph_of(workflow.body)
+        check_cycles(workflow.body)
     except CycleError as cycle:
         text = f"steps wait for each other: {' -> '.join(cycle.path)}"
         found.append(_at(locate, cycle.path[0], "needs", "SF102", text, "take one of these edges out"))

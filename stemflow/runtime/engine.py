@@ -10,7 +10,9 @@ from typing import Any, TypeVar, overload
 from msgspec import structs
 
 from stemflow.canvas import call
-from stemflow.compile import compile_plan, compile_task, desugar, members_of
+from stemflow.compile.desugar import desugar
+from stemflow.compile.edges import members_of
+from stemflow.compile.freeze import compile_plan, compile_task
 from stemflow.core.shape import Shape
 from stemflow.errors import OptionError, StemflowError
 from stemflow.model.effects import Decision
@@ -91,7 +93,7 @@ class Stemflow:
     @overload
     async def run(self, what: Workflow, *args: Any, **kwargs: Any) -> Any: ...
     async def run(self, what: Signature[Any, Any] | Workflow, *args: Any, **kwargs: Any) -> Any:
-        """Submit, wait, and give the value (null if it was skipped); raises RunFailed when it failed or was cancelled."""
+        """Submit, wait, and give the value (null if skipped); raises RunFailed when it failed or was cancelled."""
         handle = await self.submit(what, *args, **kwargs)
         result = await handle.wait()
         if result.status not in (SUCCEEDED, SKIPPED):

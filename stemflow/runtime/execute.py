@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from contextvars import copy_context
 from typing import Any
 
-from stemflow.compile import compile_plan
+from stemflow.compile.freeze import compile_plan
 from stemflow.errors import StemflowError
 from stemflow.expr import ExpressionError, parse_condition
 from stemflow.model.facts import Failed, Ignored, Ok, Outcome, Replaced

@@ -148,7 +148,7 @@ class RunHandle:
         version = 0
         while True:
             nodes = await self.nodes()
-            for node in nodes:
+            for node in sorted(nodes, key=_in_time):
                 mark = (node.state, node.attempt, self._progress(node))
                 if seen.get(node.path) != mark:
                     seen[node.path] = mark
@@ -171,3 +171,11 @@ class RunHandle:
             error=node.error,
             progress=self._progress(node),
         )
+
+
+def _in_time(node: Node) -> tuple[int, int]:
+    """Changes in the order in which they happened; of those at one instant a member's end stands before its scope's."""
+    depth = sum(node.path.count(mark) for mark in ".[!")
+    if node.state in FINAL:
+        return node.ended_at_ms, -depth
+    return node.started_at_ms or node.opened_at_ms, depth

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from stemflow import Canvas
-from stemflow.compile import compile_plan
+from stemflow.compile.freeze import compile_plan
 from stemflow.model.plan import ScopePlan
 from stemflow.model.policy import Options
 from stemflow.model.signature import AnySig, TaskSig

@@ -10,7 +10,7 @@ import pytest
 import stemflow
 from stemflow.cli.explain import codes, page, title
 from stemflow.cli.main import main
-from stemflow.compile import check
+from stemflow.compile.rules import check
 from stemflow.dsl import parse_workflow
 
 SOURCES = [*Path(stemflow.__file__).parent.joinpath("dsl").glob("*.py")]

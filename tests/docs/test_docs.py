@@ -9,7 +9,7 @@ import pytest
 
 import stemflow
 from stemflow.cli.main import main
-from stemflow.compile import compile_plan
+from stemflow.compile.freeze import compile_plan
 from stemflow.dsl import parse_workflow
 from stemflow.model.policy import Options
 

@@ -18,7 +18,7 @@ from stemflow.testing.sim import CheckedStore, Violation, campaign, simulate
 from stemflow.testing.sim_faults import FAULTS
 
 SEEDS_OF_BUGS_ONCE_FOUND = (10, 26, 38, 1_111)
-"""A chain that skipped twice; maps whose window opened past members that had joined; a claim whose new holder was stopped."""
+"""A chain that skipped twice, maps whose window opened past members that joined, a new holder that was stopped."""
 
 
 @pytest.fixture(autouse=True)

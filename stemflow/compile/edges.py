@@ -1,0 +1,100 @@
+"""The edges of a signature: its members, the steps that expressions refer to, and whether they form a circle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError as Circle
+from graphlib import TopologicalSorter
+from typing import Any
+
+from stemflow.errors import StemflowError
+from stemflow.expr import ExpressionError, parse_condition, parse_template
+from stemflow.model.records import child_path
+from stemflow.model.signature import AnySig, ChainSig, ChordSig, GroupSig, MapSig, StepsSig, TaskSig
+
+BODY = "then"
+
+NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index", "run", "env", "self", "error"})
+"""Every name that an expression may use somewhere; the `as` names of maps are added where they hold."""
+
+
+class CycleError(StemflowError):
+    """The steps of a workflow wait for each other in a circle; `path` names them in order, the first again at the
+    end."""
+
+    def __init__(self, path: tuple[str, ...]) -> None:
+        self.path = path
+        super().__init__(f"steps: expected no cycle, got {' -> '.join(path)}; take one of these edges out")
+
+
+def members_of(sig: AnySig) -> tuple[tuple[str, AnySig], ...]:
+    """(path segment, signature) of each static member; a map has its template under `[*]`."""
+    match sig:
+        case ChainSig() | StepsSig():
+            return _segments(sig.steps)
+        case GroupSig():
+            return _segments(sig.members)
+        case ChordSig():
+            return (*_segments(sig.header), (BODY, sig.body))
+        case MapSig():
+            return (("[*]", sig.do),)
+        case _:
+            return ()
+
+
+def _segments(members: tuple[AnySig, ...]) -> tuple[tuple[str, AnySig], ...]:
+    return tuple((member.name or f"[{i}]", member) for i, member in enumerate(members))
+
+
+def dependencies(step: AnySig) -> Iterator[tuple[str, str]]:
+    """(name of the step referred to, kind of edge), for `needs` and every expression in `step` and below it."""
+    for need in step.needs:
+        yield need, "order"
+    for source, names in expressions(step):
+        yield from step_references(source, names)
+
+
+def step_references(source: Any, names: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """The steps that a tree with `${{ }}` (or a bare condition, marked by a tuple) refers to."""
+    try:
+        found = parse_condition(source[0], names) if isinstance(source, tuple) else parse_template(source, names)
+    except ExpressionError:
+        return
+    for reference in found.references:
+        if len(reference.path) > 1 and reference.path[0] == "steps":
+            yield reference.path[1], "optional" if reference.optional else "data"
+
+
+def expressions(step: AnySig, names: frozenset[str] = NAMES) -> Iterator[tuple[Any, frozenset[str]]]:
+    """Every tree or (condition,) in `step` and below that is evaluated before or while it runs."""
+    if step.when is not None:
+        yield (step.when,), names
+    if isinstance(step, TaskSig):
+        if step.bind is not None:
+            yield dict(step.bind), names
+        if isinstance(step.options.get("unique_by"), str):
+            yield step.options["unique_by"], names
+    if isinstance(step, MapSig):
+        if isinstance(step.items, str):
+            yield (step.items,), names
+        names = names | {step.var, step.index_var}
+    for _, member in members_of(step):
+        yield from expressions(member, names)
+
+
+def refuse_cycles(edges: Mapping[str, Iterable[str]]) -> None:
+    """Raise CycleError if the steps, each with those that it waits for, cannot be put in order."""
+    try:
+        TopologicalSorter(edges).prepare()
+    except Circle as circle:
+        raise CycleError(tuple(circle.args[1])) from None
+
+
+def check_cycles(sig: AnySig, path: str = "") -> None:
+    """Raise CycleError for the first circle among the steps of `sig` or of what it holds."""
+    members = members_of(sig)
+    if isinstance(sig, StepsSig):
+        place = {segment: child_path(path, segment) for segment, _ in members}
+        refuse_cycles({place[name]: [place[s] for s, _ in dependencies(step) if s in place] for name, step in members})
+    for segment, member in members:
+        check_cycles(member, child_path(path, segment))
