@@ -59,7 +59,7 @@ class DagWorld(World):
         self, loop: VirtualLoop, witness: Witness, failing: Collection[str], slots: int, point: str, after: int
     ) -> None:
         super().__init__(loop, CountingStore)
-        self.witness, self.failing, self.slots = witness, failing, slots
+        self.told, self.failing, self.slots = witness, failing, slots
         self.faults = OneDeath(self.rng, witness, point, after)
         self.died_at_ms: float | None = None
         self.lines_before_death = 0
@@ -70,7 +70,7 @@ class DagWorld(World):
             if self.faults.strikes("crash in handler"):
                 self.loop.call_later(self.rng.uniform(0, ms) / 1_000, process.die)
 
-        return make_registry(self.witness, self.failing, begun)
+        return make_registry(self.told, self.failing, begun)
 
     def start(self) -> None:
         super().start()
@@ -79,7 +79,7 @@ class DagWorld(World):
     def died(self, process: Process) -> None:
         if self.faults.on:
             self.died_at_ms = self.loop.time() * 1_000
-            self.lines_before_death = len(self.witness.lines)
+            self.lines_before_death = len(self.told.lines)
             self.settled_before_death = frozenset(self.store.settled)
         super().died(process)
 

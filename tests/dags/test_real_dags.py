@@ -189,7 +189,7 @@ def _kill_and_judge(dag: Dag, fails: bool, point: str, seed: int, slots: int = 4
 
 def _judge_death(world: DagWorld, runs: frozenset[str]) -> int:
     assert world.died_at_ms is not None
-    before, after = world.witness.lines[: world.lines_before_death], world.witness.lines[world.lines_before_death :]
+    before, after = world.told.lines[: world.lines_before_death], world.told.lines[world.lines_before_death :]
     started_before = Counter(step for what, step, _ in before if what == "start")
     started_after = Counter(step for what, step, _ in after if what == "start")
     assert {step: world.store.settled[step] for step in runs} == dict.fromkeys(runs, 1)
