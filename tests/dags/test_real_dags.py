@@ -126,7 +126,7 @@ def _drawn_failures(file: str) -> list[tuple[str, str]]:
 def test_when_a_step_fails_exactly_those_after_it_do_not_run(file: str, failing: str) -> None:
     dag = load(file)
 
-    played = Played(dag, 8, failing=failing)
+    played = Played(dag, 16, failing=failing)
 
     assert (played.result.status, played.result.failed_at) == ("failed", failing)
     assert played.witness.times("start") == Counter(dag.steps - dag.descendants(failing))
@@ -159,7 +159,7 @@ def test_a_worker_may_be_killed_at_any_point(file: str, point: str) -> None:
     assert again or point == "crash after exchange"
 
 
-def _kill_and_judge(dag: Dag, fails: bool, point: str, seed: int, slots: int = 4) -> int:
+def _kill_and_judge(dag: Dag, fails: bool, point: str, seed: int, slots: int = 8) -> int:
     """A run in which one of one or two workers of `slots` is killed at `point`; how many steps had to run again."""
     print(f"seed {seed}, {point}")
     failing = random.Random(seed).choice(sorted(dag.steps)) if fails else None
