@@ -126,7 +126,7 @@ def _request(w: Work, header: Header) -> bool:
 def _drain(w: Work) -> None:
     """Hear of every end that this fact has caused, in order."""
     while w.pending:
-        news = w.hear()
+        news = w.pending.popleft()
         if isinstance(news, Tick):
             node = w.node(news.scope)
             if node is not None:

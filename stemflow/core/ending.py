@@ -22,7 +22,7 @@ def finish(w: Work, node: Node, state: State, *, cause: Cause | None = None) -> 
         w.ended.append(node.run)
         return
     how = HOW.get(state) or ("skipped" if cause == "condition" else "upstream")
-    w.tell(Tick(w.parent_key(node), node.index, how, node.failed_at))
+    w.pending.append(Tick(w.parent_key(node), node.index, how, node.failed_at))
 
 
 def _release(w: Work, node: Node) -> None:
@@ -30,4 +30,4 @@ def _release(w: Work, node: Node) -> None:
     waiters, granted = claims.release(w, node.claim, node)
     w.want(waiters)
     for key in waiters:
-        w.tell(Wake(key, "granted" if granted else "denied", node))
+        w.pending.append(Wake(key, "granted" if granted else "denied", node))

@@ -52,7 +52,7 @@ def open_member(w: Work, scope: Node, index: int) -> None:
         go = w.gate(key, "when")
         if not go:
             w.forget(node)
-            return w.tell(Tick(scope.key, index, "skipped", None))
+            return w.pending.append(Tick(scope.key, index, "skipped", None))
         fire(w, node, "opened", go if isinstance(go, GateError) else None)
     else:
         fire(w, node, "opened", None)

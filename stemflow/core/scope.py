@@ -97,9 +97,9 @@ def tick(w: Work, scope: Node, news: Tick) -> None:
 
 
 def settle_scope(w: Work, scope: Node, plan: ScopePlan) -> None:
-    """Stay, stop the rest, or close; not while the end of a member is still to be heard."""
+    """Stay, stop the rest, or close. A member whose end is not heard yet counts as open: its bit is not turned."""
     tally = tally_of(scope)
-    if scope.handling or scope.state not in (RUNNING, STOPPING) or w.unheard[scope.key]:
+    if scope.handling or scope.state not in (RUNNING, STOPPING):
         return
     if scope.state == RUNNING:
         verdict = settle(plan, tally, scope.failed_at is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from stemflow.core.members import window_of
 from stemflow.core.shape import Shape, body_index
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.records import FINAL, HELD, HOUSE, STOPPING, Claim, Key, Node, Record, Tally, parent_path
@@ -43,6 +44,8 @@ def _going_on(node: Node, records: Mapping[Key, Record], shapes: Mapping[str, Sh
         limit = shape.plan.options[plan.options].max_retries
         if node.attempt > limit:
             broken.append(f"attempt {node.attempt} (I5: the first is 0) with {limit} retries allowed")
+        if node.losses >= shape.plan.options[plan.options].max_deliveries:
+            broken.append(f"it goes on after {node.losses} losses")
         if node.state == HELD:
             claim = records.get((HOUSE, node.claim or ""))
             if not isinstance(claim, Claim) or claim.finished or node.key not in claim.waiters:
@@ -53,6 +56,8 @@ def _going_on(node: Node, records: Mapping[Key, Record], shapes: Mapping[str, Sh
             broken.append(f"its members {early} were opened before those that they wait for had ended")
         elif node.tally.complete and not node.handling:
             broken.append("it stays open although every member has ended")
+        if plan.kind == "map" and not node.extra and node.tally.open.bit_count() > window_of(plan):
+            broken.append(f"{node.tally.open.bit_count()} members are open at once, its window is {window_of(plan)}")
     return broken
 
 

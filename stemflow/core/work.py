@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -89,8 +89,8 @@ class Work:
     """Records are copied at the first change, so what was read stays as it was."""
 
     __slots__ = (
-        "view", "now_ms", "read", "changed", "guards", "pending", "unheard", "new_headers", "new_shapes", "pages",
-        "dead", "ended", "replies", "refused",
+        "view", "now_ms", "read", "changed", "guards", "pending", "new_headers", "new_shapes", "pages", "dead",
+        "ended", "replies", "refused",
     )  # fmt: skip
 
     def __init__(self, view: View, now_ms: int) -> None:
@@ -100,7 +100,6 @@ class Work:
         self.changed: dict[Key, Record | None] = {}
         self.guards: dict[Key, tuple[int, int]] = {}
         self.pending: deque[Tick | Wake] = deque()
-        self.unheard: Counter[Key] = Counter()
         self.new_headers: dict[str, Header] = {}
         self.new_shapes: dict[str, Shape] = {}
         self.pages: list[Pages] = []
@@ -219,21 +218,6 @@ class Work:
 
     def add_plan(self, plan: Plan) -> Shape:
         return self.new_shapes.setdefault(plan.digest, Shape(plan))
-
-    # -- news
-
-    def tell(self, news: Tick | Wake) -> None:
-        """Queue what a scope or a waiter is to hear."""
-        self.pending.append(news)
-        if isinstance(news, Tick):
-            self.unheard[news.scope] += 1
-
-    def hear(self) -> Tick | Wake:
-        """The news that came first."""
-        news = self.pending.popleft()
-        if isinstance(news, Tick):
-            self.unheard[news.scope] -= 1
-        return news
 
     # -- the answer
 

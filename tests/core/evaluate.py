@@ -33,6 +33,8 @@ def disagreements(nodes: Mapping[Key, Node], shapes: Mapping[str, Shape]) -> lis
 def _leaf(node: Node) -> list[str]:
     if node.state == "succeeded" and node.result is None and node.alias is None:
         return ["it has no result"]
+    if node.state == "failed" and node.kill:
+        return ["it was told to stop for good, so its failure does not count"]
     if node.state == "failed" and node.error is None and node.alias is None:
         return ["it has no error"]
     return []
@@ -56,14 +58,12 @@ class _Scope:
             record = self.nodes.get((node.run, path))
             ran = None if record is None else HOW.get(record.state) or _skip(record)
             expected = self._skipped(index, member)
-            if stopped:
-                self.hows.append(ran or node.tally.how(index) or "none")
-                continue
             if expected and ran:
                 texts.append(f"{path} ran, but is {expected}")
-            elif not expected and not ran:
+            elif not expected and not ran and not stopped:
                 texts.append(f"{path} did not run")
-            self.hows.append(ran or expected or "none")
+            derived = node.tally.how(index) if stopped else expected
+            self.hows.append(ran or derived or "none")
         if plan.value is not None and node.state == "succeeded" and node.result != " ".join(self.hows).encode():
             texts.append(f"its value is {node.result!r}, its members ended {self.hows}")
         expected_states = self._states()
@@ -95,7 +95,7 @@ class _Scope:
         if self.plan.kind == "chain":
             verdict = self._chain_rule(before)
         elif self.plan.kind == "chord":
-            verdict = "upstream" if before and self._failing() else None
+            verdict = "upstream" if before and (self._failing() or "cancelled" in self.hows) else None
         else:
             verdict = self._dag_rule(member, before)
         return verdict or ("skipped" if member.when == "no" else None)

@@ -143,6 +143,7 @@ class Explorer:
                 moved |= {step.key}
                 late = Ended(step.key, taken.delivery - 1, OUTCOMES["ok"][0])
                 _changes_nothing(world, late, "the late report of a zombie")
+                _changes_nothing(world, Lost(step.key, taken.delivery - 1), "the loss of an older lease")
         else:
             decision = world.decide(step.fact)
             granted = any(isinstance(put.record, Node) for put in decision.puts)
