@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 from stemflow.core.shape import body_index
 from stemflow.expr import ExpressionError
 from stemflow.model.effects import Decision
-from stemflow.model.facts import Due, Ended, Fact, Failed, HandedBack, Lost, Outcome
+from stemflow.model.facts import Ended, Fact, Failed, HandedBack, Lost, Outcome
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.policy import Options
 from stemflow.model.records import STOPPING, ErrorInfo, Key, Node, parent_path
@@ -25,6 +25,8 @@ log = logging.getLogger("stemflow.worker")
 
 DISOWN_AFTER_MS = 1_000
 """How long a handler that was cancelled may take to end before it is disowned."""
+YIELDS = 3
+"""Turns of the loop that quick handlers are given before the worker rests; resting costs more than they do."""
 IDLE_MS = 1_000
 """The longest an idle worker waits before it looks again."""
 UNKNOWN_TASK_DELAY_MS = 5_000
@@ -109,7 +111,6 @@ class Worker:
         self.draining = False
         self.disowned = 0
         self.stale_reports = 0
-        self.on_commit: list[Callable[[Decision], None]] = []
         self._poked = asyncio.Event()
         self._seen = 0
         self._next_at_ms: int | None = None
@@ -119,14 +120,16 @@ class Worker:
     async def run(self) -> None:
         """Exchange until `drain` was called and nothing is left to report."""
         while not (self.draining and not self.facts and not self.running):
-            progressed = await self.round()
-            if not progressed:
+            await self.round()
+            for _ in range(YIELDS):
+                if self.facts:
+                    break
                 await asyncio.sleep(0)
-                if not self.facts:
-                    await self._rest()
+            else:
+                await self._rest()
 
-    async def round(self) -> bool:
-        """One exchange; False when it neither committed nor leased anything."""
+    async def round(self) -> None:
+        """One exchange: commit what has ended, start what is leased. It leased all that it could."""
         batches = self._batches()
         decisions = [await self.advance.decide(batch) for batch in batches]
         free = max(0, self.concurrency - len(self.running))
@@ -134,11 +137,10 @@ class Worker:
         answer = await self.exchange(decisions, None if self.draining else want)
         for batch, decision, committed in zip(batches, decisions, answer.committed, strict=True):
             self._settle(batch, decision, committed)
-        self.facts.extend(self._mine(answer.timers))
+        self.facts.extend(answer.timers)
         for lease in answer.leases:
             self.start(lease)
         self._next_at_ms = answer.next_at_ms
-        return bool(answer.leases or self.facts)
 
     def _batches(self) -> list[list[Fact]]:
         facts, self.facts = self.facts, []
@@ -146,9 +148,6 @@ class Worker:
         for fact in facts:
             groups.setdefault(fact.key[0], []).append(fact)
         return list(groups.values())
-
-    def _mine(self, timers: Sequence[Due]) -> list[Due]:
-        return [due for due in timers if self.only_run is None or due.key[0] == self.only_run]
 
     def _settle(self, batch: list[Fact], decision: Decision, committed: bool) -> None:
         if not committed:
@@ -161,8 +160,6 @@ class Worker:
             node = put.record
             if isinstance(node, Node) and node.state == STOPPING and node.tally is None:
                 self.tell(node.key, node.delivery, node.kill)
-        for listener in self.on_commit:
-            listener(decision)
 
     async def exchange(self, decisions: Sequence[Decision], want: Want | None) -> Exchange:
         """One exchange; the same request is sent again until the store answers."""

@@ -166,9 +166,7 @@ class CommitPromises(Promises):
             tally.opened = (1 << 70) - 1
             tally.tick(69, "ok")
             tally.tick(3, "failed")
-            rich = scope(
-                "deep.scope", tally=tally, extra=(("d", 3),), alias=(RUN, "x"), progress={"done": [1, 2.5, None]}
-            )
+            rich = scope("deep.scope", tally=tally, extra=(("d", 3),), alias=(RUN, "x"))
             await w.one.commit(create(rich))
             assert await w.two.record((RUN, "deep.scope")) == rich
 

@@ -119,7 +119,13 @@ async def test_members_run_more_than_once_count_once_with_their_first_result(by_
 async def test_what_travels_does_not_grow_with_the_length_of_a_chain(world: World) -> None:
     # Given chains of 1, 10 and 100 chords of 10
     written: list[Decision] = []
-    world.app.service.worker.on_commit.append(written.append)
+    committed = world.app.advance.committed
+
+    def note(decision: Decision) -> None:
+        written.append(decision)
+        committed(decision)
+
+    world.app.advance.committed = note
 
     async def largest(chords: int) -> tuple[int, int]:
         """Bytes of the largest leaf, which is what a lease carries, and of the largest scope but the root."""

@@ -67,7 +67,8 @@ class Oracle:
             case GroupSig():
                 return self.slots(sig.policy, [(member, given) for member in sig.members])
             case ChordSig():
-                return self.value(sig.body, (self.slots(sig.policy, [(member, given) for member in flat(sig.header)]),))
+                members = [(member, given) for member in flat(sig.header, sig.policy)]
+                return self.value(sig.body, (self.slots(sig.policy, members),))
             case MapSig():
                 return self.slots(sig.policy, [(sig.do, (item,)) for item in items_of(sig)])
         raise AssertionError(sig)
@@ -97,9 +98,13 @@ def items_of(sig: MapSig[Any, Any]) -> Sequence[Any]:
     return range(sig.items.start, sig.items.stop, sig.items.step) if not isinstance(sig.items, tuple) else sig.items
 
 
-def flat(header: Sequence[Any]) -> list[Any]:
-    """A group directly in a header counts as its members."""
-    return [leaf for member in header for leaf in (flat(member.members) if isinstance(member, GroupSig) else [member])]
+def flat(header: Sequence[Any], policy: str) -> list[Any]:
+    """A group directly in a header counts as its members, unless it has a policy of its own."""
+    found: list[Any] = []
+    for member in header:
+        gives = isinstance(member, GroupSig) and member.policy in ("fail_fast", policy)
+        found += flat(member.members, policy) if gives else [member]
+    return found
 
 
 def depth_of(sig: Any) -> int:
