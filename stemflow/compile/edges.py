@@ -30,6 +30,8 @@ class CycleError(StemflowError):
 def members_of(sig: AnySig) -> tuple[tuple[str, AnySig], ...]:
     """(path segment, signature) of each static member; a map has its template under `[*]`."""
     match sig:
+        case TaskSig():
+            return ()
         case ChainSig() | StepsSig():
             return _segments(sig.steps)
         case GroupSig():
@@ -97,4 +99,5 @@ def check_cycles(sig: AnySig, path: str = "") -> None:
         place = {segment: child_path(path, segment) for segment, _ in members}
         refuse_cycles({place[name]: [place[s] for s, _ in dependencies(step) if s in place] for name, step in members})
     for segment, member in members:
-        check_cycles(member, child_path(path, segment))
+        if not isinstance(member, TaskSig):
+            check_cycles(member, child_path(path, segment))

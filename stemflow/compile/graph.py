@@ -13,7 +13,7 @@ import networkx as nx
 
 from stemflow.compile.edges import check_cycles, dependencies, members_of
 from stemflow.model.records import child_path
-from stemflow.model.signature import AnySig, ChainSig, ChordSig, StepsSig
+from stemflow.model.signature import AnySig, ChainSig, ChordSig, StepsSig, TaskSig
 
 
 def graph_of(sig: AnySig) -> nx.DiGraph[str]:
@@ -29,7 +29,10 @@ def _add(graph: nx.DiGraph[str], sig: AnySig, path: str) -> None:
     members = members_of(sig)
     paths = [child_path(path, segment) for segment, _ in members]
     for child, (_, member) in zip(paths, members, strict=True):
-        _add(graph, member, child)
+        if isinstance(member, TaskSig):
+            graph.add_node(child, sig=member)
+        else:
+            _add(graph, member, child)
     if isinstance(sig, ChainSig):
         graph.add_edges_from(pairwise(paths), kinds={"data"})
     elif isinstance(sig, ChordSig):

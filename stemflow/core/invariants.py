@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from stemflow.core.shape import Shape, body_index, static_size
 from stemflow.model.plan import LeafPlan, ScopePlan
-from stemflow.model.records import FINAL, Claim, Key, Node, Record, Tally
+from stemflow.model.records import FINAL, Claim, Key, Node, Record, Tally, parent_path
 
 _SETS = ("ok", "failed", "skipped", "upstream", "cancelled")
 
@@ -82,7 +82,7 @@ def _members(nodes: Mapping[Key, Node]) -> list[str]:
     """Each member's record agrees with the bit that its scope has of it (I3, I14)."""
     broken = []
     for node in nodes.values():
-        scope = nodes.get((node.run, _parent(node)))
+        scope = nodes.get((node.run, parent_path(node.path)))
         if not node.path or scope is None or scope.tally is None or node.index < 0:
             continue
         how = scope.tally.how(node.index)
@@ -90,11 +90,6 @@ def _members(nodes: Mapping[Key, Node]) -> list[str]:
         if told != node.state:
             broken.append(f"{node.key}: it is {node.state}, its scope has it as {how}")
     return broken
-
-
-def _parent(node: Node) -> str:
-    path = node.path
-    return path[: max(path.rfind("."), path.rfind("["), path.rfind("!"), 0)]
 
 
 def _order(
@@ -106,7 +101,8 @@ def _order(
     ended: Mapping[Key, int],
 ) -> list[str]:
     """Members that wait for others were opened after those had ended (I11)."""
-    from_index = {n.index: n for n in nodes.values() if n.path and n.run == scope.run and _parent(n) == scope.path}
+    members = (n for n in nodes.values() if n.path and n.run == scope.run and parent_path(n.path) == scope.path)
+    from_index = {member.index: member for member in members}
     waits: list[tuple[int, int]] = []
     size = static_size(plan)
     if plan.kind == "chain":

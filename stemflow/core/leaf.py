@@ -84,6 +84,8 @@ def _kept(w: Work, node: Node) -> Node | None:
     before, undone = w.node(old), w.node(undo)
     if before is None or before.state != SUCCEEDED or before.tally is not None or before.alias is not None:
         return None
+    if (before.plan, before.node) != (node.plan, node.node):
+        return None
     return None if undone is not None and undone.state == SUCCEEDED else before
 
 

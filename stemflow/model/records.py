@@ -205,7 +205,7 @@ class Header(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def child_path(parent: str, segment: str) -> str:
     """Join a member's segment (`name`, `[i]` or `!handler`) to the path of its scope."""
-    if not parent or segment[0] in "[!":
+    if not parent or not segment or segment[0] in "[!":
         return parent + segment
     return f"{parent}.{segment}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,7 +69,7 @@ class Advance:
         node = need.working.get(key[:2]) or self.records.get(key[:2])
         assert isinstance(node, Node)
         shape = await self.library.shape(node.plan)
-        values = Values(self.library, ChainMap(dict(need.working), self.records))
+        values = Values(self.library, need.working)
         return await gate(values, key, await self.binder(node.plan), node, shape.nodes[node.node])
 
     async def binder(self, digest: str) -> Binder:
@@ -80,9 +79,9 @@ class Advance:
         return found
 
     def _drop_absent(self, keys: Sequence[Key]) -> None:
-        """That a record does not exist is true only now."""
+        """That a record does not exist is true only now; claims are everybody's and change too often to be kept."""
         for key in keys:
-            if self.records.get(key) is None:
+            if key[0] == HOUSE or self.records.get(key) is None:
                 self.records.pop(key, None)
 
     def _forget(self, runs: set[str]) -> None:
@@ -108,6 +107,8 @@ class Advance:
         """Forget what turned out to be old."""
         for put in decision.puts:
             self.records.pop(put.key, None)
+        for key, _ in decision.seen:
+            self.records.pop(key, None)
         for fact in facts:
             self.records.pop(fact.key, None)
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from stemflow.core.shape import Shape
 from stemflow.errors import StemflowError
-from stemflow.expr import ExpressionError, parse_condition, parse_template
+from stemflow.expr import parse_condition, parse_template
 from stemflow.model.effects import Frozen, GateError, GateKey
 from stemflow.model.plan import AnyPlan, LeafPlan, ScopePlan
 from stemflow.model.records import SUCCEEDED, ErrorInfo, Node
-from stemflow.runtime.payload import NotSerializable, decode, encode
+from stemflow.runtime.payload import decode, encode
 from stemflow.runtime.values import PAGE, Values
+from stemflow.store.base import StoreError
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -103,7 +104,9 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
             return encode(await binder.outputs(values, node, plan.value), f"outputs of {node.path or 'the run'}")
         assert isinstance(plan, LeafPlan)
         return await _unique_key(values, binder, node, plan)
-    except (ExpressionError, NotSerializable, StemflowError) as error:
+    except StoreError:
+        raise
+    except Exception as error:
         return GateError(ErrorInfo(type(error).__name__, f"{name}: {error}", f"stemflow.{type(error).__name__}"))
 
 

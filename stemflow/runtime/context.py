@@ -20,6 +20,10 @@ class SoftTimeLimitExceeded(StemflowError):
     """The soft time limit has passed; raised once where the handler awaits, if the task asked for it."""
 
 
+class TaskTimeout(StemflowError):
+    """The hard time limit has passed; the attempt failed."""
+
+
 class Ignore(StemflowError):
     """Raised by a handler: end as SKIPPED by its own condition."""
 

@@ -15,10 +15,11 @@ from stemflow.compile.edges import members_of
 from stemflow.compile.freeze import compile_plan, compile_task
 from stemflow.core.shape import Shape
 from stemflow.errors import OptionError, StemflowError
-from stemflow.model.effects import Decision
+from stemflow.expr import parse_template
+from stemflow.model.effects import Decision, Pages
 from stemflow.model.facts import Fact, Requested, Stop
 from stemflow.model.plan import Plan
-from stemflow.model.policy import normalise
+from stemflow.model.policy import Options, normalise
 from stemflow.model.records import FINAL, SKIPPED, SUCCEEDED, ClaimSpec, Header, Node, child_path
 from stemflow.model.signature import AnySig, MapSig, Signature, TaskSig, Workflow
 from stemflow.ports import Clock, IdSource
@@ -29,7 +30,7 @@ from stemflow.runtime.context import TaskContext
 from stemflow.runtime.handle import DuplicateRun, RunFailed, RunHandle, UnknownRun
 from stemflow.runtime.payload import encode
 from stemflow.runtime.registry import TaskRegistry
-from stemflow.runtime.rerun import redo_paths
+from stemflow.runtime.rerun import redo_paths, stored_maps
 from stemflow.runtime.service import Service
 from stemflow.runtime.values import Library, Values
 from stemflow.store.base import Request, Store
@@ -125,8 +126,7 @@ class Stemflow:
         else:
             header, plan, body = self._canvas(call(what, args, kwargs), header)
         self.library.shapes.setdefault(plan.digest, Shape(plan))
-        await self._put_items(body, run)
-        return await self._request(header, plan)
+        return await self._request(header, plan, _items_of(body, run))
 
     async def _workflow(
         self, flow: Workflow, header: Header, inputs: Mapping[str, Any], again: bool
@@ -158,7 +158,7 @@ class Stemflow:
             plan = self._task_plan(sig)
             options = plan.options[0]
             if options.unique:
-                key = unique_key(sig.task, options.queue, [[list(sig.args), dict(sig.kwargs)]])
+                key = self._lone_key(sig, options)
                 spec = ClaimSpec(key, options.unique_mode, options.unique_for_ms)
                 header = structs.replace(header, claim=spec)
             return structs.replace(header, plan=plan.digest, name=sig.task, inputs=inputs), plan, sig
@@ -166,6 +166,14 @@ class Stemflow:
         sig = desugar(sig)
         plan = compile_plan(sig, self.registry.options_of)
         return structs.replace(header, plan=plan.digest, name=sig.name or type(sig).__name__[:-3].lower()), plan, sig
+
+    def _lone_key(self, sig: TaskSig[Any, Any], options: Options) -> str:
+        """The unique key of a task alone; `unique_by` reads arguments by the names of the handler's parameters."""
+        if options.unique_by is None:
+            return unique_key(sig.task, options.queue, [[list(sig.args), dict(sig.kwargs)]])
+        task = self.registry.get(sig.task)
+        named = dict(sig.kwargs) if task is None else task.named(sig.args, sig.kwargs)
+        return f"{sig.task}:{parse_template(options.unique_by, {'args'})({'args': named})}"
 
     def _task_plan(self, sig: TaskSig[Any, Any]) -> Plan:
         if sig.options or sig.countdown_ms or sig.eta_at_ms:
@@ -175,16 +183,9 @@ class Stemflow:
             found = self._tasks[(sig.task, "")] = compile_task(sig, self.registry.options_of)
         return found
 
-    async def _put_items(self, sig: AnySig, run: str) -> None:
-        """Items that the canvas was given go to the store in pages, ahead of the run that will show them."""
-        for path, found in _maps(sig):
-            if isinstance(found.items, tuple):
-                for number, page in enumerate(pages_of(found.items, f"items of {path or 'the map'}")):
-                    await self.store.put_pages((run, path), number, [page])
-
-    async def _request(self, header: Header, plan: Plan) -> RunHandle:
+    async def _request(self, header: Header, plan: Plan, items: tuple[Pages, ...] = ()) -> RunHandle:
         self.library.headers[header.run] = header  # gates of the first steps ask for it before it is stored
-        decision = await self.commit([Requested(header)], plan)
+        decision = await self.commit([Requested(header)], plan, items)
         if not decision.headers or header.run in decision.ended:
             self.library.headers.pop(header.run, None)
         for reply in decision.replies:
@@ -193,13 +194,13 @@ class Stemflow:
             return RunHandle(self, reply.run, existing=reply.status == "existing")
         raise StemflowError(f"run {header.run}: the store answered nothing to its submission")
 
-    async def commit(self, facts: list[Fact], plan: Plan | None = None) -> Decision:
+    async def commit(self, facts: list[Fact], plan: Plan | None = None, items: tuple[Pages, ...] = ()) -> Decision:
         """Decide and commit, again while it is stale."""
         async with self._lock:
             for _ in range(TRIES):
                 decision = await self.advance.decide(facts)
                 if plan is not None and decision.headers:
-                    decision = structs.replace(decision, plans=(*decision.plans, plan))
+                    decision = structs.replace(decision, plans=(*decision.plans, plan), pages=(*items, *decision.pages))
                 self._sequence += 1
                 answer = await self.store.exchange(Request(self._channel, self._sequence), [decision], None)
                 if answer.committed[0]:
@@ -253,12 +254,11 @@ class Stemflow:
         return await self._request(header, shape.plan)
 
     async def _copy_items(self, shape: Shape, old: str, new: str) -> None:
-        for node in await self.store.nodes(old):
-            if node.tally is not None and node.tally.size and node.plan == shape.plan.digest:
-                number = 0
-                while (page := await self.store.page((old, node.path), number)) is not None:
-                    await self.store.put_pages((new, node.path), number, [page])
-                    number += 1
+        for path in stored_maps(shape):
+            number = 0
+            while (page := await self.store.page((old, path), number)) is not None:
+                await self.store.put_pages((new, path), number, [page])
+                number += 1
 
     async def hand_back(self, grace_ms: int = 0) -> None:
         """Lease nothing more, and after `grace_ms` give back what runs, uncharged; runs stay active."""
@@ -286,6 +286,15 @@ def _maps(sig: AnySig) -> list[tuple[str, MapSig[Any, Any]]]:
         for segment, member in members_of(sig):
             found += [(child_path(segment, path) if path else segment, one) for path, one in _maps(member)]
     return found
+
+
+def _items_of(sig: AnySig, run: str) -> tuple[Pages, ...]:
+    """Items that the canvas was given, in pages; they are stored in the commit that makes the run."""
+    return tuple(
+        Pages((run, path), pages_of(found.items, f"items of {path or 'the map'}"))
+        for path, found in _maps(sig)
+        if isinstance(found.items, tuple)
+    )
 
 
 def _literals(sig: AnySig) -> list[Any]:

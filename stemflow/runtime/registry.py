@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from stemflow.canvas import Canvas
@@ -55,6 +55,11 @@ class Task(Generic[P, R_co]):
         self.takes_context = _takes_context(function)
         self.is_async = inspect.iscoroutinefunction(function)
         self.description = inspect.getdoc(function) or ""
+
+    def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments by the names of the function's parameters; positional ones beyond them are left out."""
+        names = list(inspect.signature(self.function).parameters)[1 if self.takes_context else 0 :]
+        return dict(zip(names, args, strict=False)) | dict(kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the plain function, without the engine."""

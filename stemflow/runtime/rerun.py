@@ -5,6 +5,20 @@ from __future__ import annotations
 from stemflow.core.shape import Shape, segment
 from stemflow.errors import OptionError
 from stemflow.model.plan import ScopePlan
+from stemflow.model.records import child_path
+
+
+def stored_maps(shape: Shape) -> list[str]:
+    """The paths of the maps whose items were stored at submission."""
+    found, todo = [], [("", 0)]
+    while todo:
+        path, place = todo.pop()
+        plan = shape.nodes[place]
+        if isinstance(plan, ScopePlan) and plan.kind == "map":
+            found += [path] if isinstance(plan.items, int) else []
+        elif isinstance(plan, ScopePlan):
+            todo += [(child_path(path, segment(plan, i)), member) for i, member in enumerate(plan.members)]
+    return found
 
 
 def redo_paths(shape: Shape, step: str) -> tuple[str, ...]:

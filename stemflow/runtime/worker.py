@@ -10,16 +10,16 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from stemflow.core.shape import body_index
 from stemflow.expr import ExpressionError
 from stemflow.model.effects import Decision
-from stemflow.model.facts import Ended, Fact, Failed, HandedBack, Lost, Outcome
+from stemflow.model.facts import Ended, Fact, Failed, HandedBack, Lost, Ok, Outcome
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.policy import Options
 from stemflow.model.records import STOPPING, ErrorInfo, Key, Node, parent_path
 from stemflow.runtime.advance import Advance
-from stemflow.runtime.context import Backstage, TaskContext
-from stemflow.runtime.execute import attempt, describe
+from stemflow.runtime.context import Backstage, TaskContext, TaskTimeout
+from stemflow.runtime.execute import attempt, describe, judge
 from stemflow.runtime.registry import TaskRegistry
 from stemflow.runtime.values import Values
-from stemflow.store.base import Exchange, Lease, Request, Store, StoreUnavailable, Want
+from stemflow.store.base import Exchange, Lease, Request, Store, StoreError, StoreUnavailable, Want
 
 log = logging.getLogger("stemflow.worker")
 
@@ -27,6 +27,8 @@ DISOWN_AFTER_MS = 1_000
 """How long a handler that was cancelled may take to end before it is disowned."""
 YIELDS = 3
 """Turns of the loop that quick handlers are given before the worker rests; resting costs more than they do."""
+STORE_PAUSE_S = 0.5
+"""The pause after the store could not be read."""
 IDLE_MS = 1_000
 """The longest an idle worker waits before it looks again."""
 UNKNOWN_TASK_DELAY_MS = 5_000
@@ -36,7 +38,9 @@ UNKNOWN_TASK_DELAY_MS = 5_000
 class Running:
     """One lease at work. Its outcome is reported once, whoever is first: the handler, a time limit, a stop."""
 
-    __slots__ = ("worker", "node", "options", "task", "context", "reported", "reason", "started_at_ms", "timers")
+    __slots__ = (
+        "worker", "node", "options", "task", "context", "reported", "reason", "timed_out", "started_at_ms", "timers",
+    )  # fmt: skip
 
     def __init__(self, worker: Worker, node: Node) -> None:
         self.worker = worker
@@ -46,6 +50,7 @@ class Running:
         self.context: TaskContext | None = None
         self.reported = False
         self.reason: Outcome | None = None
+        self.timed_out = False
         self.started_at_ms = worker.store.now_ms()
         self.timers: list[asyncio.TimerHandle] = []
 
@@ -68,6 +73,11 @@ class Running:
             self.task.cancel()
         self.timers.append(asyncio.get_running_loop().call_later(DISOWN_AFTER_MS / 1_000, self.disown))
 
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """Whoever cancelled it before its first step has left the report to us."""
+        if not self.reported:
+            self.report(self.reason or HandedBack())
+
     def disown(self) -> None:
         assert self.reason is not None
         log.warning(
@@ -81,7 +91,9 @@ class Running:
 
     def _hard(self, hard_ms: int) -> None:
         text = f"it did not end within its hard time limit of {hard_ms} ms"
-        self.cancel(Failed(ErrorInfo("TaskTimeout", text, "stemflow.TaskTimeout", ("stemflow.TaskTimeout",))))
+        self.timed_out = True
+        assert self.options is not None
+        self.cancel(judge(TaskTimeout(text), self.options))
 
 
 class Worker:
@@ -109,6 +121,7 @@ class Worker:
         self.facts: list[Fact] = []
         self.sequence = 0
         self.draining = False
+        self.handing_back = False
         self.disowned = 0
         self.stale_reports = 0
         self._poked = asyncio.Event()
@@ -122,16 +135,20 @@ class Worker:
         while not (self.draining and not self.facts and not self.running):
             await self.round()
             for _ in range(YIELDS):
+                await asyncio.sleep(0)
                 if self.facts:
                     break
-                await asyncio.sleep(0)
             else:
                 await self._rest()
 
     async def round(self) -> None:
         """One exchange: commit what has ended, start what is leased. It leased all that it could."""
-        batches = self._batches()
-        decisions = [await self.advance.decide(batch) for batch in batches]
+        batches, decisions = [], []
+        for batch in self._batches():
+            decision = await self._decided(batch)
+            if decision is not None:
+                batches.append(batch)
+                decisions.append(decision)
         free = max(0, self.concurrency - len(self.running))
         want = Want(owner=self.owner, limit=free, queues=self.queues, only_run=self.only_run)
         answer = await self.exchange(decisions, None if self.draining else want)
@@ -141,6 +158,18 @@ class Worker:
         for lease in answer.leases:
             self.start(lease)
         self._next_at_ms = answer.next_at_ms
+
+    async def _decided(self, batch: list[Fact]) -> Decision | None:
+        """None when the store could not be read (the facts wait) or the machine failed (they are set aside)."""
+        try:
+            return await self.advance.decide(batch)
+        except StoreError as error:
+            log.warning("%s; %d reports wait", error, len(batch))
+            self.facts.extend(batch)
+            await asyncio.sleep(STORE_PAUSE_S)
+        except Exception:
+            log.critical("run %s: its reports are set aside, its leases will be lost", batch[0].key[0], exc_info=True)
+        return None
 
     def _batches(self) -> list[list[Fact]]:
         facts, self.facts = self.facts, []
@@ -187,6 +216,9 @@ class Worker:
             await asyncio.wait((changed, poked), return_when=asyncio.FIRST_COMPLETED)
             if changed.done():
                 self._seen = changed.result()
+        except StoreError as error:
+            log.warning("%s; trying again in %.1f s", error, STORE_PAUSE_S)
+            await asyncio.sleep(STORE_PAUSE_S)
         finally:
             changed.cancel()
             poked.cancel()
@@ -201,17 +233,24 @@ class Worker:
         node = lease.node
         self.advance.leased(node)
         running = self.running[(node.key, node.delivery)] = Running(self, node)
+        if self.handing_back:
+            return running.report(HandedBack())
         running.task = asyncio.get_running_loop().create_task(self._work(running))
+        running.task.add_done_callback(running.ended)
 
     async def _work(self, running: Running) -> None:
         try:
             outcome = await self._attempt(running)
         except asyncio.CancelledError:
             outcome = running.reason or HandedBack()
+        except StoreError as error:
+            log.warning("task %s is handed back: %s", running.node.key, error)
+            outcome = HandedBack(int(STORE_PAUSE_S * 1_000))
         except Exception as error:
             log.exception("task %s could not be started", running.node.key)
             outcome = Failed(describe(error), "final")
-        running.report(running.reason if isinstance(running.reason, Failed) else outcome)
+        ended_well = isinstance(outcome, Ok) and not running.timed_out
+        running.report(running.reason if isinstance(running.reason, Failed) and not ended_well else outcome)
 
     async def _attempt(self, running: Running) -> Outcome:
         node = running.node
@@ -225,7 +264,7 @@ class Worker:
         options = running.options = shape.plan.options[leaf.options]
         if options.hard_ms is not None:
             running.arm(options.hard_ms)
-        values = Values(self.advance.library, self.advance.records)
+        values = Values(self.advance.library)
         try:
             bound = await (await self.advance.binder(node.plan)).calls(values, node, leaf)
         except ExpressionError as error:
@@ -301,5 +340,6 @@ class Worker:
         self.poke()
         if self.running and grace_ms:
             await asyncio.wait([r.task for r in self.running.values() if r.task], timeout=grace_ms / 1_000)
+        self.handing_back = True
         for running in list(self.running.values()):
             running.cancel(HandedBack())

@@ -107,7 +107,8 @@ class Store(Protocol):
         Guards of a Put: the stored record's `rev` equals `guard` (0: absent) and a node's `delivery` equals `token`;
         each of `seen` still has its `rev`.
         Decisions are committed in order and answered alone. Leasing is the table's READY x leased: state RUNNING,
-        `delivery` + 1, never a leaf whose `at_ms` is in the future, highest priority first, then in order of
+        `delivery` + 1, never a leaf whose `at_ms` is in the future or whose `due_at_ms` has passed (it has expired),
+        highest priority first, then in order of
         becoming known; a leaf with `limits` only when each of its sliding windows admits it (`core.limits`); starts are
         counted by the limit's key. Without `want` nothing is handed out, timers neither.
         A repeated `request` changes nothing and gets its first `committed` and those leases that still hold under their

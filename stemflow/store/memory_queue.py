@@ -49,7 +49,7 @@ class Queues:
         taken: list[Node] = []
         aside: list[tuple[list[_Ready], _Ready]] = []
         waits: list[int] = []
-        heaps = [pair for pair in heaps if _surface(pair[1], records, want.only_run, aside)]
+        heaps = [pair for pair in heaps if _surface(pair[1], records, want.only_run, aside, now_ms)]
         while heaps and len(taken) < want.limit:
             pair = heaps[0] if len(heaps) == 1 else min(heaps, key=_head)
             lane, heap = pair
@@ -58,7 +58,7 @@ class Queues:
                 heaps.remove(pair)
                 continue
             taken.append(records[heappop(heap)[2]])  # type: ignore[arg-type]
-            if not _surface(heap, records, want.only_run, aside):
+            if not _surface(heap, records, want.only_run, aside, now_ms):
                 heaps.remove(pair)
         for heap, entry in aside:
             heappush(heap, entry)
@@ -143,13 +143,15 @@ def _surface(
     records: Mapping[Key, Record],
     only_run: str | None,
     aside: list[tuple[list[_Ready], _Ready]],
+    now_ms: int,
 ) -> bool:
-    """Bring an entry to the top that is true and wanted; False when there is none."""
+    """Bring an entry to the top that is true, wanted and not expired; False when there is none."""
     while heap:
         entry = heap[0]
         node = records.get(entry[2])
         if node is not None and node.rev == entry[3] and node.state == READY:  # type: ignore[union-attr]
-            if only_run is None or entry[2][0] == only_run:
+            expires = node.due_at_ms  # type: ignore[union-attr]
+            if (only_run is None or entry[2][0] == only_run) and (expires is None or expires > now_ms):
                 return True
             aside.append((heap, entry))
         heappop(heap)

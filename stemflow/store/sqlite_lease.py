@@ -18,7 +18,8 @@ from stemflow.store.sqlite_commit import lane_of
 from stemflow.store.windows import Lane, Windows
 
 _READY = """SELECT -priority, id, delivery, body FROM nodes INDEXED BY ready
-    WHERE place = 'ready' AND queue = ? AND lane = ? AND (? IS NULL OR run = ?) ORDER BY priority DESC, id LIMIT ?"""
+    WHERE place = 'ready' AND queue = ? AND lane = ? AND (? IS NULL OR run = ?)
+    AND (due_at_ms IS NULL OR due_at_ms > ?) ORDER BY priority DESC, id LIMIT ?"""
 _LANE = "SELECT min(lane) FROM nodes INDEXED BY ready WHERE place = 'ready' AND queue = ? AND lane >= ?"
 _LEASE = """UPDATE nodes SET state = ?, delivery = ?, place = NULL, due_at_ms = ?, lease_until_ms = ?, owner = ?
     WHERE id = ?"""
@@ -87,7 +88,7 @@ def _choose(db: sqlite3.Connection, want: Want, windows: Windows, now_ms: int) -
             lane = lane_of(name)
             # One more than may start, so that a lane that is exhausted here is seen to wait.
             limit = min(want.limit, windows.room(lane) + 1) if lane else want.limit
-            rows = db.execute(_READY, (queue, name, want.only_run, want.only_run, limit)).fetchall()
+            rows = db.execute(_READY, (queue, name, want.only_run, want.only_run, now_ms, limit)).fetchall()
             if rows:
                 lanes.append((lane, rows[::-1]))
     if len(lanes) == 1 and not lanes[0][0]:

@@ -1,0 +1,152 @@
+"""Faults that were found by hand in the runtime, each held by a test."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stemflow import Canvas, Reject, RetryPolicy, RunFailed, Stemflow, TaskContext, TaskRegistry
+from stemflow.model.records import Key, Record
+from stemflow.runtime.clock import SystemClock
+from stemflow.store.base import StoreUnavailable
+from stemflow.store.memory import MemoryStore
+
+registry = TaskRegistry()
+attempts: list[str] = []
+
+
+@registry.task("same")
+async def same(value: Any) -> Any:
+    return value
+
+
+@registry.task("once_bad")
+async def once_bad(ctx: TaskContext) -> str:
+    attempts.append(ctx.run_id)
+    if len(attempts) == 1:
+        raise Reject("the first run fails")
+    return "good"
+
+
+@registry.task("stubborn")
+async def stubborn(ctx: TaskContext) -> str:
+    attempts.append("begun")
+    try:
+        await asyncio.sleep(30)
+    except asyncio.CancelledError:
+        return "done all the same"
+    return "done"
+
+
+@registry.task("hurried", expires="50ms")
+async def hurried() -> str:
+    attempts.append("hurried")
+    return "late"
+
+
+@registry.task("by_order", unique=True, unique_by="${{ args.order }}", unique_for="1h")
+async def by_order(order: str, note: str = "") -> str:
+    attempts.append(note)
+    return order
+
+
+@registry.task("too_slow", hard_time_limit="30ms", max_retries=3, retry=RetryPolicy.of(never_retry_on=("TaskTimeout",)))
+async def too_slow() -> None:
+    attempts.append("slow")
+    await asyncio.sleep(30)
+
+
+@pytest.fixture(autouse=True)
+def none_so_far() -> None:
+    attempts.clear()
+    logging.getLogger("stemflow").setLevel(logging.CRITICAL)
+
+
+class Hiccup(MemoryStore):
+    """Fails to read as often as `fails` says."""
+
+    fails = 0
+
+    async def read(self, keys: Sequence[Key]) -> list[Record | None]:
+        if self.fails > 0:
+            self.fails -= 1
+            raise StoreUnavailable("the store is away for a moment")
+        return await super().read(keys)
+
+
+async def test_a_store_that_cannot_be_read_for_a_moment_costs_no_attempt_and_stops_no_worker() -> None:
+    store = Hiccup("memory:", SystemClock())
+    async with Stemflow(registry=registry, store=store) as app:
+        handle = await app.submit(Canvas.chain(same.s(1), same.s(), same.s()))
+        store.fails = 2
+        future = store.watch(handle.id)
+        await asyncio.wait_for(future, 10)
+        assert (await handle.wait(5)).value == 1
+        assert all(node.attempt == 0 for node in await handle.nodes())
+
+
+async def test_a_lone_task_can_be_rerun() -> None:
+    async with Stemflow("memory:", registry) as app:
+        handle = await app.submit(once_bad.s())
+        assert (await handle.wait(5)).status == "failed"
+        again = await app.rerun(handle.id, failed=True)
+        assert (await again.wait(5)).value == "good"
+
+
+async def test_a_rerun_has_the_items_of_a_map_that_never_opened() -> None:
+    async with Stemflow("memory:", registry) as app:
+        handle = await app.submit(Canvas.chain([once_bad.s(), Canvas.map(same.s(), [1, 2, 3])]))
+        assert (await handle.wait(5)).status == "failed"
+        assert (await (await app.rerun(handle.id, failed=True)).wait(5)).value == [1, 2, 3]
+
+
+async def test_submitting_a_run_id_again_leaves_the_items_of_the_run_alone() -> None:
+    async with Stemflow("memory:", registry) as app:
+        first = await app.submit(Canvas.map(same.s(), [1, 2, 3, 4], concurrency=1), run_id="r")
+        second = await app.submit(Canvas.map(same.s(), [10, 20, 30, 40], concurrency=1), run_id="r")
+        assert (await first.wait(5)).value == (await second.wait(5)).value == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_task_that_has_expired_is_not_started(kind: str, tmp_path: Path) -> None:
+    store_url = "memory:" if kind == "memory" else f"sqlite:{tmp_path / 'runs.db'}"
+    async with Stemflow(store_url, registry, worker=False) as producer:
+        handle = await producer.submit(hurried.s())
+        while producer.store.now_ms() <= (await handle.root()).opened_at_ms + 60:
+            await asyncio.sleep(0.01)
+        async with Stemflow(registry=registry, store=producer.store) as app:
+            result = await (await app.handle(handle.id)).wait(5)
+            assert (result.status, attempts) == ("failed", [])
+            assert result.error is not None
+            assert result.error.type == "Expired"
+
+
+async def test_a_handler_that_ends_well_after_a_cancel_keeps_its_result() -> None:
+    async with Stemflow("memory:", registry) as app:
+        handle = await app.submit(Canvas.chain([stubborn.s()]))
+        while not attempts:
+            await asyncio.sleep(0.01)
+        await handle.cancel()
+        assert (await handle.wait(5)).status == "cancelled"
+        assert await handle.value_of("[0]") == "done all the same"
+
+
+async def test_unique_by_reads_arguments_by_name_however_they_were_given() -> None:
+    async with Stemflow("memory:", registry) as app:
+        first = await app.submit(by_order.s("A1", "first"))
+        await first.wait(5)
+        second = await app.submit(by_order.s(order="A1", note="second"))
+        assert second.existing
+        assert (second.id, attempts) == (first.id, ["first"])
+
+
+async def test_a_hard_time_limit_is_judged_by_the_retry_policy() -> None:
+    async with Stemflow("memory:", registry) as app:
+        with pytest.raises(RunFailed, match="TaskTimeout"):
+            await app.run(too_slow.s())
+        assert attempts == ["slow"]
