@@ -52,7 +52,7 @@ def compile_plan(
     if (compensate_on or outputs is not None) and isinstance(plain, (TaskSig, WaitSig)):
         plain = ChainSig(steps=(plain,))
     freezer = _Freezer(graph_of(plain), options_of, inline_items)
-    freezer.add(plain, "", -1)
+    freezer.add(plain, "", -1, fed=False)
     if outputs is not None:
         freezer.nodes[0] = structs.replace(freezer.nodes[0], value=outputs)
     if compensate_on:
@@ -64,7 +64,7 @@ def compile_task(sig: TaskSig[Any, Any], options_of: OptionsOf) -> Plan:
     """The plan of a task alone. Its arguments are the run's inputs, so that one plan serves every call."""
     freezer = _Freezer(None, options_of)
     bare = TaskSig[Any, Any](task=sig.task, options=sig.options, countdown_ms=sig.countdown_ms, eta_at_ms=sig.eta_at_ms)
-    freezer.add(bare, "", -1)
+    freezer.add(bare, "", -1, fed=False)
     return _sealed(freezer, {})
 
 
@@ -83,39 +83,44 @@ class _Freezer:
         self.nodes: list[AnyPlan] = []
         self.options: dict[Options, int] = {}
 
-    def add(self, sig: AnySig, path: str, parent: int) -> int:
+    def add(self, sig: AnySig, path: str, parent: int, *, fed: bool) -> int:
+        """Append `sig` and what is below it; `fed`: a value is put in front of the arguments of its first tasks."""
         place = len(self.nodes)
         common: dict[str, Any] = {
             "parent": parent, "when": sig.when, "run_on": sig.run_on, "on_error": sig.on_error,
         }  # fmt: skip
         match sig:
             case TaskSig():
-                self.nodes.append(self.leaf(sig, common))
+                self.nodes.append(self.leaf(sig, common, fed))
             case WaitSig():
                 self.nodes.append(WaitPlan(for_ms=sig.for_ms, **common))
             case _:
-                self._add_scope(sig, path, place, common)
+                self._add_scope(sig, path, place, common, fed)
         return place
 
-    def leaf(self, sig: TaskSig[Any, Any], common: Mapping[str, Any]) -> LeafPlan:
+    def leaf(self, sig: TaskSig[Any, Any], common: Mapping[str, Any], fed: bool) -> LeafPlan:
         return LeafPlan(
             task=sig.task,
             args=sig.args,
             kwargs=sig.kwargs,
             bind=sig.bind,
-            takes_prev=sig.bind is None and not sig.immutable,
+            takes_prev=fed and sig.bind is None and not sig.immutable,
             options=self.options.setdefault(self.options_of(sig), len(self.options)),
             delay_ms=sig.countdown_ms,
             eta_at_ms=sig.eta_at_ms,
             **common,
         )
 
-    def _add_scope(self, sig: Any, path: str, place: int, common: Mapping[str, Any]) -> None:
+    def _add_scope(self, sig: Any, path: str, place: int, common: Mapping[str, Any], fed: bool) -> None:
         self.nodes.append(ScopePlan(kind="chain"))
         members = members_of(sig)
         places = []
-        for segment, member in members:
-            places.append(self.add(member, child_path(path, segment), place))
+        for index, (segment, member) in enumerate(members):
+            follows = isinstance(sig, ChainSig) and index > 0
+            gathers = isinstance(sig, ChordSig) and index == len(members) - 1
+            given = isinstance(sig, MapSig) and sig.spread != "env"
+            child = self.add(member, child_path(path, segment), place, fed=fed or follows or gathers or given)
+            places.append(child)
         fields: dict[str, Any] = {"members": tuple(places), "timeout_ms": sig.timeout_ms, **common}
         if any(member.name for _, member in members):
             fields["names"] = tuple(segment for segment, _ in members)
@@ -166,7 +171,7 @@ class _Freezer:
         ):
             if hooks:
                 hook = desugar(hooks[0] if len(hooks) == 1 else GroupSig(members=hooks, policy="ignore"))
-                found.append(Handler(state, name, self.add(hook, child_path(path, "!" + name), place)))
+                found.append(Handler(state, name, self.add(hook, child_path(path, "!" + name), place, fed=True)))
         return tuple(found)
 
     # -- compensation
@@ -186,7 +191,9 @@ class _Freezer:
         if isinstance(sig, TaskSig):
             if sig.compensate is None:
                 return None
-            self.nodes.append(self.leaf(sig.compensate, {"parent": parent, "on_error": "continue", "undo": True}))
+            self.nodes.append(
+                self.leaf(sig.compensate, {"parent": parent, "on_error": "continue", "undo": True}, False)
+            )
             return place
         self.nodes.append(ScopePlan(kind="steps"))
         members = []

@@ -69,7 +69,7 @@ class Advance:
         node = need.working.get(key[:2]) or self.records.get(key[:2])
         assert isinstance(node, Node)
         shape = await self.library.shape(node.plan)
-        values = Values(self.library, need.working)
+        values = Values(self.library, need.working, self.records)
         return await gate(values, key, await self.binder(node.plan), node, shape.nodes[node.node])
 
     async def binder(self, digest: str) -> Binder:

@@ -67,12 +67,21 @@ class Library:
 
 
 class Values:
-    """Resolves values from records; `overlay` holds records that are decided but not yet committed."""
+    """Resolves values from records; `overlay` holds records that are decided but not yet committed.
 
-    def __init__(self, library: Library, overlay: Mapping[Key, Record | None] | None = None) -> None:
+    `known` may hold old versions of scopes: good enough to walk upwards, since a scope's place and kind never change.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        overlay: Mapping[Key, Record | None] | None = None,
+        known: Mapping[Key, Record | None] | None = None,
+    ) -> None:
         self.library = library
         self.store = library.store
         self.overlay = overlay or {}
+        self.known = known or {}
 
     async def nodes(self, keys: Sequence[Key]) -> list[Node | None]:
         missing = [key for key in keys if key not in self.overlay]
@@ -82,6 +91,15 @@ class Values:
 
     async def node(self, key: Key) -> Node | None:
         return (await self.nodes([key]))[0]
+
+    async def above(self, node: Node) -> Node:
+        """The scope that holds `node`, perhaps in an old version."""
+        key = (node.run, parent_path(node.path))
+        found = self.known.get(key)
+        if not isinstance(found, Node) or found.tally is None:
+            found = await self.node(key)
+        assert found is not None
+        return found
 
     async def scope(self, node: Node) -> ScopePlan:
         plan = (await self.library.shape(node.plan)).nodes[node.node]
@@ -123,8 +141,9 @@ class Values:
                     values.append(await self.value(node) if node is not None and node.state == SUCCEEDED else None)
         return values
 
-    async def header_values(self, chord: Node, plan: ScopePlan) -> list[Any]:
-        assert chord.tally is not None
+    async def header_values(self, key: Key, plan: ScopePlan) -> list[Any]:
+        chord = await self.node(key)
+        assert chord is not None and chord.tally is not None
         body = body_index(plan)
         return await self.member_values(chord, (i for i in range(chord.tally.size) if i != body))
 
@@ -151,17 +170,16 @@ class Values:
         What a task put in its own place, or added beside itself, starts afresh: the task had the value already.
         """
         while node.path and not (node.node == 0 and node.index >= 0):
-            scope = await self.node((node.run, parent_path(node.path)))
-            assert scope is not None
+            scope = await self.above(node)
             plan = await self.scope(scope)
             if node.index < 0:
-                return Prev(await self._news(scope))
-            if scope.extra and node.index >= base_size(scope):
+                return Prev(await self._news(scope.key))
+            if plan.kind != "map" and node.index >= base_size(scope):
                 return None
             if plan.kind == "chain" and 0 < node.index < base_size(scope):
                 return Prev(await self.value(await self.node(self._member_key(scope, plan, node.index - 1))))
             if plan.kind == "chord" and node.index == body_index(plan):
-                return Prev(await self.header_values(scope, plan))
+                return Prev(await self.header_values(scope.key, plan))
             if plan.kind == "map" and plan.spread != "env":
                 item = await self.item(scope, plan, node.index)
                 return Prev(item, "one" if plan.spread == "item" else plan.spread)
@@ -171,8 +189,7 @@ class Values:
     async def parent_path(self, node: Node) -> str | None:
         """The path of the task that made `node` ready: in a chain the last one before it; None for a first task."""
         while node.path and not (node.node == 0 and node.index >= 0):
-            scope = await self.node((node.run, parent_path(node.path)))
-            assert scope is not None
+            scope = await self.above(node)
             plan = await self.scope(scope)
             body = body_index(plan)
             if plan.kind == "chain" and 0 < node.index < base_size(scope):
@@ -193,8 +210,10 @@ class Values:
                 at = len(plan.members) - 1 if plan.kind in ("chain", "chord") else 0
         return path
 
-    async def _news(self, scope: Node) -> Any:
+    async def _news(self, key: Key) -> Any:
         """What a hook is told: the value, or who failed and how."""
+        scope = await self.node(key)
+        assert scope is not None
         if scope.verdict == SUCCEEDED:
             return await self.value(scope)
         news: dict[str, Any] = {"id": f"{scope.run}/{scope.path}".rstrip("/"), "node": scope.path}
@@ -255,7 +274,7 @@ class Values:
                     for name in steps & set(plan.names) - set(shown):
                         shown[name] = await self._step(scope, name)
             node = scope
-            scope = await self.node((scope.run, parent_path(scope.path))) if scope.path else None
+            scope = await self.above(scope) if scope.path else None
         if "steps" in names:
             env["steps"] = shown
 

@@ -264,7 +264,7 @@ class Worker:
         options = running.options = shape.plan.options[leaf.options]
         if options.hard_ms is not None:
             running.arm(options.hard_ms)
-        values = Values(self.advance.library)
+        values = Values(self.advance.library, known=self.advance.records)
         try:
             bound = await (await self.advance.binder(node.plan)).calls(values, node, leaf)
         except ExpressionError as error:
@@ -282,7 +282,7 @@ class Worker:
         context.queue, context.enqueued_at_ms = node.queue, node.opened_at_ms
         if options.hard_ms is not None:
             context.deadline_ms = running.started_at_ms + options.hard_ms
-        before = await Values(self.advance.library, self.advance.records).parent_path(node)
+        before = await Values(self.advance.library, known=self.advance.records).parent_path(node)
         context.parent_id = None if before is None else f"{node.run}/{before}"
         context.in_fan_in = bool(node.path) and await self._in_fan_in(node)
         return context

@@ -117,7 +117,7 @@ async def test_a_task_that_has_expired_is_not_started(kind: str, tmp_path: Path)
     store_url = "memory:" if kind == "memory" else f"sqlite:{tmp_path / 'runs.db'}"
     async with Stemflow(store_url, registry, worker=False) as producer:
         handle = await producer.submit(hurried.s())
-        while producer.store.now_ms() <= (await handle.root()).opened_at_ms + 60:
+        while producer.store.now_ms() <= (await handle.root()).opened_at_ms + 60:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         async with Stemflow(registry=registry, store=producer.store) as app:
             result = await (await app.handle(handle.id)).wait(5)
@@ -129,7 +129,7 @@ async def test_a_task_that_has_expired_is_not_started(kind: str, tmp_path: Path)
 async def test_a_handler_that_ends_well_after_a_cancel_keeps_its_result() -> None:
     async with Stemflow("memory:", registry) as app:
         handle = await app.submit(Canvas.chain([stubborn.s()]))
-        while not attempts:
+        while not attempts:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await handle.cancel()
         assert (await handle.wait(5)).status == "cancelled"
