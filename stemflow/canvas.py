@@ -118,7 +118,8 @@ class Canvas:
         on_member_error: MemberPolicy = "fail_fast",
     ) -> Sig[NoInput, list[B]]:
         """`task` once for each item, as its first argument; `concurrency` members are open at once (default 1,000)."""
-        return MapSig(do=task, items=_items(items), spread="item", window=concurrency, policy=on_member_error)
+        window = _window(concurrency)
+        return MapSig(do=task, items=_items(items), spread="item", window=window, policy=on_member_error)
 
     @staticmethod
     def starmap(
@@ -126,7 +127,8 @@ class Canvas:
         on_member_error: MemberPolicy = "fail_fast",
     ) -> Sig[NoInput, list[B]]:  # fmt: skip
         """As `map`, each item unpacked into arguments."""
-        return MapSig(do=task, items=_items(items), spread="star", window=concurrency, policy=on_member_error)
+        window = _window(concurrency)
+        return MapSig(do=task, items=_items(items), spread="star", window=window, policy=on_member_error)
 
     @staticmethod
     def chunks(
@@ -137,7 +139,7 @@ class Canvas:
             raise OptionError(f"chunks: expected a size of at least 1, got {size}")
         everything = list(items)
         pieces = tuple(everything[i : i + size] for i in range(0, len(everything), size))
-        return MapSig(do=task, items=pieces, spread="chunk", window=concurrency)
+        return MapSig(do=task, items=pieces, spread="chunk", window=_window(concurrency))
 
 
 def _with_header_hooks(sig: ChordSig[Any, Any], hooks: Mapping[str, tuple[Any, ...]]) -> ChordSig[Any, Any]:
@@ -145,6 +147,12 @@ def _with_header_hooks(sig: ChordSig[Any, Any], hooks: Mapping[str, tuple[Any, .
         return sig
     header = tuple(structs.replace(m, **{h: getattr(m, h) + given for h, given in hooks.items()}) for m in sig.header)
     return structs.replace(sig, header=header)
+
+
+def _window(concurrency: int | None) -> int | None:
+    if concurrency is not None and concurrency < 1:
+        raise OptionError(f"map: concurrency: expected at least 1, got {concurrency}")
+    return concurrency
 
 
 def _items(items: Iterable[Any]) -> Span | tuple[Any, ...]:

@@ -119,7 +119,14 @@ def _soften(context: TaskContext, strike: Callable[[], None] | None) -> None:
 
 async def _threaded(function: Callable[..., Any], args: Any, kwargs: Any, pool: Executor) -> Any:
     frame = copy_context()
-    result = await asyncio.get_running_loop().run_in_executor(pool, lambda: frame.run(function, *args, **kwargs))
+
+    def work() -> Any:
+        try:
+            return frame.run(function, *args, **kwargs)
+        except StopIteration as error:
+            raise RuntimeError("the handler raised StopIteration, which no future can carry") from error
+
+    result = await asyncio.get_running_loop().run_in_executor(pool, work)
     return await result if inspect.iscoroutine(result) else result
 
 
@@ -137,8 +144,6 @@ async def attempt(
         if current is not None and current.cancelling():
             raise
         return judge(cancelled, options)
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
     except BaseException as error:
         return _outcome(error, task, options, bound, context, registry)
     finally:

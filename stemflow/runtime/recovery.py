@@ -32,7 +32,7 @@ async def recover(worker: Worker, sweep_ms: int = SWEEP_MS) -> None:
         try:
             found = await sweep(worker)
             if found:
-                log.warning("%d lost leases were taken over", found)
+                log.warning("leases that were lost and taken over: %d", found)
         except StoreError as error:
             log.warning("lost leases could not be looked for: %s", error)
         await asyncio.sleep(sweep_ms / 1_000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from stemflow.store.base import StoreError, StoreUnavailable
@@ -77,11 +78,17 @@ def connect(url: str, path: str, busy_ms: int = 0) -> sqlite3.Connection:
 
 
 def _create(path: str) -> None:
-    """Make the directory and the file where they are missing, for this user alone: results may be confidential."""
+    """Make the directory and the file where they are missing, for this user alone: results may be confidential.
+
+    An existing file is never opened here: closing it would drop the POSIX locks that SQLite holds on it for every
+    connection of this process, and the next process to leave would take the write-ahead log away.
+    """
     directory = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(directory):
         os.makedirs(directory, mode=0o700, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    if not os.path.exists(path):
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def prepare(url: str, db: sqlite3.Connection) -> None:

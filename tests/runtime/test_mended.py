@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stemflow import Canvas, Reject, RetryPolicy, RunFailed, Stemflow, TaskContext, TaskRegistry
+from stemflow import Canvas, OptionError, Reject, RetryPolicy, RunFailed, Stemflow, TaskContext, TaskRegistry
 from stemflow.model.records import Key, Record
 from stemflow.runtime.clock import SystemClock
 from stemflow.store.base import StoreUnavailable
@@ -150,3 +150,26 @@ async def test_a_hard_time_limit_is_judged_by_the_retry_policy() -> None:
         with pytest.raises(RunFailed, match="TaskTimeout"):
             await app.run(too_slow.s())
         assert attempts == ["slow"]
+
+
+@registry.task("stops")
+def stops() -> None:
+    raise StopIteration
+
+
+@registry.task("leaves")
+async def leaves(how: str) -> None:
+    raise {"GeneratorExit": GeneratorExit, "KeyboardInterrupt": KeyboardInterrupt, "SystemExit": SystemExit}[how]
+
+
+async def test_whatever_a_handler_raises_ends_its_attempt() -> None:
+    async with Stemflow("memory:", registry) as app:
+        for signature in (stops.s(), *(leaves.s(how) for how in ("GeneratorExit", "KeyboardInterrupt", "SystemExit"))):
+            result = await (await app.submit(signature)).wait(5)
+            assert result.status == "failed", signature
+
+
+def test_a_map_needs_room_for_one_member() -> None:
+    for concurrency in (0, -1):
+        with pytest.raises(OptionError, match="at least 1"):
+            Canvas.map(same.s(), [1], concurrency=concurrency)
