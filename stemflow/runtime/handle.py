@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 EVENTS_PAUSE_MS = 1_000
+PAUSE_A_NODE_S = 0.000_2
+"""Looking costs work for each node of the run, so one who follows a large run looks less often."""
 
 
 class UnknownRun(StemflowError):
@@ -155,6 +157,7 @@ class RunHandle:
                     yield await self._event(node)
             if any(not node.path and node.state in FINAL for node in nodes):
                 return
+            await asyncio.sleep(min(1.0, len(nodes) * PAUSE_A_NODE_S))
             version = await self.app.store.changed(version, EVENTS_PAUSE_MS)
 
     def _progress(self, node: Node) -> Any:
