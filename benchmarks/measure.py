@@ -1,14 +1,18 @@
-"""What the programs here share: the no-op tasks, a store in a new folder, and how a series is printed."""
+"""What the programs here share: the no-op tasks, a store in a new folder, a bare queue, and how a series is printed."""
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from stemflow import TaskRegistry
+
+CONSUMERS = 100
 
 registry = TaskRegistry()
 
@@ -30,8 +34,30 @@ def store_url(kind: str) -> Iterator[str]:
         yield "memory:" if kind == "memory" else f"sqlite:{Path(folder) / 'runs.db'}"
 
 
-def series(label: str, values: Sequence[float], unit: str, base: float | None = None) -> str:
-    """One line: median, range and, with `base`, the ratio to it."""
+async def bare_queue(count: int, *, tasks: bool = True) -> float:
+    """Items a second through an asyncio queue with CONSUMERS consumers; with `tasks` each handler is an asyncio task.
+
+    With tasks it is the base of the ratios: the engine, too, gives each handler a task of its own.
+    """
+    queue: asyncio.Queue[int] = asyncio.Queue()
+    for i in range(count):
+        queue.put_nowait(i)
+
+    async def consume() -> None:
+        while not queue.empty():
+            await queue.get()
+            if tasks:
+                await asyncio.create_task(noop.function())
+            else:
+                await noop.function()
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(consume() for _ in range(CONSUMERS)))
+    return count / (time.perf_counter() - begun)
+
+
+def series(label: str, values: Sequence[float], unit: str, ratios: Sequence[float] = ()) -> str:
+    """One line: median and range, and the median of `ratios`, each taken against the base just before its value."""
+    ratio = f"   {statistics.median(ratios):7.3f}" if ratios else ""
     middle = statistics.median(values)
-    ratio = f"   {middle / base:7.3f} x the bare one" if base else ""
-    return f"{label:<34}{middle:>12,.0f} {unit}  ({min(values):,.0f} to {max(values):,.0f}){ratio}"
+    return f"{label:<38}{middle:>12,.0f} {unit:<4} {min(values):>12,.0f} to {max(values):<12,.0f}{ratio}"

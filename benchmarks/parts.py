@@ -1,46 +1,84 @@
-"""Where a task's time goes: a group of no-ops under cProfile, its own time summed by package."""
+"""Where a task's time goes: the shares of its parts under cProfile, laid on the time that it takes without."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import cProfile
 import pstats
-import sys
+import statistics
+import time
 from collections import Counter
 
-from measure import noop, registry, store_url
+from measure import CONSUMERS, noop, registry, same, store_url
 
 from stemflow import Canvas, Stemflow
 
-COUNT = 10_000
-PARTS = ("core", "store", "runtime", "compile", "expr", "model", "canvas")
+FOLDERS = {
+    "core": "decide",
+    "store": "store",
+    "compile": "plan",
+    "canvas": "plan",
+    "model": "records",
+    "runtime": "worker",
+    "expr": "bind",
+}
+FILES = {
+    "runtime/bind.py": "bind",
+    "runtime/values.py": "bind",
+    "runtime/context.py": "bind",
+    "runtime/payload.py": "codec",
+    "model/wire.py": "codec",
+}
+WORDS = {"sqlite3": "store", "msgspec": "codec", "networkx": "plan", "asyncio": "asyncio", "selectors": "asyncio"}
 
 
-def part_of(file: str) -> str:
+def part_of(file: str, name: str) -> str | None:
+    """The part that a function belongs to; None for what is a part of its caller, as a dict's `get` is."""
     if "/stemflow/" in file:
-        inside = file.rsplit("/stemflow/", 1)[1].removesuffix(".py").split("/")[0]
-        return f"stemflow.{inside}" if inside in PARTS else "stemflow"
-    for name in ("asyncio", "networkx", "sqlite3", "msgspec", "copy", "concurrent"):
-        if name in file:
-            return name
-    return "built in" if file == "~" else "other"
+        inside = file.rsplit("/stemflow/", 1)[1]
+        return FILES.get(inside) or FOLDERS.get(inside.split("/")[0], "worker")
+    return next((part for word, part in WORDS.items() if word in file or word in name), None)
 
 
-async def work(kind: str) -> None:
+def shares(profile: cProfile.Profile) -> dict[str, float]:
+    """Each part's share of the time. What has no part of its own goes to its callers, as they have used it."""
+    spent: Counter[str] = Counter()
+    for (file, _, name), (_, _, own, _, callers) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+        part = part_of(file, name)
+        if part is not None:
+            spent[part] += own
+            continue
+        for (caller, _, called_by), (_, _, seconds, _) in callers.items():
+            spent[part_of(caller, called_by) or "other"] += seconds
+    total = sum(spent.values())
+    return {part: seconds / total for part, seconds in spent.most_common()}
+
+
+async def work(kind: str, what: str, count: int) -> float:
+    """Microseconds a task, from submission to the end."""
     with store_url(kind) as url:
-        async with Stemflow(url, registry) as app:
-            await app.run(Canvas.group([noop.s() for _ in range(COUNT)]))
+        async with Stemflow(url, registry, concurrency=CONSUMERS) as app:
+            if what == "group":
+                signature = Canvas.group([noop.s() for _ in range(count)])
+            else:
+                signature = Canvas.chain([same.s(1), *(same.s() for _ in range(count - 1))])
+            begun = time.perf_counter()
+            await app.run(signature)
+            return (time.perf_counter() - begun) / count * 1e6
 
 
 def main() -> None:
-    profile = cProfile.Profile()
-    profile.runcall(asyncio.run, work(sys.argv[1] if len(sys.argv) > 1 else "memory"))
-    spent: Counter[str] = Counter()
-    for (file, _, _), (_, _, own, _, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
-        spent[part_of(file)] += own
-    total = sum(spent.values())
-    for part, seconds in spent.most_common():
-        print(f"{part:<20}{seconds / COUNT * 1e6:8.1f} us a task (profiled) {seconds / total:7.1%}")
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--rounds", type=int, default=3)
+    rounds = options.parse_args().rounds
+    for what, count in (("group", 10_000), ("chain", 2_000)):
+        for kind in ("memory", "sqlite"):
+            whole = statistics.median(asyncio.run(work(kind, what, count)) for _ in range(rounds))
+            profile = cProfile.Profile()
+            profile.runcall(asyncio.run, work(kind, what, count))
+            parts = [f"{part} {share * whole:.1f} ({share:.0%})" for part, share in shares(profile).items()]
+            print(f"{kind}: {what}: {whole:.0f} us a task; of these " + ", ".join(parts), flush=True)
 
 
 if __name__ == "__main__":
