@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from stemflow import Canvas, OptionError, Reject, RetryPolicy, RunFailed, Stemflow, TaskContext, TaskRegistry
+from stemflow.dsl import parse_workflow
 from stemflow.model.records import Key, Record
 from stemflow.runtime.clock import SystemClock
 from stemflow.store.base import StoreUnavailable
@@ -173,3 +174,35 @@ def test_a_map_needs_room_for_one_member() -> None:
     for concurrency in (0, -1):
         with pytest.raises(OptionError, match="at least 1"):
             Canvas.map(same.s(), [1], concurrency=concurrency)
+
+
+@registry.task("weighed", max_retries=2, retry=RetryPolicy.of(backoff="fixed", initial="1ms"))
+async def weighed(ctx: TaskContext, values: list[int]) -> int:
+    if ctx.attempt < 2:
+        assert values is not None
+        raise RuntimeError("again, perhaps on the other worker")
+    return sum(values)
+
+
+async def test_a_value_is_the_stored_one_whichever_worker_asks_for_it() -> None:
+    store = MemoryStore("memory:", SystemClock())
+    flow = parse_workflow(SUMS, "sums.yaml").workflow
+    assert flow is not None
+    async with (
+        Stemflow(registry=registry, store=store, concurrency=1) as one,
+        Stemflow(registry=registry, store=store, concurrency=1),
+    ):
+        for _ in range(10):
+            result = await (await one.submit(flow, inputs={})).wait(10)
+            assert (result.status, result.value) == ("succeeded", {"sum": 45}), result.error
+
+
+SUMS = """
+stemflow: "1"
+name: sums
+steps:
+  many:
+    map: {items: range(10), as: n, do: {task: same, args: {value: "${{ n }}"}}}
+  sum: {task: weighed, args: {values: "${{ steps.many.output }}"}}
+outputs: {sum: "${{ steps.sum.output }}"}
+"""
