@@ -176,10 +176,16 @@ def test_a_map_needs_room_for_one_member() -> None:
             Canvas.map(same.s(), [1], concurrency=concurrency)
 
 
-@registry.task("weighed", max_retries=2, retry=RetryPolicy.of(backoff="fixed", initial="1ms"))
+@registry.task("nap")
+async def nap(value: int) -> int:
+    await asyncio.sleep(0.003 * (value % 7))
+    return value
+
+
+@registry.task("weighed", max_retries=4, retry=RetryPolicy.of(backoff="fixed", initial="5ms"))
 async def weighed(ctx: TaskContext, values: list[int]) -> int:
-    if ctx.attempt < 2:
-        assert values is not None
+    attempts.append("null" if values is None else "list")
+    if ctx.attempt < 3:
         raise RuntimeError("again, perhaps on the other worker")
     return sum(values)
 
@@ -189,12 +195,13 @@ async def test_a_value_is_the_stored_one_whichever_worker_asks_for_it() -> None:
     flow = parse_workflow(SUMS, "sums.yaml").workflow
     assert flow is not None
     async with (
-        Stemflow(registry=registry, store=store, concurrency=1) as one,
-        Stemflow(registry=registry, store=store, concurrency=1),
+        Stemflow(registry=registry, store=store, concurrency=3) as one,
+        Stemflow(registry=registry, store=store, concurrency=3),
     ):
-        for _ in range(10):
+        for _ in range(4):
             result = await (await one.submit(flow, inputs={})).wait(10)
-            assert (result.status, result.value) == ("succeeded", {"sum": 45}), result.error
+            assert (result.status, result.value) == ("succeeded", {"sum": 780}), result.error
+    assert set(attempts) == {"list"}
 
 
 SUMS = """
@@ -202,7 +209,7 @@ stemflow: "1"
 name: sums
 steps:
   many:
-    map: {items: range(10), as: n, do: {task: same, args: {value: "${{ n }}"}}}
+    map: {items: range(40), as: n, concurrency: 6, do: {task: nap, args: {value: "${{ n }}"}}}
   sum: {task: weighed, args: {values: "${{ steps.many.output }}"}}
 outputs: {sum: "${{ steps.sum.output }}"}
 """
