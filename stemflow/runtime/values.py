@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from msgspec import to_builtins
+from msgspec import Raw, json, to_builtins
 
 from stemflow.core.leaf import undone_path
 from stemflow.core.shape import Shape, base_size, body_index, segment
@@ -28,6 +28,10 @@ from stemflow.store.base import Store
 
 PAGE = 1_000
 """Items of a map in one stored page."""
+PAGES = 8
+"""Pages kept as they were last used: each is asked for once a member, and to read and decode it whole costs more."""
+
+_pieces = json.Decoder(list[Raw])
 
 
 class Prev(NamedTuple):
@@ -38,12 +42,13 @@ class Prev(NamedTuple):
 
 
 class Library:
-    """Plans and headers, which never change; read once a process."""
+    """Plans, headers and items of maps, which never change; read once a process, or as long as there is room."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.shapes: dict[str, Shape] = {}
         self.headers: dict[str, Header] = {}
+        self.pages: dict[tuple[str, str, int], list[Raw]] = {}
 
     async def shape(self, digest: str) -> Shape:
         found = self.shapes.get(digest)
@@ -63,6 +68,20 @@ class Library:
                     f"run {run}: expected it in {self.store.url}, found none; `stemflow runs` lists them"
                 )
             self.headers[run] = found
+        return found
+
+    async def page(self, scope: Node, number: int) -> list[Raw]:
+        """The items of one page of a map. Each is still JSON, so that no handler changes what another is given."""
+        place = (scope.run, scope.path, number)
+        found = self.pages.pop(place, None)
+        if found is None:
+            page = await self.store.page((scope.run, scope.path), number)
+            if page is None:
+                raise StemflowError(f"run {scope.run}: the items of {scope.path} are gone; the store is damaged")
+            found = _pieces.decode(page)
+        self.pages[place] = found
+        if len(self.pages) > PAGES:
+            del self.pages[next(iter(self.pages))]
         return found
 
 
@@ -229,10 +248,7 @@ class Values:
             return range(plan.items.start, plan.items.stop, plan.items.step)[index]
         if isinstance(plan.items, tuple):
             return plan.items[index]
-        page = await self.store.page((scope.run, scope.path), index // PAGE)
-        if page is None:
-            raise StemflowError(f"run {scope.run}: the items of {scope.path} are gone; the store is damaged")
-        return decode(page)[index % PAGE]
+        return decode(bytes((await self.library.page(scope, index // PAGE))[index % PAGE]))
 
     async def env(self, node: Node, wanted: Iterable[tuple[str, ...]]) -> dict[str, Any]:
         """The names that an expression of `node` refers to, with their values. `wanted`: paths of references."""
