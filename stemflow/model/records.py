@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from msgspec import Struct
@@ -198,6 +199,12 @@ class Header(Struct, frozen=True, kw_only=True, omit_defaults=True):
     file: str | None = None
     tasks: tuple[str, ...] = ()
     """How the tasks were found (`--tasks`), so that `resume` and `rerun` find them the same way."""
+    headers: Mapping[str, str] = {}
+    """Given with the submission; each task of the run finds them in its context."""
+    meta: Mapping[str, Any] = {}
+    parent: Key | None = None
+    """The task that started this run, and `root`: the run that no task started, from which this one descends."""
+    root: str | None = None
     rerun_of: str | None = None
     redo: tuple[str, ...] = ()
     """Paths whose kept results a rerun does not take over (nor those below them)."""

@@ -78,7 +78,8 @@ class TaskSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defa
 
     `args`/`kwargs` are literal JSON values (never evaluated). `bind` is a tree that may hold `${{ }}`, from a YAML
     file.
-    `options` are given options by their `TaskOptions` names, still to be normalised.
+    `options` are given options by their `TaskOptions` names, still to be normalised. `headers` and `meta` travel
+    beside the arguments and reach the handler's context.
     """
 
     task: str
@@ -87,6 +88,8 @@ class TaskSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defa
     bind: Mapping[str, Any] | None = None
     immutable: bool = False
     options: Mapping[str, Any] = {}
+    headers: Mapping[str, str] = {}
+    meta: Mapping[str, Any] = {}
     countdown_ms: int = 0
     eta_at_ms: int | None = None
     compensate: TaskSig[Any, Any] | None = None

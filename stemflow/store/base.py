@@ -87,7 +87,7 @@ class Renewer(Protocol):
 
 
 class Store(Protocol):
-    """At most a dozen methods; every one is safe to repeat."""
+    """Every method is safe to repeat."""
 
     url: str
 
@@ -146,6 +146,17 @@ class Store(Protocol):
         In one step each gets `delivery` + 1 and a short lease (2 s), so that the old worker's report is refused from
         then on; the caller commits `Lost` under the new token. Answers pages: call again while one is full.
         """
+        ...
+
+    async def note(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
+        """Keep a hint for `ttl_ms`, in place of the one of that name; it wakes whoever waits in `changed`.
+
+        Hints tell what goes on (progress, who is there) and are never part of a decision.
+        """
+        ...
+
+    async def notes(self, topic: str) -> dict[str, bytes]:
+        """The hints of a topic by name that are not past their time."""
         ...
 
     def renewer(self) -> Renewer: ...

@@ -12,6 +12,7 @@ from stemflow.model.plan import Plan
 from stemflow.model.records import FINAL, HOUSE, STOPPING, Header, Key, Node, Record
 from stemflow.ports import Clock
 from stemflow.store.base import LOSS_LEASE_MS, Exchange, Lease, Renewed, Request, RunInfo, StoreError, Want
+from stemflow.store.memory_notes import Notes
 from stemflow.store.memory_queue import Queues, Timers
 from stemflow.store.place import changes_something, may_hold_lease, timer_of
 from stemflow.store.wait import Changes, Watches
@@ -46,6 +47,7 @@ class MemoryStore:
         self._leases: dict[Key, _Held] = {}
         self._starts: dict[str, list[int]] = {}
         self._memos: dict[str, tuple[int, tuple[bool, ...], tuple[tuple[Key, int], ...]]] = {}
+        self._notes = Notes()
         self._changes = Changes()
         self._watches = Watches()
 
@@ -238,6 +240,15 @@ class MemoryStore:
 
     async def dead_letters(self, run: str | None = None) -> list[DeadLetter]:
         return [one for one in self._dead if run is None or one.run == run]
+
+    # -- hints
+
+    async def note(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
+        self._notes.set(topic, name, body, self.now_ms(), ttl_ms)
+        self._changes.note()
+
+    async def notes(self, topic: str) -> dict[str, bytes]:
+        return self._notes.of(topic, self.now_ms())
 
     # -- waiting
 

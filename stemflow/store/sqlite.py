@@ -19,7 +19,7 @@ from stemflow.ports import Clock
 from stemflow.store import sqlite_lease
 from stemflow.store.base import Exchange, Lease, Request, RunInfo, StoreError, Want
 from stemflow.store.place import changes_something
-from stemflow.store.sqlite_commit import commit, put_pages
+from stemflow.store.sqlite_commit import commit, put_note, put_pages
 from stemflow.store.sqlite_lease import NOTHING, revive
 from stemflow.store.sqlite_renewer import SqliteRenewer
 from stemflow.store.sqlite_schema import PATIENCE_MS, connect, is_busy, locked, prepare, refused, transaction
@@ -225,6 +225,17 @@ class SqliteStore:
         found = "SELECT body FROM dead WHERE ? IS NULL OR run = ? ORDER BY id"
         rows = await self._patiently(lambda: self._db.execute(found, (run, run)).fetchall())
         return [wire.decode_dead_letter(body) for (body,) in rows]
+
+    # -- hints
+
+    async def note(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
+        await self._write(lambda db: put_note(db, (topic, name, body), self.now_ms(), ttl_ms))
+        self._changes.note()
+
+    async def notes(self, topic: str) -> dict[str, bytes]:
+        found = "SELECT name, body FROM notes WHERE topic = ? AND until_ms > ?"
+        rows = await self._patiently(lambda: self._db.execute(found, (topic, self.now_ms())).fetchall())
+        return dict(rows)
 
     # -- waiting
 

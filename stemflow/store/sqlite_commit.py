@@ -56,6 +56,13 @@ def put_pages(db: sqlite3.Connection, run: str, path: str, pages: Iterable[tuple
     )
 
 
+def put_note(db: sqlite3.Connection, note: tuple[str, str, bytes], now_ms: int, ttl_ms: int) -> None:
+    """Write a hint, and drop those of anybody that are past their time."""
+    db.execute("DELETE FROM notes WHERE until_ms <= ?", (now_ms,))
+    statement = "INSERT OR REPLACE INTO notes (topic, name, body, until_ms) VALUES (?, ?, ?, ?)"
+    db.execute(statement, (*note, now_ms + ttl_ms))
+
+
 @lru_cache(maxsize=1_024)
 def lane_name(limits: Lane) -> str:
     """The name of a lane in the index of ready leaves; leaves without limits stand in the lane of no name."""

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 APPLICATION_ID: Final = 0x73746D66
 """`stmf`: the mark in the file's header by which a store is told from other databases."""
-VERSION: Final = 1
+VERSION: Final = 2
 
 PATIENCE_MS: Final = 5_000
 """How long a write waits for the writers of other processes."""
@@ -55,6 +55,14 @@ TABLES: Final = (
     )""",
     "CREATE TABLE dead (id INTEGER PRIMARY KEY, run TEXT NOT NULL, body BLOB NOT NULL)",
     "CREATE INDEX dead_by_run ON dead (run)",
+    """CREATE TABLE notes (
+        topic TEXT NOT NULL,
+        name TEXT NOT NULL,
+        until_ms INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (topic, name)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX notes_by_end ON notes (until_ms)",
     "CREATE TABLE windows (key TEXT PRIMARY KEY, starts BLOB NOT NULL) WITHOUT ROWID",
     """CREATE TABLE memos (
         channel TEXT PRIMARY KEY,

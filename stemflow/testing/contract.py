@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from stemflow.testing.contract_commit import CommitPromises
 from stemflow.testing.contract_lease import LeasePromises
+from stemflow.testing.contract_notes import NotePromises
 from stemflow.testing.contract_wait import WaitPromises
 
 
-class StoreContract(CommitPromises, LeasePromises, WaitPromises):
+class StoreContract(CommitPromises, LeasePromises, WaitPromises, NotePromises):
     """Every promise that a store makes, on two users of the same data."""

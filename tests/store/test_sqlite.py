@@ -191,3 +191,27 @@ async def test_the_bare_url_is_the_store_of_the_directory(tmp_path: Path, monkey
 def test_a_url_that_names_no_store_is_refused_with_those_that_do(url: str) -> None:
     with pytest.raises(StoreError, match="expected memory: or sqlite:PATH"):
         open_store(url, ManualClock())
+
+
+async def test_a_note_is_there_after_the_file_is_opened_again(path: Path) -> None:
+    found = []
+    for _ in range(2):
+        store = store_at(path)
+        await store.open()
+        found.append(await store.notes("topic"))
+        await store.note("topic", "a", b"1", 1_000)
+        await store.close()
+    assert found == [{}, {"a": b"1"}]
+
+
+async def test_notes_past_their_time_leave_nothing_in_the_file(path: Path) -> None:
+    clock = ManualClock()
+    store = open_store(f"sqlite:{path}", clock)
+    await store.open()
+    await store.note("topic", "a", b"1", 1_000)
+    clock.advance(1_000)
+    await store.note("another", "b", b"2", 1_000)
+    await store.close()
+    db = sqlite3.connect(path)
+    assert db.execute("SELECT name FROM notes").fetchall() == [("b",)]
+    db.close()

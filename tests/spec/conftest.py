@@ -1,0 +1,78 @@
+"""What tasks promise, as tests: on virtual time, and on every store.
+
+An `async def` test here runs on a `VirtualLoop`: `await asyncio.sleep(3_600)` takes no time. `app` is an engine with an
+embedded worker whose tasks a test registers with `@registry.task(...)`; `open_app` opens more engines on the same data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stemflow import Stemflow, TaskRegistry
+from stemflow.store.base import Store
+from stemflow.store.open import open_store
+from stemflow.testing.vloop import SeededIds, VirtualClock, VirtualLoop
+
+OpenApp = Callable[..., Awaitable[Stemflow]]
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"virtual": lambda: VirtualLoop(horizon_s=10_000_000.0)}
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return "memory:" if request.param == "memory" else f"sqlite:{tmp_path / 'spec.db'}"
+
+
+@pytest.fixture
+async def clock() -> VirtualClock:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    return VirtualClock(loop)
+
+
+@pytest.fixture
+def registry() -> TaskRegistry:
+    return TaskRegistry()
+
+
+@pytest.fixture
+async def open_app(url: str, clock: VirtualClock, registry: TaskRegistry) -> AsyncIterator[OpenApp]:
+    """Opens an engine on this test's data, as another process would: `await open_app(worker=False)`.
+
+    The registry is the test's own unless another is given; all engines are closed after the test.
+    """
+    ids = SeededIds(random.Random(0))
+    shared: list[Store] = []
+
+    def store() -> Store:
+        if url != "memory:":
+            return open_store(url, clock)
+        if not shared:
+            shared.append(open_store(url, clock))
+        return shared[0]
+
+    async with AsyncExitStack() as opened:
+
+        async def open_one(tasks: TaskRegistry | None = None, **settings: Any) -> Stemflow:
+            return await opened.enter_async_context(
+                Stemflow(url, tasks or registry, clock=clock, ids=ids, store=store(), **settings)
+            )
+
+        yield open_one
+
+
+@pytest.fixture
+async def app(open_app: OpenApp) -> Stemflow:
+    """An engine with an embedded worker."""
+    return await open_app()
