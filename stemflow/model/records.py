@@ -206,6 +206,8 @@ class Header(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The task that started this run, and `root`: the run that no task started, from which this one descends."""
     root: str | None = None
     rerun_of: str | None = None
+    reply_to: str = ""
+    """Where the process that submitted it listens for its end; see `Store.address`."""
     redo: tuple[str, ...] = ()
     """Paths whose kept results a rerun does not take over (nor those below them)."""
 

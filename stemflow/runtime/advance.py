@@ -12,7 +12,7 @@ from stemflow.model.facts import Fact
 from stemflow.model.records import HOUSE, RUNNING, STOPPING, Key, Node, Record
 from stemflow.runtime.bind import Binder, gate
 from stemflow.runtime.values import Library, Values
-from stemflow.store.base import Store
+from stemflow.store.base import Lease, Store
 
 CACHED = 50_000
 """Records kept from commit to commit; more than this and the cache is emptied, which costs only reads."""
@@ -103,14 +103,19 @@ class Advance:
         for run in decision.ended:
             self.library.headers.pop(run, None)
 
-    def stale(self, decision: Decision, facts: Sequence[Fact]) -> None:
-        """Forget what turned out to be old."""
+    def stale(
+        self, decision: Decision, facts: Sequence[Fact], current: Sequence[tuple[Key, Record | None]] = ()
+    ) -> None:
+        """Forget what turned out to be old; `current` is what came with the news, as far as it may be kept."""
         for put in decision.puts:
             self.records.pop(put.key, None)
         for key, _ in decision.seen:
             self.records.pop(key, None)
         for fact in facts:
             self.records.pop(fact.key, None)
+        self.records.update((key, record) for key, record in current if isinstance(record, Node))
 
-    def leased(self, node: Node) -> None:
-        self.records[node.key] = node
+    def leased(self, lease: Lease) -> None:
+        self.records[lease.node.key] = lease.node
+        if lease.header is not None:
+            self.library.headers[lease.node.run] = lease.header

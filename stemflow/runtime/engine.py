@@ -120,7 +120,9 @@ class Stemflow:
         if run_id == "":
             raise OptionError("submit: expected a run id that is not empty")
         run = run_id or self.ids.run_id()
-        header = Header(run=run, plan="", created_at_ms=self.store.now_ms(), file=file, tasks=tasks)
+        header = Header(
+            run=run, plan="", created_at_ms=self.store.now_ms(), file=file, tasks=tasks, reply_to=self.store.address
+        )
         if isinstance(what, Workflow):
             header, plan, body = await self._workflow(what, header, inputs or {}, again)
         else:
@@ -191,7 +193,7 @@ class Stemflow:
         for reply in decision.replies:
             if reply.status == "refused":
                 raise DuplicateRun(reply.run)
-            return RunHandle(self, reply.run, existing=reply.status == "existing")
+            return RunHandle(self, reply.run, existing=reply.status == "existing", known=True)
         raise StemflowError(f"run {header.run}: the store answered nothing to its submission")
 
     async def commit(self, facts: list[Fact], plan: Plan | None = None, items: tuple[Pages, ...] = ()) -> Decision:
@@ -208,7 +210,7 @@ class Stemflow:
                     if self.service is not None:
                         self.service.heard(decision)
                     return decision
-                self.advance.stale(decision, facts)
+                self.advance.stale(decision, facts, answer.current)
         raise StemflowError(f"{self.store.url}: the same records were changed {TRIES} times by others; try again")
 
     # -- runs that exist
@@ -248,7 +250,13 @@ class Stemflow:
         run = self.ids.run_id()
         claim = None if old.claim is None else structs.replace(old.claim, mode="take")
         header = structs.replace(
-            old, run=run, created_at_ms=self.store.now_ms(), rerun_of=run_id, redo=redo, claim=claim
+            old,
+            run=run,
+            created_at_ms=self.store.now_ms(),
+            rerun_of=run_id,
+            redo=redo,
+            claim=claim,
+            reply_to=self.store.address,
         )
         await self._copy_items(shape, run_id, run)
         return await self._request(header, shape.plan)

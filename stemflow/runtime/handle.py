@@ -91,10 +91,11 @@ class NodeEvent(Struct, frozen=True, kw_only=True):
 class RunHandle:
     """One run. `existing`: a submit under a unique key found it instead of starting another."""
 
-    def __init__(self, app: Stemflow, run_id: str, *, existing: bool = False) -> None:
+    def __init__(self, app: Stemflow, run_id: str, *, existing: bool = False, known: bool = False) -> None:
         self.app = app
         self.id = run_id
         self.existing = existing
+        self._known = known
 
     async def root(self) -> Node:
         (root,) = await self.app.store.read([(self.id, "")])
@@ -106,13 +107,16 @@ class RunHandle:
         """Wait for the end, at most `timeout` seconds (then `timed_out`); cannot miss it."""
         future = self.app.store.watch(self.id)
         try:
-            root = await self.root()
-            if root.state not in FINAL:
-                await asyncio.wait((future,), timeout=timeout)
+            if not self._known:
+                # An id that somebody wrote down may be wrong; what was submitted here is there.
                 root = await self.root()
+                if root.state in FINAL:
+                    return await self.result_of(root)
+            await asyncio.wait((future,), timeout=timeout)
+            told = future.result() if future.done() else None
+            return await self.result_of(told if told is not None else await self.root())
         finally:
             self.app.store.unwatch(self.id, future)
-        return await self.result_of(root)
 
     async def result_of(self, root: Node) -> TaskResult[Any]:
         if root.state not in FINAL:
@@ -158,7 +162,7 @@ class RunHandle:
             if any(not node.path and node.state in FINAL for node in nodes):
                 return
             await asyncio.sleep(min(1.0, len(nodes) * PAUSE_A_NODE_S))
-            version = await self.app.store.changed(version, EVENTS_PAUSE_MS)
+            version = await self.app.store.changed(version, EVENTS_PAUSE_MS, self.id)
 
     def _progress(self, node: Node) -> Any:
         return self.app.service.progress_of(node) if self.app.service is not None else None

@@ -124,6 +124,7 @@ class Worker:
         self.handing_back = False
         self.disowned = 0
         self.stale_reports = 0
+        self.stale_decisions = 0
         self._poked = asyncio.Event()
         self._seen = 0
         self._next_at_ms: int | None = None
@@ -153,7 +154,7 @@ class Worker:
         want = Want(owner=self.owner, limit=free, queues=self.queues, only_run=self.only_run)
         answer = await self.exchange(decisions, None if self.draining else want)
         for batch, decision, committed in zip(batches, decisions, answer.committed, strict=True):
-            self._settle(batch, decision, committed)
+            self._settle(batch, decision, committed, answer)
         self.facts.extend(answer.timers)
         for lease in answer.leases:
             self.start(lease)
@@ -178,9 +179,10 @@ class Worker:
             groups.setdefault(fact.key[0], []).append(fact)
         return list(groups.values())
 
-    def _settle(self, batch: list[Fact], decision: Decision, committed: bool) -> None:
+    def _settle(self, batch: list[Fact], decision: Decision, committed: bool, answer: Exchange) -> None:
         if not committed:
-            self.advance.stale(decision, batch)
+            self.stale_decisions += 1
+            self.advance.stale(decision, batch, answer.current)
             self.facts.extend(batch)
             return
         self.advance.committed(decision)
@@ -210,7 +212,7 @@ class Worker:
         if self._next_at_ms is not None:
             timeout = max(1, min(timeout, self._next_at_ms - self.store.now_ms()))
         self._poked.clear()
-        changed = asyncio.ensure_future(self.store.changed(self._seen, timeout))
+        changed = asyncio.ensure_future(self.store.work(self.owner, self._seen, timeout))
         poked = asyncio.ensure_future(self._poked.wait())
         try:
             await asyncio.wait((changed, poked), return_when=asyncio.FIRST_COMPLETED)
@@ -231,7 +233,7 @@ class Worker:
 
     def start(self, lease: Lease) -> None:
         node = lease.node
-        self.advance.leased(node)
+        self.advance.leased(lease)
         running = self.running[(node.key, node.delivery)] = Running(self, node)
         if self.handing_back:
             return running.report(HandedBack())
@@ -324,7 +326,7 @@ class Worker:
 
     def lost(self, lease: Lease) -> None:
         """A lease of somebody else was taken over: report its loss."""
-        self.advance.leased(lease.node)
+        self.advance.leased(lease)
         self.facts.append(Lost(lease.node.key, lease.node.delivery))
         self._poked.set()
 

@@ -36,10 +36,14 @@ class Want(Struct, frozen=True, kw_only=True):
 
 
 class Lease(Struct, frozen=True):
-    """The right to work on a leaf until `until_ms`; its fencing token is `node.delivery`."""
+    """The right to work on a leaf until `until_ms`; its fencing token is `node.delivery`.
+
+    `header` comes with a leaf that is the root of its run, which a worker needs at once.
+    """
 
     node: Node
     until_ms: int
+    header: Header | None = None
 
 
 class Request(Struct, frozen=True):
@@ -59,6 +63,8 @@ class Exchange(Struct, frozen=True, kw_only=True):
     next_at_ms: int | None
     """The earliest instant at which something that waits (delay, timer, limited lane) may become due, or None."""
     now_ms: int
+    current: tuple[tuple[Key, Record | None], ...] = ()
+    """What the guards of stale decisions named, as it now is, so that deciding again needs no reading."""
 
 
 class Renewed(Struct, frozen=True):
@@ -90,6 +96,8 @@ class Store(Protocol):
     """Every method is safe to repeat."""
 
     url: str
+    address: str
+    """Goes into `Header.reply_to` of what is submitted here, so that the news of its end comes straight to `watch`."""
 
     async def open(self) -> None:
         """Connect and create what is missing. Raises StoreError with a place and a next step."""
@@ -113,6 +121,7 @@ class Store(Protocol):
         counted by the limit's key. Without `want` nothing is handed out, timers neither.
         A repeated `request` changes nothing and gets its first `committed` and those leases that still hold under their
         token, as they now are. One that changed nothing is not remembered: repeated, it is carried out.
+        Who got less than was wanted is woken in `work`.
         """
         ...
 
@@ -161,22 +170,31 @@ class Store(Protocol):
 
     def renewer(self) -> Renewer: ...
 
-    def watch(self, run: str) -> asyncio.Future[None]:
-        """Resolved once the run's root is final, whichever process ended it (it may be resolved at once)."""
+    def watch(self, run: str) -> asyncio.Future[Node | None]:
+        """Resolved once the run's root is final, whichever process ended it (it may be resolved at once).
+
+        It gives the root where the news brought it, else None.
+        """
         ...
 
-    def unwatch(self, run: str, future: asyncio.Future[None]) -> None:
+    def unwatch(self, run: str, future: asyncio.Future[Node | None]) -> None:
         """Forget a watch; `watching` counts those that are left."""
         ...
 
     @property
     def watching(self) -> int: ...
 
-    async def changed(self, seen: int, timeout_ms: int | None) -> int:
+    async def changed(self, seen: int, timeout_ms: int | None, run: str | None = None) -> int:
         """Wait until the count of commits, by anyone, is no longer `seen`, or `timeout_ms` have passed; the count now.
 
-        It may return early, never late by more than 20 ms. Begin with 0.
+        With `run`, changes of other runs may be left out. It may return early, never late by more than 20 ms. Begin
+        with 0.
         """
+        ...
+
+    async def work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
+        """Wait until there may be work for `owner`, whose last exchange wanted more than it got; as `changed`, with a
+        count of its own."""
         ...
 
 

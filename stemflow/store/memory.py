@@ -14,7 +14,7 @@ from stemflow.ports import Clock
 from stemflow.store.base import LOSS_LEASE_MS, Exchange, Lease, Renewed, Request, RunInfo, StoreError, Want
 from stemflow.store.memory_notes import Notes
 from stemflow.store.memory_queue import Queues, Timers
-from stemflow.store.place import changes_something, may_hold_lease, timer_of
+from stemflow.store.place import changes_something, guarded, may_hold_lease, timer_of
 from stemflow.store.wait import Changes, Watches
 from stemflow.store.windows import Windows
 
@@ -33,6 +33,7 @@ class MemoryStore:
 
     def __init__(self, url: str, clock: Clock) -> None:
         self.url = url
+        self.address = ""
         self._clock = clock
         self._now_ms = 0
         self._records: dict[Key, Record] = {}
@@ -67,18 +68,33 @@ class MemoryStore:
         now_ms = self.now_ms()
         memo = self._memos.get(request.channel)
         if memo is not None and request.sequence <= memo[0]:
-            return self._repeat(request, memo, want, now_ms)
+            return self._repeat(request, memo, decisions, want, now_ms)
         committed = tuple([self._commit(decision, now_ms) for decision in decisions])
         leases, timers, next_at_ms = self._hand_out(want, now_ms) if want is not None else ((), (), None)
         if leases or any(ok and changes_something(one) for ok, one in zip(committed, decisions, strict=True)):
             held = tuple([(lease.node.key, lease.node.delivery) for lease in leases])
             self._memos[request.channel] = (request.sequence, committed, held)
-        return Exchange(committed=committed, leases=leases, timers=timers, next_at_ms=next_at_ms, now_ms=now_ms)
+        return Exchange(
+            committed=committed,
+            leases=leases,
+            timers=timers,
+            next_at_ms=next_at_ms,
+            now_ms=now_ms,
+            current=self._current(decisions, committed),
+        )
+
+    def _current(
+        self, decisions: Sequence[Decision], committed: Sequence[bool]
+    ) -> tuple[tuple[Key, Record | None], ...]:
+        if all(committed):
+            return ()
+        return tuple([(key, self._records.get(key)) for key in guarded(decisions, committed)])
 
     def _repeat(
         self,
         request: Request,
         memo: tuple[int, tuple[bool, ...], tuple[tuple[Key, int], ...]],
+        decisions: Sequence[Decision],
         want: Want | None,
         now_ms: int,
     ) -> Exchange:
@@ -92,9 +108,16 @@ class MemoryStore:
         for key, token in held:
             entry, node = self._leases.get(key), self._records.get(key)
             if entry is not None and entry.token == token and isinstance(node, Node):
-                leases.append(Lease(node, entry.until_ms))
+                leases.append(self._granted(node, entry.until_ms))
         timers, next_at_ms = self._due(want, now_ms) if want is not None else ((), None)
-        return Exchange(committed=committed, leases=tuple(leases), timers=timers, next_at_ms=next_at_ms, now_ms=now_ms)
+        return Exchange(
+            committed=committed,
+            leases=tuple(leases),
+            timers=timers,
+            next_at_ms=next_at_ms,
+            now_ms=now_ms,
+            current=self._current(decisions, committed),
+        )
 
     def _commit(self, decision: Decision, now_ms: int) -> bool:
         records = self._records
@@ -121,7 +144,7 @@ class MemoryStore:
             self._pages[some.key] = dict(enumerate(some.pages))
         self._dead.extend(decision.dead)
         for run in decision.ended:
-            self._watches.resolve(run)
+            self._watches.resolve(run, self._root(run))
         if changes_something(decision):
             self._changes.note()
         return True
@@ -169,7 +192,10 @@ class MemoryStore:
         self._leases[key] = _Held(node.delivery, until_ms)
         if key in self._timers:
             self._timers.set(key, timer_of(node))
-        return Lease(node, until_ms)
+        return self._granted(node, until_ms)
+
+    def _granted(self, node: Node, until_ms: int) -> Lease:
+        return Lease(node, until_ms, None if node.path else self._headers.get(node.run))
 
     def _due(self, want: Want, now_ms: int) -> tuple[tuple[Due, ...], int | None]:
         timers, timer_at_ms = self._timers.due(want.only_run, now_ms)
@@ -190,7 +216,7 @@ class MemoryStore:
         node.delivery += 1
         held = _Held(node.delivery, now_ms + LOSS_LEASE_MS)
         self._records[key], self._leases[key] = node, held
-        return Lease(node, held.until_ms)
+        return self._granted(node, held.until_ms)
 
     def renewer(self) -> MemoryRenewer:
         return MemoryRenewer(self)
@@ -252,18 +278,25 @@ class MemoryStore:
 
     # -- waiting
 
-    def watch(self, run: str) -> asyncio.Future[None]:
-        root = self._records.get((run, ""))
-        return self._watches.add(run, isinstance(root, Node) and root.state in FINAL)
+    def watch(self, run: str) -> asyncio.Future[Node | None]:
+        root = self._root(run)
+        return self._watches.add(run, root is not None and root.state in FINAL, root)
 
-    def unwatch(self, run: str, future: asyncio.Future[None]) -> None:
+    def _root(self, run: str) -> Node | None:
+        root = self._records.get((run, ""))
+        return root if isinstance(root, Node) else None
+
+    def unwatch(self, run: str, future: asyncio.Future[Node | None]) -> None:
         self._watches.drop(run, future)
 
     @property
     def watching(self) -> int:
         return len(self._watches)
 
-    async def changed(self, seen: int, timeout_ms: int | None) -> int:
+    async def work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
+        return await self.changed(seen, timeout_ms)
+
+    async def changed(self, seen: int, timeout_ms: int | None, run: str | None = None) -> int:
         return await self._changes.wait(seen, timeout_ms)
 
 

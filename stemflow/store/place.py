@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from stemflow.core.table import KINDS, TABLE
 from stemflow.model.effects import Decision
-from stemflow.model.records import RUNNING, STOPPING, Node, State
+from stemflow.model.records import RUNNING, STOPPING, Key, Node, State
 
 _TIMED: Final[dict[str, frozenset[State]]] = {
     kind: frozenset(state for of, state, event in TABLE if of == kind and event == "due") for kind in KINDS
@@ -26,6 +27,21 @@ def timer_of(node: Node) -> int | None:
 def may_hold_lease(node: Node) -> bool:
     """Whether a lease on this node outlives the commit that wrote it; a leaf that became a scope has none."""
     return node.tally is None and (node.state == RUNNING or node.state == STOPPING)
+
+
+def guarded(decisions: Sequence[Decision], committed: Sequence[bool]) -> tuple[Key, ...]:
+    """The keys that the guards of stale decisions named, each once."""
+    stale = [decision for decision, ok in zip(decisions, committed, strict=True) if not ok]
+    keys = [put.key for one in stale for put in one.puts] + [key for one in stale for key, _ in one.seen]
+    return tuple(dict.fromkeys(keys))
+
+
+def root_in(decision: Decision, run: str) -> Node | None:
+    """The root of `run` as this decision writes it."""
+    for put in decision.puts:
+        if put.key == (run, "") and isinstance(put.record, Node):
+            return put.record
+    return None
 
 
 def changes_something(decision: Decision) -> bool:

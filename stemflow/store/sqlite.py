@@ -18,7 +18,7 @@ from stemflow.model.records import FINAL, HOUSE, Header, Key, Node, Record
 from stemflow.ports import Clock
 from stemflow.store import sqlite_lease
 from stemflow.store.base import Exchange, Lease, Request, RunInfo, StoreError, Want
-from stemflow.store.place import changes_something
+from stemflow.store.place import changes_something, guarded, root_in
 from stemflow.store.sqlite_commit import commit, put_note, put_pages
 from stemflow.store.sqlite_lease import NOTHING, revive
 from stemflow.store.sqlite_renewer import SqliteRenewer
@@ -42,6 +42,7 @@ class SqliteStore:
 
     def __init__(self, url: str, path: str, clock: Clock) -> None:
         self.url = url
+        self.address = ""
         self._path = path
         self._clock = clock
         self._now_ms = 0
@@ -123,7 +124,7 @@ class SqliteStore:
             if committed and changes_something(decision):
                 self._changes.note()
                 for run in decision.ended:
-                    self._watches.resolve(run)
+                    self._watches.resolve(run, root_in(decision, run))
         return answer
 
     def _idle(self, db: sqlite3.Connection, request: Request, want: Want | None) -> Exchange | None:
@@ -152,8 +153,15 @@ class SqliteStore:
                 self._remember(db, request, (committed, tuple(tokens)), now_ms)
         timers, next_at_ms = sqlite_lease.due(db, want, now_ms) if want is not None else ((), None)
         instants = [at_ms for at_ms in (next_at_ms, taken.blocked_until_ms) if at_ms is not None]
-        next_at_ms = min(instants, default=None)
-        return Exchange(committed=committed, leases=leases, timers=timers, next_at_ms=next_at_ms, now_ms=now_ms)
+        stale = () if all(committed) else guarded(decisions, committed)
+        return Exchange(
+            committed=committed,
+            leases=leases,
+            timers=timers,
+            next_at_ms=min(instants, default=None),
+            now_ms=now_ms,
+            current=tuple([(key, _record(db, key)) for key in stale]),
+        )
 
     def _memo(self, db: sqlite3.Connection, request: Request) -> _Memo | None:
         row = db.execute("SELECT sequence, body FROM memos WHERE channel = ?", (request.channel,)).fetchone()
@@ -239,7 +247,7 @@ class SqliteStore:
 
     # -- waiting
 
-    def watch(self, run: str) -> asyncio.Future[None]:
+    def watch(self, run: str) -> asyncio.Future[Node | None]:
         try:
             row = self._db.execute("SELECT state FROM nodes WHERE run = ? AND path = ''", (run,)).fetchone()
         except sqlite3.Error as error:
@@ -248,14 +256,17 @@ class SqliteStore:
         self._arm()
         return future
 
-    def unwatch(self, run: str, future: asyncio.Future[None]) -> None:
+    def unwatch(self, run: str, future: asyncio.Future[Node | None]) -> None:
         self._watches.drop(run, future)
 
     @property
     def watching(self) -> int:
         return len(self._watches)
 
-    async def changed(self, seen: int, timeout_ms: int | None) -> int:
+    async def work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
+        return await self.changed(seen, timeout_ms)
+
+    async def changed(self, seen: int, timeout_ms: int | None, run: str | None = None) -> int:
         await self._patiently(self._look)
         self._arm()
         return await self._changes.wait(seen, timeout_ms)

@@ -10,7 +10,7 @@ import msgspec
 
 from stemflow.model.facts import Due
 from stemflow.model.records import RUNNING, STOPPING, Key, Node
-from stemflow.model.wire import decode_node
+from stemflow.model.wire import decode_header, decode_node
 from stemflow.store.base import LOSS_LEASE_MS, TIMER_PAGE, Lease, Renewed, Want
 from stemflow.store.owner import is_dead
 from stemflow.store.place import timer_of
@@ -70,12 +70,18 @@ def take(db: sqlite3.Connection, want: Want, now_ms: int) -> Taken:
     for _, row, delivery, body in rows:
         node = revive(RUNNING, delivery + 1, body)
         until_ms = now_ms + node.lease_ms
-        leases.append(Lease(node, until_ms))
+        leases.append(granted(db, node, until_ms))
         updates.append((RUNNING, node.delivery, timer_of(node), until_ms, want.owner, row))
     db.executemany(_LEASE, updates)
     for key, starts in windows.starts().items():
         db.execute("INSERT OR REPLACE INTO windows (key, starts) VALUES (?, ?)", (key, msgspec.msgpack.encode(starts)))
     return Taken([row[1] for row in rows], leases, blocked)
+
+
+def granted(db: sqlite3.Connection, node: Node, until_ms: int) -> Lease:
+    """A lease as it is handed out: with the header, for the root of a run."""
+    row = None if node.path else db.execute("SELECT header FROM runs WHERE run = ?", (node.run,)).fetchone()
+    return Lease(node, until_ms, None if row is None else decode_header(row[0]))
 
 
 def _choose(db: sqlite3.Connection, want: Want, windows: Windows, now_ms: int) -> tuple[list[_Row], int | None]:
@@ -147,7 +153,7 @@ def still_held(db: sqlite3.Connection, ids: Sequence[tuple[int, int]]) -> tuple[
     found = "SELECT state, delivery, body, lease_until_ms FROM nodes WHERE id = ? AND delivery = ?"
     found += " AND lease_until_ms IS NOT NULL"
     rows = [db.execute(found, pair).fetchone() for pair in ids]
-    return tuple(Lease(revive(*row[:3]), row[3]) for row in rows if row is not None)
+    return tuple(granted(db, revive(*row[:3]), row[3]) for row in rows if row is not None)
 
 
 def late(db: sqlite3.Connection, limit: int, now_ms: int) -> list[tuple[int, str, int, bytes]]:
@@ -162,7 +168,7 @@ def transfer(db: sqlite3.Connection, owner: str, limit: int, now_ms: int) -> lis
     until_ms = now_ms + LOSS_LEASE_MS
     leases = []
     for row, state, delivery, body in late(db, limit, now_ms):
-        leases.append(Lease(revive(state, delivery + 1, body), until_ms))
+        leases.append(granted(db, revive(state, delivery + 1, body), until_ms))
         taking = "UPDATE nodes SET delivery = delivery + 1, lease_until_ms = ?, owner = ? WHERE id = ?"
         db.execute(taking, (until_ms, owner, row))
     return leases

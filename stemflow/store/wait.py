@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+
+from stemflow.model.records import Node
 
 
 class Changes:
@@ -50,7 +53,7 @@ class Watches:
     __slots__ = ("_by_run",)
 
     def __init__(self) -> None:
-        self._by_run: dict[str, dict[asyncio.Future[None], None]] = {}
+        self._by_run: dict[str, dict[asyncio.Future[Node | None], None]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._by_run.values()))
@@ -59,27 +62,27 @@ class Watches:
     def runs(self) -> tuple[str, ...]:
         return tuple(self._by_run)
 
-    def add(self, run: str, ended: bool) -> asyncio.Future[None]:
+    def add(self, run: str, ended: bool, root: Node | None = None) -> asyncio.Future[Node | None]:
         """A future for the end of `run`; one that has `ended` is not kept."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Node | None] = asyncio.get_running_loop().create_future()
         if ended:
-            future.set_result(None)
+            future.set_result(root)
         else:
             self._by_run.setdefault(run, {})[future] = None
         return future
 
-    def drop(self, run: str, future: asyncio.Future[None]) -> None:
+    def drop(self, run: str, future: asyncio.Future[Node | None]) -> None:
         left = self._by_run.get(run)
         if left is not None:
             left.pop(future, None)
             if not left:
                 del self._by_run[run]
 
-    def resolve(self, run: str) -> None:
+    def resolve(self, run: str, root: Node | None = None) -> None:
         for future in self._by_run.pop(run, ()):
-            _wake(future)
+            _wake(future, root)
 
 
-def _wake(future: asyncio.Future[None]) -> None:
+def _wake(future: asyncio.Future[Any], result: Node | None = None) -> None:
     if not future.done():
-        future.set_result(None)
+        future.set_result(result)

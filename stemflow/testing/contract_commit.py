@@ -95,6 +95,19 @@ class CommitPromises(Promises):
             assert answer.committed == (False, True)
             assert ((await w.one.node("a")).priority, (await w.one.node("b")).priority) == (7, 1)
 
+    async def test_what_made_a_decision_stale_comes_with_the_answer(self) -> None:
+        async with self.world() as w:
+            await w.one.begin(leaf("a"), leaf("b"))
+            old, b = await w.one.node("a"), await w.one.node("b")
+            await w.two.commit(change(old, priority=3))
+            claim = Claim(key="k", holder=(RUN, "a"), rev=4)
+            await w.two.commit(create(claim))
+            stale = Decision(puts=(change(old, priority=4), create(leaf("none"))), seen=((b.key, 1), (("", "k"), 9)))
+            answer = await w.one.exchange(stale, Decision(puts=(create(leaf("c")),)))
+            assert answer.committed == (False, True)
+            keys = ((RUN, "a"), (RUN, "none"), (RUN, "b"), ("", "k"))
+            assert answer.current == tuple(zip(keys, await w.two.store.read(keys), strict=True))
+
     async def test_a_later_decision_sees_what_an_earlier_one_wrote(self) -> None:
         async with self.world() as w:
             await w.one.begin(leaf("a"))

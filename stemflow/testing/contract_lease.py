@@ -12,7 +12,7 @@ from stemflow.core.work import View, Work
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Due
 from stemflow.model.policy import RateLimit
-from stemflow.model.records import HELD, READY, RUNNING, STOPPING, ErrorInfo, Tally
+from stemflow.model.records import HELD, READY, RUNNING, STOPPING, ErrorInfo, Header, Tally
 from stemflow.store.base import LOSS_LEASE_MS, TIMER_PAGE
 from stemflow.testing.contract_world import RUN, Promises, cancel, change, create, leaf, paths, scope, succeed
 
@@ -41,6 +41,18 @@ class LeasePromises(Promises):
             actions.lease(Work(View({}, {}, {}, {}), w.clock.at_ms), expected, None)
             assert lease.node == expected == await w.one.node("a")
             assert lease.node.state in cell.to
+
+    async def test_the_root_of_a_run_is_leased_with_the_header(self) -> None:
+        async with self.world() as w:
+            big = Header(run="big", plan="p", inputs=b'{"args":["' + b"x" * 5_000 + b'"]}')
+            small = Header(run="0123456789abcdef0123456789abcdef", plan="p", name="n", meta={"a": [1]})
+            for header in (big, small):
+                assert await w.one.commit(create(leaf("", header.run)), headers=(header,))
+            leases = await w.two.lease()
+            assert [lease.header for lease in leases] == [big, small]
+            assert await w.two.store.header("big") == big
+            await w.one.begin(leaf("a"))
+            assert [lease.header for lease in await w.two.lease()] == [None]
 
     async def test_a_leaf_is_leased_once(self) -> None:
         async with self.world() as w:

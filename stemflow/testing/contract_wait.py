@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from stemflow.model.effects import Decision
-from stemflow.model.records import SUCCEEDED
+from stemflow.model.records import HELD, SUCCEEDED
 from stemflow.testing.contract_world import RUN, Promises, User, change, leaf
 
 _PATIENCE_S = 10
@@ -28,7 +28,8 @@ class WaitPromises(Promises):
             await w.one.lease()
             assert not ended.done()
             await end(w.one)
-            await asyncio.wait_for(ended, _PATIENCE_S)
+            told = await asyncio.wait_for(ended, _PATIENCE_S)
+            assert told is None or told == await w.two.node("")
             assert not other.done()
             w.one.store.unwatch("other", other)
 
@@ -43,7 +44,7 @@ class WaitPromises(Promises):
         async with self.world() as w:
             await w.one.begin()
             await end(w.one)
-            assert w.two.store.watch(RUN).done()
+            await asyncio.wait_for(w.two.store.watch(RUN), _PATIENCE_S)
             assert w.two.store.watching == 0
 
     async def test_a_run_may_be_watched_before_it_begins(self) -> None:
@@ -82,6 +83,43 @@ class WaitPromises(Promises):
             seen = await w.one.store.changed(0, 0)
             await w.two.begin()
             await asyncio.wait_for(w.one.store.changed(seen, None), _PATIENCE_S)
+
+    async def test_who_wanted_more_is_woken_by_work_that_somebody_else_adds(self) -> None:
+        async with self.world() as w:
+            assert (await w.one.ask()).leases == ()
+            seen = await w.one.store.work(w.one.name, 0, 0)
+            waiting = asyncio.ensure_future(w.one.store.work(w.one.name, seen, None))
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            await w.two.begin(leaf("a"))
+            await asyncio.wait_for(waiting, _PATIENCE_S)
+            assert [lease.node.path for lease in await w.one.lease()] == ["a"]
+
+    async def test_who_wanted_more_is_woken_by_what_becomes_due_sooner(self) -> None:
+        async with self.world() as w:
+            for delayed in (leaf("a", at_ms=w.clock.at_ms + 50), leaf("b", state=HELD, due_at_ms=w.clock.at_ms + 40)):
+                assert (await w.one.ask()).next_at_ms in (None, w.clock.at_ms + 50)
+                seen = await w.one.store.work(w.one.name, 0, 0)
+                waiting = asyncio.ensure_future(w.one.store.work(w.one.name, seen, None))
+                await w.two.begin(delayed, run=f"run-{delayed.state}")
+                await asyncio.wait_for(waiting, _PATIENCE_S)
+
+    async def test_work_that_comes_between_asking_and_waiting_is_heard_of(self) -> None:
+        async with self.world() as w:
+            seen = await w.one.store.work(w.one.name, 0, 0)
+            assert (await w.one.ask()).leases == ()
+            await w.two.begin(leaf("a"))
+            await asyncio.wait_for(w.one.store.work(w.one.name, seen, None), _PATIENCE_S)
+
+    async def test_who_follows_one_run_is_woken_by_its_changes(self) -> None:
+        async with self.world() as w:
+            await w.one.begin(leaf("a"))
+            seen = await w.one.store.changed(0, 0, RUN)
+            waiting = asyncio.ensure_future(w.one.store.changed(seen, None, RUN))
+            await asyncio.sleep(0)
+            await w.two.lease()
+            await end(w.two)
+            await asyncio.wait_for(waiting, _PATIENCE_S)
 
     async def test_waiting_ends_with_its_time(self) -> None:
         async with self.world() as w:

@@ -24,7 +24,7 @@ from stemflow.runtime.handle import RunHandle
 from stemflow.runtime.recovery import recover
 from stemflow.runtime.renew import RenewTask
 from stemflow.runtime.worker import Worker
-from stemflow.store.base import Lease, Renewed, Renewer
+from stemflow.store.base import Exchange, Lease, Renewed, Renewer
 from stemflow.store.memory import MemoryStore
 from stemflow.testing.sim_faults import Faults, FlakyStore
 from stemflow.testing.sim_work import Witness, make_registry, random_tree
@@ -110,7 +110,7 @@ class SimWorker(Worker):
         if self.faults.strikes("duplicated fact"):
             self.facts.append(self.facts[-1])
 
-    def _settle(self, batch: list[Fact], decision: Decision, committed: bool) -> None:
+    def _settle(self, batch: list[Fact], decision: Decision, committed: bool, answer: Exchange) -> None:
         if committed:
             refused = {id(fact) for fact in decision.refused}
             tokens = {put.key: put.token for put in decision.puts}
@@ -123,7 +123,7 @@ class SimWorker(Worker):
                     raise Violation(
                         f"{fact.key}: a report under token {fact.token} was accepted, {tokens[fact.key]} holds"
                     )
-        super()._settle(batch, decision, committed)
+        super()._settle(batch, decision, committed, answer)
 
 
 class FlakyRenewer:

@@ -159,7 +159,7 @@ class World:
         assert self.clock is not None
         self.clock.passed_ms += lease.node.lease_ms + 1
         for taken in await self.app.store.expired("sweeper", 100):
-            self.app.advance.leased(taken.node)
+            self.app.advance.leased(taken)
             await self.app.commit([Lost(taken.node.key, taken.node.delivery)])
 
 
