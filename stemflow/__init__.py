@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     )
     from stemflow.runtime.engine import Stemflow
     from stemflow.runtime.handle import DuplicateRun, NodeEvent, RunFailed, RunHandle, TaskResult, UnknownRun
+    from stemflow.runtime.payload import NotSerializable
     from stemflow.runtime.registry import DuplicateTask, Task, TaskRegistry, UnknownTask
+    from stemflow.runtime.typed import BadArguments, BadResult
 
 _HOMES = {
     "stemflow.canvas": ("Canvas", "skew"),
@@ -40,7 +42,9 @@ _HOMES = {
     ),
     "stemflow.runtime.engine": ("Stemflow",),
     "stemflow.runtime.handle": ("DuplicateRun", "NodeEvent", "RunFailed", "RunHandle", "TaskResult", "UnknownRun"),
+    "stemflow.runtime.payload": ("NotSerializable",),
     "stemflow.runtime.registry": ("DuplicateTask", "Task", "TaskRegistry", "UnknownTask"),
+    "stemflow.runtime.typed": ("BadArguments", "BadResult"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -55,12 +59,15 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "BadArguments",
+    "BadResult",
     "Canvas",
     "DuplicateRun",
     "DuplicateTask",
     "Ignore",
     "NoInput",
     "NodeEvent",
+    "NotSerializable",
     "OptionError",
     "RateLimit",
     "Reject",

@@ -29,6 +29,7 @@ from stemflow.runtime.clock import SystemClock, SystemIds
 from stemflow.runtime.context import TaskContext
 from stemflow.runtime.handle import DuplicateRun, RunFailed, RunHandle, UnknownRun
 from stemflow.runtime.payload import encode
+from stemflow.runtime.prepare import check_items, check_plan, plain_signature
 from stemflow.runtime.registry import TaskRegistry
 from stemflow.runtime.rerun import redo_paths, stored_maps
 from stemflow.runtime.service import Service
@@ -115,7 +116,8 @@ class Stemflow:
         """Store a run durably and answer its handle; `args` and `kwargs` go to the first tasks of a canvas.
 
         Submitting the same `run_id` again answers the same run. Under a unique key that is held the handle is the
-        holder's (`existing`), or DuplicateRun is raised, as its mode says. Raises UnknownTask, OptionError, CycleError.
+        holder's (`existing`), or DuplicateRun is raised, as its mode says. Raises UnknownTask, OptionError, CycleError,
+        BadArguments, NotSerializable.
         """
         if run_id == "":
             raise OptionError("submit: expected a run id that is not empty")
@@ -142,6 +144,7 @@ class Stemflow:
             outputs=flow.outputs,
             compensate_on=flow.compensate_on,
         )
+        check_plan(plan, self.registry)
         header = structs.replace(header, plan=plan.digest, name=flow.name, inputs=encode(dict(inputs), "inputs"))
         if flow.unique_key is not None:
             self.library.shapes.setdefault(plan.digest, Shape(plan))
@@ -155,9 +158,13 @@ class Stemflow:
         return header, plan, desugar(body)
 
     def _canvas(self, sig: Any, header: Header) -> tuple[Header, Plan, AnySig]:
+        sig = plain_signature(sig)
         if isinstance(sig, TaskSig) and not (sig.success_hooks or sig.failure_hooks or sig.cancel_hooks):
             inputs = encode({"args": list(sig.args), "kwargs": dict(sig.kwargs)}, f"arguments of {sig.task}")
             plan = self._task_plan(sig)
+            task = self.registry.get(sig.task)
+            if task is not None:
+                task.parameters.check(sig.args, sig.kwargs)
             options = plan.options[0]
             if options.unique:
                 key = self._lone_key(sig, options)
@@ -167,6 +174,8 @@ class Stemflow:
         encode([*_literals(sig)], "arguments", limit=1 << 40)
         sig = desugar(sig)
         plan = compile_plan(sig, self.registry.options_of)
+        check_plan(plan, self.registry)
+        check_items(sig, self.registry)
         return structs.replace(header, plan=plan.digest, name=sig.name or type(sig).__name__[:-3].lower()), plan, sig
 
     def _lone_key(self, sig: TaskSig[Any, Any], options: Options) -> str:
@@ -174,7 +183,7 @@ class Stemflow:
         if options.unique_by is None:
             return unique_key(sig.task, options.queue, [[list(sig.args), dict(sig.kwargs)]])
         task = self.registry.get(sig.task)
-        named = dict(sig.kwargs) if task is None else task.named(sig.args, sig.kwargs)
+        named = dict(sig.kwargs) if task is None else task.parameters.named(sig.args, sig.kwargs)
         return f"{sig.task}:{parse_template(options.unique_by, {'args'})({'args': named})}"
 
     def _task_plan(self, sig: TaskSig[Any, Any]) -> Plan:

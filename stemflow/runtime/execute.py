@@ -29,7 +29,9 @@ from stemflow.runtime.context import (
     enter,
 )
 from stemflow.runtime.payload import NotSerializable, encode
+from stemflow.runtime.prepare import check_items, check_plan, plain_signature
 from stemflow.runtime.registry import Task, TaskRegistry
+from stemflow.runtime.typed import BadArguments
 from stemflow.runtime.values import public_error
 
 TRACEBACK_CHARS = 8_192
@@ -85,6 +87,13 @@ class SoftLimit:
                     raised = SoftTimeLimitExceeded("the soft time limit has passed")
 
 
+def converted(task: Task[..., Any], bound: Bound) -> Bound:
+    """The calls with their arguments as the handler is annotated; raises BadArguments."""
+    calls = Bound([task.parameters.convert(*call) for call in bound])
+    calls.chunked = bound.chunked
+    return calls
+
+
 async def call(task: Task[..., Any], options: Options, context: TaskContext, bound: Bound, pool: Executor) -> Any:
     """Call the handler as often as it is bound; a chunk gives a list."""
     results = []
@@ -134,6 +143,10 @@ async def attempt(
     task: Task[..., Any], options: Options, context: TaskContext, bound: Bound, pool: Executor, registry: TaskRegistry
 ) -> Outcome:
     """Run one attempt. Only cancellation by the engine passes through."""
+    try:
+        bound = converted(task, bound)
+    except BadArguments as fault:
+        return Failed(describe(fault), "final", dead="bad-arguments")
     leave = enter(context)
     try:
         value = await call(task, options, context, bound, pool)
@@ -172,20 +185,7 @@ def _outcome(
                 return Failed(describe(refused), "final")
         case NotSerializable():
             return Failed(describe(error), "final")
-        case TypeError() if (fault := bad_arguments(task, bound, context)) is not None:
-            info = ErrorInfo("BadArguments", f"task {task.name}: {fault}", "stemflow.BadArguments")
-            return Failed(info, "final", dead="bad-arguments")
     return judge(error, options)
-
-
-def bad_arguments(task: Task[..., Any], bound: Bound, context: TaskContext) -> str | None:
-    """Why the arguments do not fit the handler's parameters, or None."""
-    for args, kwargs in bound:
-        try:
-            inspect.signature(task.function).bind(*((context, *args) if task.takes_context else args), **kwargs)
-        except TypeError as fault:
-            return str(fault)
-    return None
 
 
 def judge(error: BaseException, options: Options) -> Failed:
@@ -208,8 +208,16 @@ def _replacement(signature: Signature[Any, Any], context: TaskContext, registry:
         signature = ChainSig(steps=(signature,))
     if isinstance(signature, ChainSig) and not signature.steps:
         raise StemflowError(f"task {context.id}: replace: expected something to run, got an empty chain")
-    return compile_plan(signature, registry.options_of, inline_items=True)  # type: ignore[arg-type]
+    return _compiled(signature, registry)
 
 
 def _fragment(signature: Signature[Any, Any], registry: TaskRegistry) -> Plan:
-    return compile_plan(GroupSig(members=(signature,)), registry.options_of, inline_items=True)
+    return _compiled(GroupSig(members=(signature,)), registry)
+
+
+def _compiled(signature: Signature[Any, Any], registry: TaskRegistry) -> Plan:
+    sig = plain_signature(signature)
+    plan = compile_plan(sig, registry.options_of, inline_items=True)
+    check_plan(plan, registry)
+    check_items(sig, registry)
+    return plan

@@ -1,8 +1,11 @@
-"""Values at the border: strict JSON in and out, with the path of whatever is not JSON."""
+"""Values at the border: JSON in and out, with the path of whatever cannot become JSON."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -14,6 +17,10 @@ MAX_BYTES = 1_048_576
 MAX_DEPTH = 64
 
 
+_AS_IS = frozenset((int, bool, type(None)))
+"""Types whose values are JSON whatever they are."""
+
+
 class NotSerializable(StemflowError):
     """A value cannot be written as JSON, or is too large to be stored."""
 
@@ -23,10 +30,9 @@ _decoder = msgspec.json.Decoder()
 
 
 def encode(value: Any, what: str, *, limit: int = MAX_BYTES) -> bytes:
-    """JSON bytes of `value`; raises NotSerializable with the path of the value that is not JSON. `what` begins it."""
+    """JSON bytes of `value`; raises NotSerializable with the path of what cannot become JSON. `what` begins it."""
     kind = type(value)
-    if kind is not int and kind is not bool and value is not None:
-        _check(value, what, 0)
+    value = plain(value, what)
     try:
         encoded = _encoder.encode(value)
     except (OverflowError, ValueError, TypeError, UnicodeEncodeError) as error:
@@ -43,26 +49,107 @@ def decode(encoded: bytes | None) -> Any:
     return None if encoded is None else _decoder.decode(encoded)
 
 
-def _check(value: Any, path: str, depth: int) -> None:
+def plain(value: Any, what: str) -> Any:
+    """`value` as JSON data: dataclasses, Structs, models, dates, enums and the like are turned into it.
+
+    What is JSON data already is given back as it is, not copied. Raises NotSerializable with the path of what is not.
+    """
+    return value if type(value) in _AS_IS else _plain(value, what, 0)
+
+
+def _plain(value: Any, path: str, depth: int) -> Any:
     kind = type(value)
+    if kind in _AS_IS:
+        return value
     if kind is str:
         if not value.isascii():
             _check_text(value, path)
-    elif kind is float:
+        return value
+    if kind is float:
         if not math.isfinite(value):
             raise NotSerializable(f"{path}: expected a JSON number, got {value}; return null instead")
-    elif kind is list or kind is tuple:
-        _check_depth(path, depth)
-        for i, item in enumerate(value):
-            _check(item, f"{path}[{i}]", depth + 1) if type(item) is not int else None
-    elif kind is dict:
-        _check_depth(path, depth)
-        for key, item in value.items():
-            if type(key) is not str:
-                raise NotSerializable(f"{path}: expected text as a key, got {key!r} ({type(key).__name__})")
-            _check(item, f"{path}.{key}", depth + 1)
-    elif value is not None and kind is not int and kind is not bool:
+        return value
+    if depth >= MAX_DEPTH:
+        raise NotSerializable(f"{path[:80]}...: expected at most {MAX_DEPTH} levels of nesting, got more")
+    if kind is list or kind is tuple:
+        return _plain_list(value, path, depth)
+    if kind is dict:
+        return _plain_dict(value, path, depth)
+    return _rich(value, path, depth)
+
+
+def _plain_list(items: list[Any] | tuple[Any, ...], path: str, depth: int) -> Any:
+    changed: list[Any] | None = None
+    for i, item in enumerate(items):
+        if type(item) in _AS_IS:
+            continue
+        told = _plain(item, f"{path}[{i}]", depth + 1)
+        if told is not item:
+            changed = list(items) if changed is None else changed
+            changed[i] = told
+    return items if changed is None else changed
+
+
+def _plain_dict(fields: dict[Any, Any], path: str, depth: int) -> Any:
+    changed: dict[str, Any] | None = None
+    for key, item in fields.items():
+        if type(key) is not str:
+            raise NotSerializable(f"{path}: expected text as a key, got {key!r} ({type(key).__name__})")
+        told = _plain(item, f"{path}.{key}", depth + 1)
+        if told is not item:
+            changed = dict(fields) if changed is None else changed
+            changed[key] = told
+    return fields if changed is None else changed
+
+
+def _rich(value: Any, path: str, depth: int) -> Any:
+    """JSON data of an object that is not JSON itself, by its own type."""
+    if isinstance(value, Enum):
+        return _plain(value.value, path, depth + 1)
+    if hasattr(type(value), "__pydantic_serializer__"):
+        try:
+            data = _dumped(value)
+        except ValueError as error:
+            raise NotSerializable(f"{path}: expected a model that can become JSON, got {error}") from error
+        return _plain(data, path, depth + 1)
+    if isinstance(value, msgspec.Struct) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        try:
+            data = msgspec.to_builtins(value, enc_hook=_dumped, str_keys=True)
+        except (TypeError, ValueError, RecursionError):
+            data = {name: _plain(item, f"{path}.{name}", depth + 1) for name, item in _fields(value)}
+        return _plain(data, path, depth + 1)
+    if isinstance(value, (list, tuple)):
+        return _plain_list(list(value), path, depth)
+    if isinstance(value, Mapping):
+        return _plain_dict(dict(value), path, depth)
+    text = _as_text(value)
+    if text is None:
+        kind = type(value)
         raise NotSerializable(f"{path}: expected a JSON value, got {kind.__name__}; {_advice(kind)}")
+    return text
+
+
+def _as_text(value: Any) -> str | None:
+    """Dates, durations (ISO 8601), UUIDs, Decimals and bytes (base64) as the text that they become, else None."""
+    try:
+        text = msgspec.to_builtins(value)
+    except (TypeError, ValueError):
+        return None
+    return text if isinstance(text, str) else None
+
+
+def _dumped(value: Any) -> Any:
+    """What a pydantic model says of itself; TypeError for everything else."""
+    serializer = getattr(type(value), "__pydantic_serializer__", None)
+    if serializer is None:
+        raise TypeError(type(value).__name__)
+    return serializer.to_python(value, mode="json", by_alias=True)
+
+
+def _fields(value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, msgspec.Struct):
+        return [(name, getattr(value, name)) for name in value.__struct_fields__]
+    return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
 
 
 def _check_text(value: str, path: str) -> None:
@@ -72,14 +159,9 @@ def _check_text(value: str, path: str) -> None:
         raise NotSerializable(f"{path}: expected text that UTF-8 can hold, got a lone surrogate") from error
 
 
-def _check_depth(path: str, depth: int) -> None:
-    if depth >= MAX_DEPTH:
-        raise NotSerializable(f"{path[:80]}...: expected at most {MAX_DEPTH} levels of nesting, got more")
-
-
 def _advice(kind: type) -> str:
     if kind in (set, frozenset):
         return "return sorted(...) or list(...)"
     if kind.__name__ == "coroutine":
         return "await it first"
-    return "return plain dicts, lists, text, numbers, booleans or None"
+    return "use dicts, lists, text, numbers, booleans, None, dataclasses, Structs, models, dates, UUIDs or enums"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+import re
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from stemflow.canvas import Canvas
@@ -11,6 +13,7 @@ from stemflow.errors import OptionError, StemflowError
 from stemflow.model.policy import Options, effective, normalise
 from stemflow.model.signature import MemberPolicy, NoInput, Signature, TaskSig
 from stemflow.runtime.context import TaskContext
+from stemflow.runtime.parameters import parameters_of, result_of, takes_context
 from stemflow.units import parse_duration_ms
 
 P = ParamSpec("P")
@@ -19,6 +22,9 @@ R = TypeVar("R")
 A = TypeVar("A")
 A_contra = TypeVar("A_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
+
+
+_NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
 
 
 class UnknownTask(StemflowError):
@@ -46,20 +52,24 @@ class Task(Generic[P, R_co]):
         @property
         def typed_as(self) -> Callable[P, R_co]: ...
 
-    def __init__(self, name: str, function: Callable[..., Any], given: Mapping[str, Any]) -> None:
-        self.name = name
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        given: Mapping[str, Any],
+        local: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`local`: names that annotations may use besides those of the function's module."""
+        self.name = _valid_name(name)
         self.function = function
         self.given = dict(given)
         self.options = normalise(given, f"task {name}")
         effective(f"task {name}", self.options)
-        self.takes_context = _takes_context(function)
+        self.takes_context = takes_context(function)
+        self.parameters = parameters_of(name, function, local)
+        self.result = result_of(name, function, local)
         self.is_async = inspect.iscoroutinefunction(function)
         self.description = inspect.getdoc(function) or ""
-
-    def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments by the names of the function's parameters; positional ones beyond them are left out."""
-        names = list(inspect.signature(self.function).parameters)[1 if self.takes_context else 0 :]
-        return dict(zip(names, args, strict=False)) | dict(kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the plain function, without the engine."""
@@ -114,12 +124,12 @@ class _Bound(Task[P, R_co]):
         return TaskSig(task=self.name, args=args, kwargs=kwargs, immutable=True, **self._given())
 
 
-def _takes_context(function: Callable[..., Any]) -> bool:
-    parameters = list(inspect.signature(function).parameters.values())
-    if not parameters:
-        return False
-    annotation = parameters[0].annotation
-    return annotation is TaskContext or annotation in ("TaskContext", "stemflow.TaskContext")
+def _valid_name(name: str) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise OptionError(
+            f"task {name!r}: expected a name of 1 to 200 visible characters without spaces, such as orders.pay"
+        )
+    return name
 
 
 class Decorator:
@@ -138,7 +148,7 @@ class Decorator:
     def __call__(self, function: Callable[P, R]) -> Task[P, R]: ...
     def __call__(self, function: Callable[..., Any]) -> Task[..., Any]:
         name = self.name or f"{function.__module__}.{function.__qualname__}"
-        task: Task[..., Any] = Task(name, function, self.options)
+        task: Task[..., Any] = Task(name, function, self.options, sys._getframe(1).f_locals)
         self.registry.register(task)
         return task
 

@@ -1,0 +1,138 @@
+"""Before a canvas or workflow is stored: arguments become JSON data, and those of known tasks are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from msgspec import structs
+
+from stemflow.core.shape import body_index
+from stemflow.model.plan import LeafPlan, Plan, ScopePlan
+from stemflow.model.signature import AnySig, ChainSig, ChordSig, MapSig, Span, TaskSig
+from stemflow.runtime.parameters import Parameters
+from stemflow.runtime.payload import plain
+from stemflow.runtime.registry import TaskRegistry
+from stemflow.runtime.typed import BadArguments
+
+_CHILDREN = ("success_hooks", "failure_hooks", "cancel_hooks", "steps", "members", "header", "body", "do", "compensate")
+
+
+def plain_signature(sig: Any) -> Any:
+    """The same tree with dataclasses, dates, models and the like in arguments and items turned into JSON data.
+
+    Raises NotSerializable with the path of what cannot become JSON.
+    """
+    changed: dict[str, Any] = {}
+    if isinstance(sig, TaskSig):
+        where = f"arguments of {sig.task}"
+        _note(changed, "args", sig.args, tuple(plain(sig.args, where)))
+        _note(changed, "kwargs", sig.kwargs, plain(sig.kwargs, where))
+    elif isinstance(sig, MapSig) and isinstance(sig.items, tuple):
+        _note(changed, "items", sig.items, tuple(plain(sig.items, "items")))
+    for name in _CHILDREN:
+        child = getattr(sig, name, None)
+        if isinstance(child, tuple) and child:
+            _note(changed, name, child, tuple(map(plain_signature, child)))
+        elif child:
+            _note(changed, name, child, plain_signature(child))
+    return structs.replace(sig, **changed) if changed else sig
+
+
+def _note(changed: dict[str, Any], name: str, old: Any, new: Any) -> None:
+    same = old is new
+    if isinstance(old, tuple):
+        same = all(a is b for a, b in zip(old, new, strict=True))
+    if not same:
+        changed[name] = new
+
+
+def check_plan(plan: Plan, registry: TaskRegistry) -> None:
+    """Check the arguments that are given in a plan; raises BadArguments. Tasks that are not registered are passed."""
+    for place, leaf in enumerate(plan.nodes):
+        if isinstance(leaf, LeafPlan):
+            task = registry.get(leaf.task)
+            if task is None:
+                continue
+            if leaf.bind is None:
+                task.parameters.check(leaf.args, leaf.kwargs, _ahead(plan, place) if leaf.takes_prev else 0)
+            else:
+                check_bound(task.parameters, leaf.bind)
+
+
+def check_bound(parameters: Parameters, bind: Mapping[str, Any]) -> None:
+    """Check arguments of a workflow file: all names, and the values in which nothing is left to be evaluated."""
+    parameters.fit((), bind, 0)
+    parameters.check((), {name: value for name, value in bind.items() if not is_dynamic(value)}, None)
+
+
+def is_dynamic(value: Any) -> bool:
+    """Whether an expression stands in the value."""
+    if isinstance(value, str):
+        return "${{" in value
+    if isinstance(value, dict):
+        return any(map(is_dynamic, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(is_dynamic, value))
+
+
+def _ahead(plan: Plan, place: int) -> int | None:
+    """How many values are put in front of the arguments of the leaf at `place`; None when that is not known."""
+    while True:
+        above = plan.nodes[place].parent
+        if above < 0:
+            return 1
+        scope = plan.nodes[above]
+        assert isinstance(scope, ScopePlan)
+        if place not in scope.members:
+            return 1
+        index = scope.members.index(place)
+        if scope.kind == "map" and scope.spread != "env":
+            return 1 if scope.spread == "item" else None
+        if (scope.kind == "chain" and index > 0) or (scope.kind == "chord" and index == body_index(scope)):
+            return 1
+        place = above
+
+
+def check_items(sig: AnySig, registry: TaskRegistry) -> None:
+    """Check the items of the maps of a canvas as first arguments; raises BadArguments that names the item."""
+    for found, first in _mapped(sig):
+        task = registry.get(first.task)
+        if task is None or first.bind is not None or first.immutable or found.spread == "env":
+            continue
+        for place, item in _sample(found.items):
+            for given in _given(found.spread, item):
+                try:
+                    task.parameters.check((*given, *first.args), first.kwargs, 0)
+                except BadArguments as fault:
+                    raise BadArguments(
+                        fault.task, f"items[{place}]: {fault.parameter}", fault.expected, fault.got, fault.path
+                    ) from None
+
+
+def _sample(items: Any) -> Iterator[tuple[int, Any]]:
+    """Items with their places; the numbers of a range are all of one type."""
+    if isinstance(items, Span):
+        numbers = range(items.start, items.stop, items.step)
+        return iter([(0, numbers[0])] if numbers else [])
+    return enumerate(items) if isinstance(items, tuple) else iter(())
+
+
+def _given(spread: str, item: Any) -> Iterator[tuple[Any, ...]]:
+    for one in item if spread == "chunk" else (item,):
+        unpacked = spread != "item" and isinstance(one, (list, tuple))
+        yield tuple(one) if unpacked else (one,)
+
+
+def _mapped(sig: Any) -> Iterator[tuple[MapSig[Any, Any], TaskSig[Any, Any]]]:
+    """Maps whose first task stands alone at the beginning, with that task."""
+    if isinstance(sig, MapSig):
+        head = sig.do
+        while isinstance(head, ChainSig) and head.steps:
+            head = head.steps[0]
+        if isinstance(head, TaskSig):
+            yield sig, head
+    for name in ("steps", "members", "header"):
+        for child in getattr(sig, name, ()):
+            yield from _mapped(child)
+    if isinstance(sig, ChordSig):
+        yield from _mapped(sig.body)

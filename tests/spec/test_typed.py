@@ -1,0 +1,336 @@
+"""Typed parameters and results: a handler gets what it is annotated with, and what does not fit is told early."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import enum
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from uuid import UUID
+
+import msgspec
+import pydantic
+import pytest
+
+from stemflow import BadArguments, Canvas, NotSerializable, OptionError, Stemflow, TaskContext, TaskRegistry
+from tests.spec.conftest import OpenApp
+
+DAY = dt.datetime(2026, 11, 24, 8, 30, tzinfo=dt.UTC)
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@dataclasses.dataclass
+class Line:
+    sku: str
+    qty: int = 1
+    at: dt.date | None = None
+
+
+class Order(msgspec.Struct):
+    lines: list[Line]
+    total: Decimal = Decimal(0)
+
+
+class Address(TypedDict):
+    street: str
+    zip: NotRequired[str]
+
+
+class Customer(pydantic.BaseModel):
+    name: str
+    born: dt.date | None = None
+
+
+class Cat(msgspec.Struct, tag="cat"):
+    lives: int
+
+
+class Dog(msgspec.Struct, tag="dog"):
+    tricks: list[str]
+
+
+FITTING: list[tuple[Any, Any, Any]] = [
+    (int, 3, 3),
+    (float, 3, 3.0),
+    (str, "x", "x"),
+    (bool, True, True),
+    (None, None, None),
+    (Any, {"a": [1]}, {"a": [1]}),
+    (object, [1], [1]),
+    (bytes, b"\x00\xff", b"\x00\xff"),
+    (dt.datetime, DAY, DAY),
+    (dt.date, DAY.date(), DAY.date()),
+    (dt.time, dt.time(8, 30), dt.time(8, 30)),
+    (dt.timedelta, dt.timedelta(minutes=90), dt.timedelta(minutes=90)),
+    (UUID, UUID(int=7), UUID(int=7)),
+    (Decimal, Decimal("1.20"), Decimal("1.20")),
+    (Colour, Colour.BLUE, Colour.BLUE),
+    (Literal["a", 1], "a", "a"),
+    (int | None, None, None),
+    (int | str, "x", "x"),
+    (dt.date | None, DAY.date(), DAY.date()),
+    (list[dt.date], [DAY.date()], [DAY.date()]),
+    (dict[str, Decimal], {"a": Decimal("0.1")}, {"a": Decimal("0.1")}),
+    (dict[int, str], {"1": "x"}, {1: "x"}),
+    (tuple[int, str], (1, "x"), (1, "x")),
+    (set[int], [1, 2], {1, 2}),
+    (Sequence[int], [1, 2], [1, 2]),
+    (Line, Line("apple", 2, DAY.date()), Line("apple", 2, DAY.date())),
+    (Line, {"sku": "apple"}, Line("apple")),
+    (Order, Order([Line("apple")], Decimal("1.5")), Order([Line("apple")], Decimal("1.5"))),
+    (Address, {"street": "s"}, {"street": "s"}),
+    (Customer, Customer(name="Ann", born=DAY.date()), Customer(name="Ann", born=DAY.date())),
+    (list[Customer] | None, [{"name": "Ann"}], [Customer(name="Ann")]),
+    (Cat | Dog, Dog(["sit"]), Dog(["sit"])),
+    (Annotated[int, msgspec.Meta(ge=1)], 1, 1),
+]
+
+
+@pytest.mark.parametrize(("annotation", "given", "got"), FITTING, ids=lambda value: str(value)[:40])
+async def test_a_handler_gets_what_its_parameter_is_annotated_with(
+    app: Stemflow, registry: TaskRegistry, annotation: Any, given: Any, got: Any
+) -> None:
+    # Given a handler whose parameter has this type
+    seen: list[Any] = []
+
+    async def handler(value):  # type: ignore[no-untyped-def]
+        seen.append(value)
+
+    handler.__annotations__["value"] = annotation
+    task = registry.task("handler")(handler)
+
+    # When it is called with a value that JSON carries, in code or by name, alone or in a chain
+    await app.run(task.s(given))
+    await app.run(task.s(value=given))
+    await app.run(Canvas.chain(task.s(given), task.si(given)))
+
+    # Then it was given an object of the type each time
+    assert seen == [got] * 4
+    assert type(seen[0]) is type(got)
+
+
+UNFITTING: list[tuple[Any, Any, str]] = [
+    (int, "3", "value: expected int, got '3'"),
+    (int, True, "value: expected int, got true"),
+    (int, 1.5, "value: expected int, got 1.5"),
+    (str, None, "value: expected str, got null"),
+    (dt.datetime, "yesterday", "value: expected a valid RFC3339 encoded datetime, got 'yesterday'"),
+    (UUID, "7", "value: expected a valid UUID, got '7'"),
+    (Decimal, "much", "value: expected a valid decimal string, got 'much'"),
+    (bytes, "%", "value: expected a valid base64 encoded string, got '%'"),
+    (Colour, "green", "value: expected one of 'red', 'blue', got 'green'"),
+    (Literal["a", "b"], "c", "value: expected one of 'a', 'b', got 'c'"),
+    (int | None, "x", "value: expected int | null, got 'x'"),
+    (list[int], [1, 2, "x"], "value[2]: expected int, got 'x'"),
+    (Line, {"qty": 1}, "value: expected the field sku, got none"),
+    (Order, {"lines": [{"sku": "a"}, {"sku": "b", "qty": "two"}]}, "value.lines[1].qty: expected int, got 'two'"),
+    (Customer, {"name": 3}, "value.name: expected a valid string, got 3"),
+    (list[Customer], [{}], "value[0].name: expected a value, got none"),
+    (Annotated[int, msgspec.Meta(ge=1)], 0, "value: expected int >= 1, got 0"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "given", "told"), UNFITTING, ids=lambda value: str(value)[:40])
+async def test_what_does_not_fit_is_refused_by_submit_with_its_place(
+    app: Stemflow, registry: TaskRegistry, annotation: Any, given: Any, told: str
+) -> None:
+    # Given a handler whose parameter has this type
+    async def handler(value: Any) -> None: ...
+
+    handler.__annotations__["value"] = annotation
+    task = registry.task("handler")(handler)
+
+    # When it is submitted with a value that does not fit, in any place of a canvas
+    other = registry.task("other")(lambda *what: None)
+    for canvas in (
+        task.s(given),
+        Canvas.chain(other.s(), task.si(given)),
+        Canvas.chord([task.s(given)], other.s()),
+        Canvas.map(task.s(), [given]),
+        other.s().on_failure(task.si(given)),
+    ):
+        with pytest.raises(BadArguments) as refused:
+            await app.submit(canvas)
+        # Then it is told what was expected where, and nothing was stored
+        assert str(refused.value).removeprefix("task handler: ").removeprefix("items[0]: ") == told
+    assert await app.store.runs(10) == []
+
+
+async def test_the_error_names_task_parameter_path_expected_and_got(app: Stemflow, registry: TaskRegistry) -> None:
+    @registry.task("orders.place")
+    async def place(order: Order) -> None: ...
+
+    with pytest.raises(BadArguments) as refused:
+        await app.submit(Canvas.task("orders.place", {"lines": [{"sku": 3}]}))
+    error = refused.value
+    assert (error.task, error.parameter, error.path) == ("orders.place", "order", ".lines[0].sku")
+    assert (error.expected, error.got) == ("str", "3")
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "told"),
+    [
+        ((), {}, "task pay: amount: expected a value, got none"),
+        ((1, "EUR", 3), {}, "task pay: its arguments: expected at most 2 by position, got 3"),
+        ((1,), {"amont": 2}, "task pay: amont: expected one of the parameters (amount, currency, note), "
+                             "got a name that is none of them"),
+        ((1,), {"amount": 2}, "task pay: amount: expected one value, got two, one by position and one by name"),
+        ((1,), {"note": 3}, "task pay: note: expected str, got 3"),
+    ],
+)  # fmt: skip
+async def test_number_and_names_of_arguments_are_checked_by_submit(
+    app: Stemflow, registry: TaskRegistry, args: tuple[Any, ...], kwargs: dict[str, Any], told: str
+) -> None:
+    @registry.task("pay")
+    async def pay(context: TaskContext, amount: int, currency: str = "EUR", *, note: str = "") -> None: ...
+
+    with pytest.raises(BadArguments) as refused:
+        await app.submit(Canvas.task("pay", *args, **kwargs))
+    assert str(refused.value) == told
+
+
+async def test_every_extra_argument_is_converted(app: Stemflow, registry: TaskRegistry) -> None:
+    @registry.task("many")
+    async def many(first: int, *dates: dt.date, **lines: Line) -> list[Any]:
+        return [type(one).__name__ for one in (first, *dates, *lines.values())]
+
+    assert await app.run(many.s(1, DAY.date(), DAY.date(), a=Line("x"))) == ["int", "date", "date", "Line"]
+    with pytest.raises(BadArguments, match=r"argument 3: expected a valid RFC3339 encoded date, got 'x'"):
+        await app.submit(Canvas.task("many", 1, "2026-01-01", "x"))
+    with pytest.raises(BadArguments, match=r"b: expected object, got 2"):
+        await app.submit(Canvas.task("many", 1, b=2))
+
+
+async def test_of_a_partial_call_only_what_is_given_is_checked(app: Stemflow, registry: TaskRegistry) -> None:
+    # Given links of a chain that wait for a value in front
+    @registry.task("day")
+    async def day() -> dt.date:
+        return DAY.date()
+
+    @registry.task("later")
+    async def later(start: dt.date, days: int) -> dt.date:
+        return start + dt.timedelta(days)
+
+    # Then what is given is checked at its place behind that value
+    assert await app.run(day.s() | later.s(7)) == "2026-12-01"
+    for wrong, told in ((later.s("7"), "days: expected int"), (later.s(), "days: expected a value"),  # type: ignore[misc]
+                        (later.s(1, 2), "at most 2 by position, got 3")):  # type: ignore[misc]  # fmt: skip
+        with pytest.raises(BadArguments, match=told):
+            await app.submit(Canvas.chain(day.s(), wrong))
+
+
+async def test_a_result_is_converted_for_the_next_link_the_callback_and_the_chunk(
+    app: Stemflow, registry: TaskRegistry
+) -> None:
+    @registry.task("line")
+    async def line(sku: str) -> Line:
+        return Line(sku, 2, DAY.date())
+
+    @registry.task("skus")
+    async def skus(lines: list[Line]) -> str:
+        return "+".join(f"{one.sku}:{one.at.isoformat() if one.at else ''}" for one in lines)
+
+    @registry.task("qty")
+    async def qty(one: Line) -> int:
+        return one.qty
+
+    assert await app.run(line.s("a") | qty.s()) == 2
+    assert await app.run(Canvas.chord([line.s("a"), line.s("b")], skus.s())) == "a:2026-11-24+b:2026-11-24"
+    assert await app.run(Canvas.chunks(qty.s(), [Line("a", 1), Line("b", 5)], 2)) == [[1, 5]]
+
+
+async def test_arguments_that_only_the_worker_can_judge_fail_there_without_a_retry(
+    open_app: OpenApp, registry: TaskRegistry
+) -> None:
+    # Given a producer that does not know the task as its worker has it
+    known = TaskRegistry()
+    known.task("double", max_retries=5)(lambda number: None)
+    calls = []
+
+    @registry.task("double", max_retries=5)
+    async def double(number: int) -> int:
+        calls.append(number)
+        return 2 * number
+
+    producer = await open_app(known, worker=False)
+    worker = await open_app()
+
+    # When it submits what does not fit
+    handle = await producer.submit(Canvas.task("double", "two"))
+    result = await handle.wait()
+
+    # Then the task fails once, its handler was never called, and the dead letter says why
+    assert (result.status, result.attempt, calls) == ("failed", 0, [])
+    assert result.error is not None and result.error.type == "BadArguments"
+    assert result.error.message == "task double: number: expected int, got 'two'"
+    assert [letter.reason for letter in await worker.store.dead_letters(handle.id)] == ["bad-arguments"]
+
+
+async def test_a_wrong_value_of_the_step_before_is_bad_arguments(app: Stemflow, registry: TaskRegistry) -> None:
+    @registry.task("text")
+    async def text() -> Any:
+        return "x"
+
+    @registry.task("number", max_retries=3)
+    async def number(value: int) -> int:
+        return value
+
+    handle = await app.submit(Canvas.chain(text.s(), number.s()))
+    result = await handle.wait()
+    assert result.error is not None
+    assert (result.failed_at, result.attempt, result.error.type) == ("[1]", 0, "BadArguments")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"a": [1, {2}]}, r"arguments of take\[0\]\.a\[1\]: expected a JSON value, got set"),
+        (Line("x", float("nan")), r"arguments of take\[0\]\.qty: expected a JSON number, got nan"),  # type: ignore[arg-type]
+        ([Line(object())], r"arguments of take\[0\]\[0\]\.sku: expected a JSON value, got object"),  # type: ignore[arg-type]
+        (Order([Line(print)]), r"arguments of take\[0\]\.lines\[0\]\.sku: expected a JSON value, got builtin"),  # type: ignore[arg-type]
+        (Customer.model_construct(name=object()), r"arguments of take\[0\]: expected a model that can become JSON"),
+    ],
+)  # fmt: skip
+async def test_what_cannot_become_json_is_refused_by_submit_with_its_path(
+    app: Stemflow, registry: TaskRegistry, value: Any, told: str
+) -> None:
+    @registry.task("take")
+    async def take(value: Any) -> None: ...
+
+    for canvas in (take.s(value), Canvas.chain(take.s(value), take.si(1))):
+        with pytest.raises(NotSerializable, match=told):
+            await app.submit(canvas)
+
+
+def test_an_annotation_that_json_can_never_become_is_refused_at_registration(registry: TaskRegistry) -> None:
+    class Connection: ...
+
+    with pytest.raises(OptionError, match="use: parameter connection: expected an annotation that JSON can"):
+
+        @registry.task("use")
+        async def use(connection: list[Connection]) -> None: ...
+
+    with pytest.raises(OptionError, match="may not contain more than one dataclass"):
+
+        @registry.task("either")
+        async def either(one: Line | Colours) -> None: ...
+
+    assert list(registry) == []
+
+
+@dataclasses.dataclass
+class Colours:
+    first: Colour
+
+
+def test_an_annotation_that_names_nothing_is_refused_at_registration(registry: TaskRegistry) -> None:
+    with pytest.raises(OptionError, match=r"parameter order: expected an annotation that can be read .* 'Ordr'"):
+
+        @registry.task("typo")
+        async def typo(order: Ordr) -> None: ...  # type: ignore[name-defined]  # noqa: F821
