@@ -21,6 +21,15 @@ if TYPE_CHECKING:
         TaskContext,
         current_context,
     )
+    from stemflow.runtime.crypto import AesGcmEncoder
+    from stemflow.runtime.encoders import (
+        BadPayload,
+        GzipEncoder,
+        JsonEncoder,
+        TaskPayloadEncoder,
+        TaskPayloadEncoderRegistry,
+        UnknownEncoder,
+    )
     from stemflow.runtime.engine import Stemflow
     from stemflow.runtime.handle import DuplicateRun, NodeEvent, RunFailed, RunHandle, TaskResult, UnknownRun
     from stemflow.runtime.payload import NotSerializable
@@ -39,6 +48,15 @@ _HOMES = {
         "TaskCancelled",
         "TaskContext",
         "current_context",
+    ),
+    "stemflow.runtime.crypto": ("AesGcmEncoder",),
+    "stemflow.runtime.encoders": (
+        "BadPayload",
+        "GzipEncoder",
+        "JsonEncoder",
+        "TaskPayloadEncoder",
+        "TaskPayloadEncoderRegistry",
+        "UnknownEncoder",
     ),
     "stemflow.runtime.engine": ("Stemflow",),
     "stemflow.runtime.handle": ("DuplicateRun", "NodeEvent", "RunFailed", "RunHandle", "TaskResult", "UnknownRun"),
@@ -61,10 +79,14 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "BadArguments",
     "BadResult",
+    "AesGcmEncoder",
+    "BadPayload",
     "Canvas",
     "DuplicateRun",
     "DuplicateTask",
+    "GzipEncoder",
     "Ignore",
+    "JsonEncoder",
     "NoInput",
     "NodeEvent",
     "NotSerializable",
@@ -81,9 +103,12 @@ __all__ = [
     "Task",
     "TaskCancelled",
     "TaskContext",
+    "TaskPayloadEncoder",
+    "TaskPayloadEncoderRegistry",
     "TaskRegistry",
     "TaskResult",
     "UnitError",
+    "UnknownEncoder",
     "UnknownRun",
     "UnknownTask",
     "current_context",

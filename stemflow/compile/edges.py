@@ -27,6 +27,16 @@ class CycleError(StemflowError):
         super().__init__(f"steps: expected no cycle, got {' -> '.join(path)}; take one of these edges out")
 
 
+def first_task(sig: AnySig) -> TaskSig[Any, Any] | None:
+    """The task that is given what `sig` is given; None where nothing is a task."""
+    while not isinstance(sig, TaskSig):
+        members = members_of(sig)
+        if not members:
+            return None
+        sig = members[0][1]
+    return sig
+
+
 def members_of(sig: AnySig) -> tuple[tuple[str, AnySig], ...]:
     """(path segment, signature) of each static member; a map has its template under `[*]`."""
     match sig:

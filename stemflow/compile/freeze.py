@@ -70,7 +70,13 @@ def compile_task(sig: TaskSig[Any, Any], options_of: OptionsOf) -> Plan:
 
 def _sealed(freezer: _Freezer, variables: Mapping[str, Any]) -> Plan:
     plan = Plan(nodes=tuple(freezer.nodes), options=tuple(freezer.options), vars=variables)
-    return structs.replace(plan, digest=hashlib.sha256(msgspec.msgpack.encode(plan)).hexdigest()[:32])
+    return named(plan)
+
+
+def named(plan: Plan) -> Plan:
+    """The plan under its digest, which is over all of it but the digest."""
+    bare = structs.replace(plan, digest="")
+    return structs.replace(plan, digest=hashlib.sha256(msgspec.msgpack.encode(bare)).hexdigest()[:32])
 
 
 class _Freezer:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from stemflow.core import claims
 from stemflow.core.work import Tick, Wake, Work
+from stemflow.model.effects import DeadLetter, GateError
+from stemflow.model.plan import LeafPlan
 from stemflow.model.records import CANCELLED, FAILED, SUCCEEDED, Cause, Node, State
 
 HOW = {SUCCEEDED: "ok", FAILED: "failed", CANCELLED: "cancelled"}
@@ -23,6 +25,14 @@ def finish(w: Work, node: Node, state: State, *, cause: Cause | None = None) -> 
         return
     how = HOW.get(state) or ("skipped" if cause == "condition" else "upstream")
     w.pending.append(Tick(w.parent_key(node), node.index, how, node.failed_at))
+
+
+def bury(w: Work, node: Node, gate: GateError) -> None:
+    """A gate that failed for a reason that is the operator's to mend leaves a dead letter."""
+    if gate.dead is not None:
+        plan = w.plan_of(node)
+        task = plan.task if isinstance(plan, LeafPlan) else ""
+        w.dead.append(DeadLetter(node.run, node.path, task, gate.dead, w.now_ms, gate.error))
 
 
 def _release(w: Work, node: Node) -> None:

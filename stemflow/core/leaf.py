@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stemflow.core import claims
 from stemflow.core.backoff import delay_ms
-from stemflow.core.ending import finish
+from stemflow.core.ending import bury, finish
 from stemflow.core.join import join_fan_in
 from stemflow.core.work import Work
 from stemflow.model.effects import DeadLetter, GateError
@@ -49,6 +49,7 @@ def open_leaf(w: Work, node: Node, refusal: GateError | None) -> None:
 
 def refuse(w: Work, node: Node, refusal: GateError) -> None:
     """FAILED by an expression that failed."""
+    bury(w, node, refusal)
     node.error = refusal.error
     finish(w, node, FAILED)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stemflow.core.ending import finish
+from stemflow.core.ending import bury, finish
 from stemflow.core.fire import fire
 from stemflow.core.leaf import undone_path
 from stemflow.core.members import advance, cancel_unopened, open_members, stop_members, tally_of, window_of
@@ -11,7 +11,7 @@ from stemflow.core.shape import static_size
 from stemflow.core.work import Tick, Work
 from stemflow.model.effects import Frozen, GateError, Pages
 from stemflow.model.facts import Ended, Replaced
-from stemflow.model.plan import ScopePlan
+from stemflow.model.plan import ScopePlan, Sealed
 from stemflow.model.records import (
     CANCELLED,
     FAILED,
@@ -36,6 +36,7 @@ def open_scope(w: Work, scope: Node, refusal: GateError | None) -> None:
     scope.state = RUNNING
     size = refusal or (_map_size(w, scope, plan) if plan.kind == "map" else static_size(plan))
     if isinstance(size, GateError):
+        bury(w, scope, size)
         scope.tally, scope.error, scope.failed_at = Tally(0), size.error, scope.path
         return close(w, scope, plan, FAILED, None)
     if size is None:
@@ -72,6 +73,8 @@ def _map_size(w: Work, scope: Node, plan: ScopePlan) -> int | GateError | None:
         return len(plan.items)
     if isinstance(plan.items, Span):
         return len(range(plan.items.start, plan.items.stop, plan.items.step))
+    if isinstance(plan.items, Sealed):
+        return plan.items.size
     frozen = w.gate(scope.key, "items")
     if isinstance(frozen, GateError):
         return frozen
@@ -119,6 +122,7 @@ def close(w: Work, scope: Node, plan: ScopePlan, state: State, cause: Cause | No
     if state == SUCCEEDED and plan.value is not None:
         value = w.gate(scope.key, "value")
         if isinstance(value, GateError):
+            bury(w, scope, value)
             scope.error, scope.failed_at, state = value.error, scope.path, FAILED
         else:
             scope.result = value

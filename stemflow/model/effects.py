@@ -73,6 +73,8 @@ class GateError(Struct, frozen=True):
     """An expression that failed: a value like any other; the node that asked becomes FAILED."""
 
     error: ErrorInfo
+    dead: str | None = None
+    """The reason of a dead letter, where this is for the operator."""
 
 
 class Frozen(Struct, frozen=True):

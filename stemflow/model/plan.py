@@ -32,12 +32,21 @@ class PlanNode(Struct, frozen=True, kw_only=True, omit_defaults=True):
     on_error: OnError = "fail"
 
 
+class Sealed(Struct, frozen=True, tag="sealed"):
+    """Literal values as a payload encoder wrote them; `size`: how many items, where it stands for a list."""
+
+    body: bytes
+    size: int = 0
+
+
 class LeafPlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="leaf"):
     """A task call. `options` is an index into `Plan.options`."""
 
     task: str
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = {}
+    sealed: Sealed | None = None
+    """`args` and `kwargs` in one, where their encoder is not the default."""
     bind: Mapping[str, Any] | None = None
     takes_prev: bool = False
     options: int = 0
@@ -69,7 +78,7 @@ class ScopePlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="sc
     edges: tuple[tuple[Edge, ...], ...] | None = None
     """steps only: the predecessors of each member."""
     policy: MemberPolicy = "fail_fast"
-    items: str | Span | int | tuple[Any, ...] | None = None
+    items: str | Span | int | tuple[Any, ...] | Sealed | None = None
     """map only: an expression, a range, the items themselves (in a fragment), or how many were stored at submission."""
     var: str = "item"
     index_var: str = "index"
@@ -92,4 +101,6 @@ class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
     nodes: tuple[AnyPlan, ...]
     options: tuple[Options, ...] = (Options(),)
     vars: Mapping[str, Any] = {}
+    origin: str = ""
+    """The task that added this plan to its run, where values are sealed in it."""
     digest: str = ""

@@ -102,6 +102,9 @@ class Options(Struct, frozen=True, omit_defaults=True):
     isolation: Isolation = "auto"
     acks_late: bool = True
     max_deliveries: int = 5
+    args_encoder: str | None = None
+    """Id of the payload encoder of arguments, and of results; None is the default of the process that writes."""
+    result_encoder: str | None = None
 
 
 def _class_name(cls: type[BaseException] | str) -> str:
@@ -119,6 +122,12 @@ def _retry(value: Any) -> RetryPolicy:
     if isinstance(value, Mapping):
         return RetryPolicy.of(**{k: v for k, v in value.items() if k != "max_retries"})
     raise OptionError(f"retry: expected a RetryPolicy, got {value!r}")
+
+
+def _encoder_id(value: Any) -> str:
+    if not isinstance(value, str):
+        raise OptionError(f"expected the id of an encoder, got {value!r}; register it with Stemflow(encoders=...)")
+    return value
 
 
 def _optional_ms(value: Any) -> int | None:
@@ -155,6 +164,8 @@ _READ: dict[str, Callable[[Any], tuple[str, Any]]] = {
     "isolation": lambda v: ("isolation", _choice("isolation", v, "auto", "async", "thread")),
     "acks_late": lambda v: ("acks_late", bool(v)),
     "max_deliveries": lambda v: ("max_deliveries", _count("max_deliveries", v, 1, 1_000)),
+    "args_encoder": lambda v: ("args_encoder", _encoder_id(v)),
+    "result_encoder": lambda v: ("result_encoder", _encoder_id(v)),
 }
 
 OPTION_NAMES = frozenset(_READ)

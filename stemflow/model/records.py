@@ -208,6 +208,8 @@ class Header(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rerun_of: str | None = None
     reply_to: str = ""
     """Where the process that submitted it listens for its end; see `Store.address`."""
+    origin: str | None = None
+    """The first run of those that are reruns of one another: stored values stand at its place in all of them."""
     redo: tuple[str, ...] = ()
     """Paths whose kept results a rerun does not take over (nor those below them)."""
 

@@ -6,17 +6,24 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec import structs
+
+from stemflow.compile.freeze import named
 from stemflow.core.shape import Shape
 from stemflow.errors import StemflowError
 from stemflow.expr import parse_condition, parse_template
 from stemflow.model.effects import Frozen, GateError, GateKey
-from stemflow.model.plan import AnyPlan, LeafPlan, ScopePlan
+from stemflow.model.plan import AnyPlan, LeafPlan, Plan, ScopePlan, Sealed
 from stemflow.model.records import SUCCEEDED, ErrorInfo, Node
-from stemflow.runtime.payload import decode, encode
-from stemflow.runtime.values import PAGE, Values
+from stemflow.runtime.encoders import TaskPayloadEncoderRegistry, UnknownEncoder
+from stemflow.runtime.payload import encode
+from stemflow.runtime.values import PAGE, Values, place
 from stemflow.store.base import StoreError
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+PAGE_BYTES = 64 * 1_048_576
+"""The largest page of a map's items, in bytes."""
 
 _NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index", "run", "self", "error"})
 
@@ -70,8 +77,12 @@ class Binder:
             bound = await self.template(values, await values.origin(node), dict(leaf.bind))
             return Bound([((), bound)])
         args, kwargs = leaf.args, dict(leaf.kwargs)
+        if leaf.sealed is not None:
+            given = await values.literal(node, leaf.sealed)
+            args, kwargs = tuple(given["args"]), given["kwargs"]
         if not node.path and not args and not kwargs:
-            inputs = decode((await values.library.header(node.run)).inputs)
+            header = await values.library.header(node.run)
+            inputs = await values.library.read(header.inputs, node.run, "", "inputs")
             return Bound([(tuple(inputs.get("args", ())), inputs.get("kwargs", {}))])
         before = await values.prev(node) if leaf.takes_prev and node.path else None
         if before is None:
@@ -98,30 +109,70 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
             return bool(await binder.condition(values, node, plan.when))
         if name == "items":
             assert isinstance(plan, ScopePlan) and isinstance(plan.items, str)
-            return _frozen(await binder.condition(values, node, plan.items), node)
+            return await _frozen(values, await binder.condition(values, node, plan.items), node, plan)
         if name == "value":
             assert isinstance(plan, ScopePlan) and plan.value is not None
-            return encode(await binder.outputs(values, node, plan.value), f"outputs of {node.path or 'the run'}")
+            write = await values.library.writer(values.library.encoders.results, *node.key, "result")
+            return write(await binder.outputs(values, node, plan.value), f"outputs of {node.path or 'the run'}")
         assert isinstance(plan, LeafPlan)
         return await _unique_key(values, binder, node, plan)
     except StoreError:
         raise
     except Exception as error:
-        return GateError(ErrorInfo(type(error).__name__, f"{name}: {error}", f"stemflow.{type(error).__name__}"))
+        dead = "unknown-encoder" if isinstance(error, UnknownEncoder) else None
+        return GateError(ErrorInfo(type(error).__name__, f"{name}: {error}", f"stemflow.{type(error).__name__}"), dead)
 
 
-def _frozen(items: Any, node: Node) -> Frozen:
+async def _frozen(values: Values, items: Any, node: Node, scope: ScopePlan) -> Frozen:
     if isinstance(items, dict) or not isinstance(items, (list, tuple, range)):
         raise StemflowError(f"map {node.path}: items: expected a list, got {type(items).__name__}")
     everything = list(items)
-    return Frozen(len(everything), pages_of(everything, f"items of {node.path}"))
+    shape = await values.library.shape(node.plan)
+    encoder = _args_encoder(shape.plan, scope) or values.library.encoders.args
+    where = "" if encoder == "json" else await values.library.place(*node.key, "items")
+    what = f"items of {node.path}"
+    return Frozen(len(everything), pages_of(everything, what, values.library.encoders, encoder, where))
 
 
-def pages_of(items: list[Any] | tuple[Any, ...], what: str) -> tuple[bytes, ...]:
-    """Items as JSON arrays of at most PAGE elements."""
+def _args_encoder(plan: Plan, node: AnyPlan) -> str | None:
+    """The encoder of arguments; that of a map's items is its first task's, whose arguments they are."""
+    while isinstance(node, ScopePlan) and node.members:
+        node = plan.nodes[node.members[0]]
+    return plan.options[node.options].args_encoder if isinstance(node, LeafPlan) else None
+
+
+def seal_literals(plan: Plan, encoders: TaskPayloadEncoderRegistry, origin: str, added_by: str = "") -> Plan:
+    """Encode literal arguments and items in a plan of the run `origin`, where their encoder is not JSON.
+
+    `added_by`: the task that adds the plan to its run, or is replaced by it.
+    """
+    nodes = list(plan.nodes)
+    for index, node in enumerate(nodes):
+        encoder = _args_encoder(plan, node) or encoders.args
+        if encoder == "json":
+            continue
+        where = place(origin, added_by, f"literal {index}")
+        if isinstance(node, LeafPlan) and (node.args or node.kwargs):
+            given = {"args": list(node.args), "kwargs": dict(node.kwargs)}
+            body = encoders.writer(encoder, where)(given, f"arguments of {node.task}")
+            nodes[index] = structs.replace(node, args=(), kwargs={}, sealed=Sealed(body))
+        elif isinstance(node, ScopePlan) and isinstance(node.items, tuple):
+            body = encoders.writer(encoder, where, limit=PAGE_BYTES)(list(node.items), "items")
+            nodes[index] = structs.replace(node, items=Sealed(body, len(node.items)))
+    if nodes == list(plan.nodes):
+        return plan
+    return named(structs.replace(plan, nodes=tuple(nodes), origin=added_by))
+
+
+def pages_of(
+    items: list[Any] | tuple[Any, ...], what: str, encoders: TaskPayloadEncoderRegistry, encoder: str, where: str
+) -> tuple[bytes, ...]:
+    """Items as lists of at most PAGE elements, by `encoder` for the place `where`."""
     return tuple(
-        encode(list(items[start : start + PAGE]), f"{what} from {start}", limit=64 * 1_048_576)
-        for start in range(0, len(items), PAGE)
+        encoders.writer(encoder, f"{where} {number}", limit=PAGE_BYTES)(
+            list(items[number * PAGE : (number + 1) * PAGE]), f"{what} from {number * PAGE}"
+        )
+        for number in range((len(items) + PAGE - 1) // PAGE)
     )
 
 

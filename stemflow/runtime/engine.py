@@ -11,7 +11,7 @@ from msgspec import structs
 
 from stemflow.canvas import call
 from stemflow.compile.desugar import desugar
-from stemflow.compile.edges import members_of
+from stemflow.compile.edges import first_task, members_of
 from stemflow.compile.freeze import compile_plan, compile_task
 from stemflow.core.shape import Shape
 from stemflow.errors import OptionError, StemflowError
@@ -24,16 +24,17 @@ from stemflow.model.records import FINAL, SKIPPED, SUCCEEDED, ClaimSpec, Header,
 from stemflow.model.signature import AnySig, MapSig, Signature, TaskSig, Workflow
 from stemflow.ports import Clock, IdSource
 from stemflow.runtime.advance import Advance
-from stemflow.runtime.bind import pages_of, unique_key
+from stemflow.runtime.bind import pages_of, seal_literals, unique_key
 from stemflow.runtime.clock import SystemClock, SystemIds
 from stemflow.runtime.context import TaskContext
+from stemflow.runtime.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.handle import DuplicateRun, RunFailed, RunHandle, UnknownRun
 from stemflow.runtime.payload import encode
-from stemflow.runtime.prepare import check_items, check_plan, plain_signature
+from stemflow.runtime.prepare import args_encoder, check_items, check_plan, plain_signature
 from stemflow.runtime.registry import TaskRegistry
 from stemflow.runtime.rerun import redo_paths, stored_maps
 from stemflow.runtime.service import Service
-from stemflow.runtime.values import Library, Values
+from stemflow.runtime.values import Library, Values, place
 from stemflow.store.base import Request, Store
 from stemflow.store.open import open_store
 
@@ -47,7 +48,8 @@ class Stemflow:
     """An engine on one store, with an embedded worker unless `worker=False`. Use it as an async context manager.
 
     `url`: `memory:`, `sqlite:PATH`, or `sqlite:` for `.stemflow/stemflow.db`. `concurrency`: handlers at once.
-    `only_run`: the embedded worker serves this run alone. Raises StoreError when the store cannot be used.
+    `only_run`: the embedded worker serves this run alone. `encoders`: how values are stored, else the registry's.
+    Raises StoreError when the store cannot be used.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class Stemflow:
         clock: Clock | None = None,
         ids: IdSource | None = None,
         store: Store | None = None,
+        encoders: TaskPayloadEncoderRegistry | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
         self.ids = ids or SystemIds()
         self.registry = registry if registry is not None else TaskRegistry()
         self.store = store if store is not None else open_store(url, self.clock)
-        self.library = Library(self.store)
+        self.encoders = encoders or self.registry.encoders
+        self.library = Library(self.store, self.encoders)
         self.advance = Advance(self.store, self.library)
         self._channel = f"engine-{self.ids.run_id()}"
         self._sequence = 0
@@ -130,7 +134,7 @@ class Stemflow:
         else:
             header, plan, body = self._canvas(call(what, args, kwargs), header)
         self.library.shapes.setdefault(plan.digest, Shape(plan))
-        return await self._request(header, plan, _items_of(body, run))
+        return await self._request(header, plan, self._items_of(body, run))
 
     async def _workflow(
         self, flow: Workflow, header: Header, inputs: Mapping[str, Any], again: bool
@@ -145,7 +149,8 @@ class Stemflow:
             compensate_on=flow.compensate_on,
         )
         check_plan(plan, self.registry)
-        header = structs.replace(header, plan=plan.digest, name=flow.name, inputs=encode(dict(inputs), "inputs"))
+        write = self.encoders.writer(self.encoders.args, place(header.run, "", "inputs"))
+        header = structs.replace(header, plan=plan.digest, name=flow.name, inputs=write(dict(inputs), "inputs"))
         if flow.unique_key is not None:
             self.library.shapes.setdefault(plan.digest, Shape(plan))
             self.library.headers[header.run] = header
@@ -158,25 +163,53 @@ class Stemflow:
         return header, plan, desugar(body)
 
     def _canvas(self, sig: Any, header: Header) -> tuple[Header, Plan, AnySig]:
-        sig = plain_signature(sig)
+        sig = plain_signature(sig, self._as_json)
         if isinstance(sig, TaskSig) and not (sig.success_hooks or sig.failure_hooks or sig.cancel_hooks):
-            inputs = encode({"args": list(sig.args), "kwargs": dict(sig.kwargs)}, f"arguments of {sig.task}")
             plan = self._task_plan(sig)
             task = self.registry.get(sig.task)
             if task is not None:
                 task.parameters.check(sig.args, sig.kwargs)
             options = plan.options[0]
+            write = self.encoders.writer(self._args_encoder(sig), place(header.run, "", "inputs"))
+            inputs = write({"args": list(sig.args), "kwargs": dict(sig.kwargs)}, f"arguments of {sig.task}")
             if options.unique:
                 key = self._lone_key(sig, options)
                 spec = ClaimSpec(key, options.unique_mode, options.unique_for_ms)
                 header = structs.replace(header, claim=spec)
             return structs.replace(header, plan=plan.digest, name=sig.task, inputs=inputs), plan, sig
-        encode([*_literals(sig)], "arguments", limit=1 << 40)
+        encode([*self._literals(sig)], "arguments", limit=1 << 40)
         sig = desugar(sig)
         plan = compile_plan(sig, self.registry.options_of)
         check_plan(plan, self.registry)
         check_items(sig, self.registry)
+        plan = seal_literals(plan, self.encoders, header.run)
         return structs.replace(header, plan=plan.digest, name=sig.name or type(sig).__name__[:-3].lower()), plan, sig
+
+    def _args_encoder(self, sig: TaskSig[Any, Any] | None) -> str:
+        return args_encoder(sig, self.registry, self.encoders)
+
+    def _as_json(self, sig: TaskSig[Any, Any]) -> bool:
+        return self._args_encoder(sig) == "json"
+
+    def _literals(self, sig: AnySig) -> list[Any]:
+        """Every argument that the canvas was given and that is stored as JSON, to be checked."""
+        found: list[Any] = []
+        if isinstance(sig, TaskSig) and self._as_json(sig):
+            found += [list(sig.args), dict(sig.kwargs)]
+        for _, member in members_of(sig):
+            found += self._literals(member)
+        return found
+
+    def _items_of(self, sig: AnySig, run: str) -> tuple[Pages, ...]:
+        """Items that the canvas was given, in pages; they are stored in the commit that makes the run."""
+        found = []
+        for path, one in _maps(sig):
+            if isinstance(one.items, tuple):
+                encoder = self._args_encoder(first_task(one.do))
+                where = place(run, path, "items")
+                pages = pages_of(one.items, f"items of {path or 'the map'}", self.encoders, encoder, where)
+                found.append(Pages((run, path), pages))
+        return tuple(found)
 
     def _lone_key(self, sig: TaskSig[Any, Any], options: Options) -> str:
         """The unique key of a task alone; `unique_by` reads arguments by the names of the handler's parameters."""
@@ -263,6 +296,7 @@ class Stemflow:
             run=run,
             created_at_ms=self.store.now_ms(),
             rerun_of=run_id,
+            origin=old.origin or run_id,
             redo=redo,
             claim=claim,
             reply_to=self.store.address,
@@ -302,23 +336,6 @@ def _maps(sig: AnySig) -> list[tuple[str, MapSig[Any, Any]]]:
     if not isinstance(sig, MapSig):
         for segment, member in members_of(sig):
             found += [(child_path(segment, path) if path else segment, one) for path, one in _maps(member)]
-    return found
-
-
-def _items_of(sig: AnySig, run: str) -> tuple[Pages, ...]:
-    """Items that the canvas was given, in pages; they are stored in the commit that makes the run."""
-    return tuple(
-        Pages((run, path), pages_of(found.items, f"items of {path or 'the map'}"))
-        for path, found in _maps(sig)
-        if isinstance(found.items, tuple)
-    )
-
-
-def _literals(sig: AnySig) -> list[Any]:
-    """Every argument that the canvas was given, to be checked as JSON."""
-    found: list[Any] = [list(sig.args), dict(sig.kwargs)] if isinstance(sig, TaskSig) else []
-    for _, member in members_of(sig):
-        found += _literals(member)
     return found
 
 

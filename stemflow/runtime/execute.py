@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Generator
 from concurrent.futures import Executor
 from contextvars import copy_context
-from typing import Any
+from typing import Any, NamedTuple
 
 from stemflow.compile.freeze import compile_plan
 from stemflow.errors import StemflowError
@@ -18,7 +18,7 @@ from stemflow.model.plan import Plan
 from stemflow.model.policy import Options
 from stemflow.model.records import ErrorInfo
 from stemflow.model.signature import ChainSig, GroupSig, Signature, TaskSig, WaitSig
-from stemflow.runtime.bind import Bound
+from stemflow.runtime.bind import Bound, seal_literals
 from stemflow.runtime.context import (
     Ignore,
     Reject,
@@ -28,8 +28,9 @@ from stemflow.runtime.context import (
     TaskContext,
     enter,
 )
-from stemflow.runtime.payload import NotSerializable, encode
-from stemflow.runtime.prepare import check_items, check_plan, plain_signature
+from stemflow.runtime.encoders import TaskPayloadEncoderRegistry, Write
+from stemflow.runtime.payload import NotSerializable
+from stemflow.runtime.prepare import args_encoder, check_items, check_plan, plain_signature
 from stemflow.runtime.registry import Task, TaskRegistry
 from stemflow.runtime.typed import BadArguments
 from stemflow.runtime.values import public_error
@@ -139,8 +140,25 @@ async def _threaded(function: Callable[..., Any], args: Any, kwargs: Any, pool: 
     return await result if inspect.iscoroutine(result) else result
 
 
+class Output(NamedTuple):
+    """What the outcome of an attempt is written with: its result, and the plans of what it adds or is replaced by."""
+
+    registry: TaskRegistry
+    encoders: TaskPayloadEncoderRegistry
+    write: Write
+    origin: str
+    node: str
+
+    def plan(self, signature: Signature[Any, Any]) -> Plan:
+        sig = plain_signature(signature, lambda task: args_encoder(task, self.registry, self.encoders) == "json")
+        plan = compile_plan(sig, self.registry.options_of, inline_items=True)
+        check_plan(plan, self.registry)
+        check_items(sig, self.registry)
+        return seal_literals(plan, self.encoders, self.origin, self.node)
+
+
 async def attempt(
-    task: Task[..., Any], options: Options, context: TaskContext, bound: Bound, pool: Executor, registry: TaskRegistry
+    task: Task[..., Any], options: Options, context: TaskContext, bound: Bound, pool: Executor, output: Output
 ) -> Outcome:
     """Run one attempt. Only cancellation by the engine passes through."""
     try:
@@ -150,15 +168,15 @@ async def attempt(
     leave = enter(context)
     try:
         value = await call(task, options, context, bound, pool)
-        added = tuple(_fragment(sig, registry) for sig in context.added)
-        return Ok(None if value is None else encode(value, f"result of {task.name}"), added)
+        added = tuple(output.plan(GroupSig(members=(sig,))) for sig in context.added)
+        return Ok(None if value is None else output.write(value, f"result of {task.name}"), added)
     except asyncio.CancelledError as cancelled:
         current = asyncio.current_task()
         if current is not None and current.cancelling():
             raise
         return judge(cancelled, options)
     except BaseException as error:
-        return _outcome(error, task, options, bound, context, registry)
+        return _outcome(error, task, options, bound, context, output)
     finally:
         leave()
 
@@ -169,7 +187,7 @@ def _outcome(
     options: Options,
     bound: Bound,
     context: TaskContext,
-    registry: TaskRegistry,
+    output: Output,
 ) -> Outcome:
     match error:
         case Ignore():
@@ -180,7 +198,7 @@ def _outcome(
             return Failed(describe(error.cause or error), "again", error.after_ms, error.max_retries)
         case ReplaceRequested():
             try:
-                return Replaced(_replacement(error.signature, context, registry))
+                return Replaced(_replacement(error.signature, context, output))
             except StemflowError as refused:
                 return Failed(describe(refused), "final")
         case NotSerializable():
@@ -203,21 +221,9 @@ def judge(error: BaseException, options: Options) -> Failed:
     return Failed(info)
 
 
-def _replacement(signature: Signature[Any, Any], context: TaskContext, registry: TaskRegistry) -> Plan:
+def _replacement(signature: Signature[Any, Any], context: TaskContext, output: Output) -> Plan:
     if isinstance(signature, (TaskSig, WaitSig)):
         signature = ChainSig(steps=(signature,))
     if isinstance(signature, ChainSig) and not signature.steps:
         raise StemflowError(f"task {context.id}: replace: expected something to run, got an empty chain")
-    return _compiled(signature, registry)
-
-
-def _fragment(signature: Signature[Any, Any], registry: TaskRegistry) -> Plan:
-    return _compiled(GroupSig(members=(signature,)), registry)
-
-
-def _compiled(signature: Signature[Any, Any], registry: TaskRegistry) -> Plan:
-    sig = plain_signature(signature)
-    plan = compile_plan(sig, registry.options_of, inline_items=True)
-    check_plan(plan, registry)
-    check_items(sig, registry)
-    return plan
+    return output.plan(signature)

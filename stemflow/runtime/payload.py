@@ -37,10 +37,13 @@ def encode(value: Any, what: str, *, limit: int = MAX_BYTES) -> bytes:
         encoded = _encoder.encode(value)
     except (OverflowError, ValueError, TypeError, UnicodeEncodeError) as error:
         raise NotSerializable(f"{what}: expected a JSON value, got {kind.__name__}: {error}") from error
+    return within(encoded, what, limit)
+
+
+def within(encoded: bytes, what: str, limit: int) -> bytes:
+    """`encoded`, unless it is longer than what is stored."""
     if len(encoded) > limit:
-        raise NotSerializable(
-            f"{what}: expected at most {limit} bytes of JSON, got {len(encoded)}; pass a reference instead"
-        )
+        raise NotSerializable(f"{what}: expected at most {limit} bytes, got {len(encoded)}; pass a reference instead")
     return encoded
 
 

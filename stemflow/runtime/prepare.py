@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from msgspec import structs
 
+from stemflow.compile.edges import first_task
 from stemflow.core.shape import body_index
 from stemflow.model.plan import LeafPlan, Plan, ScopePlan
 from stemflow.model.signature import AnySig, ChainSig, ChordSig, MapSig, Span, TaskSig
+from stemflow.runtime.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.parameters import Parameters
 from stemflow.runtime.payload import plain
 from stemflow.runtime.registry import TaskRegistry
@@ -18,25 +20,35 @@ from stemflow.runtime.typed import BadArguments
 _CHILDREN = ("success_hooks", "failure_hooks", "cancel_hooks", "steps", "members", "header", "body", "do", "compensate")
 
 
-def plain_signature(sig: Any) -> Any:
+def plain_signature(sig: Any, as_json: Callable[[TaskSig[Any, Any]], bool]) -> Any:
     """The same tree with dataclasses, dates, models and the like in arguments and items turned into JSON data.
 
-    Raises NotSerializable with the path of what cannot become JSON.
+    Arguments of tasks of which `as_json` is not true are left as they are for their encoder. Raises NotSerializable
+    with the path of what cannot become JSON.
     """
     changed: dict[str, Any] = {}
-    if isinstance(sig, TaskSig):
+    if isinstance(sig, TaskSig) and as_json(sig):
         where = f"arguments of {sig.task}"
         _note(changed, "args", sig.args, tuple(plain(sig.args, where)))
         _note(changed, "kwargs", sig.kwargs, plain(sig.kwargs, where))
     elif isinstance(sig, MapSig) and isinstance(sig.items, tuple):
-        _note(changed, "items", sig.items, tuple(plain(sig.items, "items")))
+        task = first_task(sig.do)
+        if task is None or as_json(task):
+            _note(changed, "items", sig.items, tuple(plain(sig.items, "items")))
     for name in _CHILDREN:
         child = getattr(sig, name, None)
         if isinstance(child, tuple) and child:
-            _note(changed, name, child, tuple(map(plain_signature, child)))
+            _note(changed, name, child, tuple(plain_signature(one, as_json) for one in child))
         elif child:
-            _note(changed, name, child, plain_signature(child))
+            _note(changed, name, child, plain_signature(child, as_json))
     return structs.replace(sig, **changed) if changed else sig
+
+
+def args_encoder(
+    sig: TaskSig[Any, Any] | None, registry: TaskRegistry, encoders: TaskPayloadEncoderRegistry
+) -> str:
+    """The encoder of the arguments of a call."""
+    return (sig and registry.args_encoder_of(sig)) or encoders.args
 
 
 def _note(changed: dict[str, Any], name: str, old: Any, new: Any) -> None:

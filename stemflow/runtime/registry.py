@@ -13,6 +13,7 @@ from stemflow.errors import OptionError, StemflowError
 from stemflow.model.policy import Options, effective, normalise
 from stemflow.model.signature import MemberPolicy, NoInput, Signature, TaskSig
 from stemflow.runtime.context import TaskContext
+from stemflow.runtime.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.parameters import parameters_of, result_of, takes_context
 from stemflow.units import parse_duration_ms
 
@@ -158,6 +159,8 @@ class TaskRegistry:
 
     def __init__(self, **defaults: Any) -> None:
         self.defaults = normalise(defaults, "registry defaults")
+        self.encoders = TaskPayloadEncoderRegistry()
+        """How values are stored where an app is not told otherwise; found with the tasks by the command line."""
         self._tasks: dict[str, Task[..., Any]] = {}
 
     def register(self, task: Task[..., Any], override: bool = False) -> None:
@@ -196,6 +199,12 @@ class TaskRegistry:
             return effective(sig.task, task.options)
         given = normalise(sig.options, f"task {sig.task}")
         return effective(f"task {sig.task}", self.defaults, task.options, workflow_defaults or {}, given)
+
+    def args_encoder_of(self, sig: TaskSig[Any, Any]) -> str | None:
+        """The encoder of the arguments of a call, where one is named."""
+        task = self._tasks.get(sig.task)
+        layers = (sig.options, {} if task is None else task.options, self.defaults)
+        return next((layer["args_encoder"] for layer in layers if layer.get("args_encoder")), None)
 
     def _names(self) -> str:
         names = sorted(self._tasks)

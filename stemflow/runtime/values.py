@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 from msgspec import Raw, json, to_builtins
@@ -10,7 +11,7 @@ from msgspec import Raw, json, to_builtins
 from stemflow.core.leaf import undone_path
 from stemflow.core.shape import Shape, base_size, body_index, segment
 from stemflow.errors import StemflowError
-from stemflow.model.plan import ScopePlan
+from stemflow.model.plan import ScopePlan, Sealed
 from stemflow.model.records import (
     FAILED,
     SUCCEEDED,
@@ -23,7 +24,8 @@ from stemflow.model.records import (
     parent_path,
 )
 from stemflow.model.signature import Span
-from stemflow.runtime.payload import decode
+from stemflow.runtime.encoders import TaskPayloadEncoderRegistry, Write, is_json
+from stemflow.runtime.payload import MAX_BYTES, decode
 from stemflow.store.base import Store
 
 PAGE = 1_000
@@ -44,11 +46,12 @@ class Prev(NamedTuple):
 class Library:
     """Plans, headers and items of maps, which never change; read once a process, or as long as there is room."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, encoders: TaskPayloadEncoderRegistry | None = None) -> None:
         self.store = store
+        self.encoders = encoders or TaskPayloadEncoderRegistry()
         self.shapes: dict[str, Shape] = {}
         self.headers: dict[str, Header] = {}
-        self.pages: dict[tuple[str, str, int], list[Raw]] = {}
+        self.pages: dict[tuple[str, str, int], list[Any]] = {}
 
     async def shape(self, digest: str) -> Shape:
         found = self.shapes.get(digest)
@@ -70,19 +73,48 @@ class Library:
             self.headers[run] = found
         return found
 
-    async def page(self, scope: Node, number: int) -> list[Raw]:
-        """The items of one page of a map. Each is still JSON, so that no handler changes what another is given."""
+    async def place(self, run: str, path: str, kind: str) -> str:
+        """Where a value of a run stands, the same in all reruns of it."""
+        header = await self.header(run)
+        return place(header.origin or run, path, kind)
+
+    async def read(self, encoded: bytes | None, run: str, path: str, kind: str) -> Any:
+        """A stored value, by the encoder that wrote it; None is null. Raises UnknownEncoder, BadPayload."""
+        if encoded is None or is_json(encoded):
+            return decode(encoded)
+        return self.encoders.read(encoded, await self.place(run, path, kind))
+
+    async def writer(self, encoder: str, run: str, path: str, kind: str, limit: int = MAX_BYTES) -> Write:
+        """What encodes values of one place of a run. Raises UnknownEncoder."""
+        where = "" if encoder == "json" else await self.place(run, path, kind)
+        return self.encoders.writer(encoder, where, limit=limit)
+
+    async def item(self, scope: Node, index: int) -> Any:
+        """One item of a map; each call makes another copy, so that no handler changes what another is given."""
+        item = (await self._page(scope, index // PAGE))[index % PAGE]
+        return decode(bytes(item)) if isinstance(item, Raw) else deepcopy(item)
+
+    async def _page(self, scope: Node, number: int) -> list[Any]:
+        """The items of one page of a map, each still JSON if the page is."""
         place = (scope.run, scope.path, number)
         found = self.pages.pop(place, None)
         if found is None:
             page = await self.store.page((scope.run, scope.path), number)
             if page is None:
                 raise StemflowError(f"run {scope.run}: the items of {scope.path} are gone; the store is damaged")
-            found = _pieces.decode(page)
+            if is_json(page):
+                found = _pieces.decode(page)
+            else:
+                found = self.encoders.read(page, await self.place(*scope.key, f"items {number}"))
         self.pages[place] = found
         if len(self.pages) > PAGES:
             del self.pages[next(iter(self.pages))]
         return found
+
+
+def place(origin: str, path: str, kind: str) -> str:
+    """Names the place of a value: an encoder may bind what it writes to it."""
+    return f"{origin}/{path}: {kind}"
 
 
 class Values:
@@ -134,7 +166,7 @@ class Values:
         if node.alias is not None:
             return await self.value(await self.node(node.alias))
         if node.tally is None or node.result is not None:
-            return decode(node.result)
+            return await self.library.read(node.result, *node.key, "result")
         plan = await self.scope(node)
         if plan.kind == "steps":
             return None
@@ -155,7 +187,9 @@ class Values:
                 if node is not None and node.state == FAILED and plan.policy == "collect":
                     values.append({"error": public_error(await self.error_of(node))})
                 elif node is not None and node.tally is None and node.alias is None:
-                    values.append(decode(node.result) if node.state == SUCCEEDED else None)
+                    done = node.result if node.state == SUCCEEDED else None
+                    bare = done is None or is_json(done)  # one coroutine less for each member of a wide join
+                    values.append(decode(done) if bare else await self.library.read(done, *node.key, "result"))
                 else:
                     values.append(await self.value(node) if node is not None and node.state == SUCCEEDED else None)
         return values
@@ -248,7 +282,15 @@ class Values:
             return range(plan.items.start, plan.items.stop, plan.items.step)[index]
         if isinstance(plan.items, tuple):
             return plan.items[index]
-        return decode(bytes((await self.library.page(scope, index // PAGE))[index % PAGE]))
+        if isinstance(plan.items, Sealed):
+            items = await self.literal(scope, plan.items)
+            return items[index]
+        return await self.library.item(scope, index)
+
+    async def literal(self, node: Node, sealed: Sealed) -> Any:
+        """What an encoder wrote into the plan of `node`."""
+        plan = (await self.library.shape(node.plan)).plan
+        return await self.library.read(sealed.body, node.run, plan.origin, f"literal {node.node}")
 
     async def env(self, node: Node, wanted: Iterable[tuple[str, ...]]) -> dict[str, Any]:
         """The names that an expression of `node` refers to, with their values. `wanted`: paths of references."""
@@ -257,7 +299,7 @@ class Values:
         env: dict[str, Any] = {}
         header = await self.library.header(node.run)
         if "inputs" in names:
-            env["inputs"] = decode(header.inputs)
+            env["inputs"] = await self.library.read(header.inputs, header.run, "", "inputs")
         if "vars" in names:
             env["vars"] = to_builtins((await self.library.shape(header.plan)).plan.vars)
         if "run" in names:

@@ -16,7 +16,8 @@ from stemflow.model.policy import Options
 from stemflow.model.records import STOPPING, ErrorInfo, Key, Node, parent_path
 from stemflow.runtime.advance import Advance
 from stemflow.runtime.context import Backstage, TaskContext, TaskTimeout
-from stemflow.runtime.execute import attempt, describe, judge
+from stemflow.runtime.encoders import BadPayload, UnknownEncoder, Write
+from stemflow.runtime.execute import Output, attempt, describe, judge
 from stemflow.runtime.registry import TaskRegistry
 from stemflow.runtime.values import Values
 from stemflow.store.base import Exchange, Lease, Request, Store, StoreError, StoreUnavailable, Want
@@ -269,12 +270,23 @@ class Worker:
         values = Values(self.advance.library, known=self.advance.records)
         try:
             bound = await (await self.advance.binder(node.plan)).calls(values, node, leaf)
+            write = await self.advance.library.writer(
+                options.result_encoder or self.advance.library.encoders.results, *node.key, "result"
+            )
         except ExpressionError as error:
             return Failed(
                 ErrorInfo("ExpressionError", f"args of {node.path}: {error}", "stemflow.ExpressionError"), "final"
             )
+        except UnknownEncoder as error:
+            return Failed(describe(error), "final", dead="unknown-encoder")
+        except BadPayload as error:
+            return Failed(describe(error), "final", dead="bad-arguments")
         context = running.context = await self._context(node, leaf, options, running)
-        return await attempt(task, options, context, bound, self.pool, self.registry)
+        return await attempt(task, options, context, bound, self.pool, await self._output(node, write))
+
+    async def _output(self, node: Node, write: Write) -> Output:
+        header = await self.advance.library.header(node.run)
+        return Output(self.registry, self.advance.library.encoders, write, header.origin or node.run, node.path)
 
     async def _context(self, node: Node, leaf: LeafPlan, options: Options, running: Running) -> TaskContext:
         context = TaskContext(
