@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stemflow.canvas import Canvas, skew
     from stemflow.errors import OptionError, StemflowError, UnitError
+    from stemflow.model.options import TaskOptions
     from stemflow.model.policy import RateLimit, RetryPolicy
     from stemflow.model.signature import NoInput, Signature
     from stemflow.runtime.context import (
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         current_context,
     )
     from stemflow.runtime.crypto import AesGcmEncoder
+    from stemflow.runtime.definition import TaskDefinition, TaskEnqueueBuilder, TaskHandler, TaskMetadata
     from stemflow.runtime.encoders import (
         BadPayload,
         GzipEncoder,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "stemflow.canvas": ("Canvas", "skew"),
     "stemflow.errors": ("OptionError", "StemflowError", "UnitError"),
+    "stemflow.model.options": ("TaskOptions",),
     "stemflow.model.policy": ("RateLimit", "RetryPolicy"),
     "stemflow.model.signature": ("NoInput", "Signature"),
     "stemflow.runtime.context": (
@@ -58,6 +61,7 @@ _HOMES = {
         "TaskPayloadEncoderRegistry",
         "UnknownEncoder",
     ),
+    "stemflow.runtime.definition": ("TaskDefinition", "TaskEnqueueBuilder", "TaskHandler", "TaskMetadata"),
     "stemflow.runtime.engine": ("Stemflow",),
     "stemflow.runtime.handle": ("DuplicateRun", "NodeEvent", "RunFailed", "RunHandle", "TaskResult", "UnknownRun"),
     "stemflow.runtime.payload": ("NotSerializable",),
@@ -105,6 +109,11 @@ __all__ = [
     "TaskContext",
     "TaskPayloadEncoder",
     "TaskPayloadEncoderRegistry",
+    "TaskDefinition",
+    "TaskEnqueueBuilder",
+    "TaskHandler",
+    "TaskMetadata",
+    "TaskOptions",
     "TaskRegistry",
     "TaskResult",
     "UnitError",

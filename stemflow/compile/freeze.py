@@ -63,7 +63,13 @@ def compile_plan(
 def compile_task(sig: TaskSig[Any, Any], options_of: OptionsOf) -> Plan:
     """The plan of a task alone. Its arguments are the run's inputs, so that one plan serves every call."""
     freezer = _Freezer(None, options_of)
-    bare = TaskSig[Any, Any](task=sig.task, options=sig.options, countdown_ms=sig.countdown_ms, eta_at_ms=sig.eta_at_ms)
+    bare: TaskSig[Any, Any] = TaskSig(
+        task=sig.task,
+        options=sig.options,
+        countdown_ms=sig.countdown_ms,
+        eta_at_ms=sig.eta_at_ms,
+        declared=sig.declared,
+    )
     freezer.add(bare, "", -1, fed=False)
     return _sealed(freezer, {})
 

@@ -54,6 +54,8 @@ class RetryPolicy(Struct, frozen=True, omit_defaults=True):
             raise OptionError(f"retry.backoff: expected fixed, linear or exponential, got {backoff!r}")
         if not 0 <= jitter <= 1:
             raise OptionError(f"retry.jitter: expected a share between 0 and 1, got {jitter!r}")
+        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or factor <= 0:
+            raise OptionError(f"retry.factor: expected a number above 0, got {factor!r}")
         return cls(
             backoff,
             parse_duration_ms(initial),
@@ -146,23 +148,35 @@ def _choice(name: str, value: Any, *allowed: str) -> Any:
     return value
 
 
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise OptionError(f"{name}: expected True or False, got {value!r}")
+    return value
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise OptionError(f"{name}: expected a text that is not empty, got {value!r}")
+    return value
+
+
 _READ: dict[str, Callable[[Any], tuple[str, Any]]] = {
-    "queue": lambda v: ("queue", str(v)),
+    "queue": lambda v: ("queue", _text("queue", v)),
     "priority": lambda v: ("priority", _count("priority", v, 0, 9)),
     "max_retries": lambda v: ("max_retries", _count("max_retries", v, 0, 1_000_000)),
     "retry": lambda v: ("retry", _retry(v)),
     "soft_time_limit": lambda v: ("soft_ms", _optional_ms(v)),
     "hard_time_limit": lambda v: ("hard_ms", _optional_ms(v)),
-    "soft_raises": lambda v: ("soft_raises", bool(v)),
+    "soft_raises": lambda v: ("soft_raises", _flag("soft_raises", v)),
     "rate_limit": lambda v: ("rate_limits", _rates(v)),
-    "unique": lambda v: ("unique", bool(v)),
+    "unique": lambda v: ("unique", _flag("unique", v)),
     "unique_mode": lambda v: ("unique_mode", _choice("unique_mode", v, "return_existing", "reject")),
     "unique_for": lambda v: ("unique_for_ms", _optional_ms(v)),
     "unique_by": lambda v: ("unique_by", v),
     "visibility_timeout": lambda v: ("lease_ms", parse_duration_ms(v)),
     "expires": lambda v: ("expires_ms", _optional_ms(v)),
     "isolation": lambda v: ("isolation", _choice("isolation", v, "auto", "async", "thread")),
-    "acks_late": lambda v: ("acks_late", bool(v)),
+    "acks_late": lambda v: ("acks_late", _flag("acks_late", v)),
     "max_deliveries": lambda v: ("max_deliveries", _count("max_deliveries", v, 1, 1_000)),
     "args_encoder": lambda v: ("args_encoder", _encoder_id(v)),
     "result_encoder": lambda v: ("result_encoder", _encoder_id(v)),

@@ -93,6 +93,10 @@ class TaskSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defa
     countdown_ms: int = 0
     eta_at_ms: int | None = None
     compensate: TaskSig[Any, Any] | None = None
+    decode: Any = None
+    """A type, or a function of JSON data, that makes the value out of the stored result where it is waited for."""
+    declared: bool = False
+    """Made from a definition: the task need not be registered where it is submitted."""
 
 
 class ChainSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="chain"):

@@ -7,12 +7,16 @@ the type of each argument.
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from stemflow.errors import OptionError
 from stemflow.runtime.context import TaskContext
 from stemflow.runtime.typed import BadArguments, Converter, Misfit, hints_of
+from stemflow.runtime.typed import named as named_type
 
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -167,3 +171,69 @@ def _resolved(resolve: Callable[[str, Any], Any], name: str, annotation: Any, wh
             f"{where}: expected an annotation that can be read when the task is registered, got {annotation!r}: "
             f"{error}; import its names at run time and define its classes above the task, or write Any"
         ) from error
+
+
+class ObjectParameters(Parameters):
+    """Those of a handler whose arguments are the fields of one object."""
+
+    whole: Converter
+
+    def convert(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The object as the one argument; raises BadArguments."""
+        self.fit(args, kwargs)
+        return (self._object(self.named(args, kwargs)),), {}
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any], ahead: int | None = 0) -> None:
+        """As for other tasks; a complete call must also make the object."""
+        super().check(args, kwargs, ahead)
+        if ahead == 0:
+            self._object(self.named(args, kwargs))
+
+    def _object(self, fields: dict[str, Any]) -> Any:
+        try:
+            return self.whole(fields)
+        except Misfit as fault:
+            place = fault.path.removeprefix(".")
+            raise BadArguments(self.task, place, fault.expected, fault.got) from None
+
+
+def object_parameters(task: str, call: Callable[..., Any]) -> ObjectParameters:
+    """The parameters of a handler's `call(context, args)`, from the annotation of `args`; raises OptionError."""
+    given = list(inspect.signature(call).parameters.values())
+    if len(given) != 2:
+        raise OptionError(f"task {task}: call: expected the parameters (self, context, args), got {len(given) + 1}")
+    where = f"task {task}: {given[1].name}"
+    annotation = _resolved(hints_of(call, None), given[1].name, given[1].annotation, where)
+    whole = Converter(annotation, where)
+    others = None
+    if annotation is Any or typing.get_origin(annotation) in (dict, Mapping) or annotation is dict:
+        value = (typing.get_args(annotation) or (str, Any))[1]
+        fields, others = [], Converter(value, where)
+    else:
+        fields = [Parameter(name, Converter(kind, f"{where}.{name}"), required, True)
+                  for name, kind, required in _fields(annotation, where)]  # fmt: skip
+    found = ObjectParameters(task, fields, (), None, others)
+    found.whole = whole
+    return found
+
+
+def _fields(kind: Any, where: str) -> list[tuple[str, Any, bool]]:
+    """(name in JSON, annotation, whether it must be given) of each field of a class."""
+    if hasattr(kind, "model_fields") and hasattr(kind, "model_validate"):
+        return [(one.alias or name, one.annotation, one.is_required()) for name, one in kind.model_fields.items()]
+    if kind is None or kind is type(None):
+        return []
+    info = msgspec.inspect.type_info(kind)
+    if not isinstance(info, (msgspec.inspect.DataclassType, msgspec.inspect.StructType, msgspec.inspect.TypedDictType)):
+        raise OptionError(
+            f"{where}: expected a dataclass, Struct, TypedDict, model or dict, got {named_type(kind)}; "
+            "its fields are the task's arguments"
+        )
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return [(field.encode_name, _bare(hints[field.name]), field.required) for field in info.fields]
+
+
+def _bare(annotation: Any) -> Any:
+    """Without the Required and NotRequired of a TypedDict."""
+    wrapped = typing.get_origin(annotation) in (typing.Required, typing.NotRequired)
+    return typing.get_args(annotation)[0] if wrapped else annotation

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 
 from stemflow.canvas import Canvas
 from stemflow.errors import OptionError, StemflowError
+from stemflow.expr import ExpressionError, parse_condition
+from stemflow.model.options import TaskOptions, given_options
 from stemflow.model.policy import Options, effective, normalise
 from stemflow.model.signature import MemberPolicy, NoInput, Signature, TaskSig
 from stemflow.runtime.context import TaskContext
+from stemflow.runtime.definition import Args, Result, TaskDefinition, TaskHandler, TaskMetadata
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry
-from stemflow.runtime.parameters import parameters_of, result_of, takes_context
+from stemflow.runtime.parameters import Parameters, object_parameters, parameters_of, result_of, takes_context
+from stemflow.runtime.payload import plain
 from stemflow.units import parse_duration_ms
 
 P = ParamSpec("P")
@@ -58,19 +62,36 @@ class Task(Generic[P, R_co]):
         name: str,
         function: Callable[..., Any],
         given: Mapping[str, Any],
+        metadata: TaskMetadata | None = None,
+        *,
         local: Mapping[str, Any] | None = None,
+        parameters: Parameters | None = None,
     ) -> None:
-        """`local`: names that annotations may use besides those of the function's module."""
+        """`local`: names that annotations may use besides those of the function's module. `parameters`: those of a
+        handler that is given its arguments as one object."""
         self.name = _valid_name(name)
         self.function = function
-        self.given = dict(given)
-        self.options = normalise(given, f"task {name}")
-        effective(f"task {name}", self.options)
-        self.takes_context = takes_context(function)
-        self.parameters = parameters_of(name, function, local)
+        self.metadata = metadata or TaskMetadata()
+        self.given = {**self.metadata.encoders(), **given}
+        self.options = normalise(self.given, f"task {name}")
+        _check_condition(name, effective(f"task {name}", self.options))
+        self.takes_context = parameters is not None or takes_context(function)
+        self.parameters = parameters or parameters_of(name, function, local)
         self.result = result_of(name, function, local)
         self.is_async = inspect.iscoroutinefunction(function)
-        self.description = inspect.getdoc(function) or ""
+        self.description = self.metadata.description or inspect.getdoc(function) or ""
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of the arguments by name; `x-stemflow` holds what the metadata says."""
+        said = self.metadata
+        all_said = {"tags": list(said.tags), "idempotent": said.idempotent, "attributes": dict(said.attributes)}
+        told = {name: value for name, value in all_said.items() if value not in ([], None, {})}
+        return {
+            "title": self.name,
+            **({"description": self.description} if self.description else {}),
+            **self.parameters.schema(),
+            **({"x-stemflow": plain(told, f"metadata of {self.name}")} if told else {}),
+        }
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the plain function, without the engine."""
@@ -125,6 +146,24 @@ class _Bound(Task[P, R_co]):
         return TaskSig(task=self.name, args=args, kwargs=kwargs, immutable=True, **self._given())
 
 
+def _check_condition(task: str, options: Options) -> None:
+    """The expression among the options is read at registration, so that a wrong one is not found at the worker."""
+    if options.retry.when is None:
+        return
+    try:
+        parse_condition(options.retry.when, {"error"})
+    except ExpressionError as error:
+        raise OptionError(f"task {task}: retry.when: {error}") from error
+
+
+def _task_of(handler: TaskHandler[Any, Any]) -> Task[..., Any]:
+    name = getattr(handler, "name", None)
+    if not isinstance(name, str):
+        raise OptionError(f"{type(handler).__qualname__}: expected a class attribute `name`, got {name!r}")
+    parameters = object_parameters(name, handler.call)
+    return Task(name, handler.call, handler.options.given(), handler.metadata, parameters=parameters)
+
+
 def _valid_name(name: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise OptionError(
@@ -136,8 +175,10 @@ def _valid_name(name: str) -> str:
 class Decorator:
     """What `registry.task(...)` gives; typed so that `.s()` knows the function's parameters."""
 
-    def __init__(self, registry: TaskRegistry, name: str | None, options: Mapping[str, Any]) -> None:
-        self.registry, self.name, self.options = registry, name, options
+    def __init__(
+        self, registry: TaskRegistry, name: str | None, options: Mapping[str, Any], metadata: TaskMetadata | None
+    ) -> None:
+        self.registry, self.name, self.options, self.metadata = registry, name, options, metadata
 
     @overload
     def __call__(self, function: Callable[Concatenate[TaskContext, P], Awaitable[R]]) -> Task[P, R]: ...
@@ -148,8 +189,9 @@ class Decorator:
     @overload
     def __call__(self, function: Callable[P, R]) -> Task[P, R]: ...
     def __call__(self, function: Callable[..., Any]) -> Task[..., Any]:
-        name = self.name or f"{function.__module__}.{function.__qualname__}"
-        task: Task[..., Any] = Task(name, function, self.options, sys._getframe(1).f_locals)
+        name = f"{function.__module__}.{function.__qualname__}" if self.name is None else self.name
+        local = sys._getframe(1).f_locals  # annotations may name classes that are defined beside the task
+        task: Task[..., Any] = Task(name, function, self.options, self.metadata, local=local)
         self.registry.register(task)
         return task
 
@@ -163,19 +205,41 @@ class TaskRegistry:
         """How values are stored where an app is not told otherwise; found with the tasks by the command line."""
         self._tasks: dict[str, Task[..., Any]] = {}
 
-    def register(self, task: Task[..., Any], override: bool = False) -> None:
-        """Add a task; raises DuplicateTask unless `override`."""
-        if not override and task.name in self._tasks:
-            raise DuplicateTask(
-                f"task {task.name}: expected a new name, it is registered already; pass override=True to replace it"
+    @overload
+    def register(self, task: TaskHandler[Args, Result], override: bool = False) -> TaskDefinition[Args, Result]: ...
+    @overload
+    def register(self, task: Task[P, R], override: bool = False) -> Task[P, R]: ...
+    def register(self, task: Any, override: bool = False) -> Any:
+        """Add a task; raises DuplicateTask unless `override`. For a handler the answer is the definition to call."""
+        made = _task_of(task) if isinstance(task, TaskHandler) else task
+        if not isinstance(made, Task):
+            raise OptionError(
+                f"register: expected a Task or an instance of a TaskHandler, got {task!r}; "
+                'decorate a function with @registry.task("name")'
             )
-        self._tasks[task.name] = task
+        if not override and made.name in self._tasks:
+            raise DuplicateTask(
+                f"task {made.name}: expected a new name, it is registered already; pass override=True to replace it"
+            )
+        self._tasks[made.name] = made
+        if made is task:
+            return made
+        decode = None if made.result.convert is None else made.result.annotation
+        return TaskDefinition(made.name, decode_result=decode)
 
-    def task(self, name: str | None = None, **options: Any) -> Decorator:
-        """Register an `async def` or a plain `def` (which runs in a thread) with options as keywords."""
+    def task(
+        self,
+        name: str | None = None,
+        *,
+        options: TaskOptions | None = None,
+        metadata: TaskMetadata | None = None,
+        **more: Any,
+    ) -> Decorator:
+        """Register an `async def` or a plain `def` (which runs in a thread), with options as a whole, as keywords, or
+        both; raises OptionError when the function is decorated."""
         if name is not None and not isinstance(name, str):
             raise OptionError('registry.task: expected a name, got a function; write @registry.task("name")')
-        return Decorator(self, name, options)
+        return Decorator(self, name, given_options(options, more), metadata)
 
     def get(self, name: str) -> Task[..., Any] | None:
         return self._tasks.get(name)
@@ -193,12 +257,20 @@ class TaskRegistry:
         """The effective options of a call: call or step > workflow defaults > handler > registry. Raises
         UnknownTask."""
         task = self._tasks.get(sig.task)
-        if task is None:
+        if task is None and not sig.declared:
             raise UnknownTask(f"task {sig.task}: expected a registered task; registered are {self._names()}")
+        own = {} if task is None else task.options
         if not sig.options and not workflow_defaults and not self.defaults:
-            return effective(sig.task, task.options)
+            return effective(sig.task, own)
         given = normalise(sig.options, f"task {sig.task}")
-        return effective(f"task {sig.task}", self.defaults, task.options, workflow_defaults or {}, given)
+        return effective(f"task {sig.task}", self.defaults, own, workflow_defaults or {}, given)
+
+    def schema(self, name: str) -> dict[str, Any]:
+        """The JSON Schema of a task's arguments by name, with what its metadata says; raises UnknownTask."""
+        task = self._tasks.get(name)
+        if task is None:
+            raise UnknownTask(f"task {name}: expected a registered task; registered are {self._names()}")
+        return task.schema()
 
     def args_encoder_of(self, sig: TaskSig[Any, Any]) -> str | None:
         """The encoder of the arguments of a call, where one is named."""

@@ -1,0 +1,51 @@
+"""`TaskOptions`: the options of a task as users write them. What was not given is unset, so a given 0 counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import UNSET, Struct, UnsetType
+
+from stemflow.model.policy import Duration, Isolation, RateLimit, RetryPolicy, UniqueMode, normalise
+
+
+class TaskOptions(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
+    """Options of a task, to be reused or built in code; a wrong value raises OptionError when it is made.
+
+    Durations are texts such as `"1m30s"` or seconds. What each means is in docs/tasks.
+    """
+
+    queue: str | UnsetType = UNSET
+    priority: int | UnsetType = UNSET
+    max_retries: int | UnsetType = UNSET
+    retry: RetryPolicy | UnsetType = UNSET
+    soft_time_limit: Duration | UnsetType | None = UNSET
+    hard_time_limit: Duration | UnsetType | None = UNSET
+    soft_raises: bool | UnsetType = UNSET
+    rate_limit: str | RateLimit | Sequence[str | RateLimit] | UnsetType | None = UNSET
+    unique: bool | UnsetType = UNSET
+    unique_mode: UniqueMode | UnsetType = UNSET
+    unique_for: Duration | UnsetType | None = UNSET
+    unique_by: str | UnsetType | None = UNSET
+    visibility_timeout: Duration | UnsetType = UNSET
+    expires: Duration | UnsetType | None = UNSET
+    isolation: Isolation | UnsetType = UNSET
+    acks_late: bool | UnsetType = UNSET
+    max_deliveries: int | UnsetType = UNSET
+    args_encoder: str | UnsetType | None = UNSET
+    result_encoder: str | UnsetType | None = UNSET
+
+    def __post_init__(self) -> None:
+        normalise(self.given(), "TaskOptions")
+
+    def given(self) -> dict[str, Any]:
+        """What was given, by its name."""
+        return {
+            name: value for name in self.__struct_fields__ if not isinstance(value := getattr(self, name), UnsetType)
+        }
+
+
+def given_options(options: TaskOptions | None, keywords: dict[str, Any]) -> dict[str, Any]:
+    """Options as a whole with those given as keywords, which win."""
+    return keywords if options is None else {**options.given(), **keywords}
