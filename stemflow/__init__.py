@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from stemflow.runtime.payload import NotSerializable
     from stemflow.runtime.registry import DuplicateTask, Task, TaskRegistry, UnknownTask
     from stemflow.runtime.typed import BadArguments, BadResult
+    from stemflow.runtime.workflows import InvalidInputs, InvalidWorkflow, load_workflow
 
 _HOMES = {
     "stemflow.canvas": ("Canvas", "skew"),
@@ -67,6 +68,7 @@ _HOMES = {
     "stemflow.runtime.payload": ("NotSerializable",),
     "stemflow.runtime.registry": ("DuplicateTask", "Task", "TaskRegistry", "UnknownTask"),
     "stemflow.runtime.typed": ("BadArguments", "BadResult"),
+    "stemflow.runtime.workflows": ("InvalidInputs", "InvalidWorkflow", "load_workflow"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -90,6 +92,8 @@ __all__ = [
     "DuplicateTask",
     "GzipEncoder",
     "Ignore",
+    "InvalidInputs",
+    "InvalidWorkflow",
     "JsonEncoder",
     "NoInput",
     "NodeEvent",
@@ -121,5 +125,6 @@ __all__ = [
     "UnknownRun",
     "UnknownTask",
     "current_context",
+    "load_workflow",
     "skew",
 ]

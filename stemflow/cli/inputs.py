@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from stemflow.cli.exits import Refused
-from stemflow.dsl import check_inputs
 from stemflow.model.signature import Workflow
+from stemflow.runtime.workflows import InvalidInputs, complete_inputs
 
 
 def read_inputs(workflow: Workflow, given: Sequence[str], file: str | None) -> dict[str, Any]:
@@ -22,10 +22,11 @@ def read_inputs(workflow: Workflow, given: Sequence[str], file: str | None) -> d
         if not equals or not name:
             raise Refused(f"-i {one}: expected NAME=VALUE, got no {'=' if name else 'name'}; write -i name=value")
         values[name] = _value(text, workflow.inputs.get(name))
-    complete, messages = check_inputs(workflow, values)
-    if messages:
-        raise Refused(messages[0], more=(*messages[1:], "nothing was started; give inputs with -i NAME=VALUE"))
-    return complete
+    try:
+        return complete_inputs(workflow, values)
+    except InvalidInputs as wrong:
+        first, *more = wrong.messages
+        raise Refused(first, more=(*more, "nothing was started; give inputs with -i NAME=VALUE")) from None
 
 
 def _value(text: str, schema: Any) -> Any:

@@ -11,7 +11,8 @@ from pathlib import Path
 from stemflow.cli.exits import FINE, INVALID_FILE, Refused
 from stemflow.cli.report import as_data, as_github, as_text, count_text
 from stemflow.cli.text import json_text
-from stemflow.cli.workflow_file import Checked, read_file
+from stemflow.cli.workflow_file import read_file
+from stemflow.runtime.workflows import Checked
 
 
 def main(arguments: Namespace) -> int:

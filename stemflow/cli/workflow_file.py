@@ -4,48 +4,12 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
-
-from msgspec import structs
 
 from stemflow.cli.exits import INVALID_FILE, Refused
 from stemflow.cli.report import as_text, count_text
-from stemflow.compile.rules import check
-from stemflow.dsl import Parsed, parse_workflow
-from stemflow.model.diagnostic import Diagnostic
 from stemflow.model.signature import Workflow
-
-
-class Checked(NamedTuple):
-    """A file that was read. `workflow` is None when it has an error of shape or expression."""
-
-    file: str
-    text: str
-    workflow: Workflow | None
-    found: tuple[Diagnostic, ...]
-
-    @property
-    def fails(self) -> bool:
-        return any(one.severity == "error" for one in self.found)
-
-
-class WorkflowFile(NamedTuple):
-    """A file that was parsed, not yet checked against the graph's rules and the tasks."""
-
-    file: str
-    text: str
-    parsed: Parsed
-
-    def checked(self, known_tasks: Collection[str] | None) -> Checked:
-        """All findings; `known_tasks` None: no registry was named, so tasks are not looked up."""
-        found = list(self.parsed.diagnostics)
-        if self.parsed.workflow is not None:
-            more = check(self.parsed.workflow, self.parsed.locate, known_tasks)
-            found += [structs.replace(one, file=self.file) for one in more if not self.parsed.is_ignored(one)]
-        found.sort(key=lambda one: (one.line, one.column, one.code))
-        return Checked(self.file, self.text, self.parsed.workflow, tuple(found))
+from stemflow.runtime.workflows import Checked, WorkflowFile
 
 
 def read_file(file: str) -> WorkflowFile:
@@ -68,7 +32,7 @@ def read_file(file: str) -> WorkflowFile:
     except OSError as error:
         said = f"{file}: expected a file that can be read, got {error.strerror}; check its rights"
         raise Refused(said, INVALID_FILE) from None
-    return WorkflowFile(file, text, parse_workflow(text, file))
+    return WorkflowFile.of(text, file)
 
 
 def _neighbours(path: Path) -> list[str]:

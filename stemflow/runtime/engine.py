@@ -121,7 +121,7 @@ class Stemflow:
 
         Submitting the same `run_id` again answers the same run. Under a unique key that is held the handle is the
         holder's (`existing`), or DuplicateRun is raised, as its mode says. Raises UnknownTask, OptionError, CycleError,
-        BadArguments, NotSerializable.
+        BadArguments, NotSerializable; for a workflow InvalidInputs, when `inputs` do not fit what it declares.
         """
         if run_id == "":
             raise OptionError("submit: expected a run id that is not empty")
@@ -139,6 +139,10 @@ class Stemflow:
     async def _workflow(
         self, flow: Workflow, header: Header, inputs: Mapping[str, Any], again: bool
     ) -> tuple[Header, Plan, AnySig]:
+        # Whoever has a Workflow has loaded this module already; others do not pay for it.
+        from stemflow.runtime.workflows import complete_inputs  # noqa: PLC0415
+
+        inputs = complete_inputs(flow, inputs)
         defaults = normalise(flow.task_defaults, "defaults.task")
         body = flow.body if flow.timeout_ms is None else structs.replace(flow.body, timeout_ms=flow.timeout_ms)
         plan = compile_plan(
@@ -150,7 +154,7 @@ class Stemflow:
         )
         check_plan(plan, self.registry)
         write = self.encoders.writer(self.encoders.args, place(header.run, "", "inputs"))
-        header = structs.replace(header, plan=plan.digest, name=flow.name, inputs=write(dict(inputs), "inputs"))
+        header = structs.replace(header, plan=plan.digest, name=flow.name, inputs=write(inputs, "inputs"))
         if flow.unique_key is not None:
             self.library.shapes.setdefault(plan.digest, Shape(plan))
             self.library.headers[header.run] = header
