@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from stemflow.runtime.engine import Stemflow
     from stemflow.runtime.handle import DuplicateRun, NodeEvent, RunFailed, RunHandle, TaskResult, UnknownRun
     from stemflow.runtime.payload import NotSerializable
+    from stemflow.runtime.progress import Progress
     from stemflow.runtime.registry import DuplicateTask, Task, TaskRegistry, UnknownTask
     from stemflow.runtime.typed import BadArguments, BadResult
     from stemflow.runtime.workflows import InvalidInputs, InvalidWorkflow, load_workflow
@@ -66,6 +67,7 @@ _HOMES = {
     "stemflow.runtime.engine": ("Stemflow",),
     "stemflow.runtime.handle": ("DuplicateRun", "NodeEvent", "RunFailed", "RunHandle", "TaskResult", "UnknownRun"),
     "stemflow.runtime.payload": ("NotSerializable",),
+    "stemflow.runtime.progress": ("Progress",),
     "stemflow.runtime.registry": ("DuplicateTask", "Task", "TaskRegistry", "UnknownTask"),
     "stemflow.runtime.typed": ("BadArguments", "BadResult"),
     "stemflow.runtime.workflows": ("InvalidInputs", "InvalidWorkflow", "load_workflow"),
@@ -99,6 +101,7 @@ __all__ = [
     "NodeEvent",
     "NotSerializable",
     "OptionError",
+    "Progress",
     "RateLimit",
     "Reject",
     "RetryPolicy",

@@ -6,7 +6,7 @@ import asyncio
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, Protocol, TextIO
 
@@ -16,6 +16,7 @@ from stemflow.cli.tree import COLLAPSE_ABOVE, Row, Tree
 from stemflow.model.records import FINAL, Node
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.handle import RunHandle
+from stemflow.runtime.progress import Progress
 
 FRAME_MS = 100
 """The shortest time between two frames."""
@@ -108,19 +109,20 @@ class LiveTree:
         clock = app.clock
         while True:
             before = clock.monotonic_ms()
+            told = await handle.progress()
             nodes = await handle.nodes()
             rows = await tree_rows(app, handle, nodes)
             over = any(not node.path and node.state in FINAL for node in nodes)
-            self._frame(rows, app, over)
+            self._frame(rows, app, told, over)
             if over:
                 return
             took = clock.monotonic_ms() - before
             await asyncio.sleep(max(FRAME_MS, took * SHARE) / 1_000)
 
-    def _frame(self, rows: list[Row], app: Stemflow, whole: bool) -> None:
+    def _frame(self, rows: list[Row], app: Stemflow, told: Mapping[str, Progress], whole: bool) -> None:
         height = os.get_terminal_size(self.stream.fileno()).lines or 24
         kept, left_out = (rows, 0) if whole else fit(rows, max(height - 2, 3))
-        drawn = lines(kept, app.store.now_ms(), look_of(self.stream), lambda node: progress_of(app, node))
+        drawn = lines(kept, app.store.now_ms(), look_of(self.stream), latest(told))
         if left_out:
             drawn.append(f"  and {left_out:,} more")
         self._draw(drawn)
@@ -155,9 +157,14 @@ class LiveTree:
             self.stream.flush()
 
 
-def progress_of(app: Stemflow, node: Node) -> Any:
-    """What the handler last reported to the worker of this process; None where another one runs it."""
-    return app.service.progress_of(node) if app.service is not None else None
+def latest(told: Mapping[str, Progress]) -> Callable[[Node], Progress | None]:
+    """What the handler of a node last reported, while it runs."""
+
+    def of(node: Node) -> Progress | None:
+        found = told.get(node.path)
+        return found if found is not None and found.of(node) else None
+
+    return of
 
 
 class _Aside(io.TextIOBase):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from stemflow.cli.text import clip, short_duration, shown
 from stemflow.cli.tree import Row
 from stemflow.model.records import ErrorInfo, Node
+from stemflow.runtime.progress import Progress
 
 _MARKS = {
     "succeeded": ("✓", "+", "32"), "failed": ("✗", "x", "31"), "skipped": ("-", "-", "2"),
@@ -16,7 +17,7 @@ _MARKS = {
 }  # fmt: skip
 _WIDEST_NAME = 36
 
-ProgressOf = Callable[[Node], Any]
+ProgressOf = Callable[[Node], Progress | None]
 
 
 class Look(NamedTuple):
@@ -78,14 +79,11 @@ def _details(row: Row, now_ms: int, progress_of: ProgressOf) -> list[str]:
     return said
 
 
-def progress_texts(progress: Any) -> list[str]:
-    """`40%` of the (percent, data) that a handler last reported."""
-    match progress:
-        case [int() | float() as percent, *_]:
-            return [f"{percent:g}%"]
-        case int() | float():
-            return [f"{progress:g}%"]
-    return []
+def progress_texts(progress: Progress | None) -> list[str]:
+    """`40%`, and the text that a handler gave with it."""
+    if progress is None:
+        return []
+    return [f"{progress.percent:g}%", *([shown(progress.data)] if isinstance(progress.data, str) else [])]
 
 
 def fit(rows: Sequence[Row], most: int) -> tuple[list[Row], int]:

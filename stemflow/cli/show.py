@@ -11,11 +11,11 @@ from typing import Any
 from stemflow.cli.exits import FINE
 from stemflow.cli.find_run import find_run
 from stemflow.cli.follow import command, error_data
-from stemflow.cli.live import look_of, progress_of, tree_rows
-from stemflow.cli.render import lines
+from stemflow.cli.live import latest, look_of, tree_rows
+from stemflow.cli.render import ProgressOf, lines
 from stemflow.cli.text import clip, json_text, shown
 from stemflow.cli.tree import Row, public_state
-from stemflow.model.records import FAILED, FINAL, SUCCEEDED, Node
+from stemflow.model.records import FAILED, FINAL, SUCCEEDED, Node, task_id
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.handle import RunHandle
 from stemflow.runtime.registry import TaskRegistry
@@ -36,12 +36,15 @@ async def _show(arguments: Namespace) -> int:
         if arguments.json:
             print(json_text(await _data(app, handle)))
             return FINE
+        told = latest(await handle.progress())
         rows = await tree_rows(app, handle, await handle.nodes())
         header = await app.library.header(handle.id)
         print(f"run {header.run}  {public_state(rows[0].state)}" + (f"  {shown(header.file)}" if header.file else ""))
         if header.rerun_of:
             print(f"rerun of {header.rerun_of}")
-        drawn = lines(rows, app.store.now_ms(), look_of(sys.stdout), lambda node: progress_of(app, node))
+        if header.parent:
+            print(f"started by task {task_id(header.parent)}")
+        drawn = lines(rows, app.store.now_ms(), look_of(sys.stdout), told)
         for row, line in zip(rows, drawn, strict=True):
             print(line)
             for more in await _story(app, row):
@@ -78,6 +81,7 @@ def own_frames(traceback: str) -> list[str]:
 
 
 async def _data(app: Stemflow, handle: RunHandle) -> dict[str, Any]:
+    told = latest(await handle.progress())
     nodes = await handle.nodes()
     rows = await tree_rows(app, handle, nodes, collapse=False)
     header = await app.library.header(handle.id)
@@ -96,19 +100,22 @@ async def _data(app: Stemflow, handle: RunHandle) -> dict[str, Any]:
         "ended_at_ms": root.ended_at_ms or None,
         "file": header.file,
         "rerun_of": header.rerun_of,
-        "nodes": [await _node_data(app, row) for row in rows],
+        "started_by": task_id(header.parent) if header.parent else None,
+        "nodes": [await _node_data(app, row, told) for row in rows],
     }
 
 
-async def _node_data(app: Stemflow, row: Row) -> dict[str, Any]:
+async def _node_data(app: Stemflow, row: Row, told: ProgressOf) -> dict[str, Any]:
     """A place of the run; `path` is empty for the run itself, `attempt` counts from 1, 0 for what never opened."""
     node = row.node
     is_task = node is not None and row.task is not None
+    progress = told(node) if node is not None else None
     has_value = is_task and row.state == SUCCEEDED
     return {
         "path": row.path,
         "state": row.state,
         "task": row.task,
+        "progress": None if progress is None else {"percent": progress.percent, "data": progress.data},
         "attempt": node.attempt + 1 if is_task and node is not None else 0,
         "result": await Values(app.library).value(node) if has_value else None,
         "error": await _error(app, node) if node is not None else None,

@@ -118,6 +118,8 @@ class _Freezer:
             bind=sig.bind,
             takes_prev=fed and sig.bind is None and not sig.immutable,
             options=self.options.setdefault(self.options_of(sig), len(self.options)),
+            headers=sig.headers,
+            meta=sig.meta,
             delay_ms=sig.countdown_ms,
             eta_at_ms=sig.eta_at_ms,
             **common,

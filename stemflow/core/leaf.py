@@ -168,10 +168,13 @@ def _retry_in(w: Work, node: Node, failed: Failed) -> int | None:
     allowed = options.max_retries if failed.max_retries is None else failed.max_retries
     if failed.verdict == "final" or node.attempt >= allowed:
         return None
+    policy = failed.retry or options.retry
     delay = failed.after_ms
-    if delay is None:
-        delay = delay_ms(options.retry, node.run, node.path, node.attempt)
-    budget = options.retry.budget_ms
+    if failed.eta_at_ms is not None:
+        delay = max(0, failed.eta_at_ms - w.now_ms)
+    elif delay is None:
+        delay = delay_ms(policy, node.run, node.path, node.attempt)
+    budget = policy.budget_ms
     return None if budget is not None and w.now_ms + delay > node.opened_at_ms + budget else delay
 
 

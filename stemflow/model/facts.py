@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from stemflow.model.plan import Plan
+from stemflow.model.policy import RetryPolicy
 from stemflow.model.records import ErrorInfo, Header, Key
 
 
@@ -20,7 +21,8 @@ class Ok(Struct, frozen=True, tag=True):
 class Failed(Struct, frozen=True, tag=True):
     """The handler failed; the worker's verdict is judged where the exception object is at hand.
 
-    `default`: by the options' retries; `again`: retry in `after_ms` if attempts are left; `final`: no retry.
+    `default`: by the options' retries; `again`: if attempts are left, in `after_ms` or at `eta_at_ms`, else by `retry`
+    or the options; `final`: no retry.
     `dead` is the dead letter's reason when this ends the task.
     """
 
@@ -29,6 +31,8 @@ class Failed(Struct, frozen=True, tag=True):
     after_ms: int | None = None
     max_retries: int | None = None
     dead: str = "max-retries-exhausted"
+    eta_at_ms: int | None = None
+    retry: RetryPolicy | None = None
 
 
 class Ignored(Struct, frozen=True, tag=True):

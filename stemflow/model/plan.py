@@ -50,6 +50,8 @@ class LeafPlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="lea
     bind: Mapping[str, Any] | None = None
     takes_prev: bool = False
     options: int = 0
+    headers: Mapping[str, str] = {}
+    meta: Mapping[str, Any] = {}
     delay_ms: int = 0
     eta_at_ms: int | None = None
     undo: bool = False

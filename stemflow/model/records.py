@@ -214,6 +214,11 @@ class Header(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Paths whose kept results a rerun does not take over (nor those below them)."""
 
 
+def task_id(key: Key) -> str:
+    """The public id of a task: `run`, or `run/path`."""
+    return f"{key[0]}/{key[1]}" if key[1] else key[0]
+
+
 def child_path(parent: str, segment: str) -> str:
     """Join a member's segment (`name`, `[i]` or `!handler`) to the path of its scope."""
     if not parent or not segment or segment[0] in "[!":

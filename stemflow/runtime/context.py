@@ -6,10 +6,15 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
-from typing import Any, Protocol
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, NoReturn, Protocol
 
-from stemflow.errors import StemflowError
+from stemflow.errors import OptionError, StemflowError
+from stemflow.model.policy import Duration, RetryPolicy
+from stemflow.model.records import task_id
 from stemflow.model.signature import Signature
+from stemflow.units import parse_duration_ms
 
 
 class TaskCancelled(StemflowError):
@@ -35,9 +40,17 @@ class Reject(StemflowError):
 class RetryRequested(StemflowError):
     """What `context.retry` raises; caught by the worker."""
 
-    def __init__(self, after_ms: int | None, max_retries: int | None, cause: BaseException | None) -> None:
+    def __init__(
+        self,
+        after_ms: int | None,
+        eta_at_ms: int | None,
+        policy: RetryPolicy | None,
+        max_retries: int | None,
+        cause: BaseException | None,
+    ) -> None:
         super().__init__("the handler asked for a retry")
-        self.after_ms, self.max_retries, self.cause = after_ms, max_retries, cause
+        self.after_ms, self.eta_at_ms, self.policy = after_ms, eta_at_ms, policy
+        self.max_retries, self.cause = max_retries, cause
 
 
 class ReplaceRequested(StemflowError):
@@ -49,52 +62,84 @@ class ReplaceRequested(StemflowError):
 
 
 class Backstage(Protocol):
-    """What the worker does for a running handler."""
+    """What the worker does for a running handler; all of it that needs the store or the engine."""
 
     async def heartbeat(self, context: TaskContext) -> None: ...
+    async def extend_lease(self, context: TaskContext, for_ms: int) -> None: ...
     async def progress(self, context: TaskContext, percent: float, data: Any) -> None: ...
-    async def enqueue(self, context: TaskContext, signature: Signature[Any, Any]) -> str: ...
+    async def enqueue(
+        self,
+        context: TaskContext,
+        signature: Signature[Any, Any],
+        headers: Mapping[str, str],
+        meta: Mapping[str, Any],
+        run_id: str | None,
+    ) -> str: ...
+
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class TaskContext:
     """One attempt of one task.
 
     `id` is the same over retries (run id, or run id/path): use it as an idempotency key. `attempt` counts from 0.
+    `headers` and `meta` are the run's with the signature's own put over them. `parent_id` is the task that led to this
+    one (the step before, or the task that started the run), `root_id` the run that no task started.
     """
 
     __slots__ = (
-        "run_id", "node", "name", "attempt", "max_retries", "args", "kwargs", "queue", "enqueued_at_ms", "deadline_ms",
-        "cancelled", "soft_timeout", "told", "added", "in_fan_in", "parent_id", "_backstage",
+        "run_id", "node", "name", "attempt", "max_retries", "args", "kwargs", "headers", "meta", "queue",
+        "enqueued_at_ms", "deadline_ms", "parent_id", "root_id", "delivery", "in_fan_in", "cancelled", "soft_timeout",
+        "added", "_backstage",
     )  # fmt: skip
 
     def __init__(
-        self, *, run_id: str, node: str, name: str, attempt: int, max_retries: int, backstage: Backstage
+        self,
+        *,
+        run_id: str,
+        node: str,
+        name: str,
+        backstage: Backstage,
+        attempt: int = 0,
+        max_retries: int = 0,
+        headers: Mapping[str, str] = NOTHING,
+        meta: Mapping[str, Any] = NOTHING,
+        queue: str = "default",
+        enqueued_at_ms: int = 0,
+        deadline_ms: int | None = None,
+        parent_id: str | None = None,
+        root_id: str | None = None,
+        delivery: int = 0,
+        in_fan_in: bool = False,
     ) -> None:
-        self.run_id = run_id
-        self.node = node
-        self.name = name
-        self.attempt = attempt
-        self.max_retries = max_retries
+        self.run_id, self.node, self.name = run_id, node, name
+        self.attempt, self.max_retries = attempt, max_retries
         self.args: tuple[Any, ...] = ()
-        self.kwargs: Mapping[str, Any] = {}
-        self.queue = "default"
-        self.enqueued_at_ms = 0
-        self.deadline_ms: int | None = None
-        self.cancelled = asyncio.Event()
-        self.soft_timeout = asyncio.Event()
-        self.told: tuple[float, Any] | None = None
+        self.kwargs: Mapping[str, Any] = NOTHING
+        self.headers, self.meta = MappingProxyType(headers), MappingProxyType(meta)
+        self.queue = queue
+        self.enqueued_at_ms, self.deadline_ms = enqueued_at_ms, deadline_ms
+        self.parent_id, self.root_id = parent_id, root_id or run_id
+        self.delivery = delivery
+        self.in_fan_in = in_fan_in
+        self.cancelled, self.soft_timeout = asyncio.Event(), asyncio.Event()
         self.added: list[Signature[Any, Any]] = []
-        self.in_fan_in = False
-        self.parent_id: str | None = None
         self._backstage = backstage
 
     @property
     def id(self) -> str:
-        return f"{self.run_id}/{self.node}" if self.node else self.run_id
+        return task_id((self.run_id, self.node))
 
     @property
-    def root_id(self) -> str:
-        return self.run_id
+    def enqueued_at(self) -> datetime:
+        """When the task became known to the store, in UTC by the store's clock."""
+        return _instant(self.enqueued_at_ms)
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When the hard time limit ends this attempt, in UTC by the store's clock; None without a limit."""
+        return None if self.deadline_ms is None else _instant(self.deadline_ms)
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -108,17 +153,37 @@ class TaskContext:
             raise TaskCancelled(f"task {self.id}: its run was stopped")
         await self._backstage.heartbeat(self)
 
+    async def extend_lease(self, duration: Duration) -> None:
+        """Keep the lease for at least `duration` (seconds, or `"10m"`) from now, even if no renewal reaches the store.
+
+        Raises TaskCancelled as `heartbeat` does.
+        """
+        await self._backstage.extend_lease(self, parse_duration_ms(duration))
+
     async def progress(self, percent: float, data: Any = None) -> None:
-        """Report progress, 0 to 100, with any JSON data; it is shown beside the running task."""
+        """Report progress, 0 to 100, with any JSON data: stored for an hour, shown to whoever follows the run."""
+        if not 0 <= percent <= 100:
+            raise OptionError(f"task {self.id}: progress: expected a percentage from 0 to 100, got {percent!r}")
         await self._backstage.progress(self, percent, data)
 
-    async def enqueue(self, signature: Signature[Any, Any]) -> str:
-        """Start a run of its own for `signature`; answers its run id. It inherits nothing but the parent's id."""
-        return await self._backstage.enqueue(self, signature)
+    async def enqueue(
+        self,
+        signature: Signature[Any, Any],
+        *,
+        headers: Mapping[str, str] = NOTHING,
+        meta: Mapping[str, Any] = NOTHING,
+        run_id: str | None = None,
+    ) -> str:
+        """Start a run of its own for `signature`; answers its run id.
+
+        It inherits the ids of its parent and root and the headers that the engine propagates, and nothing else. Under
+        a `run_id` made of `context.id` a later attempt finds the run that an earlier one has started.
+        """
+        return await self._backstage.enqueue(self, signature, headers, meta, run_id)
 
     spawn = enqueue
 
-    def add_to_group(self, signature: Signature[Any, Any]) -> None:
+    async def add_to_group(self, signature: Signature[Any, Any]) -> None:
         """Add a member to the fan-in that this task runs in; it joins in the commit that ends this task well."""
         if not self.in_fan_in:
             raise StemflowError(
@@ -127,14 +192,39 @@ class TaskContext:
         self.added.append(signature)
 
     def retry(
-        self, *, countdown: float | None = None, max_retries: int | None = None, cause: BaseException | None = None
-    ) -> Coroutine[Any, Any, None]:
-        """End this attempt and try again in `countdown` seconds (default: by the task's policy). Never returns."""
-        raise RetryRequested(None if countdown is None else int(countdown * 1_000), max_retries, cause)
+        self,
+        *,
+        countdown: Duration | None = None,
+        eta: datetime | float | None = None,
+        policy: RetryPolicy | None = None,
+        max_retries: int | None = None,
+        cause: BaseException | None = None,
+    ) -> Coroutine[Any, Any, NoReturn]:
+        """End this attempt and try again: in `countdown`, at `eta` (aware, or epoch seconds), else by `policy` or the
+        task's own. `max_retries` counts for this failure instead of the task's. Never returns.
+        """
+        if countdown is not None and eta is not None:
+            raise OptionError(f"task {self.id}: retry: expected countdown or eta, got both")
+        after_ms = None if countdown is None else parse_duration_ms(countdown)
+        eta_at_ms = None if eta is None else instant_ms(eta, f"task {self.id}: retry")
+        raise RetryRequested(after_ms, eta_at_ms, policy, max_retries, cause)
 
-    def replace(self, signature: Signature[Any, Any]) -> Coroutine[Any, Any, None]:
+    def replace(self, signature: Signature[Any, Any]) -> Coroutine[Any, Any, NoReturn]:
         """End this attempt and run `signature` in this task's place. Never returns."""
         raise ReplaceRequested(signature)
+
+
+def _instant(at_ms: int) -> datetime:
+    return datetime.fromtimestamp(at_ms / 1_000, UTC)
+
+
+def instant_ms(eta: datetime | float, where: str) -> int:
+    """Epoch milliseconds of an aware datetime or of epoch seconds; `where` begins the error's sentence."""
+    if isinstance(eta, datetime):
+        if eta.tzinfo is None:
+            raise OptionError(f"{where}: eta: expected a datetime with a time zone, got {eta}; add tzinfo=UTC")
+        return int(eta.timestamp() * 1_000)
+    return int(eta * 1_000)
 
 
 _current: ContextVar[TaskContext | None] = ContextVar("stemflow_context", default=None)

@@ -26,14 +26,15 @@ from stemflow.ports import Clock, IdSource
 from stemflow.runtime.advance import Advance
 from stemflow.runtime.bind import pages_of, seal_literals, unique_key
 from stemflow.runtime.clock import SystemClock, SystemIds
-from stemflow.runtime.context import TaskContext
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.handle import DuplicateRun, RunFailed, RunHandle, UnknownRun
+from stemflow.runtime.headers import TRACE_HEADERS, checked_headers, checked_meta, merged
 from stemflow.runtime.payload import encode
 from stemflow.runtime.prepare import args_encoder, check_items, check_plan, plain_signature
 from stemflow.runtime.registry import TaskRegistry
 from stemflow.runtime.rerun import redo_paths, stored_maps
 from stemflow.runtime.service import Service
+from stemflow.runtime.submission import Submission
 from stemflow.runtime.values import Library, Values, place
 from stemflow.store.base import Request, Store
 from stemflow.store.open import open_store
@@ -48,8 +49,9 @@ class Stemflow:
     """An engine on one store, with an embedded worker unless `worker=False`. Use it as an async context manager.
 
     `url`: `memory:`, `sqlite:PATH`, or `sqlite:` for `.stemflow/stemflow.db`. `concurrency`: handlers at once.
-    `only_run`: the embedded worker serves this run alone. `encoders`: how values are stored, else the registry's.
-    Raises StoreError when the store cannot be used.
+    `only_run`: the embedded worker serves this run alone. `propagated_headers`: those of a task's headers that a run
+    which it starts takes over. `encoders`: how values are stored, else the registry's. Raises StoreError when the store
+    cannot be used.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Stemflow:
         concurrency: int = 100,
         only_run: str | None = None,
         queues: tuple[str, ...] = ("default",),
+        propagated_headers: tuple[str, ...] = TRACE_HEADERS,
         clock: Clock | None = None,
         ids: IdSource | None = None,
         store: Store | None = None,
@@ -72,6 +75,7 @@ class Stemflow:
         self.store = store if store is not None else open_store(url, self.clock)
         self.encoders = encoders or self.registry.encoders
         self.library = Library(self.store, self.encoders)
+        self.propagated_headers = propagated_headers
         self.advance = Advance(self.store, self.library)
         self._channel = f"engine-{self.ids.run_id()}"
         self._sequence = 0
@@ -111,6 +115,8 @@ class Stemflow:
         what: Signature[Any, Any] | Workflow,
         *args: Any,
         inputs: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        meta: Mapping[str, Any] | None = None,
         run_id: str | None = None,
         file: str | None = None,
         tasks: tuple[str, ...] = (),
@@ -119,20 +125,38 @@ class Stemflow:
     ) -> RunHandle:
         """Store a run durably and answer its handle; `args` and `kwargs` go to the first tasks of a canvas.
 
+        `headers` and `meta` reach each task of the run beside its arguments (`context.headers`, `context.meta`).
         Submitting the same `run_id` again answers the same run. Under a unique key that is held the handle is the
         holder's (`existing`), or DuplicateRun is raised, as its mode says. Raises UnknownTask, OptionError, CycleError,
         BadArguments, NotSerializable; for a workflow InvalidInputs, when `inputs` do not fit what it declares.
         """
-        if run_id == "":
+        asked = Submission(
+            what=what, args=args, kwargs=kwargs, inputs=inputs or {}, headers=headers or {}, meta=meta or {},
+            run_id=run_id, file=file, tasks=tasks, again=again,
+        )  # fmt: skip
+        return await self.accept(asked)
+
+    async def accept(self, asked: Submission) -> RunHandle:
+        """The one way into the store: of `submit`, and of tasks that start runs."""
+        if asked.run_id == "":
             raise OptionError("submit: expected a run id that is not empty")
-        run = run_id or self.ids.run_id()
+        run = asked.run_id or self.ids.run_id()
         header = Header(
-            run=run, plan="", created_at_ms=self.store.now_ms(), file=file, tasks=tasks, reply_to=self.store.address
+            run=run,
+            plan="",
+            created_at_ms=self.store.now_ms(),
+            file=asked.file,
+            tasks=asked.tasks,
+            headers=checked_headers(asked.headers, "submit"),
+            meta=checked_meta(asked.meta, "submit"),
+            parent=asked.parent,
+            root=asked.root,
+            reply_to=self.store.address,
         )
-        if isinstance(what, Workflow):
-            header, plan, body = await self._workflow(what, header, inputs or {}, again)
+        if isinstance(asked.what, Workflow):
+            header, plan, body = await self._workflow(asked.what, header, asked.inputs, asked.again)
         else:
-            header, plan, body = self._canvas(call(what, args, kwargs), header)
+            header, plan, body = self._canvas(call(asked.what, asked.args, asked.kwargs), header)
         self.library.shapes.setdefault(plan.digest, Shape(plan))
         return await self._request(header, plan, self._items_of(body, run))
 
@@ -180,7 +204,15 @@ class Stemflow:
                 key = self._lone_key(sig, options)
                 spec = ClaimSpec(key, options.unique_mode, options.unique_for_ms)
                 header = structs.replace(header, claim=spec)
-            return structs.replace(header, plan=plan.digest, name=sig.task, inputs=inputs), plan, sig
+            header = structs.replace(
+                header,
+                plan=plan.digest,
+                name=sig.task,
+                inputs=inputs,
+                headers=merged(header.headers, sig.headers),
+                meta=merged(header.meta, sig.meta),
+            )
+            return header, plan, sig
         encode([*self._literals(sig)], "arguments", limit=1 << 40)
         sig = desugar(sig)
         plan = compile_plan(sig, self.registry.options_of)
@@ -319,20 +351,6 @@ class Stemflow:
         """Lease nothing more, and after `grace_ms` give back what runs, uncharged; runs stay active."""
         if self.service is not None:
             await self.service.stop(grace_ms)
-
-    # -- what running tasks ask for
-
-    async def heartbeat(self, context: TaskContext) -> None:
-        if self.service is not None:
-            await self.service.renew_now(context)
-
-    async def progress(self, context: TaskContext, percent: float, data: Any) -> None:
-        if self.service is not None:
-            self.service.progressed(context, percent, data)
-
-    async def enqueue(self, context: TaskContext, signature: Signature[Any, Any]) -> str:
-        return (await self.submit(signature)).id
-
 
 def _maps(sig: AnySig) -> list[tuple[str, MapSig[Any, Any]]]:
     """The maps of a tree with their paths; a map inside a map has its items by expression, not by value."""

@@ -195,7 +195,7 @@ def _outcome(
         case Reject():
             return Failed(describe(error), "final")
         case RetryRequested():
-            return Failed(describe(error.cause or error), "again", error.after_ms, error.max_retries)
+            return _again(error)
         case ReplaceRequested():
             try:
                 return Replaced(_replacement(error.signature, context, output))
@@ -204,6 +204,13 @@ def _outcome(
         case NotSerializable():
             return Failed(describe(error), "final")
     return judge(error, options)
+
+
+def _again(asked: RetryRequested) -> Failed:
+    info = describe(asked.cause or asked)
+    return Failed(
+        info, "again", asked.after_ms, asked.max_retries, eta_at_ms=asked.eta_at_ms, retry=asked.policy
+    )
 
 
 def judge(error: BaseException, options: Options) -> Failed:

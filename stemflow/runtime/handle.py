@@ -11,6 +11,7 @@ from msgspec import Struct
 from stemflow.errors import StemflowError
 from stemflow.model.plan import LeafPlan
 from stemflow.model.records import FAILED, FINAL, SUCCEEDED, ErrorInfo, Node
+from stemflow.runtime.progress import Progress, progress_of_run
 from stemflow.runtime.values import Values
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class NodeEvent(Struct, frozen=True, kw_only=True):
     at_ms: int
     task: str | None = None
     error: ErrorInfo | None = None
-    progress: Any = None
+    progress: Progress | None = None
 
 
 class RunHandle:
@@ -153,21 +154,25 @@ class RunHandle:
         seen: dict[str, tuple[Any, ...]] = {}
         version = 0
         while True:
+            told = await self.progress()
             nodes = await self.nodes()
             for node in sorted(nodes, key=_in_time):
-                mark = (node.state, node.attempt, self._progress(node))
+                last = told.get(node.path)
+                progress = last if last is not None and last.of(node) else None
+                mark = (node.state, node.attempt, progress)
                 if seen.get(node.path) != mark:
                     seen[node.path] = mark
-                    yield await self._event(node)
+                    yield await self._event(node, progress)
             if any(not node.path and node.state in FINAL for node in nodes):
                 return
             await asyncio.sleep(min(1.0, len(nodes) * PAUSE_A_NODE_S))
             version = await self.app.store.changed(version, EVENTS_PAUSE_MS, self.id)
 
-    def _progress(self, node: Node) -> Any:
-        return self.app.service.progress_of(node) if self.app.service is not None else None
+    async def progress(self) -> dict[str, Progress]:
+        """What handlers of this run last reported, by path, in whichever process they run."""
+        return await progress_of_run(self.app.store, self.id)
 
-    async def _event(self, node: Node) -> NodeEvent:
+    async def _event(self, node: Node, progress: Progress | None) -> NodeEvent:
         plan = (await self.app.library.shape(node.plan)).nodes[node.node]
         return NodeEvent(
             path=node.path,
@@ -176,7 +181,7 @@ class RunHandle:
             at_ms=node.ended_at_ms or node.started_at_ms or node.opened_at_ms,
             task=plan.task if isinstance(plan, LeafPlan) else None,
             error=node.error,
-            progress=self._progress(node),
+            progress=progress,
         )
 
 

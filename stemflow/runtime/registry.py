@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from stemflow.canvas import Canvas
@@ -14,9 +15,10 @@ from stemflow.expr import ExpressionError, parse_condition
 from stemflow.model.options import TaskOptions, given_options
 from stemflow.model.policy import Options, effective, normalise
 from stemflow.model.signature import MemberPolicy, NoInput, Signature, TaskSig
-from stemflow.runtime.context import TaskContext
+from stemflow.runtime.context import TaskContext, instant_ms
 from stemflow.runtime.definition import Args, Result, TaskDefinition, TaskHandler, TaskMetadata
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry
+from stemflow.runtime.headers import checked_headers, checked_meta
 from stemflow.runtime.parameters import Parameters, object_parameters, parameters_of, result_of, takes_context
 from stemflow.runtime.payload import plain
 from stemflow.units import parse_duration_ms
@@ -120,30 +122,43 @@ class Task(Generic[P, R_co]):
         each: Signature[A, R] = TaskSig(task=self.name)
         return Canvas.map(each, items, concurrency=concurrency, on_member_error=on_member_error)
 
-    def with_options(self, *, countdown: str | float = 0, eta: float | None = None, **options: Any) -> Task[P, R_co]:
-        """The same task whose signatures carry these options (`countdown` in seconds, `eta` epoch seconds)."""
-        normalise(options, f"task {self.name}")
-        return _Bound(self, options, parse_duration_ms(countdown), None if eta is None else int(eta * 1_000))
+    def with_options(
+        self,
+        *,
+        countdown: str | float = 0,
+        eta: datetime | float | None = None,
+        headers: Mapping[str, str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Task[P, R_co]:
+        """The same task whose signatures carry these options (`countdown` in seconds, `eta` aware or epoch seconds).
+
+        `headers` and `meta` travel beside the arguments: `context.headers`, `context.meta`.
+        """
+        where = f"task {self.name}"
+        normalise(options, where)
+        beside = {
+            "countdown_ms": parse_duration_ms(countdown),
+            "eta_at_ms": None if eta is None else instant_ms(eta, where),
+            "headers": checked_headers(headers, where),
+            "meta": checked_meta(meta, where),
+        }
+        return _Bound(self, options, {name: value for name, value in beside.items() if value})
 
 
 class _Bound(Task[P, R_co]):
     """A task with options given at the call."""
 
-    def __init__(
-        self, task: Task[P, R_co], options: Mapping[str, Any], countdown_ms: int, eta_at_ms: int | None
-    ) -> None:
+    def __init__(self, task: Task[P, R_co], options: Mapping[str, Any], beside: Mapping[str, Any]) -> None:
         self.__dict__.update(task.__dict__)
-        self.call_options = {**getattr(task, "call_options", {}), **options}
-        self.countdown_ms, self.eta_at_ms = countdown_ms, eta_at_ms
-
-    def _given(self) -> dict[str, Any]:
-        return {"options": self.call_options, "countdown_ms": self.countdown_ms, "eta_at_ms": self.eta_at_ms}
+        before: Mapping[str, Any] = getattr(task, "call", {})
+        self.call = {**before, **beside, "options": {**before.get("options", {}), **options}}
 
     def s(self, *args: Any, **kwargs: Any) -> Any:
-        return TaskSig(task=self.name, args=args, kwargs=kwargs, **self._given())
+        return TaskSig(task=self.name, args=args, kwargs=kwargs, **self.call)
 
     def si(self, *args: Any, **kwargs: Any) -> Any:
-        return TaskSig(task=self.name, args=args, kwargs=kwargs, immutable=True, **self._given())
+        return TaskSig(task=self.name, args=args, kwargs=kwargs, immutable=True, **self.call)
 
 
 def _check_condition(task: str, options: Options) -> None:

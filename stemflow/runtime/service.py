@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stemflow.model.effects import Decision
 from stemflow.model.records import Node
+from stemflow.runtime.backstage import EngineBackstage
 from stemflow.runtime.clock import SystemClock
 from stemflow.runtime.context import TaskCancelled, TaskContext
 from stemflow.runtime.recovery import recover
@@ -32,7 +33,7 @@ class Service:
             app.store,
             app.advance,
             app.registry,
-            app,
+            EngineBackstage(app),
             owner=owner_id(channel),
             channel=channel,
             concurrency=concurrency,
@@ -79,24 +80,16 @@ class Service:
                 self.worker.tell(node.key, node.delivery, node.kill)
         self.worker.poke()
 
-    async def renew_now(self, context: TaskContext) -> None:
-        """The heartbeat of one handler."""
-        held = [one for one in self.worker.held() if one[0] == (context.run_id, context.node)]
-        if not held or self.renewer is None:
+    def renew_now(self, context: TaskContext, for_ms: int) -> None:
+        """Renew the lease of one handler, for at least `for_ms`; raises TaskCancelled if it is gone or stopped."""
+        running = self.worker.running.get(((context.run_id, context.node), context.delivery))
+        if running is None or self.renewer is None:
             raise TaskCancelled(f"task {context.id}: its lease is gone; nothing that it reports counts any more")
-        found = self.renewer.renew(held)
+        running.keep_for(for_ms)
+        found = self.renewer.renew([running.held()])
         hear(self.worker, found)
         if found.gone or any(kill for _, kill in found.stopping):
             raise TaskCancelled(f"task {context.id}: its run was stopped")
-
-    def progressed(self, context: TaskContext, percent: float, data: Any) -> None:
-        """Keep the latest progress of a running handler, to be shown beside it."""
-        context.told = (percent, data)
-
-    def progress_of(self, node: Node) -> tuple[float, Any] | None:
-        """(percent, data) that the handler of `node` last reported, while it runs in this process."""
-        running = self.worker.running.get((node.key, node.delivery))
-        return running.context.told if running is not None and running.context is not None else None
 
 
 def _complain(task: asyncio.Task[None]) -> None:

@@ -33,6 +33,9 @@ PAGE = 1_000
 PAGES = 8
 """Pages kept as they were last used: each is asked for once a member, and to read and decode it whole costs more."""
 
+HEADERS = 10_000
+"""Headers kept: more than any process works on at once, since those of runs that others end are not dropped."""
+
 _pieces = json.Decoder(list[Raw])
 
 
@@ -71,6 +74,8 @@ class Library:
                     f"run {run}: expected it in {self.store.url}, found none; `stemflow runs` lists them"
                 )
             self.headers[run] = found
+            if len(self.headers) > HEADERS:
+                del self.headers[next(iter(self.headers))]
         return found
 
     async def place(self, run: str, path: str, kind: str) -> str:

@@ -13,11 +13,12 @@ from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact, Failed, HandedBack, Lost, Ok, Outcome
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.policy import Options
-from stemflow.model.records import STOPPING, ErrorInfo, Key, Node, parent_path
+from stemflow.model.records import STOPPING, ErrorInfo, Key, Node, parent_path, task_id
 from stemflow.runtime.advance import Advance
 from stemflow.runtime.context import Backstage, TaskContext, TaskTimeout
 from stemflow.runtime.encoders import BadPayload, UnknownEncoder, Write
 from stemflow.runtime.execute import Output, attempt, describe, judge
+from stemflow.runtime.headers import merged
 from stemflow.runtime.registry import TaskRegistry
 from stemflow.runtime.values import Values
 from stemflow.store.base import Exchange, Lease, Request, Store, StoreError, StoreUnavailable, Want
@@ -40,7 +41,8 @@ class Running:
     """One lease at work. Its outcome is reported once, whoever is first: the handler, a time limit, a stop."""
 
     __slots__ = (
-        "worker", "node", "options", "task", "context", "reported", "reason", "timed_out", "started_at_ms", "timers",
+        "worker", "node", "options", "task", "context", "reported", "reason", "timed_out", "started_at_ms", "until_ms",
+        "timers",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, node: Node) -> None:
@@ -53,7 +55,17 @@ class Running:
         self.reason: Outcome | None = None
         self.timed_out = False
         self.started_at_ms = worker.store.now_ms()
+        self.until_ms = 0
         self.timers: list[asyncio.TimerHandle] = []
+
+    def keep_for(self, ms: int) -> None:
+        """From now on no renewal makes the lease end before `ms` have passed."""
+        self.until_ms = max(self.until_ms, self.worker.store.now_ms() + ms)
+
+    def held(self) -> tuple[Key, int, int]:
+        """What a renewal asks for: (key, token, lease_ms)."""
+        left_ms = self.until_ms - self.worker.store.now_ms() if self.until_ms else 0
+        return self.node.key, self.node.delivery, max(self.node.lease_ms, left_ms)
 
     def report(self, outcome: Outcome) -> None:
         if self.reported:
@@ -289,17 +301,26 @@ class Worker:
         return Output(self.registry, self.advance.library.encoders, write, header.origin or node.run, node.path)
 
     async def _context(self, node: Node, leaf: LeafPlan, options: Options, running: Running) -> TaskContext:
-        context = TaskContext(
-            run_id=node.run, node=node.path, name=leaf.task, attempt=node.attempt,
-            max_retries=options.max_retries, backstage=self.backstage,
-        )  # fmt: skip
-        context.queue, context.enqueued_at_ms = node.queue, node.opened_at_ms
-        if options.hard_ms is not None:
-            context.deadline_ms = running.started_at_ms + options.hard_ms
+        header = await self.advance.library.header(node.run)
         before = await Values(self.advance.library, known=self.advance.records).parent_path(node)
-        context.parent_id = None if before is None else f"{node.run}/{before}"
-        context.in_fan_in = bool(node.path) and await self._in_fan_in(node)
-        return context
+        parent = header.parent if before is None else (node.run, before)
+        return TaskContext(
+            run_id=node.run,
+            node=node.path,
+            name=leaf.task,
+            backstage=self.backstage,
+            attempt=node.attempt,
+            max_retries=options.max_retries,
+            headers=merged(header.headers, leaf.headers),
+            meta=merged(header.meta, leaf.meta),
+            queue=node.queue,
+            enqueued_at_ms=node.opened_at_ms,
+            deadline_ms=None if options.hard_ms is None else running.started_at_ms + options.hard_ms,
+            parent_id=None if parent is None else task_id(parent),
+            root_id=header.root,
+            delivery=node.delivery,
+            in_fan_in=bool(node.path) and await self._in_fan_in(node),
+        )
 
     async def _in_fan_in(self, node: Node) -> bool:
         """Whether `add_to_group` has a group, chord header or map to join."""
@@ -344,7 +365,7 @@ class Worker:
 
     def held(self) -> list[tuple[Key, int, int]]:
         """What is leased here: (key, token, lease_ms)."""
-        return [(r.node.key, r.node.delivery, r.node.lease_ms) for r in self.running.values()]
+        return [running.held() for running in self.running.values()]
 
     # -- going away
 

@@ -19,6 +19,7 @@ from stemflow.core.shape import Shape
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact
 from stemflow.model.records import FINAL, STOPPING, Claim, Key, Node, Record, parent_path
+from stemflow.runtime.backstage import EngineBackstage
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.handle import RunHandle
 from stemflow.runtime.recovery import recover
@@ -152,7 +153,7 @@ class Process:
             registry=world.registry_for(self), worker=False, clock=world.clock, ids=world.ids, store=self.store
         )
         self.worker = SimWorker(
-            self.store, self.app.advance, self.app.registry, self.app,
+            self.store, self.app.advance, self.app.registry, EngineBackstage(self.app),
             owner=name, channel=name, concurrency=world.rng.randint(1, 4), pool=world.pool,
         )  # fmt: skip
         self.worker.faults = world.faults

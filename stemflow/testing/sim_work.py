@@ -50,7 +50,7 @@ def make_registry(rng: random.Random, witness: Witness, faults: Faults, crash: C
         elif how == "ignored":
             raise Ignore("not this time")
         elif how == "adds" and context.in_fan_in:
-            context.add_to_group(leaf.si("x", "quick"))
+            await context.add_to_group(leaf.si("x", "quick"))
         elif how == "replaces" and context.node.count("[") < 6:
             await context.replace(Canvas.group(leaf.si("x", "quick"), leaf.si("y", "slow")))
 

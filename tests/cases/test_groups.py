@@ -74,12 +74,12 @@ async def test_a_task_adds_members_to_its_own_running_fan_in(world: World) -> No
     @world.task("spread")
     async def spread(context: TaskContext, numbers: list[int], n: int) -> int:
         for number in numbers:
-            context.add_to_group(world.add.si(number, n))
+            await context.add_to_group(world.add.si(number, n))
         return 0
 
     @world.task("add_chord")
     async def add_chord(context: TaskContext, numbers: list[int], n: int) -> int:
-        context.add_to_group(Canvas.chord([world.add.si(number, n) for number in numbers], world.tsum.s()))
+        await context.add_to_group(Canvas.chord([world.add.si(number, n) for number in numbers], world.tsum.s()))
         return 0
 
     # Then what was added has its place after the members that were there
@@ -100,7 +100,7 @@ async def test_what_is_added_has_its_own_arguments_wherever_the_fan_in_stands(wo
             "map": Canvas.map(add.s(start), [10, 20]),
             "again": grow.si(start, "chain"),
         }[what]
-        context.add_to_group(more)
+        await context.add_to_group(more)
         return start
 
     # Then what it added starts from the arguments that it was given there
@@ -226,7 +226,7 @@ async def test_a_reducer_runs_once_after_children_that_were_counted_at_run_time(
     @world.task("unfold")
     async def unfold(context: TaskContext, n: int) -> str:
         for i in range(n):
-            context.add_to_group(world.ident.si(i))
+            await context.add_to_group(world.ident.si(i))
         return "unfolded"
 
     # When it runs, then the reducer runs once, after all of them, and gets them in order
@@ -243,7 +243,7 @@ async def test_what_a_failed_attempt_added_does_not_join(world: World, at_once: 
     # Given a member that adds a child and then fails once
     @world.task("flaky", max_retries=1, retry=at_once)
     async def flaky(context: TaskContext) -> int:
-        context.add_to_group(world.ident.si(f"by attempt {context.attempt}"))
+        await context.add_to_group(world.ident.si(f"by attempt {context.attempt}"))
         if context.attempt == 0:
             raise ValueError("after adding")
         return 0

@@ -14,6 +14,7 @@ from stemflow.cli.tree import Row, count_states
 from stemflow.dsl import parse_workflow
 from stemflow.model.records import ErrorInfo, Node
 from stemflow.runtime.engine import Stemflow
+from stemflow.runtime.progress import Progress
 
 registry = TaskRegistry()
 
@@ -96,8 +97,8 @@ def line(one: Row, progress: Any = None, look: Look = Look()) -> str:  # noqa: B
         (Row(path="p", name="pay", depth=1, state="waiting"), None, "·   pay  waiting"),
         (
             row("running", attempts=4, attempt=1),
-            (40.0, None),
-            "● pay  running      3.2s  attempt 2 of 4  40%",
+            Progress(0, 40.0, "halfway"),
+            "● pay  running      3.2s  attempt 2 of 4  40%  halfway",
         ),
         (
             row("ready", attempts=2, attempt=1, at_ms=6_200),
