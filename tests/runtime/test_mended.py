@@ -63,9 +63,9 @@ async def too_slow() -> None:
 
 
 @pytest.fixture(autouse=True)
-def none_so_far() -> None:
+def none_so_far(caplog: pytest.LogCaptureFixture) -> None:
     attempts.clear()
-    logging.getLogger("stemflow").setLevel(logging.CRITICAL)
+    caplog.set_level(logging.CRITICAL, "stemflow")
 
 
 class Hiccup(MemoryStore):
