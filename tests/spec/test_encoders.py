@@ -267,8 +267,8 @@ async def test_what_a_task_adds_or_is_replaced_by_is_encoded_too(open_app: OpenA
 
     @registry.task("adds")
     async def adds(context: TaskContext) -> int:
-        context.add_to_group(keep.s(SECRET))
-        context.add_to_group(Canvas.map(keep.s(), [SECRET, 2]))
+        await context.add_to_group(keep.s(SECRET))
+        await context.add_to_group(Canvas.map(keep.s(), [SECRET, 2]))
         return 1
 
     @registry.task("replaced")
