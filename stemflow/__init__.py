@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from stemflow.canvas import Canvas, skew
     from stemflow.errors import OptionError, StemflowError, UnitError
     from stemflow.model.options import TaskOptions
-    from stemflow.model.policy import RateLimit, RetryPolicy
+    from stemflow.model.policy import Concurrency, RateLimit, RetryPolicy
     from stemflow.model.signature import NoInput, Signature
     from stemflow.runtime.context import (
         Ignore,
@@ -44,7 +44,7 @@ _HOMES = {
     "stemflow.canvas": ("Canvas", "skew"),
     "stemflow.errors": ("OptionError", "StemflowError", "UnitError"),
     "stemflow.model.options": ("TaskOptions",),
-    "stemflow.model.policy": ("RateLimit", "RetryPolicy"),
+    "stemflow.model.policy": ("Concurrency", "RateLimit", "RetryPolicy"),
     "stemflow.model.signature": ("NoInput", "Signature"),
     "stemflow.runtime.context": (
         "Ignore",
@@ -90,6 +90,7 @@ __all__ = [
     "AesGcmEncoder",
     "BadPayload",
     "Canvas",
+    "Concurrency",
     "DuplicateRun",
     "DuplicateTask",
     "GzipEncoder",

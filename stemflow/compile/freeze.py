@@ -65,12 +65,15 @@ def compile_task(sig: TaskSig[Any, Any], options_of: OptionsOf) -> Plan:
     freezer = _Freezer(None, options_of)
     bare: TaskSig[Any, Any] = TaskSig(
         task=sig.task,
+        args=sig.args,
+        kwargs=sig.kwargs,
         options=sig.options,
         countdown_ms=sig.countdown_ms,
         eta_at_ms=sig.eta_at_ms,
         declared=sig.declared,
     )
     freezer.add(bare, "", -1, fed=False)
+    freezer.nodes[0] = structs.replace(freezer.nodes[0], args=(), kwargs={}, bind=None)
     return _sealed(freezer, {})
 
 
@@ -136,6 +139,7 @@ class _Freezer:
             child = self.add(member, child_path(path, segment), place, fed=fed or follows or gathers or given)
             places.append(child)
         fields: dict[str, Any] = {"members": tuple(places), "timeout_ms": sig.timeout_ms, **common}
+        fields["concurrency"] = sig.concurrency
         if any(member.name for _, member in members):
             fields["names"] = tuple(segment for segment, _ in members)
         fields.update(self._kind_fields(sig, path))

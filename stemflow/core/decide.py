@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stemflow.core import claims, leaf, scope
+from stemflow.core import entry, leaf, scope, unique
 from stemflow.core.fire import ACTIONS, fire
 from stemflow.core.table import Event
 from stemflow.core.work import Missing, Tick, View, Work
@@ -26,8 +26,11 @@ from stemflow.model.records import FINAL, RUNNING, STOPPING, WAITING, Header, No
 
 ACTIONS.update(
     open_leaf=leaf.open_leaf,
-    make_ready=leaf.make_ready,
-    share=leaf.share,
+    go_on=leaf.go_on,
+    wake=leaf.wake,
+    share=unique.share_outcome,
+    displace=entry.displace,
+    debounce=entry.debounce,
     expire=leaf.expire,
     lease=leaf.lease,
     succeed=leaf.succeed,
@@ -44,6 +47,10 @@ ACTIONS.update(
     replace=scope.replace,
     tick=scope.tick,
     stop_scope=scope.stop_scope,
+    go_on_scope=scope.go_on,
+    wake_scope=scope.wake,
+    displace_scope=scope.displace,
+    stop_held=scope.stop_held,
     time_out=scope.time_out,
 )
 
@@ -107,19 +114,18 @@ def _request(w: Work, header: Header) -> bool:
     if w.node(key) is not None:
         w.replies.append(Reply("accepted", header.run))
         return False
-    claim = header.claim
-    if claim is not None:
-        got = claims.contend(w, claim.key, key, claim.for_ms, take=claim.mode == "take")
-        if got.answer != "granted":
-            existing = claim.mode == "return_existing"
-            w.replies.append(Reply("existing" if existing else "refused", got.holder[0]))
-            return False
+    holder = None
+    if header.claim is not None:
+        answer = unique.at_the_door(w, header, header.claim)
+        if answer is not None:
+            w.replies.append(answer)
+            return True
+        holder = unique.holder_of(w, header.claim.key)
     w.new_headers[header.run] = header
     w.shape(header.plan)
     node = Node(run=header.run, path="", plan=header.plan, node=0, state=WAITING, opened_at_ms=w.now_ms)
-    node.claim = claim.key if claim is not None else None
     fire(w, w.create(node), "opened", None)
-    w.replies.append(Reply("accepted", header.run))
+    w.replies.append(Reply("accepted", header.run, holder))
     return True
 
 
@@ -134,4 +140,4 @@ def _drain(w: Work) -> None:
         else:
             waiter = w.node(news.key)
             if waiter is not None:
-                fire(w, waiter, news.event, news.holder)
+                fire(w, waiter, news.event, news.about)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stemflow.core import claims
-from stemflow.core.work import Tick, Wake, Work
+from stemflow.core.work import Tick, Work
 from stemflow.model.effects import DeadLetter, GateError
 from stemflow.model.plan import LeafPlan
 from stemflow.model.records import CANCELLED, FAILED, SUCCEEDED, Cause, Node, State
@@ -18,8 +18,7 @@ def finish(w: Work, node: Node, state: State, *, cause: Cause | None = None) -> 
     node.limits = ()
     if state == FAILED and node.failed_at is None:
         node.failed_at = node.path
-    if node.claim is not None:
-        _release(w, node)
+    leave(w, node)
     if not node.path:
         w.ended.append(node.run)
         return
@@ -35,9 +34,12 @@ def bury(w: Work, node: Node, gate: GateError) -> None:
         w.dead.append(DeadLetter(node.run, node.path, task, gate.dead, w.now_ms, gate.error))
 
 
-def _release(w: Work, node: Node) -> None:
-    assert node.claim is not None
-    waiters, granted = claims.release(w, node.claim, node)
-    w.want(waiters)
-    for key in waiters:
-        w.pending.append(Wake(key, "granted" if granted else "denied", node))
+def leave(w: Work, node: Node) -> None:
+    """Neither of its keys is held or waited for by it any more."""
+    if node.slot is not None:
+        claims.leave(w, node.slot, node)
+    if node.claim is not None:
+        claim = w.claim(node.claim)
+        if claim is not None and node.key in claim.holders:
+            node.duplicates = claim.duplicates
+        claims.leave(w, node.claim, node)

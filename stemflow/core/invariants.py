@@ -18,8 +18,24 @@ def check_commit(before: Mapping[Key, Record | None], after: Mapping[Key, Record
         old = before.get(key)
         if isinstance(new, Node):
             broken += [f"{key}: {text}" for text in _node(old if isinstance(old, Node) else None, new)]
-        elif isinstance(new, Claim) and not new.finished and new.holder in new.waiters:
-            broken.append(f"{key}: its holder waits for itself")
+        elif isinstance(new, Claim):
+            broken += [f"{key}: {text}" for text in _claim(old if isinstance(old, Claim) else None, new)]
+    return broken
+
+
+def _claim(old: Claim | None, new: Claim) -> list[str]:
+    """Nobody is let in beyond the limit (I6, I7), nobody is in it twice, and nobody waits while there is room."""
+    broken = []
+    came = set(new.holders) - set(old.holders if old is not None else ())
+    if came and len(new.holders) > new.limit:
+        broken.append(f"{len(new.holders)} hold it, its limit is {new.limit}")
+    names = [*new.holders, *new.waiters, *(one.node for one in new.sharers)]
+    if len(set(names)) < len(names):
+        broken.append("somebody is in it twice")
+    if new.waiters and len(new.holders) < new.limit:
+        broken.append("somebody waits for it while there is room")
+    if not new.holders:
+        broken.append("nobody holds it")
     return broken
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from stemflow.core import claims
+from stemflow.core import entry
 from stemflow.core.backoff import delay_ms
 from stemflow.core.ending import bury, finish
 from stemflow.core.join import join_fan_in
+from stemflow.core.timer import expiry_ms
 from stemflow.core.work import Work
 from stemflow.model.effects import DeadLetter, GateError
 from stemflow.model.facts import Ended, Failed, HandedBack, Ok
@@ -23,6 +24,7 @@ from stemflow.model.records import (
     ErrorInfo,
     Node,
     child_path,
+    is_below,
 )
 
 
@@ -42,9 +44,15 @@ def open_leaf(w: Work, node: Node, refusal: GateError | None) -> None:
     elif (kept := _kept(w, node)) is not None:
         node.result = kept.result
         return finish(w, node, SUCCEEDED)
-    options = options_of(w, node, leaf)
-    if not (options.unique and node.path) or _contend(w, node, options):
-        place(w, node, leaf, options)
+    _proceed(w, node, entry.opened(w, node))
+
+
+def _proceed(w: Work, node: Node, answer: entry.Answer) -> None:
+    if isinstance(answer, GateError):
+        refuse(w, node, answer)
+    elif answer:
+        leaf = w.leaf_of(node)
+        place(w, node, leaf, options_of(w, node, leaf))
 
 
 def refuse(w: Work, node: Node, refusal: GateError) -> None:
@@ -55,15 +63,12 @@ def refuse(w: Work, node: Node, refusal: GateError) -> None:
 
 
 def place(w: Work, node: Node, leaf: LeafPlan, options: Options) -> None:
-    """Make the node READY where and when its options say."""
+    """Make the node READY where its options say, not before its `at_ms`."""
     node.state = READY
     node.queue, node.priority, node.lease_ms = options.queue, options.priority, options.lease_ms
     if options.rate_limits:
         node.limits = tuple(RateLimit(r.limit, r.per_ms, r.key or leaf.task) for r in options.rate_limits)
-    if leaf.delay_ms or leaf.eta_at_ms:
-        node.at_ms = max(w.now_ms + leaf.delay_ms, leaf.eta_at_ms or 0)
-    if options.expires_ms is not None:
-        node.due_at_ms = w.now_ms + options.expires_ms
+    node.due_at_ms = expiry_ms(w, node)
 
 
 def undone_path(path: str) -> str:
@@ -78,7 +83,7 @@ def _kept(w: Work, node: Node) -> Node | None:
     header = w.header(node.run)
     if header.rerun_of is None or "!" in node.path:
         return None
-    if any(_below(node.path, path) for path in header.redo):
+    if any(is_below(node.key, (node.run, path)) for path in header.redo):
         return None
     old, undo = (header.rerun_of, node.path), (header.rerun_of, child_path("!undo", node.path))
     w.want((old, undo))
@@ -90,45 +95,17 @@ def _kept(w: Work, node: Node) -> Node | None:
     return None if undone is not None and undone.state == SUCCEEDED else before
 
 
-def _below(path: str, ancestor: str) -> bool:
-    rest = path[len(ancestor) :]
-    return path.startswith(ancestor) and (not rest or not ancestor or rest[0] in ".[!")
+def go_on(w: Work, node: Node, key: str) -> None:
+    """Its turn has come under one of its keys."""
+    _proceed(w, node, entry.granted(w, node, key))
 
 
-def _contend(w: Work, node: Node, options: Options) -> bool:
-    """True when the unique key is ours; else the node waits for its holder, or is final."""
-    key = w.gate(node.key, "unique")
-    if isinstance(key, GateError):
-        refuse(w, node, key)
-        return False
-    got = claims.contend(w, key, node.key, options.unique_for_ms)
-    if got.answer == "granted":
-        node.claim = key
-        return True
-    of_own_ancestor = got.holder[0] == node.run and _below(node.path, got.holder[1])
-    if options.unique_mode == "reject" or of_own_ancestor:
-        holder = "/".join(got.holder).rstrip("/")
-        node.error = ErrorInfo("Duplicate", f"the unique key of this task is held by {holder}", "stemflow.Duplicate")
-        finish(w, node, FAILED)
-    elif got.answer == "finished":
-        node.alias = got.holder
-        finish(w, node, SUCCEEDED)
-    else:
-        node.claim, node.state = key, HELD
-        claims.queue_up(w, key, node.key)
-    return False
-
-
-def make_ready(w: Work, node: Node, _: object) -> None:
-    """A waiter got the claim because its holder was cancelled."""
-    leaf = w.leaf_of(node)
-    place(w, node, leaf, options_of(w, node, leaf))
-
-
-def share(w: Work, node: Node, holder: Node) -> None:
-    """A waiter shares the outcome of the holder of its claim."""
-    node.alias, node.claim = holder.key, None
-    finish(w, node, holder.state)
+def wake(w: Work, node: Node, _: object) -> None:
+    """It has expired, or the instant for which it waited has come."""
+    expiry, now_ms = expiry_ms(w, node), node.due_at_ms
+    if expiry is not None and now_ms is not None and now_ms >= expiry:
+        return expire(w, node, None)
+    _proceed(w, node, entry.due(w, node))
 
 
 def expire(w: Work, node: Node, _: object) -> None:
@@ -160,7 +137,8 @@ def fail(w: Work, node: Node, fact: Ended) -> None:
     delay = _retry_in(w, node, failed)
     if delay is None:
         return _fail_for_good(w, node, failed.dead)
-    node.state, node.attempt, node.at_ms, node.due_at_ms = READY, node.attempt + 1, w.now_ms + delay, None
+    node.attempt += 1
+    _proceed(w, node, entry.again(w, node, w.now_ms + delay))
 
 
 def _retry_in(w: Work, node: Node, failed: Failed) -> int | None:
@@ -195,7 +173,8 @@ def fail_stopped(w: Work, node: Node, fact: Ended) -> None:
 
 def hand_back(w: Work, node: Node, fact: Ended) -> None:
     assert isinstance(fact.outcome, HandedBack)
-    node.state, node.at_ms = READY, w.now_ms + fact.outcome.after_ms if fact.outcome.after_ms else 0
+    after_ms = fact.outcome.after_ms
+    _proceed(w, node, entry.again(w, node, w.now_ms + after_ms if after_ms else 0))
 
 
 def lose(w: Work, node: Node, _: object) -> None:
@@ -208,7 +187,7 @@ def lose(w: Work, node: Node, _: object) -> None:
     if node.losses >= options.max_deliveries:
         node.error = ErrorInfo("Poison", f"its worker died {node.losses} times while running it", "stemflow.Poison")
         return _fail_for_good(w, node, "poison")
-    node.state, node.at_ms = READY, 0
+    _proceed(w, node, entry.again(w, node, 0))
 
 
 def tell(w: Work, node: Node, kill: bool) -> None:
@@ -216,9 +195,6 @@ def tell(w: Work, node: Node, kill: bool) -> None:
 
 
 def cancel(w: Work, node: Node, _: object) -> None:
-    """A waiter leaves the queue of its claim; one that was just made the holder gives the claim back as it ends."""
-    if node.state == HELD and node.claim is not None and claims.withdraw(w, node.claim, node.key):
-        node.claim = None
     finish(w, node, CANCELLED)
 
 
@@ -242,4 +218,3 @@ def elapse(w: Work, node: Node, _: object) -> None:
 def _started(node: Node, fact: Ended) -> None:
     if fact.started_at_ms:
         node.started_at_ms = fact.started_at_ms
-

@@ -43,9 +43,7 @@ def open_member(w: Work, scope: Node, index: int) -> None:
     """Create the record of member `index` and let the table say how it begins."""
     tally_of(scope).opened |= 1 << index
     key, digest, place = w.member(scope, index)
-    node = Node(
-        run=scope.run, path=key[1], plan=digest, node=place, index=index, state=WAITING, opened_at_ms=w.now_ms
-    )
+    node = Node(run=scope.run, path=key[1], plan=digest, node=place, index=index, state=WAITING, opened_at_ms=w.now_ms)
     plan = w.shape(digest).nodes[place]
     w.create(node)
     if plan.when is not None:
@@ -79,7 +77,7 @@ def _all_may(w: Work, scope: Node, event: Event, indices: range) -> bool:
 
 def stop_members(w: Work, scope: Node, kill: bool) -> None:
     """Stop the open members that have not started, tell those that run."""
-    keys = [w.member(scope, index)[0] for index in _bits(tally_of(scope).open)]
+    keys = [w.member(scope, index)[0] for index in bits(tally_of(scope).open)]
     w.want(keys)
     for key in keys:
         child = w.node(key)
@@ -87,7 +85,7 @@ def stop_members(w: Work, scope: Node, kill: bool) -> None:
             fire(w, child, "stop", kill)
 
 
-def _bits(mask: int) -> Iterator[int]:
+def bits(mask: int) -> Iterator[int]:
     """The indices of the bits that are set; linear, unlike clearing them one by one."""
     digits = bin(mask)[:1:-1]
     index = digits.find("1")

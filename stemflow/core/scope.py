@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from stemflow.core.ending import bury, finish
+from stemflow.core import entry
+from stemflow.core.ending import bury, finish, leave
 from stemflow.core.fire import fire
 from stemflow.core.leaf import undone_path
 from stemflow.core.members import advance, cancel_unopened, open_members, stop_members, tally_of, window_of
@@ -31,9 +32,31 @@ from stemflow.model.signature import Span
 
 
 def open_scope(w: Work, scope: Node, refusal: GateError | None) -> None:
+    """It begins once its keys are its own, unless its `when` failed."""
+    _proceed(w, scope, refusal or entry.opened(w, scope))
+
+
+def _proceed(w: Work, scope: Node, answer: entry.Answer) -> None:
+    if isinstance(answer, GateError):
+        _begin(w, scope, answer)
+    elif answer:
+        _begin(w, scope, None)
+
+
+def go_on(w: Work, scope: Node, key: str) -> None:
+    """Its turn has come under one of its keys."""
+    _proceed(w, scope, entry.granted(w, scope, key))
+
+
+def wake(w: Work, scope: Node, _: object) -> None:
+    """The instant for which it waited has come."""
+    _proceed(w, scope, entry.due(w, scope))
+
+
+def _begin(w: Work, scope: Node, refusal: GateError | None) -> None:
     """Open the members that wait for nobody."""
     plan = w.scope_of(scope)
-    scope.state = RUNNING
+    scope.state, scope.at_ms, scope.due_at_ms = RUNNING, 0, None
     size = refusal or (_map_size(w, scope, plan) if plan.kind == "map" else static_size(plan))
     if isinstance(size, GateError):
         bury(w, scope, size)
@@ -167,6 +190,22 @@ def stop_scope(w: Work, scope: Node, kill: bool) -> None:
         stop(w, scope, CANCELLED if kill and not scope.path else None, kill=kill)
 
 
+def stop_held(w: Work, scope: Node, kill: bool) -> None:
+    """One that waits has no members to stop; it leaves the queues of its keys before its handlers run."""
+    scope.state, scope.kill = STOPPING, kill
+    scope.tally = scope.tally or Tally(0)
+    leave(w, scope)
+    close(w, scope, w.scope_of(scope), CANCELLED, None)
+
+
+def displace(w: Work, scope: Node, _: object) -> None:
+    """A newer run goes instead, whose outcome this one shares; what it had opened is taken back, unstarted."""
+    entry.displace(w, scope, None)
+    if scope.tally is not None:
+        cancel_unopened(w, scope)
+        stop_members(w, scope, True)
+
+
 def time_out(w: Work, scope: Node, _: object) -> None:
     plan = w.scope_of(scope)
     scope.error = ErrorInfo("TaskTimeout", f"it did not end within {plan.timeout_ms} ms", "stemflow.TaskTimeout")
@@ -179,5 +218,6 @@ def replace(w: Work, node: Node, fact: Ended) -> None:
     assert isinstance(fact.outcome, Replaced)
     plan = fact.outcome.plan
     w.add_plan(plan)
-    node.plan, node.node, node.at_ms, node.due_at_ms = plan.digest, 0, 0, None
-    open_scope(w, node, None)
+    entry.leave_slot(w, node)
+    node.plan, node.node, node.at_ms, node.due_at_ms, node.slot = plan.digest, 0, 0, None, None
+    _proceed(w, node, entry.enter(w, node))

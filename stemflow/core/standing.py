@@ -22,18 +22,39 @@ def check_standing(records: Mapping[Key, Record], shapes: Mapping[str, Shape]) -
 
 
 def _claim(claim: Claim, records: Mapping[Key, Record]) -> list[str]:
-    """A claim that is not a window over a finished holder has a live one."""
-    if claim.finished:
-        return ["it is finished and has waiters"] if claim.waiters else []
-    holder = records.get(claim.holder)
+    """Who holds it goes on, who waits for it is HELD, and who shares waits for one of them (I6)."""
     broken = []
-    if not isinstance(holder, Node) or holder.state in FINAL or holder.claim != claim.key:
-        broken.append(f"{claim.holder} does not hold it")
-    for key in claim.waiters:
+    for key in claim.holders:
+        holder = records.get(key)
+        if not isinstance(holder, Node) or claim.key not in (holder.claim, holder.slot):
+            broken.append(f"{key} does not hold it")
+        elif claim.finished != (holder.state in FINAL):
+            broken.append(f"{key} is {holder.state}, the claim is {'finished' if claim.finished else 'not finished'}")
+        elif claim.key == holder.slot and holder.state == HELD:
+            broken.append(f"{key} takes a place and does not run")
+    if claim.finished and claim.until_ms is None:
+        broken.append("its holder has ended and there is no window")
+    for key in (*claim.waiters, *(one.node for one in claim.sharers)):
         waiter = records.get(key)
         if not isinstance(waiter, Node) or waiter.state != HELD:
             broken.append(f"{key} does not wait for it")
+    for one in claim.sharers:
+        if one.of not in claim.waiters and (claim.finished or one.of not in claim.holders):
+            broken.append(f"{one.node} shares the outcome of {one.of}, which has no part in it")
     return broken
+
+
+def _kept_by_claims(node: Node, limited: bool, records: Mapping[Key, Record]) -> list[str]:
+    """A HELD node is known where it waits, or has a timer; one that goes on has a place under its concurrency key."""
+    slot, claim = (records.get((HOUSE, key or "")) for key in (node.slot, node.claim))
+    holds = isinstance(slot, Claim) and node.key in slot.holders
+    if node.state != HELD:
+        return ["it goes on without a place under its concurrency key"] if limited and not holds else []
+    waits = isinstance(slot, Claim) and node.key in slot.waiters
+    if isinstance(claim, Claim):
+        waits = waits or node.key in claim.waiters or any(one.node == node.key for one in claim.sharers)
+    known = waits or (node.at_ms and node.due_at_ms is not None)
+    return [] if known else [f"it waits for {node.slot or node.claim!r}, which does not know of it"]
 
 
 def _going_on(node: Node, records: Mapping[Key, Record], shapes: Mapping[str, Shape]) -> list[str]:
@@ -46,10 +67,10 @@ def _going_on(node: Node, records: Mapping[Key, Record], shapes: Mapping[str, Sh
             broken.append(f"attempt {node.attempt} (I5: the first is 0) with {limit} retries allowed")
         if node.losses >= shape.plan.options[plan.options].max_deliveries:
             broken.append(f"it goes on after {node.losses} losses")
-        if node.state == HELD:
-            claim = records.get((HOUSE, node.claim or ""))
-            if not isinstance(claim, Claim) or claim.finished or node.key not in claim.waiters:
-                broken.append(f"it waits for the claim {node.claim!r}, which does not know of it")
+        limited = shape.plan.options[plan.options].concurrency is not None
+        broken += _kept_by_claims(node, limited, records)
+    elif isinstance(plan, ScopePlan) and (node.tally is None or node.state == HELD):
+        broken += _kept_by_claims(node, False, records)
     elif isinstance(plan, ScopePlan) and node.tally is not None:
         early = _early(node, plan, node.tally, shape)
         if early:

@@ -77,12 +77,12 @@ class Tick:
 
 
 class Wake:
-    """A waiter on a claim, still to be told how it ended or that it is its turn."""
+    """One who waits for a claim, still to be told that it is its turn (with the key) or whose outcome it shares."""
 
-    __slots__ = ("key", "event", "holder")
+    __slots__ = ("key", "event", "about")
 
-    def __init__(self, key: Key, event: Literal["granted", "denied"], holder: Node) -> None:
-        self.key, self.event, self.holder = key, event, holder
+    def __init__(self, key: Key, event: Literal["granted", "denied"], about: str | Node) -> None:
+        self.key, self.event, self.about = key, event, about
 
 
 class Work:
@@ -229,7 +229,7 @@ class Work:
                 continue
             assert not isinstance(record, Node) or record.state != WAITING
             if record is not None:
-                record.rev = rev + 1 if rev or isinstance(record, Node) else _first_rev(record)
+                record.rev = rev + 1 if rev or isinstance(record, Node) else self._first_rev(record)
             puts.append(Put(key, rev, token, record))
         return Decision(
             puts=tuple(puts),
@@ -242,6 +242,14 @@ class Work:
             replies=tuple(self.replies),
             refused=tuple(self.refused),
         )
+
+    def _first_rev(self, claim: Claim) -> int:
+        """A claim may be dropped and taken anew: its revisions begin elsewhere each time, so no old guard fits."""
+        holder = claim.holders[0]
+        node = self.changed[holder]
+        assert isinstance(node, Node)
+        digest = hashlib.blake2b("/".join((*holder, str(node.delivery))).encode(), digest_size=6).digest()
+        return 1 + int.from_bytes(digest, "big")
 
     def _seen(self) -> tuple[tuple[Key, int], ...]:
         """What this rests on without changing it; what is final can no longer change."""
@@ -259,9 +267,3 @@ class Work:
             gates=missing.gates,
             working=self.changed,
         )
-
-
-def _first_rev(claim: Claim) -> int:
-    """A claim may be dropped and taken anew: its revisions begin elsewhere for each holder, so no old guard fits."""
-    digest = hashlib.blake2b("/".join(claim.holder).encode(), digest_size=6).digest()
-    return 1 + int.from_bytes(digest, "big")

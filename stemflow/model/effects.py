@@ -42,10 +42,11 @@ class Pages(Struct, frozen=True):
 
 class Reply(Struct, frozen=True):
     """What the asker of a run is told: `accepted`; `existing`: `run` holds the key; `refused`: `run` holds it,
-    mode reject."""
+    mode reject. `holder` is the id of the task or run that held the key when it was accepted all the same."""
 
     status: Literal["accepted", "existing", "refused"]
     run: str
+    holder: str | None = None
 
 
 class Decision(Struct, frozen=True, kw_only=True):
@@ -65,7 +66,7 @@ class Decision(Struct, frozen=True, kw_only=True):
     """Facts that changed nothing because they were late, doubled, or under a token that no longer holds."""
 
 
-GateName = Literal["when", "items", "unique", "value"]
+GateName = Literal["when", "items", "unique", "concurrency", "value"]
 GateKey = tuple[str, str, GateName]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
-from stemflow.model.policy import Duration, Isolation, RateLimit, RetryPolicy, UniqueMode, normalise
+from stemflow.model.policy import Concurrency, Duration, Isolation, RateLimit, RetryPolicy, UniqueMode, normalise
 
 
 class TaskOptions(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
@@ -27,7 +27,8 @@ class TaskOptions(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     unique: bool | UnsetType = UNSET
     unique_mode: UniqueMode | UnsetType = UNSET
     unique_for: Duration | UnsetType | None = UNSET
-    unique_by: str | UnsetType | None = UNSET
+    unique_by: str | Callable[[Mapping[str, Any]], Any] | UnsetType | None = UNSET
+    concurrency: Concurrency | Mapping[str, Any] | int | UnsetType | None = UNSET
     visibility_timeout: Duration | UnsetType = UNSET
     expires: Duration | UnsetType | None = UNSET
     isolation: Isolation | UnsetType = UNSET

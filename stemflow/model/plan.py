@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from stemflow.model.policy import Options
+from stemflow.model.policy import Concurrency, Options
 from stemflow.model.signature import MemberPolicy, OnError, RunOn, Span
 
 EdgeKind = Literal["data", "optional", "order"]
@@ -90,6 +90,7 @@ class ScopePlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="sc
     value: Mapping[str, Any] | None = None
     """The tree that is evaluated as the scope's result; else its members give it."""
     timeout_ms: int | None = None
+    concurrency: Concurrency | None = None
     handlers: tuple[Handler, ...] = ()
     undo: bool = False
 

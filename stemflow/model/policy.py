@@ -14,7 +14,8 @@ Duration = str | int | float
 """A duration as users write it: `"1m30s"`, or a number of seconds."""
 
 Backoff = Literal["fixed", "linear", "exponential"]
-UniqueMode = Literal["return_existing", "reject"]
+UniqueMode = Literal["return_existing", "reject", "skip", "replace", "debounce", "keep_last"]
+UNIQUE_MODES: tuple[UniqueMode, ...] = UniqueMode.__args__  # type: ignore[attr-defined]
 Isolation = Literal["auto", "async", "thread"]
 
 
@@ -84,6 +85,30 @@ class RateLimit(Struct, frozen=True, omit_defaults=True):
         return cls(limit, per_ms, key)
 
 
+class Concurrency(Struct, frozen=True, omit_defaults=True):
+    """At most `limit` of those that share `key` run at the same time; the others wait in order, without a worker.
+
+    `key` may hold `${{ }}` over `args`; an empty one is the task's name.
+    """
+
+    key: str = ""
+    limit: int = 1
+
+    @classmethod
+    def of(cls, value: Any) -> Concurrency:
+        """Read what users write: a Concurrency, `{"key": ..., "limit": ...}`, or a limit alone."""
+        if isinstance(value, Mapping):
+            unknown = sorted(map(str, value.keys() - {"key", "limit"}))
+            if unknown:
+                raise OptionError(f"expected the keys key and limit, got {', '.join(unknown)}")
+            value = cls(value.get("key", ""), value.get("limit", 1))
+        elif not isinstance(value, Concurrency):
+            value = cls("", value)
+        if not isinstance(value.key, str):
+            raise OptionError(f"key: expected text, got {value.key!r}")
+        return cls(value.key, _count("limit", value.limit, 1, 1_000_000))
+
+
 class Options(Struct, frozen=True, omit_defaults=True):
     """The effective options of one task call, frozen in the plan of its run."""
 
@@ -99,6 +124,12 @@ class Options(Struct, frozen=True, omit_defaults=True):
     unique_mode: UniqueMode = "return_existing"
     unique_for_ms: int | None = None
     unique_by: str | None = None
+    """An expression over `args`; None: the digest of the whole call."""
+    unique_key: str | None = None
+    """The key itself, where a function judged it at submission."""
+    concurrency: Concurrency | None = None
+    params: tuple[str, ...] = ()
+    """Names of the handler's positional parameters, where a key speaks of arguments."""
     lease_ms: int = 30_000
     expires_ms: int | None = None
     isolation: Isolation = "auto"
@@ -142,6 +173,12 @@ def _count(name: str, value: Any, low: int, high: int) -> int:
     return value
 
 
+def _key_source(value: Any) -> Any:
+    if value is not None and not isinstance(value, str) and not callable(value):
+        raise OptionError(f"expected an expression over args, or a function of them, got {value!r}")
+    return value
+
+
 def _choice(name: str, value: Any, *allowed: str) -> Any:
     if value not in allowed:
         raise OptionError(f"{name}: expected {' or '.join(allowed)}, got {value!r}")
@@ -170,9 +207,10 @@ _READ: dict[str, Callable[[Any], tuple[str, Any]]] = {
     "soft_raises": lambda v: ("soft_raises", _flag("soft_raises", v)),
     "rate_limit": lambda v: ("rate_limits", _rates(v)),
     "unique": lambda v: ("unique", _flag("unique", v)),
-    "unique_mode": lambda v: ("unique_mode", _choice("unique_mode", v, "return_existing", "reject")),
+    "unique_mode": lambda v: ("unique_mode", _choice("unique_mode", v, *UNIQUE_MODES)),
     "unique_for": lambda v: ("unique_for_ms", _optional_ms(v)),
-    "unique_by": lambda v: ("unique_by", v),
+    "unique_by": lambda v: ("unique_by", _key_source(v)),
+    "concurrency": lambda v: ("concurrency", None if v is None else Concurrency.of(v)),
     "visibility_timeout": lambda v: ("lease_ms", parse_duration_ms(v)),
     "expires": lambda v: ("expires_ms", _optional_ms(v)),
     "isolation": lambda v: ("isolation", _choice("isolation", v, "auto", "async", "thread")),

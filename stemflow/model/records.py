@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 
-from stemflow.model.policy import RateLimit
+from stemflow.model.policy import RateLimit, UniqueMode
 
 State = Literal["waiting", "held", "ready", "running", "stopping", "succeeded", "failed", "skipped", "cancelled"]
 
@@ -156,6 +156,15 @@ class Node(Struct, kw_only=True, omit_defaults=True):
     """Path of the node whose error made this one FAILED."""
     cause: Cause | None = None
     claim: str | None = None
+    """The unique key that it holds or waits for."""
+    slot: str | None = None
+    """The concurrency key that it holds or waits for, once that is known."""
+    inputs: tuple[str, bytes] | None = None
+    """Root only: inputs in the place of the header's, and the run that they were submitted for, which was debounced."""
+    stand_in: Key | None = None
+    """Leaf only: the node whose arguments it is called with, from a later call that was debounced."""
+    duplicates: int = 0
+    """How many others had met its unique key when it ended."""
     opened_at_ms: int = 0
     started_at_ms: int = 0
     ended_at_ms: int = 0
@@ -165,15 +174,34 @@ class Node(Struct, kw_only=True, omit_defaults=True):
         return (self.run, self.path)
 
 
+class Sharer(Struct, frozen=True, array_like=True):
+    """A HELD node that shares the outcome of `of`, a holder or a waiter of the same claim.
+
+    `runs`: it may take the place of `of` should that be cancelled; a run that had opened its members may not.
+    """
+
+    node: Key
+    of: Key
+    runs: bool = True
+
+
 class Claim(Struct, kw_only=True, omit_defaults=True):
-    """A hold on a unique key. With `until_ms` set and no live holder it is a window over a finished one."""
+    """A hold on a unique key (then `limit` is 1) or on a concurrency key.
+
+    With `finished` its holder has succeeded, and it is a window over that holder until `until_ms`.
+    """
 
     key: str
-    holder: Key
+    limit: int = 1
+    holders: tuple[Key, ...] = ()
+    waiters: tuple[Key, ...] = ()
+    """HELD nodes whose turn comes in this order."""
+    sharers: tuple[Sharer, ...] = ()
     rev: int = 0
     finished: bool = False
     until_ms: int | None = None
-    waiters: tuple[Key, ...] = ()
+    duplicates: int = 0
+    """How many others came while its holder held it."""
 
 
 Record = Node | Claim
@@ -183,7 +211,7 @@ class ClaimSpec(Struct, frozen=True, omit_defaults=True):
     """What a run asks for when it is submitted under a unique key. `take`: take it over from a finished holder."""
 
     key: str
-    mode: Literal["return_existing", "reject", "take"] = "return_existing"
+    mode: UniqueMode | Literal["take"] = "return_existing"
     for_ms: int | None = None
 
 
@@ -229,3 +257,10 @@ def child_path(parent: str, segment: str) -> str:
 def parent_path(path: str) -> str:
     """The path of the scope that holds `path` (which is not the root)."""
     return path[: max(path.rfind("."), path.rfind("["), path.rfind("!"), 0)]
+
+
+def is_below(key: Key, ancestor: Key) -> bool:
+    """Whether `key` names `ancestor` itself, or a node that lies below it."""
+    (run, path), (of, above) = key, ancestor
+    rest = path[len(above) :]
+    return run == of and path.startswith(above) and (not rest or not above or rest[0] in ".[!")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from msgspec import Struct, structs
 
+from stemflow.model.policy import Concurrency, UniqueMode
+
 In_contra = TypeVar("In_contra", contravariant=True)
 Out_co = TypeVar("Out_co", covariant=True)
 Following = TypeVar("Following")
@@ -41,6 +43,8 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
     failure_hooks: tuple[Child, ...] = ()
     cancel_hooks: tuple[Child, ...] = ()
     timeout_ms: int | None = None
+    concurrency: Concurrency | None = None
+    """Composites only; a task has it among its options."""
     at: tuple[int, int] | None = None
     """Line and column in the workflow file, both from 1; None for a programmatic signature."""
 
@@ -65,7 +69,13 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
     def has_policy(self) -> bool:
         """Whether anything but its content was said of this step."""
         return bool(
-            self.name or self.when or self.success_hooks or self.failure_hooks or self.cancel_hooks or self.timeout_ms
+            self.name
+            or self.when
+            or self.success_hooks
+            or self.failure_hooks
+            or self.cancel_hooks
+            or self.timeout_ms
+            or self.concurrency
         )
 
     def named(self, name: str) -> Signature[In_contra, Out_co]:
@@ -189,6 +199,8 @@ class Workflow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     outputs: Mapping[str, Any] | None = None
     unique_key: str | None = None
     unique_for_ms: int | None = None
-    unique_mode: Literal["return_existing", "reject"] = "return_existing"
+    unique_mode: UniqueMode = "return_existing"
+    concurrency: Concurrency | None = None
+    """At most so many runs at the same time."""
     timeout_ms: int | None = None
     compensate_on: tuple[Literal["failed", "cancelled"], ...] = ()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import structs
@@ -14,9 +13,10 @@ from stemflow.errors import StemflowError
 from stemflow.expr import parse_condition, parse_template
 from stemflow.model.effects import Frozen, GateError, GateKey
 from stemflow.model.plan import AnyPlan, LeafPlan, Plan, ScopePlan, Sealed
-from stemflow.model.records import SUCCEEDED, ErrorInfo, Node
+from stemflow.model.records import SUCCEEDED, ErrorInfo, Key, Node
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry, UnknownEncoder
-from stemflow.runtime.payload import encode
+from stemflow.runtime.keys import concurrency_key, unique_key
+from stemflow.runtime.keys import named as by_name
 from stemflow.runtime.values import PAGE, Values, place
 from stemflow.store.base import StoreError
 
@@ -72,7 +72,9 @@ class Binder:
         return filled
 
     async def calls(self, values: Values, node: Node, leaf: LeafPlan) -> Bound:
-        """The calls of a leaf. Raises ExpressionError."""
+        """The calls of a leaf, or of a later one whose arguments it was given. Raises ExpressionError."""
+        if node.stand_in is not None:
+            return await self._calls_of(values, node.stand_in)
         if leaf.bind is not None:
             bound = await self.template(values, await values.origin(node), dict(leaf.bind))
             return Bound([((), bound)])
@@ -81,8 +83,7 @@ class Binder:
             given = await values.literal(node, leaf.sealed)
             args, kwargs = tuple(given["args"]), given["kwargs"]
         if not node.path and not args and not kwargs:
-            header = await values.library.header(node.run)
-            inputs = await values.library.read(header.inputs, node.run, "", "inputs")
+            inputs = await values.inputs(await values.library.header(node.run), node)
             return Bound([(tuple(inputs.get("args", ())), inputs.get("kwargs", {}))])
         before = await values.prev(node) if leaf.takes_prev and node.path else None
         if before is None:
@@ -94,6 +95,14 @@ class Binder:
             many.chunked = True
             return many
         return Bound([((before.value, *args), kwargs)])
+
+    async def _calls_of(self, values: Values, key: Key) -> Bound:
+        node = await values.node(key)
+        assert node is not None
+        shape = await values.library.shape(node.plan)
+        leaf = shape.nodes[node.node]
+        assert isinstance(leaf, LeafPlan)
+        return await Binder(shape).calls(values, node, leaf)
 
 
 def _unpacked(item: Any) -> tuple[Any, ...]:
@@ -114,8 +123,7 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
             assert isinstance(plan, ScopePlan) and plan.value is not None
             write = await values.library.writer(values.library.encoders.results, *node.key, "result")
             return write(await binder.outputs(values, node, plan.value), f"outputs of {node.path or 'the run'}")
-        assert isinstance(plan, LeafPlan)
-        return await _unique_key(values, binder, node, plan)
+        return await _key(values, binder, node, plan, name)
     except StoreError:
         raise
     except Exception as error:
@@ -176,28 +184,26 @@ def pages_of(
     )
 
 
-async def _unique_key(values: Values, binder: Binder, node: Node, leaf: LeafPlan) -> str:
-    options = (await values.library.shape(node.plan)).plan.options[leaf.options]
-    bound = await binder.calls(values, node, leaf)
-    if options.unique_by is not None:
-        names: Mapping[str, Any] = bound[0][1]
-        return f"{leaf.task}:{await _key_text(values, binder, node, options.unique_by, names)}"
-    return unique_key(leaf.task, options.queue, list(bound))
+async def _key(values: Values, binder: Binder, node: Node, plan: AnyPlan, name: str) -> str:
+    """The unique or the concurrency key of a node; over its arguments by name where it is a task."""
+    if not isinstance(plan, LeafPlan):
+        assert isinstance(plan, ScopePlan) and plan.concurrency is not None
+        return concurrency_key(await binder.template(values, node, plan.concurrency.key), node.path)
+    options = (await values.library.shape(node.plan)).plan.options[plan.options]
+    limited = options.concurrency
+    source = options.unique_by if name == "unique" else limited.key if limited is not None else None
+    calls: Sequence[Call] = ()
+    if name == "unique" or "args" in (source or ""):
+        calls = await binder.calls(values, node, plan)
+    texts = [await _text(values, binder, node, source, by_name(options.params, call)) for call in calls or [((), {})]]
+    if name == "unique":
+        return unique_key(plan.task, options, calls, texts)
+    return concurrency_key(texts[0], plan.task)
 
 
-async def _key_text(values: Values, binder: Binder, node: Node, source: str, names: Mapping[str, Any]) -> Any:
+async def _text(values: Values, binder: Binder, node: Node, source: str | None, args: Mapping[str, Any]) -> Any:
+    if source is None:
+        return None
     template = parse_template(source, binder.names | {"args"})
-    env = await values.env(node, (reference.path for reference in template.references))
-    return template({**env, "args": dict(names)})
-
-
-def unique_key(task: str, queue: str, calls: Any) -> str:
-    """SHA-256 of the canonical (name, queue, arguments); never headers, ids or times."""
-    canonical = encode([task, queue, _sorted(calls)], f"arguments of {task}")
-    return f"{task}:{hashlib.sha256(canonical).hexdigest()}"
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _sorted(value[key]) for key in sorted(value)}
-    return [_sorted(item) for item in value] if isinstance(value, (list, tuple)) else value
+    env = await values.env(await values.origin(node), (reference.path for reference in template.references))
+    return template({**env, "args": args})

@@ -15,20 +15,20 @@ from stemflow.compile.edges import first_task, members_of
 from stemflow.compile.freeze import compile_plan, compile_task
 from stemflow.core.shape import Shape
 from stemflow.errors import OptionError, StemflowError
-from stemflow.expr import parse_template
 from stemflow.model.effects import Decision, Pages
 from stemflow.model.facts import Fact, Requested, Stop
 from stemflow.model.plan import Plan
-from stemflow.model.policy import Options, normalise
+from stemflow.model.policy import normalise
 from stemflow.model.records import FINAL, SKIPPED, SUCCEEDED, ClaimSpec, Header, Node, child_path
 from stemflow.model.signature import AnySig, MapSig, Signature, TaskSig, Workflow
 from stemflow.ports import Clock, IdSource
 from stemflow.runtime.advance import Advance
-from stemflow.runtime.bind import pages_of, seal_literals, unique_key
+from stemflow.runtime.bind import pages_of, seal_literals
 from stemflow.runtime.clock import SystemClock, SystemIds
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.handle import DuplicateRun, RunFailed, RunHandle, UnknownRun
 from stemflow.runtime.headers import TRACE_HEADERS, checked_headers, checked_meta, merged
+from stemflow.runtime.keys import key_text, lone_key
 from stemflow.runtime.payload import encode
 from stemflow.runtime.prepare import args_encoder, check_items, check_plan, plain_signature
 from stemflow.runtime.registry import TaskRegistry
@@ -169,6 +169,8 @@ class Stemflow:
         inputs = complete_inputs(flow, inputs)
         defaults = normalise(flow.task_defaults, "defaults.task")
         body = flow.body if flow.timeout_ms is None else structs.replace(flow.body, timeout_ms=flow.timeout_ms)
+        if flow.concurrency is not None:
+            body = structs.replace(body, concurrency=flow.concurrency)
         plan = compile_plan(
             body,
             lambda sig: self.registry.options_of(sig, defaults),
@@ -186,7 +188,7 @@ class Stemflow:
             binder = await self.advance.binder(plan.digest)
             key = await binder.template(Values(self.library), root, flow.unique_key)
             mode = "take" if again else flow.unique_mode
-            spec = ClaimSpec(f"workflow:{flow.name}:{key}", mode, flow.unique_for_ms)
+            spec = ClaimSpec(f"workflow:{flow.name}:{key_text(key)}", mode, flow.unique_for_ms)
             header = structs.replace(header, claim=spec)
         return header, plan, desugar(body)
 
@@ -197,12 +199,12 @@ class Stemflow:
             task = self.registry.get(sig.task)
             if task is not None:
                 task.parameters.check(sig.args, sig.kwargs)
-            options = plan.options[0]
             write = self.encoders.writer(self._args_encoder(sig), place(header.run, "", "inputs"))
             inputs = write({"args": list(sig.args), "kwargs": dict(sig.kwargs)}, f"arguments of {sig.task}")
-            if options.unique:
-                key = self._lone_key(sig, options)
-                spec = ClaimSpec(key, options.unique_mode, options.unique_for_ms)
+            if plan.options[0].unique:
+                options = self.registry.options_of(sig)
+                spec = ClaimSpec(lone_key(sig.task, options, (sig.args, sig.kwargs)), options.unique_mode,
+                                 options.unique_for_ms)  # fmt: skip
                 header = structs.replace(header, claim=spec)
             header = structs.replace(
                 header,
@@ -247,20 +249,12 @@ class Stemflow:
                 found.append(Pages((run, path), pages))
         return tuple(found)
 
-    def _lone_key(self, sig: TaskSig[Any, Any], options: Options) -> str:
-        """The unique key of a task alone; `unique_by` reads arguments by the names of the handler's parameters."""
-        if options.unique_by is None:
-            return unique_key(sig.task, options.queue, [[list(sig.args), dict(sig.kwargs)]])
-        task = self.registry.get(sig.task)
-        named = dict(sig.kwargs) if task is None else task.parameters.named(sig.args, sig.kwargs)
-        return f"{sig.task}:{parse_template(options.unique_by, {'args'})({'args': named})}"
-
     def _task_plan(self, sig: TaskSig[Any, Any]) -> Plan:
         if sig.options or sig.countdown_ms or sig.eta_at_ms:
-            return compile_task(sig, self.registry.options_of)
+            return compile_task(sig, self.registry.lone_options_of)
         found = self._tasks.get((sig.task, ""))
         if found is None:
-            found = self._tasks[(sig.task, "")] = compile_task(sig, self.registry.options_of)
+            found = self._tasks[(sig.task, "")] = compile_task(sig, self.registry.lone_options_of)
         return found
 
     async def _request(self, header: Header, plan: Plan, items: tuple[Pages, ...] = ()) -> RunHandle:
@@ -271,7 +265,7 @@ class Stemflow:
         for reply in decision.replies:
             if reply.status == "refused":
                 raise DuplicateRun(reply.run)
-            return RunHandle(self, reply.run, existing=reply.status == "existing", known=True)
+            return RunHandle(self, reply.run, existing=reply.status == "existing", holder=reply.holder, known=True)
         raise StemflowError(f"run {header.run}: the store answered nothing to its submission")
 
     async def commit(self, facts: list[Fact], plan: Plan | None = None, items: tuple[Pages, ...] = ()) -> Decision:
@@ -330,6 +324,7 @@ class Stemflow:
         header = structs.replace(
             old,
             run=run,
+            inputs=await self._inputs_of(root, old),
             created_at_ms=self.store.now_ms(),
             rerun_of=run_id,
             origin=old.origin or run_id,
@@ -339,6 +334,14 @@ class Stemflow:
         )
         await self._copy_items(shape, run_id, run)
         return await self._request(header, shape.plan)
+
+    async def _inputs_of(self, root: Node, header: Header) -> bytes:
+        """The inputs of a run for another of the same; they may be those of a later submission that was debounced."""
+        if root.inputs is None:
+            return header.inputs
+        inputs = await Values(self.library).inputs(header, root)
+        write = self.encoders.writer(self.encoders.args, place(header.origin or header.run, "", "inputs"))
+        return write(inputs, "inputs")
 
     async def _copy_items(self, shape: Shape, old: str, new: str) -> None:
         for path in stored_maps(shape):

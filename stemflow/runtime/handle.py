@@ -90,12 +90,18 @@ class NodeEvent(Struct, frozen=True, kw_only=True):
 
 
 class RunHandle:
-    """One run. `existing`: a submit under a unique key found it instead of starting another."""
+    """One run. `existing`: a submit under a unique key found it instead of starting another.
 
-    def __init__(self, app: Stemflow, run_id: str, *, existing: bool = False, known: bool = False) -> None:
+    `holder`: the id of the run or task that held the unique key when this run was submitted all the same.
+    """
+
+    def __init__(
+        self, app: Stemflow, run_id: str, *, existing: bool = False, holder: str | None = None, known: bool = False
+    ) -> None:
         self.app = app
         self.id = run_id
         self.existing = existing
+        self.holder = holder
         self._known = known
 
     async def root(self) -> Node:
@@ -135,6 +141,10 @@ class RunHandle:
             failed_at=root.failed_at or "",
             attempt=leaf.attempt if leaf is not None else 0,
         )
+
+    async def duplicates(self) -> int:
+        """How many others have met the unique key of this run while it held it."""
+        return await Values(self.app.library).duplicates(await self.root())
 
     async def cancel(self) -> str:
         """Stop the run; answers the state that it was in."""

@@ -44,9 +44,7 @@ def plain_signature(sig: Any, as_json: Callable[[TaskSig[Any, Any]], bool]) -> A
     return structs.replace(sig, **changed) if changed else sig
 
 
-def args_encoder(
-    sig: TaskSig[Any, Any] | None, registry: TaskRegistry, encoders: TaskPayloadEncoderRegistry
-) -> str:
+def args_encoder(sig: TaskSig[Any, Any] | None, registry: TaskRegistry, encoders: TaskPayloadEncoderRegistry) -> str:
     """The encoder of the arguments of a call."""
     return (sig and registry.args_encoder_of(sig)) or encoders.args
 

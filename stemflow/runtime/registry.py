@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
+from msgspec import structs
+
 from stemflow.canvas import Canvas
 from stemflow.errors import OptionError, StemflowError
 from stemflow.expr import ExpressionError, parse_condition
@@ -19,6 +21,7 @@ from stemflow.runtime.context import TaskContext, instant_ms
 from stemflow.runtime.definition import Args, Result, TaskDefinition, TaskHandler, TaskMetadata
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.headers import checked_headers, checked_meta
+from stemflow.runtime.keys import judged
 from stemflow.runtime.parameters import Parameters, object_parameters, parameters_of, result_of, takes_context
 from stemflow.runtime.payload import plain
 from stemflow.units import parse_duration_ms
@@ -94,6 +97,11 @@ class Task(Generic[P, R_co]):
             **self.parameters.schema(),
             **({"x-stemflow": plain(told, f"metadata of {self.name}")} if told else {}),
         }
+
+    @property
+    def params(self) -> tuple[str, ...]:
+        """Names of the positional parameters."""
+        return tuple(one.name for one in self.parameters.positional)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the plain function, without the engine."""
@@ -276,9 +284,19 @@ class TaskRegistry:
             raise UnknownTask(f"task {sig.task}: expected a registered task; registered are {self._names()}")
         own = {} if task is None else task.options
         if not sig.options and not workflow_defaults and not self.defaults:
-            return effective(sig.task, own)
-        given = normalise(sig.options, f"task {sig.task}")
-        return effective(f"task {sig.task}", self.defaults, own, workflow_defaults or {}, given)
+            options = effective(sig.task, own)
+        else:
+            given = normalise(sig.options, f"task {sig.task}")
+            options = effective(f"task {sig.task}", self.defaults, own, workflow_defaults or {}, given)
+        if options.unique or options.concurrency is not None:
+            params = () if task is None else task.params
+            options = judged(sig.task, structs.replace(options, params=params), (sig.args, sig.kwargs))
+        return options
+
+    def lone_options_of(self, sig: TaskSig[Any, Any]) -> Options:
+        """The effective options of a task that is submitted alone; its unique key stands in the header of its run."""
+        options = self.options_of(sig)
+        return structs.replace(options, unique_by=None, unique_key=None) if options.unique else options
 
     def schema(self, name: str) -> dict[str, Any]:
         """The JSON Schema of a task's arguments by name, with what its metadata says; raises UnknownTask."""

@@ -14,7 +14,9 @@ from stemflow.errors import StemflowError
 from stemflow.model.plan import ScopePlan, Sealed
 from stemflow.model.records import (
     FAILED,
+    HOUSE,
     SUCCEEDED,
+    Claim,
     ErrorInfo,
     Header,
     Key,
@@ -168,10 +170,10 @@ class Values:
         """The value of a node; null for one that was skipped, failed or never ran."""
         if node is None or (node.state != SUCCEEDED and node.tally is None):
             return None
-        if node.alias is not None:
+        if node.alias is not None and node.result is None:
             return await self.value(await self.node(node.alias))
         if node.tally is None or node.result is not None:
-            return await self.library.read(node.result, *node.key, "result")
+            return await self.library.read(node.result, *(node.alias or node.key), "result")
         plan = await self.scope(node)
         if plan.kind == "steps":
             return None
@@ -211,7 +213,7 @@ class Values:
     async def error_of(self, node: Node) -> ErrorInfo:
         """The error that made `node` FAILED: its own, or that of the leaf below it."""
         seen: Node | None = node
-        if node.alias is not None:
+        if node.alias is not None and node.error is None:
             seen = await self.node(node.alias)
             return await self.error_of(seen) if seen is not None else ErrorInfo("Unknown", "its error is gone")
         if node.error is None and node.failed_at is not None and node.failed_at != node.path:
@@ -304,7 +306,7 @@ class Values:
         env: dict[str, Any] = {}
         header = await self.library.header(node.run)
         if "inputs" in names:
-            env["inputs"] = await self.library.read(header.inputs, header.run, "", "inputs")
+            env["inputs"] = await self.inputs(header)
         if "vars" in names:
             env["vars"] = to_builtins((await self.library.shape(header.plan)).plan.vars)
         if "run" in names:
@@ -316,6 +318,22 @@ class Values:
             env["self"] = {"output": await self.value(node)}
         await self._names_above(node, names, {path[1] for path in paths if path[0] == "steps" and len(path) > 1}, env)
         return env
+
+    async def inputs(self, header: Header, root: Node | None = None) -> Any:
+        """The inputs of a run; a later submission that was debounced has brought newer ones."""
+        if root is None and header.claim is not None and header.claim.mode == "debounce":
+            root = await self.node((header.run, ""))
+        if root is None or root.inputs is None:
+            return await self.library.read(header.inputs, header.run, "", "inputs")
+        run, newer = root.inputs
+        return decode(newer) if is_json(newer) else self.library.encoders.read(newer, place(run, "", "inputs"))
+
+    async def duplicates(self, node: Node) -> int:
+        """How many others have met the unique key of `node` while it held it."""
+        if node.claim is None:
+            return node.duplicates
+        (claim,) = await self.store.read([(HOUSE, node.claim)])
+        return claim.duplicates if isinstance(claim, Claim) and node.key in claim.holders else node.duplicates
 
     async def _names_above(self, node: Node, names: set[str], steps: set[str], env: dict[str, Any]) -> None:
         """Items of the maps around `node`, and the steps beside it and beside what holds it."""

@@ -43,7 +43,7 @@ class CommitPromises(Promises):
             assert not await w.one.commit(
                 cancel(a),
                 create(leaf("new")),
-                create(Claim(key="k", holder=(RUN, "a"), rev=1)),
+                create(Claim(key="k", holders=((RUN, "a"),), rev=1)),
                 cancel(b),
                 headers=(Header(run="other", plan="p"),),
                 plans=(Plan(nodes=(), digest="q"),),
@@ -100,7 +100,7 @@ class CommitPromises(Promises):
             await w.one.begin(leaf("a"), leaf("b"))
             old, b = await w.one.node("a"), await w.one.node("b")
             await w.two.commit(change(old, priority=3))
-            claim = Claim(key="k", holder=(RUN, "a"), rev=4)
+            claim = Claim(key="k", holders=((RUN, "a"),), rev=4)
             await w.two.commit(create(claim))
             stale = Decision(puts=(change(old, priority=4), create(leaf("none"))), seen=((b.key, 1), (("", "k"), 9)))
             answer = await w.one.exchange(stale, Decision(puts=(create(leaf("c")),)))
@@ -120,8 +120,8 @@ class CommitPromises(Promises):
 
     async def test_a_claim_is_guarded_by_its_revision_and_can_be_dropped(self) -> None:
         async with self.world() as w:
-            first = Claim(key="k", holder=(RUN, "a"), rev=1)
-            second = Claim(key="k", holder=(RUN, "b"), rev=2, waiters=((RUN, "c"),), until_ms=7, finished=True)
+            first = Claim(key="k", holders=((RUN, "a"),), rev=1)
+            second = Claim(key="k", holders=((RUN, "b"),), rev=2, waiters=((RUN, "c"),), until_ms=7, finished=True)
             put = create(first)
             assert await w.one.commit(put)
             assert not await w.two.commit(put)

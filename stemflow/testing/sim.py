@@ -92,9 +92,10 @@ class CheckedStore(MemoryStore):
         found = []
         for record in self._records.values():
             if isinstance(record, Claim) and not record.finished:
-                holder = self._records.get(record.holder)
-                if not isinstance(holder, Node) or holder.state in FINAL:
-                    found.append(f"claim {record.key} is held by {record.holder}, which has ended")
+                for key in record.holders:
+                    holder = self._records.get(key)
+                    if not isinstance(holder, Node) or holder.state in FINAL:
+                        found.append(f"claim {record.key} is held by {key}, which has ended")
         return found
 
 

@@ -48,7 +48,11 @@ class _Scope:
 
     def disagreements(self) -> list[str]:
         node, plan = self.node, self.plan
+        if node.alias is not None:
+            return []  # it ended as another run did
         texts = self._handlers()
+        if node.slot is not None and node.state == "cancelled" and node.tally is not None and not node.tally.size:
+            return texts  # it was stopped while it waited for its turn
         if node.tally is None:
             return texts  # an undo map of a map that never was
         if node.error is not None and node.error.type == "Boom" and not node.tally.size:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from stemflow.model.policy import Options
+from msgspec import structs
+
+from stemflow.model.policy import Concurrency, Options
 from stemflow.model.records import ClaimSpec
 from tests.core.explorer import Case
 from tests.core.plans import chain, chord, group, leaf, map_, steps, wait
@@ -15,6 +17,19 @@ SHARE = Options(unique=True, unique_by="k")
 REJECT = Options(unique=True, unique_by="k", unique_mode="reject")
 WINDOW = Options(unique=True, unique_by="k", unique_for_ms=9)
 BAD_KEY = Options(unique=True, unique_by="error")
+SKIP, REPLACE, KEEP, DEBOUNCE = (
+    Options(unique=True, unique_by="k", unique_mode=mode) for mode in ("skip", "replace", "keep_last", "debounce")
+)
+QUIET = Options(unique=True, unique_by="k", unique_mode="debounce", unique_for_ms=9)
+KEEP_WINDOW = Options(unique=True, unique_by="k", unique_mode="keep_last", unique_for_ms=9, expires_ms=20)
+ALONE = Options(concurrency=Concurrency("c"))
+PAIR = Options(concurrency=Concurrency("c", 2))
+ALONE_RETRY = Options(concurrency=Concurrency("c"), max_retries=1, expires_ms=5)
+BAD_SLOT = Options(concurrency=Concurrency("error"))
+REPLACE_ALONE, QUIET_ALONE, KEEP_BAD_SLOT, KEEP_ALONE = (
+    structs.replace(options, concurrency=Concurrency(key))
+    for options, key in ((REPLACE, "c"), (QUIET, "c"), (KEEP, "error"), (KEEP, "c"))
+)
 
 DIAMOND = {"a": (leaf("any"), ""), "b": (leaf("any"), "a"), "c": (leaf("ok"), "a"), "d": (leaf("ok"), "b c")}
 UNDO = steps(
@@ -105,5 +120,53 @@ CASES = [
     Case("bad key", (group(leaf("ok", options=BAD_KEY), leaf("ok")),)),
     Case("key of an ancestor", (chain(leaf("replace_same_key", options=SHARE)),)),
     *[Case(f"runs under one key, {m}", (leaf("maybe"), leaf("ok")), claims=(ClaimSpec("k"), ClaimSpec("k", m, 9)))
-      for m in ("return_existing", "reject", "take")],
+      for m in ("return_existing", "reject", "take", "skip", "replace", "debounce", "keep_last")],
+    Case("skipped key", (chain(leaf("maybe", options=SHARE)), chain(leaf("ok", options=SKIP), leaf()))),
+    *[Case(f"three under one key, {name}", tuple(chain(leaf("any", options=options)) for _ in range(3)), losses=0)
+      for name, options in (("replace", REPLACE), ("keep_last", KEEP), ("debounce", DEBOUNCE))],
+    *[Case(f"modes meet, {a} and {b}", (chain(leaf("maybe", options=o)), chain(leaf("ok", options=p)),
+                                        chain(leaf("ok", options=o))), losses=0)
+      for a, o, b, p in (("share", SHARE, "replace", REPLACE), ("keep_last", KEEP, "share", SHARE),
+                         ("replace", REPLACE, "debounce", QUIET), ("keep_last", KEEP, "debounce", QUIET))],
+    Case("keep_last with a window", tuple(chain(leaf("maybe", options=KEEP_WINDOW)) for _ in range(3)), losses=0,
+         hand_backs=0),
+    Case("quiet period", tuple(chain(leaf("maybe", options=QUIET)) for _ in range(2))),
+    *[Case(f"whole runs under one key, {m}", (group(leaf("maybe"), leaf("ok")), group(leaf("ok")), chain(leaf("ok"))),
+           claims=(ClaimSpec("k", m), ClaimSpec("k", m), ClaimSpec("k", m)), losses=0, hand_backs=0)
+      for m in ("replace", "keep_last", "debounce")],
+    Case("whole runs with a quiet period", (chain(leaf("maybe")), chain(leaf("ok"))),
+         claims=(ClaimSpec("k", "debounce", 9), ClaimSpec("k", "debounce", 9)), same_plan=True),
+    Case("whole runs after a quiet period, one at a time", (
+        chain(leaf("ok"), concurrency=Concurrency("c")), chain(leaf(), concurrency=Concurrency("error")),
+        chain(concurrency=Concurrency("c")), chain(leaf(), concurrency=Concurrency("c"))),
+        claims=(ClaimSpec("k", "debounce", 9), ClaimSpec("l", "debounce", 9), ClaimSpec("m", "debounce", 9), None),
+        losses=0, hand_backs=0),
+    Case("a run gives way to one that is skipped", (group(leaf(), chain(leaf())), chain(leaf("ignored"))),
+         claims=(ClaimSpec("k", "replace"), ClaimSpec("k", "replace"))),
+    Case("one at a time", tuple(chain(leaf("maybe", options=ALONE)) for _ in range(3)), losses=1),
+    Case("one at a time in one group", (group(*[leaf("flaky", options=ALONE_RETRY) for _ in range(2)],
+                                              policy="collect"),)),
+    Case("two at a time", (group(*[leaf("any", options=PAIR) for _ in range(3)]),), hand_backs=0),
+    Case("limits of one key that differ", (group(*[leaf("ok", options=o) for o in (ALONE, ALONE, PAIR)]),),
+         hand_backs=0, losses=0),
+    Case("bad concurrency key", (group(leaf("ok", options=BAD_SLOT), leaf("ok")),
+                                 chain(leaf("ok", options=KEEP_BAD_SLOT)), chain(leaf("ok", options=KEEP)))),
+    Case("one scope at a time", tuple(
+        chain(group(leaf("maybe"), concurrency=Concurrency("c")).on("cancelled", leaf()), leaf()) for _ in range(2)),
+        stop_at=("", "[0]")),
+    Case("one empty scope at a time", (chain(leaf("maybe"), concurrency=Concurrency("c")),
+                                       chain(concurrency=Concurrency("c")),
+                                       map_(leaf(), "error", concurrency=Concurrency("c"))), losses=0, hand_backs=0),
+    Case("a concurrency key within itself", (
+        chain(chain(leaf("ok", options=ALONE), on_error="continue"), concurrency=Concurrency("c")),)),
+    Case("unique, and one at a time", (chain(leaf("maybe", options=REPLACE_ALONE)), chain(leaf("ok", options=ALONE)),
+                                       chain(leaf("ok", options=KEEP_ALONE))), losses=0, hand_backs=0),
+    Case("debounced, and one at a time", (chain(leaf("maybe", options=QUIET_ALONE)), chain(leaf(options=ALONE)),
+                                          chain(leaf("ok", options=QUIET_ALONE))), losses=0, hand_backs=0),
+    Case("whole runs, unique and one at a time", (
+        chain(leaf("maybe"), concurrency=Concurrency("c")), chain(leaf(), concurrency=Concurrency("c")),
+        chain(leaf(), concurrency=Concurrency("c"))),
+        claims=(ClaimSpec("k", "replace"), None, ClaimSpec("k", "replace")), losses=0, hand_backs=0),
+    Case("replaced by one at a time", (chain(leaf("replace_limited", options=ALONE)),
+                                       chain(leaf("ok", options=ALONE)))),
 ]  # fmt: skip

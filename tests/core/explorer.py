@@ -15,7 +15,20 @@ from stemflow.core.table import TABLE, Event, Kind
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Due, Ended, Fact, HandedBack, Lost, Requested, Stop
 from stemflow.model.plan import LeafPlan, ScopePlan
-from stemflow.model.records import FINAL, READY, RUNNING, STOPPING, Claim, ClaimSpec, Header, Key, Node, Record, State
+from stemflow.model.records import (
+    FINAL,
+    HOUSE,
+    READY,
+    RUNNING,
+    STOPPING,
+    Claim,
+    ClaimSpec,
+    Header,
+    Key,
+    Node,
+    Record,
+    State,
+)
 from stemflow.store.place import timer_of
 from tests.core.evaluate import disagreements
 from tests.core.plans import OUTCOMES, Spec, build
@@ -35,12 +48,15 @@ class Case:
     hand_backs: int = 1
     stop_at: tuple[str, ...] = ("",)
     claims: tuple[ClaimSpec | None, ...] = ()
+    same_plan: bool = False
+    """Every run is of the first plan."""
 
     def world(self) -> World:
         plans = [build(spec, f"plan-{number}") for number, spec in enumerate(self.runs)]
+        plans = [plans[0]] * len(plans) if self.same_plan else plans
         claims = self.claims or (None,) * len(plans)
         headers = [
-            Header(run=f"run{number}", plan=plan.digest, claim=claim)
+            Header(run=f"run{number}", plan=plan.digest, claim=claim, inputs=str(number).encode())
             for number, (plan, claim) in enumerate(zip(plans, claims, strict=True))
         ]
         return world_of(*headers, shapes={plan.digest: Shape(plan) for plan in plans})
@@ -154,6 +170,8 @@ class Explorer:
             elif decision.refused:
                 raise Broken("a fact that holds was refused")
             self._commit(world, decision)
+            if isinstance(step.fact, Requested):
+                _debounced_gives_its_arguments(world, step.fact.header, decision)
             moved -= {step.key}
             if not isinstance(step.fact, (Stop, Requested)):
                 _changes_nothing(world, step.fact, "the same fact again")
@@ -242,12 +260,15 @@ class Explorer:
 
 def meaning(record: Record) -> tuple[object, ...]:
     if isinstance(record, Claim):
-        return (record.key, record.holder, record.finished, record.until_ms, record.waiters)
+        return (
+            record.key, record.limit, record.holders, record.waiters, record.sharers, record.finished, record.until_ms,
+        )  # fmt: skip
     node = record
     return (
         node.key, node.plan, node.node, node.index, node.state, node.attempt, node.losses, node.at_ms, node.due_at_ms,
         node.tally, node.extra, node.verdict, node.kill, node.handling, node.result, node.alias, node.failed_at,
-        node.cause, node.claim, node.error and node.error.type,
+        node.cause, node.claim, node.slot, node.inputs, node.stand_in, node.error and node.error.type,
+        node.delivery > 0,
     )  # fmt: skip
 
 
@@ -290,6 +311,31 @@ def _steps_of(point: Point, world: World, key: Key, node: Node) -> Iterator[Step
             yield Step("hand back", Ended(key, token, HandedBack()), key, fewer, False)
         if budget.losses:
             yield Step("transfer", None, key, budget._replace(losses=budget.losses - 1), False)
+
+
+def _debounced_gives_its_arguments(world: World, header: Header, decision: Decision) -> None:
+    """Whoever was found waiting by a debounced call is called with the arguments of that call."""
+    for reply in decision.replies:
+        found = world.records.get((reply.run, ""))
+        debounced = reply.status == "existing" and header.claim is not None and header.claim.mode == "debounce"
+        if debounced and (not isinstance(found, Node) or found.inputs != (header.run, header.inputs)):
+            raise Broken(f"{reply.run} does not have the inputs of {header.run}")
+    for put in decision.puts:
+        claim = world.records.get((HOUSE, put.record.claim or "")) if isinstance(put.record, Node) else None
+        if put.guard or not isinstance(claim, Claim):
+            continue
+        of = next((one.of for one in claim.sharers if one.node == put.key), None)
+        target = world.records.get(of) if of is not None else None
+        if isinstance(target, Node) and _mode(world, put.key) == "debounce" and target.stand_in != put.key:
+            raise Broken(f"{of} is not called with the arguments of {put.key}")
+
+
+def _mode(world: World, key: Key) -> str:
+    node = world.records[key]
+    assert isinstance(node, Node)
+    shape = world.shapes[node.plan]
+    plan = shape.nodes[node.node]
+    return shape.plan.options[plan.options].unique_mode if isinstance(plan, LeafPlan) else ""
 
 
 def _changes_nothing(world: World, fact: Fact, what: str) -> None:

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from stemflow.model.facts import Failed, Ignored, Ok, Outcome, Replaced
 from stemflow.model.plan import AnyPlan, Edge, EdgeKind, Handler, LeafPlan, Plan, ScopePlan, WaitPlan
-from stemflow.model.policy import Options
+from stemflow.model.policy import Concurrency, Options
 from stemflow.model.records import ErrorInfo
 
 PLAIN = Options()
@@ -113,6 +113,7 @@ OUTCOMES: dict[str, Sequence[Outcome]] = {
     "maybe": (OK, FINAL_FAIL),
     "flaky": (OK, FAIL, Failed(BOOM, verdict="again", after_ms=5), FINAL_FAIL),
     "any": (OK, FINAL_FAIL, Ignored()),
+    "ignored": (Ignored(),),
     "replace": (OK, Replaced(build(chain(leaf("maybe"), leaf("ok")), "fragment-chain"))),
     "replace_group": (Replaced(build(group(leaf("maybe"), leaf("ok")), "fragment-group")),),
     "replace_empty": (
@@ -121,6 +122,10 @@ OUTCOMES: dict[str, Sequence[Outcome]] = {
     ),
     "replace_same_key": (
         Replaced(build(chain(leaf("ok", options=Options(unique=True, unique_by="k"))), "fragment-same-key")),
+    ),
+    "replace_limited": (
+        Replaced(build(chain(leaf("ok"), concurrency=Concurrency("c")), "fragment-limited")),
+        Replaced(build(group(concurrency=Concurrency("c")), "fragment-limited-empty")),
     ),
     "add": (OK, Ok(b"1", added=(build(group(leaf("maybe"), leaf("ok")), "fragment-added"),))),
 }

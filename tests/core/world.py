@@ -81,6 +81,10 @@ class World:
         if name == "unique":
             assert isinstance(plan, LeafPlan)
             word = shape.plan.options[plan.options].unique_by
+        elif name == "concurrency":
+            limited = shape.plan.options[plan.options].concurrency if isinstance(plan, LeafPlan) else plan.concurrency
+            assert limited is not None
+            word = limited.key
         elif name == "when":
             word = plan.when
         else:

@@ -161,9 +161,7 @@ async def test_an_encoder_named_at_the_call_wins(open_app: OpenApp, registry: Ta
     assert encoder_of((await handle.root()).result) == "json"
 
 
-async def test_encoders_of_the_registry_serve_an_app_that_names_none(
-    open_app: OpenApp, registry: TaskRegistry
-) -> None:
+async def test_encoders_of_the_registry_serve_an_app_that_names_none(open_app: OpenApp, registry: TaskRegistry) -> None:
     registry.encoders = TaskPayloadEncoderRegistry(GzipEncoder(), results="gzip")
 
     @registry.task("text")

@@ -149,7 +149,7 @@ class Pair:
             (record,) = await self.stores[0].read([("", key)])
             rev = record.rev if record is not None else 0
             if rev or not drop:
-                new = None if drop else Claim(key=key, holder=("r", "a"), rev=rev + 1)
+                new = None if drop else Claim(key=key, holders=(("r", "a"),), rev=rev + 1)
                 puts.append(Put(("", key), rev + wrong, 0, new))
         headers = tuple(
             Header(run=put.key[0], plan="p") for put in puts if put.key[1] == "" and put.guard == 0 and put.key[0]

@@ -1,0 +1,22 @@
+"""The timer of a node that is HELD."""
+
+from __future__ import annotations
+
+from stemflow.core.work import Work
+from stemflow.model.plan import LeafPlan
+from stemflow.model.records import Node
+
+
+def arm(w: Work, node: Node) -> None:
+    """Wake it at the instant for which it waits, and at its expiry while it was never started."""
+    instants = [at_ms for at_ms in (node.at_ms or None, expiry_ms(w, node)) if at_ms is not None]
+    node.due_at_ms = min(instants, default=None)
+
+
+def expiry_ms(w: Work, node: Node) -> int | None:
+    """The instant from which a task that was never started is not started any more."""
+    plan = w.plan_of(node)
+    if not isinstance(plan, LeafPlan) or node.delivery:
+        return None
+    expires_ms = w.shape(node.plan).plan.options[plan.options].expires_ms
+    return None if expires_ms is None else node.opened_at_ms + expires_ms

@@ -1,0 +1,207 @@
+"""Unique keys: what a newcomer does about a key that is taken, by its mode."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from stemflow.core import claims
+from stemflow.core.ending import finish
+from stemflow.core.fire import fire
+from stemflow.core.members import bits
+from stemflow.core.work import Work
+from stemflow.model.effects import GateError, Reply
+from stemflow.model.plan import AnyPlan, LeafPlan, ScopePlan, WaitPlan
+from stemflow.model.records import (
+    CANCELLED,
+    HELD,
+    READY,
+    RUNNING,
+    SKIPPED,
+    SUCCEEDED,
+    Claim,
+    ClaimSpec,
+    ErrorInfo,
+    Header,
+    Key,
+    Node,
+    is_below,
+)
+
+
+class Newer(NamedTuple):
+    """What a debounced call gives to the one that it found waiting: its arguments, and a later start."""
+
+    inputs: tuple[str, bytes] | None
+    stand_in: Key | None
+    at_ms: int
+
+
+def terms_of(w: Work, node: Node) -> ClaimSpec | None:
+    """How `node` holds a unique key, or None if it needs none; for a member the key itself is left empty."""
+    if not node.path:
+        return w.header(node.run).claim
+    plan = w.plan_of(node)
+    if not isinstance(plan, LeafPlan):
+        return None
+    options = w.shape(node.plan).plan.options[plan.options]
+    return ClaimSpec("", options.unique_mode, options.unique_for_ms) if options.unique else None
+
+
+def window_ms(terms: ClaimSpec) -> int | None:
+    """How long the key stays taken. To a debounced call `for_ms` is how long no other may come before it starts."""
+    return None if terms.mode == "debounce" else terms.for_ms
+
+
+def start_at_ms(now_ms: int, plan: AnyPlan, terms: ClaimSpec | None) -> int:
+    """The first instant at which a call that comes now may start; 0 is at once."""
+    delay_ms, eta_at_ms = (plan.delay_ms, plan.eta_at_ms or 0) if isinstance(plan, LeafPlan) else (0, 0)
+    if terms is not None and terms.mode == "debounce":
+        delay_ms = max(delay_ms, terms.for_ms or 0)
+    return max(now_ms + delay_ms if delay_ms else 0, eta_at_ms)
+
+
+# -- at the door
+
+
+def at_the_door(w: Work, header: Header, asked: ClaimSpec) -> Reply | None:
+    """The answer to a submission that needs no run of its own, because another one holds its key."""
+    claim = claims.find(w, asked.key)
+    if claim is None or (asked.mode == "take" and claim.finished):
+        return None
+    holder = claim.holders[0]
+    if asked.mode in ("take", "reject"):
+        _count(w, asked.key)
+        return Reply("refused", holder[0])
+    if asked.mode == "return_existing" and not holder[1]:
+        _count(w, asked.key)
+        return Reply("existing", holder[0])
+    target = _not_started(w, claim) if asked.mode == "debounce" else None
+    plan = w.shape(header.plan).nodes[0]
+    if target is None or target.path or target.tally is not None:
+        return None
+    if not isinstance(plan, LeafPlan) and not _same_terms(w, target, header):
+        return None
+    _count(w, asked.key)
+    fire(w, target, "debounced", Newer((header.run, header.inputs), None, start_at_ms(w.now_ms, plan, asked)))
+    return Reply("existing", target.run)
+
+
+def _same_terms(w: Work, target: Node, header: Header) -> bool:
+    """Whether the inputs of a later run are for the plan of an earlier one, which looks for such inputs."""
+    claim = w.header(target.run).claim
+    return target.plan == header.plan and claim is not None and claim.mode == "debounce"
+
+
+def holder_of(w: Work, key: str) -> str | None:
+    """The id of who holds the key now."""
+    claim = claims.find(w, key)
+    return None if claim is None else "/".join(claim.holders[0]).rstrip("/")
+
+
+def _count(w: Work, key: str) -> None:
+    claims.edit(w, key).duplicates += 1
+
+
+# -- a node that is opened
+
+
+def contend(w: Work, node: Node, terms: ClaimSpec) -> bool | GateError:
+    """True: the key is held by `node` now. False: it waits, or has ended. An error: it is refused."""
+    key = terms.key or w.gate(node.key, "unique")
+    if isinstance(key, GateError):
+        return key
+    node.claim = key
+    claim = claims.find(w, key)
+    if claim is None or (claim.finished and terms.mode in ("take", "debounce")):
+        claims.take(w, key, node.key, window_ms(terms))
+        return True
+    _count(w, key)
+    holder, mode = claim.holders[0], terms.mode
+    if mode == "reject" or is_below(node.key, holder):
+        node.claim = None
+        text = f"the unique key of this task is held by {'/'.join(holder).rstrip('/')}"
+        return GateError(ErrorInfo("Duplicate", text, "stemflow.Duplicate"))
+    if mode == "skip":
+        node.claim = None
+        finish(w, node, SKIPPED, cause="condition")
+        return False
+    if mode == "return_existing":
+        return _share(w, node, claim, holder)
+    return _last_wins(w, node, claim, terms)
+
+
+def _share(w: Work, node: Node, claim: Claim, holder: Key) -> bool:
+    if not claim.finished:
+        node.state = HELD
+        claims.share(w, claim.key, node.key, holder)
+        return False
+    found = w.node(holder)
+    assert found is not None
+    share_outcome(w, node, found)
+    return False
+
+
+def share_outcome(w: Work, node: Node, other: Node) -> None:
+    """End as another node did; the value of a composite stays where it is."""
+    node.alias, node.claim = other.alias or other.key, None
+    if other.tally is None and other.state == SUCCEEDED:
+        node.result = other.result or b"null"
+    elif other.tally is None:
+        node.error = other.error
+    finish(w, node, other.state, cause=other.cause)
+
+
+def _last_wins(w: Work, node: Node, claim: Claim, terms: ClaimSpec) -> bool:
+    """The newest call is the one that runs: instead of one that has not started, else after the one that runs."""
+    key = claim.key
+    target = _not_started(w, claim) if terms.mode == "debounce" else None
+    if target is not None and target.tally is None and isinstance(w.plan_of(target), LeafPlan):
+        at_ms = start_at_ms(w.now_ms, w.plan_of(node), terms)
+        fire(w, target, "debounced", Newer(None, node.key, at_ms))
+        node.state = HELD
+        claims.share(w, key, node.key, target.key)
+        return False
+    holder = None if terms.mode == "keep_last" else _unstarted_holder(w, claim)
+    if holder is not None:
+        for displaced in claims.supplant(w, key, node.key, window_ms(terms), runs=holder.tally is None):
+            _displace(w, displaced)
+        return True
+    before = claims.line_up(w, key, node.key)
+    if before is not None:
+        _displace(w, before)
+    node.state = HELD
+    claims.await_turn(w, claim, node)
+    return False
+
+
+def _displace(w: Work, key: Key) -> None:
+    node = w.node(key)
+    assert node is not None
+    fire(w, node, "displaced", None)
+
+
+def _not_started(w: Work, claim: Claim) -> Node | None:
+    """Who is still to run: the one who waits for its turn, else a holder that has not started."""
+    return w.node(claim.waiters[0]) if claim.waiters else _unstarted_holder(w, claim)
+
+
+def _unstarted_holder(w: Work, claim: Claim) -> Node | None:
+    holder = None if claim.finished else w.node(claim.holders[0])
+    return None if holder is None or _has_started(w, holder) else holder
+
+
+def _has_started(w: Work, node: Node) -> bool:
+    """Whether something of it was ever leased, or could not be taken back unnoticed: a timer, a hook."""
+    if node.tally is None:
+        return node.delivery > 0 or node.state not in (HELD, READY) or isinstance(w.plan_of(node), WaitPlan)
+    if node.delivery > 0 or node.state != RUNNING or node.handling or node.tally.ended:
+        return True
+    keys = [w.member(node, index)[0] for index in bits(node.tally.open)]
+    w.want(keys)
+    below = [found for key in keys if (found := w.node(key)) is not None]
+    return any(_hooked(w, one) or _has_started(w, one) for one in below)
+
+
+def _hooked(w: Work, node: Node) -> bool:
+    plan = w.plan_of(node)
+    return isinstance(plan, ScopePlan) and any(handler.state == CANCELLED for handler in plan.handlers)
