@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from stemflow.runtime.payload import NotSerializable
     from stemflow.runtime.progress import Progress
     from stemflow.runtime.registry import DuplicateTask, Task, TaskRegistry, UnknownTask
+    from stemflow.runtime.sync_context import SyncTaskContext
     from stemflow.runtime.typed import BadArguments, BadResult
     from stemflow.runtime.workflows import InvalidInputs, InvalidWorkflow, load_workflow
 
@@ -69,6 +70,7 @@ _HOMES = {
     "stemflow.runtime.payload": ("NotSerializable",),
     "stemflow.runtime.progress": ("Progress",),
     "stemflow.runtime.registry": ("DuplicateTask", "Task", "TaskRegistry", "UnknownTask"),
+    "stemflow.runtime.sync_context": ("SyncTaskContext",),
     "stemflow.runtime.typed": ("BadArguments", "BadResult"),
     "stemflow.runtime.workflows": ("InvalidInputs", "InvalidWorkflow", "load_workflow"),
 }
@@ -112,6 +114,7 @@ __all__ = [
     "SoftTimeLimitExceeded",
     "Stemflow",
     "StemflowError",
+    "SyncTaskContext",
     "Task",
     "TaskCancelled",
     "TaskContext",

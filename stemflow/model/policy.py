@@ -16,7 +16,7 @@ Duration = str | int | float
 Backoff = Literal["fixed", "linear", "exponential"]
 UniqueMode = Literal["return_existing", "reject", "skip", "replace", "debounce", "keep_last"]
 UNIQUE_MODES: tuple[UniqueMode, ...] = UniqueMode.__args__  # type: ignore[attr-defined]
-Isolation = Literal["auto", "async", "thread"]
+Isolation = Literal["auto", "async", "thread", "process"]
 
 
 class RetryPolicy(Struct, frozen=True, omit_defaults=True):

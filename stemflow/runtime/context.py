@@ -91,7 +91,7 @@ class TaskContext:
     __slots__ = (
         "run_id", "node", "name", "attempt", "max_retries", "args", "kwargs", "headers", "meta", "queue",
         "enqueued_at_ms", "deadline_ms", "parent_id", "root_id", "delivery", "in_fan_in", "cancelled", "soft_timeout",
-        "added", "_backstage",
+        "strike", "added", "_backstage",
     )  # fmt: skip
 
     def __init__(
@@ -124,6 +124,8 @@ class TaskContext:
         self.delivery = delivery
         self.in_fan_in = in_fan_in
         self.cancelled, self.soft_timeout = asyncio.Event(), asyncio.Event()
+        self.strike: Callable[[], None] | None = None
+        """Raises SoftTimeLimitExceeded where the handler awaits."""
         self.added: list[Signature[Any, Any]] = []
         self._backstage = backstage
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import traceback
-from collections.abc import Callable, Generator
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable
 from contextvars import copy_context
+from functools import partial
 from typing import Any, NamedTuple
 
 from stemflow.compile.freeze import compile_plan
@@ -24,17 +23,20 @@ from stemflow.runtime.context import (
     Reject,
     ReplaceRequested,
     RetryRequested,
-    SoftTimeLimitExceeded,
     TaskContext,
     enter,
 )
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry, Write
+from stemflow.runtime.limits import SoftLimit
 from stemflow.runtime.payload import NotSerializable
 from stemflow.runtime.prepare import args_encoder, check_items, check_plan, plain_signature
 from stemflow.runtime.registry import Task, TaskRegistry
+from stemflow.runtime.sync_context import SyncTaskContext, ask_loop
 from stemflow.runtime.typed import BadArguments
 from stemflow.runtime.values import public_error
 
+Threads = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Calls a function in a thread."""
 TRACEBACK_CHARS = 8_192
 MESSAGE_CHARS = 4_096
 
@@ -55,39 +57,6 @@ def describe(error: BaseException) -> ErrorInfo:
     return ErrorInfo(kind.__name__, message, names[0] if names else kind.__name__, names, trace)
 
 
-class SoftLimit:
-    """Drives a coroutine so that one SoftTimeLimitExceeded can be raised where it awaits."""
-
-    def __init__(self, coroutine: Any) -> None:
-        self.coroutine = coroutine
-        self.due = False
-        self.task: asyncio.Task[Any] | None = None
-
-    def strike(self) -> None:
-        self.due = True
-        if self.task is not None:
-            self.task.cancel()
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        self.task = asyncio.current_task()
-        inner = self.coroutine.__await__()
-        raised: BaseException | None = None
-        while True:
-            try:
-                future = inner.throw(raised) if raised is not None else next(inner)
-            except StopIteration as stop:
-                return stop.value
-            raised = None
-            try:
-                yield future
-            except asyncio.CancelledError as cancelled:
-                raised = cancelled
-                if self.due and self.task is not None:
-                    self.due = False
-                    self.task.uncancel()
-                    raised = SoftTimeLimitExceeded("the soft time limit has passed")
-
-
 def converted(task: Task[..., Any], bound: Bound) -> Bound:
     """The calls with their arguments as the handler is annotated; raises BadArguments."""
     calls = Bound([task.parameters.convert(*call) for call in bound])
@@ -95,49 +64,47 @@ def converted(task: Task[..., Any], bound: Bound) -> Bound:
     return calls
 
 
-async def call(task: Task[..., Any], options: Options, context: TaskContext, bound: Bound, pool: Executor) -> Any:
+async def call(task: Task[..., Any], options: Options, context: TaskContext, bound: Bound, threads: Threads) -> Any:
     """Call the handler as often as it is bound; a chunk gives a list."""
     results = []
     for args, kwargs in bound:
         context.args, context.kwargs = args, kwargs
         given = (context, *args) if task.takes_context else args
-        if task.is_async and options.isolation != "thread":
-            results.append(await _awaited(task.function(*given, **kwargs), options, context))
+        if isinstance(context, SyncTaskContext):
+            results.append(await _threaded(task.function, given, kwargs, context, threads))
         else:
-            results.append(await _threaded(task.function, given, kwargs, pool))
+            results.append(await _awaited(task.function(*given, **kwargs), options, context))
     return results if bound.chunked else results[0]
 
 
 async def _awaited(coroutine: Any, options: Options, context: TaskContext) -> Any:
-    if options.soft_ms is None:
+    if options.soft_ms is None or not options.soft_raises:
         return await coroutine
     limit = SoftLimit(coroutine)
-    strike = limit.strike if options.soft_raises else None
-    timer = asyncio.get_running_loop().call_later(options.soft_ms / 1_000, _soften, context, strike)
+    context.strike = limit.strike
     try:
-        return await (limit if options.soft_raises else coroutine)
+        return await limit
     finally:
-        timer.cancel()
+        context.strike = None
 
 
-def _soften(context: TaskContext, strike: Callable[[], None] | None) -> None:
-    context.soft_timeout.set()
-    context.logger.warning("task %s passed its soft time limit; it goes on", context.id)
-    if strike is not None:
-        strike()
-
-
-async def _threaded(function: Callable[..., Any], args: Any, kwargs: Any, pool: Executor) -> Any:
+async def _threaded(
+    function: Callable[..., Any], args: Any, kwargs: Any, context: SyncTaskContext, threads: Threads
+) -> Any:
+    context.ask = partial(ask_loop, asyncio.get_running_loop(), context)
     frame = copy_context()
 
-    def work() -> Any:
+    def work() -> tuple[Any, BaseException | None]:
+        # As a value: a future that carries GeneratorExit would close the coroutines that await it.
         try:
-            return frame.run(function, *args, **kwargs)
-        except StopIteration as error:
-            raise RuntimeError("the handler raised StopIteration, which no future can carry") from error
+            return frame.run(function, *args, **kwargs), None
+        except BaseException as error:
+            return None, error
 
-    result = await asyncio.get_running_loop().run_in_executor(pool, work)
-    return await result if inspect.iscoroutine(result) else result
+    value, error = await threads(work)
+    if error is not None:
+        raise error
+    return value
 
 
 class Output(NamedTuple):
@@ -158,7 +125,7 @@ class Output(NamedTuple):
 
 
 async def attempt(
-    task: Task[..., Any], options: Options, context: TaskContext, bound: Bound, pool: Executor, output: Output
+    task: Task[..., Any], options: Options, context: TaskContext, bound: Bound, threads: Threads, output: Output
 ) -> Outcome:
     """Run one attempt. Only cancellation by the engine passes through."""
     try:
@@ -167,7 +134,7 @@ async def attempt(
         return Failed(describe(fault), "final", dead="bad-arguments")
     leave = enter(context)
     try:
-        value = await call(task, options, context, bound, pool)
+        value = await call(task, options, context, bound, threads)
         added = tuple(output.plan(GroupSig(members=(sig,))) for sig in context.added)
         return Ok(None if value is None else output.write(value, f"result of {task.name}"), added)
     except asyncio.CancelledError as cancelled:

@@ -15,6 +15,7 @@ import msgspec
 
 from stemflow.errors import OptionError
 from stemflow.runtime.context import TaskContext
+from stemflow.runtime.sync_context import SyncTaskContext
 from stemflow.runtime.typed import BadArguments, Converter, Misfit, hints_of
 from stemflow.runtime.typed import named as named_type
 
@@ -124,13 +125,22 @@ class Parameters:
         return found | ({"definitions": definitions} if definitions else {})
 
 
+_ASYNC_CONTEXT = (TaskContext, "TaskContext", "stemflow.TaskContext")
+_SYNC_CONTEXT = (SyncTaskContext, "SyncTaskContext", "stemflow.SyncTaskContext")
+
+
 def takes_context(function: Callable[..., Any]) -> bool:
-    """Whether the first parameter is annotated as a TaskContext."""
+    """Whether the first parameter is annotated as a context; raises OptionError when it is the wrong one."""
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters:
         return False
     annotation = parameters[0].annotation
-    return annotation is TaskContext or annotation in ("TaskContext", "stemflow.TaskContext")
+    if annotation in _SYNC_CONTEXT and inspect.iscoroutinefunction(function):
+        raise OptionError(
+            f"{function.__qualname__}: expected an `async def` to take a TaskContext, got SyncTaskContext, whose "
+            "methods would block the event loop; annotate it with TaskContext"
+        )
+    return annotation in _ASYNC_CONTEXT or annotation in _SYNC_CONTEXT
 
 
 def parameters_of(task: str, function: Callable[..., Any], local: Mapping[str, Any] | None = None) -> Parameters:

@@ -22,8 +22,10 @@ from stemflow.runtime.definition import Args, Result, TaskDefinition, TaskHandle
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.headers import checked_headers, checked_meta
 from stemflow.runtime.keys import judged
+from stemflow.runtime.limits import check_place
 from stemflow.runtime.parameters import Parameters, object_parameters, parameters_of, result_of, takes_context
 from stemflow.runtime.payload import plain
+from stemflow.runtime.sync_context import SyncTaskContext
 from stemflow.units import parse_duration_ms
 
 P = ParamSpec("P")
@@ -79,11 +81,13 @@ class Task(Generic[P, R_co]):
         self.metadata = metadata or TaskMetadata()
         self.given = {**self.metadata.encoders(), **given}
         self.options = normalise(self.given, f"task {name}")
-        _check_condition(name, effective(f"task {name}", self.options))
         self.takes_context = parameters is not None or takes_context(function)
         self.parameters = parameters or parameters_of(name, function, local)
         self.result = result_of(name, function, local)
         self.is_async = inspect.iscoroutinefunction(function)
+        options = effective(f"task {name}", self.options)
+        _check_condition(name, options)
+        check_place(f"task {name}", self.is_async, options)
         self.description = self.metadata.description or inspect.getdoc(function) or ""
 
     def schema(self) -> dict[str, Any]:
@@ -206,6 +210,8 @@ class Decorator:
     @overload
     def __call__(self, function: Callable[Concatenate[TaskContext, P], Awaitable[R]]) -> Task[P, R]: ...
     @overload
+    def __call__(self, function: Callable[Concatenate[SyncTaskContext, P], R]) -> Task[P, R]: ...
+    @overload
     def __call__(self, function: Callable[Concatenate[TaskContext, P], R]) -> Task[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, Awaitable[R]]) -> Task[P, R]: ...
@@ -288,6 +294,8 @@ class TaskRegistry:
         else:
             given = normalise(sig.options, f"task {sig.task}")
             options = effective(f"task {sig.task}", self.defaults, own, workflow_defaults or {}, given)
+            if task is not None:
+                check_place(f"task {sig.task}", task.is_async, options)
         if options.unique or options.concurrency is not None:
             params = () if task is None else task.params
             options = judged(sig.task, structs.replace(options, params=params), (sig.args, sig.kwargs))

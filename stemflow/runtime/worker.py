@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any
 
 from stemflow.core.shape import body_index
 from stemflow.expr import ExpressionError
@@ -15,18 +16,19 @@ from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.policy import Options
 from stemflow.model.records import STOPPING, ErrorInfo, Key, Node, parent_path, task_id
 from stemflow.runtime.advance import Advance
-from stemflow.runtime.context import Backstage, TaskContext, TaskTimeout
+from stemflow.runtime.context import Backstage, TaskContext
 from stemflow.runtime.encoders import BadPayload, UnknownEncoder, Write
 from stemflow.runtime.execute import Output, attempt, describe, judge
 from stemflow.runtime.headers import merged
-from stemflow.runtime.registry import TaskRegistry
+from stemflow.runtime.limits import place_of
+from stemflow.runtime.registry import Task, TaskRegistry
+from stemflow.runtime.running import Running
+from stemflow.runtime.sync_context import SyncTaskContext
 from stemflow.runtime.values import Values
 from stemflow.store.base import Exchange, Lease, Request, Store, StoreError, StoreUnavailable, Want
 
 log = logging.getLogger("stemflow.worker")
 
-DISOWN_AFTER_MS = 1_000
-"""How long a handler that was cancelled may take to end before it is disowned."""
 YIELDS = 3
 """Turns of the loop that quick handlers are given before the worker rests; resting costs more than they do."""
 STORE_PAUSE_S = 0.5
@@ -35,78 +37,6 @@ IDLE_MS = 1_000
 """The longest an idle worker waits before it looks again."""
 UNKNOWN_TASK_DELAY_MS = 5_000
 """A worker that lacks a task gives it back for this long."""
-
-
-class Running:
-    """One lease at work. Its outcome is reported once, whoever is first: the handler, a time limit, a stop."""
-
-    __slots__ = (
-        "worker", "node", "options", "task", "context", "reported", "reason", "timed_out", "started_at_ms", "until_ms",
-        "timers",
-    )  # fmt: skip
-
-    def __init__(self, worker: Worker, node: Node) -> None:
-        self.worker = worker
-        self.node = node
-        self.options: Options | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.context: TaskContext | None = None
-        self.reported = False
-        self.reason: Outcome | None = None
-        self.timed_out = False
-        self.started_at_ms = worker.store.now_ms()
-        self.until_ms = 0
-        self.timers: list[asyncio.TimerHandle] = []
-
-    def keep_for(self, ms: int) -> None:
-        """From now on no renewal makes the lease end before `ms` have passed."""
-        self.until_ms = max(self.until_ms, self.worker.store.now_ms() + ms)
-
-    def held(self) -> tuple[Key, int, int]:
-        """What a renewal asks for: (key, token, lease_ms)."""
-        left_ms = self.until_ms - self.worker.store.now_ms() if self.until_ms else 0
-        return self.node.key, self.node.delivery, max(self.node.lease_ms, left_ms)
-
-    def report(self, outcome: Outcome) -> None:
-        if self.reported:
-            return
-        self.reported = True
-        for timer in self.timers:
-            timer.cancel()
-        self.worker.report(self, outcome)
-
-    def cancel(self, outcome: Outcome) -> None:
-        """Cancel the handler; `outcome` is reported when it ends, or when it has not after a grace period."""
-        if self.reported or self.reason is not None:
-            return
-        self.reason = outcome
-        if self.context is not None:
-            self.context.cancelled.set()
-        if self.task is not None:
-            self.task.cancel()
-        self.timers.append(asyncio.get_running_loop().call_later(DISOWN_AFTER_MS / 1_000, self.disown))
-
-    def ended(self, task: asyncio.Task[None]) -> None:
-        """Whoever cancelled it before its first step has left the report to us."""
-        if not self.reported:
-            self.report(self.reason or HandedBack())
-
-    def disown(self) -> None:
-        assert self.reason is not None
-        log.warning(
-            "task %s does not end although it was cancelled; it is disowned and its lease given up", self.node.key
-        )
-        self.worker.disowned += 1
-        self.report(self.reason)
-
-    def arm(self, hard_ms: int) -> None:
-        self.timers.append(asyncio.get_running_loop().call_later(hard_ms / 1_000, self._hard, hard_ms))
-
-    def _hard(self, hard_ms: int) -> None:
-        text = f"it did not end within its hard time limit of {hard_ms} ms"
-        self.timed_out = True
-        assert self.options is not None
-        self.cancel(judge(TaskTimeout(text), self.options))
 
 
 class Worker:
@@ -135,7 +65,8 @@ class Worker:
         self.sequence = 0
         self.draining = False
         self.handing_back = False
-        self.disowned = 0
+        self.leaked: dict[asyncio.Future[Any], Running] = {}
+        """Handlers that were given up and still work; each takes a slot."""
         self.stale_reports = 0
         self.stale_decisions = 0
         self._poked = asyncio.Event()
@@ -163,7 +94,7 @@ class Worker:
             if decision is not None:
                 batches.append(batch)
                 decisions.append(decision)
-        free = max(0, self.concurrency - len(self.running))
+        free = max(0, self.concurrency - len(self.running) - len(self.leaked))
         want = Want(owner=self.owner, limit=free, queues=self.queues, only_run=self.only_run)
         answer = await self.exchange(decisions, None if self.draining else want)
         for batch, decision, committed in zip(batches, decisions, answer.committed, strict=True):
@@ -256,8 +187,9 @@ class Worker:
     async def _work(self, running: Running) -> None:
         try:
             outcome = await self._attempt(running)
-        except asyncio.CancelledError:
-            outcome = running.reason or HandedBack()
+        except asyncio.CancelledError as cancelled:
+            # The engine always says why it cancels; a handler that cancelled itself has failed.
+            outcome = running.reason or judge(cancelled, running.options or Options())
         except StoreError as error:
             log.warning("task %s is handed back: %s", running.node.key, error)
             outcome = HandedBack(int(STORE_PAUSE_S * 1_000))
@@ -265,7 +197,7 @@ class Worker:
             log.exception("task %s could not be started", running.node.key)
             outcome = Failed(describe(error), "final")
         ended_well = isinstance(outcome, Ok) and not running.timed_out
-        running.report(running.reason if isinstance(running.reason, Failed) and not ended_well else outcome)
+        running.report(running.reason if running.reason is not None and not ended_well else outcome)
 
     async def _attempt(self, running: Running) -> Outcome:
         node = running.node
@@ -276,9 +208,7 @@ class Worker:
         if task is None:
             log.warning("task %s is not registered here; it is handed back", leaf.task)
             return HandedBack(UNKNOWN_TASK_DELAY_MS)
-        options = running.options = shape.plan.options[leaf.options]
-        if options.hard_ms is not None:
-            running.arm(options.hard_ms)
+        options = shape.plan.options[leaf.options]
         values = Values(self.advance.library, known=self.advance.records)
         try:
             bound = await (await self.advance.binder(node.plan)).calls(values, node, leaf)
@@ -293,18 +223,29 @@ class Worker:
             return Failed(describe(error), "final", dead="unknown-encoder")
         except BadPayload as error:
             return Failed(describe(error), "final", dead="bad-arguments")
-        context = running.context = await self._context(node, leaf, options, running)
-        return await attempt(task, options, context, bound, self.pool, await self._output(node, write))
+        context, output = await self._context(node, leaf, options, running, task), await self._output(node, write)
+        running.begin(context, options)
+        return await attempt(task, options, context, bound, self._in_thread(running), output)
 
     async def _output(self, node: Node, write: Write) -> Output:
         header = await self.advance.library.header(node.run)
         return Output(self.registry, self.advance.library.encoders, write, header.origin or node.run, node.path)
 
-    async def _context(self, node: Node, leaf: LeafPlan, options: Options, running: Running) -> TaskContext:
+    def _in_thread(self, running: Running) -> Callable[[Callable[[], Any]], Awaitable[Any]]:
+        def call(work: Callable[[], Any]) -> Awaitable[Any]:
+            running.thread = asyncio.get_running_loop().run_in_executor(self.pool, work)
+            return asyncio.shield(running.thread)
+
+        return call
+
+    async def _context(
+        self, node: Node, leaf: LeafPlan, options: Options, running: Running, task: Task[..., Any]
+    ) -> TaskContext:
+        kind = TaskContext if place_of(task.is_async, options) == "loop" else SyncTaskContext
         header = await self.advance.library.header(node.run)
         before = await Values(self.advance.library, known=self.advance.records).parent_path(node)
         parent = header.parent if before is None else (node.run, before)
-        return TaskContext(
+        return kind(
             run_id=node.run,
             node=node.path,
             name=leaf.task,
@@ -340,6 +281,30 @@ class Worker:
         node = running.node
         self.running.pop((node.key, node.delivery), None)
         self.facts.append(Ended(node.key, node.delivery, outcome, running.started_at_ms))
+        self._poked.set()
+
+    def leak(self, running: Running, work: asyncio.Future[Any]) -> None:
+        """A handler was given up: it works on, nobody hears of it, and its slot is taken until it ends."""
+        log.warning(
+            "task %s does not end although it was told to; it is disowned: its lease is given up and its slot stays "
+            "taken until it ends",
+            running.node.key,
+        )
+        self.leaked[work] = running
+        work.add_done_callback(self._returned)
+        if len(self.leaked) >= self.concurrency:
+            names = sorted({one.context.name for one in self.leaked.values() if one.context is not None})
+            log.critical(
+                "all %d slots of this worker are taken by handlers that were given up (%s); it leases nothing until "
+                "one ends: restart it, and give such tasks isolation='process'",
+                self.concurrency, ", ".join(names),
+            )  # fmt: skip
+
+    def _returned(self, work: asyncio.Future[Any]) -> None:
+        running = self.leaked.pop(work)
+        log.warning("task %s, which was disowned, has ended; its slot is free again", running.node.key)
+        if not work.cancelled():
+            work.exception()
         self._poked.set()
 
     def tell(self, key: Key, token: int, kill: bool) -> None:

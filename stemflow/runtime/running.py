@@ -1,0 +1,103 @@
+"""One lease at work: its handler, its time limits, and its one report."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from stemflow.model.facts import HandedBack, Outcome
+from stemflow.model.policy import Options
+from stemflow.model.records import Key, Node
+from stemflow.runtime.context import TaskContext, TaskTimeout
+from stemflow.runtime.execute import judge
+from stemflow.runtime.limits import soften
+
+if TYPE_CHECKING:
+    from stemflow.runtime.worker import Worker
+
+log = logging.getLogger("stemflow.worker")
+
+DISOWN_AFTER_MS = 1_000
+"""How long a handler that was told to end may take before it is disowned."""
+
+
+class Running:
+    """Its outcome is reported once, whoever is first: the handler, a time limit, a stop."""
+
+    __slots__ = (
+        "worker", "node", "options", "task", "thread", "context", "reported", "reason", "timed_out", "started_at_ms",
+        "until_ms", "timers",
+    )  # fmt: skip
+
+    def __init__(self, worker: Worker, node: Node) -> None:
+        self.worker = worker
+        self.node = node
+        self.options: Options | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.thread: asyncio.Future[Any] | None = None
+        """The call in a thread, which nothing can end; it holds a slot until it returns."""
+        self.context: TaskContext | None = None
+        self.reported = False
+        self.reason: Outcome | None = None
+        self.timed_out = False
+        self.started_at_ms = worker.store.now_ms()
+        self.until_ms = 0
+        self.timers: list[asyncio.TimerHandle] = []
+
+    def begin(self, context: TaskContext, options: Options) -> None:
+        """The handler starts now; so does its time."""
+        self.context, self.options = context, options
+        call_later = asyncio.get_running_loop().call_later
+        if options.soft_ms is not None:
+            self.timers.append(call_later(options.soft_ms / 1_000, soften, context))
+        if options.hard_ms is not None:
+            self.timers.append(call_later(options.hard_ms / 1_000, self._hard, options))
+
+    def keep_for(self, ms: int) -> None:
+        """From now on no renewal makes the lease end before `ms` have passed."""
+        self.until_ms = max(self.until_ms, self.worker.store.now_ms() + ms)
+
+    def held(self) -> tuple[Key, int, int]:
+        """What a renewal asks for: (key, token, lease_ms)."""
+        left_ms = self.until_ms - self.worker.store.now_ms() if self.until_ms else 0
+        return self.node.key, self.node.delivery, max(self.node.lease_ms, left_ms)
+
+    def report(self, outcome: Outcome) -> None:
+        if self.reported:
+            return
+        self.reported = True
+        for timer in self.timers:
+            timer.cancel()
+        self.worker.report(self, outcome)
+
+    def cancel(self, outcome: Outcome) -> None:
+        """Tell the handler to end; `outcome` is reported when it does, or when it has not after a grace period."""
+        if self.reported or self.reason is not None:
+            return
+        self.reason = outcome
+        if self.context is not None:
+            self.context.cancelled.set()
+        if self.task is not None and self.thread is None:
+            self.task.cancel()
+        self.timers.append(asyncio.get_running_loop().call_later(DISOWN_AFTER_MS / 1_000, self.disown))
+
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """Whoever cancelled it before its first step has left the report to us."""
+        if not self.reported:
+            self.report(self.reason or HandedBack())
+
+    def disown(self) -> None:
+        """Its lease is given up, and what it reports from now on does not count; its slot is taken until it ends."""
+        assert self.reason is not None
+        self.report(self.reason)
+        work = self.thread or self.task
+        assert work is not None
+        self.worker.leak(self, work)
+        if self.task is not None:
+            self.task.cancel()
+
+    def _hard(self, options: Options) -> None:
+        self.timed_out = True
+        text = f"it did not end within its hard time limit of {options.hard_ms} ms"
+        self.cancel(judge(TaskTimeout(text), options))
