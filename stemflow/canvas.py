@@ -45,10 +45,20 @@ def _tuple(members: tuple[Any, ...]) -> tuple[Any, ...]:
 class Canvas:
     """Constructors of signatures: `task`, `chain`, `group`, `chord`, `map`, `starmap`, `chunks`."""
 
+    @overload
     @staticmethod
-    def task(name: str, /, *args: Any, **kwargs: Any) -> TaskSig[Any, Any]:
-        """A call of the task registered as `name`, for callers that do not import it."""
-        return TaskSig(task=name, args=args, kwargs=kwargs)
+    def task(name: str, /, *args: Any, decode: Callable[[Any], B], **kwargs: Any) -> TaskSig[Any, B]: ...
+    @overload
+    @staticmethod
+    def task(name: str, /, *args: Any, **kwargs: Any) -> TaskSig[Any, Any]: ...
+    @staticmethod
+    def task(name: str, /, *args: Any, decode: Any = None, **kwargs: Any) -> TaskSig[Any, Any]:
+        """A call of the task registered as `name`, for callers that do not import it.
+
+        `decode`: the type that its result becomes where it is waited for, or a function of the JSON data. A parameter
+        of the task that is called `decode` can be given by position.
+        """
+        return TaskSig(task=name, args=args, kwargs=kwargs, decode=decode)
 
     @overload
     @staticmethod

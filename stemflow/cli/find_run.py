@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stemflow.cli.exits import Refused
 from stemflow.cli.text import shown
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.handle import RunHandle
 
 
-async def find_run(app: Stemflow, given: str) -> RunHandle:
+async def find_run(app: Stemflow, given: str) -> RunHandle[Any]:
     """The run; raises Refused when none or several begin with `given`."""
     found = await app.store.runs(5, given)
     exact = [one for one in found if one.header.run == given]

@@ -32,7 +32,7 @@ def command(arguments: Namespace, *words: str) -> str:
     return f"`{shlex.join(('stemflow', *words, *store))}`"
 
 
-async def follow(app: Stemflow, handle: RunHandle, arguments: Namespace) -> int:
+async def follow(app: Stemflow, handle: RunHandle[Any], arguments: Namespace) -> int:
     """Show the run until it ends, then print its outputs and a summary. Ctrl-C hands back what runs here."""
     watch = choose_watch(sys.stderr)
     try:
@@ -53,7 +53,7 @@ async def follow(app: Stemflow, handle: RunHandle, arguments: Namespace) -> int:
     return FINE if public_state(result.status) == "succeeded" else RUN_FAILED
 
 
-async def _watched(app: Stemflow, handle: RunHandle, watch: Watch, asked: asyncio.Event) -> TaskResult[Any] | None:
+async def _watched(app: Stemflow, handle: RunHandle[Any], watch: Watch, asked: asyncio.Event) -> TaskResult[Any] | None:
     """How the run ended, or None when the user asked to stop first."""
     showing = asyncio.ensure_future(watch.follow(app, handle))
     ending = asyncio.ensure_future(handle.wait())
@@ -71,7 +71,7 @@ async def _watched(app: Stemflow, handle: RunHandle, watch: Watch, asked: asynci
         await asyncio.gather(showing, ending, asking, return_exceptions=True)
 
 
-async def _interrupted(handle: RunHandle, watch: Watch, arguments: Namespace) -> int:
+async def _interrupted(handle: RunHandle[Any], watch: Watch, arguments: Namespace) -> int:
     root = await handle.root()
     if root.state in FINAL:
         show = command(arguments, "show", handle.id)
@@ -89,12 +89,12 @@ def print_result(result: TaskResult[Any], as_json: bool) -> None:
     """The outputs on standard output: a line each, or the one object of `--json`."""
     if as_json:
         error = None if result.error is None else error_data(result.error, result.failed_at, result.attempt)
-        print(json_text(_result_data(result.task_id, public_state(result.status), result.value, error)))
-    elif isinstance(result.value, dict):
-        for name, value in result.value.items():
+        print(json_text(_result_data(result.task_id, public_state(result.status), result.raw, error)))
+    elif isinstance(result.raw, dict):
+        for name, value in result.raw.items():
             print(f"{shown(name)}: {json_text(value)}")
-    elif result.value is not None:
-        print(json_text(result.value))
+    elif result.raw is not None:
+        print(json_text(result.raw))
 
 
 def _result_data(run: str, state: str, outputs: Any, error: dict[str, Any] | None) -> dict[str, Any]:

@@ -30,7 +30,7 @@ _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
 class Watch(Protocol):
     """Shows a run until it has ended."""
 
-    async def follow(self, app: Stemflow, handle: RunHandle) -> None: ...
+    async def follow(self, app: Stemflow, handle: RunHandle[Any]) -> None: ...
 
     def say(self, text: str) -> None:
         """Print a line of the command's own beside what is shown."""
@@ -60,7 +60,7 @@ def look_of(stream: TextIO) -> Look:
     return Look(tty and "NO_COLOR" not in os.environ, encoding.startswith("utf"), width or 80)
 
 
-async def tree_rows(app: Stemflow, handle: RunHandle, nodes: list[Node], collapse: bool = True) -> list[Row]:
+async def tree_rows(app: Stemflow, handle: RunHandle[Any], nodes: list[Node], collapse: bool = True) -> list[Row]:
     """The rows of a run as its records stand."""
     header = await app.library.header(handle.id)
     shapes = {digest: await app.library.shape(digest) for digest in {node.plan for node in nodes}}
@@ -73,7 +73,7 @@ class EventLines:
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
-    async def follow(self, app: Stemflow, handle: RunHandle) -> None:
+    async def follow(self, app: Stemflow, handle: RunHandle[Any]) -> None:
         header = await app.library.header(handle.id)
         async for event in handle.events():
             if event.state == "waiting" or (event.state == "ready" and not event.attempt):
@@ -105,7 +105,7 @@ class LiveTree:
         self._drawn = 0
         self._hidden = False
 
-    async def follow(self, app: Stemflow, handle: RunHandle) -> None:
+    async def follow(self, app: Stemflow, handle: RunHandle[Any]) -> None:
         clock = app.clock
         while True:
             before = clock.monotonic_ms()

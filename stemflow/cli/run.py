@@ -54,7 +54,7 @@ async def _run(arguments: Namespace, asked: Asked) -> int:
         return await follow(app, handle, arguments)
 
 
-async def _submit(app: Stemflow, arguments: Namespace, asked: Asked, run: str) -> RunHandle:
+async def _submit(app: Stemflow, arguments: Namespace, asked: Asked, run: str) -> RunHandle[Any]:
     found = {"run_id": run, "file": asked.path, "tasks": tuple(arguments.tasks), "again": arguments.again}
     try:
         return await app.submit(asked.workflow, inputs=asked.inputs, **found)
@@ -69,7 +69,7 @@ async def _submit(app: Stemflow, arguments: Namespace, asked: Asked, run: str) -
         raise Refused(f"{arguments.file}: {error}", INVALID_FILE) from None
 
 
-async def _existing(handle: RunHandle, arguments: Namespace) -> int:
+async def _existing(handle: RunHandle[Any], arguments: Namespace) -> int:
     """Another run holds the unique key: show what it gave, or say how to go on with it."""
     root = await handle.root()
     if root.state not in FINAL:

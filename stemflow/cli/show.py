@@ -80,7 +80,7 @@ def own_frames(traceback: str) -> list[str]:
     return lines
 
 
-async def _data(app: Stemflow, handle: RunHandle) -> dict[str, Any]:
+async def _data(app: Stemflow, handle: RunHandle[Any]) -> dict[str, Any]:
     told = latest(await handle.progress())
     nodes = await handle.nodes()
     rows = await tree_rows(app, handle, nodes, collapse=False)
@@ -92,7 +92,7 @@ async def _data(app: Stemflow, handle: RunHandle) -> dict[str, Any]:
         "id": header.run,
         "name": header.name,
         "state": public_state(root.state),
-        "outputs": result.value if result is not None else None,
+        "outputs": result.raw if result is not None else None,
         "error": error_data(error, result.failed_at, result.attempt)
         if result is not None and error is not None
         else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
@@ -26,7 +26,7 @@ from stemflow.runtime.advance import Advance
 from stemflow.runtime.bind import pages_of, seal_literals
 from stemflow.runtime.clock import SystemClock, SystemIds
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry
-from stemflow.runtime.handle import DuplicateRun, RunFailed, RunHandle, UnknownRun
+from stemflow.runtime.handle import DuplicateRun, RunFailed, RunHandle, TaskResult, UnknownRun
 from stemflow.runtime.headers import TRACE_HEADERS, checked_headers, checked_meta, merged
 from stemflow.runtime.keys import key_text, lone_key
 from stemflow.runtime.payload import encode
@@ -36,6 +36,7 @@ from stemflow.runtime.rerun import redo_paths, stored_maps
 from stemflow.runtime.service import Service
 from stemflow.runtime.submission import Submission
 from stemflow.runtime.values import Library, Values, place
+from stemflow.runtime.waiting import result_by_id, wait_by_id
 from stemflow.store.base import Request, Store
 from stemflow.store.open import open_store
 
@@ -110,6 +111,18 @@ class Stemflow:
             raise RunFailed(result)
         return result.value
 
+    @overload
+    async def submit(
+        self, what: Signature[Any, T], *args: Any, inputs: Mapping[str, Any] | None = None, run_id: str | None = None,
+        headers: Mapping[str, str] | None = None, meta: Mapping[str, Any] | None = None,
+        file: str | None = None, tasks: tuple[str, ...] = (), again: bool = False, **kwargs: Any,
+    ) -> RunHandle[T]: ...  # fmt: skip
+    @overload
+    async def submit(
+        self, what: Workflow, *args: Any, inputs: Mapping[str, Any] | None = None, run_id: str | None = None,
+        headers: Mapping[str, str] | None = None, meta: Mapping[str, Any] | None = None,
+        file: str | None = None, tasks: tuple[str, ...] = (), again: bool = False, **kwargs: Any,
+    ) -> RunHandle[Any]: ...  # fmt: skip
     async def submit(
         self,
         what: Signature[Any, Any] | Workflow,
@@ -122,7 +135,7 @@ class Stemflow:
         tasks: tuple[str, ...] = (),
         again: bool = False,
         **kwargs: Any,
-    ) -> RunHandle:
+    ) -> RunHandle[Any]:
         """Store a run durably and answer its handle; `args` and `kwargs` go to the first tasks of a canvas.
 
         `headers` and `meta` reach each task of the run beside its arguments (`context.headers`, `context.meta`).
@@ -136,7 +149,7 @@ class Stemflow:
         )  # fmt: skip
         return await self.accept(asked)
 
-    async def accept(self, asked: Submission) -> RunHandle:
+    async def accept(self, asked: Submission) -> RunHandle[Any]:
         """The one way into the store: of `submit`, and of tasks that start runs."""
         if asked.run_id == "":
             raise OptionError("submit: expected a run id that is not empty")
@@ -158,7 +171,7 @@ class Stemflow:
         else:
             header, plan, body = self._canvas(call(asked.what, asked.args, asked.kwargs), header)
         self.library.shapes.setdefault(plan.digest, Shape(plan))
-        return await self._request(header, plan, self._items_of(body, run))
+        return await self._request(header, plan, self._items_of(body, run), body)
 
     async def _workflow(
         self, flow: Workflow, header: Header, inputs: Mapping[str, Any], again: bool
@@ -257,7 +270,9 @@ class Stemflow:
             found = self._tasks[(sig.task, "")] = compile_task(sig, self.registry.lone_options_of)
         return found
 
-    async def _request(self, header: Header, plan: Plan, items: tuple[Pages, ...] = ()) -> RunHandle:
+    async def _request(
+        self, header: Header, plan: Plan, items: tuple[Pages, ...] = (), body: AnySig | None = None
+    ) -> RunHandle[Any]:
         self.library.headers[header.run] = header  # gates of the first steps ask for it before it is stored
         decision = await self.commit([Requested(header)], plan, items)
         if not decision.headers or header.run in decision.ended:
@@ -265,7 +280,9 @@ class Stemflow:
         for reply in decision.replies:
             if reply.status == "refused":
                 raise DuplicateRun(reply.run)
-            return RunHandle(self, reply.run, existing=reply.status == "existing", holder=reply.holder, known=True)
+            asked = None if body is None else (plan.digest, body)
+            existing = reply.status == "existing"
+            return RunHandle(self, reply.run, existing=existing, holder=reply.holder, known=True, asked=asked)
         raise StemflowError(f"run {header.run}: the store answered nothing to its submission")
 
     async def commit(self, facts: list[Fact], plan: Plan | None = None, items: tuple[Pages, ...] = ()) -> Decision:
@@ -287,12 +304,36 @@ class Stemflow:
 
     # -- runs that exist
 
-    async def handle(self, run_id: str) -> RunHandle:
+    async def handle(self, run_id: str) -> RunHandle[Any]:
         """The handle of a run by its id; raises UnknownRun."""
         (root,) = await self.store.read([(run_id, "")])
         if root is None:
             raise UnknownRun(run_id, self.store.url)
         return RunHandle(self, run_id)
+
+    @overload
+    async def wait_for_task(
+        self, task_id: str, timeout: float | None = None, *, decode: Callable[[Any], T]
+    ) -> TaskResult[T]: ...
+    @overload
+    async def wait_for_task(self, task_id: str, timeout: float | None = None) -> TaskResult[Any]: ...
+    async def wait_for_task(
+        self, task_id: str, timeout: float | None = None, *, decode: Any = None
+    ) -> TaskResult[Any]:
+        """Wait for the end of a run (`RUN`) or of one task of it (`RUN/path`, its `context.id`), started anywhere.
+
+        At most `timeout` seconds, then the answer is `timed_out`. `decode`: a type or a function for its value; else
+        the registry's. Raises UnknownRun for what is not there, and for a task that a finished run never reached.
+        """
+        return await wait_by_id(self, task_id, timeout, decode)
+
+    @overload
+    async def result(self, task_id: str, *, decode: Callable[[Any], T]) -> TaskResult[T]: ...
+    @overload
+    async def result(self, task_id: str) -> TaskResult[Any]: ...
+    async def result(self, task_id: str, *, decode: Any = None) -> TaskResult[Any]:
+        """How a run or a task stands now (`timed_out`: it has not ended); raises UnknownRun."""
+        return await result_by_id(self, task_id, decode)
 
     async def cancel(self, run_id: str) -> str:
         """Stop everything of a run that has not ended; answers the state that it was in. Raises UnknownRun."""
@@ -303,7 +344,7 @@ class Stemflow:
             await self.commit([Stop((run_id, ""))])
         return root.state
 
-    async def rerun(self, run_id: str, *, failed: bool = False, from_step: str | None = None) -> RunHandle:
+    async def rerun(self, run_id: str, *, failed: bool = False, from_step: str | None = None) -> RunHandle[Any]:
         """A new run of the same plan that keeps the results of the old one.
 
         `failed`: only what did not succeed runs again; `from_step`: that step and all that depends on it. The old run

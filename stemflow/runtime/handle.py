@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msgspec import Struct
@@ -11,13 +12,16 @@ from msgspec import Struct
 from stemflow.errors import StemflowError
 from stemflow.model.plan import LeafPlan
 from stemflow.model.records import FAILED, FINAL, SUCCEEDED, ErrorInfo, Node
+from stemflow.model.signature import AnySig
 from stemflow.runtime.progress import Progress, progress_of_run
+from stemflow.runtime.results import Decode, decoder
 from stemflow.runtime.values import Values
 
 if TYPE_CHECKING:
     from stemflow.runtime.engine import Stemflow
 
 T = TypeVar("T")
+D = TypeVar("D")
 EVENTS_PAUSE_MS = 1_000
 PAUSE_A_NODE_S = 0.000_2
 """Looking costs work for each node of the run, so one who follows a large run looks less often."""
@@ -39,26 +43,36 @@ class DuplicateRun(StemflowError):
         super().__init__(f"submit: the unique key is held by run {run_id}; wait for it, or cancel it")
 
 
-class TaskResult(Struct, Generic[T], frozen=True, kw_only=True):
-    """How a run ended. `failed_at` is the path of the node whose `error` it is; `attempt` that node's, from 0."""
+class TaskResult(Struct, Generic[T], frozen=True, kw_only=True, dict=True):
+    """How a run, or a task of one, ended. `failed_at` is the path of the node whose `error` it is; `attempt` that
+    node's, from 0. `raw` is the JSON data that was stored, `timed_out` says that it has not ended yet.
+    """
 
     task_id: str
     status: str
-    value: T | None = None
+    raw: Any = None
     error: ErrorInfo | None = None
     failed_at: str | None = None
     attempt: int = 0
     timed_out: bool = False
+    decode: Decode | None = None
 
-    def value_or(self, default: T) -> T | None:
+    @cached_property
+    def value(self) -> T | None:
+        """The value as the task's annotation, or `decode=`, has it; None when it did not succeed. Raises BadResult."""
+        if self.decode is None or self.raw is None:
+            return self.raw  # type: ignore[no-any-return]
+        return self.decode(self.raw)  # type: ignore[no-any-return]
+
+    def value_or(self, default: D) -> T | D:
         """The value, or `default` when there is none because it did not succeed."""
-        return self.value if self.status == SUCCEEDED else default
+        return self.value if self.status == SUCCEEDED else default  # type: ignore[return-value]
 
-    def required(self) -> T | None:
+    def required(self) -> T:
         """The value; raises RunFailed when it did not succeed."""
         if self.status != SUCCEEDED:
             raise RunFailed(self)
-        return self.value
+        return self.value  # type: ignore[return-value]
 
 
 class RunFailed(StemflowError):
@@ -89,16 +103,25 @@ class NodeEvent(Struct, frozen=True, kw_only=True):
     progress: Progress | None = None
 
 
-class RunHandle:
+class RunHandle(Generic[T]):
     """One run. `existing`: a submit under a unique key found it instead of starting another.
 
-    `holder`: the id of the run or task that held the unique key when this run was submitted all the same.
+    `holder`: the id of the run or task that held the unique key when this run was submitted all the same. `asked`: what
+    was submitted, with the digest of its plan; it knows the `decode=` of its tasks.
     """
 
     def __init__(
-        self, app: Stemflow, run_id: str, *, existing: bool = False, holder: str | None = None, known: bool = False
+        self,
+        app: Stemflow,
+        run_id: str,
+        *,
+        existing: bool = False,
+        holder: str | None = None,
+        known: bool = False,
+        asked: tuple[str, AnySig] | None = None,
     ) -> None:
         self.app = app
+        self._asked = asked
         self.id = run_id
         self.existing = existing
         self.holder = holder
@@ -110,7 +133,7 @@ class RunHandle:
             raise UnknownRun(self.id, self.app.store.url)
         return root
 
-    async def wait(self, timeout: float | None = None) -> TaskResult[Any]:
+    async def wait(self, timeout: float | None = None) -> TaskResult[T]:
         """Wait for the end, at most `timeout` seconds (then `timed_out`); cannot miss it."""
         future = self.app.store.watch(self.id)
         try:
@@ -125,22 +148,10 @@ class RunHandle:
         finally:
             self.app.store.unwatch(self.id, future)
 
-    async def result_of(self, root: Node) -> TaskResult[Any]:
-        if root.state not in FINAL:
-            return TaskResult(task_id=self.id, status=root.state, timed_out=True)
-        values = Values(self.app.library)
-        if root.state == SUCCEEDED:
-            return TaskResult(task_id=self.id, status=root.state, value=await values.value(root))
-        if root.state != FAILED:
-            return TaskResult(task_id=self.id, status=root.state)
-        leaf = await values.node((root.run, root.failed_at or ""))
-        return TaskResult(
-            task_id=self.id,
-            status=root.state,
-            error=await values.error_of(root),
-            failed_at=root.failed_at or "",
-            attempt=leaf.attempt if leaf is not None else 0,
-        )
+    async def result_of(self, root: Node) -> TaskResult[T]:
+        """What waiting gives when the run stands as `root` says."""
+        sig = self._asked[1] if self._asked is not None and self._asked[0] == root.plan else None
+        return await result_of(self.app, root, sig)
 
     async def duplicates(self) -> int:
         """How many others have met the unique key of this run while it held it."""
@@ -193,6 +204,28 @@ class RunHandle:
             error=node.error,
             progress=progress,
         )
+
+
+async def result_of(app: Stemflow, node: Node, sig: AnySig | None = None) -> TaskResult[Any]:
+    """The result of a run or of one of its nodes; `timed_out` when it has not ended. `sig`: the tree of its plan."""
+    name = f"{node.run}/{node.path}" if node.path else node.run
+    if node.state not in FINAL:
+        return TaskResult(task_id=name, status=node.state, timed_out=True)
+    values = Values(app.library)
+    if node.state == SUCCEEDED:
+        plan = (await app.library.shape(node.plan)).plan
+        decode = decoder(plan, app.registry, sig, node.node)
+        return TaskResult(task_id=name, status=node.state, raw=await values.value(node), decode=decode)
+    if node.state != FAILED:
+        return TaskResult(task_id=name, status=node.state)
+    leaf = await values.node((node.run, node.failed_at or node.path))
+    return TaskResult(
+        task_id=name,
+        status=node.state,
+        error=await values.error_of(node),
+        failed_at=node.failed_at or node.path,
+        attempt=leaf.attempt if leaf is not None else 0,
+    )
 
 
 def _in_time(node: Node) -> tuple[int, int]:

@@ -247,7 +247,7 @@ class World:
         await asyncio.sleep(0)
         return len(runs)
 
-    def _cancel(self, handle: RunHandle) -> None:
+    def _cancel(self, handle: RunHandle[Any]) -> None:
         self.loop.create_task(handle.cancel())
 
     async def _until(self, runs: Sequence[Any], seconds: float) -> None:

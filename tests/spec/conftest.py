@@ -66,7 +66,7 @@ async def open_app(url: str, clock: VirtualClock, registry: TaskRegistry) -> Asy
 
         async def open_one(tasks: TaskRegistry | None = None, **settings: Any) -> Stemflow:
             return await opened.enter_async_context(
-                Stemflow(url, tasks or registry, clock=clock, ids=ids, store=store(), **settings)
+                Stemflow(url, registry if tasks is None else tasks, clock=clock, ids=ids, store=store(), **settings)
             )
 
         yield open_one

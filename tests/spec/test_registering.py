@@ -19,6 +19,7 @@ from stemflow import (
     Stemflow,
     TaskContext,
     TaskDefinition,
+    TaskEnqueueBuilder,
     TaskHandler,
     TaskMetadata,
     TaskOptions,
@@ -27,6 +28,7 @@ from stemflow import (
 )
 from stemflow.model.policy import OPTION_NAMES
 from stemflow.testing.vloop import VirtualClock
+from tests.spec.conftest import OpenApp
 
 
 @dataclasses.dataclass
@@ -148,6 +150,24 @@ async def test_options_are_given_as_a_whole_as_keywords_or_both(app: Stemflow, r
 # -- handlers as classes
 
 
+async def test_a_handler_class_is_called_with_its_context_and_one_object(app: Stemflow, registry: TaskRegistry) -> None:
+    # Given a handler that was registered as a class
+    charge = registry.register(ChargeHandler())
+    due = dt.date(2026, 12, 1)
+
+    # When it is called by its definition, by name, and as a link of a chain
+    first = await app.run(charge.call(Charge(3, due=due)))
+    by_name = await app.run(Canvas.task("orders.charge", 4, currency="USD"))
+    amount = registry.task("amount")(lambda: 7)
+    linked = await app.run(amount.s() | Canvas.task("orders.charge"))
+
+    # Then it got its object each time, and what it gave is what it is annotated with
+    assert first == Receipt("3 EUR by orders.charge", due)
+    assert by_name == Receipt("4 USD by orders.charge")
+    assert linked == Receipt("7 EUR by orders.charge")
+    assert registry.options_of(charge.call(Charge(3))).max_retries == 3
+
+
 async def test_arguments_of_a_handler_class_are_checked_by_submit(app: Stemflow, registry: TaskRegistry) -> None:
     registry.register(ChargeHandler())
     for call, told in (
@@ -224,6 +244,28 @@ def test_a_handler_without_a_name_or_with_other_parameters_is_refused(registry: 
 # -- definitions
 
 
+async def test_a_producer_without_the_handler_calls_by_a_definition(
+    open_app: OpenApp, registry: TaskRegistry
+) -> None:
+    # Given a producer that knows no task, and a worker that has the handler
+    producer = await open_app(TaskRegistry(), worker=False)
+    registry.register(ChargeHandler())
+    await open_app()
+
+    # When it calls by a definition
+    charge = TaskDefinition[Charge, Receipt]("orders.charge", decode_result=Receipt, options=TaskOptions(max_retries=2))
+    handle = await producer.submit(charge.call(Charge(5)))
+    result = await handle.wait(timeout=30)
+
+    # Then the worker ran it under the definition's options, and the result is decoded
+    assert result.value == Receipt("5 EUR by orders.charge")
+    (root,) = await handle.nodes()
+    plan = await producer.store.plan(root.plan)
+    assert plan is not None and plan.options[0].max_retries == 2
+    with pytest.raises(UnknownTask):
+        await producer.submit(Canvas.task("orders.charge", 5))
+
+
 @pytest.mark.parametrize(
     ("args", "encode", "positional", "named"),
     [
@@ -245,6 +287,30 @@ def test_a_definition_encodes_its_arguments(
 def test_a_definition_refuses_arguments_that_are_neither_named_nor_listed() -> None:
     with pytest.raises(OptionError, match="task a: encode_args: expected a mapping or a list of arguments, got 7"):
         TaskDefinition[int, None]("a").call(7)
+
+
+async def test_a_builder_adds_what_it_is_told_and_stands_anywhere_in_a_canvas(
+    app: Stemflow, registry: TaskRegistry, clock: VirtualClock
+) -> None:
+    # Given a definition and a task that tells what reached it
+    @registry.task("tell")
+    async def tell(context: TaskContext, word: str) -> list[Any]:
+        return [word, dict(context.headers), dict(context.meta), context.queue]
+
+    define = TaskDefinition[dict[str, str], list[Any]]("tell")
+
+    # When calls are built from it, each step answering a new builder
+    plain = define.call({"word": "a"})
+    built = plain.with_headers({"tenant": "x"}).with_headers({"lang": "en"}).with_meta({"n": 1}).priority(7)
+    assert isinstance(built, TaskEnqueueBuilder) and plain.headers == {}
+
+    # Then they are signatures like any other
+    assert await app.run(built) == ["a", {"tenant": "x", "lang": "en"}, {"n": 1}, "default"]
+    assert await app.run(Canvas.group(plain, built)) == [
+        ["a", {}, {}, "default"], ["a", {"tenant": "x", "lang": "en"}, {"n": 1}, "default"],
+    ]  # fmt: skip
+    assert registry.options_of(built).priority == 7
+    assert registry.options_of(plain.queue("slow")).queue == "slow"
 
 
 async def test_a_builder_delays(app: Stemflow, registry: TaskRegistry, clock: VirtualClock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import datetime as dt
 import enum
@@ -14,7 +15,18 @@ import msgspec
 import pydantic
 import pytest
 
-from stemflow import BadArguments, Canvas, NotSerializable, OptionError, Stemflow, TaskContext, TaskRegistry
+from stemflow import (
+    BadArguments,
+    BadResult,
+    Canvas,
+    NotSerializable,
+    OptionError,
+    RunFailed,
+    Stemflow,
+    TaskContext,
+    TaskRegistry,
+    UnknownRun,
+)
 from tests.spec.conftest import OpenApp
 
 DAY = dt.datetime(2026, 11, 24, 8, 30, tzinfo=dt.UTC)
@@ -218,7 +230,7 @@ async def test_of_a_partial_call_only_what_is_given_is_checked(app: Stemflow, re
         return start + dt.timedelta(days)
 
     # Then what is given is checked at its place behind that value
-    assert await app.run(day.s() | later.s(7)) == "2026-12-01"
+    assert await app.run(day.s() | later.s(7)) == DAY.date() + dt.timedelta(7)
     for wrong, told in ((later.s("7"), "days: expected int"), (later.s(), "days: expected a value"),  # type: ignore[misc]
                         (later.s(1, 2), "at most 2 by position, got 3")):  # type: ignore[misc]  # fmt: skip
         with pytest.raises(BadArguments, match=told):
@@ -334,3 +346,179 @@ def test_an_annotation_that_names_nothing_is_refused_at_registration(registry: T
 
         @registry.task("typo")
         async def typo(order: Ordr) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+
+# -- results
+
+
+RESULTS: list[tuple[Any, Any, Any]] = [
+    (Line, Line("a", 2, DAY.date()), {"sku": "a", "qty": 2, "at": "2026-11-24"}),
+    (Order, Order([Line("a")], Decimal("1.50")), {"lines": [{"sku": "a", "qty": 1, "at": None}], "total": "1.50"}),
+    (Customer, Customer(name="Ann", born=DAY.date()), {"name": "Ann", "born": "2026-11-24"}),
+    (dt.datetime, DAY, "2026-11-24T08:30:00Z"),
+    (dt.timedelta, dt.timedelta(minutes=90), "PT5400S"),
+    (Colour, Colour.RED, "red"),
+    (bytes, b"hi", "aGk="),
+    (tuple[int, UUID], (1, UUID(int=1)), [1, "00000000-0000-0000-0000-000000000001"]),
+    (list[Cat | Dog], [Cat(9), Dog(["sit"])], [{"type": "cat", "lives": 9}, {"type": "dog", "tricks": ["sit"]}]),
+    (Line | None, None, None),
+    (Any, {"a": 1}, {"a": 1}),
+]
+
+
+@pytest.mark.parametrize(("annotation", "value", "raw"), RESULTS, ids=lambda value: str(value)[:40])
+async def test_a_result_is_stored_as_json_and_read_as_it_is_annotated(
+    open_app: OpenApp, registry: TaskRegistry, annotation: Any, value: Any, raw: Any
+) -> None:
+    # Given a task that gives a rich value
+    async def give():  # type: ignore[no-untyped-def]
+        return value
+
+    give.__annotations__["return"] = annotation
+    task = registry.task("give")(give)
+    await open_app()
+
+    # When another engine on the store, which knows the task, waits for it
+    producer = await open_app(worker=False)
+    handle = await producer.submit(task.s())
+    result = await handle.wait()
+
+    # Then it has the value and the data; one that knows no task has the data, or what it asks for
+    assert (result.value, result.raw) == (value, raw)
+    assert type(result.value) is type(value)
+    stranger = await open_app(TaskRegistry(), worker=False)
+    assert (await stranger.wait_for_task(handle.id)).value == raw
+    if annotation is not Any:
+        assert (await stranger.wait_for_task(handle.id, decode=annotation)).value == value
+        assert (await stranger.result(handle.id, decode=annotation)).required() == value
+
+
+async def test_the_value_of_a_canvas_is_decoded_slot_by_slot(app: Stemflow, registry: TaskRegistry) -> None:
+    @registry.task("line")
+    async def line(sku: str) -> Line:
+        if sku == "bad":
+            raise ValueError("bad")
+        return Line(sku)
+
+    @registry.task("keep")
+    async def keep(lines: list[Any]) -> list[Line]:
+        return [one for one in lines if one is not None and "error" not in one]
+
+    a, b = Line("a"), Line("b")
+    assert await app.run(Canvas.group(line.s("a"), line.s("b"))) == [a, b]
+    assert await app.run(Canvas.group(Canvas.group(line.s("a")), line.s("b"))) == [[a], b]  # type: ignore[arg-type]
+    assert await app.run(Canvas.map(line.s(), ["a", "b"])) == [a, b]
+    assert await app.run(Canvas.chunks(line.s(), ["a", "b", "a"], 2)) == [[a, b], [a]]
+    assert await app.run(Canvas.chord([line.s("a"), line.s("bad")], keep.s(), on_member_error="ignore")) == [a]
+    assert await app.run(line.s("a").on_success(keep.si([]))) == a
+    for policy, slot in (("ignore", None), ("collect", {"type": "ValueError", "message": "bad"})):
+        value: Any = await app.run(Canvas.group(line.s("a"), line.s("bad"), on_member_error=policy))  # type: ignore[call-overload]
+        assert value[0] == a
+        assert (value[1] if slot is None else {k: value[1]["error"][k] for k in slot}) == slot
+
+
+async def test_a_signature_says_itself_how_its_result_is_decoded(app: Stemflow, registry: TaskRegistry) -> None:
+    @registry.task("give")
+    async def give(sku: Any) -> Any:
+        return {"sku": sku}
+
+    as_type = Canvas.task("give", "a", decode=Line)
+    as_function = Canvas.task("give", "a", decode=lambda data: data["sku"].upper())
+    assert await app.run(as_type) == Line("a")
+    assert await app.run(as_function) == "A"
+    assert await app.run(Canvas.group(as_type, as_function)) == [Line("a"), "A"]
+    linked = Canvas.task("give", decode=lambda data: data["sku"]["sku"]).on_success(give.si("c"))
+    assert await app.run(Canvas.chain(give.s("b"), linked)) == "b"
+
+
+async def test_a_result_that_does_not_fit_is_told_where_it_is_read(app: Stemflow, registry: TaskRegistry) -> None:
+    @registry.task("lie")
+    async def lie() -> list[int]:
+        return [1, "two"]  # type: ignore[list-item]
+
+    result = await (await app.submit(lie.s())).wait()
+    assert result.raw == [1, "two"]
+    with pytest.raises(BadResult, match=r"task lie: result\[1\]: expected int, got 'two'; mend the annotation"):
+        _ = result.value
+
+
+async def test_a_result_that_cannot_become_json_fails_the_task_with_its_path(
+    app: Stemflow, registry: TaskRegistry
+) -> None:
+    @registry.task("give", max_retries=3)
+    async def give(what: str) -> Any:
+        return {"set": {"a": [{1}]}, "nan": Line("a", float("nan"))}[what]  # type: ignore[arg-type]
+
+    for what, told in (("set", "result of give.a[0]: expected a JSON value, got set"),
+                       ("nan", "result of give.qty: expected a JSON number, got nan")):  # fmt: skip
+        result = await (await app.submit(give.s(what))).wait()
+        assert result.error is not None and (result.status, result.attempt) == ("failed", 0)
+        assert result.error.message.startswith(told)
+
+
+async def test_what_a_task_result_gives_when_it_failed(app: Stemflow, registry: TaskRegistry) -> None:
+    @registry.task("fail")
+    async def fail() -> int:
+        raise ValueError("no")
+
+    result = await (await app.submit(fail.s())).wait()
+    assert (result.value, result.raw, result.value_or(7), result.timed_out) == (None, None, 7, False)
+    assert result.error is not None and result.error.message == "no"
+    with pytest.raises(RunFailed, match="ValueError: no"):
+        result.required()
+
+
+async def test_a_task_within_a_run_is_waited_for_by_its_id_from_another_process(
+    open_app: OpenApp, registry: TaskRegistry
+) -> None:
+    # Given a chain whose second step takes a minute
+    @registry.task("first")
+    async def first() -> Line:
+        return Line("a")
+
+    @registry.task("second")
+    async def second(line: Line) -> Line:
+        await asyncio.sleep(60)
+        return Line(line.sku + "b")
+
+    worker = await open_app()
+    other = await open_app(worker=False)
+    handle = await worker.submit(first.s() | second.s())
+
+    # When another engine waits for its tasks, before they are reached
+    early = await other.wait_for_task(f"{handle.id}/[1]", timeout=5)
+    done = await asyncio.gather(other.wait_for_task(f"{handle.id}/[0]"), other.wait_for_task(f"{handle.id}/[1]"))
+
+    # Then it learns of each end, and of a timeout
+    assert (early.timed_out, early.value) == (True, None)
+    assert [(one.task_id, one.value) for one in done] == [
+        (f"{handle.id}/[0]", Line("a")), (f"{handle.id}/[1]", Line("ab")),
+    ]  # fmt: skip
+    assert (await other.result(f"{handle.id}/[0]")).value == Line("a")
+    for absent in ("nobody", "nobody/[0]", f"{handle.id}/[7]"):
+        with pytest.raises(UnknownRun):
+            await other.wait_for_task(absent, timeout=1)
+        with pytest.raises(UnknownRun):
+            await other.result(absent)
+
+
+async def test_however_the_end_and_the_wait_interleave_no_end_is_missed(
+    open_app: OpenApp, registry: TaskRegistry
+) -> None:
+    # Given tasks that end a little earlier or later than somebody begins to wait
+    @registry.task("nap")
+    async def nap(seconds: float) -> float:
+        await asyncio.sleep(seconds)
+        return seconds
+
+    worker = await open_app()
+    other = await open_app(worker=False)
+    loop = asyncio.get_running_loop()
+    for step in range(40):
+        handle = await worker.submit(Canvas.group(nap.s(0.02)))
+        await asyncio.sleep(step / 1_000)
+        begun = loop.time()
+        # Then both kinds of waiting end at once, and not at a timeout
+        both = await asyncio.gather(other.wait_for_task(handle.id, 30), other.wait_for_task(f"{handle.id}/[0]", 30))
+        assert [one.raw for one in both] == [[0.02], 0.02]
+        assert loop.time() - begun < 0.1
