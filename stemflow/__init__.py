@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stemflow.model.policy import Concurrency, RateLimit, RetryPolicy
     from stemflow.model.signature import NoInput, Signature
     from stemflow.runtime.context import (
+        HandBack,
         Ignore,
         Reject,
         SoftTimeLimitExceeded,
@@ -34,9 +35,12 @@ if TYPE_CHECKING:
     )
     from stemflow.runtime.engine import Stemflow
     from stemflow.runtime.handle import DuplicateRun, NodeEvent, RunFailed, RunHandle, TaskResult, UnknownRun
+    from stemflow.runtime.middleware import Middleware
     from stemflow.runtime.payload import NotSerializable
     from stemflow.runtime.progress import Progress
     from stemflow.runtime.registry import DuplicateTask, Task, TaskRegistry, UnknownTask
+    from stemflow.runtime.signals import RunEvent, TaskEvent, WorkerEvent
+    from stemflow.runtime.submission import Submission
     from stemflow.runtime.sync_context import SyncTaskContext
     from stemflow.runtime.typed import BadArguments, BadResult
     from stemflow.runtime.workflows import InvalidInputs, InvalidWorkflow, load_workflow
@@ -48,6 +52,7 @@ _HOMES = {
     "stemflow.model.policy": ("Concurrency", "RateLimit", "RetryPolicy"),
     "stemflow.model.signature": ("NoInput", "Signature"),
     "stemflow.runtime.context": (
+        "HandBack",
         "Ignore",
         "Reject",
         "SoftTimeLimitExceeded",
@@ -67,9 +72,12 @@ _HOMES = {
     "stemflow.runtime.definition": ("TaskDefinition", "TaskEnqueueBuilder", "TaskHandler", "TaskMetadata"),
     "stemflow.runtime.engine": ("Stemflow",),
     "stemflow.runtime.handle": ("DuplicateRun", "NodeEvent", "RunFailed", "RunHandle", "TaskResult", "UnknownRun"),
+    "stemflow.runtime.middleware": ("Middleware",),
     "stemflow.runtime.payload": ("NotSerializable",),
     "stemflow.runtime.progress": ("Progress",),
     "stemflow.runtime.registry": ("DuplicateTask", "Task", "TaskRegistry", "UnknownTask"),
+    "stemflow.runtime.signals": ("RunEvent", "TaskEvent", "WorkerEvent"),
+    "stemflow.runtime.submission": ("Submission",),
     "stemflow.runtime.sync_context": ("SyncTaskContext",),
     "stemflow.runtime.typed": ("BadArguments", "BadResult"),
     "stemflow.runtime.workflows": ("InvalidInputs", "InvalidWorkflow", "load_workflow"),
@@ -87,19 +95,21 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "BadArguments",
-    "BadResult",
     "AesGcmEncoder",
+    "BadArguments",
     "BadPayload",
+    "BadResult",
     "Canvas",
     "Concurrency",
     "DuplicateRun",
     "DuplicateTask",
     "GzipEncoder",
+    "HandBack",
     "Ignore",
     "InvalidInputs",
     "InvalidWorkflow",
     "JsonEncoder",
+    "Middleware",
     "NoInput",
     "NodeEvent",
     "NotSerializable",
@@ -108,29 +118,33 @@ __all__ = [
     "RateLimit",
     "Reject",
     "RetryPolicy",
+    "RunEvent",
     "RunFailed",
     "RunHandle",
     "Signature",
     "SoftTimeLimitExceeded",
     "Stemflow",
     "StemflowError",
+    "Submission",
     "SyncTaskContext",
     "Task",
     "TaskCancelled",
     "TaskContext",
-    "TaskPayloadEncoder",
-    "TaskPayloadEncoderRegistry",
     "TaskDefinition",
     "TaskEnqueueBuilder",
+    "TaskEvent",
     "TaskHandler",
     "TaskMetadata",
     "TaskOptions",
+    "TaskPayloadEncoder",
+    "TaskPayloadEncoderRegistry",
     "TaskRegistry",
     "TaskResult",
     "UnitError",
     "UnknownEncoder",
     "UnknownRun",
     "UnknownTask",
+    "WorkerEvent",
     "current_context",
     "load_workflow",
     "skew",

@@ -10,6 +10,7 @@ from stemflow.runtime.context import TaskContext
 from stemflow.runtime.headers import inherited
 from stemflow.runtime.progress import note_progress
 from stemflow.runtime.submission import Submission
+from stemflow.runtime.telling import context_event
 
 if TYPE_CHECKING:
     from stemflow.runtime.engine import Stemflow
@@ -30,7 +31,9 @@ class EngineBackstage:
             self.app.service.renew_now(context, for_ms)
 
     async def progress(self, context: TaskContext, percent: float, data: Any) -> None:
-        await note_progress(self.app.store, context, percent, data)
+        told = await note_progress(self.app.store, context, percent, data)
+        if self.app.signals.progress:
+            self.app.signals.progress.send(context_event("progress", context, told.at_ms, progress=told))
 
     async def enqueue(
         self,

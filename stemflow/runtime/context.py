@@ -37,6 +37,14 @@ class Reject(StemflowError):
     """Raised by a handler: fail at once, without a retry."""
 
 
+class HandBack(StemflowError):
+    """Give this delivery back, uncharged: no attempt is counted, and no worker gets the task for `delay`."""
+
+    def __init__(self, delay: Duration = "1s") -> None:
+        super().__init__("the delivery is handed back")
+        self.delay_ms = parse_duration_ms(delay)
+
+
 class RetryRequested(StemflowError):
     """What `context.retry` raises; caught by the worker."""
 

@@ -34,7 +34,9 @@ from stemflow.runtime.prepare import args_encoder, check_items, check_plan, plai
 from stemflow.runtime.registry import TaskRegistry
 from stemflow.runtime.rerun import redo_paths, stored_maps
 from stemflow.runtime.service import Service
+from stemflow.runtime.signals import Signals
 from stemflow.runtime.submission import Submission
+from stemflow.runtime.telling import run_event, tell_commit
 from stemflow.runtime.values import Library, Values, place
 from stemflow.runtime.waiting import result_by_id, wait_by_id
 from stemflow.store.base import Request, Store
@@ -95,6 +97,7 @@ class Stemflow:
     ) -> None:
         if self.service is not None:
             await self.service.stop(0)
+        await self.signals.settle()
         await self.store.close()
 
     # -- submitting
@@ -149,8 +152,17 @@ class Stemflow:
         )  # fmt: skip
         return await self.accept(asked)
 
+    @property
+    def signals(self) -> Signals:
+        """The registry's signals: what happens in this process to its tasks and runs."""
+        return self.registry.signals
+
     async def accept(self, asked: Submission) -> RunHandle[Any]:
-        """The one way into the store: of `submit`, and of tasks that start runs."""
+        """The one way into the store, past the middlewares: of `submit`, and of tasks that start runs."""
+        chain = self.registry.middleware
+        return await (chain.enqueue(asked, self._accept) if chain.on_enqueue else self._accept(asked))
+
+    async def _accept(self, asked: Submission) -> RunHandle[Any]:
         if asked.run_id == "":
             raise OptionError("submit: expected a run id that is not empty")
         run = asked.run_id or self.ids.run_id()
@@ -171,7 +183,13 @@ class Stemflow:
         else:
             header, plan, body = self._canvas(call(asked.what, asked.args, asked.kwargs), header)
         self.library.shapes.setdefault(plan.digest, Shape(plan))
-        return await self._request(header, plan, self._items_of(body, run), body)
+        if self.signals.before_publish:
+            self.signals.before_publish.send(run_event("before_publish", header, self.store.now_ms()))
+        handle = await self._request(header, plan, self._items_of(body, run), body)
+        if self.signals.after_publish:
+            told = run_event("after_publish", header, self.store.now_ms(), run_id=handle.id, existing=handle.existing)
+            self.signals.after_publish.send(told)
+        return handle
 
     async def _workflow(
         self, flow: Workflow, header: Header, inputs: Mapping[str, Any], again: bool
@@ -295,6 +313,7 @@ class Stemflow:
                 self._sequence += 1
                 answer = await self.store.exchange(Request(self._channel, self._sequence), [decision], None)
                 if answer.committed[0]:
+                    tell_commit(self.signals, self.library, decision, facts, self.store.now_ms())
                     self.advance.committed(decision)
                     if self.service is not None:
                         self.service.heard(decision)

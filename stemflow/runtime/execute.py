@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 from stemflow.compile.freeze import compile_plan
 from stemflow.errors import StemflowError
 from stemflow.expr import ExpressionError, parse_condition
-from stemflow.model.facts import Failed, Ignored, Ok, Outcome, Replaced
+from stemflow.model.facts import Failed, HandedBack, Ignored, Ok, Outcome, Replaced
 from stemflow.model.plan import Plan
 from stemflow.model.policy import Options
 from stemflow.model.records import ErrorInfo
 from stemflow.model.signature import ChainSig, GroupSig, Signature, TaskSig, WaitSig
 from stemflow.runtime.bind import Bound, seal_literals
 from stemflow.runtime.context import (
+    HandBack,
     Ignore,
     Reject,
     ReplaceRequested,
@@ -28,6 +29,7 @@ from stemflow.runtime.context import (
 )
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry, Write
 from stemflow.runtime.limits import SoftLimit
+from stemflow.runtime.middleware import MiddlewareChain
 from stemflow.runtime.payload import NotSerializable
 from stemflow.runtime.prepare import args_encoder, check_items, check_plan, plain_signature
 from stemflow.runtime.registry import Task, TaskRegistry
@@ -37,6 +39,8 @@ from stemflow.runtime.values import public_error
 
 Threads = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Calls a function in a thread."""
+_ASKED_FOR = (Ignore, HandBack, RetryRequested, ReplaceRequested)
+"""What a handler raises to ask for something; no error."""
 TRACEBACK_CHARS = 8_192
 MESSAGE_CHARS = 4_096
 
@@ -64,17 +68,37 @@ def converted(task: Task[..., Any], bound: Bound) -> Bound:
     return calls
 
 
-async def call(task: Task[..., Any], options: Options, context: TaskContext, bound: Bound, threads: Threads) -> Any:
-    """Call the handler as often as it is bound; a chunk gives a list."""
+async def call(
+    task: Task[..., Any],
+    options: Options,
+    context: TaskContext,
+    bound: Bound,
+    threads: Threads,
+    chain: MiddlewareChain,
+) -> Any:
+    """Call the handler as often as it is bound, with the middlewares around each call; a chunk gives a list."""
     results = []
     for args, kwargs in bound:
         context.args, context.kwargs = args, kwargs
-        given = (context, *args) if task.takes_context else args
-        if isinstance(context, SyncTaskContext):
-            results.append(await _threaded(task.function, given, kwargs, context, threads))
-        else:
-            results.append(await _awaited(task.function(*given, **kwargs), options, context))
+        inmost = partial(_called, task, options, context, threads)
+        results.append(await (_guarded(chain, context, inmost) if chain.on_execute or chain.on_error else inmost()))
     return results if bound.chunked else results[0]
+
+
+async def _guarded(chain: MiddlewareChain, context: TaskContext, inmost: Callable[[], Awaitable[Any]]) -> Any:
+    try:
+        return await chain.execute(context, inmost)
+    except _ASKED_FOR:
+        raise
+    except Exception as error:
+        return await chain.answer(context, error)
+
+
+async def _called(task: Task[..., Any], options: Options, context: TaskContext, threads: Threads) -> Any:
+    given = (context, *context.args) if task.takes_context else context.args
+    if isinstance(context, SyncTaskContext):
+        return await _threaded(task.function, given, context.kwargs, context, threads)
+    return await _awaited(task.function(*given, **context.kwargs), options, context)
 
 
 async def _awaited(coroutine: Any, options: Options, context: TaskContext) -> Any:
@@ -124,6 +148,20 @@ class Output(NamedTuple):
         return seal_literals(plan, self.encoders, self.origin, self.node)
 
 
+async def refused(chain: MiddlewareChain, context: TaskContext, options: Options) -> Outcome | None:
+    """What the middlewares make of a delivery instead of letting it through; None when they do."""
+    try:
+        return None if await chain.consume(context) else Ignored()
+    except HandBack as asked:
+        return HandedBack(asked.delay_ms)
+    except Ignore:
+        return Ignored()
+    except Reject as error:
+        return Failed(describe(error), "final")
+    except Exception as error:
+        return judge(error, options)
+
+
 async def attempt(
     task: Task[..., Any], options: Options, context: TaskContext, bound: Bound, threads: Threads, output: Output
 ) -> Outcome:
@@ -134,7 +172,7 @@ async def attempt(
         return Failed(describe(fault), "final", dead="bad-arguments")
     leave = enter(context)
     try:
-        value = await call(task, options, context, bound, threads)
+        value = await call(task, options, context, bound, threads, output.registry.middleware)
         added = tuple(output.plan(GroupSig(members=(sig,))) for sig in context.added)
         return Ok(None if value is None else output.write(value, f"result of {task.name}"), added)
     except asyncio.CancelledError as cancelled:
@@ -159,6 +197,8 @@ def _outcome(
     match error:
         case Ignore():
             return Ignored()
+        case HandBack():
+            return HandedBack(error.delay_ms)
         case Reject():
             return Failed(describe(error), "final")
         case RetryRequested():

@@ -23,8 +23,10 @@ from stemflow.runtime.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.headers import checked_headers, checked_meta
 from stemflow.runtime.keys import judged
 from stemflow.runtime.limits import check_place
+from stemflow.runtime.middleware import Middleware, MiddlewareChain
 from stemflow.runtime.parameters import Parameters, object_parameters, parameters_of, result_of, takes_context
 from stemflow.runtime.payload import plain
+from stemflow.runtime.signals import Signals
 from stemflow.runtime.sync_context import SyncTaskContext
 from stemflow.units import parse_duration_ms
 
@@ -232,7 +234,14 @@ class TaskRegistry:
         self.defaults = normalise(defaults, "registry defaults")
         self.encoders = TaskPayloadEncoderRegistry()
         """How values are stored where an app is not told otherwise; found with the tasks by the command line."""
+        self.signals = Signals()
+        """What happens to the tasks and runs of this registry in this process: `signals.failed.connect(listener)`."""
+        self.middleware = MiddlewareChain()
         self._tasks: dict[str, Task[..., Any]] = {}
+
+    def use(self, middleware: Middleware) -> None:
+        """Add a middleware; those that were added first stand outermost. Raises OptionError."""
+        self.middleware.add(middleware)
 
     @overload
     def register(self, task: TaskHandler[Args, Result], override: bool = False) -> TaskDefinition[Args, Result]: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from stemflow.model.facts import HandedBack, Outcome
 from stemflow.model.policy import Options
@@ -12,6 +12,7 @@ from stemflow.model.records import Key, Node
 from stemflow.runtime.context import TaskContext, TaskTimeout
 from stemflow.runtime.execute import judge
 from stemflow.runtime.limits import soften
+from stemflow.runtime.telling import context_event
 
 if TYPE_CHECKING:
     from stemflow.runtime.worker import Worker
@@ -50,7 +51,7 @@ class Running:
         self.context, self.options = context, options
         call_later = asyncio.get_running_loop().call_later
         if options.soft_ms is not None:
-            self.timers.append(call_later(options.soft_ms / 1_000, soften, context))
+            self.timers.append(call_later(options.soft_ms / 1_000, self._soft, context))
         if options.hard_ms is not None:
             self.timers.append(call_later(options.hard_ms / 1_000, self._hard, options))
 
@@ -97,7 +98,17 @@ class Running:
         if self.task is not None:
             self.task.cancel()
 
+    def _soft(self, context: TaskContext) -> None:
+        self._tell("soft")
+        soften(context)
+
+    def _tell(self, limit: Literal["soft", "hard"]) -> None:
+        signal = self.worker.signals.timeout
+        if signal and self.context is not None:
+            signal.send(context_event("timeout", self.context, self.worker.store.now_ms(), limit=limit))
+
     def _hard(self, options: Options) -> None:
         self.timed_out = True
+        self._tell("hard")
         text = f"it did not end within its hard time limit of {options.hard_ms} ms"
         self.cancel(judge(TaskTimeout(text), options))

@@ -7,18 +7,23 @@ import logging
 from typing import TYPE_CHECKING
 
 from stemflow.model.effects import Decision
-from stemflow.model.records import Node
+from stemflow.model.records import FINAL, Node
 from stemflow.runtime.backstage import EngineBackstage
 from stemflow.runtime.clock import SystemClock
 from stemflow.runtime.context import TaskCancelled, TaskContext
 from stemflow.runtime.recovery import recover
 from stemflow.runtime.renew import RenewTask, RenewThread, hear
+from stemflow.runtime.signals import RunEvent, Signal, WorkerEvent
+from stemflow.runtime.telling import run_event
 from stemflow.runtime.worker import Worker
 from stemflow.store.base import Renewer
 from stemflow.store.owner import owner_id
 
 if TYPE_CHECKING:
     from stemflow.runtime.engine import Stemflow
+
+HEARTBEAT_S = 10.0
+"""How often the signal `worker_heartbeat` is sent."""
 
 log = logging.getLogger("stemflow.service")
 
@@ -46,6 +51,7 @@ class Service:
         self._pump: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        self._tell(self.app.signals.worker_init)
         self.renewer = self.app.store.renewer()
         if isinstance(self.app.clock, SystemClock):
             self._thread = RenewThread(self.worker, self.renewer)
@@ -55,15 +61,44 @@ class Service:
             self._tasks.append(asyncio.create_task(renew.run(), name="renew"))
         self._tasks.append(asyncio.create_task(recover(self.worker), name="recover"))
         self._pump = asyncio.create_task(self.worker.run(), name="pump")
-        self._pump.add_done_callback(_complain)
+        self._pump.add_done_callback(self._ended)
+        self._tasks.append(asyncio.create_task(self._beat(), name="beat"))
+        await self._tell_run(self.app.signals.run_resumed, self.worker.only_run)
+        self._tell(self.app.signals.worker_ready)
+
+    def _tell(self, signal: Signal[WorkerEvent]) -> None:
+        if signal:
+            signal.send(self.worker.event(signal.name))
+
+    async def _tell_run(self, signal: Signal[RunEvent], run: str | None) -> None:
+        """Tell of a run that is there and has not ended."""
+        if not signal or run is None:
+            return
+        (root,) = await self.app.store.read([(run, "")])
+        if isinstance(root, Node) and root.state not in FINAL:
+            signal.send(run_event(signal.name, await self.app.library.header(run), self.app.store.now_ms()))
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            self._tell(self.app.signals.worker_heartbeat)
+
+    def _ended(self, pump: asyncio.Task[None]) -> None:
+        if not pump.cancelled() and (error := pump.exception()) is not None:
+            log.critical("the worker has stopped", exc_info=error)
+            self.worker.trouble(error)
 
     async def stop(self, grace_ms: int) -> None:
         """Drain the worker and end its companions; calling it twice is harmless."""
         if self._pump is None:
             return
+        self._tell(self.app.signals.worker_stopping)
+        at_work = {run for (run, _), _ in self.worker.running} | {self.worker.only_run}
         await self.worker.drain(grace_ms)
         await asyncio.wait((self._pump,))
         self._pump = None
+        for run in sorted(filter(None, at_work)):
+            await self._tell_run(self.app.signals.run_suspended, run)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -71,6 +106,7 @@ class Service:
             self._thread.stop()
             self._thread.join(5)
         self.worker.pool.shutdown(wait=False, cancel_futures=True)
+        self._tell(self.app.signals.worker_shutdown)
 
     def heard(self, decision: Decision) -> None:
         """A decision was committed beside the pump: tell running handlers, and look for work."""
@@ -90,8 +126,3 @@ class Service:
         hear(self.worker, found)
         if found.gone or any(kill for _, kill in found.stopping):
             raise TaskCancelled(f"task {context.id}: its run was stopped")
-
-
-def _complain(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.critical("the worker has stopped", exc_info=task.exception())

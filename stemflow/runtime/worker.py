@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
@@ -18,12 +18,14 @@ from stemflow.model.records import STOPPING, ErrorInfo, Key, Node, parent_path, 
 from stemflow.runtime.advance import Advance
 from stemflow.runtime.context import Backstage, TaskContext
 from stemflow.runtime.encoders import BadPayload, UnknownEncoder, Write
-from stemflow.runtime.execute import Output, attempt, describe, judge
+from stemflow.runtime.execute import Output, attempt, describe, judge, refused
 from stemflow.runtime.headers import merged
 from stemflow.runtime.limits import place_of
 from stemflow.runtime.registry import Task, TaskRegistry
 from stemflow.runtime.running import Running
+from stemflow.runtime.signals import WorkerEvent
 from stemflow.runtime.sync_context import SyncTaskContext
+from stemflow.runtime.telling import context_event, task_event, tell_commit
 from stemflow.runtime.values import Values
 from stemflow.store.base import Exchange, Lease, Request, Store, StoreError, StoreUnavailable, Want
 
@@ -59,6 +61,7 @@ class Worker:
         self.store, self.advance, self.registry, self.backstage = store, advance, registry, backstage
         self.owner, self.channel, self.concurrency = owner, channel, concurrency
         self.queues, self.only_run = queues, only_run
+        self.signals, self.middleware = registry.signals, registry.middleware
         self.pool = pool or ThreadPoolExecutor(concurrency, thread_name_prefix="stemflow")
         self.running: dict[tuple[Key, int], Running] = {}
         self.facts: list[Fact] = []
@@ -112,8 +115,9 @@ class Worker:
             log.warning("%s; %d reports wait", error, len(batch))
             self.facts.extend(batch)
             await asyncio.sleep(STORE_PAUSE_S)
-        except Exception:
+        except Exception as error:
             log.critical("run %s: its reports are set aside, its leases will be lost", batch[0].key[0], exc_info=True)
+            self.trouble(error)
         return None
 
     def _batches(self) -> list[list[Fact]]:
@@ -129,6 +133,7 @@ class Worker:
             self.advance.stale(decision, batch, answer.current)
             self.facts.extend(batch)
             return
+        tell_commit(self.signals, self.advance.library, decision, batch, self.store.now_ms())
         self.advance.committed(decision)
         self.stale_reports += sum(isinstance(fact, Ended) for fact in decision.refused)
         for put in decision.puts:
@@ -169,6 +174,16 @@ class Worker:
             changed.cancel()
             poked.cancel()
 
+    def trouble(self, error: BaseException) -> None:
+        """Something of the worker itself went wrong."""
+        if self.signals.worker_error:
+            self.signals.worker_error.send(self.event("worker_error", describe(error)))
+
+    def event(self, signal: str, error: ErrorInfo | None = None) -> WorkerEvent:
+        return WorkerEvent(
+            signal=signal, worker=self.owner, at_ms=self.store.now_ms(), running=len(self.running), error=error
+        )
+
     def poke(self) -> None:
         """Something may be ready: do not rest."""
         self._poked.set()
@@ -195,6 +210,7 @@ class Worker:
             outcome = HandedBack(int(STORE_PAUSE_S * 1_000))
         except Exception as error:
             log.exception("task %s could not be started", running.node.key)
+            self.trouble(error)
             outcome = Failed(describe(error), "final")
         ended_well = isinstance(outcome, Ok) and not running.timed_out
         running.report(running.reason if running.reason is not None and not ended_well else outcome)
@@ -208,7 +224,13 @@ class Worker:
         if task is None:
             log.warning("task %s is not registered here; it is handed back", leaf.task)
             return HandedBack(UNKNOWN_TASK_DELAY_MS)
+        if self.signals.received:
+            self.signals.received.send(task_event("received", node, leaf.task, self.store.now_ms()))
         options = shape.plan.options[leaf.options]
+        context = running.context = await self._context(node, leaf, options, running, task)
+        chain = self.middleware
+        if chain.on_consume and (refusal := await refused(chain, context, options)) is not None:
+            return refusal
         values = Values(self.advance.library, known=self.advance.records)
         try:
             bound = await (await self.advance.binder(node.plan)).calls(values, node, leaf)
@@ -223,9 +245,22 @@ class Worker:
             return Failed(describe(error), "final", dead="unknown-encoder")
         except BadPayload as error:
             return Failed(describe(error), "final", dead="bad-arguments")
-        context, output = await self._context(node, leaf, options, running, task), await self._output(node, write)
+        output = await self._output(node, write)
         running.begin(context, options)
-        return await attempt(task, options, context, bound, self._in_thread(running), output)
+        return await self._called(context, attempt(task, options, context, bound, self._in_thread(running), output))
+
+    async def _called(self, context: TaskContext, attempted: Coroutine[Any, Any, Outcome]) -> Outcome:
+        """The attempt, with the signals before and after it."""
+        outcome: Outcome | None = None
+        if self.signals.prerun:
+            self.signals.prerun.send(context_event("prerun", context, self.store.now_ms()))
+        try:
+            outcome = await attempted
+            return outcome
+        finally:
+            if self.signals.postrun:
+                error = outcome.error if isinstance(outcome, Failed) else None
+                self.signals.postrun.send(context_event("postrun", context, self.store.now_ms(), error=error))
 
     async def _output(self, node: Node, write: Write) -> Output:
         header = await self.advance.library.header(node.run)
