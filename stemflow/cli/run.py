@@ -40,7 +40,7 @@ def main(arguments: Namespace) -> int:
     if source.parsed.workflow is None:
         require_valid(source.checked(None))
     registry = find_tasks(arguments.tasks, Path(arguments.file))
-    workflow = require_valid(source.checked(frozenset(registry)))
+    workflow = require_valid(source.checked(registry))
     inputs = read_inputs(workflow, arguments.input, arguments.inputs)
     return asyncio.run(_run(arguments, Asked(workflow, registry, inputs, os.path.abspath(arguments.file))))
 

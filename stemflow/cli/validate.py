@@ -31,7 +31,7 @@ def _known_tasks(named: list[str]) -> Collection[str] | None:
         return None
     from stemflow.runtime.discovery import find_tasks
 
-    return frozenset(find_tasks(named, None))
+    return find_tasks(named, None)
 
 
 def _files(path: str) -> Iterator[str]:

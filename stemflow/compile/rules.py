@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
+from stemflow.compile.arguments import Locate, TypedTasks, wrong_arguments
 from stemflow.compile.edges import CycleError, check_cycles, dependencies, members_of
 from stemflow.model.diagnostic import Diagnostic
 from stemflow.model.records import child_path
 from stemflow.model.signature import AnySig, StepsSig, TaskSig, Workflow
 
-Locate = Callable[[str, str | None], tuple[int, int, int]]
-"""(path of a step, key in it or None) -> (line, column, end column) in the file, from 1."""
-
 
 def check(workflow: Workflow, locate: Locate, known_tasks: Collection[str] | None) -> list[Diagnostic]:
-    """Every finding of the graph and task rules; `known_tasks` None means that no registry was named."""
+    """Every finding of the graph and task rules; `known_tasks` None means that no registry was named.
+
+    Where it knows parameters too, as a registry does, literal arguments are checked.
+    """
     found = [*_references(workflow.body, "", locate)]
     if known_tasks is not None:
         found += _unknown_tasks(workflow.body, "", locate, known_tasks)
+    if isinstance(known_tasks, TypedTasks):
+        found += wrong_arguments(workflow.body, "", locate, known_tasks, workflow.task_defaults)
     try:
         check_cycles(workflow.body)
     except CycleError as cycle:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from stemflow.compile.arguments import ArgumentFault
 from stemflow.errors import OptionError
 from stemflow.runtime.context import TaskContext
 from stemflow.runtime.sync_context import SyncTaskContext
@@ -108,6 +109,20 @@ class Parameters:
         except Misfit as fault:
             raise BadArguments(self.task, name, fault.expected, fault.got, fault.path) from None
 
+    def faults(self, bind: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+        """Everything that is wrong with arguments of a workflow file: names, and values without an expression."""
+        for name, value in bind.items():
+            if name not in self.names and self.others is None:
+                yield ArgumentFault("unknown", name, known=tuple(self.names))
+            elif not is_dynamic(value):
+                try:
+                    self._converted((), {name: value}, 0)
+                except BadArguments as fault:
+                    yield ArgumentFault("value", name, fault.expected, fault.got, fault.path)
+        for name in self._required:
+            if name not in bind:
+                yield ArgumentFault("missing", name)
+
     def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by the names of the parameters; positional ones beyond them are left out."""
         return dict(zip([p.name for p in self.positional], args, strict=False)) | dict(kwargs)
@@ -127,6 +142,15 @@ class Parameters:
 
 _ASYNC_CONTEXT = (TaskContext, "TaskContext", "stemflow.TaskContext")
 _SYNC_CONTEXT = (SyncTaskContext, "SyncTaskContext", "stemflow.SyncTaskContext")
+
+
+def is_dynamic(value: Any) -> bool:
+    """Whether an expression stands in a value of a workflow file."""
+    if isinstance(value, str):
+        return "${{" in value
+    if isinstance(value, dict):
+        return any(map(is_dynamic, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(is_dynamic, value))
 
 
 def takes_context(function: Callable[..., Any]) -> bool:

@@ -12,7 +12,7 @@ from stemflow.core.shape import body_index
 from stemflow.model.plan import LeafPlan, Plan, ScopePlan
 from stemflow.model.signature import AnySig, ChainSig, ChordSig, MapSig, Span, TaskSig
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry
-from stemflow.runtime.parameters import Parameters
+from stemflow.runtime.parameters import Parameters, is_dynamic
 from stemflow.runtime.payload import plain
 from stemflow.runtime.registry import TaskRegistry
 from stemflow.runtime.typed import BadArguments
@@ -74,15 +74,6 @@ def check_bound(parameters: Parameters, bind: Mapping[str, Any]) -> None:
     """Check arguments of a workflow file: all names, and the values in which nothing is left to be evaluated."""
     parameters.fit((), bind, 0)
     parameters.check((), {name: value for name, value in bind.items() if not is_dynamic(value)}, None)
-
-
-def is_dynamic(value: Any) -> bool:
-    """Whether an expression stands in the value."""
-    if isinstance(value, str):
-        return "${{" in value
-    if isinstance(value, dict):
-        return any(map(is_dynamic, value.values()))
-    return isinstance(value, (list, tuple)) and any(map(is_dynamic, value))
 
 
 def _ahead(plan: Plan, place: int) -> int | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 from msgspec import structs
 
 from stemflow.canvas import Canvas
+from stemflow.compile.arguments import ArgumentFault
 from stemflow.errors import OptionError, StemflowError
 from stemflow.expr import ExpressionError, parse_condition
 from stemflow.model.options import TaskOptions, given_options
@@ -327,6 +328,19 @@ class TaskRegistry:
         task = self._tasks.get(sig.task)
         layers = (sig.options, {} if task is None else task.options, self.defaults)
         return next((layer["args_encoder"] for layer in layers if layer.get("args_encoder")), None)
+
+    def argument_faults(self, task: str, bind: Mapping[str, Any]) -> Iterable[ArgumentFault]:
+        """What is wrong with the arguments of a call in a workflow file; nothing for an unknown task."""
+        found = self._tasks.get(task)
+        return () if found is None else found.parameters.faults(bind)
+
+    def retries_with_harm(self, sig: TaskSig[Any, Any], defaults: Mapping[str, Any]) -> bool:
+        """Whether a call is tried again though its task is not idempotent and has no unique key."""
+        found = self._tasks.get(sig.task)
+        if found is None or found.metadata.idempotent is not False:
+            return False
+        options = self.options_of(sig, normalise(defaults, "defaults.task"))
+        return options.max_retries > 0 and not options.unique
 
     def _names(self) -> str:
         names = sorted(self._tasks)

@@ -66,7 +66,8 @@ CASES = {
     "bad-yaml": Case("run demo.yaml", HEAD + "steps:\n  a: {task: say, args: {word: [one}}\n"),
     "schema": Case("run demo.yaml", STEPS + "  a: {task: say, arg: {word: one}, priority: high}\n"),
     "unknown-task": Case("run demo.yaml", STEPS + "  a: {task: sya, args: {word: one}}\n"),
-    "cycle": Case("run demo.yaml", STEPS + "  a: {needs: [c], task: say}\n  b: {needs: [a], task: say}\n"
+    "cycle": Case("run demo.yaml", STEPS + "  a: {needs: [c], task: say, args: {word: a}}\n"
+                  "  b: {needs: [a], task: say, args: {word: b}}\n"
                   "  c: {task: say, args: {word: '${{ steps.b.output }}'}}\n"),
     "undefined-reference": Case("run demo.yaml", STEPS + "  first: {task: say, args: {word: one}}\n"
                                 "  second: {task: say, args: {word: 'and ${{ steps.fist.output }}'}}\n"),
@@ -94,7 +95,9 @@ CASES = {
     "result-not-json": Case("run demo.yaml", STEPS + "  a: {task: a_set}\n"),
     "unspeakable-error": Case("run demo.yaml", STEPS + "  a: {task: unspeakable}\n"),
     "escapes": Case("run demo.yaml", STEPS + "  a: {task: escape}\n"),
-    "wrong-arguments": Case("run demo.yaml", STEPS + "  a: {task: each, args: {m: 1}}\n"),
+    "wrong-arguments": Case("run demo.yaml", STEPS + "  a: {task: each, args: {m: 1}}\n"
+                            "  b: {map: {items: [1], do: {task: each, args: {n: [one]}, compensate: {task: say}}}}\n"
+                            "  c: {chain: [{task: each}, {task: each, args: {n: '${{ prev }}'}}]}\n"),
     "unknown-run": Case("show 0123"),
     "unknown-code": Case("explain SF999"),
     "rerun-nothing-said": Case("rerun 0123"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import stemflow
+from stemflow import TaskMetadata, TaskRegistry
 from stemflow.cli.explain import codes, page, title
 from stemflow.cli.main import main
 from stemflow.compile.rules import check
@@ -15,7 +16,15 @@ from stemflow.dsl import parse_workflow
 
 SOURCES = [*Path(stemflow.__file__).parent.joinpath("dsl").glob("*.py")]
 SOURCES += Path(stemflow.__file__).parent.joinpath("compile").glob("*.py")
-REGISTERED = frozenset({"mail.send"})
+REGISTERED = TaskRegistry()
+
+
+@REGISTERED.task("mail.send")
+def send(to: str = "", text: str = "", copies: int = 1) -> None: ...
+
+
+@REGISTERED.task("card.charge", metadata=TaskMetadata(idempotent=False))
+def charge(amount: int = 1) -> None: ...
 
 
 def findings(text: str) -> list[str]:

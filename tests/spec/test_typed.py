@@ -8,6 +8,7 @@ import datetime as dt
 import enum
 from collections.abc import Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from stemflow import (
     BadArguments,
     BadResult,
     Canvas,
+    InvalidWorkflow,
     NotSerializable,
     OptionError,
     RunFailed,
@@ -26,6 +28,7 @@ from stemflow import (
     TaskContext,
     TaskRegistry,
     UnknownRun,
+    load_workflow,
 )
 from tests.spec.conftest import OpenApp
 
@@ -522,3 +525,50 @@ async def test_however_the_end_and_the_wait_interleave_no_end_is_missed(
         both = await asyncio.gather(other.wait_for_task(handle.id, 30), other.wait_for_task(f"{handle.id}/[0]", 30))
         assert [one.raw for one in both] == [[0.02], 0.02]
         assert loop.time() - begun < 0.1
+
+
+# -- workflow files
+
+
+FLOW = """\
+stemflow: "1"
+name: flow
+inputs: {day: {type: string, default: "2026-11-24"}}
+steps:
+  book: {task: book, args: {day: "${{ inputs.day }}", lines: [{sku: a}, {sku: "${{ inputs.day }}", qty: x}], late: 3}}
+  undo: {task: book, args: {day: tomorrow, lines: []}, compensate: {task: book}}
+"""
+
+
+def test_literal_arguments_of_a_workflow_file_are_checked_with_their_places(
+    registry: TaskRegistry, tmp_path: Path
+) -> None:
+    # Given a file whose calls do not fit their task in several places, beside values that nobody knows yet
+    @registry.task("book")
+    async def book(day: dt.date, lines: list[Line], *, note: str = "") -> None: ...
+
+    (tmp_path / "flow.yaml").write_text(FLOW)
+    # When it is read with the tasks known
+    with pytest.raises(InvalidWorkflow) as refused:
+        load_workflow(tmp_path / "flow.yaml", known_tasks=registry)
+    # Then all is told at once, and of the value with an expression in it nothing
+    assert [(one.code, one.line, one.message) for one in refused.value.diagnostics] == [
+        ("SF303", 5, "args.late: `book` has no parameter `late`"),
+        ("SF304", 6, "args.day: `book` expects a valid RFC3339 encoded date, got 'tomorrow'"),
+        ("SF303", 6, "args: `book` needs the argument `day`, got none"),
+        ("SF303", 6, "args: `book` needs the argument `lines`, got none"),
+    ]
+
+
+async def test_a_workflow_that_was_read_without_its_tasks_is_checked_by_submit(
+    app: Stemflow, registry: TaskRegistry, tmp_path: Path
+) -> None:
+    @registry.task("book")
+    async def book(day: dt.date) -> dt.date:
+        return day
+
+    (tmp_path / "flow.yaml").write_text('stemflow: "1"\nname: f\nchain: [{task: book, args: {day: 7}}]\n')
+    with pytest.raises(BadArguments, match="task book: day: expected date, got 7"):
+        await app.submit(load_workflow(tmp_path / "flow.yaml"))
+    (tmp_path / "flow.yaml").write_text('stemflow: "1"\nname: f\nchain: [{task: book, args: {day: 2026-11-24}}]\n')
+    assert await app.run(load_workflow(tmp_path / "flow.yaml")) == DAY.date()
