@@ -17,7 +17,8 @@ _COUNTS = ("size", "done", "failures")
 _SETS = ("opened", "ended", "ok", "failed", "skipped", "upstream", "cancelled")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What MessagePack cannot write by itself, as what it can."""
     if isinstance(value, Tally):
         sets = [getattr(value, name) for name in _SETS]
         return [value.size, value.done, value.failures, *(_bytes(bits) for bits in sets)]
@@ -28,7 +29,8 @@ def _bytes(bits: int) -> bytes:
     return bits.to_bytes((bits.bit_length() + 7) // 8, "little")
 
 
-def _rich(kind: type, value: Any) -> Any:
+def rich(kind: type, value: Any) -> Any:
+    """The way back."""
     if kind is Tally:
         tally = Tally(value[0])
         tally.done, tally.failures = value[1], value[2]
@@ -38,10 +40,10 @@ def _rich(kind: type, value: Any) -> Any:
     raise TypeError(f"expected a kind of record that is known, got {kind!r}")
 
 
-encode = msgspec.msgpack.Encoder(enc_hook=_plain).encode
+encode = msgspec.msgpack.Encoder(enc_hook=plain).encode
 """Bytes of a Node, Claim, Header, Plan or DeadLetter."""
 
-decode_node = msgspec.msgpack.Decoder(Node, dec_hook=_rich).decode
+decode_node = msgspec.msgpack.Decoder(Node, dec_hook=rich).decode
 decode_claim = msgspec.msgpack.Decoder(Claim).decode
 decode_header = msgspec.msgpack.Decoder(Header).decode
 decode_plan = msgspec.msgpack.Decoder(Plan).decode

@@ -26,6 +26,10 @@ class StoreUnavailable(StoreError):
     """The store did not answer; whether the call was carried out is unknown. Sending the same request again is safe."""
 
 
+class BackpressureError(StoreError):
+    """The store takes no new work for the moment; what is under way goes on."""
+
+
 class Want(Struct, frozen=True, kw_only=True):
     """What a worker is ready to lease. `only_run` limits it to one run; `owner` names the process (see `owner_id`)."""
 

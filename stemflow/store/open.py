@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import Final
 
 from stemflow.ports import Clock
@@ -11,6 +12,7 @@ from stemflow.store.memory import MemoryStore
 from stemflow.store.sqlite import SqliteStore
 
 DEFAULT_PATH: Final = ".stemflow/stemflow.db"
+REDIS: Final = ("redis", "rediss", "unix")
 
 
 def open_store(url: str, clock: Clock) -> Store:
@@ -24,4 +26,9 @@ def open_store(url: str, clock: Clock) -> Store:
     if scheme == "sqlite" and colon and rest != ":memory:":
         path = rest.removeprefix("//") if rest.startswith("///") else rest
         return SqliteStore(url, os.path.expanduser(path or DEFAULT_PATH), clock)
-    raise StoreError(f"store {url!r}: expected memory: or sqlite:PATH; write for example sqlite:{DEFAULT_PATH}")
+    if scheme in REDIS and rest.startswith("//"):
+        opened: Store = import_module("stemflow.store.redis.open").open_redis(url, clock)
+        return opened
+    raise StoreError(
+        f"store {url!r}: expected memory:, sqlite:PATH or redis://HOST:PORT; write for example sqlite:{DEFAULT_PATH}"
+    )

@@ -78,9 +78,15 @@ class Watches:
             if not left:
                 del self._by_run[run]
 
-    def resolve(self, run: str, root: Node | None = None) -> None:
-        for future in self._by_run.pop(run, ()):
+    def __contains__(self, run: str) -> bool:
+        return run in self._by_run
+
+    def resolve(self, run: str, root: Node | None = None) -> bool:
+        """Tell whoever watches `run`; whether there was anybody."""
+        found = self._by_run.pop(run, {})
+        for future in found:
             _wake(future, root)
+        return bool(found)
 
 
 def _wake(future: asyncio.Future[Any], result: Node | None = None) -> None:

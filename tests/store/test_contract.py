@@ -6,8 +6,10 @@ import pytest
 
 from stemflow.store.base import Store
 from stemflow.store.open import open_store
+from stemflow.store.redis.open import open_redis
 from stemflow.testing.contract import StoreContract
 from stemflow.testing.contract_world import ManualClock
+from stemflow.testing.server import Server
 
 
 class TestMemory(StoreContract):
@@ -28,3 +30,16 @@ class TestSqlite(StoreContract):
 
     def second(self, store: Store, clock: ManualClock) -> Store:
         return open_store(self.url, clock)
+
+
+class TestRedis(StoreContract):
+    @pytest.fixture(autouse=True)
+    def _server(self, server: Server) -> None:
+        server.flush()
+        self.url = server.url
+
+    def make_store(self, clock: ManualClock) -> Store:
+        return open_redis(self.url, clock, test_time=True)
+
+    def second(self, store: Store, clock: ManualClock) -> Store:
+        return open_redis(self.url, clock, test_time=True)

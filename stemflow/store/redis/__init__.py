@@ -1,0 +1,1 @@
+"""The store on Redis or Valkey, for workers on many machines."""

@@ -1,0 +1,63 @@
+"""What the scripts answer, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from stemflow.model.effects import Decision
+from stemflow.model.facts import Due
+from stemflow.model.records import HOUSE, Header, Key, Node, Record
+from stemflow.store.base import Exchange, Lease
+from stemflow.store.place import guarded
+from stemflow.store.redis.codec import decode_claim, decode_header, decode_node
+from stemflow.store.redis.keys import key_of, run_of
+
+
+def exchange_of(answer: Sequence[Any], decisions: Sequence[Decision]) -> Exchange:
+    """The answer of `exchange.lua`."""
+    _, now_ms, bits, leases, timers, next_at_ms, current = answer
+    committed = tuple([bit == 49 for bit in bits])
+    return Exchange(
+        committed=committed,
+        leases=tuple(leases_of(leases)) if leases else (),
+        timers=tuple([Due(key_of(timers[i]), timers[i + 1]) for i in range(0, len(timers), 2)]),
+        next_at_ms=None if next_at_ms < 0 else next_at_ms,
+        now_ms=now_ms,
+        current=_current(current, decisions, committed) if current else (),
+    )
+
+
+def _current(
+    values: Sequence[bytes], decisions: Sequence[Decision], committed: Sequence[bool]
+) -> tuple[tuple[Key, Record | None], ...]:
+    named: list[Key] = []
+    for decision, ok in zip(decisions, committed, strict=True):
+        if not ok:
+            named += [put.key for put in decision.puts]
+            named += [key for key, _ in decision.seen]
+    found = dict(zip(named, values, strict=True))
+    return tuple([(key, record_of(key, found[key])) for key in guarded(decisions, committed)])
+
+
+def leases_of(values: Sequence[Any]) -> list[Lease]:
+    """Leases as they stand in an answer: run, path, value, until_ms, and the header where it stands beside."""
+    leases = []
+    for i in range(0, len(values), 5):
+        run, path = run_of(values[i]), values[i + 1].decode()
+        node, section = decode_node(run, path, values[i + 2])
+        header = header_of(run, node, section, values[i + 4]) if section and not path else None
+        leases.append(Lease(node, values[i + 3], header))
+    return leases
+
+
+def header_of(run: str, root: Node, section: bytes, beside: bytes | None) -> Header | None:
+    found = decode_header(run, section, root.plan) if section else None
+    return found if found is not None or not beside else decode_header(run, beside)
+
+
+def record_of(key: Key, value: bytes) -> Record | None:
+    """A record by its value; b"" is none."""
+    if not value:
+        return None
+    return decode_claim(value) if key[0] == HOUSE else decode_node(*key, value)[0]

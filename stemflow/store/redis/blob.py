@@ -1,0 +1,119 @@
+"""Requests as one MessagePack string each. The server's decoder knows texts only, so bytes are written as texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from stemflow.model import wire
+from stemflow.model.effects import Decision, Put
+from stemflow.model.plan import Plan
+from stemflow.model.policy import RateLimit
+from stemflow.model.records import HOUSE, READY, Claim, Header, Node
+from stemflow.store.base import Request, Want
+from stemflow.store.place import changes_something, may_hold_lease, timer_of
+from stemflow.store.redis import codec
+from stemflow.store.redis.keys import run_name
+
+pack = msgspec.msgpack.encode
+
+RETENTION_MS = 86_400_000
+"""How long a run is kept after its end."""
+CLAIM_MARGIN_MS = 3_600_000
+"""How long a claim's window outlives itself: expiry is for garbage and decides nothing."""
+
+
+def text(data: bytes) -> Raw:
+    """Bytes as the server's decoder takes them."""
+    length = len(data)
+    if length < 32:
+        return Raw(bytes((0xA0 | length,)) + data)
+    if length < 256:
+        return Raw(bytes((0xD9, length)) + data)
+    if length < 65_536:
+        return Raw(b"\xda" + length.to_bytes(2, "big") + data)
+    return Raw(b"\xdb" + length.to_bytes(4, "big") + data)
+
+
+class Encoder:
+    """Writes requests. Plans are written once; limits of lanes, too."""
+
+    def __init__(self) -> None:
+        self._plans: dict[str, Raw] = {}
+        self._lanes: dict[tuple[tuple[RateLimit, ...], int], Raw] = {}
+        self._runs: dict[str, Raw] = {}
+
+    def exchange(self, now_ms: int, request: Request, decisions: Sequence[Decision], want: Want | None) -> bytes:
+        sent: set[str] = set()
+        wanted: Any = False
+        if want is not None:
+            only_run = False if want.only_run is None else text(run_name(want.only_run))
+            wanted = (want.owner, want.limit, want.queues, only_run)
+        made = [self._decision(one, now_ms, sent) for one in decisions]
+        return pack((now_ms, request.channel, request.sequence, made, wanted))
+
+    def _decision(self, one: Decision, now_ms: int, sent: set[str]) -> tuple[Any, ...]:
+        headers = {header.run: header for header in one.headers} if one.headers else {}
+        puts = [self._put(put, headers, now_ms) for put in one.puts] or False
+        seen = [(text(run_name(key[0])), key[1], rev) for key, rev in one.seen] if one.seen else False
+        rest = [(text(run_name(run)), text(codec.encode_header(header))) for run, header in headers.items()] or False
+        plans = [self._plan(plan, sent) for plan in one.plans if plan.digest not in sent] or False
+        pages = [(text(run_name(p.key[0])), p.key[1], [text(page) for page in p.pages]) for p in one.pages] or False
+        dead = [text(wire.encode(letter)) for letter in one.dead] or False
+        ended = [(text(run_name(run)), RETENTION_MS) for run in one.ended] if one.ended else False
+        return puts, seen, rest, plans, pages, dead, ended, changes_something(one)
+
+    def _put(self, put: Put, headers: dict[str, Header], now_ms: int) -> tuple[Any, ...]:
+        run, path = put.key
+        node = put.record
+        if run == HOUSE:
+            return self._claim(put, now_ms)
+        if not isinstance(node, Node):
+            raise TypeError(f"put {put.key}: expected a Node, got {node!r}")
+        timer = timer_of(node) if node.due_at_ms is not None else None
+        ready = (node.at_ms, node.queue, self._lane(node.limits, node.priority)) if node.state == READY else False
+        made = (
+            text(run_name(run)),
+            path,
+            put.guard,
+            put.token,
+            text(codec.head_of(node, timer)),
+            text(codec.body_of(node)),
+            may_hold_lease(node),
+            -1 if timer is None else timer,
+            ready,
+        )
+        if path or put.guard or run not in headers:
+            return made
+        section, beside = codec.section_of(headers.pop(run), node.plan)
+        return (*made, text(section)) if beside is None else (*made, text(section), text(beside))
+
+    def _claim(self, put: Put, now_ms: int) -> tuple[Any, ...]:
+        claim = put.record
+        if claim is None:
+            return "", put.key[1], put.guard, 0, "", False, 0
+        if not isinstance(claim, Claim):
+            raise TypeError(f"put {put.key}: expected a Claim, got {claim!r}")
+        rev, body = codec.claim_parts(claim)
+        return "", put.key[1], put.guard, 0, text(rev), text(body), 0
+
+    def _plan(self, plan: Plan, sent: set[str]) -> tuple[str, Raw]:
+        sent.add(plan.digest)
+        found = self._plans.get(plan.digest)
+        if found is None:
+            if len(self._plans) >= 256:
+                self._plans.clear()
+            found = self._plans[plan.digest] = text(wire.encode(plan))
+        return plan.digest, found
+
+    def _lane(self, limits: tuple[RateLimit, ...], priority: int) -> Raw:
+        found = self._lanes.get((limits, priority))
+        if found is None:
+            if len(self._lanes) >= 4_096:
+                self._lanes.clear()
+            name = b"%d:" % priority + (msgspec.json.encode(limits) if limits else b"")
+            found = self._lanes[limits, priority] = text(name)
+        return found

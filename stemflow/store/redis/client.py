@@ -1,0 +1,167 @@
+"""Connections and calls. redis-py connects and parses; when to try again is decided here."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any, Final
+
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as Broken
+from redis.exceptions import TimeoutError as Slow
+
+from stemflow.store.base import BackpressureError, StoreError, StoreUnavailable
+from stemflow.store.redis.scripts import script
+
+ANSWER_S: Final = 5.0
+"""How long one call may take before its connection is given up."""
+PATIENCE_S: Final = 5.0
+"""How long a call is tried again before its caller is told."""
+CONNECTIONS: Final = 16
+"""Calls that may be under way at once in one process."""
+PAUSES_S: Final = (0.02, 1.0)
+"""The first pause between tries, and the longest; each is drawn between half of it and all of it."""
+
+AGAIN: Final = (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
+AGAIN_WORDS: Final = ("BUSY", "NOREPLICAS", "MISCONF", "UNKILLABLE")
+"""Errors of a server that may be gone in a moment: those that redis-py has a class for, and those it has none for."""
+
+
+class Client:
+    """Calls to one server. Every call may be sent twice: each is safe to repeat."""
+
+    def __init__(self, shown: str, pool: ConnectionPool) -> None:
+        self.shown = shown
+        self.version = (0, 0)
+        self._pool = pool
+        self._free: list[AbstractConnection] = []
+        self._jitter = random.Random()
+        self._closed = False
+        self._slots = asyncio.Semaphore(CONNECTIONS)
+
+    async def run(self, name: str, prefix: bytes, *arguments: bytes) -> Any:
+        """Call a script on the partition `prefix`; one the server has forgotten is given to it again."""
+        found = script(name, self.version)
+        try:
+            return await self.call(b"EVALSHA", found.sha, b"1", prefix, *arguments)
+        except NoScriptError:
+            return await self.call(b"EVAL", found.text, b"1", prefix, *arguments)
+
+    async def call(self, *command: Any) -> Any:
+        """One command, tried again for a while when the server cannot be reached. Raises StoreError."""
+        loop = asyncio.get_running_loop()
+        until, pause = loop.time() + PATIENCE_S, PAUSES_S[0]
+        while True:
+            try:
+                return await self._once(command)
+            except NoScriptError:
+                raise
+            except (RedisError, OSError) as error:
+                problem = self.problem(error)
+            if not isinstance(problem, StoreUnavailable) or self._closed or loop.time() + pause > until:
+                raise problem
+            await asyncio.sleep(self._jitter.uniform(pause / 2, pause))
+            pause = min(pause * 2, PAUSES_S[1])
+
+    async def _once(self, command: Sequence[Any]) -> Any:
+        async with self._slots:
+            return await self._send(command)
+
+    async def _send(self, command: Sequence[Any]) -> Any:
+        connection = self._free.pop() if self._free else new_connection(self._pool)
+        alarm = asyncio.get_running_loop().call_later(ANSWER_S, abort, connection)
+        try:
+            if not connection.is_connected:
+                await connection.connect()  # type: ignore[no-untyped-call]
+            await connection.send_packed_command(connection.pack_command(*command), check_health=False)
+            answer = await connection.read_response(disable_decoding=True)
+        except ResponseError as error:
+            if isinstance(error, ReadOnlyError | MasterDownError):
+                await close(connection)
+            else:
+                self._free.append(connection)
+            raise
+        except BaseException:
+            # Whatever was under way, cancellation too: an answer may still come, and would be taken for the next one.
+            abort(connection)
+            await close(connection)
+            raise
+        finally:
+            alarm.cancel()
+        self._free.append(connection)
+        return answer
+
+    async def server_version(self) -> tuple[int, int]:
+        """As Redis counts: Valkey names the Redis whose commands it has."""
+        for line in bytes(await self.call(b"INFO", b"server")).decode().splitlines():
+            name, _, value = line.partition(":")
+            if name == "redis_version":
+                major, minor, *_ = value.split(".")
+                return int(major), int(minor)
+        return 0, 0
+
+    def problem(self, error: Exception) -> StoreError:
+        """What an error of redis-py or of the server means for the caller."""
+        words = str(error) or type(error).__name__
+        if isinstance(error, OutOfMemoryError) or words.startswith("OOM "):
+            return BackpressureError(
+                f"{self.shown}: the server is short of memory and takes no new work; let workers drain it, "
+                "or raise maxmemory"
+            )
+        if isinstance(error, AGAIN) or words.partition(" ")[0] in AGAIN_WORDS:
+            return StoreUnavailable(f"{self.shown}: the server is not ready ({words})")
+        if isinstance(error, AuthenticationError):
+            return StoreError(f"{self.shown}: the server refuses the login ({words}); check user and password")
+        if isinstance(error, Broken | Slow | OSError):
+            return StoreUnavailable(f"{self.shown}: the server cannot be reached ({words})")
+        return StoreError(f"{self.shown}: the server said: {words}")
+
+    async def close(self) -> None:
+        self._closed = True
+        free, self._free = self._free, []
+        for connection in free:
+            await close(connection)
+
+
+def pool_of(url: str) -> ConnectionPool:
+    """What makes connections to the server that `url` names, without the retries and limits of redis-py."""
+    settings: dict[str, Any] = {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": None,
+        "socket_connect_timeout": ANSWER_S,
+        "protocol": 2,
+        "decode_responses": False,
+        "health_check_interval": 0,
+    }
+    return ConnectionPool.from_url(url, **settings)
+
+
+def new_connection(pool: ConnectionPool) -> AbstractConnection:
+    made: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
+    return made
+
+
+def abort(connection: AbstractConnection) -> None:
+    """Cut a connection at once; whoever reads from it is told."""
+    writer = getattr(connection, "_writer", None)
+    if writer is not None:
+        writer.transport.abort()
+
+
+async def close(connection: AbstractConnection) -> None:
+    await connection.disconnect(nowait=True)

@@ -1,0 +1,239 @@
+"""Records as bytes. What the store itself must read stands in front, at fixed places; the rest is MessagePack.
+
+The body of a node, and a header, are arrays of what almost every record has, and behind them by name whatever differs
+from its default: a name that is unknown is ignored, one that is absent has its default.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from typing import Any, Final, get_args, get_type_hints
+
+import msgspec
+from msgspec import NODEFAULT, Raw, Struct
+
+from stemflow.model import wire
+from stemflow.model.records import Claim, Header, Node, State
+from stemflow.store.place import timer_of
+from stemflow.store.redis.keys import RAW
+
+STATES: Final[tuple[State, ...]] = get_args(State)
+_NUMBER: Final = {state: number for number, state in enumerate(STATES)}
+TIMED, EXPIRES, KILL, SCOPE, TIMED_LEASED = 1, 2, 4, 8, 16
+_RUNNING: Final = _NUMBER["running"]
+
+_HEAD: Final = struct.Struct("<BBIIIIH")
+"""state, flags, rev, delivery, lease_ms, due_at_ms (its low 32 bits, its high 16)"""
+_STORED: Final = struct.Struct("<5xBBIIIIHH")
+"""The same behind the order, and the length of the section after it."""
+_BODY_AT: Final = 27
+INLINE: Final = 1_024
+"""A header longer than this does not stand in the value of its root."""
+
+_HEADED: Final = ("run", "path", "state", "rev", "delivery", "lease_ms", "due_at_ms", "kill")
+_COMMON: Final = ("plan", "node", "opened_at_ms", "started_at_ms", "ended_at_ms", "result")
+
+
+def _rest_of(record: type[Struct], *known: str) -> Any:
+    """A struct of the fields of `record` but those in `known`, all with their defaults."""
+    hints = get_type_hints(record)
+    fields = [one for one in msgspec.structs.fields(record) if one.name not in known]
+    made = [
+        (one.name, hints[one.name], one.default)
+        if one.default is not NODEFAULT
+        else (one.name, hints[one.name], msgspec.field(default_factory=one.default_factory))
+        for one in fields
+    ]
+    return msgspec.defstruct(f"{record.__name__}Rest", made, omit_defaults=True)
+
+
+def _defaults(record: type[Struct]) -> list[tuple[str, Any]]:
+    found = []
+    for one in msgspec.structs.fields(record):
+        made = one.default_factory() if callable(one.default_factory) else one.default
+        found.append((one.name, made))
+    return found
+
+
+class _Body(Struct, array_like=True):
+    plan: bytes
+    node: int
+    opened: int = 0
+    started: int = 0
+    ended: int = 0
+    result: bytes | None = None
+    rest: Raw = Raw(b"")
+
+
+class _Head(Struct, array_like=True):
+    plan: bytes | None
+    created_at_ms: int
+    inputs: bytes
+    rest: Raw = Raw(b"")
+
+
+_NodeRest = _rest_of(Node, *_HEADED, *_COMMON)
+_HeaderRest = _rest_of(Header, "run", "plan", "created_at_ms", "inputs", "reply_to")
+_node_rest: Final = _defaults(_NodeRest)
+_header_rest: Final = _defaults(_HeaderRest)
+_rest_decoder: Final = msgspec.msgpack.Decoder(_NodeRest, dec_hook=wire.rich).decode
+_header_rest_decoder: Final = msgspec.msgpack.Decoder(_HeaderRest).decode
+_body: Final = msgspec.msgpack.Decoder(_Body).decode
+_head: Final = msgspec.msgpack.Decoder(_Head).decode
+_encode: Final = msgspec.msgpack.Encoder(enc_hook=wire.plain).encode
+
+
+@lru_cache(maxsize=4_096)
+def _short(digest: str) -> bytes:
+    """A digest as its 16 bytes behind `r`; anything else as a text behind `t`."""
+    try:
+        raw = bytes.fromhex(digest)
+    except ValueError:
+        raw = b""
+    return b"r" + raw if raw and raw.hex() == digest else b"t" + digest.encode()
+
+
+@lru_cache(maxsize=4_096)
+def _long(digest: bytes) -> str:
+    return digest[1:].hex() if digest[0] == RAW else digest[1:].decode()
+
+
+# -- nodes
+
+
+def head_of(node: Node, timer: int | None) -> bytes:
+    """The fixed part of a node's value, without its order."""
+    due = node.due_at_ms
+    flags = (TIMED if timer is not None else 0) | (KILL if node.kill else 0)
+    if node.tally is not None:
+        flags |= SCOPE
+    if due is None:
+        due = 0
+    else:
+        flags |= EXPIRES
+        if node.tally is None and _timed_when_leased(node):
+            flags |= TIMED_LEASED
+    return _HEAD.pack(
+        _NUMBER[node.state], flags, node.rev, node.delivery, node.lease_ms, due & 0xFFFFFFFF, due >> 32
+    )  # fmt: skip
+
+
+def _timed_when_leased(node: Node) -> bool:
+    leased = msgspec.structs.replace(node, state="running")
+    return timer_of(leased) is not None
+
+
+def body_of(node: Node) -> bytes:
+    """What the store need not read."""
+    opened, result = node.opened_at_ms, node.result
+    rest = {name: value for name, default in _node_rest if (value := getattr(node, name)) != default}
+    started, ended = _after(opened, node.started_at_ms), _after(opened, node.ended_at_ms)
+    common = (_short(node.plan), node.node, opened, started, ended, result)
+    if rest:
+        return _encode((*common, rest))
+    if result is not None:
+        return _encode(common)
+    return _encode(common[:5] if ended else common[:4] if started else common[:3])
+
+
+def _after(opened: int, at_ms: int) -> int:
+    """An instant by its distance from another, which takes fewer bytes; 0 is none."""
+    if at_ms == 0:
+        return 0
+    distance = at_ms - opened
+    return distance + 1 if distance >= 0 else distance
+
+
+def _at(opened: int, distance: int) -> int:
+    if distance == 0:
+        return 0
+    return opened + (distance - 1 if distance > 0 else distance)
+
+
+def decode_node(run: str, path: str, value: bytes) -> tuple[Node, bytes]:
+    """The node, and its section: see `header_in`."""
+    state, flags, rev, delivery, lease_ms, low, high, length = _STORED.unpack_from(value)
+    start = _BODY_AT + length
+    body = _body(memoryview(value)[start:])
+    node = Node(
+        run=run,
+        path=path,
+        plan=_long(body.plan),
+        node=body.node,
+        state=STATES[state],
+        rev=rev,
+        delivery=delivery,
+        lease_ms=lease_ms,
+        result=body.result,
+        opened_at_ms=body.opened,
+        started_at_ms=_at(body.opened, body.started),
+        ended_at_ms=_at(body.opened, body.ended),
+    )
+    if flags & EXPIRES:
+        node.due_at_ms = low | high << 32
+    if flags & KILL:
+        node.kill = True
+    if body.rest:
+        rest = _rest_decoder(body.rest)
+        for name, default in _node_rest:
+            value_of = getattr(rest, name)
+            if value_of != default:
+                setattr(node, name, value_of)
+    return node, value[_BODY_AT:start] if length else b""
+
+
+# -- headers
+
+
+def section_of(header: Header, root_plan: str) -> tuple[bytes, bytes | None]:
+    """What a root's value holds of a new run, and the header itself if it is too big for that."""
+    address = header.reply_to.encode()
+    short = bytes((len(address),)) + address
+    body = _header_body(header, root_plan)
+    if len(body) <= INLINE:
+        return short + body, None
+    return short, encode_header(header)
+
+
+def encode_header(header: Header) -> bytes:
+    """A header that stands alone."""
+    address = header.reply_to.encode()
+    return bytes((len(address),)) + address + _header_body(header, None)
+
+
+def _header_body(header: Header, root_plan: str | None) -> bytes:
+    plan = None if header.plan == root_plan else _short(header.plan)
+    rest = {name: value for name, default in _header_rest if (value := getattr(header, name)) != default}
+    common = (plan, header.created_at_ms, header.inputs)
+    return _encode((*common, rest) if rest else common)
+
+
+def decode_header(run: str, section: bytes, root_plan: str = "") -> Header | None:
+    """The header in a section, or None where it stands beside."""
+    start = 1 + section[0]
+    if len(section) == start:
+        return None
+    found = _head(memoryview(section)[start:])
+    header = Header(
+        run=run,
+        plan=root_plan if found.plan is None else _long(found.plan),
+        created_at_ms=found.created_at_ms,
+        inputs=found.inputs,
+        reply_to=section[1:start].decode(),
+    )
+    if found.rest:
+        rest = _header_rest_decoder(found.rest)
+        header = msgspec.structs.replace(header, **{name: getattr(rest, name) for name, _ in _header_rest})
+    return header
+
+
+# -- claims
+
+
+def claim_parts(claim: Claim) -> tuple[bytes, bytes]:
+    return claim.rev.to_bytes(7, "little"), wire.encode(claim)
+
+
+def decode_claim(value: bytes) -> Claim:
+    return wire.decode_claim(value[7:])

@@ -1,0 +1,29 @@
+#!lua flags=allow-oom
+-- Takes leases over that are past their time: in one step each gets a new token and a short lease.
+--
+-- KEYS[1]  P, prefix of the partition
+-- ARGV[1]  request, MessagePack: {now_ms or 0, limit, lease_ms}
+-- Answers  {now_ms, {run, path, value, until_ms, header or '', ...}}
+
+--@include records
+--@include clock
+
+local request = cmsgpack.unpack(ARGV[1])
+local now = clock(request[1])
+local late = call('ZRANGEBYSCORE', P .. 'S', '-inf', now, 'LIMIT', 0, request[2])
+local wanted, leases = {}, {}
+for _, name in ipairs(late) do wanted[#wanted + 1], wanted[#wanted + 2] = run_in(sub(name, 6)) end
+load(wanted)
+for i, name in ipairs(late) do
+  local run, path = wanted[2 * i - 1], wanted[2 * i]
+  local old = V[run .. path]
+  if old then
+    local value = retoken(run, path, old)
+    local till = now + request[3]
+    call('ZADD', P .. 'S', till, name)
+    for _, item in ipairs({run, path, value, till, header_beside(run, path, value)}) do leases[#leases + 1] = item end
+  else
+    call('ZREM', P .. 'S', name)
+  end
+end
+return {now, leases}

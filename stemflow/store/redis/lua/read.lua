@@ -1,0 +1,13 @@
+#!lua flags=no-writes
+-- Reads records.
+--
+-- KEYS[1]  P, prefix of the partition
+-- ARGV[1]  MessagePack: {run, path, run, path, ...}
+-- Answers  their values in order, '' where there is none
+
+--@include records
+
+local wanted, found = cmsgpack.unpack(ARGV[1]), {}
+load(wanted)
+for i = 1, #wanted, 2 do found[#found + 1] = V[id_of(wanted[i], wanted[i + 1])] or '' end
+return found

@@ -1,0 +1,162 @@
+-- Decisions: {puts, seen, headers, plans, pages, dead, ended, changes}; an empty part is false.
+-- A put of a node: {run, path, guard, token, head, body, holds, timer, ready, section, header}
+--   head     state .. due_at_ms, as records.lua has it       holds    whether a lease outlives the commit
+--   timer    instant of its timer, or -1                     ready    {at_ms, queue, lane}, or false
+--   section, header    with the root of a new run only: what is kept in its value, and what is too big for that
+-- A put of a claim: {'', key, guard, 0, head, body or false, ttl_ms}; its head is the rev in 7 bytes.
+local MEMO_S, PLAN_S, ENDED_S = 86400, 366 * 86400, 86400
+
+local effects = {order = 0, unleased = {}, timers = {}, untimed = {}, delayed = {}, added = {}, changed = {}, ended = {}}
+
+local function rev_stored(run, value)
+  if not value then return 0 end
+  if run == '' then return (unpacked('<I7', value)) end
+  return rev_of(value)
+end
+
+local function fits(decision)
+  for _, put in ipairs(decision[1] or {}) do
+    local value = V[id_of(put[1], put[2])]
+    if rev_stored(put[1], value) ~= put[3] then return false end
+    if value and put[1] ~= '' and token_of(value) ~= put[4] then return false end
+  end
+  for _, one in ipairs(decision[2] or {}) do
+    if rev_stored(one[1], V[id_of(one[1], one[2])]) ~= one[3] then return false end
+  end
+  return true
+end
+
+local function guarded(decisions)
+  local wanted = {}
+  for _, decision in ipairs(decisions) do
+    for part = 1, 2 do
+      for _, one in ipairs(decision[part] or {}) do wanted[#wanted + 1], wanted[#wanted + 2] = one[1], one[2] end
+    end
+    for _, one in ipairs(decision[3] or {}) do wanted[#wanted + 1], wanted[#wanted + 2] = one[1], '' end
+  end
+  return wanted
+end
+
+local function put_claim(put)
+  local id = 'c' .. put[2]
+  if not put[6] then
+    V[id] = false
+    call('DEL', P .. id)
+    return
+  end
+  V[id] = put[5] .. put[6]
+  call('SET', P .. id, V[id])
+  if put[7] > 0 then call('PEXPIRE', P .. id, put[7]) end
+end
+
+local function make_ready(ready, order, rev, name, fresh, now)
+  local at, queue, lane = ready[1], ready[2], ready[3]
+  local entry = order .. rev .. name
+  if at > now then
+    effects.delayed[#effects.delayed + 1] = {queue, at, pack('>I2', #lane) .. lane .. entry}
+  else
+    push(queue, lane, entry, (unpacked('>I5', order)), fresh)
+    effects.added[queue] = (effects.added[queue] or 0) + 1
+  end
+end
+
+local function put_node(put, now)
+  local run, path = put[1], put[2]
+  local name = run .. path
+  local old = V[name]
+  local order, section = nil, put[10] or ''
+  if old then
+    order, section = sub(old, 1, 5), section_of(old)
+    local state = state_of(old)
+    if (state == RUNNING or state == STOPPING) and not put[7] then
+      effects.unleased[#effects.unleased + 1] = order .. name
+    end
+  else
+    effects.order = effects.order + 1
+    order = pack('>I5', effects.order)
+  end
+  save(run, path, order .. put[5] .. pack('<I2', #section) .. section .. put[6], not old)
+  if put[8] >= 0 then
+    effects.timers[#effects.timers + 1], effects.timers[#effects.timers + 2] = put[8], name
+    effects.untimed[name] = nil
+  elseif old and flag(old, TIMED) then
+    effects.untimed[name] = true
+  end
+  if put[9] then make_ready(put[9], order, sub(put[5], 3, 6), name, not old, now) end
+  effects.changed[run] = true
+end
+
+-- The header of a new run: most come with the root that the same decision creates.
+local function put_header(run, header)
+  local root = V[run]
+  if root and section_of(root) ~= '' then return end
+  if call('SETNX', P .. 'h' .. run, header) == 1 then call('LPUSH', P .. 'L', run) end
+end
+
+local function put_root(put)
+  if put[11] then call('SET', P .. 'h' .. put[1], put[11]) end
+  call('LPUSH', P .. 'L', put[1])
+  -- Items that were stored ahead of their run are kept from now on.
+  if bit.band(byte(put[5], 2), SCOPE) ~= 0 then call('PERSIST', P .. 'g' .. put[1]) end
+end
+
+local function put_pages(run, path, first, pages)
+  for i, page in ipairs(pages) do call('HSET', P .. 'g' .. run, pack('>I4', first + i - 1) .. path, page) end
+end
+
+local function expire_run(run, ttl_ms)
+  call('PEXPIRE', P .. run, ttl_ms)
+  call('PEXPIRE', P .. 'h' .. run, ttl_ms)
+  if not V[run] or flag(V[run], SCOPE) then
+    call('PEXPIRE', P .. 'n' .. run, ttl_ms)
+    call('PEXPIRE', P .. 'g' .. run, ttl_ms)
+  end
+end
+
+local function apply(decision, now)
+  for _, put in ipairs(decision[1] or {}) do
+    if put[1] == '' then
+      put_claim(put)
+    else
+      put_node(put, now)
+      if put[10] then put_root(put) end
+    end
+  end
+  for _, one in ipairs(decision[3] or {}) do put_header(one[1], one[2]) end
+  for _, one in ipairs(decision[4] or {}) do call('SET', P .. 'p' .. one[1], one[2], 'EX', PLAN_S) end
+  for _, one in ipairs(decision[5] or {}) do put_pages(one[1], one[2], 0, one[3]) end
+  each_chunk('RPUSH', P .. 'D', decision[6] or {})
+  for _, one in ipairs(decision[7] or {}) do
+    expire_run(one[1], one[2])
+    effects.ended[#effects.ended + 1] = one[1]
+  end
+end
+
+local function head_of(key)
+  local head = call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  return tonumber(head[2])
+end
+
+-- Writes what the decisions have added to the indexes; `sooner` says of which queues somebody must hear.
+local function flush_effects()
+  flush_pushes()
+  local sooner = {}
+  for _, one in ipairs(effects.delayed) do
+    local key = P .. 'd' .. one[1]
+    local head = head_of(key)
+    if not head or one[2] < head then sooner[one[1]] = true end
+    call('ZADD', key, one[2], one[3])
+  end
+  local untimed = {}
+  for name in pairs(effects.untimed) do untimed[#untimed + 1] = name end
+  each_chunk('ZREM', P .. 'T', untimed)
+  if #effects.timers > 0 then
+    local head = head_of(P .. 'T')
+    for i = 1, #effects.timers, 2 do
+      if not head or effects.timers[i] < head then sooner[''] = true end
+    end
+    each_chunk('ZADD', P .. 'T', effects.timers)
+  end
+  each_chunk('ZREM', P .. 'S', effects.unleased)
+  return sooner
+end

@@ -1,0 +1,112 @@
+-- Records as this script finds and leaves them.
+--
+-- KEYS[1] P      prefix of a partition, with its hash tag
+-- A run is named by bytes that say where they end: 'r' and 16 bytes, or 't', two bytes of length and a text.
+-- A node's value: order (5 bytes, big endian), state, flags, rev (4), delivery (4), lease_ms (4), due_at_ms (6),
+-- length of the section (2), the section (root only: length of the address, address, header), and an opaque body.
+
+local P, call = KEYS[1], redis.call
+local byte, char, sub = string.byte, string.char, string.sub
+local pack, unpacked = struct.pack, struct.unpack
+
+local HELD, READY, RUNNING, STOPPING, SUCCEEDED = 1, 2, 3, 4, 5
+local TIMED, EXPIRES, KILL, SCOPE, TIMED_LEASED = 1, 2, 4, 8, 16
+local CHUNK = 4000
+
+local V = {}
+
+local function run_in(name)
+  if byte(name) == 114 then return sub(name, 1, 17), sub(name, 18) end
+  local length = byte(name, 2) * 256 + byte(name, 3)
+  return sub(name, 1, 3 + length), sub(name, 4 + length)
+end
+
+local function id_of(run, path)
+  if run == '' then return 'c' .. path end
+  return run .. path
+end
+
+local function in_chunks(items, work)
+  for first = 1, #items, CHUNK do
+    work(first, math.min(first + CHUNK - 1, #items))
+  end
+end
+
+local function each_chunk(command, key, items)
+  in_chunks(items, function(first, last) call(command, key, unpack(items, first, last)) end)
+end
+
+-- Reads what is not yet known of {run, path, run, path, ...}: all strings at once, the nodes of each run at once.
+local function load(wanted)
+  local names, ids, runs, paths = {}, {}, {}, {}
+  for i = 1, #wanted, 2 do
+    local run, path = wanted[i], wanted[i + 1]
+    local id = id_of(run, path)
+    if V[id] == nil then
+      V[id] = false
+      if run == '' or path == '' then
+        names[#names + 1], ids[#ids + 1] = P .. id, id
+      else
+        local some = paths[run]
+        if not some then
+          some = {}
+          paths[run], runs[#runs + 1] = some, run
+        end
+        some[#some + 1] = path
+      end
+    end
+  end
+  in_chunks(names, function(first, last)
+    for i, value in ipairs(call('MGET', unpack(names, first, last))) do V[ids[first + i - 1]] = value end
+  end)
+  for _, run in ipairs(runs) do
+    local some = paths[run]
+    in_chunks(some, function(first, last)
+      for i, value in ipairs(call('HMGET', P .. 'n' .. run, unpack(some, first, last))) do
+        V[run .. some[first + i - 1]] = value
+      end
+    end)
+  end
+end
+
+local function save(run, path, value, fresh)
+  V[run .. path] = value
+  if path ~= '' then
+    call('HSET', P .. 'n' .. run, path, value)
+  elseif fresh then
+    call('SET', P .. run, value)
+  else
+    call('SET', P .. run, value, 'KEEPTTL')
+  end
+end
+
+local function state_of(value) return byte(value, 6) end
+local function flag(value, which) return bit.band(byte(value, 7), which) ~= 0 end
+local function rev_of(value) return (unpacked('<I4', value, 8)) end
+local function token_of(value) return (unpacked('<I4', value, 12)) end
+local function lease_ms_of(value) return (unpacked('<I4', value, 16)) end
+local function due_of(value) return (unpacked('<I6', value, 20)) end
+local function order_of(value) return (unpacked('>I5', value)) end
+local function section_of(value) return sub(value, 28, 27 + unpacked('<I2', value, 26)) end
+
+-- A header too big for the section stands beside it.
+local function header_beside(run, path, value)
+  if path ~= '' then return '' end
+  local section = section_of(value)
+  if section == '' or #section > 1 + byte(section) then return '' end
+  return call('GET', P .. 'h' .. run) or ''
+end
+
+-- The same value under another token and, where given, in another state; only the fixed part is written.
+local function retoken(run, path, value, state, flags)
+  state, flags = state or byte(value, 6), flags or byte(value, 7)
+  local part = char(state, flags) .. sub(value, 8, 11) .. pack('<I4', token_of(value) + 1)
+  value = sub(value, 1, 5) .. part .. sub(value, 16)
+  V[run .. path] = value
+  if path == '' then
+    call('SETRANGE', P .. run, 5, part)
+  else
+    call('HSET', P .. 'n' .. run, path, value)
+  end
+  return value
+end

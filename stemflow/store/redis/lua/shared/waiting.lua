@@ -1,0 +1,45 @@
+-- Who waits is told: idle workers of work, one each; whoever follows or watches a run, of changes and of its end.
+local BASE = ARGV[2]
+local IDLE_MS = 60000
+
+local function no_longer_idle(owner, queues)
+  call('ZREM', P .. 'I', owner)
+  for _, queue in ipairs(queues) do call('ZREM', P .. 'i' .. queue, owner) end
+end
+
+local function idle(owner, queues, now)
+  call('ZADD', P .. 'I', now, owner)
+  call('PEXPIRE', P .. 'I', IDLE_MS)
+  for _, queue in ipairs(queues) do
+    call('ZADD', P .. 'i' .. queue, now, owner)
+    call('PEXPIRE', P .. 'i' .. queue, IDLE_MS)
+  end
+end
+
+-- Wakes up to `count` of those who are idle under `key`; who is not there any more is passed over.
+local function wake(key, count)
+  while count > 0 do
+    local owner = call('ZPOPMIN', key)[1]
+    if not owner then return end
+    if call('PUBLISH', BASE .. ':k:' .. owner, '') > 0 then count = count - 1 end
+  end
+end
+
+local function tell_followers(runs)
+  if next(runs) == nil or call('EXISTS', P .. 'f') == 0 then return end
+  for run in pairs(runs) do call('PUBLISH', BASE .. ':x:' .. run, '') end
+  call('PUBLISH', BASE .. ':x:', '')
+end
+
+local MOST = 4096
+
+-- To the address of who submitted the run, and to whoever watches it: the run and, if it is not too big, its root.
+local function tell_end(run)
+  local root = V[run]
+  local news, section = run, root and section_of(root) or ''
+  if root and #root <= MOST then news = run .. root end
+  if section ~= '' and byte(section) > 0 then
+    call('PUBLISH', BASE .. ':a:' .. sub(section, 2, 1 + byte(section)), news)
+  end
+  call('PUBLISH', BASE .. ':e:' .. run, news)
+end

@@ -1,0 +1,236 @@
+"""The store on Redis or Valkey: one script call an exchange, and news in place of polling."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+from collections.abc import Sequence
+from typing import Any, Final
+
+from stemflow.model import wire
+from stemflow.model.effects import DeadLetter, Decision
+from stemflow.model.plan import Plan
+from stemflow.model.records import Header, Key, Node, Record
+from stemflow.ports import Clock
+from stemflow.store.base import LOSS_LEASE_MS, Exchange, Lease, Request, RunInfo, StoreError, Want
+from stemflow.store.owner import owner_id
+from stemflow.store.place import root_in
+from stemflow.store.redis.answers import exchange_of, header_of, leases_of, record_of
+from stemflow.store.redis.blob import Encoder, pack, text
+from stemflow.store.redis.client import Client, pool_of
+from stemflow.store.redis.codec import decode_header, decode_node
+from stemflow.store.redis.keys import page_field, page_key, run_name, run_of
+from stemflow.store.redis.listen import Listener
+from stemflow.store.redis.news import News
+from stemflow.store.redis.renewer import RedisRenewer, connect
+from stemflow.store.redis.time import ServerTime
+from stemflow.store.redis.url import Place
+
+FOLLOW_S: Final = 60
+"""How long followers are told of changes without asking again; they do at a third."""
+PAGES_AHEAD_MS: Final = 86_400_000
+"""How long pages wait for their run."""
+LISTED: Final = 500
+"""Runs that are listed at a time."""
+_count: Final = itertools.count()
+
+
+class RedisStore:
+    """`test_time`: the given clock is the store's time, in place of the server's; for tests alone."""
+
+    def __init__(self, place: Place, clock: Clock, *, test_time: bool = False) -> None:
+        self.url = place.shown
+        self.address = hashlib.blake2b(f"{owner_id()}/{next(_count)}".encode(), digest_size=6).hexdigest()
+        self._place = place
+        self._base = place.name.encode()
+        self._prefix = b"{%s:0}" % self._base
+        self._time = ServerTime(clock, test_time)
+        self._encoder = Encoder()
+        self._client = Client(place.shown, pool_of(place.url))
+        self._news = News(self._base, self.address, self._look, self._follow)
+        self._follow_at_ms = 0
+        self._opened = False
+
+    # -- opening
+
+    async def open(self) -> None:
+        if self._opened:
+            return
+        self._client.version = await self._client.server_version()
+        answer = await self._client.run("open", self._prefix, pack((self._time.given(),)))
+        self._time.heard(answer)
+        self._opened = True
+        pool = pool_of(self._place.url)
+        await self._news.open(Listener(self.url, pool, self._news.hear, self._news.missed))
+
+    async def close(self) -> None:
+        if self._opened:
+            self._opened = False
+            await self._news.close()
+            await self._client.close()
+
+    def now_ms(self) -> int:
+        return self._time.now_ms()
+
+    # -- exchange
+
+    async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
+        submitted = [header.run for decision in decisions for header in decision.headers]
+        for run in submitted:
+            self._news.submitted(run)
+        blob = self._encoder.exchange(self._time.given(), request, decisions, want)
+        script = "submit" if submitted else "exchange"
+        answer = await self._client.run(script, self._prefix, blob, self._base)
+        if answer[0] != b"ok":
+            raise self._refused(answer, request)
+        self._time.heard(answer[1])
+        found = exchange_of(answer, decisions)
+        for decision, committed in zip(decisions, found.committed, strict=True):
+            self._heard(decision, committed)
+        return found
+
+    def _heard(self, decision: Decision, committed: bool) -> None:
+        if committed:
+            for run in decision.ended:
+                self._news.ended(run, root_in(decision, run))
+        else:
+            for header in decision.headers:
+                self._news.refused(header.run)
+
+    def _refused(self, answer: Sequence[Any], request: Request) -> StoreError:
+        if answer[0] == b"lost":
+            return StoreError(
+                f"{self.url}: expected the data of this store, found none; the server was emptied or started without "
+                "its data. Restore it, or open the store anew: runs that were there are lost"
+            )
+        return StoreError(
+            f"{self.url}: channel {request.channel}: expected request {answer[1]} or later, got {request.sequence}; "
+            "give each caller a channel of its own"
+        )
+
+    # -- leases
+
+    async def expired(self, owner: str, limit: int) -> list[Lease]:
+        request = pack((self._time.given(), limit, LOSS_LEASE_MS))
+        now_ms, leases = await self._client.run("expired", self._prefix, request)
+        self._time.heard(now_ms)
+        return leases_of(leases)
+
+    def renewer(self) -> RedisRenewer:
+        return RedisRenewer(
+            lambda: connect(self._place.url),
+            self._client.problem,
+            lambda run: self._prefix,
+            self._client.version,
+            self._time.given,
+        )
+
+    # -- reading
+
+    async def read(self, keys: Sequence[Key]) -> list[Record | None]:
+        if not keys:
+            return []
+        wanted = [part for run, path in keys for part in (text(run_name(run)), path)]
+        values = await self._client.run("read", self._prefix, pack(wanted))
+        return [record_of(key, value) for key, value in zip(keys, values, strict=True)]
+
+    async def nodes(self, run: str) -> list[Node]:
+        name = run_name(run)
+        root = await self._client.call(b"GET", self._prefix + name)
+        others = await self._client.call(b"HGETALL", self._prefix + b"n" + name)
+        found = [("", root)] if root is not None else []
+        found += [(path.decode(), value) for path, value in zip(others[::2], others[1::2], strict=True)]
+        return [decode_node(run, path, value)[0] for path, value in sorted(found, key=lambda pair: pair[1][:5])]
+
+    async def header(self, run: str) -> Header | None:
+        name = run_name(run)
+        beside, value = await self._client.call(b"MGET", self._prefix + b"h" + name, self._prefix + name)
+        if value is None:
+            return None if beside is None else decode_header(run, beside)
+        return header_of(run, *decode_node(run, "", value), beside)
+
+    async def plan(self, digest: str) -> Plan | None:
+        body = await self._client.call(b"GET", self._prefix + b"p" + digest.encode())
+        return None if body is None else wire.decode_plan(body)
+
+    async def put_pages(self, key: Key, first: int, pages: Sequence[bytes]) -> None:
+        place = page_key(self._prefix, key[0])
+        fields = [part for number, page in enumerate(pages, first) for part in (page_field(key[1], number), page)]
+        await self._client.call(b"HSET", place, *fields)
+        if await self.header(key[0]) is None:
+            await self._client.call(b"PEXPIRE", place, PAGES_AHEAD_MS)
+
+    async def page(self, key: Key, number: int) -> bytes | None:
+        found = await self._client.call(b"HGET", page_key(self._prefix, key[0]), page_field(key[1], number))
+        return found if found is None or await self.header(key[0]) is not None else None
+
+    async def runs(self, limit: int, prefix: str = "") -> list[RunInfo]:
+        found: list[RunInfo] = []
+        for first in itertools.count(0, LISTED):
+            names = await self._client.call(b"LRANGE", self._prefix + b"L", first, first + LISTED - 1)
+            wanted = [name for name in names if run_of(name).startswith(prefix)]
+            found += await self._listed(wanted[: limit - len(found)])
+            if len(names) < LISTED or len(found) >= limit:
+                return found[:limit]
+        return found
+
+    async def _listed(self, names: Sequence[bytes]) -> list[RunInfo]:
+        if not names:
+            return []
+        keys = [self._prefix + kind + name for name in names for kind in (b"", b"h")]
+        values = await self._client.call(b"MGET", *keys)
+        found = []
+        for name, value, beside in zip(names, values[::2], values[1::2], strict=True):
+            run = run_of(name)
+            root, section = decode_node(run, "", value) if value is not None else (None, b"")
+            header = header_of(run, root, section, beside) if root is not None else None
+            if root is not None and header is not None:
+                found.append(RunInfo(header, root))
+        return found
+
+    async def dead_letters(self, run: str | None = None) -> list[DeadLetter]:
+        letters = await self._client.call(b"LRANGE", self._prefix + b"D", 0, -1)
+        return [one for one in map(wire.decode_dead_letter, letters) if run is None or one.run == run]
+
+    # -- hints
+
+    async def note(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
+        run = text(run_name(topic[4:])) if topic.startswith("run:") else False
+        request = pack((self._time.given(), topic, name, text(body), ttl_ms, run))
+        self._time.heard(await self._client.run("note", self._prefix, request, self._base))
+
+    async def notes(self, topic: str) -> dict[str, bytes]:
+        found = await self._client.call(b"HGETALL", self._prefix + b"N" + topic.encode())
+        now_ms = self.now_ms()
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return {name.decode(): one[6:] for name, one in pairs if int.from_bytes(one[:6], "little") > now_ms}
+
+    # -- waiting
+
+    def watch(self, run: str) -> asyncio.Future[Node | None]:
+        return self._news.watch(run)
+
+    def unwatch(self, run: str, future: asyncio.Future[Node | None]) -> None:
+        self._news.unwatch(run, future)
+
+    @property
+    def watching(self) -> int:
+        return self._news.watching
+
+    async def changed(self, seen: int, timeout_ms: int | None, run: str | None = None) -> int:
+        return await self._news.changed(seen, timeout_ms, run)
+
+    async def work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
+        return await self._news.work(owner, seen, timeout_ms)
+
+    async def _look(self, runs: Sequence[str]) -> dict[str, Node]:
+        roots = await self.read([(run, "") for run in runs])
+        return {root.run: root for root in roots if isinstance(root, Node)}
+
+    async def _follow(self) -> None:
+        """Ask for news of changes, unless that was done a short while ago."""
+        now_ms = self._time.monotonic_ms()
+        if now_ms >= self._follow_at_ms:
+            await self._client.call(b"SET", self._prefix + b"f", b"", b"EX", FOLLOW_S)
+            self._follow_at_ms = now_ms + FOLLOW_S * 1_000 // 3
