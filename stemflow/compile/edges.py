@@ -9,6 +9,7 @@ from typing import Any
 
 from stemflow.errors import StemflowError
 from stemflow.expr import ExpressionError, parse_condition, parse_template
+from stemflow.model.policy import Concurrency
 from stemflow.model.records import child_path
 from stemflow.model.signature import AnySig, ChainSig, ChordSig, GroupSig, MapSig, StepsSig, TaskSig
 
@@ -84,14 +85,24 @@ def expressions(step: AnySig, names: frozenset[str] = NAMES) -> Iterator[tuple[A
     if isinstance(step, TaskSig):
         if step.bind is not None:
             yield dict(step.bind), names
-        if isinstance(step.options.get("unique_by"), str):
-            yield step.options["unique_by"], names
+        for key in _keys(step):
+            yield key, names | {"args"}
+    elif step.concurrency is not None:
+        yield step.concurrency.key, names
     if isinstance(step, MapSig):
         if isinstance(step.items, str):
             yield (step.items,), names
         names = names | {step.var, step.index_var}
     for _, member in members_of(step):
         yield from expressions(member, names)
+
+
+def _keys(task: TaskSig[Any, Any]) -> Iterator[str]:
+    """The templates of a task's keys; a function that makes one has been judged before it runs."""
+    limited = task.options.get("concurrency")
+    for key in (task.options.get("unique_by"), limited.key if isinstance(limited, Concurrency) else None):
+        if isinstance(key, str):
+            yield key
 
 
 def refuse_cycles(edges: Mapping[str, Iterable[str]]) -> None:

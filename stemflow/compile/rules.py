@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from stemflow.compile.arguments import Locate, TypedTasks, wrong_arguments
-from stemflow.compile.edges import CycleError, check_cycles, dependencies, members_of
+from stemflow.compile.edges import NAMES, CycleError, check_cycles, dependencies, members_of
+from stemflow.expr import ExpressionError, parse_template
 from stemflow.model.diagnostic import Diagnostic
+from stemflow.model.policy import Concurrency
 from stemflow.model.records import child_path
 from stemflow.model.signature import AnySig, StepsSig, TaskSig, Workflow
 
@@ -19,6 +21,8 @@ def check(workflow: Workflow, locate: Locate, known_tasks: Collection[str] | Non
     Where it knows parameters too, as a registry does, literal arguments are checked.
     """
     found = [*_references(workflow.body, "", locate)]
+    around = () if workflow.concurrency is None else ((workflow.concurrency.key, "the workflow"),)
+    found += _self_deadlocks(workflow.body, "", locate, around)
     if known_tasks is not None:
         found += _unknown_tasks(workflow.body, "", locate, known_tasks)
     if isinstance(known_tasks, TypedTasks):
@@ -84,3 +88,32 @@ def _unknown_tasks(sig: AnySig, path: str, locate: Locate, known: Collection[str
                           did_you_mean(task.task, known, "registered tasks"))  # fmt: skip
     for segment, member in members_of(sig):
         yield from _unknown_tasks(member, child_path(path, segment), locate, known)
+
+
+def _self_deadlocks(
+    sig: AnySig, path: str, locate: Locate, around: tuple[tuple[str, str], ...]
+) -> Iterator[Diagnostic]:
+    """Steps whose concurrency key is held by what is around them: (key, who holds it) of all that is."""
+    limited = Concurrency.of(sig.options["concurrency"]) if _has_key(sig) else sig.concurrency
+    if limited is not None:
+        for key, holder in around:
+            if key == limited.key and _same_everywhere(key):
+                yield _at(locate, path, "concurrency.key", "SF504",
+                          f"concurrency.key: `{key}` is held by {holder} around this step, which waits for it for ever",
+                          "give this step another key, or take one of them out")  # fmt: skip
+        around = (*around, (limited.key, f"`{path}`"))
+    for segment, member in members_of(sig):
+        yield from _self_deadlocks(member, child_path(path, segment), locate, around)
+
+
+def _has_key(sig: AnySig) -> TypeGuard[TaskSig[Any, Any]]:
+    return isinstance(sig, TaskSig) and sig.options.get("concurrency") is not None
+
+
+def _same_everywhere(key: str) -> bool:
+    """Whether the key has one value in the whole run."""
+    try:
+        references = parse_template(key, NAMES | {"args"}).references
+    except ExpressionError:
+        return False
+    return all(reference.path[0] in ("inputs", "vars", "run") for reference in references)

@@ -132,6 +132,9 @@ class Builder:
             timeout_ms = self.options.duration_ms(node, "timeout")
             if timeout_ms is not None:
                 common["timeout_ms"] = timeout_ms
+            concurrency = self.options.concurrency(node, context.names, context.path)
+            if concurrency is not None:
+                common["concurrency"] = concurrency
         return common
 
     def _needs(self, needs: Node, node: Node, context: Context) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ ELSEWHERE = {
     "index": "it exists in the `do` of a map that has no `index`",
     "error": "it exists in retry.when",
     "self": "it exists in compensate",
+    "args": "it exists in unique.key and concurrency.key of a task",
     "run": "it exists once there is a run, in steps and outputs",
     "env": "it is not supported in this version",
     "secrets": "it is not supported in this version",

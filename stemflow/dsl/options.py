@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stemflow.dsl.expressions import ERROR, Expressions, Names
+from stemflow.dsl.expressions import ERROR, SUBMITTED, Expressions, Names
 from stemflow.dsl.findings import Findings
 from stemflow.dsl.source import Node
 from stemflow.errors import UnitError
-from stemflow.model.policy import Duration, RateLimit, RetryPolicy
+from stemflow.model.policy import Concurrency, Duration, RateLimit, RetryPolicy
 from stemflow.units import format_duration, parse_duration_ms
 
 _BACKOFF = {"kind": "backoff", "initial": "initial", "factor": "factor", "max": "max", "jitter": "jitter"}
@@ -29,7 +29,7 @@ class OptionReader:
         """`defaults.task`; from now on its `retry` is completed by those of the tasks."""
         if node is None:
             return {}
-        options = self.read(node, frozenset(), "")
+        options = self.read(node, SUBMITTED, "")
         retry = node.get("retry")
         if retry is not None:
             self.retry_defaults = self._policy(retry, "")
@@ -46,6 +46,9 @@ class OptionReader:
         options |= self._timeout(node)
         options |= self._retry(node.get("retry"), path)
         options |= self._unique(node.get("unique"), names, path)
+        concurrency = self.concurrency(node, names | {"args"}, path)
+        if concurrency is not None:
+            options["concurrency"] = concurrency
         expires = self.duration(node, "expires")
         if expires is not None:
             options["expires"] = expires
@@ -53,6 +56,16 @@ class OptionReader:
         if rates:
             options["rate_limit"] = rates
         return options
+
+    def concurrency(self, parent: Node, names: Names, path: str) -> Concurrency | None:
+        """`concurrency: {key, limit}` of a step or of the file."""
+        node = parent.get("concurrency")
+        key = None if node is None else node.text("key")
+        if node is None or key is None:
+            return None
+        self.expressions.template(node.get("key"), names, path)
+        limit = node.get("limit")
+        return Concurrency(key, 1 if limit is None else limit.value)
 
     # -- values
 
@@ -156,7 +169,7 @@ class OptionReader:
         options: dict[str, Any] = {"unique": True}
         key = node.text("key")
         if key is not None:
-            self.expressions.template(node.get("key"), names, path)
+            self.expressions.template(node.get("key"), names | {"args"}, path)
             options["unique_by"] = key
         window = self.duration(node, "for")
         if window is not None:

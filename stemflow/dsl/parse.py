@@ -117,6 +117,7 @@ def _workflow(root: Node, inputs: dict[str, Any], builder: Builder) -> Workflow 
     body = _body(root, builder)
     timeout_ms = options.duration_ms(root, "timeout")
     unique = _unique(root.get("unique"), builder)
+    concurrency = options.concurrency(root, WHOLE_RUN, "")
     if body is None:
         return None
     return Workflow(
@@ -130,6 +131,7 @@ def _workflow(root: Node, inputs: dict[str, Any], builder: Builder) -> Workflow 
         task_defaults=task_defaults,
         outputs=root.value.get("outputs"),
         timeout_ms=timeout_ms,
+        concurrency=concurrency,
         compensate_on=(
             *(("failed",) if _plain(root, "on_failure").get("compensate") else ()),
             *(("cancelled",) if _plain(root, "on_cancel").get("compensate") else ()),

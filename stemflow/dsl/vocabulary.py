@@ -18,7 +18,6 @@ NOT_YET: Mapping[str, str | None] = {
     "batch": None,
     "cache": None,
     "catch": None,
-    "concurrency": "beside a map's items it is `concurrency` inside `map`",
     "emit": None,
     "env": None,
     "event": None,
@@ -47,5 +46,5 @@ NOT_YET: Mapping[str, str | None] = {
 }
 """Keys of the format that this version refuses -> what to write instead, where there is something."""
 
-NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "run", "error", "self", "env", "secrets"})
+NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "run", "error", "self", "args", "env", "secrets"})
 """Names that mean something in expressions, so that a map's item cannot be called so."""

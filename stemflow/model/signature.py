@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from msgspec import Struct, structs
 
+from stemflow.errors import OptionError
 from stemflow.model.policy import Concurrency, UniqueMode
 
 In_contra = TypeVar("In_contra", contravariant=True)
@@ -77,6 +78,15 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
             or self.timeout_ms
             or self.concurrency
         )
+
+    def with_concurrency(self, key: str, limit: int = 1) -> Signature[In_contra, Out_co]:
+        """At most `limit` of those that share `key` run at the same time; the others wait in order."""
+        limited = Concurrency.of({"key": key, "limit": limit})
+        if isinstance(self, TaskSig):
+            return structs.replace(self, options={**self.options, "concurrency": limited})
+        if isinstance(self, WaitSig):
+            raise OptionError("with_concurrency: expected a task or a composite, got a wait; put a chain around it")
+        return structs.replace(self, concurrency=limited)
 
     def named(self, name: str) -> Signature[In_contra, Out_co]:
         """Give this step a name; its path then ends in the name instead of its index."""

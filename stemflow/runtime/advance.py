@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from stemflow.core.decide import decide
+from stemflow.core.shape import Shape
 from stemflow.core.work import View
-from stemflow.model.effects import Decision, GateKey, Need
-from stemflow.model.facts import Fact
+from stemflow.model.effects import Decision, Frozen, GateKey, Need
+from stemflow.model.facts import Ended, Fact, Ok, Replaced
+from stemflow.model.plan import Plan
 from stemflow.model.records import HOUSE, RUNNING, STOPPING, Key, Node, Record
 from stemflow.runtime.bind import Binder, gate
 from stemflow.runtime.values import Library, Values
@@ -36,6 +38,8 @@ class Advance:
 
         Cached records may be older than others that it reads, and together impossible; then all are read anew.
         """
+        for plan in _brought(facts):
+            self.library.shapes.setdefault(plan.digest, Shape(plan))  # gates in it are asked before it is stored
         for _ in range(REREADS):
             try:
                 return await self._decide(facts)
@@ -70,7 +74,10 @@ class Advance:
         assert isinstance(node, Node)
         shape = await self.library.shape(node.plan)
         values = Values(self.library, need.working, self.records)
-        return await gate(values, key, await self.binder(node.plan), node, shape.nodes[node.node])
+        answer = await gate(values, key, await self.binder(node.plan), node, shape.nodes[node.node])
+        if isinstance(answer, Frozen):
+            self.library.staged[key[:2]] = answer.pages
+        return answer
 
     async def binder(self, digest: str) -> Binder:
         found = self.binders.get(digest)
@@ -100,6 +107,8 @@ class Advance:
             self.records.clear()
         for header in decision.headers:
             self.library.headers[header.run] = header
+        for some in decision.pages:
+            self.library.staged.pop(some.key, None)
         for run in decision.ended:
             self.library.headers.pop(run, None)
 
@@ -119,3 +128,12 @@ class Advance:
         self.records[lease.node.key] = lease.node
         if lease.header is not None:
             self.library.headers[lease.node.run] = lease.header
+
+
+def _brought(facts: Sequence[Fact]) -> Iterator[Plan]:
+    """The plans that tasks have put in their own place or added beside themselves."""
+    for fact in facts:
+        if isinstance(fact, Ended) and isinstance(fact.outcome, Replaced):
+            yield fact.outcome.plan
+        elif isinstance(fact, Ended) and isinstance(fact.outcome, Ok):
+            yield from fact.outcome.added

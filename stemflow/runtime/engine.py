@@ -292,7 +292,13 @@ class Stemflow:
         self, header: Header, plan: Plan, items: tuple[Pages, ...] = (), body: AnySig | None = None
     ) -> RunHandle[Any]:
         self.library.headers[header.run] = header  # gates of the first steps ask for it before it is stored
-        decision = await self.commit([Requested(header)], plan, items)
+        if items and await self.store.read([(header.run, "")]) == [None]:
+            self.library.staged.update((some.key, some.pages) for some in items)  # gates of members may ask for them
+        try:
+            decision = await self.commit([Requested(header)], plan, items)
+        finally:
+            for some in items:
+                self.library.staged.pop(some.key, None)
         if not decision.headers or header.run in decision.ended:
             self.library.headers.pop(header.run, None)
         for reply in decision.replies:

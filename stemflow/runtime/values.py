@@ -57,6 +57,8 @@ class Library:
         self.shapes: dict[str, Shape] = {}
         self.headers: dict[str, Header] = {}
         self.pages: dict[tuple[str, str, int], list[Any]] = {}
+        self.staged: dict[Key, tuple[bytes, ...]] = {}
+        """Pages that are to be stored in the commit that is being decided."""
 
     async def shape(self, digest: str) -> Shape:
         found = self.shapes.get(digest)
@@ -106,7 +108,8 @@ class Library:
         place = (scope.run, scope.path, number)
         found = self.pages.pop(place, None)
         if found is None:
-            page = await self.store.page((scope.run, scope.path), number)
+            staged = self.staged.get(scope.key)
+            page = await self.store.page(scope.key, number) if staged is None else staged[number]
             if page is None:
                 raise StemflowError(f"run {scope.run}: the items of {scope.path} are gone; the store is damaged")
             if is_json(page):
