@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from stemflow.runtime.engine import Stemflow
     from stemflow.runtime.handle import DuplicateRun, NodeEvent, RunFailed, RunHandle, TaskResult, UnknownRun
+    from stemflow.runtime.isolate import Processes
     from stemflow.runtime.middleware import Middleware
     from stemflow.runtime.payload import NotSerializable
     from stemflow.runtime.progress import Progress
@@ -73,6 +74,7 @@ _HOMES = {
     "stemflow.runtime.engine": ("Stemflow",),
     "stemflow.runtime.handle": ("DuplicateRun", "NodeEvent", "RunFailed", "RunHandle", "TaskResult", "UnknownRun"),
     "stemflow.runtime.middleware": ("Middleware",),
+    "stemflow.runtime.isolate": ("Processes",),
     "stemflow.runtime.payload": ("NotSerializable",),
     "stemflow.runtime.progress": ("Progress",),
     "stemflow.runtime.registry": ("DuplicateTask", "Task", "TaskRegistry", "UnknownTask"),
@@ -114,6 +116,7 @@ __all__ = [
     "NodeEvent",
     "NotSerializable",
     "OptionError",
+    "Processes",
     "Progress",
     "RateLimit",
     "Reject",

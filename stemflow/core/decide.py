@@ -102,7 +102,7 @@ def _other(w: Work, fact: Lost | Due | Stop) -> bool:
     if node is None or node.state in FINAL:
         return False
     if isinstance(fact, Lost):
-        return node.delivery == fact.token and fire(w, node, "lost", None)
+        return node.delivery == fact.token and fire(w, node, "lost", fact)
     if isinstance(fact, Due):
         return node.due_at_ms == fact.due_at_ms and fire(w, node, "due", None)
     return fire(w, node, "stop", True)

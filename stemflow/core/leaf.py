@@ -9,7 +9,7 @@ from stemflow.core.join import join_fan_in
 from stemflow.core.timer import expiry_ms
 from stemflow.core.work import Work
 from stemflow.model.effects import DeadLetter, GateError
-from stemflow.model.facts import Ended, Failed, HandedBack, Ok
+from stemflow.model.facts import Ended, Failed, HandedBack, Lost, Ok
 from stemflow.model.plan import LeafPlan, WaitPlan
 from stemflow.model.policy import Options, RateLimit
 from stemflow.model.records import (
@@ -177,15 +177,17 @@ def hand_back(w: Work, node: Node, fact: Ended) -> None:
     _proceed(w, node, entry.again(w, node, w.now_ms + after_ms if after_ms else 0))
 
 
-def lose(w: Work, node: Node, _: object) -> None:
+def lose(w: Work, node: Node, fact: Lost) -> None:
     """A lost lease redelivers the same attempt, up to `max_deliveries` losses."""
     options = options_of(w, node, w.leaf_of(node))
     node.losses += 1
+    last = f"; the last time {fact.how}" if fact.how else ""
     if not options.acks_late:
-        node.error = ErrorInfo("Lost", "its worker died and it may run at most once", "stemflow.Lost")
+        node.error = ErrorInfo("Lost", f"its worker died and it may run at most once{last}", "stemflow.Lost")
         return _fail_for_good(w, node, "lost")
     if node.losses >= options.max_deliveries:
-        node.error = ErrorInfo("Poison", f"its worker died {node.losses} times while running it", "stemflow.Poison")
+        text = f"its worker died {node.losses} times while running it{last}"
+        node.error = ErrorInfo("Poison", text, "stemflow.Poison")
         return _fail_for_good(w, node, "poison")
     _proceed(w, node, entry.again(w, node, 0))
 

@@ -74,10 +74,12 @@ class Ended(Struct, frozen=True, tag=True):
 
 
 class Lost(Struct, frozen=True, tag=True):
-    """The lease under `token` was lost; the store has given the reporter a newer token."""
+    """The lease under `token` was lost: the store has given the reporter a newer token, or the handler's process died
+    under the reporter, as `how` tells."""
 
     key: Key
     token: int
+    how: str = ""
 
 
 class Due(Struct, frozen=True, tag=True):

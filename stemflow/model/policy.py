@@ -213,7 +213,7 @@ _READ: dict[str, Callable[[Any], tuple[str, Any]]] = {
     "concurrency": lambda v: ("concurrency", None if v is None else Concurrency.of(v)),
     "visibility_timeout": lambda v: ("lease_ms", parse_duration_ms(v)),
     "expires": lambda v: ("expires_ms", _optional_ms(v)),
-    "isolation": lambda v: ("isolation", _choice("isolation", v, "auto", "async", "thread")),
+    "isolation": lambda v: ("isolation", _choice("isolation", v, "auto", "async", "thread", "process")),
     "acks_late": lambda v: ("acks_late", _flag("acks_late", v)),
     "max_deliveries": lambda v: ("max_deliveries", _count("max_deliveries", v, 1, 1_000)),
     "args_encoder": lambda v: ("args_encoder", _encoder_id(v)),

@@ -28,6 +28,7 @@ from stemflow.runtime.clock import SystemClock, SystemIds
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.handle import DuplicateRun, RunFailed, RunHandle, TaskResult, UnknownRun
 from stemflow.runtime.headers import TRACE_HEADERS, checked_headers, checked_meta, merged
+from stemflow.runtime.isolate import Processes
 from stemflow.runtime.keys import key_text, lone_key
 from stemflow.runtime.payload import encode
 from stemflow.runtime.prepare import args_encoder, check_items, check_plan, plain_signature
@@ -53,8 +54,8 @@ class Stemflow:
 
     `url`: `memory:`, `sqlite:PATH`, or `sqlite:` for `.stemflow/stemflow.db`. `concurrency`: handlers at once.
     `only_run`: the embedded worker serves this run alone. `propagated_headers`: those of a task's headers that a run
-    which it starts takes over. `encoders`: how values are stored, else the registry's. Raises StoreError when the store
-    cannot be used.
+    which it starts takes over. `encoders`: how values are stored, else the registry's. `processes`: the pool for
+    `isolation="process"`. Raises StoreError when the store cannot be used.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Stemflow:
         ids: IdSource | None = None,
         store: Store | None = None,
         encoders: TaskPayloadEncoderRegistry | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
         self.ids = ids or SystemIds()
@@ -84,7 +86,7 @@ class Stemflow:
         self._sequence = 0
         self._lock = asyncio.Lock()
         self._tasks: dict[tuple[str, str], Plan] = {}
-        self.service = Service(self, concurrency, queues, only_run) if worker else None
+        self.service = Service(self, concurrency, queues, only_run, processes) if worker else None
 
     async def __aenter__(self) -> Stemflow:
         await self.store.open()

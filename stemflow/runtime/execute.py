@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from stemflow.compile.freeze import compile_plan
 from stemflow.errors import StemflowError
@@ -33,7 +33,7 @@ from stemflow.runtime.middleware import MiddlewareChain
 from stemflow.runtime.payload import NotSerializable
 from stemflow.runtime.prepare import args_encoder, check_items, check_plan, plain_signature
 from stemflow.runtime.registry import Task, TaskRegistry
-from stemflow.runtime.sync_context import SyncTaskContext, ask_loop
+from stemflow.runtime.sync_context import SyncTaskContext
 from stemflow.runtime.typed import BadArguments
 from stemflow.runtime.values import public_error
 
@@ -97,7 +97,7 @@ async def _guarded(chain: MiddlewareChain, context: TaskContext, inmost: Callabl
 async def _called(task: Task[..., Any], options: Options, context: TaskContext, threads: Threads) -> Any:
     given = (context, *context.args) if task.takes_context else context.args
     if isinstance(context, SyncTaskContext):
-        return await _threaded(task.function, given, context.kwargs, context, threads)
+        return await _threaded(task.function, given, context.kwargs, threads)
     return await _awaited(task.function(*given, **context.kwargs), options, context)
 
 
@@ -112,10 +112,7 @@ async def _awaited(coroutine: Any, options: Options, context: TaskContext) -> An
         context.strike = None
 
 
-async def _threaded(
-    function: Callable[..., Any], args: Any, kwargs: Any, context: SyncTaskContext, threads: Threads
-) -> Any:
-    context.ask = partial(ask_loop, asyncio.get_running_loop(), context)
+async def _threaded(function: Callable[..., Any], args: Any, kwargs: Any, threads: Threads) -> Any:
     frame = copy_context()
 
     def work() -> tuple[Any, BaseException | None]:
@@ -131,8 +128,17 @@ async def _threaded(
     return value
 
 
-class Output(NamedTuple):
+class Writes(Protocol):
     """What the outcome of an attempt is written with: its result, and the plans of what it adds or is replaced by."""
+
+    @property
+    def registry(self) -> TaskRegistry: ...
+    def write(self, value: Any, what: str, /) -> bytes: ...
+    def plan(self, signature: Signature[Any, Any], /) -> Plan: ...
+
+
+class Output(NamedTuple):
+    """Writes as the engine of this process does."""
 
     registry: TaskRegistry
     encoders: TaskPayloadEncoderRegistry
@@ -163,7 +169,7 @@ async def refused(chain: MiddlewareChain, context: TaskContext, options: Options
 
 
 async def attempt(
-    task: Task[..., Any], options: Options, context: TaskContext, bound: Bound, threads: Threads, output: Output
+    task: Task[..., Any], options: Options, context: TaskContext, bound: Bound, threads: Threads, output: Writes
 ) -> Outcome:
     """Run one attempt. Only cancellation by the engine passes through."""
     try:
@@ -176,8 +182,7 @@ async def attempt(
         added = tuple(output.plan(GroupSig(members=(sig,))) for sig in context.added)
         return Ok(None if value is None else output.write(value, f"result of {task.name}"), added)
     except asyncio.CancelledError as cancelled:
-        current = asyncio.current_task()
-        if current is not None and current.cancelling():
+        if told_to_end():
             raise
         return judge(cancelled, options)
     except BaseException as error:
@@ -186,13 +191,22 @@ async def attempt(
         leave()
 
 
+def told_to_end() -> bool:
+    """Whether the task that runs here was cancelled from outside, and the error is not the handler's own."""
+    try:
+        current = asyncio.current_task()
+    except RuntimeError:  # a plain function that has a process of its own
+        return False
+    return current is not None and current.cancelling() > 0
+
+
 def _outcome(
     error: BaseException,
     task: Task[..., Any],
     options: Options,
     bound: Bound,
     context: TaskContext,
-    output: Output,
+    output: Writes,
 ) -> Outcome:
     match error:
         case Ignore():
@@ -235,7 +249,7 @@ def judge(error: BaseException, options: Options) -> Failed:
     return Failed(info)
 
 
-def _replacement(signature: Signature[Any, Any], context: TaskContext, output: Output) -> Plan:
+def _replacement(signature: Signature[Any, Any], context: TaskContext, output: Writes) -> Plan:
     if isinstance(signature, (TaskSig, WaitSig)):
         signature = ChainSig(steps=(signature,))
     if isinstance(signature, ChainSig) and not signature.steps:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+import inspect
+from collections.abc import Callable, Generator
 from typing import Any, Literal
 
 from stemflow.errors import OptionError
@@ -20,8 +21,14 @@ def place_of(is_async: bool, options: Options) -> Place:
     return "loop" if is_async else "thread"
 
 
-def check_place(where: str, is_async: bool, options: Options) -> None:
+def check_place(where: str, function: Callable[..., Any], options: Options) -> None:
     """Refuse options that this kind of function cannot have; `where` begins the sentence. Raises OptionError."""
+    is_async = inspect.iscoroutinefunction(function)
+    if options.isolation == "process" and "<" in (qualname := inspect.unwrap(function).__qualname__):
+        raise OptionError(
+            f"{where}: isolation: expected a function at the top of a module for process, which another process can "
+            f"import, got {qualname}; move it there"
+        )
     if is_async and options.isolation == "thread":
         raise OptionError(
             f"{where}: isolation: expected async or process for an `async def`, got thread; write a plain `def` for a "
@@ -42,7 +49,6 @@ def check_place(where: str, is_async: bool, options: Options) -> None:
 def soften(context: TaskContext) -> None:
     """The soft limit has passed: the handler can see it, and it is raised where it awaits if the task asked for it."""
     context.soft_timeout.set()
-    context.logger.warning("task %s passed its soft time limit; it goes on", context.id)
     if context.strike is not None:
         context.strike()
 

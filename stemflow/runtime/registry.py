@@ -90,7 +90,7 @@ class Task(Generic[P, R_co]):
         self.is_async = inspect.iscoroutinefunction(function)
         options = effective(f"task {name}", self.options)
         _check_condition(name, options)
-        check_place(f"task {name}", self.is_async, options)
+        check_place(f"task {name}", function, options)
         self.description = self.metadata.description or inspect.getdoc(function) or ""
 
     def schema(self) -> dict[str, Any]:
@@ -233,6 +233,8 @@ class TaskRegistry:
 
     def __init__(self, **defaults: Any) -> None:
         self.defaults = normalise(defaults, "registry defaults")
+        self.home: str = sys._getframe(1).f_globals.get("__name__", "")
+        """The module that made it, which a process that must find its tasks imports."""
         self.encoders = TaskPayloadEncoderRegistry()
         """How values are stored where an app is not told otherwise; found with the tasks by the command line."""
         self.signals = Signals()
@@ -305,7 +307,7 @@ class TaskRegistry:
             given = normalise(sig.options, f"task {sig.task}")
             options = effective(f"task {sig.task}", self.defaults, own, workflow_defaults or {}, given)
             if task is not None:
-                check_place(f"task {sig.task}", task.is_async, options)
+                check_place(f"task {sig.task}", task.function, options)
         if options.unique or options.concurrency is not None:
             params = () if task is None else task.params
             options = judged(sig.task, structs.replace(options, params=params), (sig.args, sig.kwargs))

@@ -6,11 +6,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Literal
 
-from stemflow.model.facts import HandedBack, Outcome
+from stemflow.model.facts import Failed, HandedBack, Outcome
 from stemflow.model.policy import Options
 from stemflow.model.records import Key, Node
 from stemflow.runtime.context import TaskContext, TaskTimeout
 from stemflow.runtime.execute import judge
+from stemflow.runtime.isolate import Child, Crashed
 from stemflow.runtime.limits import soften
 from stemflow.runtime.telling import context_event
 
@@ -27,8 +28,8 @@ class Running:
     """Its outcome is reported once, whoever is first: the handler, a time limit, a stop."""
 
     __slots__ = (
-        "worker", "node", "options", "task", "thread", "context", "reported", "reason", "timed_out", "started_at_ms",
-        "until_ms", "timers",
+        "worker", "node", "options", "task", "thread", "child", "context", "reported", "reason", "timed_out",
+        "started_at_ms", "until_ms", "timers",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, node: Node) -> None:
@@ -38,6 +39,8 @@ class Running:
         self.task: asyncio.Task[None] | None = None
         self.thread: asyncio.Future[Any] | None = None
         """The call in a thread, which nothing can end; it holds a slot until it returns."""
+        self.child: Child | None = None
+        """The process that the handler runs in."""
         self.context: TaskContext | None = None
         self.reported = False
         self.reason: Outcome | None = None
@@ -49,10 +52,12 @@ class Running:
     def begin(self, context: TaskContext, options: Options) -> None:
         """The handler starts now; so does its time."""
         self.context, self.options = context, options
+        self.started_at_ms = self.worker.store.now_ms()
         call_later = asyncio.get_running_loop().call_later
         if options.soft_ms is not None:
             self.timers.append(call_later(options.soft_ms / 1_000, self._soft, context))
         if options.hard_ms is not None:
+            context.deadline_ms = self.started_at_ms + options.hard_ms
             self.timers.append(call_later(options.hard_ms / 1_000, self._hard, options))
 
     def keep_for(self, ms: int) -> None:
@@ -64,7 +69,7 @@ class Running:
         left_ms = self.until_ms - self.worker.store.now_ms() if self.until_ms else 0
         return self.node.key, self.node.delivery, max(self.node.lease_ms, left_ms)
 
-    def report(self, outcome: Outcome) -> None:
+    def report(self, outcome: Outcome | Crashed) -> None:
         if self.reported:
             return
         self.reported = True
@@ -79,7 +84,10 @@ class Running:
         self.reason = outcome
         if self.context is not None:
             self.context.cancelled.set()
-        if self.task is not None and self.thread is None:
+        if self.child is not None:
+            # Only one whose run was cancelled is given time to end by itself.
+            self.child.cancel() if isinstance(outcome, Failed) and not self.timed_out else self.child.kill()
+        elif self.task is not None and self.thread is None:
             self.task.cancel()
         self.timers.append(asyncio.get_running_loop().call_later(DISOWN_AFTER_MS / 1_000, self.disown))
 
@@ -91,6 +99,8 @@ class Running:
     def disown(self) -> None:
         """Its lease is given up, and what it reports from now on does not count; its slot is taken until it ends."""
         assert self.reason is not None
+        if self.child is not None:
+            return self.child.kill()
         self.report(self.reason)
         work = self.thread or self.task
         assert work is not None
@@ -100,6 +110,7 @@ class Running:
 
     def _soft(self, context: TaskContext) -> None:
         self._tell("soft")
+        context.logger.warning("task %s passed its soft time limit; it goes on", context.id)
         soften(context)
 
     def _tell(self, limit: Literal["soft", "hard"]) -> None:

@@ -11,6 +11,8 @@ from stemflow.model.records import FINAL, Node
 from stemflow.runtime.backstage import EngineBackstage
 from stemflow.runtime.clock import SystemClock
 from stemflow.runtime.context import TaskCancelled, TaskContext
+from stemflow.runtime.isolate import Processes
+from stemflow.runtime.locate import check_start
 from stemflow.runtime.recovery import recover
 from stemflow.runtime.renew import RenewTask, RenewThread, hear
 from stemflow.runtime.signals import RunEvent, Signal, WorkerEvent
@@ -31,7 +33,14 @@ log = logging.getLogger("stemflow.service")
 class Service:
     """One worker with its pump, its renewal and its sweeper."""
 
-    def __init__(self, app: Stemflow, concurrency: int, queues: tuple[str, ...], only_run: str | None) -> None:
+    def __init__(
+        self,
+        app: Stemflow,
+        concurrency: int,
+        queues: tuple[str, ...],
+        only_run: str | None,
+        processes: Processes | None,
+    ) -> None:
         self.app = app
         channel = f"worker-{app.ids.run_id()}"
         self.worker = Worker(
@@ -44,6 +53,7 @@ class Service:
             concurrency=concurrency,
             queues=queues,
             only_run=only_run,
+            processes=processes,
         )
         self.renewer: Renewer | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -51,6 +61,7 @@ class Service:
         self._pump: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        check_start(self.app.registry)
         self._tell(self.app.signals.worker_init)
         self.renewer = self.app.store.renewer()
         if isinstance(self.app.clock, SystemClock):
@@ -105,6 +116,7 @@ class Service:
         if self._thread is not None:
             self._thread.stop()
             self._thread.join(5)
+        await self.worker.processes.close()
         self.worker.pool.shutdown(wait=False, cancel_futures=True)
         self._tell(self.app.signals.worker_shutdown)
 

@@ -6,9 +6,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from stemflow.core.shape import body_index
+from stemflow.errors import OptionError, StemflowError
 from stemflow.expr import ExpressionError
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact, Failed, HandedBack, Lost, Ok, Outcome
@@ -16,18 +18,23 @@ from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.policy import Options
 from stemflow.model.records import STOPPING, ErrorInfo, Key, Node, parent_path, task_id
 from stemflow.runtime.advance import Advance
+from stemflow.runtime.bind import Bound
 from stemflow.runtime.context import Backstage, TaskContext
 from stemflow.runtime.encoders import BadPayload, UnknownEncoder, Write
 from stemflow.runtime.execute import Output, attempt, describe, judge, refused
 from stemflow.runtime.headers import merged
+from stemflow.runtime.isolate import Crashed, Pool, Processes
 from stemflow.runtime.limits import place_of
+from stemflow.runtime.locate import locate
 from stemflow.runtime.registry import Task, TaskRegistry
 from stemflow.runtime.running import Running
 from stemflow.runtime.signals import WorkerEvent
-from stemflow.runtime.sync_context import SyncTaskContext
+from stemflow.runtime.sync_context import SyncTaskContext, ask_loop
 from stemflow.runtime.telling import context_event, task_event, tell_commit
 from stemflow.runtime.values import Values
 from stemflow.store.base import Exchange, Lease, Request, Store, StoreError, StoreUnavailable, Want
+
+T = TypeVar("T")
 
 log = logging.getLogger("stemflow.worker")
 
@@ -57,12 +64,14 @@ class Worker:
         queues: tuple[str, ...] = ("default",),
         only_run: str | None = None,
         pool: Executor | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.store, self.advance, self.registry, self.backstage = store, advance, registry, backstage
         self.owner, self.channel, self.concurrency = owner, channel, concurrency
         self.queues, self.only_run = queues, only_run
         self.signals, self.middleware = registry.signals, registry.middleware
         self.pool = pool or ThreadPoolExecutor(concurrency, thread_name_prefix="stemflow")
+        self.processes = Pool(processes or Processes())
         self.running: dict[tuple[Key, int], Running] = {}
         self.facts: list[Fact] = []
         self.sequence = 0
@@ -200,6 +209,7 @@ class Worker:
         running.task.add_done_callback(running.ended)
 
     async def _work(self, running: Running) -> None:
+        outcome: Outcome | Crashed
         try:
             outcome = await self._attempt(running)
         except asyncio.CancelledError as cancelled:
@@ -215,7 +225,7 @@ class Worker:
         ended_well = isinstance(outcome, Ok) and not running.timed_out
         running.report(running.reason if running.reason is not None and not ended_well else outcome)
 
-    async def _attempt(self, running: Running) -> Outcome:
+    async def _attempt(self, running: Running) -> Outcome | Crashed:
         node = running.node
         shape = self.advance.library.shapes.get(node.plan) or await self.advance.library.shape(node.plan)
         leaf = shape.nodes[node.node]
@@ -246,12 +256,16 @@ class Worker:
         except BadPayload as error:
             return Failed(describe(error), "final", dead="bad-arguments")
         output = await self._output(node, write)
+        if place_of(task.is_async, options) == "process":
+            return await self._in_process(running, task, options, context, bound, output)
+        if isinstance(context, SyncTaskContext):
+            context.ask = partial(ask_loop, asyncio.get_running_loop(), context)
         running.begin(context, options)
         return await self._called(context, attempt(task, options, context, bound, self._in_thread(running), output))
 
-    async def _called(self, context: TaskContext, attempted: Coroutine[Any, Any, Outcome]) -> Outcome:
+    async def _called(self, context: TaskContext, attempted: Coroutine[Any, Any, T]) -> T:
         """The attempt, with the signals before and after it."""
-        outcome: Outcome | None = None
+        outcome: T | None = None
         if self.signals.prerun:
             self.signals.prerun.send(context_event("prerun", context, self.store.now_ms()))
         try:
@@ -261,6 +275,29 @@ class Worker:
             if self.signals.postrun:
                 error = outcome.error if isinstance(outcome, Failed) else None
                 self.signals.postrun.send(context_event("postrun", context, self.store.now_ms(), error=error))
+
+    async def _in_process(
+        self,
+        running: Running,
+        task: Task[..., Any],
+        options: Options,
+        context: TaskContext,
+        bound: Bound,
+        output: Output,
+    ) -> Outcome | Crashed:
+        try:
+            place = locate(task, self.registry)
+        except OptionError as error:
+            return Failed(describe(error), "final")
+        try:
+            running.child = await self.processes.take()
+        except StemflowError as error:
+            return Crashed(str(error))
+        running.begin(context, options)
+        try:
+            return await self._called(context, running.child.attempt(place, options, context, bound, output))
+        finally:
+            self.processes.give(running.child)
 
     async def _output(self, node: Node, write: Write) -> Output:
         header = await self.advance.library.header(node.run)
@@ -291,7 +328,6 @@ class Worker:
             meta=merged(header.meta, leaf.meta),
             queue=node.queue,
             enqueued_at_ms=node.opened_at_ms,
-            deadline_ms=None if options.hard_ms is None else running.started_at_ms + options.hard_ms,
             parent_id=None if parent is None else task_id(parent),
             root_id=header.root,
             delivery=node.delivery,
@@ -312,10 +348,14 @@ class Worker:
             node = scope
         return False
 
-    def report(self, running: Running, outcome: Outcome) -> None:
+    def report(self, running: Running, outcome: Outcome | Crashed) -> None:
         node = running.node
         self.running.pop((node.key, node.delivery), None)
-        self.facts.append(Ended(node.key, node.delivery, outcome, running.started_at_ms))
+        if isinstance(outcome, Crashed):
+            log.warning("task %s: %s; this delivery is lost", node.key, outcome.how)
+            self.facts.append(Lost(node.key, node.delivery, outcome.how))
+        else:
+            self.facts.append(Ended(node.key, node.delivery, outcome, running.started_at_ms))
         self._poked.set()
 
     def leak(self, running: Running, work: asyncio.Future[Any]) -> None:

@@ -1,0 +1,201 @@
+"""A process of the pool: takes one call after another from its pipe, and ends when the worker has gone.
+
+The handler runs on the main thread; a second thread reads the pipe, so that a handler at work hears of its soft limit
+and of a cancel, and so that a worker that dies takes the process and all that it has started with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import os
+import queue
+import resource
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any
+
+from stemflow.model.facts import Failed, HandedBack, Outcome
+from stemflow.model.records import ErrorInfo
+from stemflow.model.signature import Signature
+from stemflow.runtime import pipe
+from stemflow.runtime.bind import Bound
+from stemflow.runtime.context import TaskContext
+from stemflow.runtime.execute import attempt, describe, judge
+from stemflow.runtime.limits import soften
+from stemflow.runtime.locate import find
+from stemflow.runtime.payload import plain
+from stemflow.runtime.pipe import Job
+from stemflow.runtime.registry import Task, TaskRegistry
+from stemflow.runtime.sync_context import SyncTaskContext
+
+
+class Link:
+    """The end of the pipe in the process."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.attempt: Attempt | None = None
+        self._answers: dict[int, Future[Any]] = {}
+        self._asked = 0
+        self._lock = threading.Lock()
+
+    def send(self, *message: Any) -> None:
+        data = pipe.framed(message)
+        with self._lock:
+            self.connection.sendall(data)
+
+    def ask(self, what: str, *arguments: Any) -> Future[Any]:
+        """Have the worker answer."""
+        with self._lock:
+            self._asked += 1
+            number = self._asked
+        answer: Future[Any] = Future()
+        self._answers[number] = answer
+        self.send(pipe.ASK, number, what, arguments)
+        return answer
+
+    def read(self) -> None:
+        """Hear the worker until it has gone; then end, with everything that was started here."""
+        source = self.connection.makefile("rb")
+        try:
+            while len(head := source.read(pipe.HEAD.size)) == pipe.HEAD.size:
+                self._hear(*pipe.opened(source.read(*pipe.HEAD.unpack(head))))
+        finally:
+            leave()
+
+    def _hear(self, kind: str, *said: Any) -> None:
+        if kind == pipe.CALL:
+            self.jobs.put(said[0])
+        elif kind == pipe.BYE:
+            self.jobs.put(None)
+        elif kind == pipe.ANSWER:
+            number, well, value = said
+            answer = self._answers.pop(number)
+            answer.set_result(value) if well else answer.set_exception(value)
+        elif self.attempt is not None:
+            self.attempt.hear(kind)
+
+
+class Attempt:
+    """The call at work. It is its own backstage and output: what it asks of them is answered by the worker."""
+
+    def __init__(self, link: Link, job: Job, task: Task[..., Any], registry: TaskRegistry) -> None:
+        self.link, self.job, self.task, self.registry = link, job, task, registry
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.running: asyncio.Task[Outcome] | None = None
+        self.told_to_end = False
+        kind = TaskContext if task.is_async else SyncTaskContext
+        self.context = kind(**job.context, backstage=self)
+        if isinstance(self.context, SyncTaskContext):
+            self.context.ask = finished
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """A method of the backstage."""
+
+        async def ask(context: TaskContext, *arguments: Any) -> Any:
+            answer = self.link.ask(name, *arguments)
+            return await asyncio.wrap_future(answer) if self.task.is_async else answer.result()
+
+        return ask
+
+    def write(self, value: Any, what: str) -> bytes:
+        return bytes(self.link.ask("write", plain(value, what), what).result())
+
+    def plan(self, signature: Signature[Any, Any]) -> Any:
+        return self.link.ask("plan", signature).result()
+
+    def work(self) -> Outcome:
+        bound = Bound(self.job.calls)
+        bound.chunked = self.job.chunked
+        what = attempt(self.task, self.job.options, self.context, bound, here, self)
+        chain = self.registry.middleware
+        if self.task.is_async or chain.on_execute or chain.on_error:
+            return asyncio.run(self._on_loop(what))
+        outcome: Outcome = finished(what)
+        return outcome
+
+    async def _on_loop(self, what: Coroutine[Any, Any, Outcome]) -> Outcome:
+        self.running, self.loop = asyncio.ensure_future(what), asyncio.get_running_loop()
+        try:
+            return await self.running
+        except asyncio.CancelledError as cancelled:
+            return HandedBack() if self.told_to_end else judge(cancelled, self.job.options)
+
+    def hear(self, kind: str) -> None:
+        """The soft limit has passed, or the handler is told to end; called on the thread that reads."""
+        act = self._end if kind == pipe.CANCEL else self._soften
+        if self.task.is_async and self.loop is not None:
+            self.loop.call_soon_threadsafe(act)
+        else:
+            act()
+
+    def _soften(self) -> None:
+        soften(self.context)
+
+    def _end(self) -> None:
+        self.told_to_end = True
+        self.context.cancelled.set()
+        if self.running is not None and self.task.is_async:
+            self.running.cancel()
+
+
+async def here(work: Callable[[], Any]) -> Any:
+    """In the place of a thread: the process is the handler's own."""
+    return work()
+
+
+def finished(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """The value of a coroutine that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("expected a coroutine that waits for nothing")
+
+
+def memory() -> int:
+    """Bytes of memory that this process takes; where the system does not tell, the most that it ever took."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1_024)
+
+
+def leave() -> None:
+    """End this process and all that it has started; it leads a process group of its own."""
+    os.killpg(0, signal.SIGKILL)
+
+
+def main(descriptor: int) -> None:
+    """Serve the pipe at `descriptor` until the worker says goodbye, or has gone."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # The worker decides when this process ends. A handler, unlike SIG_IGN, is not passed on to programs started.
+        signal.signal(number, lambda *_: None)
+    faulthandler.enable()
+    os.set_inheritable(descriptor, False)
+    link = Link(socket.socket(fileno=descriptor))
+    threading.Thread(target=link.read, name="stemflow-pipe", daemon=True).start()
+    link.send(pipe.READY)
+    while (job := link.jobs.get()) is not None:
+        link.send(pipe.ENDED, _serve(link, job), memory())
+
+
+def _serve(link: Link, job: Job) -> Outcome:
+    try:
+        task, registry = find(job.place)
+    except (Exception, SystemExit) as error:
+        text = f"task {job.place.name}: its process cannot import it: {type(error).__name__}: {error}"
+        trace = describe(error).traceback
+        return Failed(ErrorInfo("TaskNotImportable", text, "stemflow.TaskNotImportable", (), trace), "final")
+    link.attempt = Attempt(link, job, task, registry)
+    try:
+        return link.attempt.work()
+    finally:
+        link.attempt = None

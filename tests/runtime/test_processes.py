@@ -1,0 +1,284 @@
+"""`isolation="process"`: handlers in processes of their own, which can be killed and may die."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stemflow import Canvas, OptionError, Processes, RunHandle, Stemflow, TaskRegistry
+from tests.runtime import process_tasks as tasks
+
+PATIENCE_S = 30
+
+
+@pytest.fixture
+async def app() -> AsyncIterator[Stemflow]:
+    async with Stemflow("memory:", tasks.registry, concurrency=8, processes=Processes(size=2)) as app:
+        yield app
+
+
+async def ended(app: Stemflow, signature: Any, **given: Any) -> Any:
+    return await (await app.submit(signature, **given)).wait(PATIENCE_S)
+
+
+async def begun(app: Stemflow, signature: Any) -> RunHandle:
+    """Submit, and wait until its handler has reported progress."""
+    handle = await app.submit(signature)
+    async with asyncio.timeout(PATIENCE_S):
+        while not await app.store.notes(f"run:{handle.id}"):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    return handle
+
+
+def lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+async def until_dead(pid: int) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while lives(pid):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+# -- where it runs
+
+
+async def test_a_handler_runs_on_the_main_thread_of_a_process_that_is_used_again(app: Stemflow) -> None:
+    first = (await ended(app, tasks.where.s("a", 1))).value
+    second = (await ended(app, tasks.where_async.s("b"))).value
+    pid, group, on_main, *rest = first
+    assert pid != os.getpid()
+    assert (group, on_main, rest) == (pid, True, ["a", 1])
+    assert second == [pid, "b"]
+
+
+async def test_a_pool_has_so_many_processes_and_no_more(app: Stemflow) -> None:
+    results = (await ended(app, Canvas.map(tasks.where.s(), range(20)))).value
+    assert len({result[0] for result in results}) <= 2
+    assert [result[-1] for result in results] == list(range(20))
+
+
+async def test_arguments_are_converted_in_the_process_and_results_come_back_as_data(app: Stemflow) -> None:
+    assert (await ended(app, tasks.mirrored.s({"x": 1, "y": 2}))).raw == {"x": 2, "y": 1}
+    assert (await ended(app, tasks.doubled.call(tasks.Point(1, 2)))).value == 6
+    assert (await ended(app, Canvas.chunks(tasks.where.s(), [1, 2, 3], size=2))).status == "succeeded"
+
+
+@pytest.mark.parametrize("task", [tasks.asks, tasks.asks_async], ids=["plain", "async"])
+async def test_the_context_works_across_the_pipe(app: Stemflow, task: Any) -> None:
+    handle = await app.submit(Canvas.group(task.s()), headers={"tenant": "t1"})
+    result = await handle.wait(PATIENCE_S)
+    assert result.status == "succeeded", result.error
+    asked, added = result.value
+    assert added == 7
+    assert (asked["id"], asked["attempt"], asked["headers"]) == (f"{handle.id}/[0]", 0, {"tenant": "t1"})
+    assert (await (await app.handle(asked["run"])).wait(PATIENCE_S)).value == 3
+    (note,) = (await app.store.notes(f"run:{handle.id}")).values()
+    assert b'"half":true' in note
+
+
+async def test_a_handler_in_a_process_retries_and_replaces_itself(app: Stemflow) -> None:
+    assert (await ended(app, Canvas.chain(tasks.restless.s()))).value == 42
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "kind"),
+    [
+        ("ValueError", "failed", "ValueError"),
+        ("Reject", "failed", "Reject"),
+        ("Ignore", "skipped", None),
+        ("SystemExit", "failed", "SystemExit"),
+        ("CancelledError", "failed", "CancelledError"),
+        ("set", "failed", "NotSerializable"),
+    ],
+)
+async def test_what_a_handler_raises_in_a_process_ends_its_attempt(
+    app: Stemflow, how: str, status: str, kind: str | None
+) -> None:
+    result = await ended(app, tasks.raises.s(how))
+    assert (result.status, result.error and result.error.type) == (status, kind)
+
+
+async def test_the_middleware_of_the_registry_stands_around_the_call_in_the_process() -> None:
+    async with Stemflow("memory:", tasks.watched) as app:
+        for task in (tasks.watched_plain, tasks.watched_async):
+            assert (await ended(app, task.s(21))).value == 42
+
+
+# -- limits and cancelling
+
+
+async def test_a_soft_limit_reaches_the_process(app: Stemflow) -> None:
+    assert (await ended(app, tasks.softly.s())).value is True
+    assert (await ended(app, tasks.softly_raised.s())).value == "SoftTimeLimitExceeded True"
+
+
+async def test_a_handler_that_spins_is_killed_at_its_hard_limit_and_its_process_replaced(app: Stemflow) -> None:
+    before = (await ended(app, tasks.where.s())).value[0]
+    result = await ended(app, tasks.spins.s())
+    assert result.error is not None
+    assert result.error.type == "TaskTimeout"
+    await until_dead(before)
+    after = [result[0] for result in (await ended(app, Canvas.map(tasks.where.s(), range(8)))).value]
+    assert before not in after
+    assert app.service is not None
+    assert not app.service.worker.leaked
+
+
+@pytest.mark.parametrize(
+    ("task", "value"), [(tasks.listens, "heard"), (tasks.listens_async, "heard True")], ids=["plain", "async"]
+)
+async def test_a_handler_is_told_that_its_run_was_cancelled_and_may_end_by_itself(
+    app: Stemflow, task: Any, value: str
+) -> None:
+    handle = await begun(app, Canvas.chain(task.s()))
+    await handle.cancel()
+    assert (await handle.wait(PATIENCE_S)).status == "cancelled"
+    assert await handle.value_of("[0]") == value
+
+
+async def test_a_handler_that_does_not_listen_is_killed_when_its_run_is_cancelled(app: Stemflow) -> None:
+    handle = await begun(app, tasks.deaf.s())
+    assert app.service is not None
+    (pid,) = [child.process.pid for child in app.service.worker.processes.children]
+    await handle.cancel()
+    assert (await handle.wait(PATIENCE_S)).status == "cancelled"
+    await until_dead(pid)
+
+
+async def test_a_handler_that_is_handed_back_is_killed_and_charged_with_nothing() -> None:
+    async with Stemflow("memory:", tasks.registry) as app:
+        handle = await begun(app, tasks.deaf.s())
+        await app.hand_back()
+        (node,) = await handle.nodes()
+        assert (node.state, node.attempt, node.losses) == ("ready", 0, 0)
+
+
+# -- death
+
+
+@pytest.mark.parametrize("how", ["exit", "SIGKILL", "SIGSEGV"])
+async def test_a_process_that_dies_is_a_loss_until_its_task_is_poison_while_others_go_on(
+    app: Stemflow, how: str, tmp_path: Path
+) -> None:
+    # Given a task that kills its process each time, beside others
+    others = await app.submit(Canvas.map(tasks.where.s(), range(10)))
+    handle = await app.submit(tasks.dies.s(how, str(tmp_path / "note")))
+
+    # When it was delivered as often as allowed, then it is poison, no attempt was charged, and the others have ended
+    result = await handle.wait(PATIENCE_S)
+    assert result.error is not None
+    death = "its process ended with exit code 0" if how == "exit" else f"its process was killed by {how}"
+    assert (result.status, result.error.type) == ("failed", "Poison")
+    assert result.error.message == f"its worker died 3 times while running it; the last time {death}"
+    (node,) = await handle.nodes()
+    assert (node.attempt, node.losses) == (0, 3)
+    assert (tmp_path / "note").read_text() == "begun\n" * 3
+    assert (await others.wait(PATIENCE_S)).status == "succeeded"
+
+
+async def test_a_loss_costs_no_attempt(app: Stemflow, tmp_path: Path) -> None:
+    handle = await app.submit(tasks.dies_once.s(str(tmp_path / "note")))
+    assert (await handle.wait(PATIENCE_S)).value == 0
+    assert [node.losses for node in await handle.nodes()] == [1]
+
+
+async def test_a_task_that_may_run_at_most_once_is_lost_with_its_process(app: Stemflow) -> None:
+    result = await ended(app, tasks.at_most_once.s())
+    assert result.error is not None
+    assert (result.error.type, result.error.message) == (
+        "Lost",
+        "its worker died and it may run at most once; the last time its process ended with exit code 7",
+    )
+
+
+# -- recycling, and what is left behind
+
+
+async def test_a_process_is_replaced_after_so_many_tasks() -> None:
+    settings = Processes(size=1, max_tasks_per_child=2)
+    async with Stemflow("memory:", tasks.registry, processes=settings) as app:
+        pids = [(await ended(app, tasks.where.s())).value[0] for _ in range(5)]
+        assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [2, 2, 1]
+        await until_dead(pids[0])
+
+
+async def test_a_process_is_replaced_when_it_takes_too_much_memory() -> None:
+    settings = Processes(size=1, max_memory_per_child=250_000_000)
+    async with Stemflow("memory:", tasks.registry, processes=settings) as app:
+        pids = [(await ended(app, tasks.grows.s(size))).value for size in (1, 300_000_000, 1)]
+        assert pids[0] == pids[1] != pids[2]
+
+
+async def test_what_a_handler_has_started_is_killed_when_its_process_goes() -> None:
+    settings = Processes(size=1, max_tasks_per_child=1)
+    async with Stemflow("memory:", tasks.registry, processes=settings) as app:
+        program = (await ended(app, tasks.leaves_behind.s("return"))).value
+        await until_dead(program)
+
+
+async def test_processes_end_with_their_engine() -> None:
+    async with Stemflow("memory:", tasks.registry) as app:
+        pid = (await ended(app, tasks.where.s())).value[0]
+    assert not lives(pid)
+
+
+async def test_a_process_inherits_no_file_of_its_worker(tmp_path: Path) -> None:
+    async with Stemflow(f"sqlite:{tmp_path / 'runs.db'}", tasks.registry) as app:
+        opened = (await ended(app, tasks.files.s())).value
+        assert not [name for name in opened if "runs.db" in name]
+        assert len([name for name in opened if name.startswith("socket:")]) == 1
+
+
+# -- finding the task
+
+
+async def test_a_function_of_any_module_is_found_there() -> None:
+    registry = TaskRegistry()
+    cubed = registry.task("power", isolation="process")(math.pow)
+    async with Stemflow("memory:", registry) as app:
+        assert (await ended(app, cubed.s(2, 3))).value == 8.0
+
+
+def test_a_function_inside_another_is_refused_at_registration() -> None:
+    def inner() -> None: ...
+
+    with pytest.raises(OptionError, match=r"expected a function at the top of a module for process, .*<locals>\.inner"):
+        TaskRegistry().task("inner", isolation="process")(inner)
+
+
+async def test_a_function_that_no_import_finds_is_refused_when_the_worker_starts() -> None:
+    registry = TaskRegistry()
+    namespace: dict[str, Any] = {"__name__": "nowhere"}
+    exec("def lost(): ...", namespace)
+    registry.task("lost", isolation="process")(namespace["lost"])
+    with pytest.raises(OptionError, match=r"^task lost: isolation: expected a function that another process can"):
+        async with Stemflow("memory:", registry):
+            pass
+
+
+async def test_a_function_that_no_import_finds_fails_where_the_call_asks_for_a_process() -> None:
+    registry = TaskRegistry()
+    namespace: dict[str, Any] = {"__name__": "nowhere"}
+    exec("def lost(): ...", namespace)
+    lost = registry.task("lost")(namespace["lost"])
+    async with Stemflow("memory:", registry) as app:
+        result = await ended(app, lost.with_options(isolation="process").s())
+        assert result.error is not None
+        assert (result.error.type, result.status) == ("OptionError", "failed")
+
+
+@pytest.mark.parametrize("wrong", [{"size": 0}, {"max_tasks_per_child": -1}, {"max_memory_per_child": "1GB"}])
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=f"^processes: {next(iter(wrong))}: expected a whole number from 1"):
+        Processes(**wrong)
