@@ -91,7 +91,11 @@ def _file_commands(commands: Any) -> None:
     graph = _command(commands, "graph", "print the steps of a workflow and what they wait for")
     graph.add_argument("file", metavar="FILE")
     graph.add_argument("--format", choices=GRAPH_FORMATS, default="mermaid")
-    _command(commands, "schema", "print the JSON Schema of workflow files")
+    schema = _command(commands, "schema", "print the JSON Schema of workflow files")
+    schema.add_argument(
+        "--tasks", metavar="MODULE[:REGISTRY]", action="append", default=[],
+        help="with these tasks: their names, and the schema of the arguments of each; may be repeated",
+    )  # fmt: skip
     explain = _command(commands, "explain", "explain a finding of validate")
     explain.add_argument("code", metavar="CODE", nargs="?", help="such as SF101; without it all codes are listed")
 

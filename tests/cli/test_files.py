@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jsonschema import Draft7Validator
 
 from tests.cli.test_run import follows_schema
 from tests.cli.world import Cli
@@ -61,6 +63,59 @@ def test_validate_imports_no_tasks_unless_they_are_named(project: Path, cli: Cli
     # And with tasks that can, the name is not
     (project / "jobs.py").write_text("from stemflow import TaskRegistry\n\nmine = TaskRegistry()\n")
     assert "SF401" in cli("validate", "wrong.yaml", "--tasks", "jobs:mine").out
+
+
+TYPED = """\
+from __future__ import annotations
+import dataclasses, datetime as dt
+from stemflow import TaskMetadata, TaskRegistry
+registry = TaskRegistry()
+@dataclasses.dataclass
+class Line:
+    sku: str
+    qty: int = 1
+    size: tuple[int, int] | None = None
+@registry.task("book", metadata=TaskMetadata(description="Books it."))
+def book(day: dt.date, lines: list[Line], note: str = "") -> None: ...
+@registry.task("stop")
+def stop() -> None: ...
+"""
+CALL = {"day": "2026-11-24", "lines": [{"sku": "a", "qty": 2, "size": [1, 2]}]}
+
+
+@pytest.mark.parametrize(
+    ("change", "fits"),
+    [
+        ({}, True),
+        ({"note": "x"}, True),
+        ({"day": "${{ inputs.day }}", "lines": "${{ inputs.lines }}"}, True),
+        ({"lines": [{"sku": "a", "qty": "${{ item }}"}, "${{ item }}"]}, True),
+        ({"lines": [{"sku": "a", "qty": "two"}]}, False),
+        ({"lines": [{"sku": "a", "size": [1, "x"]}]}, False),
+        ({"lines": [{"sku": "a", "size": [1, 2, 3]}]}, False),
+        ({"lines": [{"qty": 1}]}, False),
+        ({"day": 3}, False),
+        ({"hour": 3}, False),
+    ],
+)
+def test_the_schema_with_tasks_knows_their_names_and_arguments(
+    change: dict[str, Any], fits: bool, project: Path, cli: Cli
+) -> None:
+    # Given the schema of a project's own workflow files
+    (project / "typed_tasks.py").write_text(TYPED)
+    schema = json.loads(cli("schema", "--tasks", "typed_tasks").out)
+    judge = Draft7Validator(schema)
+    Draft7Validator.check_schema(schema)
+
+    def accepts(**step: Any) -> bool:
+        return judge.is_valid({"stemflow": "1", "name": "x", "steps": {"a": step}})
+
+    # Then it accepts the calls that fit, with expressions in any place, and refuses the others
+    assert accepts(task="book", args=CALL | change) is fits
+    assert accepts(task="stop", compensate={"task": "book", "args": CALL | change}) is fits
+    assert accepts(task="stop", args={}) and accepts(task="stop")
+    assert not accepts(task="book") and not accepts(task="stop", args={"now": True}) and not accepts(task="sto")
+    assert schema["definitions"]["args_of_book"]["description"] == "Books it."
 
 
 def test_the_schema_is_printed_as_it_is_shipped(cli: Cli) -> None:
