@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Any, assert_type
 
-from tasks import add, count, label, now, shout, total
+from tasks import Charge, Receipt, add, buy, charge, count, label, now, printing, read, remote, shout, total
 
-from stemflow import Canvas, NoInput, Signature, skew
+from stemflow import (
+    Canvas,
+    NoInput,
+    RunHandle,
+    Signature,
+    Stemflow,
+    TaskDefinition,
+    TaskEnqueueBuilder,
+    TaskOptions,
+    TaskResult,
+    skew,
+)
 
 # A call is complete, or waits for the value of the step before it as its first argument.
 assert_type(add.s(1, 2), Signature[NoInput, int])
@@ -54,3 +65,39 @@ assert_type(label.map([1, 2], concurrency=5), Signature[NoInput, list[str]])
 
 # A name alone says nothing of types: it fits everywhere.
 assert_type(add.s(1, 2) | Canvas.task("other", 1) | shout.s(), Signature[NoInput, str])
+
+# Classes as arguments and results
+assert_type(buy.s(Charge(1)), Signature[NoInput, Receipt])
+assert_type(buy.s(Charge(1)) | read.s(), Signature[NoInput, str])
+assert_type(Canvas.map(buy.s(), [Charge(1)]), Signature[NoInput, list[Receipt]])
+
+# Definitions, handlers as classes, builders
+assert_type(charge, TaskDefinition[Charge, Receipt])
+assert_type(printing, TaskDefinition[Receipt, int])
+assert_type(charge.call(Charge(1)), TaskEnqueueBuilder[object, Receipt])
+built = remote.call(Charge(1)).with_headers({"a": "b"}).priority(3).delay("5s")
+assert_type(built, TaskEnqueueBuilder[object, Receipt])
+assert_type(remote.call(Charge(1)) | read.s(), Signature[object, str])
+assert_type(Canvas.chain(now.s(), remote.call(Charge(1)), read.s()), Signature[NoInput, str])
+assert_type(Canvas.group(charge.call(Charge(1)), buy.si(Charge(2))), Signature[object, list[Receipt]])
+TaskOptions(max_retries=3, priority=0, queue="slow", soft_time_limit="5s", rate_limit=["5/s", "100/m"])
+
+# decode=
+assert_type(add.s(1, 2) | Canvas.task("print", decode=Receipt), Signature[NoInput, Receipt])
+assert_type(add.s(1, 2) | Canvas.task("print", decode=str.upper) | shout.s(), Signature[NoInput, str])
+
+
+async def results(app: Stemflow) -> None:
+    """What running, submitting and waiting give."""
+    assert_type(await app.run(buy.s(Charge(1))), Receipt)
+    assert_type(await app.run(Canvas.group(add.s(1, 2))), list[int])
+    handle = await app.submit(charge.call(Charge(1)))
+    assert_type(handle, RunHandle[Receipt])
+    result = await handle.wait(timeout=3)
+    assert_type(result, TaskResult[Receipt])
+    assert_type(result.value, Receipt | None)
+    assert_type(result.required(), Receipt)
+    assert_type(result.value_or(None), Receipt | None)
+    assert_type(result.value_or(0), Receipt | int)
+    assert_type(await app.wait_for_task(handle.id, decode=Receipt), TaskResult[Receipt])
+    assert_type(await app.result(handle.id), TaskResult[Any])

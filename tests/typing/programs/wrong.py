@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tasks import add, count, label, now, registry, shout, total
+from tasks import Charge, Receipt, add, buy, charge, count, label, now, printing, read, registry, remote, shout, total
 
-from stemflow import Canvas, NoInput, Signature
+from stemflow import Canvas, NoInput, Signature, Stemflow, TaskContext, TaskDefinition, TaskHandler, TaskOptions
 
 # s, si: arguments that the task does not take
 add.s("1")  # expect-error
@@ -55,3 +55,37 @@ Canvas.chunks(add.s(1), range(100), 10) | total.s()  # expect-error
 
 # registering
 registry.task(3)  # expect-error
+registry.register(count.function)  # expect-error
+
+# classes, definitions, handlers, builders
+buy.s(1)  # expect-error
+buy.s(Receipt("x"))  # expect-error
+add.s(1, 2) | read.s()  # expect-error
+buy.s(Charge(1)) | shout.s()  # expect-error
+Canvas.map(buy.s(), [1])  # expect-error
+charge.call(Receipt("x"))  # expect-error
+charge.call(1)  # expect-error
+remote.call(Charge("x"))  # expect-error
+remote.call(Charge(1)).priority("high")  # expect-error
+remote.call(Charge(1)).with_headers({"a": 1})  # expect-error
+remote.call(Charge(1)) | shout.s()  # expect-error
+Canvas.chain(remote.call(Charge(1)), printing.call(Receipt("x")), read.s())  # expect-error
+mistyped: TaskDefinition[Charge, str] = TaskDefinition("charge", decode_result=Receipt)  # expect-error
+add.s(1, 2) | Canvas.task("print", decode=Receipt) | shout.s()  # expect-error
+TaskOptions(max_retries="3")  # expect-error
+TaskOptions(unique_mode="sometimes")  # expect-error
+
+
+class Wrong(TaskHandler[Charge, Receipt]):
+    name = "wrong"
+
+    async def call(self, context: TaskContext, args: Receipt) -> Receipt:  # expect-error
+        return args
+
+
+async def results(app: Stemflow) -> None:
+    print((await app.run(buy.s(Charge(1)))).amount)  # expect-error
+    handle = await app.submit(buy.s(Charge(1)))
+    print((await handle.wait()).required().amount)  # expect-error
+    print((await handle.wait()).value.text)  # expect-error
+    app.submit(1)  # expect-error
