@@ -27,6 +27,10 @@ def send(to: str = "", text: str = "", copies: int = 1) -> None: ...
 def charge(amount: int = 1) -> None: ...
 
 
+@REGISTERED.task("printer.print")
+def print_page() -> None: ...
+
+
 def findings(text: str) -> list[str]:
     parsed = parse_workflow(text, "page.yaml")
     found = list(parsed.diagnostics)
