@@ -28,21 +28,19 @@ def decoder(plan: Plan, registry: TaskRegistry, sig: AnySig | None = None, place
         return _of_task(node.task, registry, sig)
     if not isinstance(node, ScopePlan) or node.value is not None or not node.members or node.kind == "steps":
         return None
+    # A task with hooks stands in a chain of one in the plan, so that its signature has no members there.
+    given: list[AnySig | None] = [] if sig is None else [member for _, member in members_of(sig)]
+    members = list(zip(node.members, given or [None] * len(node.members), strict=True))
     if node.kind in ("chain", "chord"):
-        return decoder(plan, registry, _member(sig, -1), node.members[-1])
-    inside = [decoder(plan, registry, _member(sig, i), one) for i, one in enumerate(node.members)]
+        last, of_last = members[-1]
+        return decoder(plan, registry, of_last, last)
+    inside = [decoder(plan, registry, of_it, one) for one, of_it in members]
     if not any(inside):
         return None
     if node.kind == "map":
         one = _listed(inside, repeated=True) if node.spread == "chunk" else inside[0]
         return _listed([one], repeated=True)
     return _listed(inside, repeated=False)
-
-
-def _member(sig: AnySig | None, index: int) -> AnySig | None:
-    """The member that stands where the plan has it; a task with hooks stands in a chain of one there."""
-    members = () if sig is None else members_of(sig)
-    return members[index][1] if members else None
 
 
 def _listed(decoders: list[Decode | None], *, repeated: bool) -> Decode:
