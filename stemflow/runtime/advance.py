@@ -95,6 +95,10 @@ class Advance:
         for key in [key for key in self.records if key[0] in runs or key[0] == HOUSE]:
             del self.records[key]
 
+    def made(self, run: str) -> None:
+        """An id was made just now, so there is no such run yet."""
+        self.records[(run, "")] = None
+
     def committed(self, decision: Decision) -> None:
         """Take over the versions that the store now holds."""
         for put in decision.puts:
@@ -106,7 +110,7 @@ class Advance:
         if len(self.records) > CACHED:
             self.records.clear()
         for header in decision.headers:
-            self.library.headers[header.run] = header
+            self.library.remember(header)
         for some in decision.pages:
             self.library.staged.pop(some.key, None)
         for run in decision.ended:
@@ -127,7 +131,7 @@ class Advance:
     def leased(self, lease: Lease) -> None:
         self.records[lease.node.key] = lease.node
         if lease.header is not None:
-            self.library.headers[lease.node.run] = lease.header
+            self.library.remember(lease.header)
 
 
 def _brought(facts: Sequence[Fact]) -> Iterator[Plan]:

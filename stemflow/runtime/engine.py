@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
@@ -24,7 +23,9 @@ from stemflow.model.signature import AnySig, MapSig, Signature, TaskSig, Workflo
 from stemflow.ports import Clock, IdSource
 from stemflow.runtime.advance import Advance
 from stemflow.runtime.bind import pages_of, seal_literals
+from stemflow.runtime.bulk import submit_many
 from stemflow.runtime.clock import SystemClock, SystemIds
+from stemflow.runtime.commits import Commits
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.handle import DuplicateRun, RunFailed, RunHandle, TaskResult, UnknownRun
 from stemflow.runtime.headers import TRACE_HEADERS, checked_headers, checked_meta, merged
@@ -36,17 +37,14 @@ from stemflow.runtime.registry import TaskRegistry
 from stemflow.runtime.rerun import redo_paths, stored_maps
 from stemflow.runtime.service import Service
 from stemflow.runtime.signals import Signals
-from stemflow.runtime.submission import Submission
+from stemflow.runtime.submission import Prepared, Submission
 from stemflow.runtime.telling import run_event, tell_commit
 from stemflow.runtime.values import Library, Values, place
 from stemflow.runtime.waiting import result_by_id, wait_by_id
-from stemflow.store.base import Request, Store
+from stemflow.store.base import Store
 from stemflow.store.open import open_store
 
 T = TypeVar("T")
-
-TRIES = 100
-"""How often a decision that turned out to be stale is made again before the caller is told."""
 
 
 class Stemflow:
@@ -82,9 +80,7 @@ class Stemflow:
         self.library = Library(self.store, self.encoders)
         self.propagated_headers = propagated_headers
         self.advance = Advance(self.store, self.library)
-        self._channel = f"engine-{self.ids.run_id()}"
-        self._sequence = 0
-        self._lock = asyncio.Lock()
+        self.commits = Commits(self.store, self.advance, f"engine-{self.ids.run_id()}", self._committed)
         self._tasks: dict[tuple[str, str], Plan] = {}
         self.service = Service(self, concurrency, queues, only_run, processes) if worker else None
 
@@ -164,7 +160,27 @@ class Stemflow:
         chain = self.registry.middleware
         return await (chain.enqueue(asked, self._accept) if chain.on_enqueue else self._accept(asked))
 
+    async def submit_many(self, signatures: Iterable[Signature[Any, Any]]) -> list[RunHandle[Any]]:
+        """Submit many runs in few round trips; their handles in order.
+
+        Each is a run of its own that is stored or refused alone. DuplicateRun is raised when all are through.
+        """
+        return await submit_many(self, signatures)
+
     async def _accept(self, asked: Submission) -> RunHandle[Any]:
+        one = await self.prepare(asked)
+        try:
+            return self.handle_of(one, await self.commit([Requested(one.header)], one))
+        finally:
+            self.unstage(one)
+
+    def unstage(self, one: Prepared) -> None:
+        """The items of a submission are in the store now, or never will be."""
+        for some in one.items:
+            self.library.staged.pop(some.key, None)
+
+    async def prepare(self, asked: Submission) -> Prepared:
+        """Compile and check what was asked for; nothing is stored yet."""
         if asked.run_id == "":
             raise OptionError("submit: expected a run id that is not empty")
         run = asked.run_id or self.ids.run_id()
@@ -184,14 +200,34 @@ class Stemflow:
             header, plan, body = await self._workflow(asked.what, header, asked.inputs, asked.again)
         else:
             header, plan, body = self._canvas(call(asked.what, asked.args, asked.kwargs), header)
-        self.library.shapes.setdefault(plan.digest, Shape(plan))
+        if plan.digest not in self.library.shapes:
+            self.library.shapes[plan.digest] = Shape(plan)
         if self.signals.before_publish:
             self.signals.before_publish.send(run_event("before_publish", header, self.store.now_ms()))
-        handle = await self._request(header, plan, self._items_of(body, run), body)
+        if asked.run_id is None:
+            self.advance.made(run)
+        self.library.remember(header)  # gates of the first steps ask for it before it is stored
+        items = self._items_of(body, run)
+        if items and (asked.run_id is None or await self.store.read([(run, "")]) == [None]):
+            self.library.staged.update((some.key, some.pages) for some in items)  # gates of members may ask for them
+        return Prepared(header, plan, items, body)
+
+    def handle_of(self, one: Prepared, decision: Decision) -> RunHandle[Any]:
+        """The handle of what was submitted, after its commit; raises DuplicateRun when its key is held."""
+        header = one.header
+        if not decision.headers or header.run in decision.ended:
+            self.library.headers.pop(header.run, None)
+        reply = next((reply for reply in decision.replies), None)
+        if reply is None:
+            raise StemflowError(f"run {header.run}: the store answered nothing to its submission")
+        if reply.status == "refused":
+            raise DuplicateRun(reply.run)
+        existing = reply.status == "existing"
         if self.signals.after_publish:
-            told = run_event("after_publish", header, self.store.now_ms(), run_id=handle.id, existing=handle.existing)
+            told = run_event("after_publish", header, self.store.now_ms(), run_id=reply.run, existing=existing)
             self.signals.after_publish.send(told)
-        return handle
+        asked = None if one.body is None else (one.plan.digest, one.body)
+        return RunHandle(self, reply.run, existing=existing, holder=reply.holder, known=True, asked=asked)
 
     async def _workflow(
         self, flow: Workflow, header: Header, inputs: Mapping[str, Any], again: bool
@@ -290,44 +326,14 @@ class Stemflow:
             found = self._tasks[(sig.task, "")] = compile_task(sig, self.registry.lone_options_of)
         return found
 
-    async def _request(
-        self, header: Header, plan: Plan, items: tuple[Pages, ...] = (), body: AnySig | None = None
-    ) -> RunHandle[Any]:
-        self.library.headers[header.run] = header  # gates of the first steps ask for it before it is stored
-        if items and await self.store.read([(header.run, "")]) == [None]:
-            self.library.staged.update((some.key, some.pages) for some in items)  # gates of members may ask for them
-        try:
-            decision = await self.commit([Requested(header)], plan, items)
-        finally:
-            for some in items:
-                self.library.staged.pop(some.key, None)
-        if not decision.headers or header.run in decision.ended:
-            self.library.headers.pop(header.run, None)
-        for reply in decision.replies:
-            if reply.status == "refused":
-                raise DuplicateRun(reply.run)
-            asked = None if body is None else (plan.digest, body)
-            existing = reply.status == "existing"
-            return RunHandle(self, reply.run, existing=existing, holder=reply.holder, known=True, asked=asked)
-        raise StemflowError(f"run {header.run}: the store answered nothing to its submission")
-
-    async def commit(self, facts: list[Fact], plan: Plan | None = None, items: tuple[Pages, ...] = ()) -> Decision:
+    async def commit(self, facts: list[Fact], prepared: Prepared | None = None) -> Decision:
         """Decide and commit, again while it is stale."""
-        async with self._lock:
-            for _ in range(TRIES):
-                decision = await self.advance.decide(facts)
-                if plan is not None and decision.headers:
-                    decision = structs.replace(decision, plans=(*decision.plans, plan), pages=(*items, *decision.pages))
-                self._sequence += 1
-                answer = await self.store.exchange(Request(self._channel, self._sequence), [decision], None)
-                if answer.committed[0]:
-                    tell_commit(self.signals, self.library, decision, facts, self.store.now_ms())
-                    self.advance.committed(decision)
-                    if self.service is not None:
-                        self.service.heard(decision)
-                    return decision
-                self.advance.stale(decision, facts, answer.current)
-        raise StemflowError(f"{self.store.url}: the same records were changed {TRIES} times by others; try again")
+        return await self.commits.one(facts, prepared)
+
+    def _committed(self, decision: Decision, facts: list[Fact]) -> None:
+        tell_commit(self.signals, self.library, decision, facts, self.store.now_ms())
+        if self.service is not None:
+            self.service.heard(decision)
 
     # -- runs that exist
 
@@ -344,9 +350,7 @@ class Stemflow:
     ) -> TaskResult[T]: ...
     @overload
     async def wait_for_task(self, task_id: str, timeout: float | None = None) -> TaskResult[Any]: ...
-    async def wait_for_task(
-        self, task_id: str, timeout: float | None = None, *, decode: Any = None
-    ) -> TaskResult[Any]:
+    async def wait_for_task(self, task_id: str, timeout: float | None = None, *, decode: Any = None) -> TaskResult[Any]:
         """Wait for the end of a run (`RUN`) or of one task of it (`RUN/path`, its `context.id`), started anywhere.
 
         At most `timeout` seconds, then the answer is `timed_out`. `decode`: a type or a function for its value; else
@@ -401,7 +405,9 @@ class Stemflow:
             reply_to=self.store.address,
         )
         await self._copy_items(shape, run_id, run)
-        return await self._request(header, shape.plan)
+        self.library.headers[run] = header
+        one = Prepared(header, shape.plan)
+        return self.handle_of(one, await self.commit([Requested(header)], one))
 
     async def _inputs_of(self, root: Node, header: Header) -> bytes:
         """The inputs of a run for another of the same; they may be those of a later submission that was debounced."""
@@ -422,6 +428,7 @@ class Stemflow:
         """Lease nothing more, and after `grace_ms` give back what runs, uncharged; runs stay active."""
         if self.service is not None:
             await self.service.stop(grace_ms)
+
 
 def _maps(sig: AnySig) -> list[tuple[str, MapSig[Any, Any]]]:
     """The maps of a tree with their paths; a map inside a map has its items by expression, not by value."""

@@ -7,8 +7,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from stemflow.model.records import Key
-from stemflow.model.signature import Signature, Workflow
+from stemflow.model.effects import Pages
+from stemflow.model.plan import Plan
+from stemflow.model.records import Header, Key
+from stemflow.model.signature import AnySig, Signature, Workflow
 
 
 class Submission(Struct, frozen=True, kw_only=True):
@@ -26,3 +28,12 @@ class Submission(Struct, frozen=True, kw_only=True):
     again: bool = False
     parent: Key | None = None
     root: str | None = None
+
+
+class Prepared(Struct, frozen=True):
+    """A submission that was compiled and checked: the run that is asked for, its plan and the items of its maps."""
+
+    header: Header
+    plan: Plan
+    items: tuple[Pages, ...] = ()
+    body: AnySig | None = None

@@ -77,10 +77,14 @@ class Library:
                 raise StemflowError(
                     f"run {run}: expected it in {self.store.url}, found none; `stemflow runs` lists them"
                 )
-            self.headers[run] = found
-            if len(self.headers) > HEADERS:
-                del self.headers[next(iter(self.headers))]
+            self.remember(found)
         return found
+
+    def remember(self, header: Header) -> None:
+        """Keep a header as long as there is room."""
+        self.headers[header.run] = header
+        if len(self.headers) > HEADERS:
+            del self.headers[next(iter(self.headers))]
 
     async def place(self, run: str, path: str, kind: str) -> str:
         """Where a value of a run stands, the same in all reruns of it."""

@@ -1,0 +1,90 @@
+"""`submit_many`: many runs in few round trips."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from stemflow import Canvas, DuplicateRun, Stemflow, TaskRegistry
+from stemflow.model.effects import Decision
+from stemflow.store.base import Exchange, Request, Want
+from tests.spec.conftest import OpenApp
+
+
+async def test_each_signature_becomes_a_run_of_its_own(app: Stemflow, registry: TaskRegistry) -> None:
+    @registry.task("double")
+    async def double(x: int) -> int:
+        return 2 * x
+
+    handles = await app.submit_many([double.s(1), Canvas.chain([double.s(1), double.s()]), double.s(3)])
+    assert [(await handle.wait()).value for handle in handles] == [2, 4, 6]
+    assert len({handle.id for handle in handles}) == 3
+
+
+async def test_a_thousand_runs_take_two_exchanges(open_app: OpenApp, registry: TaskRegistry) -> None:
+    @registry.task("noop")
+    async def noop() -> None: ...
+
+    # Given a store that counts what it is asked
+    app = await open_app(worker=False)
+    exchange, sizes, reads = app.store.exchange, list[int](), list[Any]()
+
+    async def counted(request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
+        sizes.append(len(decisions))
+        await asyncio.sleep(0.01)
+        return await exchange(request, decisions, want)
+
+    async def read(keys: Any) -> Any:
+        reads.append(keys)
+        raise AssertionError("an id that was made just now is known to be free")
+
+    app.store.exchange, app.store.read = counted, read  # type: ignore[method-assign]
+    # When a thousand are submitted at once, and then a hundred by as many callers
+    await app.submit_many([noop.s()] * 1_000)
+    await asyncio.gather(*(app.submit(noop.s()) for _ in range(100)))
+    # Then
+    assert sizes[:2] == [500, 500]
+    assert len(sizes) <= 4
+    assert sum(sizes) == 1_100
+    assert reads == []
+
+
+async def test_one_that_is_refused_leaves_the_others_as_they_are(app: Stemflow, registry: TaskRegistry) -> None:
+    done: list[int] = []
+
+    @registry.task("once", unique=True, unique_mode="reject")
+    async def once(x: int) -> None:
+        await asyncio.sleep(60)
+        done.append(x)
+
+    with pytest.raises(DuplicateRun):
+        await app.submit_many([once.s(1), once.s(2), once.s(1)])
+    await asyncio.sleep(3_600)
+    assert sorted(done) == [1, 2]
+
+
+async def test_a_submission_that_is_cancelled_takes_no_other_with_it(open_app: OpenApp, registry: TaskRegistry) -> None:
+    @registry.task("noop")
+    async def noop() -> None: ...
+
+    app = await open_app()
+    exchange, gate = app.store.exchange, asyncio.Event()
+
+    async def slow(request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
+        if want is None and any(decision.headers for decision in decisions):
+            await gate.wait()
+        return await exchange(request, decisions, want)
+
+    app.store.exchange = slow  # type: ignore[method-assign]
+    # Given one whose exchange is under way, and two who wait behind it
+    first, second, third = [asyncio.ensure_future(app.submit(noop.s())) for _ in range(3)]
+    await asyncio.sleep(1)
+    # When the first two are cancelled
+    first.cancel()
+    second.cancel()
+    gate.set()
+    # Then the third is submitted, and runs
+    assert (await (await third).wait()).status == "succeeded"
+    assert first.cancelled() or (await asyncio.wait((first,)))[0]
+    assert len(await app.store.runs(9)) == 1
