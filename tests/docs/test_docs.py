@@ -42,7 +42,7 @@ def test_a_program_prints_what_its_comments_say(
     where: str, program: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(program, where, "exec"), {"__name__": "example"})
+    exec(compile(program, where, "exec", dont_inherit=True), {"__name__": "example"})
     assert capsys.readouterr().out.splitlines() == re.findall(r"# => (.*)", program)
 
 
