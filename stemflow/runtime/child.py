@@ -17,15 +17,15 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 from stemflow.model.facts import Failed, HandedBack, Outcome
 from stemflow.model.records import ErrorInfo
 from stemflow.model.signature import Signature
-from stemflow.runtime import pipe
+from stemflow.runtime import execute, pipe
 from stemflow.runtime.bind import Bound
 from stemflow.runtime.context import TaskContext
-from stemflow.runtime.execute import attempt, describe, judge
 from stemflow.runtime.limits import soften
 from stemflow.runtime.locate import find
 from stemflow.runtime.payload import plain
@@ -40,10 +40,11 @@ class Link:
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self.attempt: Attempt | None = None
+        self._attempt: Attempt | None = None
+        self._told: list[str] = []
         self._answers: dict[int, Future[Any]] = {}
         self._asked = 0
-        self._lock = threading.Lock()
+        self._lock, self._telling = threading.Lock(), threading.Lock()
 
     def send(self, *message: Any) -> None:
         data = pipe.framed(message)
@@ -71,6 +72,7 @@ class Link:
 
     def _hear(self, kind: str, *said: Any) -> None:
         if kind == pipe.CALL:
+            self.serve(None)
             self.jobs.put(said[0])
         elif kind == pipe.BYE:
             self.jobs.put(None)
@@ -78,8 +80,21 @@ class Link:
             number, well, value = said
             answer = self._answers.pop(number)
             answer.set_result(value) if well else answer.set_exception(value)
-        elif self.attempt is not None:
-            self.attempt.hear(kind)
+        else:
+            with self._telling:
+                self._told.append(kind)
+                if self._attempt is not None:
+                    self._attempt.hear(kind)
+
+    def serve(self, attempt: Attempt | None) -> None:
+        """From now on what the worker tells is meant for this attempt, also what came while its task was imported."""
+        with self._telling:
+            self._attempt = attempt
+            if attempt is None:
+                self._told.clear()
+            else:
+                for kind in self._told:
+                    attempt.hear(kind)
 
 
 class Attempt:
@@ -88,6 +103,8 @@ class Attempt:
     def __init__(self, link: Link, job: Job, task: Task[..., Any], registry: TaskRegistry) -> None:
         self.link, self.job, self.task, self.registry = link, job, task, registry
         self.loop: asyncio.AbstractEventLoop | None = None
+        self._early: list[Callable[[], None]] = []
+        self._starting = threading.Lock()
         self.running: asyncio.Task[Outcome] | None = None
         self.told_to_end = False
         kind = TaskContext if task.is_async else SyncTaskContext
@@ -113,7 +130,7 @@ class Attempt:
     def work(self) -> Outcome:
         bound = Bound(self.job.calls)
         bound.chunked = self.job.chunked
-        what = attempt(self.task, self.job.options, self.context, bound, here, self)
+        what = execute.attempt(self.task, self.job.options, self.context, bound, here, self)
         chain = self.registry.middleware
         if self.task.is_async or chain.on_execute or chain.on_error:
             return asyncio.run(self._on_loop(what))
@@ -121,19 +138,27 @@ class Attempt:
         return outcome
 
     async def _on_loop(self, what: Coroutine[Any, Any, Outcome]) -> Outcome:
-        self.running, self.loop = asyncio.ensure_future(what), asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        self.running = loop.create_task(what)
+        with self._starting:
+            self.loop = loop
+            for act in self._early:
+                loop.call_soon(act)
         try:
             return await self.running
         except asyncio.CancelledError as cancelled:
-            return HandedBack() if self.told_to_end else judge(cancelled, self.job.options)
+            return HandedBack() if self.told_to_end else execute.judge(cancelled, self.job.options)
 
     def hear(self, kind: str) -> None:
         """The soft limit has passed, or the handler is told to end; called on the thread that reads."""
         act = self._end if kind == pipe.CANCEL else self._soften
-        if self.task.is_async and self.loop is not None:
-            self.loop.call_soon_threadsafe(act)
-        else:
-            act()
+        if not self.task.is_async:
+            return act()
+        with self._starting:
+            if self.loop is None:
+                return self._early.append(act)
+            with suppress(RuntimeError):  # the handler has just ended, and its loop with it
+                self.loop.call_soon_threadsafe(act)
 
     def _soften(self) -> None:
         soften(self.context)
@@ -192,10 +217,8 @@ def _serve(link: Link, job: Job) -> Outcome:
         task, registry = find(job.place)
     except (Exception, SystemExit) as error:
         text = f"task {job.place.name}: its process cannot import it: {type(error).__name__}: {error}"
-        trace = describe(error).traceback
+        trace = execute.describe(error).traceback
         return Failed(ErrorInfo("TaskNotImportable", text, "stemflow.TaskNotImportable", (), trace), "final")
-    link.attempt = Attempt(link, job, task, registry)
-    try:
-        return link.attempt.work()
-    finally:
-        link.attempt = None
+    attempt = Attempt(link, job, task, registry)
+    link.serve(attempt)
+    return attempt.work()
