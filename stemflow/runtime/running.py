@@ -22,6 +22,10 @@ log = logging.getLogger("stemflow.worker")
 
 DISOWN_AFTER_MS = 1_000
 """How long a handler that was told to end may take before it is disowned."""
+RENEW_GRACE_MS = 2_000
+"""How long after its hard limit a lease is still renewed: time to be disowned and reported."""
+LEASES_HELD = 10
+"""For how many leases a handler without a hard limit may hold the loop before they are given up."""
 
 
 class Running:
@@ -68,6 +72,13 @@ class Running:
         """What a renewal asks for: (key, token, lease_ms)."""
         left_ms = self.until_ms - self.worker.store.now_ms() if self.until_ms else 0
         return self.node.key, self.node.delivery, max(self.node.lease_ms, left_ms)
+
+    def renewable(self, now_ms: int, loop_held_ms: int) -> bool:
+        """Whether its lease is worth keeping: not long after its hard limit, and, without one, not while a handler
+        holds the loop for ever."""
+        if self.options is None or self.options.hard_ms is None:
+            return loop_held_ms <= LEASES_HELD * self.node.lease_ms
+        return now_ms <= self.started_at_ms + self.options.hard_ms + RENEW_GRACE_MS
 
     def report(self, outcome: Outcome | Crashed) -> None:
         if self.reported:

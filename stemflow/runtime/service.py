@@ -15,6 +15,7 @@ from stemflow.runtime.isolate import Processes
 from stemflow.runtime.locate import check_start
 from stemflow.runtime.recovery import recover
 from stemflow.runtime.renew import RenewTask, RenewThread, hear
+from stemflow.runtime.renew_watch import WatchThread
 from stemflow.runtime.signals import RunEvent, Signal, WorkerEvent
 from stemflow.runtime.telling import run_event
 from stemflow.runtime.worker import Worker
@@ -58,6 +59,7 @@ class Service:
         self.renewer: Renewer | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._thread: RenewThread | None = None
+        self._watch: WatchThread | None = None
         self._pump: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -67,6 +69,9 @@ class Service:
         if isinstance(self.app.clock, SystemClock):
             self._thread = RenewThread(self.worker, self.renewer)
             self._thread.start()
+            self._watch = WatchThread(self.worker)
+            self.worker.held_ms = self._watch.held_ms
+            self._watch.start()
         else:
             renew = RenewTask(self.worker, self.renewer, 3_000)
             self._tasks.append(asyncio.create_task(renew.run(), name="renew"))
@@ -116,6 +121,9 @@ class Service:
         if self._thread is not None:
             self._thread.stop()
             self._thread.join(5)
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch.join(5)
         await self.worker.processes.close()
         self.worker.pool.shutdown(wait=False, cancel_futures=True)
         self._tell(self.app.signals.worker_shutdown)

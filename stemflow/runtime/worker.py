@@ -18,6 +18,7 @@ from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.policy import Options
 from stemflow.model.records import STOPPING, ErrorInfo, Key, Node, parent_path, task_id
 from stemflow.runtime.advance import Advance
+from stemflow.runtime.apart import Apart
 from stemflow.runtime.bind import Bound
 from stemflow.runtime.context import Backstage, TaskContext
 from stemflow.runtime.encoders import BadPayload, UnknownEncoder, Write
@@ -72,6 +73,9 @@ class Worker:
         self.signals, self.middleware = registry.signals, registry.middleware
         self.pool = pool or ThreadPoolExecutor(concurrency, thread_name_prefix="stemflow")
         self.processes = Pool(processes or Processes())
+        self.apart = Apart(self)
+        self.held_ms: Callable[[], int] = lambda: 0
+        """For how long the event loop has been held."""
         self.running: dict[tuple[Key, int], Running] = {}
         self.facts: list[Fact] = []
         self.sequence = 0
@@ -106,14 +110,18 @@ class Worker:
             if decision is not None:
                 batches.append(batch)
                 decisions.append(decision)
-        free = max(0, self.concurrency - len(self.running) - len(self.leaked))
+        free = self.apart.limit(max(0, self.concurrency - len(self.running) - len(self.leaked)))
         want = Want(owner=self.owner, limit=free, queues=self.queues, only_run=self.only_run)
         answer = await self.exchange(decisions, None if self.draining else want)
         for batch, decision, committed in zip(batches, decisions, answer.committed, strict=True):
             self._settle(batch, decision, committed, answer)
         self.facts.extend(answer.timers)
-        for lease in answer.leases:
+        started, back = self.apart.sort(answer.leases, asked=free > 0)
+        for lease in started:
             self.start(lease)
+        for lease in back:
+            self.advance.leased(lease)
+            self.facts.append(Ended(lease.node.key, lease.node.delivery, HandedBack()))
         self._next_at_ms = answer.next_at_ms
 
     async def _decided(self, batch: list[Fact]) -> Decision | None:
@@ -404,8 +412,9 @@ class Worker:
         self._poked.set()
 
     def held(self) -> list[tuple[Key, int, int]]:
-        """What is leased here: (key, token, lease_ms)."""
-        return [running.held() for running in self.running.values()]
+        """What is leased here and still to be renewed: (key, token, lease_ms)."""
+        now_ms, loop_held_ms = self.store.now_ms(), self.held_ms()
+        return [one.held() for one in self.running.values() if one.renewable(now_ms, loop_held_ms)]
 
     # -- going away
 
