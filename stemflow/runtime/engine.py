@@ -51,6 +51,7 @@ class Stemflow:
     """An engine on one store, with an embedded worker unless `worker=False`. Use it as an async context manager.
 
     `url`: `memory:`, `sqlite:PATH`, or `sqlite:` for `.stemflow/stemflow.db`. `concurrency`: handlers at once.
+    `queues`: those that the worker serves, else every one.
     `only_run`: the embedded worker serves this run alone. `propagated_headers`: those of a task's headers that a run
     which it starts takes over. `encoders`: how values are stored, else the registry's. `processes`: the pool for
     `isolation="process"`. Raises StoreError when the store cannot be used.
@@ -64,7 +65,7 @@ class Stemflow:
         worker: bool = True,
         concurrency: int = 100,
         only_run: str | None = None,
-        queues: tuple[str, ...] = ("default",),
+        queues: tuple[str, ...] | None = None,
         propagated_headers: tuple[str, ...] = TRACE_HEADERS,
         clock: Clock | None = None,
         ids: IdSource | None = None,

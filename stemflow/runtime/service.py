@@ -38,7 +38,7 @@ class Service:
         self,
         app: Stemflow,
         concurrency: int,
-        queues: tuple[str, ...],
+        queues: tuple[str, ...] | None,
         only_run: str | None,
         processes: Processes | None,
     ) -> None:

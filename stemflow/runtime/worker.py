@@ -62,7 +62,7 @@ class Worker:
         owner: str,
         channel: str,
         concurrency: int = 100,
-        queues: tuple[str, ...] = ("default",),
+        queues: tuple[str, ...] | None = None,
         only_run: str | None = None,
         pool: Executor | None = None,
         processes: Processes | None = None,

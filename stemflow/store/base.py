@@ -31,11 +31,12 @@ class BackpressureError(StoreError):
 
 
 class Want(Struct, frozen=True, kw_only=True):
-    """What a worker is ready to lease. `only_run` limits it to one run; `owner` names the process (see `owner_id`)."""
+    """What a worker is ready to lease. `queues` None: every queue; `only_run` limits it to one run; `owner` names the
+    process (see `owner_id`)."""
 
     owner: str
     limit: int
-    queues: tuple[str, ...] = ("default",)
+    queues: tuple[str, ...] | None = None
     only_run: str | None = None
 
 

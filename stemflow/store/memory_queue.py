@@ -43,7 +43,7 @@ class Queues:
     ) -> tuple[list[Node], int | None]:
         """Up to `want.limit` leaves, best first; and when a lane that had to wait may go on."""
         heaps: list[tuple[Lane, list[_Ready]]] = []
-        for queue in want.queues:
+        for queue in self._named(want.queues):
             self._wake(queue, records, now_ms)
             heaps += self._ready.get(queue, {}).items()
         taken: list[Node] = []
@@ -62,13 +62,17 @@ class Queues:
                 heaps.remove(pair)
         for heap, entry in aside:
             heappush(heap, entry)
-        self._sweep(want.queues)
+        self._sweep(self._named(want.queues))
         return taken, min(waits, default=None)
 
-    def next_at_ms(self, queues: Sequence[str], records: Mapping[Key, Record], now_ms: int) -> int | None:
+    def _named(self, queues: Sequence[str] | None) -> Sequence[str]:
+        """All queues where none is named."""
+        return tuple(dict.fromkeys((*self._ready, *self._delayed))) if queues is None else queues
+
+    def next_at_ms(self, queues: Sequence[str] | None, records: Mapping[Key, Record], now_ms: int) -> int | None:
         """When the first delayed leaf of these queues may be leased."""
         instants = []
-        for queue in queues:
+        for queue in self._named(queues):
             self._wake(queue, records, now_ms)
             if delayed := self._delayed.get(queue):
                 instants.append(delayed[0][0])

@@ -21,6 +21,7 @@ _READY = """SELECT -priority, id, delivery, body FROM nodes INDEXED BY ready
     WHERE place = 'ready' AND queue = ? AND lane = ? AND (? IS NULL OR run = ?)
     AND (due_at_ms IS NULL OR due_at_ms > ?) ORDER BY priority DESC, id LIMIT ?"""
 _LANE = "SELECT min(lane) FROM nodes INDEXED BY ready WHERE place = 'ready' AND queue = ? AND lane >= ?"
+_QUEUE = "SELECT min(queue) FROM nodes INDEXED BY {0} WHERE place = '{0}' AND queue > ?"
 _LEASE = """UPDATE nodes SET state = ?, delivery = ?, place = NULL, due_at_ms = ?, lease_until_ms = ?, owner = ?
     WHERE id = ?"""
 _RENEW = """UPDATE nodes SET lease_until_ms = ? WHERE run = ? AND path = ? AND delivery = ?
@@ -53,7 +54,7 @@ def revive(state: str, delivery: int, body: bytes) -> Node:
 
 def has_work(db: sqlite3.Connection, want: Want, now_ms: int) -> bool:
     """Whether taking the write lock for a lease may be worth it."""
-    for queue in want.queues if want.limit > 0 else ():
+    for queue in _queues(db, want) if want.limit > 0 else ():
         if db.execute("SELECT 1 FROM nodes WHERE place = 'ready' AND queue = ? LIMIT 1", (queue,)).fetchone():
             return True
         delayed = "SELECT 1 FROM nodes WHERE place = 'delayed' AND queue = ? AND at_ms <= ? LIMIT 1"
@@ -87,7 +88,7 @@ def granted(db: sqlite3.Connection, node: Node, until_ms: int) -> Lease:
 def _choose(db: sqlite3.Connection, want: Want, windows: Windows, now_ms: int) -> tuple[list[_Row], int | None]:
     """The best rows of all lanes, in order."""
     lanes: list[tuple[Lane, list[_Row]]] = []
-    for queue in want.queues:
+    for queue in _queues(db, want):
         wake = "UPDATE nodes SET place = 'ready' WHERE place = 'delayed' AND queue = ? AND at_ms <= ?"
         db.execute(wake, (queue, now_ms))
         for name in _lanes(db, queue):
@@ -100,6 +101,19 @@ def _choose(db: sqlite3.Connection, want: Want, windows: Windows, now_ms: int) -
     if len(lanes) == 1 and not lanes[0][0]:
         return lanes[0][1][::-1], None
     return _merge(lanes, want.limit, windows)
+
+
+def _queues(db: sqlite3.Connection, want: Want) -> Sequence[str]:
+    """The queues that are wanted: where none is named, those in which something is ready or delayed."""
+    if want.queues is not None:
+        return want.queues
+    found: dict[str, None] = {}
+    for place in ("ready", "delayed"):
+        next_one, after = _QUEUE.format(place), ""
+        while (name := db.execute(next_one, (after,)).fetchone()[0]) is not None:
+            found[name] = None
+            after = name
+    return tuple(found)
 
 
 def _merge(lanes: list[tuple[Lane, list[_Row]]], limit: int, windows: Windows) -> tuple[list[_Row], int | None]:
@@ -139,7 +153,7 @@ def due(db: sqlite3.Connection, want: Want, now_ms: int) -> tuple[tuple[Due, ...
         (now_ms, want.only_run, want.only_run, TIMER_PAGE + 1),
     ).fetchall()
     instants = [db.execute("SELECT min(due_at_ms) FROM nodes WHERE due_at_ms > ?", (now_ms,)).fetchone()[0]]
-    for queue in want.queues:
+    for queue in _queues(db, want):
         delayed = "SELECT min(at_ms) FROM nodes WHERE place = 'delayed' AND queue = ? AND at_ms > ?"
         instants.append(db.execute(delayed, (queue, now_ms)).fetchone()[0])
     if len(rows) > TIMER_PAGE:

@@ -96,8 +96,18 @@ class LeasePromises(Promises):
     async def test_only_the_wanted_queues_are_served(self) -> None:
         async with self.world() as w:
             await w.one.begin(leaf("a", queue="slow"), leaf("b"), leaf("c", queue="fast", priority=1))
-            assert paths(await w.one.lease()) == ["b"]
+            assert paths(await w.one.lease(queues=("default",))) == ["b"]
             assert paths(await w.two.lease(queues=("slow", "fast"))) == ["c", "a"]
+
+    async def test_every_queue_is_served_where_none_is_named(self) -> None:
+        async with self.world() as w:
+            later = w.clock.at_ms + 500
+            await w.one.begin(leaf("a", queue="slow"), leaf("b"), leaf("c", queue="fast", priority=1))
+            await w.one.begin(leaf("d", run="r2", queue="late", at_ms=later), run="r2")
+            answer = await w.two.ask()
+            assert (paths(answer.leases), answer.next_at_ms) == (["c", "a", "b"], later)
+            w.clock.advance(500)
+            assert paths(await w.two.lease()) == ["d"]
 
     async def test_a_worker_of_one_run_leases_only_from_it(self) -> None:
         async with self.world() as w:

@@ -107,7 +107,7 @@ class WaitPromises(Promises):
     async def test_work_that_comes_between_asking_and_waiting_is_heard_of(self) -> None:
         async with self.world() as w:
             seen = await w.one.store.work(w.one.name, 0, 0)
-            assert (await w.one.ask()).leases == ()
+            assert (await w.one.ask(queues=("default", "slow"))).leases == ()
             await w.two.begin(leaf("a"))
             await asyncio.wait_for(w.one.store.work(w.one.name, seen, None), _PATIENCE_S)
 

@@ -38,7 +38,7 @@ from stemflow.testing.server import Server
 RUNS = ("r", "s")
 PATHS = ("", "a", "b", "c", "d")
 LANES = ((), (RateLimit(1, 30, "k"),), (RateLimit(2, 50, "k"), RateLimit(3, 200, "l")))
-QUEUES = (("default",), ("slow",), ("default", "slow"))
+QUEUES = (None, ("default",), ("slow",), ("default", "slow"))
 
 
 @dataclass

@@ -51,7 +51,7 @@ class Encoder:
         wanted: Any = False
         if want is not None:
             only_run = False if want.only_run is None else text(run_name(want.only_run))
-            wanted = (want.owner, want.limit, want.queues, only_run)
+            wanted = (want.owner, want.limit, False if want.queues is None else want.queues, only_run)
         made = [self._decision(one, now_ms, sent) for one in decisions]
         return pack((now_ms, request.channel, request.sequence, made, wanted))
 

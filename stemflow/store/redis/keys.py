@@ -45,5 +45,5 @@ def page_key(prefix: bytes, run: str) -> bytes:
     return prefix + b"g" + run_name(run)
 
 
-PERMANENT = (b"m", b"L", b"D")
-"""Keys of a partition that never expire: its clock and counter, the list of runs, dead letters."""
+PERMANENT = (b"m", b"L", b"D", b"K")
+"""Keys of a partition that never expire: its clock and counter, the list of runs, dead letters, names of queues."""

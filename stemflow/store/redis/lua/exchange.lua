@@ -3,7 +3,7 @@
 --
 -- KEYS[1]  P, prefix of the partition
 -- ARGV[1]  request, MessagePack: {now_ms or 0 for the server's time, channel, sequence, decisions, want or false}
---          want: {owner, limit, queues, only_run or false}
+--          want: {owner, limit, queues or false for every queue, only_run or false}
 -- ARGV[2]  base of the names of channels
 --
 -- Answers  {'ok', now_ms, committed as a text of 0 and 1, leases, timers, next_at_ms or -1, current, lost}
@@ -79,7 +79,7 @@ local function due()
     consider(now)
   end
   consider(next_after(P .. 'T'))
-  for _, queue in ipairs(want.queues) do
+  for _, queue in ipairs(queues_of(want)) do
     consider(next_after(P .. 'd' .. queue))
     if want.limit > 0 then consider(next_after(P .. 'l' .. queue)) end
   end
@@ -152,14 +152,16 @@ if want then
     if #taken < want.limit then idle(want.owner, want.queues, now) end
   end
   timers, next_at = due()
-  for _, queue in ipairs(want.queues) do sooner[queue] = nil end
+  for _, queue in ipairs(queues_of(want)) do sooner[queue] = nil end
   sooner[''] = nil
 end
 if #held > 0 or changes then
   call('SET', P .. 'q' .. channel, cmsgpack.pack({sequence, committed, held}), 'EX', MEMO_S)
 end
-for queue, count in pairs(effects.added) do wake(P .. 'i' .. queue, count) end
-for queue in pairs(sooner) do wake(queue == '' and P .. 'I' or P .. 'i' .. queue, 1) end
+for queue, count in pairs(effects.added) do wake_for(queue, count) end
+for queue in pairs(sooner) do
+  if queue == '' then wake(P .. 'I', 1) else wake_for(queue, 1) end
+end
 for _, run in ipairs(effects.ended) do tell_end(run) end
 if changes then tell_followers(effects.changed) end
 return {'ok', now, committed, leases, timers, next_at, current(committed)}

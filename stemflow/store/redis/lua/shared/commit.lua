@@ -146,6 +146,7 @@ local function flush_effects()
     local head = head_of(key)
     if not head or one[2] < head then sooner[one[1]] = true end
     call('ZADD', key, one[2], one[3])
+    call('SADD', P .. 'K', one[1])
   end
   local untimed = {}
   for name in pairs(effects.untimed) do untimed[#untimed + 1] = name end

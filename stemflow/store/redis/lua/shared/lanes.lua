@@ -17,6 +17,7 @@ local function push(queue, lane, entry, order, fresh)
     items = {}
     into[key] = items
     call('ZADD', P .. 'l' .. queue, 'NX', 0, lane)
+    call('SADD', P .. 'K', queue)
   end
   if not fresh then items[#items + 1] = order end
   items[#items + 1] = entry
@@ -116,6 +117,20 @@ local function walk(key, command, size, only_run, now)
   return self
 end
 
+-- The queues that are wanted: where none is named, those that hold anything; the names of empty ones are dropped.
+local function queues_of(want)
+  if want.queues then return want.queues end
+  local found = {}
+  for _, queue in ipairs(call('SMEMBERS', P .. 'K')) do
+    if call('EXISTS', P .. 'l' .. queue, P .. 'd' .. queue) > 0 then
+      found[#found + 1] = queue
+    else
+      call('SREM', P .. 'K', queue)
+    end
+  end
+  return found
+end
+
 local function open_lane(queue, name, size, only_run, now)
   local priority, limits = string.match(name, '^(%-?%d+):(.*)$')
   local list, back = lane_keys(queue, name)
@@ -152,7 +167,7 @@ end
 local function lanes_of(want, now)
   local lanes = {}
   local size = math.min(want.limit, 1000)
-  for _, queue in ipairs(want.queues) do
+  for _, queue in ipairs(queues_of(want)) do
     wake_delayed(queue, now)
     flush_pushes()
     for _, name in ipairs(call('ZRANGEBYSCORE', P .. 'l' .. queue, '-inf', now)) do

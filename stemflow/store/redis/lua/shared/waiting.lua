@@ -2,28 +2,37 @@
 local BASE = ARGV[2]
 local IDLE_MS = 60000
 
+-- Where those stand who wait for work: all of them, and by queue, or among those that serve every queue (false).
+local function idle_keys(queues)
+  if not queues then return {P .. 'I', P .. 'A'} end
+  local keys = {P .. 'I'}
+  for _, queue in ipairs(queues) do keys[#keys + 1] = P .. 'i' .. queue end
+  return keys
+end
+
 local function no_longer_idle(owner, queues)
-  call('ZREM', P .. 'I', owner)
-  for _, queue in ipairs(queues) do call('ZREM', P .. 'i' .. queue, owner) end
+  for _, key in ipairs(idle_keys(queues)) do call('ZREM', key, owner) end
 end
 
 local function idle(owner, queues, now)
-  call('ZADD', P .. 'I', now, owner)
-  call('PEXPIRE', P .. 'I', IDLE_MS)
-  for _, queue in ipairs(queues) do
-    call('ZADD', P .. 'i' .. queue, now, owner)
-    call('PEXPIRE', P .. 'i' .. queue, IDLE_MS)
+  for _, key in ipairs(idle_keys(queues)) do
+    call('ZADD', key, now, owner)
+    call('PEXPIRE', key, IDLE_MS)
   end
 end
 
--- Wakes up to `count` of those who are idle under `key`; who is not there any more is passed over.
+-- Wakes up to `count` of those who are idle under `key`; who is not there any more is passed over. How many are missing.
 local function wake(key, count)
   while count > 0 do
     local owner = call('ZPOPMIN', key)[1]
-    if not owner then return end
+    if not owner then return count end
     if call('PUBLISH', BASE .. ':k:' .. owner, '') > 0 then count = count - 1 end
   end
+  return count
 end
+
+-- Those that serve this queue alone come first.
+local function wake_for(queue, count) wake(P .. 'A', wake(P .. 'i' .. queue, count)) end
 
 local function tell_followers(runs)
   if next(runs) == nil or call('EXISTS', P .. 'f') == 0 then return end
