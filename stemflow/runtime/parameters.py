@@ -66,6 +66,9 @@ class Parameters:
         """Whether a call that may be partial fits: `ahead` values are put in front later, or (None) nobody knows how
         many. Raises BadArguments.
         """
+        if ahead == 0:
+            self.convert(tuple(args), dict(kwargs))
+            return
         self.fit(args, kwargs, ahead)
         self._converted(() if ahead is None else args, kwargs, ahead or 0)
 
@@ -170,7 +173,7 @@ def takes_context(function: Callable[..., Any]) -> bool:
 def parameters_of(task: str, function: Callable[..., Any], local: Mapping[str, Any] | None = None) -> Parameters:
     """Read a function's parameters; raises OptionError for an annotation that cannot be used."""
     given = list(inspect.signature(function).parameters.values())[1 if takes_context(function) else 0 :]
-    resolve = hints_of(inspect.unwrap(function), local)
+    resolve = hints_of(function, local)
     positional, by_name = [], []
     rest = others = None
     for one in given:
@@ -192,7 +195,7 @@ def result_of(task: str, function: Callable[..., Any], local: Mapping[str, Any] 
     """The converter of what a function returns; raises OptionError for an annotation that cannot be used."""
     annotation = inspect.signature(function).return_annotation
     where = f"task {task}: result"
-    return Converter(_resolved(hints_of(inspect.unwrap(function), local), "return", annotation, where), where)
+    return Converter(_resolved(hints_of(function, local), "return", annotation, where), where)
 
 
 def _resolved(resolve: Callable[[str, Any], Any], name: str, annotation: Any, where: str) -> Any:
@@ -217,15 +220,9 @@ class ObjectParameters(Parameters):
         self.fit(args, kwargs)
         return (self._object(self.named(args, kwargs)),), {}
 
-    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any], ahead: int | None = 0) -> None:
-        """As for other tasks; a complete call must also make the object."""
-        super().check(args, kwargs, ahead)
-        if ahead == 0:
-            self._object(self.named(args, kwargs))
-
     def _object(self, fields: dict[str, Any]) -> Any:
         try:
-            return self.whole(fields)
+            return None if self.whole.exact is type(None) else self.whole(fields)
         except Misfit as fault:
             place = fault.path.removeprefix(".")
             raise BadArguments(self.task, place, fault.expected, fault.got) from None

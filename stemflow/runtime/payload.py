@@ -109,6 +109,10 @@ def _rich(value: Any, path: str, depth: int) -> Any:
     """JSON data of an object that is not JSON itself, by its own type."""
     if isinstance(value, Enum):
         return _plain(value.value, path, depth + 1)
+    if isinstance(value, str):
+        return _plain(str.__str__(value), path, depth)
+    if isinstance(value, (int, float)):
+        return _plain(int(value) if isinstance(value, int) else float(value), path, depth)
     if hasattr(type(value), "__pydantic_serializer__"):
         try:
             data = _dumped(value)

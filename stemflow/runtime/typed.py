@@ -6,6 +6,8 @@ pydantic model is pydantic's, with the rules of its models; pydantic is never im
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
 import sys
 import typing
@@ -23,6 +25,7 @@ Convert = Callable[[Any], Any]
 _EXACT: dict[Any, type] = {int: int, str: str, bool: bool, float: float, None: type(None), type(None): type(None)}
 _EXPECTED = re.compile(r"Expected (?P<what>.*?)(?:, got (?P<got>.*))?")
 _SHOWN = 60
+_CONSTRAINTS = ("pydantic", "annotated_types")
 
 
 class Misfit(Exception):
@@ -69,7 +72,7 @@ class Converter:
         self.annotation = annotation
         self.exact = _EXACT.get(annotation) if isinstance(annotation, (type, type(None))) else None
         self.convert: Convert | None = None
-        if annotation is Any or annotation is object or isinstance(annotation, TypeVar):
+        if annotation in (Any, object, typing.NoReturn, typing.Never) or isinstance(annotation, TypeVar):
             return
         if self.exact is None:
             _judge(annotation, where)
@@ -137,7 +140,7 @@ def _by_pydantic(annotation: Any) -> Convert:
 
 
 def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and hasattr(kind, "__pydantic_core_schema__") and hasattr(kind, "model_validate")
+    return isinstance(kind, type) and hasattr(kind, "__pydantic_core_schema__")
 
 
 def _classes(annotation: Any) -> Iterator[Any]:
@@ -150,7 +153,10 @@ def _classes(annotation: Any) -> Iterator[Any]:
 
 
 def _has_model(annotation: Any) -> bool:
-    return any(map(_is_model, _classes(annotation)))
+    """Whether the annotation is for pydantic to read: it names a model, or a constraint such as pydantic's Field."""
+    return "pydantic" in sys.modules and any(
+        _is_model(kind) or type(kind).__module__.partition(".")[0] in _CONSTRAINTS for kind in _classes(annotation)
+    )
 
 
 def _judge(annotation: Any, where: str) -> None:
@@ -253,6 +259,9 @@ def hints_of(function: Any, local: Mapping[str, Any] | None = None) -> Callable[
 
     Raises NameError and the like when one names what is not there.
     """
+    function = inspect.unwrap(function)
+    while isinstance(function, functools.partial):
+        function = inspect.unwrap(function.func)
     names = getattr(function, "__globals__", None) or vars(sys.modules.get(function.__module__, typing))
 
     def resolve(name: str, annotation: Any) -> Any:

@@ -226,6 +226,19 @@ async def test_the_object_of_a_complete_call_is_made_by_submit(app: Stemflow, re
         await app.submit(Canvas.task("say", word=""))
 
 
+async def test_a_handler_may_take_nothing(app: Stemflow, registry: TaskRegistry) -> None:
+    class Tick(TaskHandler[None, str]):
+        name = "tick"
+
+        async def call(self, context: TaskContext, args: None) -> str:
+            return f"{args}"
+
+    tick = registry.register(Tick())
+    assert await app.run(tick.call(None)) == "None"
+    with pytest.raises(BadArguments, match="at most 0 by position"):
+        await app.submit(Canvas.task("tick", 1))
+
+
 def test_a_handler_without_a_name_or_with_other_parameters_is_refused(registry: TaskRegistry) -> None:
     class Nameless(TaskHandler[Charge, None]):
         async def call(self, context: TaskContext, args: Charge) -> None: ...

@@ -6,14 +6,16 @@ import asyncio
 import dataclasses
 import datetime as dt
 import enum
+import functools
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, NotRequired, TypedDict
 from uuid import UUID
 
 import msgspec
 import pydantic
+import pydantic.dataclasses
 import pytest
 
 from stemflow import (
@@ -62,6 +64,20 @@ class Customer(pydantic.BaseModel):
     born: dt.date | None = None
 
 
+@pydantic.dataclasses.dataclass
+class Short:
+    text: Annotated[str, pydantic.Field(max_length=3)]
+
+
+class Place(NamedTuple):
+    row: int
+    seat: str
+
+
+class Sku(str):
+    """A text with a name of its own."""
+
+
 class Cat(msgspec.Struct, tag="cat"):
     lives: int
 
@@ -104,6 +120,10 @@ FITTING: list[tuple[Any, Any, Any]] = [
     (list[Customer] | None, [{"name": "Ann"}], [Customer(name="Ann")]),
     (Cat | Dog, Dog(["sit"]), Dog(["sit"])),
     (Annotated[int, msgspec.Meta(ge=1)], 1, 1),
+    (Annotated[int, pydantic.Field(ge=1)], 1, 1),
+    (Short, Short("abc"), Short("abc")),
+    (Place, Place(1, "a"), Place(1, "a")),
+    (str, Sku("x"), "x"),
 ]
 
 
@@ -148,6 +168,9 @@ UNFITTING: list[tuple[Any, Any, str]] = [
     (Customer, {"name": 3}, "value.name: expected a valid string, got 3"),
     (list[Customer], [{}], "value[0].name: expected a value, got none"),
     (Annotated[int, msgspec.Meta(ge=1)], 0, "value: expected int >= 1, got 0"),
+    (Annotated[int, pydantic.Field(ge=1)], 0, "value: expected greater than or equal to 1, got 0"),
+    (Short, {"text": "long"}, "value.text: expected String should have at most 3 characters, got 'long'"),
+    (Place, [1], "value: expected array of length 2, got [1]"),
 ]
 
 
@@ -321,6 +344,29 @@ async def test_what_cannot_become_json_is_refused_by_submit_with_its_path(
     for canvas in (take.s(value), Canvas.chain(take.s(value), take.si(1))):
         with pytest.raises(NotSerializable, match=told):
             await app.submit(canvas)
+
+
+async def test_functions_of_many_kinds_can_be_tasks(app: Stemflow, registry: TaskRegistry) -> None:
+    # Given a class that is defined beside the task, a partial, and one that never returns
+    @dataclasses.dataclass
+    class Local:
+        n: int
+
+    async def add(line: Line, n: Local) -> int:
+        return line.qty + n.n
+
+    @registry.task("never")
+    async def never() -> NoReturn:
+        raise ValueError("never")
+
+    whole = registry.task("whole")(add)
+    part = registry.task("part")(functools.partial(add, n=Local(1)))
+
+    # Then their arguments are converted all the same
+    assert await app.run(whole.s(Line("a", 2), Local(3))) == 5
+    assert await app.run(part.s(Line("a", 2))) == 3
+    with pytest.raises(RunFailed, match="never"):
+        await app.run(never.s())
 
 
 def test_an_annotation_that_json_can_never_become_is_refused_at_registration(registry: TaskRegistry) -> None:
