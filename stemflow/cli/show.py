@@ -15,7 +15,7 @@ from stemflow.cli.live import latest, look_of, tree_rows
 from stemflow.cli.render import ProgressOf, lines
 from stemflow.cli.text import clip, json_text, shown
 from stemflow.cli.tree import Row, public_state
-from stemflow.model.records import FAILED, FINAL, SUCCEEDED, Node, task_id
+from stemflow.model.records import FAILED, FINAL, HELD, SUCCEEDED, Node, task_id
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.handle import RunHandle
 from stemflow.runtime.registry import TaskRegistry
@@ -56,10 +56,18 @@ async def _show(arguments: Namespace) -> int:
 
 
 async def _story(app: Stemflow, row: Row) -> list[str]:
-    """The result of a task, or where its error arose."""
+    """Who met its unique key, what it waits for, and the result of a task, or where its error arose."""
     node = row.node
-    if node is None or row.task is None:
+    if node is None:
         return []
+    met = await Values(app.library).duplicates(node)
+    told = [f"{met} {'duplicate' if met == 1 else 'duplicates'} came while it held its unique key"] if met else []
+    if node.state == HELD and (node.slot or node.claim):
+        told.append(shown(f"waits for the key {node.slot or node.claim}"))
+    return told if row.task is None else [*told, *await _outcome(app, node)]
+
+
+async def _outcome(app: Stemflow, node: Node) -> list[str]:
     if node.state == SUCCEEDED:
         return [clip(f"= {json_text(await Values(app.library).value(node))}", _WIDEST_RESULT)]
     if node.state == FAILED and node.error is not None and node.error.traceback:
@@ -116,6 +124,7 @@ async def _node_data(app: Stemflow, row: Row, told: ProgressOf) -> dict[str, Any
         "state": row.state,
         "task": row.task,
         "progress": None if progress is None else {"percent": progress.percent, "data": progress.data},
+        "duplicates": await Values(app.library).duplicates(node) if node is not None else 0,
         "attempt": node.attempt + 1 if is_task and node is not None else 0,
         "result": await Values(app.library).value(node) if has_value else None,
         "error": await _error(app, node) if node is not None else None,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from stemflow.core.members import window_of
 from stemflow.core.shape import Shape, body_index
-from stemflow.model.plan import LeafPlan, ScopePlan
+from stemflow.model.plan import LeafPlan, ScopePlan, WaitPlan
 from stemflow.model.records import FINAL, HELD, HOUSE, STOPPING, Claim, Key, Node, Record, Tally, parent_path
 
 
@@ -18,6 +18,23 @@ def check_standing(records: Mapping[Key, Record], shapes: Mapping[str, Shape]) -
             broken += [f"claim {record.key}: {text}" for text in _claim(record, records)]
         elif record.state not in FINAL:
             broken += [f"{key}: {text}" for text in _going_on(record, records, shapes)]
+    return broken
+
+
+def check_claims(keys: Iterable[Key], records: Mapping[Key, Record], shapes: Mapping[str, Shape]) -> list[str]:
+    """What is true of the claims and nodes under `keys` alone, among `records`; for those a commit has changed."""
+    broken: list[str] = []
+    for key in keys:
+        record = records.get(key)
+        if isinstance(record, Claim):
+            broken += [f"claim {record.key}: {text}" for text in _claim(record, records)]
+        elif record is not None and record.state not in FINAL:
+            shape = shapes[record.plan]
+            plan = shape.nodes[record.node]
+            limited = isinstance(plan, LeafPlan) and shape.plan.options[plan.options].concurrency is not None
+            if record.state == HELD and isinstance(plan, WaitPlan):
+                continue
+            broken += [f"{key}: {text}" for text in _kept_by_claims(record, limited, records)]
     return broken
 
 
@@ -114,4 +131,4 @@ def _early(scope: Node, plan: ScopePlan, tally: Tally, shape: Shape) -> list[int
     return []
 
 
-__all__ = ["check_standing"]
+__all__ = ["check_claims", "check_standing"]

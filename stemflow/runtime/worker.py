@@ -138,10 +138,25 @@ class Worker:
         return None
 
     def _batches(self) -> list[list[Fact]]:
+        """Facts of one run are decided together, and those of runs that meet in a concurrency key, which all change."""
         facts, self.facts = self.facts, []
+        met: dict[str, str] = {}
+        joined: dict[str, str] = {}
+
+        def group(run: str) -> str:
+            while run in joined:
+                run = joined[run]
+            return run
+
+        for fact in facts:
+            node = self.advance.records.get(fact.key)
+            if isinstance(node, Node) and node.slot is not None:
+                run, other = group(fact.key[0]), group(met.setdefault(node.slot, fact.key[0]))
+                if run != other:
+                    joined[run] = other
         groups: dict[str, list[Fact]] = {}
         for fact in facts:
-            groups.setdefault(fact.key[0], []).append(fact)
+            groups.setdefault(group(fact.key[0]), []).append(fact)
         return list(groups.values())
 
     def _settle(self, batch: list[Fact], decision: Decision, committed: bool, answer: Exchange) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,25 +16,31 @@ from msgspec import Struct
 
 from stemflow.core.invariants import check_commit, check_run
 from stemflow.core.shape import Shape
+from stemflow.core.standing import check_claims
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact
-from stemflow.model.records import FINAL, STOPPING, Claim, Key, Node, Record, parent_path
+from stemflow.model.plan import Plan
+from stemflow.model.records import FINAL, HOUSE, STOPPING, Claim, Key, Node, Record, parent_path
 from stemflow.runtime.backstage import EngineBackstage
 from stemflow.runtime.engine import Stemflow
-from stemflow.runtime.handle import RunHandle
+from stemflow.runtime.handle import DuplicateRun, RunHandle
 from stemflow.runtime.recovery import recover
 from stemflow.runtime.renew import RenewTask
 from stemflow.runtime.worker import Worker
 from stemflow.store.base import Exchange, Lease, Renewed, Renewer
 from stemflow.store.memory import MemoryStore
 from stemflow.testing.sim_faults import Faults, FlakyStore
-from stemflow.testing.sim_work import Witness, make_registry, random_tree
+from stemflow.testing.sim_work import KEYED, Witness, make_registry, random_tree
 from stemflow.testing.vloop import SeededIds, VirtualClock, VirtualLoop, run
 
 FAULTY_S = 30.0
 """Virtual seconds with faults on."""
 LIVENESS_S = 120.0
 """Virtual seconds within which every run must end once the faults are off."""
+
+
+NEVER_RAN = ("Duplicate", "Expired", "SelfDeadlock")
+"""Errors of tasks that were refused before they were leased; they leave no dead letter."""
 
 
 class Violation(AssertionError):
@@ -73,18 +79,24 @@ class CheckedStore(MemoryStore):
                 self.ended.setdefault(put.key, self.commits)
             self.tell(f"{now_ms} {put.key} {getattr(after, 'state', 'claim')}")
         broken = check_commit(before, {key: self._records.get(key) for key in before}, now_ms)
+        broken += check_claims(before, self._records, _Shapes(self._plans))
         if broken:
             raise Violation("; ".join(broken))
         return True
 
     def _lease(self, ready: Node, now_ms: int) -> Lease:
-        """I12: nothing is leased below a scope that was stopped, but for the handler that the stop opened."""
+        """I6: what is leased holds its keys. I12: nothing is leased below a scope that was stopped, but for the handler
+        that the stop opened."""
         path, shield = ready.path, ready.path.rfind("!")
         while len(path) > shield + 1 and path:
             path = parent_path(path)
             scope = self._records.get((ready.run, path))
             if isinstance(scope, Node) and scope.state == STOPPING and len(path) > shield:
                 raise Violation(f"{ready.key} was leased after {scope.path or 'its run'} was stopped")
+        for key in (ready.slot, ready.claim):
+            claim = self._records.get((HOUSE, key or ""))
+            if key is not None and (not isinstance(claim, Claim) or ready.key not in claim.holders):
+                raise Violation(f"{ready.key} was leased and does not hold {key}")
         return super()._lease(ready, now_ms)
 
     def leaked_claims(self) -> list[str]:
@@ -97,6 +109,16 @@ class CheckedStore(MemoryStore):
                     if not isinstance(holder, Node) or holder.state in FINAL:
                         found.append(f"claim {record.key} is held by {key}, which has ended")
         return found
+
+
+class _Shapes(dict[str, Shape]):
+    """Shapes of stored plans, made when they are asked for."""
+
+    def __init__(self, plans: Mapping[str, Plan]) -> None:
+        self.plans = plans
+
+    def __missing__(self, digest: str) -> Shape:
+        return self.setdefault(digest, Shape(self.plans[digest]))
 
 
 class SimWorker(Worker):
@@ -227,10 +249,13 @@ class World:
             registry=make_registry(self.rng, self.witness, self.faults, lambda: None),
             worker=False, clock=self.clock, ids=self.ids, store=self.store,
         )  # fmt: skip
-        runs = []
+        runs, keyed = [], self.rng.choice(KEYED)
         for _ in range(self.rng.randint(1, 3)):
             await asyncio.sleep(self.rng.uniform(0, 2))
-            runs.append(await app.submit(random_tree(self.rng, app.registry, 3)))
+            try:
+                runs.append(await app.submit(random_tree(self.rng, app.registry, 3, keyed)))
+            except DuplicateRun:
+                continue
             if self.faults.strikes("cancelled run"):
                 self.loop.call_later(self.rng.uniform(0, 5), self._cancel, runs[-1])
         await self._until(runs, FAULTY_S)
@@ -281,7 +306,8 @@ class World:
     def _dead_letters(self, run: str, nodes: Sequence[Node], letters: Sequence[Any]) -> list[str]:
         """I17: each task that failed for good has one dead letter, and nothing else has."""
         dead = Counter(letter.path for letter in letters)
-        failed = {n.path for n in nodes if n.tally is None and n.state == "failed" and n.alias is None}
+        ran = [n for n in nodes if n.tally is None and n.state == "failed" and n.alias is None]
+        failed = {n.path for n in ran if n.error is None or n.error.type not in NEVER_RAN}
         return [f"{path}: {dead[path]} dead letters" for path in failed | set(dead) if dead[path] != (path in failed)]
 
 

@@ -75,15 +75,39 @@ def make_registry(rng: random.Random, witness: Witness, faults: Faults, crash: C
     registry.task("note", **options)(note_function)
     registry.task("only", unique=True, unique_for="1s", **options)(leaf_function)
     registry.task("limited", rate_limit="5/s", **options)(leaf_function)
+    for mode in ("return_existing", "replace", "keep_last", "skip", "reject"):
+        registry.task(mode, unique=True, unique_by="k", unique_mode=mode, **options)(leaf_function)
+    registry.task("throttled", unique=True, unique_by="k", unique_mode="keep_last", unique_for="2s",
+                  **options)(leaf_function)  # fmt: skip
+    registry.task("debounce", unique=True, unique_by="${{ args.name }}", unique_mode="debounce", unique_for="1s",
+                  concurrency={"key": "debounced"}, **options)(leaf_function)  # fmt: skip
+    registry.task("alone", concurrency=1, **options)(leaf_function)
+    registry.task("pair", concurrency={"key": "${{ args.name }}", "limit": 2}, expires="10s", **options)(leaf_function)
     return registry
 
 
+KEYED = (
+    "only",
+    "limited",
+    "return_existing",
+    "replace",
+    "keep_last",
+    "skip",
+    "reject",
+    "throttled",
+    "debounce",
+    "alone",
+    "pair",
+)
 POLICIES: tuple[MemberPolicy, ...] = ("fail_fast", "fail_fast", "collect", "ignore")
 HOWS = ("quick", "quick", "quick", "slow", "slow", "long", "flaky", "bad", "ignored", "adds", "replaces")
 
 
-def random_tree(rng: random.Random, registry: TaskRegistry, depth: int) -> Step:
-    """A tree whose leaves take no input first and then, in chains, that of the step before."""
+def random_tree(rng: random.Random, registry: TaskRegistry, depth: int, keyed: str) -> Step:
+    """A tree whose leaves take no input first and then, in chains, that of the step before.
+
+    `keyed` is the task with a key that the runs of one world meet in.
+    """
     leaf = registry.get("leaf")
     assert leaf is not None
     kind = rng.choice(("leaf", "leaf", "chain", "group", "chord", "map", "wait")) if depth else "leaf"
@@ -91,12 +115,12 @@ def random_tree(rng: random.Random, registry: TaskRegistry, depth: int) -> Step:
     policy: MemberPolicy = rng.choice(POLICIES)
     tree: Step
     if kind == "chain":
-        tree = Canvas.chain([_member(rng, registry, depth - 1), *(_joined(rng, registry) for _ in range(width))])
+        tree = Canvas.chain([_member(rng, registry, depth - 1, keyed), *(_joined(rng, registry) for _ in range(width))])
     elif kind == "group":
-        members = [_member(rng, registry, depth - 1) for _ in range(width)]
+        members = [_member(rng, registry, depth - 1, keyed) for _ in range(width)]
         tree = Canvas.group(members, on_member_error=policy)
     elif kind == "chord":
-        members = [_member(rng, registry, depth - 1) for _ in range(width)]
+        members = [_member(rng, registry, depth - 1, keyed) for _ in range(width)]
         tree = Canvas.chord(members, _joined(rng, registry), on_member_error=policy)
     elif kind == "map":
         each = Canvas.task("leaf", rng.choice(HOWS))
@@ -104,18 +128,20 @@ def random_tree(rng: random.Random, registry: TaskRegistry, depth: int) -> Step:
     elif kind == "wait":
         tree = Canvas.chain([WaitSig(for_ms=rng.randint(1, 3_000)), leaf.si("w", "quick")])
     else:
-        tree = _leaf(rng, registry)
+        tree = _leaf(rng, registry, keyed)
+    if kind in ("chain", "group") and rng.random() < 0.1:
+        tree = tree.with_concurrency(f"scope {depth}", rng.randint(1, 2))
     if rng.random() < 0.2:
         tree = rng.choice((tree.on_failure, tree.on_success, tree.on_cancel))(Canvas.task("note"))
     return tree
 
 
-def _member(rng: random.Random, registry: TaskRegistry, depth: int) -> Step:
-    return random_tree(rng, registry, depth)
+def _member(rng: random.Random, registry: TaskRegistry, depth: int, keyed: str) -> Step:
+    return random_tree(rng, registry, depth, keyed)
 
 
-def _leaf(rng: random.Random, registry: TaskRegistry) -> Step:
-    task = registry.get(rng.choices(("leaf", "only", "limited"), (8, 1, 1))[0])
+def _leaf(rng: random.Random, registry: TaskRegistry, keyed: str) -> Step:
+    task = registry.get(rng.choice(("leaf", "leaf", "leaf", keyed, keyed, rng.choice(KEYED))))
     assert task is not None
     return task.si(rng.choice("abc"), rng.choice(HOWS))
 

@@ -132,6 +132,24 @@ async def test_a_limit_alone_counts_the_calls_of_the_task(app: Stemflow, registr
     assert room.most[""] == 2
 
 
+async def test_tasks_that_end_together_under_one_key_are_decided_at_once(
+    app: Stemflow, registry: TaskRegistry, room: Room
+) -> None:
+    # Given many runs under one key, eight of which end at the same time
+    @registry.task("crowd", concurrency=8)
+    async def crowd(n: int) -> None:
+        await room.stay(n, 1)
+
+    handles = [await app.submit(crowd.s(n)) for n in range(64)]
+    for handle in handles:
+        await handle.wait()
+
+    # Then no decision came too late because another one of the same worker had changed the key
+    assert app.service is not None
+    assert app.service.worker.stale_decisions == 0
+    assert room.most[""] == 8
+
+
 async def test_one_who_waits_holds_no_worker_slot(open_app: OpenApp, press: Any, registry: TaskRegistry) -> None:
     # Given a worker with room for two, and a queue before the printer
     @registry.task("quick")
