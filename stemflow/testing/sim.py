@@ -30,7 +30,7 @@ from stemflow.runtime.worker import Worker
 from stemflow.store.base import Exchange, Lease, Renewed, Renewer
 from stemflow.store.memory import MemoryStore
 from stemflow.testing.sim_faults import Faults, FlakyStore
-from stemflow.testing.sim_work import KEYED, Witness, make_registry, random_tree
+from stemflow.testing.sim_work import KEYED, Witness, keyed_run, make_registry, random_tree
 from stemflow.testing.vloop import SeededIds, VirtualClock, VirtualLoop, run
 
 FAULTY_S = 30.0
@@ -250,10 +250,12 @@ class World:
             worker=False, clock=self.clock, ids=self.ids, store=self.store,
         )  # fmt: skip
         runs, keyed = [], self.rng.choice(KEYED)
-        for _ in range(self.rng.randint(1, 3)):
-            await asyncio.sleep(self.rng.uniform(0, 2))
+        crowded = self.rng.random() < 0.4
+        for _ in range(self.rng.randint(4, 7) if crowded else self.rng.randint(1, 3)):
+            await asyncio.sleep(self.rng.uniform(0, 0.4 if crowded else 2))
+            tree = random_tree(self.rng, app.registry, 1 if crowded else 3, keyed)
             try:
-                runs.append(await app.submit(random_tree(self.rng, app.registry, 3, keyed)))
+                runs.append(await app.submit(keyed_run(self.rng, tree) if self.rng.random() < 0.3 else tree))
             except DuplicateRun:
                 continue
             if self.faults.strikes("cancelled run"):

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from stemflow.canvas import Canvas
-from stemflow.model.policy import RetryPolicy
-from stemflow.model.signature import MemberPolicy, Signature, WaitSig
+from stemflow.model.policy import UNIQUE_MODES, Concurrency, RetryPolicy
+from stemflow.model.signature import ChainSig, MemberPolicy, Signature, WaitSig, Workflow
 from stemflow.runtime.context import Ignore, Reject, TaskContext
 from stemflow.runtime.registry import Task, TaskRegistry
 from stemflow.testing.sim_faults import Faults
@@ -81,7 +81,7 @@ def make_registry(rng: random.Random, witness: Witness, faults: Faults, crash: C
                   **options)(leaf_function)  # fmt: skip
     registry.task("debounce", unique=True, unique_by="${{ args.name }}", unique_mode="debounce", unique_for="1s",
                   concurrency={"key": "debounced"}, **options)(leaf_function)  # fmt: skip
-    registry.task("alone", concurrency=1, **options)(leaf_function)
+    registry.task("alone", concurrency=1, expires="5s", **options)(leaf_function)
     registry.task("pair", concurrency={"key": "${{ args.name }}", "limit": 2}, expires="10s", **options)(leaf_function)
     return registry
 
@@ -101,6 +101,16 @@ KEYED = (
 )
 POLICIES: tuple[MemberPolicy, ...] = ("fail_fast", "fail_fast", "collect", "ignore")
 HOWS = ("quick", "quick", "quick", "slow", "slow", "long", "flaky", "bad", "ignored", "adds", "replaces")
+
+
+def keyed_run(rng: random.Random, tree: Step) -> Workflow:
+    """A whole run under a unique key, a concurrency key, or both; all such runs meet in them."""
+    limited = Concurrency("run", rng.randint(1, 2)) if rng.random() < 0.5 else None
+    key = "k" if limited is None or rng.random() < 0.7 else None
+    return Workflow(
+        name="keyed", body=ChainSig(steps=(tree,)), unique_key=key, unique_mode=rng.choice(UNIQUE_MODES),
+        unique_for_ms=rng.choice((None, 1_000)), concurrency=limited,
+    )  # fmt: skip
 
 
 def random_tree(rng: random.Random, registry: TaskRegistry, depth: int, keyed: str) -> Step:
@@ -129,8 +139,8 @@ def random_tree(rng: random.Random, registry: TaskRegistry, depth: int, keyed: s
         tree = Canvas.chain([WaitSig(for_ms=rng.randint(1, 3_000)), leaf.si("w", "quick")])
     else:
         tree = _leaf(rng, registry, keyed)
-    if kind in ("chain", "group") and rng.random() < 0.1:
-        tree = tree.with_concurrency(f"scope {depth}", rng.randint(1, 2))
+    if kind in ("chain", "group") and rng.random() < 0.3:
+        tree = tree.with_concurrency(f"scope {depth}")
     if rng.random() < 0.2:
         tree = rng.choice((tree.on_failure, tree.on_success, tree.on_cancel))(Canvas.task("note"))
     return tree

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stemflow.dsl import check_inputs
-from stemflow.model.policy import RateLimit, RetryPolicy, normalise
+from stemflow.model.policy import Concurrency, RateLimit, RetryPolicy, normalise
 from stemflow.model.signature import ChordSig, GroupSig, MapSig, WaitSig, Workflow
 from tests.dsl.files import codes, parse
 
@@ -83,6 +83,8 @@ def test_a_map_may_run_over_a_list_in_the_file() -> None:
         ("unique: true", {"unique": True}),
         ("unique: {key: 'k-${{ inputs }}', for: 1h, on_conflict: reject}",
          {"unique": True, "unique_by": "k-${{ inputs }}", "unique_for": "1h", "unique_mode": "reject"}),
+        ("concurrency: {key: 'k-${{ args.x }}'}", {"concurrency": Concurrency("k-${{ args.x }}")}),
+        ("concurrency: {key: k, limit: 3}", {"concurrency": Concurrency("k", 3)}),
         ("priority: 9, queue: slow", {"priority": 9, "queue": "slow"}),
         ("expires: 1d", {"expires": "1d"}),
     ],
@@ -114,6 +116,16 @@ def test_the_top_of_the_file_is_kept() -> None:
     assert (found.version, found.description, found.labels, found.vars) == ("2", "d", {"team": "x"}, {"limit": 3})
     assert (found.timeout_ms, found.unique_mode, found.compensate_on) == (3_600_000, "reject", ("cancelled",))
     assert found.body.fail_fast is True  # type: ignore[union-attr]
+
+
+def test_a_concurrency_key_may_stand_on_the_file_its_tasks_and_its_composites() -> None:
+    found = workflow(
+        "concurrency: {key: run, limit: 2}\ndefaults: {task: {concurrency: {key: each}}}\n"
+        "steps: {a: {chain: [{task: t}], concurrency: {key: line}}}\n"
+    )
+    assert found.concurrency == Concurrency("run", 2)
+    assert found.task_defaults == {"concurrency": Concurrency("each")}
+    assert found.body.steps[0].concurrency == Concurrency("line")  # type: ignore[union-attr]
 
 
 def test_steps_may_be_shared_by_anchors() -> None:
