@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stemflow.model.plan import LeafPlan
+from stemflow.model.records import task_id
 from stemflow.store.base import Lease
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Apart:
                 self.wary = False
             return list(leases), []
         for node in (lease.node for lease in suspects):
-            log.warning("task %s was lost %d times; it runs when this worker has nothing else", node.key, node.losses)
+            log.warning("task %s was lost %d times; it runs when this worker has nothing else", task_id(node.key), node.losses)
         self.wary = True
         if not self.worker.running:
             return suspects[:1], [lease for lease in leases if lease is not suspects[0]]

@@ -77,4 +77,4 @@ class WatchThread(threading.Thread):
 def _name(running: Running | None, task: asyncio.Task[object]) -> str:
     if running is None or running.context is None:
         return f"asyncio task {task.get_name()}"
-    return f"task {running.context.name} ({running.context.id})"
+    return running.title

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stemflow.model.facts import Failed, HandedBack, Outcome
 from stemflow.model.policy import Options
-from stemflow.model.records import Key, Node
+from stemflow.model.records import Key, Node, task_id
 from stemflow.runtime.context import TaskContext, TaskTimeout
 from stemflow.runtime.execute import judge
 from stemflow.runtime.isolate import Child, Crashed
@@ -63,6 +63,12 @@ class Running:
         if options.hard_ms is not None:
             context.deadline_ms = self.started_at_ms + options.hard_ms
             self.timers.append(call_later(options.hard_ms / 1_000, self._hard, options))
+
+    @property
+    def title(self) -> str:
+        """The task as the log names it."""
+        name = "" if self.context is None else f"{self.context.name} "
+        return f"task {name}({task_id(self.node.key)})"
 
     def keep_for(self, ms: int) -> None:
         """From now on no renewal makes the lease end before `ms` have passed."""

@@ -375,7 +375,7 @@ class Worker:
         node = running.node
         self.running.pop((node.key, node.delivery), None)
         if isinstance(outcome, Crashed):
-            log.warning("task %s: %s; this delivery is lost", node.key, outcome.how)
+            log.warning("%s: %s; this delivery is lost", running.title, outcome.how)
             self.facts.append(Lost(node.key, node.delivery, outcome.how))
         else:
             self.facts.append(Ended(node.key, node.delivery, outcome, running.started_at_ms))
@@ -384,9 +384,9 @@ class Worker:
     def leak(self, running: Running, work: asyncio.Future[Any]) -> None:
         """A handler was given up: it works on, nobody hears of it, and its slot is taken until it ends."""
         log.warning(
-            "task %s does not end although it was told to; it is disowned: its lease is given up and its slot stays "
+            "%s does not end although it was told to; it is disowned: its lease is given up and its slot stays "
             "taken until it ends",
-            running.node.key,
+            running.title,
         )
         self.leaked[work] = running
         work.add_done_callback(self._returned)
@@ -400,7 +400,7 @@ class Worker:
 
     def _returned(self, work: asyncio.Future[Any]) -> None:
         running = self.leaked.pop(work)
-        log.warning("task %s, which was disowned, has ended; its slot is free again", running.node.key)
+        log.warning("%s, which was disowned, has ended; its slot is free again", running.title)
         if not work.cancelled():
             work.exception()
         self._poked.set()

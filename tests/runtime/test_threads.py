@@ -102,7 +102,7 @@ async def test_a_thread_that_overruns_its_hard_limit_keeps_its_slot_until_it_end
     result = await handle.wait(10)
     assert result.error is not None
     assert result.error.type == "TaskTimeout"
-    assert f"task ('{handle.id}', '') does not end" in caplog.text
+    assert f"task stuck ({handle.id}) does not end" in caplog.text
     worker = app.service.worker if app.service else None
     assert worker is not None and len(worker.leaked) == 1
 
