@@ -40,7 +40,8 @@ class Apart:
                 self.wary = False
             return list(leases), []
         for node in (lease.node for lease in suspects):
-            log.warning("task %s was lost %d times; it runs when this worker has nothing else", task_id(node.key), node.losses)
+            name = task_id(node.key)
+            log.warning("task %s was lost %d times; it runs when this worker has nothing else", name, node.losses)
         self.wary = True
         if not self.worker.running:
             return suspects[:1], [lease for lease in leases if lease is not suspects[0]]
