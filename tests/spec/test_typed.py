@@ -397,6 +397,50 @@ def test_an_annotation_that_names_nothing_is_refused_at_registration(registry: T
         async def typo(order: Ordr) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
 
+@pytest.mark.parametrize(
+    ("canvas", "told"),
+    [
+        (lambda pay: Canvas.map(pay.s(currency="EUR"), [1, 2, "3"]), "items[2]: amount: expected int, got '3'"),
+        (lambda pay: Canvas.map(pay.s(currency=1), [1, 2]), "currency: expected str, got 1"),
+        (lambda pay: Canvas.map(pay.s(), range(3)), "currency: expected a value, got none"),
+        (lambda pay: Canvas.starmap(pay.s(), [(1, "EUR"), (2, 3)]), "items[1]: currency: expected str, got 3"),
+        (lambda pay: Canvas.chunks(pay.s("EUR"), [1, 2, 3, "4"], 2), "items[1]: amount: expected int, got '4'"),
+        (lambda pay: Canvas.group(Canvas.map(pay.s("EUR") | pay.si(1, "x"), ["1"])), "items[0]: amount: expected int"),
+    ],
+)
+async def test_items_of_a_map_are_checked_as_the_arguments_that_they_become(
+    app: Stemflow, registry: TaskRegistry, canvas: Any, told: str
+) -> None:
+    @registry.task("pay")
+    async def pay(amount: int, currency: str) -> None: ...
+
+    with pytest.raises(BadArguments) as refused:
+        await app.submit(canvas(pay))
+    assert str(refused.value).startswith(f"task pay: {told}")
+
+
+@pytest.mark.parametrize("way", ["enqueue", "replace", "add_to_group"])
+async def test_what_a_running_task_asks_for_is_checked_too(app: Stemflow, registry: TaskRegistry, way: str) -> None:
+    # Given a task that starts, becomes or adds a call that does not fit
+    @registry.task("pay")
+    async def pay(amount: int) -> None: ...
+
+    @registry.task("ask")
+    async def ask(context: TaskContext) -> None:
+        await getattr(context, way)(Canvas.task("pay", "much"))
+
+    # When it runs
+    handle = await app.submit(Canvas.group(ask.s()))
+    result = await handle.wait()
+
+    # Then it fails with the sentence, and nothing was started
+    assert result.error is not None
+    assert (result.status, result.error.type) == ("failed", "BadArguments")
+    assert result.error.message == "task pay: amount: expected int, got 'much'"
+    assert len(await app.store.runs(10)) == 1
+    assert [node.path for node in await handle.nodes()] == ["", "[0]"]
+
+
 # -- results
 
 
