@@ -116,6 +116,8 @@ def leave(w: Work, key: str, node: Node) -> None:
             w.pending.append(Wake(heir, "granted", key))
         elif node.state == SUCCEEDED and is_open(w, claim):
             claim.finished = True
+            for one in claim.waiters:
+                await_turn(w, claim, w.edit(_node(w, one)))
         else:
             claim.holders = others
             _next(w, claim)

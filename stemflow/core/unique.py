@@ -66,9 +66,9 @@ def start_at_ms(now_ms: int, plan: AnyPlan, terms: ClaimSpec | None) -> int:
 def at_the_door(w: Work, header: Header, asked: ClaimSpec) -> Reply | None:
     """The answer to a submission that needs no run of its own, because another one holds its key."""
     claim = claims.find(w, asked.key)
-    if claim is None or (asked.mode == "take" and claim.finished):
+    if claim is None or (asked.mode == "take" and claim.finished and not claim.waiters):
         return None
-    holder = claim.holders[0]
+    holder = claim.waiters[0] if asked.mode == "take" and claim.finished else claim.holders[0]
     if asked.mode in ("take", "reject"):
         _count(w, asked.key)
         return Reply("refused", holder[0])
@@ -112,7 +112,7 @@ def contend(w: Work, node: Node, terms: ClaimSpec) -> bool | GateError:
         return key
     node.claim = key
     claim = claims.find(w, key)
-    if claim is None or (claim.finished and terms.mode in ("take", "debounce")):
+    if claim is None or (claim.finished and not claim.waiters and terms.mode in ("take", "debounce")):
         claims.take(w, key, node.key, window_ms(terms))
         return True
     _count(w, key)

@@ -130,6 +130,12 @@ CASES = [
                          ("replace", REPLACE, "debounce", QUIET), ("keep_last", KEEP, "debounce", QUIET))],
     Case("keep_last with a window", tuple(chain(leaf("maybe", options=KEEP_WINDOW)) for _ in range(3)), losses=0,
          hand_backs=0),
+    Case("a window that one waits for, and a debounced call", (
+        chain(leaf("ok", options=KEEP_WINDOW)), chain(leaf("ok", options=KEEP_WINDOW)),
+        chain(leaf("ok", options=QUIET))), losses=0, hand_backs=0),
+    *[Case(f"a window that a run waits for, and {m}", (leaf("ok"), leaf("ok"), leaf("ok")),
+           claims=(ClaimSpec("k", "keep_last", 9), ClaimSpec("k", "keep_last", 9), ClaimSpec("k", m, 9)),
+           losses=0, hand_backs=0) for m in ("take", "debounce", "replace")],
     Case("quiet period", tuple(chain(leaf("maybe", options=QUIET)) for _ in range(2))),
     *[Case(f"whole runs under one key, {m}", (group(leaf("maybe"), leaf("ok")), group(leaf("ok")), chain(leaf("ok"))),
            claims=(ClaimSpec("k", m), ClaimSpec("k", m), ClaimSpec("k", m)), losses=0, hand_backs=0)
