@@ -7,6 +7,8 @@ import sys
 from typing import Any, NoReturn
 
 from stemflow.cli.exits import FINE, WRONG_USAGE
+from stemflow.errors import UnitError
+from stemflow.units import parse_duration_ms
 
 DEFAULT_STORE = "sqlite:"
 FORMATS = ("text", "json", "github")
@@ -37,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
     _run_commands(commands)
+    _worker_commands(commands)
     _store_commands(commands)
     _file_commands(commands)
     return parser
@@ -52,10 +55,7 @@ def _command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
 
 def _run_commands(commands: Any) -> None:
     run = _command(commands, "run", "run a workflow file with an embedded worker and show it")
-    run.add_argument("file", metavar="FILE")
-    run.add_argument("-i", "--input", metavar="NAME=VALUE", action="append", default=[], help="may be repeated")
-    run.add_argument("--inputs", metavar="FILE", help="a JSON or YAML file of inputs; -i wins over it")
-    run.add_argument("--again", action="store_true", help="run although a finished run holds the same unique key")
+    _given(run)
     resume = _command(commands, "resume", "go on with a run that was interrupted or whose process died")
     rerun = _command(commands, "rerun", "make a new run that keeps results of an old one")
     which = rerun.add_mutually_exclusive_group(required=True)
@@ -69,7 +69,39 @@ def _run_commands(commands: Any) -> None:
         _store(command)
 
 
+def _given(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", metavar="FILE")
+    command.add_argument("-i", "--input", metavar="NAME=VALUE", action="append", default=[], help="may be repeated")
+    command.add_argument("--inputs", metavar="FILE", help="a JSON or YAML file of inputs; -i wins over it")
+    command.add_argument("--again", action="store_true", help="run although a finished run holds the same unique key")
+
+
+def _worker_commands(commands: Any) -> None:
+    worker = _command(commands, "worker", "serve the queues of a store until it is told to stop")
+    worker.add_argument("--queues", type=_names, default=("default",), metavar="A,B", help="(default)")
+    worker.add_argument("--concurrency", type=_positive, default=100, metavar="N", help="tasks at once (100)")
+    worker.add_argument("--processes", type=_positive, default=1, metavar="P", help="so many worker processes (1)")
+    worker.add_argument("--name", metavar="NAME", help="how the worker is listed (default: host and process id)")
+    worker.add_argument(
+        "--grace", type=_duration, default=30_000, metavar="TIME",
+        help="how long tasks may go on after SIGTERM or Ctrl-C before they are handed back (30s)",
+    )  # fmt: skip
+    worker.add_argument(
+        "--unroutable-after", type=_duration, default=60_000, metavar="TIME",
+        help="a task that no worker has declared for so long fails (60s)",
+    )  # fmt: skip
+    worker.add_argument("-v", "--verbose", action="store_true", help="a line for each task that starts and ends well")
+    submit = _command(commands, "submit", "store a run of a workflow file for workers, and print its id")
+    _given(submit)
+    submit.add_argument("--allow-unknown", action="store_true", help="also with tasks that no worker has declared")
+    for command in (worker, submit):
+        _tasks(command)
+        _store(command, json=command is submit)
+
+
 def _store_commands(commands: Any) -> None:
+    workers = _command(commands, "workers", "list the workers of a store, with what they serve and when they last told")
+    _store(workers)
     runs = _command(commands, "runs", "list the runs of a store, newest first")
     runs.add_argument("--limit", type=_positive, default=20, metavar="N", help="at most so many (default 20)")
     _store(runs)
@@ -100,12 +132,13 @@ def _file_commands(commands: Any) -> None:
     explain.add_argument("code", metavar="CODE", nargs="?", help="such as SF101; without it all codes are listed")
 
 
-def _store(command: argparse.ArgumentParser) -> None:
+def _store(command: argparse.ArgumentParser, json: bool = True) -> None:
     command.add_argument(
         "--store", metavar="URL", default=DEFAULT_STORE,
-        help="memory:, sqlite:PATH, or sqlite: for .stemflow/stemflow.db (the default)",
+        help="sqlite:PATH, sqlite: for .stemflow/stemflow.db (the default), redis://HOST:PORT/DB, or memory:",
     )  # fmt: skip
-    command.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    if json:
+        command.add_argument("--json", action="store_true", help="print one JSON object on standard output")
 
 
 def _tasks(command: argparse.ArgumentParser) -> None:
@@ -113,6 +146,20 @@ def _tasks(command: argparse.ArgumentParser) -> None:
         "--tasks", metavar="MODULE[:REGISTRY]", action="append", default=[],
         help="where the tasks are; may be repeated (default: pyproject.toml, else tasks.py beside the file)",
     )  # fmt: skip
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"expected names with commas between them, got {text!r}")
+    return names
+
+
+def _duration(text: str) -> int:
+    try:
+        return parse_duration_ms(text)
+    except UnitError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _positive(text: str) -> int:

@@ -17,7 +17,7 @@ from stemflow.errors import OptionError, StemflowError
 from stemflow.model.effects import Decision, Pages
 from stemflow.model.facts import Fact, Requested, Stop
 from stemflow.model.plan import Plan
-from stemflow.model.policy import normalise
+from stemflow.model.policy import Duration, normalise
 from stemflow.model.records import FINAL, SKIPPED, SUCCEEDED, ClaimSpec, Header, Node, child_path
 from stemflow.model.signature import AnySig, MapSig, Signature, TaskSig, Workflow
 from stemflow.ports import Clock, IdSource
@@ -26,14 +26,15 @@ from stemflow.runtime.bind import pages_of, seal_literals
 from stemflow.runtime.bulk import submit_many
 from stemflow.runtime.clock import SystemClock, SystemIds
 from stemflow.runtime.commits import Commits
+from stemflow.runtime.elsewhere import Elsewhere
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.handle import DuplicateRun, RunFailed, RunHandle, TaskResult, UnknownRun
 from stemflow.runtime.headers import TRACE_HEADERS, checked_headers, checked_meta, merged
 from stemflow.runtime.isolate import Processes
 from stemflow.runtime.keys import key_text, lone_key
 from stemflow.runtime.payload import encode
-from stemflow.runtime.prepare import args_encoder, check_items, check_plan, plain_signature
-from stemflow.runtime.registry import TaskRegistry
+from stemflow.runtime.prepare import args_encoder, check_items, check_plan, plain_signature, task_names
+from stemflow.runtime.registry import OptionsElsewhere, TaskRegistry
 from stemflow.runtime.rerun import redo_paths, stored_maps
 from stemflow.runtime.service import Service
 from stemflow.runtime.signals import Signals
@@ -43,6 +44,7 @@ from stemflow.runtime.values import Library, Values, place
 from stemflow.runtime.waiting import result_by_id, wait_by_id
 from stemflow.store.base import Store
 from stemflow.store.open import open_store
+from stemflow.units import parse_duration_ms
 
 T = TypeVar("T")
 
@@ -54,7 +56,8 @@ class Stemflow:
     `queues`: those that the worker serves, else every one.
     `only_run`: the embedded worker serves this run alone. `propagated_headers`: those of a task's headers that a run
     which it starts takes over. `encoders`: how values are stored, else the registry's. `processes`: the pool for
-    `isolation="process"`. Raises StoreError when the store cannot be used.
+    `isolation="process"`. `name`: of the worker, for people. `unroutable_after`: a task that no worker has declared for
+    so long fails. Raises StoreError when the store cannot be used.
     """
 
     def __init__(
@@ -72,6 +75,8 @@ class Stemflow:
         store: Store | None = None,
         encoders: TaskPayloadEncoderRegistry | None = None,
         processes: Processes | None = None,
+        name: str | None = None,
+        unroutable_after: Duration = "60s",
     ) -> None:
         self.clock = clock or SystemClock()
         self.ids = ids or SystemIds()
@@ -83,7 +88,9 @@ class Stemflow:
         self.advance = Advance(self.store, self.library)
         self.commits = Commits(self.store, self.advance, f"engine-{self.ids.run_id()}", self._committed)
         self._tasks: dict[tuple[str, str], Plan] = {}
-        self.service = Service(self, concurrency, queues, only_run, processes) if worker else None
+        self.elsewhere = Elsewhere(self.store)
+        away_ms = parse_duration_ms(unroutable_after)
+        self.service = Service(self, concurrency, queues, only_run, processes, name, away_ms) if worker else None
 
     async def __aenter__(self) -> Stemflow:
         await self.store.open()
@@ -136,10 +143,13 @@ class Stemflow:
         file: str | None = None,
         tasks: tuple[str, ...] = (),
         again: bool = False,
+        allow_unknown: bool = False,
         **kwargs: Any,
     ) -> RunHandle[Any]:
         """Store a run durably and answer its handle; `args` and `kwargs` go to the first tasks of a canvas.
 
+        The options of a task that is not registered here are those that a worker has declared; with `allow_unknown` one
+        that nobody has declared gets the registry's defaults, else it is refused.
         `headers` and `meta` reach each task of the run beside its arguments (`context.headers`, `context.meta`).
         Submitting the same `run_id` again answers the same run. Under a unique key that is held the handle is the
         holder's (`existing`), or DuplicateRun is raised, as its mode says. Raises UnknownTask, OptionError, CycleError,
@@ -147,7 +157,7 @@ class Stemflow:
         """
         asked = Submission(
             what=what, args=args, kwargs=kwargs, inputs=inputs or {}, headers=headers or {}, meta=meta or {},
-            run_id=run_id, file=file, tasks=tasks, again=again,
+            run_id=run_id, file=file, tasks=tasks, again=again, allow_unknown=allow_unknown,
         )  # fmt: skip
         return await self.accept(asked)
 
@@ -197,10 +207,13 @@ class Stemflow:
             root=asked.root,
             reply_to=self.store.address,
         )
+        body = asked.what.body if isinstance(asked.what, Workflow) else asked.what
+        missing = {name for name in task_names(body) if name not in self.registry}
+        elsewhere = await self.elsewhere.look(missing, asked.allow_unknown) if missing else None
         if isinstance(asked.what, Workflow):
-            header, plan, body = await self._workflow(asked.what, header, asked.inputs, asked.again)
+            header, plan, body = await self._workflow(asked.what, header, asked.inputs, asked.again, elsewhere)
         else:
-            header, plan, body = self._canvas(call(asked.what, asked.args, asked.kwargs), header)
+            header, plan, body = self._canvas(call(asked.what, asked.args, asked.kwargs), header, elsewhere)
         if plan.digest not in self.library.shapes:
             self.library.shapes[plan.digest] = Shape(plan)
         if self.signals.before_publish:
@@ -231,7 +244,7 @@ class Stemflow:
         return RunHandle(self, reply.run, existing=existing, holder=reply.holder, known=True, asked=asked)
 
     async def _workflow(
-        self, flow: Workflow, header: Header, inputs: Mapping[str, Any], again: bool
+        self, flow: Workflow, header: Header, inputs: Mapping[str, Any], again: bool, elsewhere: OptionsElsewhere | None
     ) -> tuple[Header, Plan, AnySig]:
         # Whoever has a Workflow has loaded this module already; others do not pay for it.
         from stemflow.runtime.workflows import complete_inputs  # noqa: PLC0415
@@ -243,7 +256,7 @@ class Stemflow:
             body = structs.replace(body, concurrency=flow.concurrency)
         plan = compile_plan(
             body,
-            lambda sig: self.registry.options_of(sig, defaults),
+            lambda sig: self.registry.options_of(sig, defaults, elsewhere),
             variables=flow.vars,
             outputs=flow.outputs,
             compensate_on=flow.compensate_on,
@@ -262,17 +275,17 @@ class Stemflow:
             header = structs.replace(header, claim=spec)
         return header, plan, desugar(body)
 
-    def _canvas(self, sig: Any, header: Header) -> tuple[Header, Plan, AnySig]:
+    def _canvas(self, sig: Any, header: Header, elsewhere: OptionsElsewhere | None) -> tuple[Header, Plan, AnySig]:
         sig = plain_signature(sig, self._as_json)
         if isinstance(sig, TaskSig) and not (sig.success_hooks or sig.failure_hooks or sig.cancel_hooks):
-            plan = self._task_plan(sig)
+            plan = self._task_plan(sig, elsewhere)
             task = self.registry.get(sig.task)
             if task is not None:
                 task.parameters.check(sig.args, sig.kwargs)
             write = self.encoders.writer(self._args_encoder(sig), place(header.run, "", "inputs"))
             inputs = write({"args": list(sig.args), "kwargs": dict(sig.kwargs)}, f"arguments of {sig.task}")
             if plan.options[0].unique:
-                options = self.registry.options_of(sig)
+                options = self.registry.options_of(sig, None, elsewhere)
                 spec = ClaimSpec(lone_key(sig.task, options, (sig.args, sig.kwargs)), options.unique_mode,
                                  options.unique_for_ms)  # fmt: skip
                 header = structs.replace(header, claim=spec)
@@ -287,7 +300,7 @@ class Stemflow:
             return header, plan, sig
         encode([*self._literals(sig)], "arguments", limit=1 << 40)
         sig = desugar(sig)
-        plan = compile_plan(sig, self.registry.options_of)
+        plan = compile_plan(sig, lambda sig: self.registry.options_of(sig, None, elsewhere))
         check_plan(plan, self.registry)
         check_items(sig, self.registry)
         plan = seal_literals(plan, self.encoders, header.run)
@@ -319,9 +332,9 @@ class Stemflow:
                 found.append(Pages((run, path), pages))
         return tuple(found)
 
-    def _task_plan(self, sig: TaskSig[Any, Any]) -> Plan:
-        if sig.options or sig.countdown_ms or sig.eta_at_ms:
-            return compile_task(sig, self.registry.lone_options_of)
+    def _task_plan(self, sig: TaskSig[Any, Any], elsewhere: OptionsElsewhere | None) -> Plan:
+        if sig.options or sig.countdown_ms or sig.eta_at_ms or elsewhere is not None:
+            return compile_task(sig, lambda sig: self.registry.lone_options_of(sig, elsewhere))
         found = self._tasks.get((sig.task, ""))
         if found is None:
             found = self._tasks[(sig.task, "")] = compile_task(sig, self.registry.lone_options_of)

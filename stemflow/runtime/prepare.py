@@ -44,6 +44,17 @@ def plain_signature(sig: Any, as_json: Callable[[TaskSig[Any, Any]], bool]) -> A
     return structs.replace(sig, **changed) if changed else sig
 
 
+def task_names(sig: Any) -> Iterator[str]:
+    """The names of all tasks in a tree."""
+    if isinstance(sig, TaskSig):
+        yield sig.task
+    for name in _CHILDREN:
+        child = getattr(sig, name, None)
+        for one in child if isinstance(child, tuple) else (child,):
+            if one is not None:
+                yield from task_names(one)
+
+
 def args_encoder(sig: TaskSig[Any, Any] | None, registry: TaskRegistry, encoders: TaskPayloadEncoderRegistry) -> str:
     """The encoder of the arguments of a call."""
     return (sig and registry.args_encoder_of(sig)) or encoders.args

@@ -42,6 +42,10 @@ R_co = TypeVar("R_co", covariant=True)
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
 
 
+OptionsElsewhere = Callable[[str], Mapping[str, Any] | None]
+"""The options of a task that is registered in another process; None where nobody knows it."""
+
+
 class UnknownTask(StemflowError):
     """No task is registered under this name."""
 
@@ -294,13 +298,22 @@ class TaskRegistry:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def options_of(self, sig: TaskSig[Any, Any], workflow_defaults: Mapping[str, Any] | None = None) -> Options:
-        """The effective options of a call: call or step > workflow defaults > handler > registry. Raises
-        UnknownTask."""
+    def options_of(
+        self,
+        sig: TaskSig[Any, Any],
+        workflow_defaults: Mapping[str, Any] | None = None,
+        elsewhere: OptionsElsewhere | None = None,
+    ) -> Options:
+        """The effective options of a call: call or step > workflow defaults > handler > registry; for a task that is
+        not registered here `elsewhere` gives the handler's. Raises UnknownTask."""
         task = self._tasks.get(sig.task)
-        if task is None and not sig.declared:
-            raise UnknownTask(f"task {sig.task}: expected a registered task; registered are {self._names()}")
-        own = {} if task is None else task.options
+        own = task.options if task is not None else elsewhere(sig.task) if elsewhere is not None else None
+        if own is None and not sig.declared:
+            also = "" if elsewhere is None else (
+                ", and no worker has declared it; start its worker first, or submit with allow_unknown=True"
+            )
+            raise UnknownTask(f"task {sig.task}: expected a registered task; registered are {self._names()}{also}")
+        own = own or {}
         if not sig.options and not workflow_defaults and not self.defaults:
             options = effective(sig.task, own)
         else:
@@ -309,13 +322,13 @@ class TaskRegistry:
             if task is not None:
                 check_place(f"task {sig.task}", task.function, options)
         if options.unique or options.concurrency is not None:
-            params = () if task is None else task.params
+            params = options.params if task is None else task.params
             options = judged(sig.task, structs.replace(options, params=params), (sig.args, sig.kwargs))
         return options
 
-    def lone_options_of(self, sig: TaskSig[Any, Any]) -> Options:
+    def lone_options_of(self, sig: TaskSig[Any, Any], elsewhere: OptionsElsewhere | None = None) -> Options:
         """The effective options of a task that is submitted alone; its unique key stands in the header of its run."""
-        options = self.options_of(sig)
+        options = self.options_of(sig, None, elsewhere)
         return structs.replace(options, unique_by=None, unique_key=None) if options.unique else options
 
     def schema(self, name: str) -> dict[str, Any]:

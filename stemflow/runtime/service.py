@@ -13,13 +13,14 @@ from stemflow.runtime.clock import SystemClock
 from stemflow.runtime.context import TaskCancelled, TaskContext
 from stemflow.runtime.isolate import Processes
 from stemflow.runtime.locate import check_start
+from stemflow.runtime.presence import Presence
 from stemflow.runtime.recovery import recover
 from stemflow.runtime.renew import RenewTask, RenewThread, hear
 from stemflow.runtime.renew_watch import WatchThread
 from stemflow.runtime.signals import RunEvent, Signal, WorkerEvent
 from stemflow.runtime.telling import run_event
 from stemflow.runtime.worker import Worker
-from stemflow.store.base import Renewer
+from stemflow.store.base import Renewer, StoreError
 from stemflow.store.owner import owner_id
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Service:
         queues: tuple[str, ...] | None,
         only_run: str | None,
         processes: Processes | None,
+        name: str | None,
+        unroutable_after_ms: int,
     ) -> None:
         self.app = app
         channel = f"worker-{app.ids.run_id()}"
@@ -56,6 +59,8 @@ class Service:
             only_run=only_run,
             processes=processes,
         )
+        self.presence = Presence(self.worker, name, unroutable_after_ms)
+        self.worker.without = self.presence.without
         self.renewer: Renewer | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._thread: RenewThread | None = None
@@ -76,6 +81,8 @@ class Service:
             renew = RenewTask(self.worker, self.renewer, 3_000)
             self._tasks.append(asyncio.create_task(renew.run(), name="renew"))
         self._tasks.append(asyncio.create_task(recover(self.worker), name="recover"))
+        if self.worker.only_run is None:
+            self._tasks.append(asyncio.create_task(self.presence.run(), name="presence"))
         self._pump = asyncio.create_task(self.worker.run(), name="pump")
         self._pump.add_done_callback(self._ended)
         self._tasks.append(asyncio.create_task(self._beat(), name="beat"))
@@ -105,19 +112,24 @@ class Service:
             self.worker.trouble(error)
 
     async def stop(self, grace_ms: int) -> None:
-        """Drain the worker and end its companions; calling it twice is harmless."""
+        """Drain the worker and end its companions. A second call, while the first lets handlers end, hands them back
+        now."""
         if self._pump is None:
+            return
+        if self.worker.draining:
+            self.worker.hand_back()
+            await asyncio.wait((self._pump,))
             return
         self._tell(self.app.signals.worker_stopping)
         at_work = {run for (run, _), _ in self.worker.running} | {self.worker.only_run}
         await self.worker.drain(grace_ms)
         await asyncio.wait((self._pump,))
-        self._pump = None
         for run in sorted(filter(None, at_work)):
             await self._tell_run(self.app.signals.run_suspended, run)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._leave()
         if self._thread is not None:
             self._thread.stop()
             self._thread.join(5)
@@ -126,7 +138,21 @@ class Service:
             self._watch.join(5)
         await self.worker.processes.close()
         self.worker.pool.shutdown(wait=False, cancel_futures=True)
+        self._pump = None
         self._tell(self.app.signals.worker_shutdown)
+
+    async def _leave(self) -> None:
+        """Take this worker off the list of those that live."""
+        if self.worker.only_run is None:
+            try:
+                await self.presence.tell("stopped")
+            except StoreError as error:
+                log.warning("%s; this worker is listed as silent until its entry is past its time", error)
+
+    async def ended(self) -> None:
+        """Returns when the pump has stopped: after `stop`, or raises what broke it."""
+        if self._pump is not None:
+            await asyncio.shield(self._pump)
 
     def heard(self, decision: Decision) -> None:
         """A decision was committed beside the pump: tell running handlers, and look for work."""

@@ -26,6 +26,7 @@ class Submission(Struct, frozen=True, kw_only=True):
     file: str | None = None
     tasks: tuple[str, ...] = ()
     again: bool = False
+    allow_unknown: bool = False
     parent: Key | None = None
     root: str | None = None
 

@@ -27,6 +27,8 @@ from stemflow.runtime.headers import merged
 from stemflow.runtime.isolate import Crashed, Pool, Processes
 from stemflow.runtime.limits import place_of
 from stemflow.runtime.locate import locate
+from stemflow.runtime.narrate import narrate
+from stemflow.runtime.pause import Pauses
 from stemflow.runtime.registry import Task, TaskRegistry
 from stemflow.runtime.running import Running
 from stemflow.runtime.signals import WorkerEvent
@@ -47,6 +49,11 @@ IDLE_MS = 1_000
 """The longest an idle worker waits before it looks again."""
 UNKNOWN_TASK_DELAY_MS = 5_000
 """A worker that lacks a task gives it back for this long."""
+
+
+async def hand_back_unknown(task: str, node: Node) -> HandedBack:
+    log.warning("task %s is not registered here; it is handed back", task)
+    return HandedBack(UNKNOWN_TASK_DELAY_MS)
 
 
 class Worker:
@@ -71,6 +78,7 @@ class Worker:
         self.owner, self.channel, self.concurrency = owner, channel, concurrency
         self.queues, self.only_run = queues, only_run
         self.signals, self.middleware = registry.signals, registry.middleware
+        self.without: Callable[[str, Node], Awaitable[Failed | HandedBack]] = hand_back_unknown
         self.pool = pool or ThreadPoolExecutor(concurrency, thread_name_prefix="stemflow")
         self.processes = Pool(processes or Processes())
         self.apart = Apart(self)
@@ -86,6 +94,7 @@ class Worker:
         self.stale_reports = 0
         self.stale_decisions = 0
         self._poked = asyncio.Event()
+        self._impatient = asyncio.Event()
         self._seen = 0
         self._next_at_ms: int | None = None
 
@@ -167,6 +176,7 @@ class Worker:
             return
         tell_commit(self.signals, self.advance.library, decision, batch, self.store.now_ms())
         self.advance.committed(decision)
+        narrate(batch, decision, answer.now_ms)
         self.stale_reports += sum(isinstance(fact, Ended) for fact in decision.refused)
         for put in decision.puts:
             node = put.record
@@ -176,14 +186,14 @@ class Worker:
     async def exchange(self, decisions: Sequence[Decision], want: Want | None) -> Exchange:
         """One exchange; the same request is sent again until the store answers."""
         self.sequence += 1
-        request, pause = Request(self.channel, self.sequence), 0.05
+        request, pauses = Request(self.channel, self.sequence), Pauses(self.channel, 0.05, 5.0)
         while True:
             try:
                 return await self.store.exchange(request, decisions, want)
             except StoreUnavailable as error:
+                pause = pauses.next()
                 log.warning("%s; trying again in %.2f s", error, pause)
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, 5.0)
 
     async def _rest(self) -> None:
         """Wait for a report, a commit by somebody else, or the next instant at which something is due."""
@@ -255,8 +265,7 @@ class Worker:
         assert isinstance(leaf, LeafPlan)
         task = self.registry.get(leaf.task)
         if task is None:
-            log.warning("task %s is not registered here; it is handed back", leaf.task)
-            return HandedBack(UNKNOWN_TASK_DELAY_MS)
+            return await self.without(leaf.task, node)
         if self.signals.received:
             self.signals.received.send(task_event("received", node, leaf.task, self.store.now_ms()))
         options = shape.plan.options[leaf.options]
@@ -434,11 +443,19 @@ class Worker:
     # -- going away
 
     async def drain(self, grace_ms: int) -> None:
-        """Lease nothing more; after `grace_ms` hand back what still runs, uncharged."""
+        """Lease nothing more; after `grace_ms`, or when `hand_back` is called, hand back what still runs, uncharged."""
         self.draining = True
         self.poke()
         if self.running and grace_ms:
-            await asyncio.wait([r.task for r in self.running.values() if r.task], timeout=grace_ms / 1_000)
+            ending = asyncio.gather(*(r.task for r in self.running.values() if r.task), return_exceptions=True)
+            impatient = asyncio.ensure_future(self._impatient.wait())
+            await asyncio.wait((ending, impatient), timeout=grace_ms / 1_000, return_when=asyncio.FIRST_COMPLETED)
+            impatient.cancel()
+        self.hand_back()
+
+    def hand_back(self) -> None:
+        """Cancel what runs and give it back now, uncharged."""
         self.handing_back = True
+        self._impatient.set()
         for running in list(self.running.values()):
             running.cancel(HandedBack())

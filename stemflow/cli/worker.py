@@ -1,0 +1,137 @@
+"""`stemflow worker`: serve the queues of a store until told to stop, in this process or in several."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from stemflow.cli.exits import FINE, RUN_FAILED
+from stemflow.cli.fleet import PARENT, serve_many
+from stemflow.cli.stopping import Stopping
+from stemflow.cli.text import short_duration, shown
+from stemflow.runtime.discovery import find_tasks
+from stemflow.runtime.engine import Stemflow
+from stemflow.runtime.pause import Pauses
+from stemflow.runtime.registry import TaskRegistry
+from stemflow.store.base import StoreUnavailable
+
+log = logging.getLogger("stemflow.cli.worker")
+
+LOOK_FOR_PARENT_S: Final = 1.0
+NAMED: Final = 8
+"""Tasks and queues that the first line names."""
+
+
+def main(arguments: Namespace) -> int:
+    """Serve until told to stop; the exit code is FINE when it was told, RUN_FAILED when it could not go on."""
+    with _log_to_stderr(arguments):
+        if arguments.processes > 1:
+            return serve_many(arguments)
+        registry = find_tasks(arguments.tasks, None)
+        return asyncio.run(_serve(arguments, registry))
+
+
+async def _serve(arguments: Namespace, registry: TaskRegistry) -> int:
+    app = Stemflow(
+        arguments.store, registry, concurrency=arguments.concurrency, queues=arguments.queues, name=arguments.name,
+        unroutable_after=arguments.unroutable_after / 1_000,
+    )  # fmt: skip
+    with Stopping(arguments.grace) as told:
+        orphan = asyncio.create_task(_orphaned(told.warm))
+        try:
+            if not await _open(app, told.warm):
+                return FINE
+            async with app:
+                log.info(_first_line(arguments, app))
+                return await _until_told(app, told, arguments.grace)
+        finally:
+            orphan.cancel()
+
+
+async def _open(app: Stemflow, told: asyncio.Event) -> bool:
+    """Connect, again and again while the store does not answer; False when the worker is told to stop before."""
+    pauses = Pauses(app.ids.run_id(), 0.2, 10.0)
+    while not told.is_set():
+        try:
+            await app.store.open()
+            return True
+        except StoreUnavailable as error:
+            pause = pauses.next()
+            log.warning("%s; trying again in %.1f s", error, pause)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(told.wait(), pause)
+    return False
+
+
+async def _until_told(app: Stemflow, told: Stopping, grace_ms: int) -> int:
+    assert app.service is not None
+    pump = asyncio.create_task(app.service.ended())
+    warm, soft = asyncio.create_task(told.warm.wait()), asyncio.create_task(told.soft.wait())
+    await asyncio.wait((pump, warm), return_when=asyncio.FIRST_COMPLETED)
+    if not warm.done():
+        log.critical("the worker cannot go on (%s); what it held is leased again when its leases have run out",
+                     pump.exception())  # fmt: skip
+        soft.cancel()
+        return RUN_FAILED
+    stopping = asyncio.create_task(app.service.stop(grace_ms))
+    await asyncio.wait((stopping, soft), return_when=asyncio.FIRST_COMPLETED)
+    if soft.done():
+        await app.service.stop(0)
+    await stopping
+    soft.cancel()
+    log.info("stopped; nothing is leased here any more")
+    return FINE
+
+
+async def _orphaned(told: asyncio.Event) -> None:
+    """Tell the worker to stop when the process that started it as part of a fleet has gone."""
+    parent = os.environ.get(PARENT)
+    if parent is None:
+        return
+    while os.getppid() == int(parent):  # noqa: ASYNC110  nobody tells a process that its parent died
+        await asyncio.sleep(LOOK_FOR_PARENT_S)
+    log.warning("the parent process has gone; stopping as after SIGTERM")
+    told.set()
+
+
+def _first_line(arguments: Namespace, app: Stemflow) -> str:
+    assert app.service is not None
+    tasks = sorted(app.registry)
+    names = ", ".join(tasks[:NAMED]) + (", ..." if len(tasks) > NAMED else "")
+    queues = shown(", ".join(arguments.queues))
+    return (
+        f"worker {shown(app.service.presence.name)} serves {shown(app.store.url)}; queues {queues}; "
+        f"{len(tasks)} task{'s' if len(tasks) != 1 else ''} ({shown(names)}); {arguments.concurrency} at once. "
+        f"Ctrl-C lets running tasks go on for {short_duration(arguments.grace)}, twice hands them back"
+    )
+
+
+class _Shown(logging.Formatter):
+    """`12:00:01.123 worker: text`; whatever a task's text holds cannot steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        clock = f"{self.formatTime(record, '%H:%M:%S')}.{int(record.msecs):03d}"
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        text = f"{clock} {os.getpid()} {level}{shown(record.getMessage())}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+@contextmanager
+def _log_to_stderr(arguments: Namespace) -> Iterator[None]:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Shown())
+    root = logging.getLogger("stemflow")
+    root.addHandler(handler)
+    before = root.level
+    root.setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)

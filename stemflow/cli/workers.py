@@ -1,0 +1,61 @@
+"""`stemflow workers`: who serves a store."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from typing import Any
+
+from stemflow.cli.exits import FINE
+from stemflow.cli.text import json_text, short_duration, shown
+from stemflow.runtime.declarations import published
+from stemflow.runtime.engine import Stemflow
+from stemflow.runtime.presence import Beat, beats
+from stemflow.runtime.registry import TaskRegistry
+
+
+def main(arguments: Namespace) -> int:
+    """Print the list; an empty one prints nothing (or `[]`)."""
+    return asyncio.run(_workers(arguments))
+
+
+async def _workers(arguments: Namespace) -> int:
+    async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
+        told = await beats(app.store)
+        tasks = {digest: sorted(one.tasks) for digest, one in (await published(app.store)).items()}
+        now_ms = app.store.now_ms()
+    found = sorted((beat for beat in told.values() if beat.state != "stopped"), key=lambda beat: beat.started_at_ms)
+    if arguments.json:
+        print(json_text([_data(beat, tasks.get(beat.declares, []), now_ms) for beat in found]))
+        return FINE
+    for beat in found:
+        print(_line(beat, len(tasks.get(beat.declares, [])), now_ms))
+    return FINE
+
+
+def _state(beat: Beat, now_ms: int) -> str:
+    return beat.state if beat.alive(now_ms) else "silent"
+
+
+def _data(beat: Beat, tasks: list[str], now_ms: int) -> dict[str, Any]:
+    return {
+        "name": beat.name,
+        "host": beat.host,
+        "pid": beat.pid,
+        "state": _state(beat, now_ms),
+        "queues": list(beat.queues),
+        "running": beat.running,
+        "concurrency": beat.concurrency,
+        "started_at_ms": beat.started_at_ms,
+        "told_at_ms": beat.at_ms,
+        "release": beat.declares,
+        "tasks": tasks,
+    }
+
+
+def _line(beat: Beat, tasks: int, now_ms: int) -> str:
+    lived, ago = short_duration(now_ms - beat.started_at_ms), short_duration(now_ms - beat.at_ms)
+    return (
+        f"{shown(beat.name):<24}  {_state(beat, now_ms):<8}  {beat.running:>4} of {beat.concurrency} running  "
+        f"for {lived:>6}, told {ago} ago  {tasks} tasks ({beat.declares})  queues {shown(', '.join(beat.queues))}"
+    )
