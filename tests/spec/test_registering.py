@@ -275,8 +275,9 @@ async def test_a_producer_without_the_handler_calls_by_a_definition(
     (root,) = await handle.nodes()
     plan = await producer.store.plan(root.plan)
     assert plan is not None and plan.options[0].max_retries == 2
+    # And by a bare name only what a worker has declared
     with pytest.raises(UnknownTask):
-        await producer.submit(Canvas.task("orders.charge", 5))
+        await producer.submit(Canvas.task("orders.refund", 5))
 
 
 @pytest.mark.parametrize(
