@@ -133,10 +133,11 @@ def _wait(members: list[Member], told: Told) -> int:
 
 def _command(arguments: Namespace, number: int) -> list[str]:
     given = {
-        "--store": arguments.store, "--queues": ",".join(arguments.queues), "--concurrency": arguments.concurrency,
+        "--store": arguments.store, "--concurrency": arguments.concurrency,
         "--grace": f"{arguments.grace}ms", "--unroutable-after": f"{arguments.unroutable_after}ms",
     }  # fmt: skip
     words = [str(word) for pair in given.items() for word in pair]
+    words += ["--queues", ",".join(arguments.queues)] if arguments.queues else []
     words += [word for module in arguments.tasks for word in ("--tasks", module)]
     words += ["--name", f"{arguments.name}-{number}"] if arguments.name else []
     words += ["--verbose"] if arguments.verbose else []

@@ -78,7 +78,7 @@ def _given(command: argparse.ArgumentParser) -> None:
 
 def _worker_commands(commands: Any) -> None:
     worker = _command(commands, "worker", "serve the queues of a store until it is told to stop")
-    worker.add_argument("--queues", type=_names, default=("default",), metavar="A,B", help="(default)")
+    worker.add_argument("--queues", type=_names, metavar="A,B", help="leased from (default: every queue)")
     worker.add_argument("--concurrency", type=_positive, default=100, metavar="N", help="tasks at once (100)")
     worker.add_argument("--processes", type=_positive, default=1, metavar="P", help="so many worker processes (1)")
     worker.add_argument("--name", metavar="NAME", help="how the worker is listed (default: host and process id)")

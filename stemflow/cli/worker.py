@@ -104,9 +104,9 @@ def _first_line(arguments: Namespace, app: Stemflow) -> str:
     assert app.service is not None
     tasks = sorted(app.registry)
     names = ", ".join(tasks[:NAMED]) + (", ..." if len(tasks) > NAMED else "")
-    queues = shown(", ".join(arguments.queues))
+    queues = f"queues {shown(', '.join(arguments.queues))}" if arguments.queues else "every queue"
     return (
-        f"worker {shown(app.service.presence.name)} serves {shown(app.store.url)}; queues {queues}; "
+        f"worker {shown(app.service.presence.name)} serves {shown(app.store.url)}; {queues}; "
         f"{len(tasks)} task{'s' if len(tasks) != 1 else ''} ({shown(names)}); {arguments.concurrency} at once. "
         f"Ctrl-C lets running tasks go on for {short_duration(arguments.grace)}, twice hands them back"
     )

@@ -43,7 +43,7 @@ def _data(beat: Beat, tasks: list[str], now_ms: int) -> dict[str, Any]:
         "host": beat.host,
         "pid": beat.pid,
         "state": _state(beat, now_ms),
-        "queues": list(beat.queues),
+        "queues": None if beat.queues is None else list(beat.queues),
         "running": beat.running,
         "concurrency": beat.concurrency,
         "started_at_ms": beat.started_at_ms,
@@ -55,7 +55,8 @@ def _data(beat: Beat, tasks: list[str], now_ms: int) -> dict[str, Any]:
 
 def _line(beat: Beat, tasks: int, now_ms: int) -> str:
     lived, ago = short_duration(now_ms - beat.started_at_ms), short_duration(now_ms - beat.at_ms)
+    served = "every queue" if beat.queues is None else f"queues {shown(', '.join(beat.queues))}"
     return (
         f"{shown(beat.name):<24}  {_state(beat, now_ms):<8}  {beat.running:>4} of {beat.concurrency} running  "
-        f"for {lived:>6}, told {ago} ago  {tasks} tasks ({beat.declares})  queues {shown(', '.join(beat.queues))}"
+        f"for {lived:>6}, told {ago} ago  {tasks} tasks ({beat.declares})  {served}"
     )

@@ -33,7 +33,7 @@ class Beat(Struct, frozen=True, kw_only=True):
     host: str
     pid: int
     state: Literal["running", "stopping", "stopped"]
-    queues: tuple[str, ...]
+    queues: tuple[str, ...] | None
     concurrency: int
     running: int
     started_at_ms: int

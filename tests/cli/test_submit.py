@@ -73,7 +73,7 @@ def test_workers_lists_those_that_live(project: Path, cli: Cli) -> None:
     asyncio.run(ask())
     assert listed is not None
     (one,) = follows_schema("workers", listed.out)
-    assert (one["name"], one["state"], one["queues"], one["tasks"]) == ("one", "running", ["default"], [])
+    assert (one["name"], one["state"], one["queues"], one["tasks"]) == ("one", "running", None, [])
     # And it is gone when it has stopped
     assert follows_schema("workers", cli("workers", "--json").out) == []
 
