@@ -65,6 +65,12 @@ class MiddlewareChain:
         self.on_execute: tuple[Middleware, ...] = ()
         self.on_error: tuple[Middleware, ...] = ()
 
+    def copy(self) -> MiddlewareChain:
+        twin = MiddlewareChain()
+        for hook in HOOKS:
+            setattr(twin, hook, getattr(self, hook))
+        return twin
+
     def add(self, middleware: Middleware) -> None:
         """Put it inside those that are there; raises OptionError unless it is a Middleware that overrides a hook."""
         if not isinstance(middleware, Middleware):

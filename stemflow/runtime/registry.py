@@ -246,6 +246,15 @@ class TaskRegistry:
         self.middleware = MiddlewareChain()
         self._tasks: dict[str, Task[..., Any]] = {}
 
+    def copy(self) -> TaskRegistry:
+        """Another registry of the same tasks, defaults, encoders and middleware; what is added to one is not in the
+        other. Its signals are its own."""
+        twin = TaskRegistry()
+        twin.defaults, twin.encoders = self.defaults, self.encoders
+        twin.middleware = self.middleware.copy()
+        twin._tasks = dict(self._tasks)
+        return twin
+
     def use(self, middleware: Middleware) -> None:
         """Add a middleware; those that were added first stand outermost. Raises OptionError."""
         self.middleware.add(middleware)

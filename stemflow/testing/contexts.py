@@ -1,0 +1,93 @@
+"""Contexts to call a handler with, without an engine: what the handler asks for is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
+
+from stemflow.model.signature import Signature
+from stemflow.runtime.context import NOTHING, TaskCancelled, TaskContext
+from stemflow.runtime.registry import Task
+from stemflow.runtime.sync_context import SyncTaskContext
+
+T = TypeVar("T")
+
+RUN_ID = "test-run"
+
+
+class Asked:
+    """What a handler has asked of its context, in order. `cancel()` has its next heartbeat raise TaskCancelled."""
+
+    def __init__(self) -> None:
+        self.heartbeats = 0
+        self.extensions_ms: list[int] = []
+        self.progress_reports: list[tuple[float, Any]] = []
+        self.enqueued: list[Signature[Any, Any]] = []
+
+    async def heartbeat(self, context: TaskContext) -> None:
+        self.heartbeats += 1
+
+    async def extend_lease(self, context: TaskContext, for_ms: int) -> None:
+        self.extensions_ms.append(for_ms)
+
+    async def progress(self, context: TaskContext, percent: float, data: Any) -> None:
+        self.progress_reports.append((percent, data))
+
+    async def enqueue(
+        self,
+        context: TaskContext,
+        signature: Signature[Any, Any],
+        headers: Mapping[str, str],
+        meta: Mapping[str, Any],
+        run_id: str | None,
+    ) -> str:
+        self.enqueued.append(signature)
+        return run_id or f"{context.run_id}-child-{len(self.enqueued)}"
+
+
+class RecordedContext(TaskContext):
+    """A context for an `async def`; `asked` tells what the handler did with it, `added` what it added to its group."""
+
+    asked: Asked
+
+    def cancel(self) -> None:
+        """From now on the run counts as stopped."""
+        self.cancelled.set()
+
+
+class RecordedSyncContext(SyncTaskContext):
+    """The same for a plain `def`."""
+
+    asked: Asked
+
+    def cancel(self) -> None:
+        """From now on the run counts as stopped."""
+        self.cancelled.set()
+
+
+def context_for(task: Task[..., Any] | str = "test", **fields: Any) -> Any:
+    """A context to call the handler of `task` with: a RecordedSyncContext for a plain `def`, else a RecordedContext.
+
+    `fields` are those of a TaskContext: `attempt`, `max_retries`, `headers`, `meta`, `run_id`, `node`, `queue`,
+    `enqueued_at_ms`, `deadline_ms`, `parent_id`, `root_id`, `in_fan_in` (true here unless said otherwise).
+    """
+    plain = isinstance(task, Task) and not task.is_async
+    name = task if isinstance(task, str) else task.name
+    asked = Asked()
+    given = {"run_id": RUN_ID, "node": "", "in_fan_in": True, "headers": NOTHING, "meta": NOTHING, **fields}
+    context = (RecordedSyncContext if plain else RecordedContext)(name=name, backstage=asked, **given)
+    context.asked = asked
+    if isinstance(context, RecordedSyncContext):
+        context.ask = _at_once
+    return context
+
+
+def _at_once(question: Coroutine[Any, Any, T]) -> T:
+    """The answer of a coroutine that waits for nothing."""
+    try:
+        question.send(None)
+    except StopIteration as answer:
+        value: T = answer.value
+        return value
+    question.close()
+    raise TaskCancelled("a recorded context waits for nothing, and something waited")

@@ -1,0 +1,211 @@
+"""Rehearsals: a workflow or canvas in a test, on virtual time, with stand-ins for tasks and a record of all calls."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+from msgspec import Struct
+
+from stemflow.errors import StemflowError
+from stemflow.model.plan import LeafPlan
+from stemflow.model.records import FINAL, HELD, READY, RUNNING, Node
+from stemflow.model.signature import Signature, Workflow
+from stemflow.runtime.context import TaskContext
+from stemflow.runtime.engine import Stemflow
+from stemflow.runtime.handle import RunHandle
+from stemflow.runtime.middleware import Middleware
+from stemflow.runtime.registry import TaskRegistry
+from stemflow.runtime.values import Values
+from stemflow.testing.vloop import SeededIds, VirtualClock, VirtualLoop, run
+
+P = ParamSpec("P")
+T = TypeVar("T")
+StandIn = Callable[..., Any]
+
+HORIZON_S = 86_400.0
+"""Virtual seconds after which a test that has not ended is stuck, unless it says otherwise."""
+
+
+def virtual_time(
+    test: Callable[P, Coroutine[Any, Any, T]], horizon_s: float = HORIZON_S
+) -> Callable[P, T]:
+    """Make an `async def` a plain function that runs it on a loop whose time is virtual: waiting takes no time.
+
+    What cannot end raises: Deadlock when nothing can run any more, OutOfTime when it lasts longer than `horizon_s`
+    virtual seconds (a day; an idle worker looks around every second, and a virtual day of that takes a few real ones).
+    """
+
+    @functools.wraps(test)
+    def on_virtual_time(*args: P.args, **kwargs: P.kwargs) -> T:
+        return run(lambda loop: test(*args, **kwargs), horizon_s=horizon_s)[0]
+
+    return on_virtual_time
+
+
+def answers(*outcomes: Any) -> StandIn:
+    """A stand-in whose calls give `outcomes` in turn, the last one for ever; an exception among them is raised."""
+    if not outcomes:
+        raise StemflowError("answers: expected at least one outcome, got none; write answers(None) for null")
+    left = list(outcomes)
+
+    async def answer(*args: Any, **kwargs: Any) -> Any:
+        outcome = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(outcome, BaseException) or (isinstance(outcome, type) and issubclass(outcome, BaseException)):
+            raise outcome
+        return outcome
+
+    return answer
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """One call of a handler, or of its stand-in. `at_ms`: virtual milliseconds since the rehearsal began."""
+
+    task: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    run_id: str
+    node: str
+    attempt: int
+    at_ms: int
+
+
+class Enqueued(Struct, frozen=True, kw_only=True):
+    """A task that waits for a worker, with the arguments that it would be called with."""
+
+    task: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    run_id: str
+    node: str
+    queue: str
+    priority: int
+    state: str
+    at_ms: int
+    """Not before this instant (the store's clock); 0: at once."""
+
+
+class _Recorder(Middleware):
+    """Notes each call and lets the stand-in answer where there is one."""
+
+    def __init__(self, calls: list[Call], stubs: Mapping[str, StandIn], elapsed_ms: Callable[[], int]) -> None:
+        self.calls, self.stubs, self.elapsed_ms = calls, stubs, elapsed_ms
+
+    async def on_execute(self, context: TaskContext, call_next: Callable[[], Awaitable[Any]]) -> Any:
+        call = Call(
+            task=context.name, args=tuple(context.args), kwargs=dict(context.kwargs), run_id=context.run_id,
+            node=context.node, attempt=context.attempt, at_ms=self.elapsed_ms(),
+        )  # fmt: skip
+        self.calls.append(call)
+        stand_in = self.stubs.get(context.name)
+        if stand_in is None:
+            return await call_next()
+        answer = stand_in(*context.args, **context.kwargs)
+        return await answer if inspect.isawaitable(answer) else answer
+
+
+class Rehearsal:
+    """An engine in memory on virtual time over the tasks of `registry`, which itself stays as it is.
+
+    `stubs` maps names of tasks to stand-ins that are called with the arguments instead; a name that is not registered
+    becomes a task. `worker=False`: nothing runs, to see what was enqueued. `settings` are those of `Stemflow`.
+    Use it as an async context manager under `virtual_time`.
+    """
+
+    def __init__(
+        self,
+        registry: TaskRegistry,
+        *,
+        stubs: Mapping[str, StandIn] | None = None,
+        worker: bool = True,
+        **settings: Any,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, VirtualLoop):
+            raise StemflowError("Rehearsal: expected a loop with virtual time; put @virtual_time over the test")
+        self._loop = loop
+        self.calls: list[Call] = []
+        """Every call of a handler so far, in order."""
+        self.clock = VirtualClock(loop)
+        stubs = dict(stubs or {})
+        tasks = registry.copy()
+        for name in stubs:
+            if name not in tasks:
+                tasks.task(name)(_stand_in_for(name))
+        tasks.use(_Recorder(self.calls, stubs, loop.elapsed_ms))
+        ids = SeededIds(random.Random(0))
+        self.app = Stemflow("memory:", tasks, worker=worker, clock=self.clock, ids=ids, **settings)
+
+    async def __aenter__(self) -> Rehearsal:
+        await self.app.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.app.__aexit__(kind, error, trace)
+
+    async def run(self, what: Signature[Any, Any] | Workflow, *args: Any, **kwargs: Any) -> Any:
+        """As `Stemflow.run`."""
+        return await self.app.run(what, *args, **kwargs)
+
+    async def submit(self, what: Signature[Any, Any] | Workflow, *args: Any, **kwargs: Any) -> RunHandle[Any]:
+        """As `Stemflow.submit`."""
+        return await self.app.submit(what, *args, **kwargs)
+
+    @property
+    def elapsed_ms(self) -> int:
+        """Virtual milliseconds since the loop began."""
+        return self._loop.elapsed_ms()
+
+    def calls_of(self, task: str) -> list[Call]:
+        """The calls of one task, in order; its attempts are calls of their own."""
+        return [call for call in self.calls if call.task == task]
+
+    async def enqueued(self, task: str | None = None) -> list[Enqueued]:
+        """What waits for a worker (or for its time, or for a key), oldest run first; of one task if it is named."""
+        found = []
+        for known in reversed(await self.app.store.runs(1_000_000)):
+            for node in await self.app.store.nodes(known.header.run):
+                if node.tally is None and node.state in (READY, HELD, RUNNING) and node.state not in FINAL:
+                    found += await self._waiting(node)
+        return [one for one in found if task is None or one.task == task]
+
+    async def _waiting(self, node: Node) -> list[Enqueued]:
+        leaf = (await self.app.library.shape(node.plan)).nodes[node.node]
+        if not isinstance(leaf, LeafPlan):
+            return []
+        values = Values(self.app.library, known=self.app.advance.records)
+        calls = await (await self.app.advance.binder(node.plan)).calls(values, node, leaf)
+        return [
+            Enqueued(
+                task=leaf.task, args=tuple(args), kwargs=kwargs, run_id=node.run, node=node.path, queue=node.queue,
+                priority=node.priority, state=node.state, at_ms=node.at_ms,
+            )
+            for args, kwargs in calls
+        ]  # fmt: skip
+
+    async def assert_enqueued(self, task: str, *args: Any, **kwargs: Any) -> Enqueued:
+        """The first that waits with these arguments; AssertionError tells what waits instead."""
+        waiting = await self.enqueued()
+        for one in waiting:
+            if one.task == task and one.args == args and dict(one.kwargs) == kwargs:
+                return one
+        listed = "; ".join(_shown(one.task, one.args, one.kwargs) for one in waiting) or "nothing"
+        raise AssertionError(f"expected {_shown(task, args, kwargs)} to be enqueued; there is {listed}")
+
+
+def _stand_in_for(name: str) -> Callable[..., Awaitable[Any]]:
+    async def never(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError(f"task {name} is a stand-in and was called itself")
+
+    return never
+
+
+def _shown(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    return f"{task}({', '.join([*map(repr, args), *(f'{name}={value!r}' for name, value in kwargs.items())])})"
