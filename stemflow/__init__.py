@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from stemflow.runtime.progress import Progress
     from stemflow.runtime.registry import DuplicateTask, Task, TaskRegistry, UnknownTask
     from stemflow.runtime.signals import RunEvent, TaskEvent, WorkerEvent
+    from stemflow.runtime.signing import SignatureInvalid, SigningKeys, UnknownKey
     from stemflow.runtime.submission import Submission
     from stemflow.runtime.sync_context import SyncTaskContext
     from stemflow.runtime.typed import BadArguments, BadResult
@@ -81,6 +82,7 @@ _HOMES = {
     "stemflow.runtime.signals": ("RunEvent", "TaskEvent", "WorkerEvent"),
     "stemflow.runtime.submission": ("Submission",),
     "stemflow.runtime.sync_context": ("SyncTaskContext",),
+    "stemflow.runtime.signing": ("SignatureInvalid", "SigningKeys", "UnknownKey"),
     "stemflow.runtime.typed": ("BadArguments", "BadResult"),
     "stemflow.runtime.workflows": ("InvalidInputs", "InvalidWorkflow", "load_workflow"),
 }
@@ -125,6 +127,8 @@ __all__ = [
     "RunFailed",
     "RunHandle",
     "Signature",
+    "SignatureInvalid",
+    "SigningKeys",
     "SoftTimeLimitExceeded",
     "Stemflow",
     "StemflowError",
@@ -145,6 +149,7 @@ __all__ = [
     "TaskResult",
     "UnitError",
     "UnknownEncoder",
+    "UnknownKey",
     "UnknownRun",
     "UnknownTask",
     "WorkerEvent",

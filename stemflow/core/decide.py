@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stemflow.core import entry, leaf, scope, unique
+from stemflow.core.condemn import condemn
 from stemflow.core.fire import ACTIONS, fire
 from stemflow.core.table import Event
 from stemflow.core.work import Missing, Tick, View, Work
 from stemflow.model.effects import Decision, Need, Reply
 from stemflow.model.facts import (
+    Distrusted,
     Due,
     Ended,
     Fact,
@@ -84,6 +86,8 @@ def step(w: Work, fact: Fact) -> bool:
         done = _request(w, fact.header)
     elif isinstance(fact, Ended):
         done = _end(w, fact)
+    elif isinstance(fact, Distrusted):
+        done = condemn(w, fact)
     else:
         done = _other(w, fact)
     _drain(w)

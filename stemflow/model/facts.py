@@ -95,4 +95,12 @@ class Stop(Struct, frozen=True, tag=True):
     key: Key
 
 
-Fact = Requested | Ended | Lost | Due | Stop
+class Distrusted(Struct, frozen=True, tag=True):
+    """A signature did not hold: the record at `key`, or one that it rests on, is not what a holder of a key wrote."""
+
+    key: Key
+    why: str
+    token: int | None = None
+
+
+Fact = Requested | Ended | Lost | Due | Stop | Distrusted

@@ -168,6 +168,8 @@ class Node(Struct, kw_only=True, omit_defaults=True):
     opened_at_ms: int = 0
     started_at_ms: int = 0
     ended_at_ms: int = 0
+    seal: bytes | None = None
+    """Signature of what in this record steers execution; see `runtime/signing.py`. So in claims and headers."""
 
     @property
     def key(self) -> Key:
@@ -202,6 +204,7 @@ class Claim(Struct, kw_only=True, omit_defaults=True):
     until_ms: int | None = None
     duplicates: int = 0
     """How many others came while its holder held it."""
+    seal: bytes | None = None
 
 
 Record = Node | Claim
@@ -240,6 +243,7 @@ class Header(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The first run of those that are reruns of one another: stored values stand at its place in all of them."""
     redo: tuple[str, ...] = ()
     """Paths whose kept results a rerun does not take over (nor those below them)."""
+    seal: bytes | None = None
 
 
 def task_id(key: Key) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
+
+from msgspec import structs
 
 from stemflow.core.decide import decide
 from stemflow.core.shape import Shape
 from stemflow.core.work import View
 from stemflow.model.effects import Decision, Frozen, GateKey, Need
-from stemflow.model.facts import Ended, Fact, Ok, Replaced
+from stemflow.model.facts import Distrusted, Ended, Fact, Ok, Replaced
 from stemflow.model.plan import Plan
 from stemflow.model.records import HOUSE, RUNNING, STOPPING, Key, Node, Record
 from stemflow.runtime.bind import Binder, gate
+from stemflow.runtime.signing import SignatureInvalid, UnknownKey, same_meaning
 from stemflow.runtime.values import Library, Values
 from stemflow.store.base import Lease, Store
 
@@ -30,6 +33,7 @@ class Advance:
     def __init__(self, store: Store, library: Library) -> None:
         self.store = store
         self.library = library
+        self.trust = library.trust
         self.records: dict[Key, Record | None] = {}
         self.binders: dict[str, Binder] = {}
 
@@ -50,13 +54,21 @@ class Advance:
     async def _decide(self, facts: Sequence[Fact]) -> Decision:
         gates: dict[GateKey, Any] = {}
         fresh: list[Key] = []
-        while True:
-            view = View(self.records, self.library.headers, self.library.shapes, gates)
-            answer = decide(view, facts, self.store.now_ms())
-            if isinstance(answer, Decision):
-                self._drop_absent(fresh)
-                return answer
-            await self._meet(answer, gates, fresh)
+        doubted = any(isinstance(fact, Distrusted) for fact in facts)
+        blind: set[Key] = set()
+        try:
+            while True:
+                view = View(self.records, self.library.headers, self.library.shapes, gates)
+                answer = decide(view, facts, self.store.now_ms())
+                if isinstance(answer, Decision):
+                    return await self._sealed(answer, blind)
+                await self._meet(answer, gates, fresh)
+                if not doubted:
+                    blind.update(key for key in answer.keys if not self._may_rest_on(key))
+        finally:
+            self._drop_absent(fresh)
+            for key in fresh if doubted else blind:
+                self.records.pop(key, None)
 
     async def _meet(self, need: Need, gates: dict[GateKey, Any], fresh: list[Key]) -> None:
         if need.keys:
@@ -68,6 +80,35 @@ class Advance:
             await self.library.shape(digest)
         for key in need.gates:
             gates[key] = await self._gate(need, key)
+
+    def _may_rest_on(self, key: Key) -> bool:
+        """Whether what was read may be built upon; raises SignatureInvalid, and forgets what was altered."""
+        record = self.records.get(key)
+        if record is None:
+            return True
+        try:
+            return self.trust.genuine(record)
+        except SignatureInvalid:
+            del self.records[key]
+            raise
+
+    async def _sealed(self, decision: Decision, blind: Set[Key]) -> Decision:
+        """Seal what is to be written. What rests on `blind` records, whose seals cannot be checked here, may only be
+        written if it leaves all that is sealed as it is; else raises UnknownKey."""
+        if blind:
+            for put in decision.puts:
+                before = self.records.get(put.key)
+                if before is None or put.record is None or not same_meaning(put.record, before):
+                    raise UnknownKey(f"run {put.key[0]}", None)
+            return decision
+        if self.trust.keys is None:
+            return decision
+        for put in decision.puts:
+            if put.record is not None:
+                put.record.seal = self.trust.seal_of(put.record)
+        headers = tuple(structs.replace(one, seal=self.trust.seal_of(one)) for one in decision.headers)
+        pages = tuple([await self.library.sealed_pages(some) for some in decision.pages])
+        return structs.replace(decision, headers=headers, pages=pages)
 
     async def _gate(self, need: Need, key: GateKey) -> Any:
         node = need.working.get(key[:2]) or self.records.get(key[:2])
@@ -115,6 +156,7 @@ class Advance:
             self.library.staged.pop(some.key, None)
         for run in decision.ended:
             self.library.headers.pop(run, None)
+            self.trust.end(run)
 
     def stale(
         self, decision: Decision, facts: Sequence[Fact], current: Sequence[tuple[Key, Record | None]] = ()
@@ -126,11 +168,15 @@ class Advance:
             self.records.pop(key, None)
         for fact in facts:
             self.records.pop(fact.key, None)
-        self.records.update((key, record) for key, record in current if isinstance(record, Node))
+        self.records.update(
+            (key, record) for key, record in current if isinstance(record, Node) and self.trust.known(record)
+        )
 
     def leased(self, lease: Lease) -> None:
-        self.records[lease.node.key] = lease.node
-        if lease.header is not None:
+        """Keep what came with a lease, unless it cannot be relied on; then it is read again where it is needed."""
+        if self.trust.known(lease.node):
+            self.records[lease.node.key] = lease.node
+        if lease.header is not None and self.trust.known(lease.header):
             self.library.remember(lease.header)
 
 

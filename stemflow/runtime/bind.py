@@ -17,6 +17,7 @@ from stemflow.model.records import SUCCEEDED, ErrorInfo, Key, Node
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry, UnknownEncoder
 from stemflow.runtime.keys import concurrency_key, unique_key
 from stemflow.runtime.keys import named as by_name
+from stemflow.runtime.signing import SigningError
 from stemflow.runtime.values import PAGE, Values, place
 from stemflow.store.base import StoreError
 
@@ -124,7 +125,7 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
             write = await values.library.writer(values.library.encoders.results, *node.key, "result")
             return write(await binder.outputs(values, node, plan.value), f"outputs of {node.path or 'the run'}")
         return await _key(values, binder, node, plan, name)
-    except StoreError:
+    except (StoreError, SigningError):
         raise
     except Exception as error:
         dead = "unknown-encoder" if isinstance(error, UnknownEncoder) else None

@@ -110,6 +110,5 @@ class Commits:
         prepared = one.prepared
         if prepared is None or not decision.headers:
             return decision
-        return structs.replace(
-            decision, plans=(*decision.plans, prepared.plan), pages=(*prepared.items, *decision.pages)
-        )
+        items = [await self._advance.library.sealed_pages(some) for some in prepared.items]
+        return structs.replace(decision, plans=(*decision.plans, prepared.plan), pages=(*items, *decision.pages))

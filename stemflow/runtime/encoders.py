@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 from stemflow.errors import OptionError, StemflowError
+from stemflow.model.plan import LeafPlan
+from stemflow.model.policy import Options
+from stemflow.model.records import Header, Node
 from stemflow.runtime import payload
 from stemflow.runtime.payload import MAX_BYTES, NotSerializable
 
@@ -174,6 +177,26 @@ class TaskPayloadEncoderRegistry:
             raise
         except Exception as error:
             raise BadPayload(f"{what}: encoder {name!r} cannot read it: {type(error).__name__}: {error}") from error
+
+
+class Told(NamedTuple):
+    """What a handler finds in its context of the encoders of its arguments and its result, unless they are JSON."""
+
+    headers: Mapping[str, str]
+    meta: Mapping[str, str]
+
+
+def encoders_told(
+    node: Node, leaf: LeafPlan, options: Options, header: Header, encoders: TaskPayloadEncoderRegistry
+) -> Told:
+    if leaf.sealed is not None:
+        args = encoder_of(leaf.sealed.body)
+    else:
+        args = (options.args_encoder or encoders.args) if node.path else encoder_of(header.inputs)
+    result = options.result_encoder or encoders.results
+    headers = {} if args == "json" else {ARGS_HEADER: args}
+    meta = {} if args == "json" else {ARGS_META: args}
+    return Told(headers, meta if result == "json" else {**meta, RESULT_META: result})
 
 
 def is_json(encoded: bytes) -> bool:

@@ -38,6 +38,7 @@ from stemflow.runtime.registry import OptionsElsewhere, TaskRegistry
 from stemflow.runtime.rerun import redo_paths, stored_maps
 from stemflow.runtime.service import Service
 from stemflow.runtime.signals import Signals
+from stemflow.runtime.signing import SigningKeys, Trust
 from stemflow.runtime.submission import Prepared, Submission
 from stemflow.runtime.telling import run_event, tell_commit
 from stemflow.runtime.values import Library, Values, place
@@ -55,9 +56,10 @@ class Stemflow:
     `url`: `memory:`, `sqlite:PATH`, or `sqlite:` for `.stemflow/stemflow.db`. `concurrency`: handlers at once.
     `queues`: those that the worker serves, else every one.
     `only_run`: the embedded worker serves this run alone. `propagated_headers`: those of a task's headers that a run
-    which it starts takes over. `encoders`: how values are stored, else the registry's. `processes`: the pool for
-    `isolation="process"`. `name`: of the worker, for people. `unroutable_after`: a task that no worker has declared for
-    so long fails. Raises StoreError when the store cannot be used.
+    which it starts takes over. `encoders`: how values are stored; `signing`: the keys that seal what is stored; without
+    them those of the registry. `processes`: the pool for `isolation="process"`. `name`: of the worker, for people.
+    `unroutable_after`: a task that no worker has declared for so long fails. Raises StoreError when the store cannot be
+    used.
     """
 
     def __init__(
@@ -77,13 +79,14 @@ class Stemflow:
         processes: Processes | None = None,
         name: str | None = None,
         unroutable_after: Duration = "60s",
+        signing: SigningKeys | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
         self.ids = ids or SystemIds()
         self.registry = registry if registry is not None else TaskRegistry()
         self.store = store if store is not None else open_store(url, self.clock)
         self.encoders = encoders or self.registry.encoders
-        self.library = Library(self.store, self.encoders)
+        self.library = Library(self.store, self.encoders, Trust(signing or self.registry.signing))
         self.propagated_headers = propagated_headers
         self.advance = Advance(self.store, self.library)
         self.commits = Commits(self.store, self.advance, f"engine-{self.ids.run_id()}", self._committed)
@@ -417,6 +420,7 @@ class Stemflow:
             redo=redo,
             claim=claim,
             reply_to=self.store.address,
+            seal=None,
         )
         await self._copy_items(shape, run_id, run)
         self.library.headers[run] = header

@@ -211,6 +211,7 @@ async def result_of(app: Stemflow, node: Node, sig: AnySig | None = None) -> Tas
     name = f"{node.run}/{node.path}" if node.path else node.run
     if node.state not in FINAL:
         return TaskResult(task_id=name, status=node.state, timed_out=True)
+    app.library.trust.demand(node)
     values = Values(app.library)
     if node.state == SUCCEEDED:
         plan = (await app.library.shape(node.plan)).plan

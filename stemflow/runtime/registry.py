@@ -28,6 +28,7 @@ from stemflow.runtime.middleware import Middleware, MiddlewareChain
 from stemflow.runtime.parameters import Parameters, object_parameters, parameters_of, result_of, takes_context
 from stemflow.runtime.payload import plain
 from stemflow.runtime.signals import Signals
+from stemflow.runtime.signing import SigningKeys
 from stemflow.runtime.sync_context import SyncTaskContext
 from stemflow.units import parse_duration_ms
 
@@ -244,6 +245,7 @@ class TaskRegistry:
         self.signals = Signals()
         """What happens to the tasks and runs of this registry in this process: `signals.failed.connect(listener)`."""
         self.middleware = MiddlewareChain()
+        self.signing: SigningKeys | None = None
         self._tasks: dict[str, Task[..., Any]] = {}
 
     def copy(self) -> TaskRegistry:

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 from msgspec import Raw, json, to_builtins
 
+from stemflow.compile.freeze import named
 from stemflow.core.leaf import undone_path
 from stemflow.core.shape import Shape, base_size, body_index, segment
 from stemflow.errors import StemflowError
+from stemflow.model.effects import Pages
 from stemflow.model.plan import ScopePlan, Sealed
 from stemflow.model.records import (
     FAILED,
@@ -28,6 +30,7 @@ from stemflow.model.records import (
 from stemflow.model.signature import Span
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry, Write, is_json
 from stemflow.runtime.payload import MAX_BYTES, decode
+from stemflow.runtime.signing import SignatureInvalid, Trust
 from stemflow.store.base import Store
 
 PAGE = 1_000
@@ -51,8 +54,11 @@ class Prev(NamedTuple):
 class Library:
     """Plans, headers and items of maps, which never change; read once a process, or as long as there is room."""
 
-    def __init__(self, store: Store, encoders: TaskPayloadEncoderRegistry | None = None) -> None:
+    def __init__(
+        self, store: Store, encoders: TaskPayloadEncoderRegistry | None = None, trust: Trust | None = None
+    ) -> None:
         self.store = store
+        self.trust = trust or Trust()
         self.encoders = encoders or TaskPayloadEncoderRegistry()
         self.shapes: dict[str, Shape] = {}
         self.headers: dict[str, Header] = {}
@@ -66,6 +72,8 @@ class Library:
             plan = await self.store.plan(digest)
             if plan is None:
                 raise StemflowError(f"plan {digest}: expected it in {self.store.url}, found none; the store is damaged")
+            if self.trust.keys is not None and named(plan).digest != digest:
+                raise SignatureInvalid(f"plan {digest}", "it is not what its digest names")
             found = self.shapes[digest] = Shape(plan)
         return found
 
@@ -77,6 +85,7 @@ class Library:
                 raise StemflowError(
                     f"run {run}: expected it in {self.store.url}, found none; `stemflow runs` lists them"
                 )
+            self.trust.demand(found)
             self.remember(found)
         return found
 
@@ -102,6 +111,13 @@ class Library:
         where = "" if encoder == "json" else await self.place(run, path, kind)
         return self.encoders.writer(encoder, where, limit=limit)
 
+    async def sealed_pages(self, some: Pages) -> Pages:
+        """Pages of items as they are stored."""
+        if self.trust.keys is None:
+            return some
+        places = [await self.place(*some.key, f"items {number}") for number in range(len(some.pages))]
+        return Pages(some.key, tuple(map(self.trust.wrap, some.pages, places)))
+
     async def item(self, scope: Node, index: int) -> Any:
         """One item of a map; each call makes another copy, so that no handler changes what another is given."""
         item = (await self._page(scope, index // PAGE))[index % PAGE]
@@ -116,6 +132,8 @@ class Library:
             page = await self.store.page(scope.key, number) if staged is None else staged[number]
             if page is None:
                 raise StemflowError(f"run {scope.run}: the items of {scope.path} are gone; the store is damaged")
+            if staged is None:
+                page = self.trust.unwrap(page, await self.place(*scope.key, f"items {number}"))
             if is_json(page):
                 found = _pieces.decode(page)
             else:
@@ -151,6 +169,9 @@ class Values:
     async def nodes(self, keys: Sequence[Key]) -> list[Node | None]:
         missing = [key for key in keys if key not in self.overlay]
         found = dict(zip(missing, await self.store.read(missing), strict=True)) if missing else {}
+        if self.library.trust.keys is not None:
+            for record in found.values():
+                self.library.trust.demand(record)
         records = [self.overlay[key] if key in self.overlay else found[key] for key in keys]
         return [record if isinstance(record, Node) else None for record in records]
 

@@ -13,7 +13,7 @@ from stemflow.core.shape import body_index
 from stemflow.errors import OptionError, StemflowError
 from stemflow.expr import ExpressionError
 from stemflow.model.effects import Decision
-from stemflow.model.facts import Ended, Fact, Failed, HandedBack, Lost, Ok, Outcome
+from stemflow.model.facts import Distrusted, Ended, Fact, Failed, HandedBack, Lost, Ok, Outcome
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.policy import Options
 from stemflow.model.records import STOPPING, ErrorInfo, Key, Node, parent_path, task_id
@@ -21,7 +21,7 @@ from stemflow.runtime.advance import Advance
 from stemflow.runtime.apart import Apart
 from stemflow.runtime.bind import Bound
 from stemflow.runtime.context import Backstage, TaskContext
-from stemflow.runtime.encoders import BadPayload, UnknownEncoder, Write
+from stemflow.runtime.encoders import BadPayload, UnknownEncoder, Write, encoders_told
 from stemflow.runtime.execute import Output, attempt, describe, judge, refused
 from stemflow.runtime.headers import merged
 from stemflow.runtime.isolate import Crashed, Pool, Processes
@@ -32,9 +32,11 @@ from stemflow.runtime.pause import Pauses
 from stemflow.runtime.registry import Task, TaskRegistry
 from stemflow.runtime.running import Running
 from stemflow.runtime.signals import WorkerEvent
+from stemflow.runtime.signing import SignatureInvalid, UnknownKey
 from stemflow.runtime.sync_context import SyncTaskContext, ask_loop
 from stemflow.runtime.telling import context_event, task_event, tell_commit
 from stemflow.runtime.values import Values
+from stemflow.runtime.vouch import vouch
 from stemflow.store.base import Exchange, Lease, Request, Store, StoreError, StoreUnavailable, Want
 
 T = TypeVar("T")
@@ -47,6 +49,8 @@ STORE_PAUSE_S = 0.5
 """The pause after the store could not be read."""
 IDLE_MS = 1_000
 """The longest an idle worker waits before it looks again."""
+UNKNOWN_KEY_DELAY_MS = 5_000
+"""A worker that lacks the key of a signature gives the task back for this long, that others may take it."""
 UNKNOWN_TASK_DELAY_MS = 5_000
 """A worker that lacks a task gives it back for this long."""
 
@@ -141,6 +145,16 @@ class Worker:
             log.warning("%s; %d reports wait", error, len(batch))
             self.facts.extend(batch)
             await asyncio.sleep(STORE_PAUSE_S)
+        except SignatureInvalid as error:
+            log.critical("%s", error)
+            # Runs that share the batch with the one in question go on; a record of nobody here concerns them all.
+            mine = [fact for fact in batch if fact.key[0] == error.run] or batch
+            self.facts += [fact for fact in batch if fact not in mine]
+            batch[:] = [Distrusted(fact.key, str(error)) for fact in mine]
+            return await self.advance.decide(batch)
+        except UnknownKey as error:
+            log.warning("%s; %d reports are left to a process that has it", error, len(batch))
+            await asyncio.sleep(STORE_PAUSE_S)
         except Exception as error:
             log.critical("run %s: its reports are set aside, its leases will be lost", batch[0].key[0], exc_info=True)
             self.trouble(error)
@@ -163,9 +177,9 @@ class Worker:
                 run, other = group(fact.key[0]), group(met.setdefault(node.slot, fact.key[0]))
                 if run != other:
                     joined[run] = other
-        groups: dict[str, list[Fact]] = {}
+        groups: dict[tuple[str, bool], list[Fact]] = {}
         for fact in facts:
-            groups.setdefault(group(fact.key[0]), []).append(fact)
+            groups.setdefault((group(fact.key[0]), isinstance(fact, Distrusted)), []).append(fact)
         return list(groups.values())
 
     def _settle(self, batch: list[Fact], decision: Decision, committed: bool, answer: Exchange) -> None:
@@ -248,6 +262,11 @@ class Worker:
         except asyncio.CancelledError as cancelled:
             # The engine always says why it cancels; a handler that cancelled itself has failed.
             outcome = running.reason or judge(cancelled, running.options or Options())
+        except SignatureInvalid as error:
+            return self.distrust(running, error)
+        except UnknownKey as error:
+            log.warning("%s; the task is handed back", error)
+            outcome = HandedBack(UNKNOWN_KEY_DELAY_MS)
         except StoreError as error:
             log.warning("task %s is handed back: %s", running.node.key, error)
             outcome = HandedBack(int(STORE_PAUSE_S * 1_000))
@@ -260,6 +279,9 @@ class Worker:
 
     async def _attempt(self, running: Running) -> Outcome | Crashed:
         node = running.node
+        early_ms = await vouch(self.advance.library, node, self.queues)
+        if early_ms is not None:
+            return HandedBack(early_ms)
         shape = self.advance.library.shapes.get(node.plan) or await self.advance.library.shape(node.plan)
         leaf = shape.nodes[node.node]
         assert isinstance(leaf, LeafPlan)
@@ -348,6 +370,7 @@ class Worker:
         kind = TaskContext if place_of(task.is_async, options) == "loop" else SyncTaskContext
         header = await self.advance.library.header(node.run)
         before = await Values(self.advance.library, known=self.advance.records).parent_path(node)
+        told = encoders_told(node, leaf, options, header, self.advance.library.encoders)
         parent = header.parent if before is None else (node.run, before)
         return kind(
             run_id=node.run,
@@ -356,8 +379,8 @@ class Worker:
             backstage=self.backstage,
             attempt=node.attempt,
             max_retries=options.max_retries,
-            headers=merged(header.headers, leaf.headers),
-            meta=merged(header.meta, leaf.meta),
+            headers=merged(merged(header.headers, leaf.headers), told.headers),
+            meta=merged(merged(header.meta, leaf.meta), told.meta),
             queue=node.queue,
             enqueued_at_ms=node.opened_at_ms,
             parent_id=None if parent is None else task_id(parent),
@@ -388,6 +411,14 @@ class Worker:
             self.facts.append(Lost(node.key, node.delivery, outcome.how))
         else:
             self.facts.append(Ended(node.key, node.delivery, outcome, running.started_at_ms))
+        self._poked.set()
+
+    def distrust(self, running: Running, error: SignatureInvalid) -> None:
+        """A lease that nobody with a key has made: nothing is started, and its run ends."""
+        log.critical("%s", error)
+        node, running.reported = running.node, True
+        self.running.pop((node.key, node.delivery), None)
+        self.facts.append(Distrusted(node.key, str(error), node.delivery))
         self._poked.set()
 
     def leak(self, running: Running, work: asyncio.Future[Any]) -> None:

@@ -149,6 +149,28 @@ async def test_a_task_may_name_its_own_encoders(open_app: OpenApp, registry: Tas
     assert ids == [("in", "out"), ("json", "json")]
 
 
+async def test_a_handler_is_told_which_encoders_its_payload_has(open_app: OpenApp, registry: TaskRegistry) -> None:
+    # Given tasks with encoders of their own, alone and in a canvas, beside one without
+    app = await open_app(encoders=TaskPayloadEncoderRegistry(Stamp("in"), Stamp("out")))
+    told: list[Any] = []
+
+    @registry.task("own", args_encoder="in", result_encoder="out")
+    async def own(context: TaskContext, x: int) -> int:
+        told.append((dict(context.headers), dict(context.meta)))
+        return x
+
+    @registry.task("plain")
+    async def plain(context: TaskContext, x: int) -> int:
+        told.append((dict(context.headers), dict(context.meta)))
+        return x
+
+    # When they run, then the first finds the ids in its headers and meta, and the second finds nothing
+    await app.run(own.s(1))
+    await app.run(own.s(1) | plain.s())
+    own_ids = ({"stem-args-encoder": "in"}, {"__stemArgsEncoder": "in", "__stemResultEncoder": "out"})
+    assert told == [own_ids, own_ids, ({}, {})]
+
+
 async def test_an_encoder_named_at_the_call_wins(open_app: OpenApp, registry: TaskRegistry) -> None:
     app = await open_app(encoders=TaskPayloadEncoderRegistry(Stamp("in"), Stamp("out"), results="out"))
 

@@ -1,0 +1,193 @@
+"""Signing: whoever can write to the store, but has no key, can make no handler start.
+
+A record that is committed carries a seal: an HMAC over everything in it that steers execution. `advance` seals between
+the decision and the commit; stores and the machine know nothing of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import hmac
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from msgspec import structs
+
+from stemflow.errors import OptionError, StemflowError
+from stemflow.model import wire
+from stemflow.model.records import READY, RUNNING, Claim, Header, Node, Record
+
+VERSION: Final = 1
+"""The first byte of a seal: HMAC-SHA256 over this form of records. No other algorithm is accepted."""
+MAC_BYTES: Final = 32
+LEAST_KEY_BYTES: Final = 16
+ENDED: Final = 10_000
+"""Runs whose end this process remembers, so that their records cannot be put back in front of it."""
+
+Mode = Literal["sign", "required"]
+
+
+class SigningError(StemflowError):
+    """A stored record cannot be relied on."""
+
+
+class SignatureInvalid(SigningError):
+    """A record is not what somebody with a key has written; `run`: whose it is, if one's."""
+
+    run: str | None = None
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(f"{where}: {why}; nothing of this run starts any more")
+
+
+class UnknownKey(SigningError):
+    """A record was sealed under a key that this process does not have: it is left to one that has it."""
+
+    def __init__(self, where: str, key: str | None) -> None:
+        what = "none is given here" if key is None else f"key {key!r} is not given here"
+        super().__init__(f"{where}: it is signed and {what}; pass it in Stemflow(signing=SigningKeys(...))")
+
+
+class SigningKeys:
+    """A ring of keys: `active` signs, all of them verify. `namespace` keeps stores with the same keys apart.
+
+    `mode`: `required` accepts nothing that is not signed; `sign` signs what it writes, refuses what was altered, and
+    still accepts what nobody has signed. Keys are at least 16 bytes. Raises OptionError.
+    """
+
+    def __init__(self, keys: Mapping[str, bytes], active: str, mode: Mode = "required", namespace: str = "") -> None:
+        if active not in keys:
+            raise OptionError(f"SigningKeys: expected the active key among {', '.join(keys) or 'none'}, got {active!r}")
+        for name, key in keys.items():
+            if len(key) < LEAST_KEY_BYTES or not 0 < len(name.encode()) < 256:
+                raise OptionError(
+                    f"SigningKeys: key {name!r}: expected at least {LEAST_KEY_BYTES} bytes under an id of 1 to 255, "
+                    f"got {len(key)}"
+                )
+        if mode not in ("sign", "required"):
+            raise OptionError(f"SigningKeys: mode: expected sign or required, got {mode!r}")
+        self.keys, self.active, self.mode, self.namespace = dict(keys), active, mode, namespace
+
+    def __repr__(self) -> str:
+        return f"SigningKeys({', '.join(self.keys)}; active {self.active}, {self.mode})"
+
+
+class Trust:
+    """Seals records and checks seals. Without keys it seals nothing, and takes what is sealed for unknown."""
+
+    def __init__(self, keys: SigningKeys | None = None) -> None:
+        self.keys = keys
+        self.ended: dict[str, None] = {}
+
+    # -- records
+
+    def genuine(self, record: Record | Header) -> bool:
+        """Whether a record may be relied on; False when that cannot be told here. Raises SignatureInvalid."""
+        if self.keys is None:
+            return record.seal is None
+        try:
+            return self._checked(record.seal, _kind(record), lambda: _canonical(record), _where(record))
+        except SignatureInvalid as error:
+            error.run = None if isinstance(record, Claim) else record.run
+            raise
+
+    def known(self, record: Record | Header) -> bool:
+        """As `genuine`, with False for what was altered too."""
+        try:
+            return self.genuine(record)
+        except SignatureInvalid:
+            return False
+
+    def demand(self, record: Record | Header | None) -> None:
+        """Raises SignatureInvalid or UnknownKey, unless the record may be relied on or nobody asks here."""
+        if self.keys is not None and record is not None and not self.genuine(record):
+            assert record.seal is not None
+            raise UnknownKey(_where(record), _key_of(record.seal))
+
+    def seal_of(self, record: Record | Header) -> bytes | None:
+        return None if self.keys is None else self._seal(_kind(record), _canonical(record))
+
+    # -- bytes
+
+    def wrap(self, body: bytes, place: str) -> bytes:
+        """Bytes that are no record (a page of items), sealed for the place where they will stand."""
+        return body if self.keys is None else self._seal("bytes", place.encode() + b"\0" + body) + body
+
+    def unwrap(self, stored: bytes, place: str) -> bytes:
+        """What was wrapped. Raises SignatureInvalid, UnknownKey."""
+        size = 2 + stored[1] + MAC_BYTES if stored[0] == VERSION and len(stored) > 1 else 0
+        seal, body = stored[:size] or None, stored[size:]
+        if self.keys is not None:
+            message = place.encode() + b"\0" + body
+            if not self._checked(seal, "bytes", lambda: message, place):
+                raise UnknownKey(place, _key_of(seal or b""))
+        return body
+
+    # -- runs that have ended
+
+    def end(self, run: str) -> None:
+        """Remember that a run has ended."""
+        if self.keys is not None:
+            self.ended[run] = None
+            if len(self.ended) > ENDED:
+                del self.ended[next(iter(self.ended))]
+
+    def _checked(self, seal: bytes | None, kind: str, message: Any, where: str) -> bool:
+        assert self.keys is not None
+        if seal is None:
+            if self.keys.mode == "sign":
+                return True
+            raise SignatureInvalid(where, "expected a signature, got none")
+        name = _key_of(seal)
+        if name is None or len(seal) != 2 + len(name.encode()) + MAC_BYTES:
+            raise SignatureInvalid(where, "expected a signature by HMAC-SHA256, got another form")
+        if name not in self.keys.keys:
+            return False
+        if not hmac.compare_digest(self._mac(name, kind, message()), seal[-MAC_BYTES:]):
+            raise SignatureInvalid(where, f"it was altered since it was signed under key {name!r}")
+        return True
+
+    def _seal(self, kind: str, message: bytes) -> bytes:
+        assert self.keys is not None
+        name = self.keys.active.encode()
+        return bytes((VERSION, len(name))) + name + self._mac(self.keys.active, kind, message)
+
+    def _mac(self, name: str, kind: str, message: bytes) -> bytes:
+        assert self.keys is not None
+        head = [b"stemflow-1", kind.encode(), self.keys.namespace.encode(), name.encode()]
+        framed = b"".join(len(part).to_bytes(4, "big") + part for part in (*head, message))
+        return hmac.digest(self.keys.keys[name], framed, "sha256")
+
+
+def same_meaning(one: Record, other: Record) -> bool:
+    """Whether a seal of the one fits the other: they differ in nothing that is sealed."""
+    return _canonical(one) == _canonical(other)
+
+
+def _canonical(record: Record | Header) -> bytes:
+    """All of a record but what a store, or a worker without a key, moves by itself: who leases it, and when again."""
+    if isinstance(record, Header):
+        return wire.encode(structs.replace(record, seal=None))
+    twin: Any = copy.copy(record)
+    twin.seal, twin.rev = None, 0
+    if isinstance(twin, Node):
+        twin.delivery = twin.losses = twin.at_ms = 0
+        if twin.state == RUNNING and twin.tally is None:
+            twin.state = READY
+    return wire.encode(twin)
+
+
+def _kind(record: Record | Header) -> str:
+    return type(record).__name__
+
+
+def _where(record: Record | Header) -> str:
+    if isinstance(record, Header):
+        return f"run {record.run}"
+    return f"task {'/'.join(record.key).rstrip('/')}" if isinstance(record, Node) else f"claim {record.key}"
+
+
+def _key_of(seal: bytes) -> str | None:
+    if len(seal) < 2 or seal[0] != VERSION:
+        return None
+    return seal[2 : 2 + seal[1]].decode(errors="replace")
