@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from stemflow.ports import Clock
-from stemflow.store.base import Store
+from stemflow.store.base import Store, StoreError
+from stemflow.store.redis.client import new_connection, pool_of
 from stemflow.store.redis.store import RedisStore
-from stemflow.store.redis.url import place_of
+from stemflow.store.redis.url import EXAMPLE, place_of
 
 
 def open_redis(url: str, clock: Clock, *, test_time: bool = False) -> Store:
     """The store that `url` names, not yet connected; with `test_time` the clock is the store's time."""
-    return RedisStore(place_of(url), clock, test_time=test_time)
+    place = place_of(url)
+    try:
+        new_connection(pool_of(place.url))
+    except (TypeError, ValueError) as error:
+        # redis-py says only now which parameters it does not know.
+        raise StoreError(
+            f"store {place.shown}: expected `prefix` and parameters of redis-py ({error}); write for example {EXAMPLE}"
+        ) from error
+    return RedisStore(place, clock, test_time=test_time)
