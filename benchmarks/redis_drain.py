@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import statistics
@@ -29,6 +30,16 @@ SERVER_CORE, WORKER_CORE = 0, 1
 PAYLOAD = "x" * 40
 """Together with its frame, an argument of up to 60 bytes."""
 CHUNK = 500
+
+
+@registry.task("sink")
+async def sink(value: str) -> None:
+    """Takes a payload and gives nothing."""
+
+
+@registry.task("gathered")
+async def gathered(values: list[int]) -> int:
+    return len(values)
 
 
 def pinned(core: int) -> None:
@@ -70,7 +81,7 @@ class StemflowEngine:
         handles: list[Any] = []
         for first in range(0, count, CHUNK):
             some = range(first, min(first + CHUNK, count))
-            handles += await self.app.submit_many([noop.s() if payload is None else same.s(payload) for _ in some])
+            handles += await self.app.submit_many([noop.s() if payload is None else sink.s(payload) for _ in some])
         return handles
 
     async def lone(self) -> None:
@@ -80,7 +91,8 @@ class StemflowEngine:
         assert await self.app.run(Canvas.chain([same.s(1), *(same.s() for _ in range(hops - 1))])) == 1
 
     async def chord(self, members: int) -> None:
-        assert len(await self.app.run(Canvas.chord([same.s(i) for i in range(members)], same.s()))) == members
+        header = [same.s(i) for i in range(members)]
+        assert await self.app.run(Canvas.chord(header, gathered.s())) == members
 
 
 ENGINES = {engine.name: engine for engine in (StemflowEngine,)}
@@ -120,12 +132,28 @@ async def drain(engine: Any, url: str, server: Server, count: int) -> dict[str, 
 async def work(engine: Any, url: str, count: int) -> None:
     """The worker process: from the first lease to the last commit."""
     async with engine(url, worker=True) as app:
-        worker = app.app.service.worker
+        worker, advance = app.app.service.worker, app.app.advance
+        report, decide = worker.report, advance.decide
+        reports, decides = itertools.count(), itertools.count()
+
+        def reported(*what: Any) -> None:
+            next(reports)
+            report(*what)
+
+        async def decided(*what: Any) -> Any:
+            next(decides)
+            return await decide(*what)
+
+        worker.report, advance.decide = reported, decided
         begun = time.perf_counter()
-        while worker.ended < count:
+        while _so_far(reports) < count or worker.running or worker.facts:
             await asyncio.sleep(0.002)
         seconds = time.perf_counter() - begun
-        print(json.dumps({"seconds": seconds, "decides": worker.decided}))
+        print(json.dumps({"seconds": seconds, "decides": _so_far(decides)}))
+
+
+def _so_far(counter: itertools.count[int]) -> int:
+    return int(repr(counter)[6:-1])
 
 
 async def waits(engine: Any, url: str, server: Server, options: argparse.Namespace) -> dict[str, float]:

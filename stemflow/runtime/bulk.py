@@ -26,11 +26,15 @@ async def submit_many(app: Stemflow, signatures: Iterable[Signature[Any, Any]]) 
     handles: list[RunHandle[Any]] = []
     rest = iter(asked)
     while page := list(islice(rest, PAGE)):
-        prepared = [await app.prepare(one) for one in page]
-        try:
-            decisions = await app.commits.each([([Requested(one.header)], one) for one in prepared])
-        finally:
-            for one in prepared:
-                app.unstage(one)
-        handles += [app.handle_of(one, decision) for one, decision in zip(prepared, decisions, strict=True)]
+        handles += await _submit(app, page)
     return handles
+
+
+async def _submit(app: Stemflow, page: list[Submission]) -> list[RunHandle[Any]]:
+    prepared = [await app.prepare(one) for one in page]
+    try:
+        decisions = await app.commits.each([([Requested(one.header)], one) for one in prepared])
+    finally:
+        for one in prepared:
+            app.unstage(one)
+    return [app.handle_of(one, decision) for one, decision in zip(prepared, decisions, strict=True)]

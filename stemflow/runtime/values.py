@@ -38,6 +38,8 @@ PAGE = 1_000
 PAGES = 8
 """Pages kept as they were last used: each is asked for once a member, and to read and decode it whole costs more."""
 
+KEPT, KEPT_BYTES = 10_000, 4_096
+"""Nodes with their results that are kept after their end, and the longest result that is."""
 HEADERS = 10_000
 """Headers kept: more than any process works on at once, since those of runs that others end are not dropped."""
 
@@ -62,6 +64,7 @@ class Library:
         self.encoders = encoders or TaskPayloadEncoderRegistry()
         self.shapes: dict[str, Shape] = {}
         self.headers: dict[str, Header] = {}
+        self.done: dict[Key, Node] = {}
         self.pages: dict[tuple[str, str, int], list[Any]] = {}
         self.staged: dict[Key, tuple[bytes, ...]] = {}
         """Pages that are to be stored in the commit that is being decided."""
@@ -88,6 +91,18 @@ class Library:
             self.trust.demand(found)
             self.remember(found)
         return found
+
+    def keep(self, node: Node) -> None:
+        """Keep a node that has ended, which never changes: what comes next will ask for its result.
+
+        Not where records are signed: there, what is stored is read and checked each time.
+        """
+        if self.trust.keys is not None:
+            return
+        if node.result is None or len(node.result) <= KEPT_BYTES:
+            self.done[node.key] = node
+            if len(self.done) > KEPT:
+                del self.done[next(iter(self.done))]
 
     def remember(self, header: Header) -> None:
         """Keep a header as long as there is room."""
@@ -167,13 +182,22 @@ class Values:
         self.known = known or {}
 
     async def nodes(self, keys: Sequence[Key]) -> list[Node | None]:
-        missing = [key for key in keys if key not in self.overlay]
-        found = dict(zip(missing, await self.store.read(missing), strict=True)) if missing else {}
-        if self.library.trust.keys is not None:
-            for record in found.values():
-                self.library.trust.demand(record)
-        records = [self.overlay[key] if key in self.overlay else found[key] for key in keys]
-        return [record if isinstance(record, Node) else None for record in records]
+        found: dict[Key, Record | None] = {}
+        missing = []
+        for key in keys:
+            if key in self.overlay:
+                found[key] = self.overlay[key]
+            elif (done := self.library.done.get(key)) is not None:
+                found[key] = done
+            else:
+                missing.append(key)
+        if missing:
+            read = await self.store.read(missing)
+            if self.library.trust.keys is not None:
+                for one in read:
+                    self.library.trust.demand(one)
+            found.update(zip(missing, read, strict=True))
+        return [record if isinstance(record := found[key], Node) else None for key in keys]
 
     async def node(self, key: Key) -> Node | None:
         return (await self.nodes([key]))[0]

@@ -18,6 +18,7 @@ from stemflow.model.facts import Ended, Failed, Lost, Ok
 from stemflow.model.records import ErrorInfo
 from stemflow.runtime.payload import encode
 from stemflow.store.base import Lease, Request, Want
+from stemflow.store.redis.open import open_redis
 
 PATIENCE_S = 30
 """A case that has not ended by then is stuck."""
@@ -53,7 +54,8 @@ class World:
         self.task = self.registry.task
         self.log: list[Any] = []
         self.clock = clock
-        self.app = Stemflow(url, self.registry, clock=clock, worker=worker)
+        store = open_redis(url, clock, test_time=True) if clock is not None and url.startswith("redis:") else None
+        self.app = Stemflow(url, self.registry, clock=clock, worker=worker, store=store)
         self._sequence = 0
         self._register()
 
@@ -163,8 +165,12 @@ class World:
             await self.app.commit([Lost(taken.node.key, taken.node.delivery)])
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "redis":
+        server = request.getfixturevalue("one_server")
+        server.flush()
+        return str(server.url)
     return "memory:" if request.param == "memory" else f"sqlite:{tmp_path / 'cases.db'}"
 
 

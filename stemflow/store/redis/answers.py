@@ -52,7 +52,7 @@ def leases_of(values: Sequence[Any]) -> list[Lease]:
 
 
 def header_of(run: str, root: Node, section: bytes, beside: bytes | None) -> Header | None:
-    found = decode_header(run, section, root.plan) if section else None
+    found = decode_header(run, section, root) if section else None
     return found if found is not None or not beside else decode_header(run, beside)
 
 

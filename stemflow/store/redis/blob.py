@@ -44,7 +44,6 @@ class Encoder:
     def __init__(self) -> None:
         self._plans: dict[str, Raw] = {}
         self._lanes: dict[tuple[tuple[RateLimit, ...], int], Raw] = {}
-        self._runs: dict[str, Raw] = {}
 
     def exchange(self, now_ms: int, request: Request, decisions: Sequence[Decision], want: Want | None) -> bytes:
         sent: set[str] = set()
@@ -88,7 +87,7 @@ class Encoder:
         )
         if path or put.guard or run not in headers:
             return made
-        section, beside = codec.section_of(headers.pop(run), node.plan)
+        section, beside = codec.section_of(headers.pop(run), node)
         return (*made, text(section)) if beside is None else (*made, text(section), text(beside))
 
     def _claim(self, put: Put, now_ms: int) -> tuple[Any, ...]:

@@ -7,7 +7,9 @@ from its default: a name that is unknown is ignored, one that is absent has its 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final, get_args, get_type_hints
 
 import msgspec
@@ -23,11 +25,11 @@ _NUMBER: Final = {state: number for number, state in enumerate(STATES)}
 TIMED, EXPIRES, KILL, SCOPE, TIMED_LEASED = 1, 2, 4, 8, 16
 _RUNNING: Final = _NUMBER["running"]
 
-_HEAD: Final = struct.Struct("<BBIIIIH")
-"""state, flags, rev, delivery, lease_ms, due_at_ms (its low 32 bits, its high 16)"""
-_STORED: Final = struct.Struct("<5xBBIIIIHH")
-"""The same behind the order, and the length of the section after it."""
-_BODY_AT: Final = 27
+_HEAD: Final = struct.Struct("<BBIII")
+"""state, flags, rev, delivery, lease_ms"""
+_STORED: Final = struct.Struct("<5xBBIIIH")
+"""The same behind the order, and the length of the section that follows; then due_at_ms if there is one, the body."""
+_SECTION_AT: Final = _STORED.size
 INLINE: Final = 1_024
 """A header longer than this does not stand in the value of its root."""
 
@@ -68,15 +70,20 @@ class _Body(Struct, array_like=True):
 
 class _Head(Struct, array_like=True):
     plan: bytes | None
-    created_at_ms: int
+    created: int
+    name: str
     inputs: bytes
     rest: Raw = Raw(b"")
 
 
 _NodeRest = _rest_of(Node, *_HEADED, *_COMMON)
-_HeaderRest = _rest_of(Header, "run", "plan", "created_at_ms", "inputs", "reply_to")
+_HeaderRest = _rest_of(Header, "run", "plan", "created_at_ms", "name", "inputs", "reply_to")
 _node_rest: Final = _defaults(_NodeRest)
 _header_rest: Final = _defaults(_HeaderRest)
+_node_values: Final = attrgetter(*(name for name, _ in _node_rest))
+_node_defaults: Final = tuple(default for _, default in _node_rest)
+_header_values: Final = attrgetter(*(name for name, _ in _header_rest))
+_header_defaults: Final = tuple(default for _, default in _header_rest)
 _rest_decoder: Final = msgspec.msgpack.Decoder(_NodeRest, dec_hook=wire.rich).decode
 _header_rest_decoder: Final = msgspec.msgpack.Decoder(_HeaderRest).decode
 _body: Final = msgspec.msgpack.Decoder(_Body).decode
@@ -99,6 +106,16 @@ def _long(digest: bytes) -> str:
     return digest[1:].hex() if digest[0] == RAW else digest[1:].decode()
 
 
+def _others(
+    record: Struct, values: Callable[[Any], Any], defaults: tuple[Any, ...], names: list[tuple[str, Any]]
+) -> dict[str, Any] | None:
+    """What differs from its default; None, and quickly, where nothing does."""
+    found = values(record)
+    if found == defaults:
+        return None
+    return {name: value for (name, default), value in zip(names, found, strict=True) if value != default}
+
+
 # -- nodes
 
 
@@ -108,15 +125,11 @@ def head_of(node: Node, timer: int | None) -> bytes:
     flags = (TIMED if timer is not None else 0) | (KILL if node.kill else 0)
     if node.tally is not None:
         flags |= SCOPE
-    if due is None:
-        due = 0
-    else:
+    if due is not None:
         flags |= EXPIRES
         if node.tally is None and _timed_when_leased(node):
             flags |= TIMED_LEASED
-    return _HEAD.pack(
-        _NUMBER[node.state], flags, node.rev, node.delivery, node.lease_ms, due & 0xFFFFFFFF, due >> 32
-    )  # fmt: skip
+    return _HEAD.pack(_NUMBER[node.state], flags, node.rev, node.delivery, node.lease_ms)
 
 
 def _timed_when_leased(node: Node) -> bool:
@@ -125,9 +138,14 @@ def _timed_when_leased(node: Node) -> bool:
 
 
 def body_of(node: Node) -> bytes:
-    """What the store need not read."""
+    """What the store need not read; in front of it the instant at which it expires, if it does."""
+    body = _body_of(node)
+    return body if node.due_at_ms is None else node.due_at_ms.to_bytes(6, "little") + body
+
+
+def _body_of(node: Node) -> bytes:
     opened, result = node.opened_at_ms, node.result
-    rest = {name: value for name, default in _node_rest if (value := getattr(node, name)) != default}
+    rest = _others(node, _node_values, _node_defaults, _node_rest)
     started, ended = _after(opened, node.started_at_ms), _after(opened, node.ended_at_ms)
     common = (_short(node.plan), node.node, opened, started, ended, result)
     if rest:
@@ -153,8 +171,10 @@ def _at(opened: int, distance: int) -> int:
 
 def decode_node(run: str, path: str, value: bytes) -> tuple[Node, bytes]:
     """The node, and its section: see `header_in`."""
-    state, flags, rev, delivery, lease_ms, low, high, length = _STORED.unpack_from(value)
-    start = _BODY_AT + length
+    state, flags, rev, delivery, lease_ms, length = _STORED.unpack_from(value)
+    end = start = _SECTION_AT + length
+    if flags & EXPIRES:
+        start += 6
     body = _body(memoryview(value)[start:])
     node = Node(
         run=run,
@@ -171,7 +191,7 @@ def decode_node(run: str, path: str, value: bytes) -> tuple[Node, bytes]:
         ended_at_ms=_at(body.opened, body.ended),
     )
     if flags & EXPIRES:
-        node.due_at_ms = low | high << 32
+        node.due_at_ms = int.from_bytes(value[end:start], "little")
     if flags & KILL:
         node.kill = True
     if body.rest:
@@ -180,17 +200,17 @@ def decode_node(run: str, path: str, value: bytes) -> tuple[Node, bytes]:
             value_of = getattr(rest, name)
             if value_of != default:
                 setattr(node, name, value_of)
-    return node, value[_BODY_AT:start] if length else b""
+    return node, value[_SECTION_AT:end] if length else b""
 
 
 # -- headers
 
 
-def section_of(header: Header, root_plan: str) -> tuple[bytes, bytes | None]:
+def section_of(header: Header, root: Node) -> tuple[bytes, bytes | None]:
     """What a root's value holds of a new run, and the header itself if it is too big for that."""
     address = header.reply_to.encode()
     short = bytes((len(address),)) + address
-    body = _header_body(header, root_plan)
+    body = _header_body(header, root.plan, root.opened_at_ms)
     if len(body) <= INLINE:
         return short + body, None
     return short, encode_header(header)
@@ -199,27 +219,43 @@ def section_of(header: Header, root_plan: str) -> tuple[bytes, bytes | None]:
 def encode_header(header: Header) -> bytes:
     """A header that stands alone."""
     address = header.reply_to.encode()
-    return bytes((len(address),)) + address + _header_body(header, None)
+    return bytes((len(address),)) + address + _header_body(header, None, 0)
 
 
-def _header_body(header: Header, root_plan: str | None) -> bytes:
+def _header_body(header: Header, root_plan: str | None, opened: int) -> bytes:
     plan = None if header.plan == root_plan else _short(header.plan)
-    rest = {name: value for name, default in _header_rest if (value := getattr(header, name)) != default}
-    common = (plan, header.created_at_ms, header.inputs)
+    rest = _others(header, _header_values, _header_defaults, _header_rest)
+    common = (plan, header.created_at_ms - opened, header.name, _squeezed(header.inputs))
     return _encode((*common, rest) if rest else common)
 
 
-def decode_header(run: str, section: bytes, root_plan: str = "") -> Header | None:
-    """The header in a section, or None where it stands beside."""
+_ARGS, _NO_KWARGS = b'{"args":', b',"kwargs":{}}'
+_BARE, _WHOLE = b"a", b"="
+
+
+def _squeezed(inputs: bytes) -> bytes:
+    """Inputs without the frame that they have in most tasks that were submitted alone."""
+    if inputs.startswith(_ARGS) and inputs.endswith(_NO_KWARGS):
+        return _BARE + inputs[len(_ARGS) : -len(_NO_KWARGS)]
+    return _WHOLE + inputs
+
+
+def _unsqueezed(inputs: bytes) -> bytes:
+    return inputs[1:] if inputs[:1] == _WHOLE else b"".join((_ARGS, inputs[1:], _NO_KWARGS))
+
+
+def decode_header(run: str, section: bytes, root: Node | None = None) -> Header | None:
+    """The header in the section of `root`, or None where it stands beside; or one that stands beside."""
     start = 1 + section[0]
     if len(section) == start:
         return None
     found = _head(memoryview(section)[start:])
     header = Header(
         run=run,
-        plan=root_plan if found.plan is None else _long(found.plan),
-        created_at_ms=found.created_at_ms,
-        inputs=found.inputs,
+        plan=_long(found.plan) if found.plan is not None else root.plan if root is not None else "",
+        created_at_ms=found.created + (root.opened_at_ms if root is not None else 0),
+        name=found.name,
+        inputs=_unsqueezed(found.inputs),
         reply_to=section[1:start].decode(),
     )
     if found.rest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import itertools
 from collections.abc import Sequence
@@ -36,12 +37,18 @@ LISTED: Final = 500
 _count: Final = itertools.count()
 
 
+def _name_of_listener() -> str:
+    """A short name for this store of this process, since each run keeps it."""
+    digest = hashlib.blake2b(f"{owner_id()}/{next(_count)}".encode(), digest_size=6).digest()
+    return base64.urlsafe_b64encode(digest).decode()
+
+
 class RedisStore:
     """`test_time`: the given clock is the store's time, in place of the server's; for tests alone."""
 
     def __init__(self, place: Place, clock: Clock, *, test_time: bool = False) -> None:
         self.url = place.shown
-        self.address = hashlib.blake2b(f"{owner_id()}/{next(_count)}".encode(), digest_size=6).hexdigest()
+        self.address = _name_of_listener()
         self._place = place
         self._base = place.name.encode()
         self._prefix = b"{%s:0}" % self._base

@@ -1,6 +1,6 @@
 -- Decisions: {puts, seen, headers, plans, pages, dead, ended, changes}; an empty part is false.
 -- A put of a node: {run, path, guard, token, head, body, holds, timer, ready, section, header}
---   head     state .. due_at_ms, as records.lua has it       holds    whether a lease outlives the commit
+--   head     state .. lease_ms, as records.lua has it        holds    whether a lease outlives the commit
 --   timer    instant of its timer, or -1                     ready    {at_ms, queue, lane}, or false
 --   section, header    with the root of a new run only: what is kept in its value, and what is too big for that
 -- A put of a claim: {'', key, guard, 0, head, body or false, ttl_ms}; its head is the rev in 7 bytes.

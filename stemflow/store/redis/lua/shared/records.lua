@@ -2,8 +2,8 @@
 --
 -- KEYS[1] P      prefix of a partition, with its hash tag
 -- A run is named by bytes that say where they end: 'r' and 16 bytes, or 't', two bytes of length and a text.
--- A node's value: order (5 bytes, big endian), state, flags, rev (4), delivery (4), lease_ms (4), due_at_ms (6),
--- length of the section (2), the section (root only: length of the address, address, header), and an opaque body.
+-- A node's value: order (5 bytes, big endian), state, flags, rev (4), delivery (4), lease_ms (4), length of the section
+-- (2), the section (root only: length of the address, address, header), due_at_ms (6, if EXPIRES), an opaque body.
 
 local P, call = KEYS[1], redis.call
 local byte, char, sub = string.byte, string.char, string.sub
@@ -85,9 +85,9 @@ local function flag(value, which) return bit.band(byte(value, 7), which) ~= 0 en
 local function rev_of(value) return (unpacked('<I4', value, 8)) end
 local function token_of(value) return (unpacked('<I4', value, 12)) end
 local function lease_ms_of(value) return (unpacked('<I4', value, 16)) end
-local function due_of(value) return (unpacked('<I6', value, 20)) end
+local function due_of(value) return (unpacked('<I6', value, 22 + unpacked('<I2', value, 20))) end
 local function order_of(value) return (unpacked('>I5', value)) end
-local function section_of(value) return sub(value, 28, 27 + unpacked('<I2', value, 26)) end
+local function section_of(value) return sub(value, 22, 21 + unpacked('<I2', value, 20)) end
 
 -- A header too big for the section stands beside it.
 local function header_beside(run, path, value)
