@@ -10,7 +10,7 @@ from collections import deque
 
 from stemflow.core.ending import finish
 from stemflow.core.work import Tick, Work
-from stemflow.model.effects import DeadLetter
+from stemflow.model.effects import DEAD_LETTER_MS, DeadLetter
 from stemflow.model.facts import Distrusted
 from stemflow.model.plan import LeafPlan
 from stemflow.model.records import FAILED, FINAL, ErrorInfo, Node
@@ -35,7 +35,7 @@ def condemn(w: Work, fact: Distrusted) -> bool:
 def _end(w: Work, node: Node, error: ErrorInfo, failed_at: str) -> None:
     node = w.edit(node)
     node.error, node.failed_at, node.result, node.alias = error, failed_at, None, None
-    finish(w, node, FAILED)
+    finish(w, node, FAILED, kept_ms=DEAD_LETTER_MS)
     w.pending = deque(news for news in w.pending if not isinstance(news, Tick))
 
 

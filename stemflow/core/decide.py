@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import structs
+
 from stemflow.core import entry, leaf, scope, unique
 from stemflow.core.condemn import condemn
+from stemflow.core.ending import is_over
 from stemflow.core.fire import ACTIONS, fire
 from stemflow.core.table import Event
 from stemflow.core.work import Missing, Tick, View, Work
@@ -24,7 +27,7 @@ from stemflow.model.facts import (
     Requested,
     Stop,
 )
-from stemflow.model.records import FINAL, RUNNING, STOPPING, WAITING, Header, Node
+from stemflow.model.records import FINAL, RUNNING, STOPPING, WAITING, Node
 
 ACTIONS.update(
     open_leaf=leaf.open_leaf,
@@ -56,6 +59,9 @@ ACTIONS.update(
     time_out=scope.time_out,
 )
 
+MARGIN = 1_000
+"""By so much the revisions and tokens of a run begin above those of the root of the run that had its id before."""
+
 EVENT_OF: dict[type, Event] = {
     Ok: "ok",
     Failed: "failed",
@@ -83,7 +89,7 @@ def decide(view: View, facts: Sequence[Fact], now_ms: int) -> Decision | Need:
 def step(w: Work, fact: Fact) -> bool:
     """Apply one fact to the working copy; False when it changed nothing."""
     if isinstance(fact, Requested):
-        done = _request(w, fact.header)
+        done = _request(w, fact)
     elif isinstance(fact, Ended):
         done = _end(w, fact)
     elif isinstance(fact, Distrusted):
@@ -112,10 +118,11 @@ def _other(w: Work, fact: Lost | Due | Stop) -> bool:
     return fire(w, node, "stop", True)
 
 
-def _request(w: Work, header: Header) -> bool:
+def _request(w: Work, fact: Requested) -> bool:
     """Create the run, unless its id or its unique key is taken."""
-    key = (header.run, "")
-    if w.node(key) is not None:
+    header, key = fact.header, fact.key
+    before = w.node(key)
+    if before is not None and not is_over(w, before):
         w.replies.append(Reply("accepted", header.run))
         return False
     holder = None
@@ -125,7 +132,11 @@ def _request(w: Work, header: Header) -> bool:
             w.replies.append(answer)
             return True
         holder = unique.holder_of(w, header.claim.key)
+    if before is not None:
+        w.drop(before)
+        header = structs.replace(header, base=MARGIN + max(header.base, before.rev, before.delivery))
     w.new_headers[header.run] = header
+    w.undead.extend(fact.undead)
     w.shape(header.plan)
     node = Node(run=header.run, path="", plan=header.plan, node=0, state=WAITING, opened_at_ms=w.now_ms)
     fire(w, w.create(node), "opened", None)

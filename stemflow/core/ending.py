@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from stemflow.core import claims
 from stemflow.core.work import Tick, Work
-from stemflow.model.effects import DeadLetter, GateError
+from stemflow.model.effects import DeadLetter, GateError, RunEnd
 from stemflow.model.plan import LeafPlan
-from stemflow.model.records import CANCELLED, FAILED, SUCCEEDED, Cause, Node, State
+from stemflow.model.records import CANCELLED, FAILED, FINAL, SUCCEEDED, Cause, Node, State
+
+LEAST_KEPT_MS = 10_000
+"""A run that is not to be kept is there so long all the same, for those who wait for it to read how it ended."""
 
 HOW = {SUCCEEDED: "ok", FAILED: "failed", CANCELLED: "cancelled"}
 
 
-def finish(w: Work, node: Node, state: State, *, cause: Cause | None = None) -> None:
-    """Make `node` final and queue the news for its scope."""
+def finish(w: Work, node: Node, state: State, *, cause: Cause | None = None, kept_ms: int | None = None) -> None:
+    """Make `node` final and queue the news for its scope. `kept_ms`: how long the run is kept, where its plan is not to
+    be asked."""
     node.state, node.cause = state, cause
     node.due_at_ms, node.at_ms, node.ended_at_ms = None, 0, w.now_ms
     node.limits = ()
@@ -20,7 +24,7 @@ def finish(w: Work, node: Node, state: State, *, cause: Cause | None = None) -> 
         node.failed_at = node.path
     leave(w, node)
     if not node.path:
-        w.ended.append(node.run)
+        w.ended.append(RunEnd(node.run, max(keep_ms(w, node) if kept_ms is None else kept_ms, LEAST_KEPT_MS)))
         return
     how = HOW.get(state) or ("skipped" if cause == "condition" else "upstream")
     w.pending.append(Tick(w.parent_key(node), node.index, how, node.failed_at))
@@ -43,3 +47,15 @@ def leave(w: Work, node: Node) -> None:
         if claim is not None and node.key in claim.holders:
             node.duplicates = claim.duplicates
         claims.leave(w, node.claim, node)
+
+
+def keep_ms(w: Work, root: Node) -> int:
+    """How long a run is kept after its end: as the most patient of its tasks says, and while it stands for others."""
+    window = w.claim(root.claim) if root.claim is not None else None
+    until_ms = window.until_ms if window is not None and root.key in window.holders else None
+    return max(w.shape(root.plan).keep_ms, (until_ms or 0) - root.ended_at_ms)
+
+
+def is_over(w: Work, root: Node) -> bool:
+    """Whether the run is past its time, so that its id may be used again even before it is pruned."""
+    return root.state in FINAL and root.ended_at_ms + keep_ms(w, root) <= w.now_ms

@@ -114,7 +114,9 @@ def concurrency_of(w: Work, node: Node) -> Concurrency | None:
 
 
 def _begin(w: Work, node: Node, terms: ClaimSpec | None) -> Answer:
-    node.at_ms = unique.start_at_ms(w.now_ms, w.plan_of(node), terms)
+    plan = w.plan_of(node)
+    earliest = w.header(node.run).not_before_ms if isinstance(plan, LeafPlan) else 0
+    node.at_ms = max(earliest, unique.start_at_ms(w.now_ms, plan, terms))
     return _start(w, node)
 
 

@@ -31,7 +31,7 @@ def _fan_in_of(w: Work, node: Node) -> Node | None:
 
 
 def _add_members(w: Work, scope: Node, plan: Plan) -> None:
-    w.add_plan(plan)
+    w.add_plan(scope.run, plan)
     root = plan.nodes[0]
     assert isinstance(root, ScopePlan) and scope.tally is not None
     first = scope.tally.size

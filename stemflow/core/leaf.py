@@ -110,7 +110,7 @@ def wake(w: Work, node: Node, _: object) -> None:
 
 def expire(w: Work, node: Node, _: object) -> None:
     node.error = ErrorInfo("Expired", "it was not started before it expired", "stemflow.Expired")
-    finish(w, node, FAILED)
+    _fail_for_good(w, node, "expired")
 
 
 def succeed(w: Work, node: Node, fact: Ended) -> None:
@@ -118,7 +118,8 @@ def succeed(w: Work, node: Node, fact: Ended) -> None:
     assert isinstance(fact.outcome, Ok)
     if fact.outcome.added and node.state == RUNNING:
         join_fan_in(w, node, fact.outcome.added)
-    node.result = fact.outcome.result
+    if node.path or not options_of(w, node, w.leaf_of(node)).ignore_result:
+        node.result = fact.outcome.result
     _started(node, fact)
     finish(w, node, SUCCEEDED)
 
@@ -157,7 +158,8 @@ def _retry_in(w: Work, node: Node, failed: Failed) -> int | None:
 
 
 def _fail_for_good(w: Work, node: Node, reason: str) -> None:
-    w.dead.append(DeadLetter(node.run, node.path, w.leaf_of(node).task, reason, w.now_ms, node.error))
+    task, attempts = w.leaf_of(node).task, node.attempt + (node.state != READY)
+    w.dead.append(DeadLetter(node.run, node.path, task, reason, w.now_ms, node.error, node.queue, attempts))
     finish(w, node, FAILED)
 
 

@@ -217,7 +217,7 @@ def replace(w: Work, node: Node, fact: Ended) -> None:
     """The leaf becomes a scope in its own place."""
     assert isinstance(fact.outcome, Replaced)
     plan = fact.outcome.plan
-    w.add_plan(plan)
+    w.add_plan(node.run, plan)
     entry.leave_slot(w, node)
     node.plan, node.node, node.at_ms, node.due_at_ms, node.slot = plan.digest, 0, 0, None, None
     _proceed(w, node, entry.enter(w, node))

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from stemflow.core.table import Kind
 from stemflow.model.plan import AnyPlan, Edge, LeafPlan, Plan, ScopePlan
+from stemflow.model.policy import Options
 from stemflow.model.records import Node
 
 BODY = "then"
@@ -28,6 +29,13 @@ class Shape:
             assert isinstance(scope, ScopePlan)
             found = self._dags[node] = Dag(scope)
         return found
+
+    @cached_property
+    def keep_ms(self) -> int:
+        """The longest `result_ttl` of its tasks, or window in which the result of one stands for others."""
+        options = self.plan.options
+        each = [options[node.options] for node in self.nodes if isinstance(node, LeafPlan)] or [Options()]
+        return max(max(one.result_ttl_ms, one.unique_for_ms or 0) for one in each)
 
     @cached_property
     def kinds(self) -> tuple[Kind, ...]:

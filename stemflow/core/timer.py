@@ -16,7 +16,7 @@ def arm(w: Work, node: Node) -> None:
 def expiry_ms(w: Work, node: Node) -> int | None:
     """The instant from which a task that was never started is not started any more."""
     plan = w.plan_of(node)
-    if not isinstance(plan, LeafPlan) or node.delivery:
+    if not isinstance(plan, LeafPlan) or node.delivery > node.base:
         return None
     expires_ms = w.shape(node.plan).plan.options[plan.options].expires_ms
     return None if expires_ms is None else node.opened_at_ms + expires_ms

@@ -193,8 +193,8 @@ def _unstarted_holder(w: Work, claim: Claim) -> Node | None:
 def _has_started(w: Work, node: Node) -> bool:
     """Whether something of it was ever leased, or could not be taken back unnoticed: a timer, a hook."""
     if node.tally is None:
-        return node.delivery > 0 or node.state not in (HELD, READY) or isinstance(w.plan_of(node), WaitPlan)
-    if node.delivery > 0 or node.state != RUNNING or node.handling or node.tally.ended:
+        return node.delivery > node.base or node.state not in (HELD, READY) or isinstance(w.plan_of(node), WaitPlan)
+    if node.delivery > node.base or node.state != RUNNING or node.handling or node.tally.ended:
         return True
     keys = [w.member(node, index)[0] for index in bits(node.tally.open)]
     w.want(keys)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from stemflow.core.shape import Shape, base_size, segment
-from stemflow.model.effects import DeadLetter, Decision, GateKey, GateName, Need, Pages, Put, Reply
+from stemflow.model.effects import DeadLetter, Decision, GateKey, GateName, Need, Pages, Put, Reply, RunEnd
 from stemflow.model.facts import Fact
 from stemflow.model.plan import AnyPlan, LeafPlan, Plan, ScopePlan
 from stemflow.model.records import (
@@ -89,8 +89,8 @@ class Work:
     """Records are copied at the first change, so what was read stays as it was."""
 
     __slots__ = (
-        "view", "now_ms", "read", "changed", "guards", "pending", "new_headers", "new_shapes", "pages", "dead",
-        "ended", "replies", "refused",
+        "view", "now_ms", "read", "changed", "guards", "pending", "new_headers", "new_shapes", "fragments",
+        "pages", "dead", "undead", "dropped", "ended", "replies", "refused",
     )  # fmt: skip
 
     def __init__(self, view: View, now_ms: int) -> None:
@@ -102,9 +102,12 @@ class Work:
         self.pending: deque[Tick | Wake] = deque()
         self.new_headers: dict[str, Header] = {}
         self.new_shapes: dict[str, Shape] = {}
+        self.fragments: list[tuple[str, str]] = []
         self.pages: list[Pages] = []
         self.dead: list[DeadLetter] = []
-        self.ended: list[str] = []
+        self.undead: list[Key] = []
+        self.dropped: dict[str, int] = {}
+        self.ended: list[RunEnd] = []
         self.replies: list[Reply] = []
         self.refused: list[Fact] = []
 
@@ -196,9 +199,14 @@ class Work:
 
     def create(self, node: Node) -> Node:
         key = node.key
+        node.base = node.rev = node.delivery = self.header(node.run).base
         self.guards.setdefault(key, (0, 0))
         self.changed[key] = node
         return node
+
+    def drop(self, root: Node) -> None:
+        """The run of `root` is past its time, and another takes its id."""
+        self.dropped[root.run] = root.rev
 
     def forget(self, node: Node) -> None:
         """Take back a node that was created in this decision and is not worth a record."""
@@ -216,7 +224,9 @@ class Work:
             self.guards[place] = (before.rev if before else 0, 0)
         self.changed[place] = claim
 
-    def add_plan(self, plan: Plan) -> Shape:
+    def add_plan(self, run: str, plan: Plan) -> Shape:
+        """Take in a sub-graph that joins `run` while it runs."""
+        self.fragments.append((run, plan.digest))
         return self.new_shapes.setdefault(plan.digest, Shape(plan))
 
     # -- the answer
@@ -229,7 +239,7 @@ class Work:
                 continue
             assert not isinstance(record, Node) or record.state != WAITING
             if record is not None:
-                record.rev = rev + 1 if rev or isinstance(record, Node) else self._first_rev(record)
+                record.rev = rev + 1 if rev else self._first_rev(record)
             puts.append(Put(key, rev, token, record))
         return Decision(
             puts=tuple(puts),
@@ -237,15 +247,20 @@ class Work:
             headers=tuple(self.new_headers.values()),
             plans=tuple(shape.plan for shape in self.new_shapes.values()),
             pages=tuple(self.pages),
+            fragments=tuple(self.fragments),
             dead=tuple(self.dead),
+            undead=tuple(self.undead),
+            dropped=tuple(self.dropped),
             ended=tuple(self.ended),
             replies=tuple(self.replies),
             refused=tuple(self.refused),
         )
 
-    def _first_rev(self, claim: Claim) -> int:
+    def _first_rev(self, record: Record) -> int:
         """A claim may be dropped and taken anew: its revisions begin elsewhere each time, so no old guard fits."""
-        holder = claim.holders[0]
+        if isinstance(record, Node):
+            return record.base + 1
+        holder = record.holders[0]
         node = self.changed[holder]
         assert isinstance(node, Node)
         digest = hashlib.blake2b("/".join((*holder, str(node.delivery))).encode(), digest_size=6).digest()
@@ -253,7 +268,8 @@ class Work:
 
     def _seen(self) -> tuple[tuple[Key, int], ...]:
         """What this rests on without changing it; what is final can no longer change."""
-        return tuple(
+        over = tuple(((run, ""), rev) for run, rev in self.dropped.items())
+        return over + tuple(
             (key, 0 if record is None else record.rev)
             for key, record in self.read.items()
             if key not in self.guards and not (isinstance(record, Node) and record.state in FINAL)

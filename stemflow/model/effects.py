@@ -22,8 +22,15 @@ class Put(Struct, frozen=True):
     record: Record | None
 
 
+DEAD_LETTER_MS = 7 * 86_400_000
+"""How long a dead letter is kept."""
+
+
 class DeadLetter(Struct, frozen=True):
-    """A task that failed for good, kept for the operator."""
+    """A task that failed for good, kept for the operator until `keep_ms` after `at_ms`; one for each (run, path).
+
+    `attempts` counts those that were charged, the last one too.
+    """
 
     run: str
     path: str
@@ -31,6 +38,20 @@ class DeadLetter(Struct, frozen=True):
     reason: str
     at_ms: int
     error: ErrorInfo | None = None
+    queue: str = "default"
+    attempts: int = 0
+    keep_ms: int = DEAD_LETTER_MS
+
+    @property
+    def key(self) -> Key:
+        return (self.run, self.path)
+
+
+class RunEnd(Struct, frozen=True):
+    """A run whose root became final. It may be pruned after `keep_ms`, but not before its last dead letter."""
+
+    run: str
+    keep_ms: int
 
 
 class Pages(Struct, frozen=True):
@@ -58,8 +79,14 @@ class Decision(Struct, frozen=True, kw_only=True):
     headers: tuple[Header, ...] = ()
     plans: tuple[Plan, ...] = ()
     pages: tuple[Pages, ...] = ()
+    fragments: tuple[tuple[str, str], ...] = ()
+    """(run, plan digest) of the plans that a run uses beside that of its header."""
     dead: tuple[DeadLetter, ...] = ()
-    ended: tuple[str, ...] = ()
+    undead: tuple[Key, ...] = ()
+    """Dead letters that are no more: replayed or purged. One that is not there is no matter."""
+    dropped: tuple[str, ...] = ()
+    """Runs past their time whose id is used again: all of each is deleted before `puts` are written."""
+    ended: tuple[RunEnd, ...] = ()
     """Runs whose root became final in this commit: their waiters are woken."""
     replies: tuple[Reply, ...] = ()
     refused: tuple[Fact, ...] = ()

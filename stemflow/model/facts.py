@@ -55,9 +55,11 @@ Outcome = Ok | Failed | Ignored | HandedBack | Replaced
 
 
 class Requested(Struct, frozen=True, tag=True):
-    """A run was asked for. Its plan is already known under `header.plan`."""
+    """A run was asked for. Its plan is already known under `header.plan`. It takes the place of the dead letters
+    `undead`, of a run that it repeats."""
 
     header: Header
+    undead: tuple[Key, ...] = ()
 
     @property
     def key(self) -> Key:

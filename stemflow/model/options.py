@@ -31,6 +31,8 @@ class TaskOptions(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     concurrency: Concurrency | Mapping[str, Any] | int | UnsetType | None = UNSET
     visibility_timeout: Duration | UnsetType = UNSET
     expires: Duration | UnsetType | None = UNSET
+    ignore_result: bool | UnsetType = UNSET
+    result_ttl: Duration | UnsetType = UNSET
     isolation: Isolation | UnsetType = UNSET
     acks_late: bool | UnsetType = UNSET
     max_deliveries: int | UnsetType = UNSET

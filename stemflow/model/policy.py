@@ -132,6 +132,9 @@ class Options(Struct, frozen=True, omit_defaults=True):
     """Names of the handler's positional parameters, where a key speaks of arguments."""
     lease_ms: int = 30_000
     expires_ms: int | None = None
+    ignore_result: bool = False
+    """A task that is submitted alone keeps no result; within a canvas others may need it until the run has ended."""
+    result_ttl_ms: int = 86_400_000
     isolation: Isolation = "auto"
     acks_late: bool = True
     max_deliveries: int = 5
@@ -213,6 +216,8 @@ _READ: dict[str, Callable[[Any], tuple[str, Any]]] = {
     "concurrency": lambda v: ("concurrency", None if v is None else Concurrency.of(v)),
     "visibility_timeout": lambda v: ("lease_ms", parse_duration_ms(v)),
     "expires": lambda v: ("expires_ms", _optional_ms(v)),
+    "ignore_result": lambda v: ("ignore_result", _flag("ignore_result", v)),
+    "result_ttl": lambda v: ("result_ttl_ms", parse_duration_ms(v)),
     "isolation": lambda v: ("isolation", _choice("isolation", v, "auto", "async", "thread", "process")),
     "acks_late": lambda v: ("acks_late", _flag("acks_late", v)),
     "max_deliveries": lambda v: ("max_deliveries", _count("max_deliveries", v, 1, 1_000)),

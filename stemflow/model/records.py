@@ -131,6 +131,8 @@ class Node(Struct, kw_only=True, omit_defaults=True):
     node: int
     index: int = 0
     state: State
+    base: int = 0
+    """Where `rev` and `delivery` began: see `Header.base`."""
     rev: int = 0
     delivery: int = 0
     attempt: int = 0
@@ -226,6 +228,11 @@ class Header(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str = ""
     inputs: bytes = b"{}"
     created_at_ms: int = 0
+    base: int = 0
+    """Where the revisions and tokens of its nodes begin. An id that the caller chose may be used again once the run is
+    past its time; with a larger base, what remembers the old run cannot mistake the new one for it."""
+    not_before_ms: int = 0
+    """No task of the run is started before this instant."""
     claim: ClaimSpec | None = None
     file: str | None = None
     tasks: tuple[str, ...] = ()

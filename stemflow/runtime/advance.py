@@ -153,12 +153,14 @@ class Advance:
         if len(self.records) > CACHED:
             self.records.clear()
         for header in decision.headers:
+            self.library.forget(header.run)
             self.library.remember(header)
+            self.trust.ended.pop(header.run, None)
         for some in decision.pages:
             self.library.staged.pop(some.key, None)
-        for run in decision.ended:
-            self.library.headers.pop(run, None)
-            self.trust.end(run)
+        for end in decision.ended:
+            self.library.headers.pop(end.run, None)
+            self.trust.end(end.run)
 
     def stale(
         self, decision: Decision, facts: Sequence[Fact], current: Sequence[tuple[Key, Record | None]] = ()
@@ -170,12 +172,21 @@ class Advance:
             self.records.pop(key, None)
         for fact in facts:
             self.records.pop(fact.key, None)
-        self.records.update(
-            (key, record) for key, record in current if isinstance(record, Node) and self.trust.known(record)
-        )
+        for key, record in current:
+            if isinstance(record, Node) and self.trust.known(record):
+                self._heed(record)
+                self.records[key] = record
+
+    def _heed(self, node: Node) -> None:
+        """What is known of a run that had the id of this one before is forgotten."""
+        before = self.library.headers.get(node.run)
+        if before is not None and before.base != node.base:
+            self._forget({node.run})
+            self.library.forget(node.run)
 
     def leased(self, lease: Lease) -> None:
         """Keep what came with a lease, unless it cannot be relied on; then it is read again where it is needed."""
+        self._heed(lease.node)
         if self.trust.known(lease.node):
             self.records[lease.node.key] = lease.node
         if lease.header is not None and self.trust.known(lease.header):

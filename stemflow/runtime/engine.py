@@ -198,10 +198,12 @@ class Stemflow:
         if asked.run_id == "":
             raise OptionError("submit: expected a run id that is not empty")
         run = asked.run_id or self.ids.run_id()
+        now_ms = self.store.now_ms()
         header = Header(
             run=run,
             plan="",
-            created_at_ms=self.store.now_ms(),
+            created_at_ms=now_ms,
+            base=0 if asked.run_id is None else now_ms // 1_000,
             file=asked.file,
             tasks=asked.tasks,
             headers=checked_headers(asked.headers, "submit"),
@@ -232,7 +234,7 @@ class Stemflow:
     def handle_of(self, one: Prepared, decision: Decision) -> RunHandle[Any]:
         """The handle of what was submitted, after its commit; raises DuplicateRun when its key is held."""
         header = one.header
-        if not decision.headers or header.run in decision.ended:
+        if not decision.headers or any(end.run == header.run for end in decision.ended):
             self.library.headers.pop(header.run, None)
         reply = next((reply for reply in decision.replies), None)
         if reply is None:
@@ -415,6 +417,8 @@ class Stemflow:
             run=run,
             inputs=await self._inputs_of(root, old),
             created_at_ms=self.store.now_ms(),
+            base=0,
+            not_before_ms=0,
             rerun_of=run_id,
             origin=old.origin or run_id,
             redo=redo,

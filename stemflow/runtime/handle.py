@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msgspec import Struct
 
+from stemflow.core.ending import LEAST_KEPT_MS
 from stemflow.errors import StemflowError
 from stemflow.model.plan import LeafPlan
 from stemflow.model.records import FAILED, FINAL, SUCCEEDED, ErrorInfo, Node
@@ -125,7 +126,8 @@ class RunHandle(Generic[T]):
         self.id = run_id
         self.existing = existing
         self.holder = holder
-        self._known = known
+        self._known_until_ms = app.store.now_ms() + LEAST_KEPT_MS if known else 0
+        """Until then it is there for certain, since it was submitted here."""
 
     async def root(self) -> Node:
         (root,) = await self.app.store.read([(self.id, "")])
@@ -137,8 +139,8 @@ class RunHandle(Generic[T]):
         """Wait for the end, at most `timeout` seconds (then `timed_out`); cannot miss it."""
         future = self.app.store.watch(self.id)
         try:
-            if not self._known:
-                # An id that somebody wrote down may be wrong; what was submitted here is there.
+            if self.app.store.now_ms() >= self._known_until_ms:
+                # An id that somebody wrote down may be wrong, and a run may be gone already.
                 root = await self.root()
                 if root.state in FINAL:
                     return await self.result_of(root)

@@ -14,6 +14,7 @@ from stemflow.runtime.context import TaskCancelled, TaskContext
 from stemflow.runtime.isolate import Processes
 from stemflow.runtime.locate import check_start
 from stemflow.runtime.presence import Presence
+from stemflow.runtime.prune import keep_pruned
 from stemflow.runtime.recovery import recover
 from stemflow.runtime.renew import RenewTask, RenewThread, hear
 from stemflow.runtime.renew_watch import WatchThread
@@ -83,6 +84,7 @@ class Service:
         self._tasks.append(asyncio.create_task(recover(self.worker), name="recover"))
         if self.worker.only_run is None:
             self._tasks.append(asyncio.create_task(self.presence.run(), name="presence"))
+        self._tasks.append(asyncio.create_task(keep_pruned(self.app.store), name="prune"))
         self._pump = asyncio.create_task(self.worker.run(), name="pump")
         self._pump.add_done_callback(self._ended)
         self._tasks.append(asyncio.create_task(self._beat(), name="beat"))

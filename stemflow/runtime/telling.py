@@ -46,10 +46,11 @@ def _tell_tasks(signals: Signals, library: Library, decision: Decision, facts: S
 
 
 def _tell_ends(signals: Signals, library: Library, decision: Decision, now_ms: int) -> None:
+    ended = {end.run for end in decision.ended}
     for put in decision.puts:
         root = put.record
         header = library.headers.get(put.key[0])
-        if isinstance(root, Node) and not root.path and root.run in decision.ended and header is not None:
+        if isinstance(root, Node) and not root.path and root.run in ended and header is not None:
             signal = signals.of_run_ends[root.state]
             signal.send(run_event(signal.name, header, now_ms, error=root.error))
 

@@ -64,7 +64,8 @@ class Library:
         self.encoders = encoders or TaskPayloadEncoderRegistry()
         self.shapes: dict[str, Shape] = {}
         self.headers: dict[str, Header] = {}
-        self.done: dict[Key, Node] = {}
+        self._done: dict[str, dict[str, Node]] = {}
+        self._kept = 0
         self.pages: dict[tuple[str, str, int], list[Any]] = {}
         self.staged: dict[Key, tuple[bytes, ...]] = {}
         """Pages that are to be stored in the commit that is being decided."""
@@ -100,9 +101,21 @@ class Library:
         if self.trust.keys is not None:
             return
         if node.result is None or len(node.result) <= KEPT_BYTES:
-            self.done[node.key] = node
-            if len(self.done) > KEPT:
-                del self.done[next(iter(self.done))]
+            of_run = self._done.setdefault(node.run, {})
+            self._kept += node.path not in of_run
+            of_run[node.path] = node
+            if self._kept > KEPT:
+                self._kept -= len(self._done.pop(next(iter(self._done))))
+
+    def done(self, key: Key) -> Node | None:
+        """A node that has ended, if it was kept."""
+        of_run = self._done.get(key[0])
+        return None if of_run is None else of_run.get(key[1])
+
+    def forget(self, run: str) -> None:
+        """Another run has this id now."""
+        self.headers.pop(run, None)
+        self._kept -= len(self._done.pop(run, ()))
 
     def remember(self, header: Header) -> None:
         """Keep a header as long as there is room."""
@@ -187,7 +200,7 @@ class Values:
         for key in keys:
             if key in self.overlay:
                 found[key] = self.overlay[key]
-            elif (done := self.library.done.get(key)) is not None:
+            elif (done := self.library.done(key)) is not None:
                 found[key] = done
             else:
                 missing.append(key)

@@ -87,6 +87,23 @@ class RunInfo(Struct, frozen=True):
     root: Node
 
 
+class Letters(Struct, frozen=True, kw_only=True):
+    """Which dead letters are meant: all of what is given must fit. `since_ms`: not older than this instant."""
+
+    queue: str | None = None
+    reason: str | None = None
+    since_ms: int = 0
+    limit: int = 1_000_000
+
+    def fit(self, letter: DeadLetter) -> bool:
+        """Whether `letter` is one of them, but for the limit."""
+        given = ((self.queue, letter.queue), (self.reason, letter.reason))
+        return letter.at_ms >= self.since_ms and all(want is None or want == has for want, has in given)
+
+
+EVERY_LETTER = Letters()
+
+
 class Renewer(Protocol):
     """A synchronous object with its own connection, used from a thread, so that a busy event loop loses no lease."""
 
@@ -117,6 +134,8 @@ class Store(Protocol):
     async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
         """Commit each decision (all of it or, if any guard fails, nothing), then lease up to `want.limit` leaves.
 
+        Before anything is written, all of each run in `dropped` is deleted. A header, a plan or a letter that is
+        there already stays as it is; a run is kept for `keep_ms` after its end, and no shorter than its dead letters.
         Guards of a Put: the stored record's `rev` equals `guard` (0: absent) and a node's `delivery` equals `token`;
         each of `seen` still has its `rev`.
         Decisions are committed in order and answered alone. Leasing is the table's READY x leased: state RUNNING,
@@ -152,7 +171,17 @@ class Store(Protocol):
         """Newest first; with `prefix` only runs whose id begins so."""
         ...
 
-    async def dead_letters(self, run: str | None = None) -> list[DeadLetter]: ...
+    async def dead_letters(self, run: str | None = None, which: Letters = EVERY_LETTER) -> list[DeadLetter]:
+        """Those (of one run) that are not past their time, the newest first; of one instant the last written first."""
+        ...
+
+    async def prune(self, limit: int) -> int:
+        """Delete what is past its time, at most about `limit` records; answers how many. Call again while it is more.
+
+        Ended runs with their nodes and pages (the root last), plans that no run uses, dead letters, finished claims
+        past their window, starts that no rate limit looks back to, memos of channels that were not used for a day.
+        """
+        ...
 
     async def expired(self, owner: str, limit: int) -> list[Lease]:
         """Transfer leases that are past their time, or whose owner is known to be dead, to `owner`.
@@ -205,6 +234,9 @@ class Store(Protocol):
 
 LOSS_LEASE_MS = 2_000
 """The short lease under which a sweeper reports a loss."""
+
+MEMO_MS = 86_400_000
+"""How long the memo of a channel outlives its last request."""
 
 TIMER_PAGE = 256
 """The most timers that one exchange hands out."""

@@ -5,18 +5,41 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from stemflow.model.effects import DeadLetter, Decision, Put
 from stemflow.model.facts import Due
 from stemflow.model.plan import Plan
-from stemflow.model.records import FINAL, HOUSE, STOPPING, Header, Key, Node, Record
+from stemflow.model.records import FINAL, HOUSE, STOPPING, Claim, Header, Key, Node, Record
 from stemflow.ports import Clock
-from stemflow.store.base import LOSS_LEASE_MS, Exchange, Lease, Renewed, Request, RunInfo, StoreError, Want
+from stemflow.store.base import (
+    EVERY_LETTER,
+    LOSS_LEASE_MS,
+    MEMO_MS,
+    Exchange,
+    Lease,
+    Letters,
+    Renewed,
+    Request,
+    RunInfo,
+    StoreError,
+    Want,
+)
+from stemflow.store.memory_keep import DeadLetters, Ends, Plans
 from stemflow.store.memory_notes import Notes
 from stemflow.store.memory_queue import Queues, Timers
-from stemflow.store.place import changes_something, guarded, may_hold_lease, timer_of
+from stemflow.store.place import changes_something, guarded, may_hold_lease, timer_of, window_of
 from stemflow.store.wait import Changes, Watches
 from stemflow.store.windows import Windows
+
+
+class _Memo(NamedTuple):
+    """The last request of a channel that changed something, with its answer: (key, token) of each lease."""
+
+    sequence: int
+    at_ms: int
+    committed: tuple[bool, ...]
+    held: tuple[tuple[Key, int], ...]
 
 
 class _Held:
@@ -38,16 +61,20 @@ class MemoryStore:
         self._now_ms = 0
         self._records: dict[Key, Record] = {}
         self._order: dict[Key, int] = {}
+        self._count = 0
         self._paths: dict[str, list[Key]] = {}
         self._headers: dict[str, Header] = {}
-        self._plans: dict[str, Plan] = {}
-        self._pages: dict[Key, dict[int, bytes]] = {}
-        self._dead: list[DeadLetter] = []
+        self._plans = Plans()
+        self._pages: dict[str, dict[tuple[str, int], bytes]] = {}
+        self._dead = DeadLetters()
+        self._ends = Ends()
         self._queues = Queues()
         self._timers = Timers()
         self._leases: dict[Key, _Held] = {}
+        self._windows: dict[Key, int] = {}
         self._starts: dict[str, list[int]] = {}
-        self._memos: dict[str, tuple[int, tuple[bool, ...], tuple[tuple[Key, int], ...]]] = {}
+        self._spans: dict[str, int] = {}
+        self._memos: dict[str, _Memo] = {}
         self._notes = Notes()
         self._changes = Changes()
         self._watches = Watches()
@@ -67,13 +94,13 @@ class MemoryStore:
     async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
         now_ms = self.now_ms()
         memo = self._memos.get(request.channel)
-        if memo is not None and request.sequence <= memo[0]:
+        if memo is not None and request.sequence <= memo.sequence:
             return self._repeat(request, memo, decisions, want, now_ms)
         committed = tuple([self._commit(decision, now_ms) for decision in decisions])
         leases, timers, next_at_ms = self._hand_out(want, now_ms) if want is not None else ((), (), None)
         if leases or any(ok and changes_something(one) for ok, one in zip(committed, decisions, strict=True)):
             held = tuple([(lease.node.key, lease.node.delivery) for lease in leases])
-            self._memos[request.channel] = (request.sequence, committed, held)
+            self._memos[request.channel] = _Memo(request.sequence, now_ms, committed, held)
         return Exchange(
             committed=committed,
             leases=leases,
@@ -91,14 +118,9 @@ class MemoryStore:
         return tuple([(key, self._records.get(key)) for key in guarded(decisions, committed)])
 
     def _repeat(
-        self,
-        request: Request,
-        memo: tuple[int, tuple[bool, ...], tuple[tuple[Key, int], ...]],
-        decisions: Sequence[Decision],
-        want: Want | None,
-        now_ms: int,
+        self, request: Request, memo: _Memo, decisions: Sequence[Decision], want: Want | None, now_ms: int
     ) -> Exchange:
-        sequence, committed, held = memo
+        sequence, committed, held = memo.sequence, memo.committed, memo.held
         if request.sequence < sequence:
             raise StoreError(
                 f"{self.url}: channel {request.channel}: expected request {sequence} or later, got {request.sequence}; "
@@ -120,9 +142,9 @@ class MemoryStore:
         )
 
     def _commit(self, decision: Decision, now_ms: int) -> bool:
-        records = self._records
+        records, dropped = self._records, decision.dropped
         for put in decision.puts:
-            stored = records.get(put.key)
+            stored = None if put.key[0] in dropped else records.get(put.key)
             if (stored.rev if stored is not None else 0) != put.guard:
                 return False
             if stored.__class__ is Node and stored.delivery != put.token:
@@ -131,36 +153,50 @@ class MemoryStore:
             stored = records.get(key)
             if (stored.rev if stored is not None else 0) != rev:
                 return False
+        for run in dropped:
+            self._drop(run)
         for put in decision.puts:
             if put.key[0] == HOUSE:
                 self._put_claim(put)
             else:
                 self._put_node(put, now_ms)
-        for header in decision.headers:
-            self._headers.setdefault(header.run, header)
-        for plan in decision.plans:
-            self._plans.setdefault(plan.digest, plan)
-        for some in decision.pages:
-            self._pages[some.key] = dict(enumerate(some.pages))
-        self._dead.extend(decision.dead)
-        for run in decision.ended:
-            self._watches.resolve(run, self._root(run))
+        self._rest(decision, now_ms)
         if changes_something(decision):
             self._changes.note()
         return True
 
+    def _rest(self, decision: Decision, now_ms: int) -> None:
+        for header in decision.headers:
+            if self._headers.setdefault(header.run, header) is header:
+                self._plans.use(header.run, header.plan)
+        for plan in decision.plans:
+            self._plans.add(plan)
+        for run, digest in decision.fragments:
+            self._plans.use(run, digest)
+        for some in decision.pages:
+            self._put_pages(some.key, 0, some.pages)
+        self._dead.drop(decision.undead)
+        self._dead.add(decision.dead)
+        for end in decision.ended:
+            self._ends.set(end.run, max(now_ms + end.keep_ms, self._dead.until_ms(end.run)))
+            self._watches.resolve(end.run, self._root(end.run))
+
     def _put_claim(self, put: Put) -> None:
+        self._windows.pop(put.key, None)
         if put.record is None:
             self._records.pop(put.key, None)
-        else:
-            self._records[put.key] = put.record
+            return
+        self._records[put.key] = put.record
+        until_ms = window_of(put.record) if isinstance(put.record, Claim) else None
+        if until_ms is not None:
+            self._windows[put.key] = until_ms
 
     def _put_node(self, put: Put, now_ms: int) -> None:
         key, node = put.key, put.record
         if not isinstance(node, Node):
             raise TypeError(f"put {key}: expected a Node, got {node!r}")
         if put.guard == 0:
-            self._order[key] = len(self._order)
+            self._order[key] = self._count = self._count + 1
             self._paths.setdefault(key[0], []).append(key)
         elif key in self._leases and not may_hold_lease(node):
             del self._leases[key]
@@ -175,7 +211,9 @@ class MemoryStore:
     def _hand_out(self, want: Want, now_ms: int) -> tuple[tuple[Lease, ...], tuple[Due, ...], int | None]:
         windows = Windows(now_ms, lambda key: self._starts.get(key, ()))
         nodes, blocked = self._queues.take(want, self._records, windows, now_ms)
-        self._starts.update(windows.starts())
+        for key, starts in windows.starts().items():
+            self._starts[key] = starts
+            self._spans[key] = max(windows.span_ms(key), self._spans.get(key, 0))
         leases = tuple([self._lease(node, now_ms) for node in nodes])
         timers, next_at_ms = self._due(want, now_ms)
         instants = [at_ms for at_ms in (next_at_ms, blocked) if at_ms is not None]
@@ -251,10 +289,15 @@ class MemoryStore:
         return self._plans.get(digest)
 
     async def put_pages(self, key: Key, first: int, pages: Sequence[bytes]) -> None:
-        self._pages.setdefault(key, {}).update(enumerate(pages, first))
+        self._put_pages(key, first, pages)
+
+    def _put_pages(self, key: Key, first: int, pages: Sequence[bytes]) -> None:
+        run, path = key
+        self._pages.setdefault(run, {}).update(((path, number), page) for number, page in enumerate(pages, first))
 
     async def page(self, key: Key, number: int) -> bytes | None:
-        return self._pages.get(key, {}).get(number) if key[0] in self._headers else None
+        run, path = key
+        return self._pages.get(run, {}).get((path, number)) if run in self._headers else None
 
     async def runs(self, limit: int, prefix: str = "") -> list[RunInfo]:
         found: list[RunInfo] = []
@@ -264,8 +307,57 @@ class MemoryStore:
                 found.append(RunInfo(self._headers[run], root))
         return found
 
-    async def dead_letters(self, run: str | None = None) -> list[DeadLetter]:
-        return [one for one in self._dead if run is None or one.run == run]
+    async def dead_letters(self, run: str | None = None, which: Letters = EVERY_LETTER) -> list[DeadLetter]:
+        return self._dead.fitting(run, which, self.now_ms())
+
+    # -- deleting
+
+    async def prune(self, limit: int) -> int:
+        now_ms = self.now_ms()
+        gone = self._dead.drop(self._dead.past(now_ms, limit))
+        gone += self._prune_house(now_ms)
+        while gone < limit and (run := self._ends.next(now_ms)) is not None:
+            gone += self._drop(run, limit - gone)
+        return gone
+
+    def _prune_house(self, now_ms: int) -> int:
+        """Windows of claims and of rate limits, and memos."""
+        claims = [key for key, until_ms in self._windows.items() if until_ms <= now_ms]
+        for place in claims:
+            del self._records[place], self._windows[place]
+        starts = [key for key, span_ms in self._spans.items() if self._starts[key][-1] + span_ms <= now_ms]
+        for key in starts:
+            del self._starts[key], self._spans[key]
+        memos = [channel for channel, memo in self._memos.items() if memo.at_ms <= now_ms - MEMO_MS]
+        for channel in memos:
+            del self._memos[channel]
+        return len(claims) + len(starts) + len(memos)
+
+    def _drop(self, run: str, limit: int | None = None) -> int:
+        """Delete a run, or `limit` nodes and pages of it, the root last; answers how many."""
+        keys, pages, gone = self._paths.get(run, []), self._pages.get(run, {}), 0
+        while (limit is None or gone < limit) and (pages or len(keys) > 1):
+            gone += 1
+            if pages:
+                pages.popitem()
+            else:
+                self._drop_node(keys.pop())
+        if pages or len(keys) > 1 or (limit is not None and gone >= limit):
+            return gone
+        for key in keys:
+            self._drop_node(key)
+        for table in (self._paths, self._pages, self._headers):
+            table.pop(run, None)
+        self._ends.forget(run)
+        self._dead.drop_run(run)
+        self._plans.drop_run(run)
+        return gone + 1
+
+    def _drop_node(self, key: Key) -> None:
+        del self._records[key], self._order[key]
+        self._leases.pop(key, None)
+        if key in self._timers:
+            self._timers.set(key, None)
 
     # -- hints
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from stemflow.core.table import KINDS, TABLE
 from stemflow.model.effects import Decision
-from stemflow.model.records import RUNNING, STOPPING, Key, Node, State
+from stemflow.model.records import RUNNING, STOPPING, Claim, Key, Node, State
 
 _TIMED: Final[dict[str, frozenset[State]]] = {
     kind: frozenset(state for of, state, event in TABLE if of == kind and event == "due") for kind in KINDS
@@ -44,6 +44,12 @@ def root_in(decision: Decision, run: str) -> Node | None:
     return None
 
 
+def window_of(claim: Claim) -> int | None:
+    """The instant from which nobody misses this claim; None while somebody holds it or waits for it."""
+    return (claim.until_ms or 0) if claim.finished and not claim.waiters else None
+
+
 def changes_something(decision: Decision) -> bool:
     """Whether committing it writes anything; a decision that only refuses facts does not."""
-    return bool(decision.puts or decision.headers or decision.plans or decision.pages or decision.dead)
+    records = decision.puts or decision.headers or decision.plans or decision.pages
+    return bool(records or decision.dead or decision.undead)

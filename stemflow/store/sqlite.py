@@ -16,8 +16,8 @@ from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.plan import Plan
 from stemflow.model.records import FINAL, HOUSE, Header, Key, Node, Record
 from stemflow.ports import Clock
-from stemflow.store import sqlite_lease
-from stemflow.store.base import Exchange, Lease, Request, RunInfo, StoreError, Want
+from stemflow.store import sqlite_lease, sqlite_prune
+from stemflow.store.base import EVERY_LETTER, Exchange, Lease, Letters, Request, RunInfo, StoreError, Want
 from stemflow.store.place import changes_something, guarded, root_in
 from stemflow.store.sqlite_commit import commit, put_note, put_pages
 from stemflow.store.sqlite_lease import NOTHING, revive
@@ -29,8 +29,6 @@ T = TypeVar("T")
 
 _POLL_S = 0.010
 """How often other processes' commits are looked for while somebody waits."""
-_MEMO_MS = 86_400_000
-"""How long the memo of a channel outlives its last request."""
 
 _Memo = tuple[tuple[bool, ...], tuple[tuple[int, int], ...]]
 """(committed, (row id, token) of each lease)"""
@@ -67,7 +65,6 @@ class SqliteStore:
         self._connection = db
 
     def _begin(self, db: sqlite3.Connection) -> None:
-        db.execute("DELETE FROM memos WHERE at_ms < ?", (self.now_ms() - _MEMO_MS,))
         self._version = db.execute("PRAGMA data_version").fetchone()[0]
         self._ended = db.execute("SELECT coalesce(max(ended), 0) FROM runs WHERE ended IS NOT NULL").fetchone()[0]
 
@@ -123,8 +120,8 @@ class SqliteStore:
         for decision, committed in zip(decisions, answer.committed, strict=True):
             if committed and changes_something(decision):
                 self._changes.note()
-                for run in decision.ended:
-                    self._watches.resolve(run, root_in(decision, run))
+                for end in decision.ended:
+                    self._watches.resolve(end.run, root_in(decision, end.run))
         return answer
 
     def _idle(self, db: sqlite3.Connection, request: Request, want: Want | None) -> Exchange | None:
@@ -229,10 +226,27 @@ class SqliteStore:
         rows = await self._patiently(lambda: self._db.execute(found, (len(prefix), prefix, limit)).fetchall())
         return [RunInfo(wire.decode_header(header), revive(*root)) for header, *root in rows]
 
-    async def dead_letters(self, run: str | None = None) -> list[DeadLetter]:
-        found = "SELECT body FROM dead WHERE ? IS NULL OR run = ? ORDER BY id"
-        rows = await self._patiently(lambda: self._db.execute(found, (run, run)).fetchall())
+    async def dead_letters(self, run: str | None = None, which: Letters = EVERY_LETTER) -> list[DeadLetter]:
+        asked = {"run": run, "queue": which.queue, "reason": which.reason}
+        given = {column: value for column, value in asked.items() if value is not None}
+        found = (
+            f"SELECT body FROM dead WHERE until_ms > ? AND at_ms >= ? {' '.join(f'AND {one} = ?' for one in given)}"
+            " ORDER BY at_ms DESC, id DESC LIMIT ?"
+        )
+        parameters = (self.now_ms(), which.since_ms, *given.values(), which.limit)
+        rows = await self._patiently(lambda: self._db.execute(found, parameters).fetchall())
         return [wire.decode_dead_letter(body) for (body,) in rows]
+
+    # -- deleting
+
+    async def prune(self, limit: int) -> int:
+        now_ms = self.now_ms()
+        if not await self._read(lambda db: sqlite_prune.is_past(db, now_ms)):
+            return 0
+        gone = await self._write(lambda db: sqlite_prune.prune(db, limit, now_ms))
+        shrink = f"PRAGMA incremental_vacuum({sqlite_prune.FREE_PAGES})"
+        await self._patiently(lambda: self._db.execute(shrink).fetchall())
+        return gone
 
     # -- hints
 

@@ -13,7 +13,8 @@ from stemflow.model import wire
 from stemflow.model.effects import Decision, Put
 from stemflow.model.policy import RateLimit
 from stemflow.model.records import HOUSE, READY, Claim, Node
-from stemflow.store.place import may_hold_lease, timer_of
+from stemflow.store.place import may_hold_lease, timer_of, window_of
+from stemflow.store.sqlite_prune import drop_run
 from stemflow.store.windows import Lane
 
 _INSERT = """INSERT INTO nodes (run, path, rev, delivery, state, place, queue, lane, priority, at_ms, due_at_ms, body)
@@ -21,20 +22,30 @@ _INSERT = """INSERT INTO nodes (run, path, rev, delivery, state, place, queue, l
 _UPDATE = """UPDATE nodes SET rev = ?, state = ?, place = ?, queue = ?, lane = ?, priority = ?, at_ms = ?,
     due_at_ms = ?, lease_until_ms = CASE WHEN ? THEN lease_until_ms END, owner = CASE WHEN ? THEN owner END, body = ?
     WHERE run = ? AND path = ? AND rev = ? AND delivery = ?"""
-_END = "UPDATE runs SET ended = (SELECT coalesce(max(ended), 0) + 1 FROM runs WHERE ended IS NOT NULL) WHERE run = ?"
+_END = """UPDATE runs SET ended = (SELECT max(coalesce(max(ended), 0) + 1, ?) FROM runs WHERE ended IS NOT NULL),
+    until_ms = max(?, (SELECT coalesce(max(until_ms), 0) FROM dead WHERE run = ?)) WHERE run = ?"""
+"""Numbers of ends grow, though those that were pruned are no longer there to be counted: they begin at the time."""
+_LETTER = """INSERT INTO dead (run, path, queue, reason, at_ms, until_ms, body) VALUES (?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO NOTHING"""
 
 
 def commit(db: sqlite3.Connection, decision: Decision, now_ms: int) -> bool:
     """Write all of a decision, or nothing when one of its guards fails."""
     db.execute("SAVEPOINT decision")
-    if not _as_seen(db, decision) or not _put(db, decision.puts, now_ms):
+    if not _as_seen(db, decision) or not _written(db, decision, now_ms):
         db.execute("ROLLBACK TO decision")
         db.execute("RELEASE decision")
         return False
-    if decision.headers or decision.plans or decision.pages or decision.dead or decision.ended:
-        _rest(db, decision)
+    if decision.headers or decision.plans or decision.pages or decision.dead or decision.undead or decision.ended:
+        _rest(db, decision, now_ms)
     db.execute("RELEASE decision")
     return True
+
+
+def _written(db: sqlite3.Connection, decision: Decision, now_ms: int) -> bool:
+    for run in decision.dropped:
+        drop_run(db, run)
+    return _put(db, decision.puts, now_ms)
 
 
 def _as_seen(db: sqlite3.Connection, decision: Decision) -> bool:
@@ -112,22 +123,28 @@ def _put_claim(db: sqlite3.Connection, put: Put) -> bool:
         return db.execute("DELETE FROM claims WHERE key = ? AND rev = ?", (key, put.guard)).rowcount == 1
     if not isinstance(claim, Claim):
         raise TypeError(f"put {put.key}: expected a Claim, got {claim!r}")
-    body = wire.encode(claim)
+    values = (claim.rev, window_of(claim), wire.encode(claim), key)
     if put.guard == 0:
-        statement = "INSERT INTO claims (rev, body, key) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-        return db.execute(statement, (claim.rev, body, key)).rowcount == 1
-    statement = "UPDATE claims SET rev = ?, body = ? WHERE key = ? AND rev = ?"
-    return db.execute(statement, (claim.rev, body, key, put.guard)).rowcount == 1
+        statement = "INSERT INTO claims (rev, until_ms, body, key) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        return db.execute(statement, values).rowcount == 1
+    statement = "UPDATE claims SET rev = ?, until_ms = ?, body = ? WHERE key = ? AND rev = ?"
+    return db.execute(statement, (*values, put.guard)).rowcount == 1
 
 
-def _rest(db: sqlite3.Connection, decision: Decision) -> None:
+def _rest(db: sqlite3.Connection, decision: Decision, now_ms: int) -> None:
+    uses = [*decision.fragments]
     for header in decision.headers:
-        db.execute("INSERT OR IGNORE INTO runs (run, header) VALUES (?, ?)", (header.run, wire.encode(header)))
+        new = "INSERT OR IGNORE INTO runs (run, header) VALUES (?, ?)"
+        if db.execute(new, (header.run, wire.encode(header))).rowcount:
+            uses.append((header.run, header.plan))
+    db.executemany("INSERT OR IGNORE INTO uses (run, digest) VALUES (?, ?)", uses)
     for plan in decision.plans:
         db.execute("INSERT OR IGNORE INTO plans (digest, body) VALUES (?, ?)", (plan.digest, wire.encode(plan)))
     for some in decision.pages:
         put_pages(db, *some.key, enumerate(some.pages))
+    db.executemany("DELETE FROM dead WHERE run = ? AND path = ?", decision.undead)
     for letter in decision.dead:
-        db.execute("INSERT INTO dead (run, body) VALUES (?, ?)", (letter.run, wire.encode(letter)))
-    for run in decision.ended:
-        db.execute(_END, (run,))
+        about = (*letter.key, letter.queue, letter.reason, letter.at_ms, letter.at_ms + letter.keep_ms)
+        db.execute(_LETTER, (*about, wire.encode(letter)))
+    for end in decision.ended:
+        db.execute(_END, (now_ms * 1_000, now_ms + end.keep_ms, end.run, end.run))

@@ -30,6 +30,9 @@ _LATE = """SELECT id, state, delivery, body FROM nodes INDEXED BY leases
     WHERE lease_until_ms IS NOT NULL AND (lease_until_ms <= ? OR owner IN (SELECT value FROM json_each(?)))
     ORDER BY lease_until_ms, id LIMIT ?"""
 
+_STARTED = """INSERT INTO windows (key, starts, span_ms, until_ms) VALUES (?1, ?2, ?3, ?3 + ?4)
+    ON CONFLICT DO UPDATE SET starts = ?2, span_ms = max(span_ms, ?3), until_ms = max(span_ms, ?3) + ?4"""
+
 _Row = tuple[int, int, int, bytes]
 """(-priority, id, delivery, body)"""
 
@@ -75,7 +78,7 @@ def take(db: sqlite3.Connection, want: Want, now_ms: int) -> Taken:
         updates.append((RUNNING, node.delivery, timer_of(node), until_ms, want.owner, row))
     db.executemany(_LEASE, updates)
     for key, starts in windows.starts().items():
-        db.execute("INSERT OR REPLACE INTO windows (key, starts) VALUES (?, ?)", (key, msgspec.msgpack.encode(starts)))
+        db.execute(_STARTED, (key, msgspec.msgpack.encode(starts), windows.span_ms(key), now_ms))
     return Taken([row[1] for row in rows], leases, blocked)
 
 

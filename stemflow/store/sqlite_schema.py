@@ -42,10 +42,25 @@ TABLES: Final = (
     "CREATE INDEX delayed ON nodes (queue, at_ms) WHERE place = 'delayed'",
     "CREATE INDEX timers ON nodes (due_at_ms, run, path) WHERE due_at_ms IS NOT NULL",
     "CREATE INDEX leases ON nodes (lease_until_ms, owner) WHERE lease_until_ms IS NOT NULL",
-    "CREATE TABLE claims (key TEXT PRIMARY KEY, rev INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE runs (id INTEGER PRIMARY KEY, run TEXT NOT NULL UNIQUE, ended INTEGER, header BLOB NOT NULL)",
+    """CREATE TABLE claims (
+        key TEXT PRIMARY KEY,
+        rev INTEGER NOT NULL,
+        until_ms INTEGER,
+        body BLOB NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX claims_by_end ON claims (until_ms) WHERE until_ms IS NOT NULL",
+    """CREATE TABLE runs (
+        id INTEGER PRIMARY KEY,
+        run TEXT NOT NULL UNIQUE,
+        ended INTEGER,
+        until_ms INTEGER,
+        header BLOB NOT NULL
+    )""",
     "CREATE INDEX ended ON runs (ended) WHERE ended IS NOT NULL",
+    "CREATE INDEX runs_by_end ON runs (until_ms) WHERE until_ms IS NOT NULL",
     "CREATE TABLE plans (digest TEXT PRIMARY KEY, body BLOB NOT NULL)",
+    "CREATE TABLE uses (run TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (run, digest)) WITHOUT ROWID",
+    "CREATE INDEX uses_by_plan ON uses (digest)",
     """CREATE TABLE pages (
         run TEXT NOT NULL,
         path TEXT NOT NULL,
@@ -53,8 +68,19 @@ TABLES: Final = (
         body BLOB NOT NULL,
         PRIMARY KEY (run, path, number)
     )""",
-    "CREATE TABLE dead (id INTEGER PRIMARY KEY, run TEXT NOT NULL, body BLOB NOT NULL)",
-    "CREATE INDEX dead_by_run ON dead (run)",
+    """CREATE TABLE dead (
+        id INTEGER PRIMARY KEY,
+        run TEXT NOT NULL,
+        path TEXT NOT NULL,
+        queue TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        at_ms INTEGER NOT NULL,
+        until_ms INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        UNIQUE (run, path)
+    )""",
+    "CREATE INDEX dead_by_age ON dead (at_ms)",
+    "CREATE INDEX dead_by_end ON dead (until_ms)",
     """CREATE TABLE notes (
         topic TEXT NOT NULL,
         name TEXT NOT NULL,
@@ -63,7 +89,13 @@ TABLES: Final = (
         PRIMARY KEY (topic, name)
     ) WITHOUT ROWID""",
     "CREATE INDEX notes_by_end ON notes (until_ms)",
-    "CREATE TABLE windows (key TEXT PRIMARY KEY, starts BLOB NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE windows (
+        key TEXT PRIMARY KEY,
+        starts BLOB NOT NULL,
+        span_ms INTEGER NOT NULL,
+        until_ms INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX windows_by_end ON windows (until_ms)",
     """CREATE TABLE memos (
         channel TEXT PRIMARY KEY,
         sequence INTEGER NOT NULL,
@@ -102,6 +134,9 @@ def _create(path: str) -> None:
 def prepare(url: str, db: sqlite3.Connection) -> None:
     """Check that the file is a store of this version, or make it one; raises StoreError, sqlite3.Error when locked."""
     made = _is_store(url, db)
+    if not made:
+        # Before the first page is written: later the whole file would have to be written anew.
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         raise StoreError(f"{url}: expected a file system on which SQLite can use WAL, got {mode}; use a local disk")

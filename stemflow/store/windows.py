@@ -46,6 +46,10 @@ class Windows:
         """The first instant at which one more leaf of this lane may start."""
         return max(self._next(one) for one in lane)
 
+    def span_ms(self, key: str) -> int:
+        """The longest window of the limits under `key` that were asked about."""
+        return max(one.per_ms for one in self._left if one.key == key)
+
     def starts(self) -> dict[str, list[int]]:
         """The new past of each key under which something started."""
         return {key: self._after(key, self._keep[key]) for key in self._started}

@@ -6,10 +6,11 @@ A test class inherits it and gives `make_store` and `second`; its methods are co
 from __future__ import annotations
 
 from stemflow.testing.contract_commit import CommitPromises
+from stemflow.testing.contract_keep import KeepPromises
 from stemflow.testing.contract_lease import LeasePromises
 from stemflow.testing.contract_notes import NotePromises
 from stemflow.testing.contract_wait import WaitPromises
 
 
-class StoreContract(CommitPromises, LeasePromises, WaitPromises, NotePromises):
+class StoreContract(CommitPromises, LeasePromises, WaitPromises, NotePromises, KeepPromises):
     """Every promise that a store makes, on two users of the same data."""

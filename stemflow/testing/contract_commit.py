@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stemflow.model.effects import DeadLetter, Decision, Pages, Put
+from stemflow.model.effects import DeadLetter, Decision, Pages, Put, RunEnd
 from stemflow.model.plan import LeafPlan, Plan
-from stemflow.model.records import SUCCEEDED, Claim, Header, Node, Tally
+from stemflow.model.records import Claim, Header, Node, Tally
 from stemflow.store.base import Request, StoreError
 from stemflow.testing.contract_world import (
     RUN,
@@ -18,6 +18,7 @@ from stemflow.testing.contract_world import (
     scope,
     succeed,
 )
+from stemflow.testing.vloop import EPOCH_MS
 
 
 class CommitPromises(Promises):
@@ -25,7 +26,7 @@ class CommitPromises(Promises):
 
     async def test_a_decision_is_committed_whole(self) -> None:
         async with self.world() as w:
-            letter, plan = DeadLetter(RUN, "a", "t", "poison", 5), Plan(nodes=(LeafPlan(task="t"),), digest="p")
+            letter, plan = DeadLetter(RUN, "a", "t", "poison", EPOCH_MS), Plan(nodes=(LeafPlan(task="t"),), digest="p")
             pages = Pages((RUN, "m"), (b"[1]", b"[2]"))
             await w.one.exchange(begun(RUN, leaf("a"), plans=(plan,), pages=(pages,), dead=(letter,)))
             assert await w.two.node("a") == leaf("a")
@@ -49,7 +50,7 @@ class CommitPromises(Promises):
                 plans=(Plan(nodes=(), digest="q"),),
                 pages=(Pages((RUN, "m"), (b"[]",)),),
                 dead=(DeadLetter(RUN, "a", "t", "poison", 5),),
-                ended=(RUN,),
+                ended=(RunEnd(RUN, 1_000),),
             )
             assert await w.two.store.read([(RUN, "a"), (RUN, "new"), ("", "k")]) == [leaf("a"), None, None]
             assert await w.two.store.header("other") is None
@@ -224,11 +225,3 @@ class CommitPromises(Promises):
             assert [info.header.run for info in await w.two.store.runs(2)] == ["aa", "b"]
             assert [info.header.run for info in await w.two.store.runs(10, "a")] == ["aa", "ab"]
             assert await w.two.store.runs(10, "%") == []
-
-    async def test_dead_letters_are_kept_in_order_and_found_by_run(self) -> None:
-        async with self.world() as w:
-            letters = [DeadLetter(run, "a", "t", "final", at_ms) for at_ms, run in enumerate(("x", "y", "x"))]
-            for number, letter in enumerate(letters):
-                await w.one.commit(create(leaf(f"[{number}]", state=SUCCEEDED)), dead=(letter,))
-            assert await w.two.store.dead_letters() == letters
-            assert await w.two.store.dead_letters("x") == [letters[0], letters[2]]

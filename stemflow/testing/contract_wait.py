@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from stemflow.model.effects import Decision
+from stemflow.model.effects import Decision, RunEnd
 from stemflow.model.records import HELD, SUCCEEDED
 from stemflow.testing.contract_world import RUN, Promises, User, change, leaf
 
@@ -14,7 +14,7 @@ _PATIENCE_S = 10
 async def end(user: User, run: str = RUN) -> None:
     """Let a run end."""
     root = await user.node("", run)
-    assert await user.commit(change(root, state=SUCCEEDED), ended=(run,))
+    assert await user.commit(change(root, state=SUCCEEDED), ended=(RunEnd(run, 60_000),))
 
 
 class WaitPromises(Promises):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,6 @@ from stemflow.core.shape import Shape
 from stemflow.core.standing import check_claims
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact
-from stemflow.model.plan import Plan
 from stemflow.model.records import FINAL, HOUSE, STOPPING, Claim, Key, Node, Record, parent_path
 from stemflow.runtime.backstage import EngineBackstage
 from stemflow.runtime.engine import Stemflow
@@ -29,6 +28,7 @@ from stemflow.runtime.renew import RenewTask
 from stemflow.runtime.worker import Worker
 from stemflow.store.base import Exchange, Lease, Renewed, Renewer
 from stemflow.store.memory import MemoryStore
+from stemflow.store.memory_keep import Plans
 from stemflow.testing.sim_faults import Faults, FlakyStore
 from stemflow.testing.sim_work import KEYED, Witness, keyed_run, make_registry, random_tree
 from stemflow.testing.vloop import SeededIds, VirtualClock, VirtualLoop, run
@@ -39,7 +39,7 @@ LIVENESS_S = 120.0
 """Virtual seconds within which every run must end once the faults are off."""
 
 
-NEVER_RAN = ("Duplicate", "Expired", "SelfDeadlock")
+NEVER_RAN = ("Duplicate", "SelfDeadlock")
 """Errors of tasks that were refused before they were leased; they leave no dead letter."""
 
 
@@ -114,11 +114,14 @@ class CheckedStore(MemoryStore):
 class _Shapes(dict[str, Shape]):
     """Shapes of stored plans, made when they are asked for."""
 
-    def __init__(self, plans: Mapping[str, Plan]) -> None:
+    def __init__(self, plans: Plans) -> None:
         self.plans = plans
 
     def __missing__(self, digest: str) -> Shape:
-        return self.setdefault(digest, Shape(self.plans[digest]))
+        plan = self.plans.get(digest)
+        if plan is None:
+            raise KeyError(digest)
+        return self.setdefault(digest, Shape(plan))
 
 
 class SimWorker(Worker):

@@ -30,6 +30,8 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "concurrency": (None, 3),
     "visibility_timeout": ("30s", "10s"),
     "expires": (None, "1m"),
+    "ignore_result": (False, True),
+    "result_ttl": ("1d", "1h"),
     "isolation": ("auto", "async"),
     "acks_late": (True, False),
     "max_deliveries": (5, 2),

@@ -86,7 +86,7 @@ class Intruder:
 
     def alter_plan(self, digest: str, change: Callable[[Plan], Plan]) -> None:
         if self.memory:
-            self.store._plans[digest] = change(self.store._plans[digest])
+            self.store._plans._plans[digest] = change(self.store._plans.get(digest))
             return
         (body,) = self.store._db.execute("SELECT body FROM plans WHERE digest = ?", (digest,)).fetchone()
         altered = wire.encode(change(wire.decode_plan(body)))
@@ -94,7 +94,8 @@ class Intruder:
 
     def alter_page(self, key: Key, change: Callable[[bytes], bytes]) -> None:
         if self.memory:
-            self.store._pages[key][0] = change(self.store._pages[key][0])
+            pages, first = self.store._pages[key[0]], (key[1], 0)
+            pages[first] = change(pages[first])
             return
         (body,) = self.store._db.execute("SELECT body FROM pages WHERE run = ? AND path = ?", key).fetchone()
         self.store._db.execute("UPDATE pages SET body = ? WHERE run = ? AND path = ?", (change(body), *key))
@@ -251,7 +252,7 @@ ALTERED: dict[str, Any] = {
     "tally": Tally(1), "extra": (("0" * 32, 1),), "verdict": "succeeded", "kill": True, "handling": True,
     "result": b"1", "alias": ("other", ""), "error": ErrorInfo("E", "m"), "failed_at": "x", "cause": "condition",
     "claim": "c", "slot": "s", "inputs": ("other", b"[]"), "stand_in": ("other", ""), "duplicates": 1,
-    "opened_at_ms": 1, "started_at_ms": 1, "ended_at_ms": 1, "seal": None,
+    "opened_at_ms": 1, "started_at_ms": 1, "ended_at_ms": 1, "base": 9, "seal": None,
 }  # fmt: skip
 
 
@@ -288,6 +289,7 @@ HEADER: dict[str, Any] = {
     "run": "other", "plan": "0" * 32, "name": "n", "inputs": b'{"args":[2],"kwargs":{}}', "created_at_ms": 1,
     "claim": None, "file": "f", "tasks": ("t",), "headers": {"tenant": "other"}, "meta": {"a": 1},
     "parent": ("r", "p"), "root": "r", "rerun_of": "r", "origin": "o", "reply_to": "x", "redo": ("x",), "seal": None,
+    "base": 9, "not_before_ms": 1,
 }  # fmt: skip
 
 

@@ -8,11 +8,12 @@ from stemflow.store.base import Store
 from stemflow.store.open import open_store
 from stemflow.store.redis.open import open_redis
 from stemflow.testing.contract import StoreContract
+from stemflow.testing.contract_keep import PrunePromises
 from stemflow.testing.contract_world import ManualClock
 from stemflow.testing.server import Server
 
 
-class TestMemory(StoreContract):
+class TestMemory(StoreContract, PrunePromises):
     def make_store(self, clock: ManualClock) -> Store:
         return open_store("memory:", clock)
 
@@ -20,7 +21,7 @@ class TestMemory(StoreContract):
         return store
 
 
-class TestSqlite(StoreContract):
+class TestSqlite(StoreContract, PrunePromises):
     @pytest.fixture(autouse=True)
     def _directory(self, tmp_path: Path) -> None:
         self.url = f"sqlite:{tmp_path / 'store.db'}"

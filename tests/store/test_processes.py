@@ -17,7 +17,7 @@ pytestmark = pytest.mark.faults
 CHILD = """
 import asyncio, sys
 from stemflow.runtime.clock import SystemClock
-from stemflow.model.effects import Decision
+from stemflow.model.effects import Decision, RunEnd
 from stemflow.store.open import open_store
 from stemflow.store.owner import owner_id
 from stemflow.testing.contract_world import User, change, succeed
@@ -34,7 +34,7 @@ async def main(url):
             print(lease.node.path, flush=True)
         leases = answer.leases
     root = await user.node("")
-    await user.commit(change(root, state="succeeded"), ended=("r",))
+    await user.commit(change(root, state="succeeded"), ended=(RunEnd("r", 1_000),))
 
 asyncio.run(main(sys.argv[1]))
 """

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from stemflow.model.effects import DeadLetter, Decision, Put
+from stemflow.model.effects import DeadLetter, Decision, Put, RunEnd
 from stemflow.model.policy import RateLimit
 from stemflow.model.records import (
     CANCELLED,
+    FINAL,
     HELD,
     READY,
     RUNNING,
@@ -30,8 +31,10 @@ from stemflow.model.records import (
     Tally,
 )
 from stemflow.store.base import Exchange, Request, Store, Want
+from stemflow.store.memory import MemoryStore
 from stemflow.store.open import open_store
 from stemflow.store.redis.open import open_redis
+from stemflow.store.sqlite import SqliteStore
 from stemflow.testing.contract_world import ManualClock
 from stemflow.testing.server import Server
 
@@ -108,6 +111,7 @@ commands = st.one_of(
     st.tuples(st.just("repeat")),
     st.tuples(st.just("advance"), st.integers(0, 40)),
     st.tuples(st.just("expired"), st.integers(1, 3)),
+    st.tuples(st.just("prune"), st.integers(1, 5)),
     st.tuples(st.just("renew"), st.lists(st.tuples(keys, st.integers(0, 3), st.just(50)), max_size=4)),
 )
 
@@ -118,6 +122,8 @@ class Same:
     def __init__(self, clock: ManualClock, stores: Sequence[Store]) -> None:
         self.clock, self.stores = clock, stores
         self.renewers = [store.renewer() for store in stores]
+        self.prunes = all(isinstance(store, (MemoryStore, SqliteStore)) for store in stores)
+        """Others delete by the clock of their server."""
         self.last: tuple[Request, list[Decision], Want | None] = (Request("c", 0), [], None)
 
     async def all(self, ask: Callable[[Store], Any]) -> Any:
@@ -149,6 +155,9 @@ class Same:
                 self.clock.advance(ms)
             case ("expired", limit):
                 await self.all(lambda store: store.expired("o", limit))
+            case ("prune", limit):
+                if self.prunes:
+                    await self.all(lambda store: store.prune(limit))
             case ("renew", held):
                 first, *others = [renewer.renew(held) for renewer in self.renewers]
                 assert others == [first] * len(others)
@@ -162,13 +171,21 @@ class Same:
             (record,) = await self.stores[0].read([("", key)])
             rev = record.rev if record is not None else 0
             if rev or not drop:
-                new = None if drop else Claim(key=key, holders=(("r", "a"),), rev=rev + 1)
+                new = Claim(key=key, holders=(("r", "a"),), rev=rev + 1, finished=key == "l", until_ms=now_ms + 20)
+                new = None if drop else new
                 puts.append(Put(("", key), rev + wrong, 0, new))
         headers = tuple(
             Header(run=put.key[0], plan="p") for put in puts if put.key[1] == "" and put.guard == 0 and put.key[0]
         )
-        letters = (DeadLetter("r", "a", "t", "final", now_ms),) if dead else ()
-        return Decision(puts=tuple(puts), headers=headers, dead=letters)
+        ended = tuple(
+            RunEnd(change.key[0], 2 * change.lease_ms)
+            for change in changed
+            if self.prunes and not change.key[1] and change.state in FINAL
+        )
+        keys = [change.key for change in changed]
+        letters = [DeadLetter(run, path, "t", "final", now_ms, keep_ms=60) for run, path in keys]
+        effects: Any = {"undead": tuple(keys)} if dead else {"dead": tuple(letters)}
+        return Decision(puts=tuple(puts), headers=headers, ended=ended, **effects)
 
     async def view(self) -> None:
         for run in RUNS:

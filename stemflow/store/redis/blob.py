@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from stemflow.model import wire
-from stemflow.model.effects import Decision, Put
+from stemflow.model.effects import DeadLetter, Decision, Put
 from stemflow.model.plan import Plan
 from stemflow.model.policy import RateLimit
 from stemflow.model.records import HOUSE, READY, Claim, Header, Node
@@ -20,8 +20,6 @@ from stemflow.store.redis.keys import run_name
 
 pack = msgspec.msgpack.encode
 
-RETENTION_MS = 86_400_000
-"""How long a run is kept after its end."""
 CLAIM_MARGIN_MS = 3_600_000
 """How long a claim's window outlives itself: expiry is for garbage and decides nothing."""
 
@@ -36,6 +34,11 @@ def text(data: bytes) -> Raw:
     if length < 65_536:
         return Raw(b"\xda" + length.to_bytes(2, "big") + data)
     return Raw(b"\xdb" + length.to_bytes(4, "big") + data)
+
+
+def _letter(letter: DeadLetter) -> tuple[Raw, Raw, Raw, int]:
+    run = run_name(letter.run)
+    return text(run), text(run + letter.path.encode()), text(wire.encode(letter)), letter.at_ms + letter.keep_ms
 
 
 class Encoder:
@@ -61,9 +64,13 @@ class Encoder:
         rest = [(text(run_name(run)), text(codec.encode_header(header))) for run, header in headers.items()] or False
         plans = [self._plan(plan, sent) for plan in one.plans if plan.digest not in sent] or False
         pages = [(text(run_name(p.key[0])), p.key[1], [text(page) for page in p.pages]) for p in one.pages] or False
-        dead = [text(wire.encode(letter)) for letter in one.dead] or False
-        ended = [(text(run_name(run)), RETENTION_MS) for run in one.ended] if one.ended else False
-        return puts, seen, rest, plans, pages, dead, ended, changes_something(one)
+        dead = [_letter(letter) for letter in one.dead] or False
+        ended = [(text(run_name(end.run)), end.keep_ms) for end in one.ended] if one.ended else False
+        made = (puts, seen, rest, plans, pages, dead, ended, changes_something(one))
+        if not one.undead and not one.dropped:
+            return made
+        undead = [text(run_name(run) + path.encode()) for run, path in one.undead]
+        return (*made, undead, [text(run_name(run)) for run in one.dropped])
 
     def _put(self, put: Put, headers: dict[str, Header], now_ms: int) -> tuple[Any, ...]:
         run, path = put.key

@@ -14,7 +14,17 @@ from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.plan import Plan
 from stemflow.model.records import Header, Key, Node, Record
 from stemflow.ports import Clock
-from stemflow.store.base import LOSS_LEASE_MS, Exchange, Lease, Request, RunInfo, StoreError, Want
+from stemflow.store.base import (
+    EVERY_LETTER,
+    LOSS_LEASE_MS,
+    Exchange,
+    Lease,
+    Letters,
+    Request,
+    RunInfo,
+    StoreError,
+    Want,
+)
 from stemflow.store.owner import owner_id
 from stemflow.store.place import root_in
 from stemflow.store.redis.answers import exchange_of, header_of, leases_of, record_of
@@ -99,8 +109,8 @@ class RedisStore:
 
     def _heard(self, decision: Decision, committed: bool) -> None:
         if committed:
-            for run in decision.ended:
-                self._news.ended(run, root_in(decision, run))
+            for end in decision.ended:
+                self._news.ended(end.run, root_in(decision, end.run))
         else:
             for header in decision.headers:
                 self._news.refused(header.run)
@@ -196,9 +206,21 @@ class RedisStore:
                 found.append(RunInfo(header, root))
         return found
 
-    async def dead_letters(self, run: str | None = None) -> list[DeadLetter]:
-        letters = await self._client.call(b"LRANGE", self._prefix + b"D", 0, -1)
-        return [one for one in map(wire.decode_dead_letter, letters) if run is None or one.run == run]
+    async def dead_letters(self, run: str | None = None, which: Letters = EVERY_LETTER) -> list[DeadLetter]:
+        values = await self._client.call(b"HVALS", self._prefix + b"D")
+        letters = [wire.decode_dead_letter(memoryview(value)[5:]) for value in sorted(values, reverse=True)]
+        now_ms = self.now_ms()
+        found = [
+            one
+            for one in letters
+            if (run is None or one.run == run) and which.fit(one) and one.at_ms + one.keep_ms > now_ms
+        ]
+        return sorted(found, key=lambda one: -one.at_ms)[: which.limit]
+
+    async def prune(self, limit: int) -> int:
+        """Runs, plans, claims, starts and memos expire by themselves; their names and dead letters do not."""
+        gone: int = await self._client.run("prune", self._prefix, pack((self._time.given(), limit)))
+        return gone
 
     # -- hints
 

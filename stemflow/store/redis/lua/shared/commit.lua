@@ -1,10 +1,11 @@
--- Decisions: {puts, seen, headers, plans, pages, dead, ended, changes}; an empty part is false.
+-- Decisions: {puts, seen, headers, plans, pages, dead, ended, changes, undead, dropped}; an empty part is false,
+-- the last two are left out where both are empty. A dead letter: {run, run .. path, body, until_ms}.
 -- A put of a node: {run, path, guard, token, head, body, holds, timer, ready, section, header}
 --   head     state .. lease_ms, as records.lua has it        holds    whether a lease outlives the commit
 --   timer    instant of its timer, or -1                     ready    {at_ms, queue, lane}, or false
 --   section, header    with the root of a new run only: what is kept in its value, and what is too big for that
 -- A put of a claim: {'', key, guard, 0, head, body or false, ttl_ms}; its head is the rev in 7 bytes.
-local MEMO_S, PLAN_S, ENDED_S = 86400, 366 * 86400, 86400
+local MEMO_S, PLAN_S = 86400, 366 * 86400
 
 local effects = {order = 0, unleased = {}, timers = {}, untimed = {}, delayed = {}, added = {}, changed = {}, ended = {}}
 
@@ -15,8 +16,10 @@ local function rev_stored(run, value)
 end
 
 local function fits(decision)
+  local dropped = {}
+  for _, run in ipairs(decision[10] or {}) do dropped[run] = true end
   for _, put in ipairs(decision[1] or {}) do
-    local value = V[id_of(put[1], put[2])]
+    local value = not dropped[put[1]] and V[id_of(put[1], put[2])]
     if rev_stored(put[1], value) ~= put[3] then return false end
     if value and put[1] ~= '' and token_of(value) ~= put[4] then return false end
   end
@@ -104,7 +107,40 @@ local function put_pages(run, path, first, pages)
   for i, page in ipairs(pages) do call('HSET', P .. 'g' .. run, pack('>I4', first + i - 1) .. path, page) end
 end
 
-local function expire_run(run, ttl_ms)
+local function bury(letter)
+  local run, name, body, till = letter[1], letter[2], letter[3], letter[4]
+  effects.order = effects.order + 1
+  if call('HSETNX', P .. 'D', name, pack('>I5', effects.order) .. body) == 0 then return end
+  call('ZADD', P .. 'U', till, name)
+  local last = math.max(till, tonumber(call('GET', P .. 'a' .. run) or 0))
+  call('SET', P .. 'a' .. run, string.format('%.0f', last), 'EX', PLAN_S)
+end
+
+local function unbury(names)
+  each_chunk('HDEL', P .. 'D', names)
+  each_chunk('ZREM', P .. 'U', names)
+end
+
+-- All of a run that is over, so that another may have its id.
+local function drop(run)
+  local letters = {}
+  for _, name in ipairs(call('HKEYS', P .. 'D')) do
+    if run_in(name) == run then letters[#letters + 1] = name end
+  end
+  unbury(letters)
+  call('DEL', P .. run, P .. 'h' .. run, P .. 'n' .. run, P .. 'g' .. run, P .. 'a' .. run)
+  call('LREM', P .. 'L', 0, run)
+  for id in pairs(V) do
+    if sub(id, 1, #run) == run then V[id] = false end
+  end
+end
+
+local function expire_run(run, ttl_ms, now)
+  local till = call('GET', P .. 'a' .. run)
+  if till then
+    ttl_ms = math.max(ttl_ms, till - now)
+    call('PEXPIRE', P .. 'a' .. run, ttl_ms)
+  end
   call('PEXPIRE', P .. run, ttl_ms)
   call('PEXPIRE', P .. 'h' .. run, ttl_ms)
   if not V[run] or flag(V[run], SCOPE) then
@@ -114,6 +150,7 @@ local function expire_run(run, ttl_ms)
 end
 
 local function apply(decision, now)
+  for _, run in ipairs(decision[10] or {}) do drop(run) end
   for _, put in ipairs(decision[1] or {}) do
     if put[1] == '' then
       put_claim(put)
@@ -125,9 +162,10 @@ local function apply(decision, now)
   for _, one in ipairs(decision[3] or {}) do put_header(one[1], one[2]) end
   for _, one in ipairs(decision[4] or {}) do call('SET', P .. 'p' .. one[1], one[2], 'EX', PLAN_S) end
   for _, one in ipairs(decision[5] or {}) do put_pages(one[1], one[2], 0, one[3]) end
-  each_chunk('RPUSH', P .. 'D', decision[6] or {})
+  unbury(decision[9] or {})
+  for _, letter in ipairs(decision[6] or {}) do bury(letter) end
   for _, one in ipairs(decision[7] or {}) do
-    expire_run(one[1], one[2])
+    expire_run(one[1], one[2], now)
     effects.ended[#effects.ended + 1] = one[1]
   end
 end
