@@ -63,13 +63,14 @@ class Change:
     def put(self, stored: Record | None, now_ms: int) -> Put:
         node = stored if isinstance(stored, Node) else None
         rev, token = (node.rev, node.delivery) if node is not None else (0, 0)
+        guard = rev + self.wrong_rev
         record = Node(
             run=self.key[0],
             path=self.key[1],
             plan="p",
             node=1,
             state=self.state,
-            rev=rev + 1,
+            rev=guard + 1,
             delivery=token,
             priority=self.priority,
             queue=self.queue,
@@ -80,7 +81,7 @@ class Change:
             tally=Tally(3) if self.scope and self.state != READY else None,
             kill=self.priority == 1,
         )
-        return Put(self.key, rev + self.wrong_rev, token + self.wrong_token, record)
+        return Put(self.key, guard, token + self.wrong_token, record)
 
 
 rare = st.integers(0, 9).map(lambda number: number == 0)
