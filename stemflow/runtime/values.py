@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
@@ -67,30 +68,42 @@ class Library:
         self._done: dict[str, dict[str, Node]] = {}
         self._kept = 0
         self.pages: dict[tuple[str, str, int], list[Any]] = {}
+        self._reading: dict[str, asyncio.Lock] = {}
         self.staged: dict[Key, tuple[bytes, ...]] = {}
         """Pages that are to be stored in the commit that is being decided."""
 
     async def shape(self, digest: str) -> Shape:
         found = self.shapes.get(digest)
         if found is None:
-            plan = await self.store.plan(digest)
-            if plan is None:
-                raise StemflowError(f"plan {digest}: expected it in {self.store.url}, found none; the store is damaged")
-            if self.trust.keys is not None and named(plan).digest != digest:
-                raise SignatureInvalid(f"plan {digest}", "it is not what its digest names")
-            found = self.shapes[digest] = Shape(plan)
+            # A hundred members of a wide plan begin together; one reads it, the others wait for that.
+            async with self._reading.setdefault(digest, asyncio.Lock()):
+                found = self.shapes.get(digest) or await self._read_shape(digest)
+            self._reading.pop(digest, None)
         return found
 
     async def header(self, run: str) -> Header:
         found = self.headers.get(run)
         if found is None:
-            found = await self.store.header(run)
-            if found is None:
-                raise StemflowError(
-                    f"run {run}: expected it in {self.store.url}, found none; `stemflow runs` lists them"
-                )
-            self.trust.demand(found)
-            self.remember(found)
+            async with self._reading.setdefault(run, asyncio.Lock()):
+                found = self.headers.get(run) or await self._read_header(run)
+            self._reading.pop(run, None)
+        return found
+
+    async def _read_shape(self, digest: str) -> Shape:
+        plan = await self.store.plan(digest)
+        if plan is None:
+            raise StemflowError(f"plan {digest}: expected it in {self.store.url}, found none; the store is damaged")
+        if self.trust.keys is not None and named(plan).digest != digest:
+            raise SignatureInvalid(f"plan {digest}", "it is not what its digest names")
+        found = self.shapes[digest] = Shape(plan)
+        return found
+
+    async def _read_header(self, run: str) -> Header:
+        found = await self.store.header(run)
+        if found is None:
+            raise StemflowError(f"run {run}: expected it in {self.store.url}, found none; `stemflow runs` lists them")
+        self.trust.demand(found)
+        self.remember(found)
         return found
 
     def keep(self, node: Node) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from stemflow import Canvas, RetryPolicy, Stemflow, TaskRegistry
@@ -67,3 +68,28 @@ async def test_pages_that_were_used_last_are_kept_and_no_more_than_a_few() -> No
     # Then
     assert values == [[i, i + 1] for i in range(2 * PAGES)]
     assert len(app.library.pages) == PAGES
+
+
+async def test_a_plan_is_read_once_however_many_members_begin_together(monkeypatch: Any) -> None:
+    # Given a run whose plan the process that works on it has never seen
+    registry, read = TaskRegistry(), []
+    plan = MemoryStore.plan
+
+    async def counted(store: MemoryStore, digest: str) -> Any:
+        read.append(digest)
+        await asyncio.sleep(0)
+        return await plan(store, digest)
+
+    @registry.task("same")
+    async def same(value: Any) -> Any:
+        return value
+
+    monkeypatch.setattr(MemoryStore, "plan", counted)
+    async with Stemflow("memory:", registry, worker=False) as app:
+        handle = await app.submit(Canvas.group([same.s(i) for i in range(50)]))
+        # When
+        async with Stemflow("memory:", registry, store=app.store) as other:
+            values = (await (await other.handle(handle.id)).wait()).value
+    # Then
+    assert values == list(range(50))
+    assert len(read) == 1
