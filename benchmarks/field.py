@@ -43,7 +43,7 @@ class Engine(NamedTuple):
 class Server:
     """A Valkey or Redis server on a free loopback port, without persistence, pinned to core 0."""
 
-    def __init__(self, binary: str) -> None:
+    def __init__(self, binary: str, *, pinned: bool = True) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -53,7 +53,8 @@ class Server:
              "--dir", self.folder.name],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        os.sched_setaffinity(self.process.pid, {0})
+        if pinned:
+            os.sched_setaffinity(self.process.pid, {0})
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.client = redis.Redis(port=self.port)
         for _ in range(100):

