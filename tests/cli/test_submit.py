@@ -1,4 +1,4 @@
-"""`stemflow submit` and `stemflow workers`; `worker` itself is tested with real processes in tests/faults."""
+"""`stemflow submit` and `stemflow workers`; no test runs `worker` as a process yet."""
 
 from __future__ import annotations
 
