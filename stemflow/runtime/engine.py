@@ -8,33 +8,24 @@ from typing import Any, TypeVar, overload
 
 from msgspec import structs
 
-from stemflow.canvas import call
-from stemflow.compile.desugar import desugar
-from stemflow.compile.edges import first_task, members_of
-from stemflow.compile.freeze import compile_plan, compile_task
 from stemflow.core.shape import Shape
 from stemflow.errors import OptionError, StemflowError
-from stemflow.model.effects import Decision, Pages
+from stemflow.model.effects import Decision
 from stemflow.model.facts import Fact, Requested, Stop
-from stemflow.model.plan import Plan
-from stemflow.model.policy import Duration, normalise
-from stemflow.model.records import FINAL, SKIPPED, SUCCEEDED, ClaimSpec, Header, Node, child_path
-from stemflow.model.signature import AnySig, MapSig, Signature, TaskSig, Workflow
+from stemflow.model.policy import Duration
+from stemflow.model.records import FINAL, SKIPPED, SUCCEEDED, Header, Node
+from stemflow.model.signature import Signature, Workflow
 from stemflow.ports import Clock, IdSource
 from stemflow.runtime.advance import Advance
-from stemflow.runtime.bind import pages_of, seal_literals
 from stemflow.runtime.bulk import submit_many
 from stemflow.runtime.clock import SystemClock, SystemIds
 from stemflow.runtime.commits import Commits
-from stemflow.runtime.elsewhere import Elsewhere
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.handle import DuplicateRun, RunFailed, RunHandle, TaskResult, UnknownRun
-from stemflow.runtime.headers import TRACE_HEADERS, checked_headers, checked_meta, merged
+from stemflow.runtime.headers import TRACE_HEADERS
 from stemflow.runtime.isolate import Processes
-from stemflow.runtime.keys import key_text, lone_key
-from stemflow.runtime.payload import encode
-from stemflow.runtime.prepare import args_encoder, check_items, check_plan, plain_signature, task_names
-from stemflow.runtime.registry import OptionsElsewhere, TaskRegistry
+from stemflow.runtime.preparer import Preparer
+from stemflow.runtime.registry import TaskRegistry
 from stemflow.runtime.rerun import redo_paths, stored_maps
 from stemflow.runtime.service import Service
 from stemflow.runtime.signals import Signals
@@ -89,9 +80,10 @@ class Stemflow:
         self.library = Library(self.store, self.encoders, Trust(signing or self.registry.signing))
         self.propagated_headers = propagated_headers
         self.advance = Advance(self.store, self.library)
-        self.commits = Commits(self.store, self.advance, f"engine-{self.ids.run_id()}", self._committed)
-        self._tasks: dict[tuple[str, str], Plan] = {}
-        self.elsewhere = Elsewhere(self.store)
+        self.commits, self.more_commits = (
+            Commits(self.store, self.advance, f"engine-{self.ids.run_id()}", self._committed) for _ in range(2)
+        )
+        self.preparer = Preparer(self.registry, self.advance, self.ids)
         away_ms = parse_duration_ms(unroutable_after)
         self.service = Service(self, concurrency, queues, only_run, processes, name, away_ms) if worker else None
 
@@ -182,7 +174,7 @@ class Stemflow:
         return await submit_many(self, signatures)
 
     async def _accept(self, asked: Submission) -> RunHandle[Any]:
-        one = await self.prepare(asked)
+        one = await self.preparer.prepare(asked)
         try:
             return self.handle_of(one, await self.commit([Requested(one.header)], one))
         finally:
@@ -192,44 +184,6 @@ class Stemflow:
         """The items of a submission are in the store now, or never will be."""
         for some in one.items:
             self.library.staged.pop(some.key, None)
-
-    async def prepare(self, asked: Submission) -> Prepared:
-        """Compile and check what was asked for; nothing is stored yet."""
-        if asked.run_id == "":
-            raise OptionError("submit: expected a run id that is not empty")
-        run = asked.run_id or self.ids.run_id()
-        now_ms = self.store.now_ms()
-        header = Header(
-            run=run,
-            plan="",
-            created_at_ms=now_ms,
-            base=0 if asked.run_id is None else now_ms // 1_000,
-            file=asked.file,
-            tasks=asked.tasks,
-            headers=checked_headers(asked.headers, "submit"),
-            meta=checked_meta(asked.meta, "submit"),
-            parent=asked.parent,
-            root=asked.root,
-            reply_to=self.store.address,
-        )
-        body = asked.what.body if isinstance(asked.what, Workflow) else asked.what
-        missing = {name for name in task_names(body) if name not in self.registry}
-        elsewhere = await self.elsewhere.look(missing, asked.allow_unknown) if missing else None
-        if isinstance(asked.what, Workflow):
-            header, plan, body = await self._workflow(asked.what, header, asked.inputs, asked.again, elsewhere)
-        else:
-            header, plan, body = self._canvas(call(asked.what, asked.args, asked.kwargs), header, elsewhere)
-        if plan.digest not in self.library.shapes:
-            self.library.shapes[plan.digest] = Shape(plan)
-        if self.signals.before_publish:
-            self.signals.before_publish.send(run_event("before_publish", header, self.store.now_ms()))
-        if asked.run_id is None:
-            self.advance.made(run)
-        self.library.remember(header)  # gates of the first steps ask for it before it is stored
-        items = self._items_of(body, run)
-        if items and (asked.run_id is None or await self.store.read([(run, "")]) == [None]):
-            self.library.staged.update((some.key, some.pages) for some in items)  # gates of members may ask for them
-        return Prepared(header, plan, items, body)
 
     def handle_of(self, one: Prepared, decision: Decision) -> RunHandle[Any]:
         """The handle of what was submitted, after its commit; raises DuplicateRun when its key is held."""
@@ -247,103 +201,6 @@ class Stemflow:
             self.signals.after_publish.send(told)
         asked = None if one.body is None else (one.plan.digest, one.body)
         return RunHandle(self, reply.run, existing=existing, holder=reply.holder, known=True, asked=asked)
-
-    async def _workflow(
-        self, flow: Workflow, header: Header, inputs: Mapping[str, Any], again: bool, elsewhere: OptionsElsewhere | None
-    ) -> tuple[Header, Plan, AnySig]:
-        # Whoever has a Workflow has loaded this module already; others do not pay for it.
-        from stemflow.runtime.workflows import complete_inputs  # noqa: PLC0415
-
-        inputs = complete_inputs(flow, inputs)
-        defaults = normalise(flow.task_defaults, "defaults.task")
-        body = flow.body if flow.timeout_ms is None else structs.replace(flow.body, timeout_ms=flow.timeout_ms)
-        if flow.concurrency is not None:
-            body = structs.replace(body, concurrency=flow.concurrency)
-        plan = compile_plan(
-            body,
-            lambda sig: self.registry.options_of(sig, defaults, elsewhere),
-            variables=flow.vars,
-            outputs=flow.outputs,
-            compensate_on=flow.compensate_on,
-        )
-        check_plan(plan, self.registry)
-        write = self.encoders.writer(self.encoders.args, place(header.run, "", "inputs"))
-        header = structs.replace(header, plan=plan.digest, name=flow.name, inputs=write(inputs, "inputs"))
-        if flow.unique_key is not None:
-            self.library.shapes.setdefault(plan.digest, Shape(plan))
-            self.library.headers[header.run] = header
-            root = Node(run=header.run, path="", plan=plan.digest, node=0, state="waiting")
-            binder = await self.advance.binder(plan.digest)
-            key = await binder.template(Values(self.library), root, flow.unique_key)
-            mode = "take" if again else flow.unique_mode
-            spec = ClaimSpec(f"workflow:{flow.name}:{key_text(key)}", mode, flow.unique_for_ms)
-            header = structs.replace(header, claim=spec)
-        return header, plan, desugar(body)
-
-    def _canvas(self, sig: Any, header: Header, elsewhere: OptionsElsewhere | None) -> tuple[Header, Plan, AnySig]:
-        sig = plain_signature(sig, self._as_json)
-        if isinstance(sig, TaskSig) and not (sig.success_hooks or sig.failure_hooks or sig.cancel_hooks):
-            plan = self._task_plan(sig, elsewhere)
-            task = self.registry.get(sig.task)
-            if task is not None:
-                task.parameters.check(sig.args, sig.kwargs)
-            write = self.encoders.writer(self._args_encoder(sig), place(header.run, "", "inputs"))
-            inputs = write({"args": list(sig.args), "kwargs": dict(sig.kwargs)}, f"arguments of {sig.task}")
-            if plan.options[0].unique:
-                options = self.registry.options_of(sig, None, elsewhere)
-                spec = ClaimSpec(lone_key(sig.task, options, (sig.args, sig.kwargs)), options.unique_mode,
-                                 options.unique_for_ms)  # fmt: skip
-                header = structs.replace(header, claim=spec)
-            header = structs.replace(
-                header,
-                plan=plan.digest,
-                name=sig.task,
-                inputs=inputs,
-                headers=merged(header.headers, sig.headers),
-                meta=merged(header.meta, sig.meta),
-            )
-            return header, plan, sig
-        encode([*self._literals(sig)], "arguments", limit=1 << 40)
-        sig = desugar(sig)
-        plan = compile_plan(sig, lambda sig: self.registry.options_of(sig, None, elsewhere))
-        check_plan(plan, self.registry)
-        check_items(sig, self.registry)
-        plan = seal_literals(plan, self.encoders, header.run)
-        return structs.replace(header, plan=plan.digest, name=sig.name or type(sig).__name__[:-3].lower()), plan, sig
-
-    def _args_encoder(self, sig: TaskSig[Any, Any] | None) -> str:
-        return args_encoder(sig, self.registry, self.encoders)
-
-    def _as_json(self, sig: TaskSig[Any, Any]) -> bool:
-        return self._args_encoder(sig) == "json"
-
-    def _literals(self, sig: AnySig) -> list[Any]:
-        """Every argument that the canvas was given and that is stored as JSON, to be checked."""
-        found: list[Any] = []
-        if isinstance(sig, TaskSig) and self._as_json(sig):
-            found += [list(sig.args), dict(sig.kwargs)]
-        for _, member in members_of(sig):
-            found += self._literals(member)
-        return found
-
-    def _items_of(self, sig: AnySig, run: str) -> tuple[Pages, ...]:
-        """Items that the canvas was given, in pages; they are stored in the commit that makes the run."""
-        found = []
-        for path, one in _maps(sig):
-            if isinstance(one.items, tuple):
-                encoder = self._args_encoder(first_task(one.do))
-                where = place(run, path, "items")
-                pages = pages_of(one.items, f"items of {path or 'the map'}", self.encoders, encoder, where)
-                found.append(Pages((run, path), pages))
-        return tuple(found)
-
-    def _task_plan(self, sig: TaskSig[Any, Any], elsewhere: OptionsElsewhere | None) -> Plan:
-        if sig.options or sig.countdown_ms or sig.eta_at_ms or elsewhere is not None:
-            return compile_task(sig, lambda sig: self.registry.lone_options_of(sig, elsewhere))
-        found = self._tasks.get((sig.task, ""))
-        if found is None:
-            found = self._tasks[(sig.task, "")] = compile_task(sig, self.registry.lone_options_of)
-        return found
 
     async def commit(self, facts: list[Fact], prepared: Prepared | None = None) -> Decision:
         """Decide and commit, again while it is stale."""
@@ -450,15 +307,6 @@ class Stemflow:
         """Lease nothing more, and after `grace_ms` give back what runs, uncharged; runs stay active."""
         if self.service is not None:
             await self.service.stop(grace_ms)
-
-
-def _maps(sig: AnySig) -> list[tuple[str, MapSig[Any, Any]]]:
-    """The maps of a tree with their paths; a map inside a map has its items by expression, not by value."""
-    found = [("", sig)] if isinstance(sig, MapSig) else []
-    if not isinstance(sig, MapSig):
-        for segment, member in members_of(sig):
-            found += [(child_path(segment, path) if path else segment, one) for path, one in _maps(member)]
-    return found
 
 
 __all__ = ["Stemflow"]

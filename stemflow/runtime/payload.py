@@ -31,12 +31,15 @@ _decoder = msgspec.json.Decoder()
 
 def encode(value: Any, what: str, *, limit: int = MAX_BYTES) -> bytes:
     """JSON bytes of `value`; raises NotSerializable with the path of what cannot become JSON. `what` begins it."""
-    kind = type(value)
-    value = plain(value, what)
+    return written(plain(value, what), what, limit=limit)
+
+
+def written(value: Any, what: str, *, limit: int = MAX_BYTES) -> bytes:
+    """JSON bytes of what `plain` has made; else as `encode`."""
     try:
         encoded = _encoder.encode(value)
     except (OverflowError, ValueError, TypeError, UnicodeEncodeError) as error:
-        raise NotSerializable(f"{what}: expected a JSON value, got {kind.__name__}: {error}") from error
+        raise NotSerializable(f"{what}: expected a JSON value, got {type(value).__name__}: {error}") from error
     return within(encoded, what, limit)
 
 
