@@ -35,7 +35,7 @@ class WaitPromises(Promises):
 
     async def test_a_watch_hears_of_an_end_that_another_user_commits(self) -> None:
         async with self.world() as w:
-            await w.one.begin()
+            await w.one.begin(reply_to=w.one.store.address)
             ended = w.one.store.watch(RUN)
             await end(w.two)
             await asyncio.wait_for(ended, _PATIENCE_S)

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from msgspec import structs
+
 from stemflow.model.effects import Decision, Put
 from stemflow.model.records import CANCELLED, READY, RUNNING, SUCCEEDED, Claim, Header, Key, Node, Tally
 from stemflow.store.base import Exchange, Lease, Request, Store, Want
@@ -91,8 +93,9 @@ class User:
     async def commit(self, *puts: Put, **effects: Any) -> bool:
         return (await self.exchange(Decision(puts=puts, **effects))).committed[0]
 
-    async def begin(self, *nodes: Node, run: str = RUN) -> None:
-        assert (await self.exchange(begun(run, *nodes))).committed == (True,)
+    async def begin(self, *nodes: Node, run: str = RUN, reply_to: str = "") -> None:
+        headers = (Header(run=run, plan="p", reply_to=reply_to),)
+        assert (await self.exchange(structs.replace(begun(run, *nodes), headers=headers))).committed == (True,)
 
     async def lease(self, limit: int = 10, **fields: Any) -> tuple[Lease, ...]:
         return (await self.ask(limit, **fields)).leases

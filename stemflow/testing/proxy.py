@@ -178,10 +178,12 @@ class Proxy:
     ) -> None:
         assert self._listening is not None
         self._listening.close()
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # Ended by their connections: a callback of asyncio that meets a cancelled one would complain.
+        self.delay_s = (0.0, 0.0)
+        self.release()
+        while self._tasks:
+            self.cut()
+            await asyncio.wait(self._tasks, timeout=0.1)
 
     @property
     def url(self) -> str:

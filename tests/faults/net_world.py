@@ -1,0 +1,140 @@
+"""A small world for faults of the network and of the server: engines on one server, through proxies, and a judge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from stemflow import Canvas, Signature, Stemflow, TaskContext, TaskRegistry
+from stemflow.runtime.clock import SystemClock
+from stemflow.runtime.handle import RunHandle
+from stemflow.store.open import open_store
+from stemflow.store.redis.scripts import script
+from stemflow.testing.history import Clients, Verdict, check
+from stemflow.testing.proxy import Call, DropReply, Fate, Proxy
+from stemflow.testing.server import Server
+from stemflow.testing.witness import Witness
+
+SCRIPTS = ("open", "submit", "exchange", "expired", "renew", "read", "note", "prune")
+AFTER = {"[0].then": ("[0][0]", "[0][1]"), "[1]": ("[0].then",)}
+"""What each task of `order` waits for."""
+ORDER = 4
+"""Tasks of one `order`."""
+
+
+def name_of(call: Call) -> str:
+    """The script that is called, or the command in small letters."""
+    if call.name == b"EVALSHA":
+        for name in SCRIPTS:
+            if call.words[1] in {script(name, version).sha for version in ((6, 2), (7, 2))}:
+                return name
+    if call.name == b"EVAL":
+        for name in SCRIPTS:
+            if call.words[1] in {script(name, version).text for version in ((6, 2), (7, 2))}:
+                return name
+    return call.name.decode().lower()
+
+
+class Net:
+    """One server with its runs, and everything that was said and seen about them."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self.server, self.folder = server, folder
+        self.witness = Witness(folder / "witness")
+        self.clients = Clients()
+        self.registry = TaskRegistry()
+        self.pause_s = 0.0
+        """How long each task works."""
+        self.tries = 0
+        """Faults that really struck."""
+        self._opened = AsyncExitStack()
+        self._submitted = 0
+
+        @self.registry.task("step", max_retries=0)
+        async def step(context: TaskContext, value: Any = None) -> Any:
+            with self.witness.sees(context):
+                await asyncio.sleep(self.pause_s)
+                return value
+
+        self.step = step
+
+    async def proxy(self, **settings: Any) -> Proxy:
+        """A network of its own to the server."""
+        return await self._opened.enter_async_context(Proxy(self.server.port, **settings))
+
+    async def engine(self, url: str, *, worker: bool = True, **settings: Any) -> Stemflow:
+        """An engine that is closed at the end; its commits are witnessed."""
+        store = self.witness.watching(open_store(url, SystemClock()))
+        return await self._opened.enter_async_context(
+            Stemflow(url, self.registry, store=store, worker=worker, **settings)
+        )
+
+    def order(self, **options: Any) -> Signature[Any, Any]:
+        """A chord of two with its callback, and a task after it."""
+        step = self.step.with_options(**options) if options else self.step
+        return Canvas.chord(Canvas.group(step.s(1), step.s(2)), step.s()) | step.s()
+
+    async def submit(self, app: Stemflow, what: Signature[Any, Any] | None = None) -> RunHandle[Any] | None:
+        """Submit an order, or `what`, and write down what its asker is told."""
+        self._submitted += 1
+        run = f"run-{self._submitted}"
+        return await self.clients.submit(run, app.submit(what or self.order(), run_id=run))
+
+    async def orders(self, app: Stemflow, count: int, patience_s: float = 60.0) -> None:
+        """Submit orders at once and wait for all that were accepted."""
+        await self.finish(await asyncio.gather(*(self.submit(app) for _ in range(count))), patience_s)
+
+    async def finish(self, handles: Sequence[RunHandle[Any] | None], patience_s: float = 60.0) -> None:
+        """Wait until those that were accepted have succeeded."""
+        waiting = [handle.wait() for handle in handles if handle is not None]
+        results = await asyncio.wait_for(asyncio.gather(*waiting), patience_s)
+        assert {result.status for result in results} <= {"succeeded"}
+
+    async def verdict(self, after: dict[str, tuple[str, ...]] | None = None) -> Verdict:
+        """Judge all that happened, by the records that the server has in the end."""
+        store = open_store(self.server.url, SystemClock())
+        await store.open()
+        try:
+            infos = await store.runs(100_000)
+            final = {info.header.run: await store.nodes(info.header.run) for info in infos}
+        finally:
+            await store.close()
+        return check(self.clients.said, self.witness.sights(), final, AFTER if after is None else after)
+
+    async def judge(self, fault: str, after: dict[str, tuple[str, ...]] | None = None) -> Verdict:
+        """The verdict, which must break no promise; printed as a row of the table in docs/faults.md."""
+        verdict = await self.verdict(after)
+        assert verdict.fatal == {}
+        assert self.tries > 0, "no fault struck"
+        told = Counter(one.outcome for one in self.clients.said)
+        print(
+            f"\n{fault}: runs {verdict.runs}, tries {self.tries}, lost {len(verdict.lost)}, doubled {verdict.doubled}, "
+            f"stuck {len(verdict.stuck)}, refused {verdict.refused}, unknown {told['info']}"
+        )
+        return verdict
+
+
+@asynccontextmanager
+async def net_on(server: Server, folder: Path) -> AsyncIterator[Net]:
+    net = Net(server, folder)
+    async with net._opened:
+        yield net
+    net.witness.close()
+
+
+def every(period: int, names: tuple[str, ...] = SCRIPTS, fate: Fate | None = None) -> Callable[[Call], Fate]:
+    """A fate for every `period`-th call of these scripts, by default a lost reply."""
+    seen: Counter[str] = Counter()
+
+    def judge(call: Call) -> Fate:
+        name = name_of(call)
+        if name not in names:
+            return None
+        seen[name] += 1
+        return None if seen[name] % period else fate or DropReply()
+
+    return judge
