@@ -236,7 +236,7 @@ class Proxy:
         return data
 
     async def write(self, writer: asyncio.StreamWriter, data: bytes) -> None:
-        size = self.segment or len(data)
+        size = self.segment or len(data) or 1
         for at in range(0, len(data), size):
             writer.write(data[at : at + size])
             await writer.drain()

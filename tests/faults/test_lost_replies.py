@@ -1,4 +1,4 @@
-"""F-16: the server has carried a request out and its answer is lost. The engine sends it again; nothing happens twice."""
+"""F-16: the server has carried a request out, and its answer is lost. The engine asks again; nothing happens twice."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.faults.proxy_thread import proxy_beside
 pytestmark = pytest.mark.faults
 
 REPEATED = ("open", "submit", "exchange", "read", "note")
-"""Scripts that are sent again at once and then answer as they did the first time. `expired` and `prune` answer what they
-did this time, and a renewal that failed waits for the next one."""
+"""Scripts that are sent again at once and then answer as they did the first time. `expired` and `prune` answer what
+they did this time, and a renewal that failed waits for the next one."""
 
 
 class TestTheWholeContractWhileEverySecondReplyIsLost(StoreContract):

@@ -98,11 +98,12 @@ async def test_a_dropped_answer_is_of_a_request_that_was_carried_out(
     assert await ask(await connect()) == b":3\r\n"
 
 
-async def test_half_a_request_is_not_carried_out(proxy: Proxy, counting: Counting, connect: Connect) -> None:
-    proxy.fate = lambda call: CutAfter(9)
+@pytest.mark.parametrize("size", [0, 9])
+async def test_half_a_request_is_not_carried_out(size: int, proxy: Proxy, counting: Counting, connect: Connect) -> None:
+    proxy.fate = lambda call: CutAfter(size)
     assert await ask(await connect()) == b""
     await counting.left.wait()
-    assert (counting.done, counting.partial) == (0, ADD[:9])
+    assert (counting.done, counting.partial) == (0, ADD[:size])
 
 
 async def test_a_scripted_error_answers_in_the_servers_place(
