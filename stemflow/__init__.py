@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from stemflow.runtime.submission import Submission
     from stemflow.runtime.sync_context import SyncTaskContext
     from stemflow.runtime.typed import BadArguments, BadResult
+    from stemflow.runtime.verdict import RetryStrategy
     from stemflow.runtime.workflows import InvalidInputs, InvalidWorkflow, load_workflow
 
 _HOMES = {
@@ -84,6 +85,7 @@ _HOMES = {
     "stemflow.runtime.sync_context": ("SyncTaskContext",),
     "stemflow.runtime.signing": ("SignatureInvalid", "SigningKeys", "UnknownKey"),
     "stemflow.runtime.typed": ("BadArguments", "BadResult"),
+    "stemflow.runtime.verdict": ("RetryStrategy",),
     "stemflow.runtime.workflows": ("InvalidInputs", "InvalidWorkflow", "load_workflow"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -123,6 +125,7 @@ __all__ = [
     "RateLimit",
     "Reject",
     "RetryPolicy",
+    "RetryStrategy",
     "RunEvent",
     "RunFailed",
     "RunHandle",

@@ -16,7 +16,7 @@ def parse_duration_ms(value: str | int | float) -> int:
     if isinstance(value, bool):
         raise UnitError(f"expected a duration such as 30s or 1m30s, got {value!r}")
     if isinstance(value, (int, float)):
-        total = float(value) * 1_000
+        total = float(value) * 1_000 if abs(value) <= _LONGEST_MS else -1.0
     else:
         total = _parts(value)
     if not 0 <= total <= _LONGEST_MS:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct, structs
 
-from stemflow.errors import OptionError
+from stemflow.errors import OptionError, UnitError
 from stemflow.units import parse_duration_ms, parse_rate
 
 Duration = str | int | float
@@ -17,13 +17,20 @@ Backoff = Literal["fixed", "linear", "exponential"]
 UniqueMode = Literal["return_existing", "reject", "skip", "replace", "debounce", "keep_last"]
 UNIQUE_MODES: tuple[UniqueMode, ...] = UniqueMode.__args__  # type: ignore[attr-defined]
 Isolation = Literal["auto", "async", "thread", "process"]
+ErrorKinds = type[BaseException] | str | Sequence[type[BaseException] | str]
+"""Classes of errors, or their names: simple, or with their module."""
+
+_BACKOFFS: tuple[Backoff, ...] = Backoff.__args__  # type: ignore[attr-defined]
+MAX_RETRIES = 1_000_000
+MAX_FACTOR = 1_000.0
 
 
 class RetryPolicy(Struct, frozen=True, omit_defaults=True):
-    """When and how often a failed attempt is tried again.
+    """When and how often a failed attempt is tried again; made by `RetryPolicy.of`.
 
     The default is the reference strategy: 2 s, doubling, capped at 5 minutes, minus up to a quarter of jitter.
-    `retry_on` and `never_retry_on` hold qualified class names, matched against the whole MRO of the error.
+    `retry_on` and `never_retry_on` hold class names, matched against the whole MRO of the error. `paced`: somebody has
+    said how long to wait, so a strategy of the registry is not asked. `max_retries` is read where the policy is given.
     """
 
     backoff: Backoff = "exponential"
@@ -35,38 +42,50 @@ class RetryPolicy(Struct, frozen=True, omit_defaults=True):
     never_retry_on: tuple[str, ...] = ()
     when: str | None = None
     budget_ms: int | None = None
+    max_retries: int | None = None
+    paced: bool = False
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.factor <= MAX_FACTOR and 0 <= self.jitter <= 1 and min(self.initial_ms, self.max_ms) >= 0):
+            raise OptionError(f"RetryPolicy: expected delays that can be, got {self!r}; build it with RetryPolicy.of")
 
     @classmethod
     def of(
         cls,
         *,
-        backoff: Backoff = "exponential",
-        initial: Duration = "2s",
-        factor: float = 2.0,
-        max: Duration = "5m",
-        jitter: float = 0.25,
-        retry_on: tuple[type[BaseException] | str, ...] = (),
-        never_retry_on: tuple[type[BaseException] | str, ...] = (),
+        backoff: Backoff | None = None,
+        initial: Duration | None = None,
+        factor: float | None = None,
+        max: Duration | None = None,
+        jitter: float | None = None,
+        max_retries: int | None = None,
+        retry_on: ErrorKinds = (),
+        never_retry_on: ErrorKinds = (),
         when: str | None = None,
         budget: Duration | None = None,
     ) -> RetryPolicy:
-        """Build a policy from durations and exception classes as users write them."""
-        if backoff not in ("fixed", "linear", "exponential"):
-            raise OptionError(f"retry.backoff: expected fixed, linear or exponential, got {backoff!r}")
-        if not 0 <= jitter <= 1:
-            raise OptionError(f"retry.jitter: expected a share between 0 and 1, got {jitter!r}")
-        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or factor <= 0:
-            raise OptionError(f"retry.factor: expected a number above 0, got {factor!r}")
+        """Build a policy from durations and exception classes (or their names) as users write them.
+
+        `backoff` is exponential (the default), linear or fixed; attempt n + 1 waits `initial` (2 s) times `factor` (2)
+        to the n-th power, or plus n times `factor`, at most `max` (5 minutes), minus up to the share `jitter` (0.25) of
+        it. Not beyond `budget` after the task became known. Raises OptionError.
+        """
+        delays: dict[str, Any] = {
+            "backoff": None if backoff is None else _choice("backoff", backoff, *_BACKOFFS),
+            "initial_ms": None if initial is None else _duration_ms("initial", initial),
+            "factor": None if factor is None else _number("factor", factor, 0.001, MAX_FACTOR),
+            "max_ms": None if max is None else _duration_ms("max", max),
+            "jitter": None if jitter is None else _number("jitter", jitter, 0, 1),
+        }
+        given = {name: value for name, value in delays.items() if value is not None}
         return cls(
-            backoff,
-            parse_duration_ms(initial),
-            float(factor),
-            parse_duration_ms(max),
-            float(jitter),
-            tuple(map(_class_name, retry_on)),
-            tuple(map(_class_name, never_retry_on)),
-            when,
-            None if budget is None else parse_duration_ms(budget),
+            **given,
+            retry_on=_class_names("retry_on", retry_on),
+            never_retry_on=_class_names("never_retry_on", never_retry_on),
+            when=when,
+            budget_ms=None if budget is None else _duration_ms("budget", budget),
+            max_retries=None if max_retries is None else _count("max_retries", max_retries, 0, MAX_RETRIES),
+            paced=bool(given),
         )
 
 
@@ -143,8 +162,29 @@ class Options(Struct, frozen=True, omit_defaults=True):
     result_encoder: str | None = None
 
 
-def _class_name(cls: type[BaseException] | str) -> str:
-    return cls if isinstance(cls, str) else f"{cls.__module__}.{cls.__qualname__}"
+def _class_names(name: str, kinds: ErrorKinds) -> tuple[str, ...]:
+    return tuple(_class_name(name, kind) for kind in (kinds if isinstance(kinds, (list, tuple, set)) else (kinds,)))
+
+
+def _class_name(name: str, kind: Any) -> str:
+    if isinstance(kind, type) and issubclass(kind, BaseException):
+        return f"{kind.__module__}.{kind.__qualname__}"
+    if isinstance(kind, str) and all(part.isidentifier() for part in kind.replace(".<locals>", "").split(".")):
+        return kind
+    raise OptionError(f"{name}: expected classes of exceptions or their names, got {kind!r}")
+
+
+def _duration_ms(name: str, value: Any) -> int:
+    try:
+        return parse_duration_ms(value)
+    except (UnitError, TypeError) as error:
+        raise OptionError(f"{name}: {error}") from error
+
+
+def _number(name: str, value: Any, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise OptionError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
+    return float(value)
 
 
 def _rates(value: Any) -> tuple[RateLimit, ...]:
@@ -155,9 +195,12 @@ def _rates(value: Any) -> tuple[RateLimit, ...]:
 def _retry(value: Any) -> RetryPolicy:
     if isinstance(value, RetryPolicy):
         return value
-    if isinstance(value, Mapping):
-        return RetryPolicy.of(**{k: v for k, v in value.items() if k != "max_retries"})
-    raise OptionError(f"retry: expected a RetryPolicy, got {value!r}")
+    if not isinstance(value, Mapping):
+        raise OptionError(f"expected a RetryPolicy, got {value!r}")
+    unknown = sorted(map(str, value.keys() - _POLICY_NAMES))
+    if unknown:
+        raise OptionError(f"expected the keys {', '.join(sorted(_POLICY_NAMES))}, got {', '.join(unknown)}")
+    return RetryPolicy.of(**value)
 
 
 def _encoder_id(value: Any) -> str:
@@ -200,10 +243,12 @@ def _text(name: str, value: Any) -> str:
     return value
 
 
+_POLICY_NAMES = frozenset(RetryPolicy.of.__kwdefaults__ or ())
+
 _READ: dict[str, Callable[[Any], tuple[str, Any]]] = {
     "queue": lambda v: ("queue", _text("queue", v)),
     "priority": lambda v: ("priority", _count("priority", v, 0, 9)),
-    "max_retries": lambda v: ("max_retries", _count("max_retries", v, 0, 1_000_000)),
+    "max_retries": lambda v: ("max_retries", _count("max_retries", v, 0, MAX_RETRIES)),
     "retry": lambda v: ("retry", _retry(v)),
     "soft_time_limit": lambda v: ("soft_ms", _optional_ms(v)),
     "hard_time_limit": lambda v: ("hard_ms", _optional_ms(v)),
@@ -231,7 +276,8 @@ OPTION_NAMES = frozenset(_READ)
 def normalise(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Turn options as users write them into fields of `Options`; `where` begins the error's sentence.
 
-    Only what was given is in the answer, so an explicit 0 or False counts in `effective`.
+    Only what was given is in the answer, so an explicit 0 or False counts in `effective`. A policy's own `max_retries`
+    counts unless the option is given beside it.
     """
     fields: dict[str, Any] = {}
     for name, value in given.items():
@@ -242,6 +288,10 @@ def normalise(given: Mapping[str, Any], where: str) -> dict[str, Any]:
         except (ValueError, TypeError, OptionError) as error:
             raise OptionError(f"{where}: {name}: {error}") from error
         fields[field] = parsed
+    policy = fields.get("retry")
+    if policy is not None and policy.max_retries is not None:
+        fields["retry"] = structs.replace(policy, max_retries=None)
+        fields.setdefault("max_retries", policy.max_retries)
     return fields
 
 

@@ -32,6 +32,7 @@ from stemflow.runtime.payload import plain
 from stemflow.runtime.pipe import Job
 from stemflow.runtime.registry import Task, TaskRegistry
 from stemflow.runtime.sync_context import SyncTaskContext
+from stemflow.runtime.verdict import Judge, describe
 
 
 class Link:
@@ -111,6 +112,8 @@ class Attempt:
         self.context = kind(**job.context, backstage=self)
         if isinstance(self.context, SyncTaskContext):
             self.context.ask = finished
+        strategy = registry.strategy_of(task, job.options)
+        self.judge = Judge(task.name, job.options, self.context.attempt, strategy)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """A method of the backstage."""
@@ -130,7 +133,7 @@ class Attempt:
     def work(self) -> Outcome:
         bound = Bound(self.job.calls)
         bound.chunked = self.job.chunked
-        what = execute.attempt(self.task, self.job.options, self.context, bound, here, self)
+        what = execute.attempt(self.task, self.context, bound, here, self, self.judge)
         chain = self.registry.middleware
         if self.task.is_async or chain.on_execute or chain.on_error:
             return asyncio.run(self._on_loop(what))
@@ -147,7 +150,7 @@ class Attempt:
         try:
             return await self.running
         except asyncio.CancelledError as cancelled:
-            return HandedBack() if self.told_to_end else execute.judge(cancelled, self.job.options)
+            return HandedBack() if self.told_to_end else self.judge(cancelled)
 
     def hear(self, kind: str) -> None:
         """The soft limit has passed, or the handler is told to end; called on the thread that reads."""
@@ -217,7 +220,7 @@ def _serve(link: Link, job: Job) -> Outcome:
         task, registry = find(job.place)
     except (Exception, SystemExit) as error:
         text = f"task {job.place.name}: its process cannot import it: {type(error).__name__}: {error}"
-        trace = execute.describe(error).traceback
+        trace = describe(error).traceback
         return Failed(ErrorInfo("TaskNotImportable", text, "stemflow.TaskNotImportable", (), trace), "final")
     attempt = Attempt(link, job, task, registry)
     link.serve(attempt)

@@ -14,6 +14,7 @@ from stemflow.model.policy import Duration, normalise
 from stemflow.model.signature import In_contra, Out_co, TaskSig
 from stemflow.runtime.context import TaskContext
 from stemflow.runtime.payload import plain
+from stemflow.runtime.verdict import RetryStrategy
 from stemflow.units import parse_duration_ms
 
 Args = TypeVar("Args")
@@ -44,7 +45,7 @@ class TaskMetadata(Struct, frozen=True, kw_only=True):
 
 
 class TaskHandler(ABC, Generic[Args_contra, Result_co]):
-    """A task as a class: `name`, `options`, `metadata`, and `call`, whose `args` is one object.
+    """A task as a class: `name`, `options`, `metadata`, `retry_strategy`, and `call`, whose `args` is one object.
 
     Its arguments by name are the fields of that object's class: a dataclass, a msgspec Struct, a TypedDict, a pydantic
     model, or `dict[str, T]`.
@@ -53,6 +54,7 @@ class TaskHandler(ABC, Generic[Args_contra, Result_co]):
     name: str
     options: TaskOptions = TaskOptions()
     metadata: TaskMetadata = TaskMetadata()
+    retry_strategy: RetryStrategy | None = None
 
     @abstractmethod
     def call(self, context: TaskContext, args: Args_contra) -> Awaitable[Result_co] | Result_co:

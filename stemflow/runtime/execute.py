@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from functools import partial
@@ -11,11 +10,9 @@ from typing import Any, NamedTuple, Protocol
 
 from stemflow.compile.freeze import compile_plan
 from stemflow.errors import StemflowError
-from stemflow.expr import ExpressionError, parse_condition
 from stemflow.model.facts import Failed, HandedBack, Ignored, Ok, Outcome, Replaced
 from stemflow.model.plan import Plan
 from stemflow.model.policy import Options
-from stemflow.model.records import ErrorInfo
 from stemflow.model.signature import ChainSig, GroupSig, Signature, TaskSig, WaitSig
 from stemflow.runtime.bind import Bound, seal_literals
 from stemflow.runtime.context import (
@@ -35,30 +32,12 @@ from stemflow.runtime.prepare import args_encoder, check_items, check_plan, plai
 from stemflow.runtime.registry import Task, TaskRegistry
 from stemflow.runtime.sync_context import SyncTaskContext
 from stemflow.runtime.typed import BadArguments
-from stemflow.runtime.values import public_error
+from stemflow.runtime.verdict import Judge, describe
 
 Threads = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Calls a function in a thread."""
 _ASKED_FOR = (Ignore, HandBack, RetryRequested, ReplaceRequested)
 """What a handler raises to ask for something; no error."""
-TRACEBACK_CHARS = 8_192
-MESSAGE_CHARS = 4_096
-
-
-def describe(error: BaseException) -> ErrorInfo:
-    """An exception as data; one whose text raises is described all the same."""
-    kind = type(error)
-    try:
-        message = str(error)[:MESSAGE_CHARS]
-    except Exception as inner:
-        message = f"<its text cannot be shown: {type(inner).__name__} in __str__>"
-    try:
-        trace = "".join(traceback.format_exception(error))[-TRACEBACK_CHARS:]
-    except Exception:
-        trace = ""
-    names = tuple(f"{c.__module__}.{c.__qualname__}" for c in kind.__mro__ if c not in (object, BaseException))
-    message = message.encode("utf-8", "replace").decode()
-    return ErrorInfo(kind.__name__, message, names[0] if names else kind.__name__, names, trace)
 
 
 def converted(task: Task[..., Any], bound: Bound) -> Bound:
@@ -154,7 +133,7 @@ class Output(NamedTuple):
         return seal_literals(plan, self.encoders, self.origin, self.node)
 
 
-async def refused(chain: MiddlewareChain, context: TaskContext, options: Options) -> Outcome | None:
+async def refused(chain: MiddlewareChain, context: TaskContext, judge: Judge) -> Outcome | None:
     """What the middlewares make of a delivery instead of letting it through; None when they do."""
     try:
         return None if await chain.consume(context) else Ignored()
@@ -165,11 +144,11 @@ async def refused(chain: MiddlewareChain, context: TaskContext, options: Options
     except Reject as error:
         return Failed(describe(error), "final")
     except Exception as error:
-        return judge(error, options)
+        return judge(error)
 
 
 async def attempt(
-    task: Task[..., Any], options: Options, context: TaskContext, bound: Bound, threads: Threads, output: Writes
+    task: Task[..., Any], context: TaskContext, bound: Bound, threads: Threads, output: Writes, judge: Judge
 ) -> Outcome:
     """Run one attempt. Only cancellation by the engine passes through."""
     try:
@@ -178,15 +157,15 @@ async def attempt(
         return Failed(describe(fault), "final", dead="bad-arguments")
     leave = enter(context)
     try:
-        value = await call(task, options, context, bound, threads, output.registry.middleware)
+        value = await call(task, judge.options, context, bound, threads, output.registry.middleware)
         added = tuple(output.plan(GroupSig(members=(sig,))) for sig in context.added)
         return Ok(None if value is None else output.write(value, f"result of {task.name}"), added)
     except asyncio.CancelledError as cancelled:
         if told_to_end():
             raise
-        return judge(cancelled, options)
+        return judge(cancelled)
     except BaseException as error:
-        return _outcome(error, task, options, bound, context, output)
+        return _outcome(error, context, output, judge)
     finally:
         leave()
 
@@ -200,14 +179,7 @@ def told_to_end() -> bool:
     return current is not None and current.cancelling() > 0
 
 
-def _outcome(
-    error: BaseException,
-    task: Task[..., Any],
-    options: Options,
-    bound: Bound,
-    context: TaskContext,
-    output: Writes,
-) -> Outcome:
+def _outcome(error: BaseException, context: TaskContext, output: Writes, judge: Judge) -> Outcome:
     match error:
         case Ignore():
             return Ignored()
@@ -216,7 +188,7 @@ def _outcome(
         case Reject():
             return Failed(describe(error), "final")
         case RetryRequested():
-            return _again(error)
+            return _again(error, judge)
         case ReplaceRequested():
             try:
                 return Replaced(_replacement(error.signature, context, output))
@@ -224,29 +196,15 @@ def _outcome(
                 return Failed(describe(refused), "final")
         case NotSerializable():
             return Failed(describe(error), "final")
-    return judge(error, options)
+    return judge(error)
 
 
-def _again(asked: RetryRequested) -> Failed:
-    info = describe(asked.cause or asked)
-    return Failed(
-        info, "again", asked.after_ms, asked.max_retries, eta_at_ms=asked.eta_at_ms, retry=asked.policy
-    )
-
-
-def judge(error: BaseException, options: Options) -> Failed:
-    """The retry verdict of an exception, by class (the whole MRO) and by the policy's expression over `error`."""
-    info, retry = describe(error), options.retry
-    names = {*info.mro, *(name.rsplit(".", 1)[-1] for name in info.mro)}
-    if names & set(retry.never_retry_on) or (retry.retry_on and not names & set(retry.retry_on)):
-        return Failed(info, "final")
-    if retry.when is not None:
-        try:
-            again = parse_condition(retry.when, {"error"})({"error": public_error(info)})
-        except ExpressionError:
-            again = False
-        return Failed(info, "default" if again else "final")
-    return Failed(info)
+def _again(asked: RetryRequested, judge: Judge) -> Failed:
+    cause, policy = asked.cause or asked, asked.policy
+    most = policy.max_retries if asked.max_retries is None and policy is not None else asked.max_retries
+    failed = Failed(describe(cause), "again", asked.after_ms, most, eta_at_ms=asked.eta_at_ms, retry=policy)
+    said_when = asked.after_ms is not None or asked.eta_at_ms is not None or policy is not None
+    return failed if said_when else judge.paced(failed, cause)
 
 
 def _replacement(signature: Signature[Any, Any], context: TaskContext, output: Writes) -> Plan:

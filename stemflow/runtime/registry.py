@@ -30,6 +30,7 @@ from stemflow.runtime.payload import plain
 from stemflow.runtime.signals import Signals
 from stemflow.runtime.signing import SigningKeys
 from stemflow.runtime.sync_context import SyncTaskContext
+from stemflow.runtime.verdict import RetryStrategy, checked_strategy
 from stemflow.units import parse_duration_ms
 
 P = ParamSpec("P")
@@ -81,12 +82,14 @@ class Task(Generic[P, R_co]):
         *,
         local: Mapping[str, Any] | None = None,
         parameters: Parameters | None = None,
+        retry_strategy: RetryStrategy | None = None,
     ) -> None:
         """`local`: names that annotations may use besides those of the function's module. `parameters`: those of a
-        handler that is given its arguments as one object."""
+        handler that is given its arguments as one object. `retry_strategy`: says when it is tried again."""
         self.name = _valid_name(name)
         self.function = function
         self.metadata = metadata or TaskMetadata()
+        self.retry_strategy = checked_strategy(retry_strategy, f"task {name}")
         self.given = {**self.metadata.encoders(), **given}
         self.options = normalise(self.given, f"task {name}")
         self.takes_context = parameters is not None or takes_context(function)
@@ -196,7 +199,10 @@ def _task_of(handler: TaskHandler[Any, Any]) -> Task[..., Any]:
     if not isinstance(name, str):
         raise OptionError(f"{type(handler).__qualname__}: expected a class attribute `name`, got {name!r}")
     parameters = object_parameters(name, handler.call)
-    return Task(name, handler.call, handler.options.given(), handler.metadata, parameters=parameters)
+    return Task(
+        name, handler.call, handler.options.given(), handler.metadata, parameters=parameters,
+        retry_strategy=handler.retry_strategy,
+    )  # fmt: skip
 
 
 def _valid_name(name: str) -> str:
@@ -211,9 +217,11 @@ class Decorator:
     """What `registry.task(...)` gives; typed so that `.s()` knows the function's parameters."""
 
     def __init__(
-        self, registry: TaskRegistry, name: str | None, options: Mapping[str, Any], metadata: TaskMetadata | None
-    ) -> None:
+        self, registry: TaskRegistry, name: str | None, options: Mapping[str, Any], metadata: TaskMetadata | None,
+        retry_strategy: RetryStrategy | None,
+    ) -> None:  # fmt: skip
         self.registry, self.name, self.options, self.metadata = registry, name, options, metadata
+        self.retry_strategy = retry_strategy
 
     @overload
     def __call__(self, function: Callable[Concatenate[TaskContext, P], Awaitable[R]]) -> Task[P, R]: ...
@@ -228,16 +236,23 @@ class Decorator:
     def __call__(self, function: Callable[..., Any]) -> Task[..., Any]:
         name = f"{function.__module__}.{function.__qualname__}" if self.name is None else self.name
         local = sys._getframe(1).f_locals  # annotations may name classes that are defined beside the task
-        task: Task[..., Any] = Task(name, function, self.options, self.metadata, local=local)
+        task: Task[..., Any] = Task(
+            name, function, self.options, self.metadata, local=local, retry_strategy=self.retry_strategy
+        )
         self.registry.register(task)
         return task
 
 
 class TaskRegistry:
-    """Task name -> task. The only place where a name in a workflow becomes code."""
+    """Task name -> task. The only place where a name in a workflow becomes code.
 
-    def __init__(self, **defaults: Any) -> None:
+    `retry_strategy`: says when tasks are tried again for whose retries no other delays were given. `defaults`: options
+    of tasks that do not say otherwise.
+    """
+
+    def __init__(self, *, retry_strategy: RetryStrategy | None = None, **defaults: Any) -> None:
         self.defaults = normalise(defaults, "registry defaults")
+        self.retry_strategy = checked_strategy(retry_strategy, "registry")
         self.home: str = sys._getframe(1).f_globals.get("__name__", "")
         """The module that made it, which a process that must find its tasks imports."""
         self.encoders = TaskPayloadEncoderRegistry()
@@ -252,7 +267,7 @@ class TaskRegistry:
         """Another registry of the same tasks, defaults, encoders and middleware; what is added to one is not in the
         other. Its signals are its own."""
         twin = TaskRegistry()
-        twin.defaults, twin.encoders = self.defaults, self.encoders
+        twin.defaults, twin.encoders, twin.retry_strategy = self.defaults, self.encoders, self.retry_strategy
         twin.middleware = self.middleware.copy()
         twin._tasks = dict(self._tasks)
         return twin
@@ -289,13 +304,14 @@ class TaskRegistry:
         *,
         options: TaskOptions | None = None,
         metadata: TaskMetadata | None = None,
+        retry_strategy: RetryStrategy | None = None,
         **more: Any,
     ) -> Decorator:
         """Register an `async def` or a plain `def` (which runs in a thread), with options as a whole, as keywords, or
-        both; raises OptionError when the function is decorated."""
+        both; `retry_strategy` says when it is tried again. Raises OptionError when the function is decorated."""
         if name is not None and not isinstance(name, str):
             raise OptionError('registry.task: expected a name, got a function; write @registry.task("name")')
-        return Decorator(self, name, given_options(options, more), metadata)
+        return Decorator(self, name, given_options(options, more), metadata, retry_strategy)
 
     def get(self, name: str) -> Task[..., Any] | None:
         return self._tasks.get(name)
@@ -332,6 +348,8 @@ class TaskRegistry:
             options = effective(f"task {sig.task}", self.defaults, own, workflow_defaults or {}, given)
             if task is not None:
                 check_place(f"task {sig.task}", task.function, options)
+            if "retry" in sig.options:
+                _check_condition(sig.task, options)
         if options.unique or options.concurrency is not None:
             params = options.params if task is None else task.params
             options = judged(sig.task, structs.replace(options, params=params), (sig.args, sig.kwargs))
@@ -341,6 +359,17 @@ class TaskRegistry:
         """The effective options of a task that is submitted alone; its unique key stands in the header of its run."""
         options = self.options_of(sig, None, elsewhere)
         return structs.replace(options, unique_by=None, unique_key=None) if options.unique else options
+
+    def strategy_of(self, task: Task[..., Any], options: Options) -> RetryStrategy | None:
+        """What says when a call under these options is tried again; None when their policy does.
+
+        The nearest counts: delays that the call, the step or the workflow gave, the task's strategy, delays that the
+        task or the registry gave, the registry's strategy.
+        """
+        own = task.options.get("retry", self.defaults.get("retry"))
+        if task.retry_strategy is not None and (options.retry == own or not options.retry.paced):
+            return task.retry_strategy
+        return None if options.retry.paced else self.retry_strategy
 
     def schema(self, name: str) -> dict[str, Any]:
         """The JSON Schema of a task's arguments by name, with what its metadata says; raises UnknownTask."""

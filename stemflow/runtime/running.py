@@ -10,10 +10,10 @@ from stemflow.model.facts import Failed, HandedBack, Outcome
 from stemflow.model.policy import Options
 from stemflow.model.records import Key, Node, task_id
 from stemflow.runtime.context import TaskContext, TaskTimeout
-from stemflow.runtime.execute import judge
 from stemflow.runtime.isolate import Child, Crashed
 from stemflow.runtime.limits import soften
 from stemflow.runtime.telling import context_event
+from stemflow.runtime.verdict import Judge
 
 if TYPE_CHECKING:
     from stemflow.runtime.worker import Worker
@@ -32,7 +32,7 @@ class Running:
     """Its outcome is reported once, whoever is first: the handler, a time limit, a stop."""
 
     __slots__ = (
-        "worker", "node", "options", "task", "thread", "child", "context", "reported", "reason", "timed_out",
+        "worker", "node", "options", "judge", "task", "thread", "child", "context", "reported", "reason", "timed_out",
         "started_at_ms", "until_ms", "timers",
     )  # fmt: skip
 
@@ -40,6 +40,7 @@ class Running:
         self.worker = worker
         self.node = node
         self.options: Options | None = None
+        self.judge = Judge()
         self.task: asyncio.Task[None] | None = None
         self.thread: asyncio.Future[Any] | None = None
         """The call in a thread, which nothing can end; it holds a slot until it returns."""
@@ -139,4 +140,4 @@ class Running:
         self.timed_out = True
         self._tell("hard")
         text = f"it did not end within its hard time limit of {options.hard_ms} ms"
-        self.cancel(judge(TaskTimeout(text), options))
+        self.cancel(self.judge(TaskTimeout(text)))

@@ -22,7 +22,7 @@ from stemflow.runtime.apart import Apart
 from stemflow.runtime.bind import Bound
 from stemflow.runtime.context import Backstage, TaskContext
 from stemflow.runtime.encoders import BadPayload, UnknownEncoder, Write, encoders_told
-from stemflow.runtime.execute import Output, attempt, describe, judge, refused
+from stemflow.runtime.execute import Output, attempt, refused
 from stemflow.runtime.headers import merged
 from stemflow.runtime.isolate import Crashed, Pool, Processes
 from stemflow.runtime.limits import place_of
@@ -36,6 +36,7 @@ from stemflow.runtime.signing import SignatureInvalid, UnknownKey
 from stemflow.runtime.sync_context import SyncTaskContext, ask_loop
 from stemflow.runtime.telling import context_event, task_event, tell_commit
 from stemflow.runtime.values import Values
+from stemflow.runtime.verdict import Judge, describe
 from stemflow.runtime.vouch import vouch
 from stemflow.store.base import Exchange, Lease, Request, Store, StoreError, StoreUnavailable, Want
 
@@ -261,7 +262,7 @@ class Worker:
             outcome = await self._attempt(running)
         except asyncio.CancelledError as cancelled:
             # The engine always says why it cancels; a handler that cancelled itself has failed.
-            outcome = running.reason or judge(cancelled, running.options or Options())
+            outcome = running.reason or running.judge(cancelled)
         except SignatureInvalid as error:
             return self.distrust(running, error)
         except UnknownKey as error:
@@ -291,9 +292,10 @@ class Worker:
         if self.signals.received:
             self.signals.received.send(task_event("received", node, leaf.task, self.store.now_ms()))
         options = shape.plan.options[leaf.options]
+        running.judge = Judge(leaf.task, options, node.attempt, self.registry.strategy_of(task, options))
         context = running.context = await self._context(node, leaf, options, running, task)
         chain = self.middleware
-        if chain.on_consume and (refusal := await refused(chain, context, options)) is not None:
+        if chain.on_consume and (refusal := await refused(chain, context, running.judge)) is not None:
             return refusal
         values = Values(self.advance.library, known=self.advance.records)
         try:
@@ -315,7 +317,8 @@ class Worker:
         if isinstance(context, SyncTaskContext):
             context.ask = partial(ask_loop, asyncio.get_running_loop(), context)
         running.begin(context, options)
-        return await self._called(context, attempt(task, options, context, bound, self._in_thread(running), output))
+        attempted = attempt(task, context, bound, self._in_thread(running), output, running.judge)
+        return await self._called(context, attempted)
 
     async def _called(self, context: TaskContext, attempted: Coroutine[Any, Any, T]) -> T:
         """The attempt, with the signals before and after it."""

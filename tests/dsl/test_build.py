@@ -72,7 +72,7 @@ def test_a_map_may_run_over_a_list_in_the_file() -> None:
         ("timeout: 2.5", {"soft_time_limit": None, "hard_time_limit": 2.5}),
         ("timeout: {soft: 5s}", {"soft_time_limit": "5s", "hard_time_limit": None}),
         ("retry: {max: 0}", {"max_retries": 0}),
-        ("retry: {backoff: fixed}", {"retry": RetryPolicy(backoff="fixed")}),
+        ("retry: {backoff: fixed}", {"retry": RetryPolicy.of(backoff="fixed")}),
         ("retry: {retry_on: [a.B], never_retry_on: [C]}",
          {"retry": RetryPolicy(retry_on=("a.B",), never_retry_on=("C",))}),
         ("retry: {budget: 1h, when: error.code > 3}",

@@ -55,11 +55,11 @@ def test_the_map_reserves_each_line_under_a_rate_and_can_be_undone(order: Workfl
 
 def test_the_retry_of_a_task_completes_that_of_the_defaults(order: Workflow) -> None:
     pay = order.body.steps[2]  # type: ignore[union-attr]
-    policy = RetryPolicy("exponential", 1_000, max_ms=60_000)
+    policy = RetryPolicy.of(backoff="exponential", initial="1s", max="1m")
     assert order.task_defaults["retry"] == policy
     assert pay.options["max_retries"] == 5
-    assert pay.options["retry"] == RetryPolicy(
-        "exponential", 1_000, max_ms=60_000, when="error.type == 'PspUnavailable'"
+    assert pay.options["retry"] == RetryPolicy.of(
+        backoff="exponential", initial="1s", max="1m", when="error.type == 'PspUnavailable'"
     )
 
 

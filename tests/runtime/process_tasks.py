@@ -105,6 +105,26 @@ def raises(how: str) -> Any:
            "CancelledError": asyncio.CancelledError}[how](f"raised {how}")  # fmt: skip
 
 
+class Impatient:
+    """Lets one error be tried again, by what is known of it only where it was raised."""
+
+    def next_delay(self, attempt: int, error: BaseException) -> float | None:
+        return 0.001 if getattr(error, "code", None) == 503 else None
+
+
+class Refused(Exception):
+    def __init__(self, code: int) -> None:
+        super().__init__(f"refused with {code}")
+        self.code = code
+
+
+@task("refused", isolation="process", max_retries=5, retry_strategy=Impatient())
+def refused(context: SyncTaskContext, *codes: int) -> int:
+    if context.attempt < len(codes):
+        raise Refused(codes[context.attempt])
+    return context.attempt
+
+
 @task("softly", isolation="process", soft_time_limit="20ms")
 def softly(context: SyncTaskContext) -> bool:
     return context.soft_timeout.wait(10)

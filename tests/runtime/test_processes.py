@@ -109,6 +109,12 @@ async def test_what_a_handler_raises_in_a_process_ends_its_attempt(
     assert (result.status, result.error and result.error.type) == (status, kind)
 
 
+async def test_a_strategy_is_asked_in_the_process_with_the_error_itself(app: Stemflow) -> None:
+    assert (await ended(app, tasks.refused.s(503, 503))).value == 2
+    result = await ended(app, tasks.refused.s(503, 404, 503))
+    assert (result.status, result.attempt, result.error.message) == ("failed", 1, "refused with 404")
+
+
 async def test_the_middleware_of_the_registry_stands_around_the_call_in_the_process() -> None:
     async with Stemflow("memory:", tasks.watched) as app:
         for task in (tasks.watched_plain, tasks.watched_async):
