@@ -57,6 +57,7 @@ ACTIONS.update(
     displace_scope=scope.displace,
     stop_held=scope.stop_held,
     time_out=scope.time_out,
+    cut=scope.cut,
 )
 
 MARGIN = 1_000
@@ -115,7 +116,7 @@ def _other(w: Work, fact: Lost | Due | Stop) -> bool:
         return node.delivery == fact.token and fire(w, node, "lost", fact)
     if isinstance(fact, Due):
         return node.due_at_ms == fact.due_at_ms and fire(w, node, "due", None)
-    return fire(w, node, "stop", True)
+    return fire(w, node, "forced", None) if fact.force else fire(w, node, "stop", True)
 
 
 def _request(w: Work, fact: Requested) -> bool:

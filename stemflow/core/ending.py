@@ -26,8 +26,12 @@ def finish(w: Work, node: Node, state: State, *, cause: Cause | None = None, kep
     if not node.path:
         w.ended.append(RunEnd(node.run, max(keep_ms(w, node) if kept_ms is None else kept_ms, LEAST_KEPT_MS)))
         return
-    how = HOW.get(state) or ("skipped" if cause == "condition" else "upstream")
-    w.pending.append(Tick(w.parent_key(node), node.index, how, node.failed_at))
+    w.pending.append(Tick(w.parent_key(node), node.index, how_ended(node), node.failed_at))
+
+
+def how_ended(node: Node) -> str:
+    """How its scope hears of its end: `ok`, `failed`, `cancelled`, `skipped` by its own condition, or `upstream`."""
+    return HOW.get(node.state) or ("skipped" if node.cause == "condition" else "upstream")
 
 
 def bury(w: Work, node: Node, gate: GateError) -> None:

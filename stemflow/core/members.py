@@ -77,12 +77,18 @@ def _all_may(w: Work, scope: Node, event: Event, indices: range) -> bool:
 
 def stop_members(w: Work, scope: Node, kill: bool) -> None:
     """Stop the open members that have not started, tell those that run."""
+    for member in open_below(w, scope):
+        fire(w, member, "stop", kill)
+
+
+def open_below(w: Work, scope: Node) -> Iterator[Node]:
+    """The members that were opened and have not ended, each as it stands when its turn comes."""
     keys = [w.member(scope, index)[0] for index in bits(tally_of(scope).open)]
     w.want(keys)
     for key in keys:
-        child = w.node(key)
-        if child is not None:
-            fire(w, child, "stop", kill)
+        member = w.node(key)
+        if member is not None:
+            yield member
 
 
 def bits(mask: int) -> Iterator[int]:

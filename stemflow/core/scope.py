@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from stemflow.core import entry
-from stemflow.core.ending import bury, finish, leave
+from stemflow.core.ending import bury, finish, how_ended, leave
 from stemflow.core.fire import fire
 from stemflow.core.leaf import undone_path
-from stemflow.core.members import advance, cancel_unopened, open_members, stop_members, tally_of, window_of
+from stemflow.core.members import advance, cancel_unopened, open_below, open_members, stop_members, tally_of, window_of
 from stemflow.core.settle import natural, settle, tolerates
 from stemflow.core.shape import static_size
 from stemflow.core.work import Tick, Work
 from stemflow.model.effects import Frozen, GateError, Pages
 from stemflow.model.facts import Ended, Replaced
-from stemflow.model.plan import ScopePlan, Sealed
+from stemflow.model.plan import Handler, ScopePlan, Sealed
 from stemflow.model.records import (
     CANCELLED,
     FAILED,
+    FINAL,
     RUNNING,
     SKIPPED,
     STOPPING,
@@ -23,6 +24,7 @@ from stemflow.model.records import (
     WAITING,
     Cause,
     ErrorInfo,
+    Key,
     Node,
     State,
     Tally,
@@ -113,13 +115,18 @@ def tick(w: Work, scope: Node, news: Tick) -> None:
         return _end(w, scope, plan, -news.index)
     if scope.handling or not tally.tick(news.index, news.how):
         return
+    _mind(w, scope, plan, news)
+    if scope.state == RUNNING:
+        advance(w, scope, plan, news.index, news.how)
+    settle_scope(w, scope, plan)
+
+
+def _mind(w: Work, scope: Node, plan: ScopePlan, news: Tick) -> None:
+    """Note the first failure that the scope does not tolerate."""
     if news.how == "failed" and scope.failed_at is None:
         _, digest, place = w.member(scope, news.index)
         if not tolerates(plan, w.shape(digest).nodes[place], news.index):
             scope.failed_at = news.failed_at
-    if scope.state == RUNNING:
-        advance(w, scope, plan, news.index, news.how)
-    settle_scope(w, scope, plan)
 
 
 def settle_scope(w: Work, scope: Node, plan: ScopePlan) -> None:
@@ -162,7 +169,7 @@ def _end(w: Work, scope: Node, plan: ScopePlan, first: int) -> None:
             scope.handling = True
             node = Node(
                 run=scope.run,
-                path=child_path(scope.path, "!" + handler.name),
+                path=_handler_path(scope, handler),
                 plan=scope.plan,
                 node=handler.node,
                 index=-1 - number,
@@ -172,6 +179,10 @@ def _end(w: Work, scope: Node, plan: ScopePlan, first: int) -> None:
             fire(w, w.create(node), "opened", None)
             return
     finish(w, scope, scope.verdict, cause=scope.cause)
+
+
+def _handler_path(scope: Node, handler: Handler) -> str:
+    return child_path(scope.path, "!" + handler.name)
 
 
 def stop(w: Work, scope: Node, verdict: State | None, *, kill: bool) -> None:
@@ -196,6 +207,39 @@ def stop_held(w: Work, scope: Node, kill: bool) -> None:
     scope.tally = scope.tally or Tally(0)
     leave(w, scope)
     close(w, scope, w.scope_of(scope), CANCELLED, None)
+
+
+def cut(w: Work, scope: Node, _: object) -> None:
+    """It ends now, and all that is open below it; nothing is waited for, opened or evaluated any more.
+
+    A verdict that was reached before stays: hooks and compensation, which are cut off here, never change it.
+    """
+    plan = w.scope_of(scope)
+    scope.tally = scope.tally or Tally(0)
+    if scope.handling:
+        keys = [(scope.run, _handler_path(scope, one)) for one in plan.handlers if one.state == scope.verdict]
+        w.want(keys)
+        for handler in (found for key in keys if (found := w.node(key)) is not None and found.state not in FINAL):
+            fire(w, handler, "forced", None)
+    else:
+        scope.kill = True
+        cancel_unopened(w, scope)
+        for member in open_below(w, scope):
+            fire(w, member, "forced", None)
+            _hear_at_once(w, scope, plan, member.key)
+        failed = scope.failed_at is not None and scope.path
+        scope.verdict = scope.verdict or (FAILED if failed else CANCELLED)
+    assert scope.verdict is not None
+    finish(w, scope, scope.verdict, cause=scope.cause)
+
+
+def _hear_at_once(w: Work, scope: Node, plan: ScopePlan, key: Key) -> None:
+    """Turn the bit of a member that was cut: the scope is final before the news of it comes."""
+    member = w.node(key)
+    assert member is not None
+    news = Tick(scope.key, member.index, how_ended(member), member.failed_at)
+    tally_of(scope).tick(news.index, news.how)
+    _mind(w, scope, plan, news)
 
 
 def displace(w: Work, scope: Node, _: object) -> None:

@@ -38,6 +38,7 @@ Event = Literal[
     "replaced",
     "settled",
     "stop",
+    "forced",
 ]
 
 KINDS: Final[tuple[Kind, ...]] = ("leaf", "wait", "scope")
@@ -65,11 +66,13 @@ TABLE: Final[dict[tuple[Kind, State, Event], Cell]] = {
     ("leaf", HELD, "debounced"): Cell("debounce", (HELD,)),
     ("leaf", HELD, "due"): Cell("wake", (READY, HELD, FAILED)),
     ("leaf", HELD, "stop"): Cell("cancel", (CANCELLED,)),
+    ("leaf", HELD, "forced"): Cell("cancel", (CANCELLED,)),
     ("leaf", READY, "displaced"): Cell("displace", (HELD,)),
     ("leaf", READY, "debounced"): Cell("debounce", (READY, HELD)),
     ("leaf", READY, "due"): Cell("expire", (FAILED,)),
     ("leaf", READY, "leased"): Cell("lease", (RUNNING,)),
     ("leaf", READY, "stop"): Cell("cancel", (CANCELLED,)),
+    ("leaf", READY, "forced"): Cell("cancel", (CANCELLED,)),
     ("leaf", RUNNING, "ok"): Cell("succeed", (SUCCEEDED,)),
     ("leaf", RUNNING, "ignored"): Cell("ignore", (SKIPPED,)),
     ("leaf", RUNNING, "failed"): Cell("fail", (READY, HELD, FAILED)),
@@ -77,6 +80,7 @@ TABLE: Final[dict[tuple[Kind, State, Event], Cell]] = {
     ("leaf", RUNNING, "lost"): Cell("lose", (READY, HELD, FAILED)),
     ("leaf", RUNNING, "replaced"): Cell("replace", (RUNNING, HELD, SUCCEEDED, FAILED)),
     ("leaf", RUNNING, "stop"): Cell("tell", (STOPPING,)),
+    ("leaf", RUNNING, "forced"): Cell("cancel", (CANCELLED,)),
     ("leaf", STOPPING, "ok"): Cell("succeed", (SUCCEEDED,)),
     ("leaf", STOPPING, "ignored"): Cell("ignore", (SKIPPED,)),
     ("leaf", STOPPING, "failed"): Cell("fail_stopped", (FAILED, CANCELLED)),
@@ -84,12 +88,14 @@ TABLE: Final[dict[tuple[Kind, State, Event], Cell]] = {
     ("leaf", STOPPING, "lost"): Cell("cancel", (CANCELLED,)),
     ("leaf", STOPPING, "replaced"): Cell("cancel", (CANCELLED,)),
     ("leaf", STOPPING, "stop"): Cell("tell", (STOPPING,)),
+    ("leaf", STOPPING, "forced"): Cell("cancel", (CANCELLED,)),
     # wait: a timer
     ("wait", WAITING, "opened"): Cell("open_wait", (HELD, FAILED)),
     ("wait", WAITING, "upstream"): Cell("skip", (SKIPPED,)),
     ("wait", WAITING, "stop"): Cell("derive", (CANCELLED,)),
     ("wait", HELD, "due"): Cell("elapse", (SUCCEEDED,)),
     ("wait", HELD, "stop"): Cell("cancel", (CANCELLED,)),
+    ("wait", HELD, "forced"): Cell("cancel", (CANCELLED,)),
     # scope: the run, a chain, group, chord, map, steps, a handler, a replaced or added sub-graph
     ("scope", WAITING, "opened"): Cell("open_scope", (RUNNING, HELD, SUCCEEDED, FAILED, SKIPPED)),
     ("scope", WAITING, "upstream"): Cell("skip", (SKIPPED,)),
@@ -101,10 +107,13 @@ TABLE: Final[dict[tuple[Kind, State, Event], Cell]] = {
     ("scope", HELD, "due"): Cell("wake_scope", (RUNNING, HELD, SUCCEEDED, FAILED)),
     ("scope", HELD, "settled"): Cell("tick", (HELD,)),
     ("scope", HELD, "stop"): Cell("stop_held", (STOPPING, CANCELLED)),
+    ("scope", HELD, "forced"): Cell("cut", (CANCELLED,)),
     ("scope", RUNNING, "displaced"): Cell("displace_scope", (HELD,)),
     ("scope", RUNNING, "due"): Cell("time_out", (STOPPING,)),
     ("scope", RUNNING, "settled"): Cell("tick", (RUNNING, STOPPING, SUCCEEDED, FAILED, SKIPPED, CANCELLED)),
     ("scope", RUNNING, "stop"): Cell("stop_scope", (RUNNING, STOPPING)),
+    ("scope", RUNNING, "forced"): Cell("cut", (SUCCEEDED, FAILED, CANCELLED)),
     ("scope", STOPPING, "settled"): Cell("tick", (STOPPING, SUCCEEDED, FAILED, SKIPPED, CANCELLED)),
     ("scope", STOPPING, "stop"): Cell("stop_scope", (STOPPING,)),
+    ("scope", STOPPING, "forced"): Cell("cut", (SUCCEEDED, FAILED, CANCELLED)),
 }

@@ -92,9 +92,11 @@ class Due(Struct, frozen=True, tag=True):
 
 
 class Stop(Struct, frozen=True, tag=True):
-    """Somebody asked to cancel this node and all below it."""
+    """Somebody asked to cancel this node and all below it. `force`: to end all of it now, hooks and compensation too,
+    without waiting for handlers that run."""
 
     key: Key
+    force: bool = False
 
 
 class Distrusted(Struct, frozen=True, tag=True):

@@ -11,13 +11,14 @@ from msgspec import structs
 from stemflow.core.shape import Shape
 from stemflow.errors import OptionError, StemflowError
 from stemflow.model.effects import Decision
-from stemflow.model.facts import Fact, Requested, Stop
+from stemflow.model.facts import Fact, Requested
 from stemflow.model.policy import Duration
 from stemflow.model.records import FINAL, SKIPPED, SUCCEEDED, Header, Node
 from stemflow.model.signature import Signature, Workflow
 from stemflow.ports import Clock, IdSource
 from stemflow.runtime.advance import Advance
 from stemflow.runtime.bulk import submit_many
+from stemflow.runtime.cancel import cancel
 from stemflow.runtime.clock import SystemClock, SystemIds
 from stemflow.runtime.commits import Commits
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry
@@ -242,14 +243,14 @@ class Stemflow:
         """How a run or a task stands now (`timed_out`: it has not ended); raises UnknownRun."""
         return await result_by_id(self, task_id, decode)
 
-    async def cancel(self, run_id: str) -> str:
-        """Stop everything of a run that has not ended; answers the state that it was in. Raises UnknownRun."""
-        (root,) = await self.store.read([(run_id, "")])
-        if not isinstance(root, Node):
-            raise UnknownRun(run_id, self.store.url)
-        if root.state not in FINAL:
-            await self.commit([Stop((run_id, ""))])
-        return root.state
+    async def cancel(self, run_id: str, *, force: bool = False) -> str:
+        """Stop everything of a run that has not ended; answers the state that it was in: one that was `stopping` had
+        been cancelled before, one that had ended stays as it is.
+
+        What runs is told to end and may take its time; hooks and compensation run. With `force` the run has ended when
+        this returns: nothing is waited for, and hooks and compensation are cut off or not begun. Raises UnknownRun.
+        """
+        return await cancel(self, run_id, force=force)
 
     async def rerun(self, run_id: str, *, failed: bool = False, from_step: str | None = None) -> RunHandle[Any]:
         """A new run of the same plan that keeps the results of the old one.

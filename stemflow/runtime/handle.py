@@ -159,9 +159,9 @@ class RunHandle(Generic[T]):
         """How many others have met the unique key of this run while it held it."""
         return await Values(self.app.library).duplicates(await self.root())
 
-    async def cancel(self) -> str:
-        """Stop the run; answers the state that it was in."""
-        return await self.app.cancel(self.id)
+    async def cancel(self, *, force: bool = False) -> str:
+        """Stop the run, with `force` at once, as `Stemflow.cancel` does; answers the state that it was in."""
+        return await self.app.cancel(self.id, force=force)
 
     async def nodes(self) -> list[Node]:
         """The records of the run, in order of creation. A member that never opened has none."""

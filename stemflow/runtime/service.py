@@ -158,10 +158,7 @@ class Service:
 
     def heard(self, decision: Decision) -> None:
         """A decision was committed beside the pump: tell running handlers, and look for work."""
-        for put in decision.puts:
-            node = put.record
-            if isinstance(node, Node) and node.state == "stopping" and node.tally is None:
-                self.worker.tell(node.key, node.delivery, node.kill)
+        self.worker.tell_stopped(decision)
         self.worker.poke()
 
     def renew_now(self, context: TaskContext, for_ms: int) -> None:

@@ -16,7 +16,7 @@ from stemflow.model.effects import Decision
 from stemflow.model.facts import Distrusted, Ended, Fact, Failed, HandedBack, Lost, Ok, Outcome
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.policy import Options
-from stemflow.model.records import STOPPING, ErrorInfo, Key, Node, parent_path, task_id
+from stemflow.model.records import CANCELLED, STOPPING, ErrorInfo, Key, Node, parent_path, task_id
 from stemflow.runtime.advance import Advance
 from stemflow.runtime.apart import Apart
 from stemflow.runtime.bind import Bound
@@ -193,10 +193,7 @@ class Worker:
         self.advance.committed(decision)
         narrate(batch, decision, answer.now_ms)
         self.stale_reports += sum(isinstance(fact, Ended) for fact in decision.refused)
-        for put in decision.puts:
-            node = put.record
-            if isinstance(node, Node) and node.state == STOPPING and node.tally is None:
-                self.tell(node.key, node.delivery, node.kill)
+        self.tell_stopped(decision)
 
     async def exchange(self, decisions: Sequence[Decision], want: Want | None) -> Exchange:
         """One exchange; the same request is sent again until the store answers."""
@@ -447,6 +444,13 @@ class Worker:
         if not work.cancelled():
             work.exception()
         self._poked.set()
+
+    def tell_stopped(self, decision: Decision) -> None:
+        """Tell the handlers here of what a commit has told to end, or has ended by force."""
+        for put in decision.puts:
+            node = put.record
+            if isinstance(node, Node) and node.tally is None and node.state in (STOPPING, CANCELLED):
+                self.tell(node.key, node.delivery, node.kill or node.state == CANCELLED)
 
     def tell(self, key: Key, token: int, kill: bool) -> None:
         """The node was told to stop. Only `kill` cancels its handler; else it may end well."""

@@ -183,8 +183,8 @@ class Store(Protocol):
         """
         ...
 
-    async def expired(self, owner: str, limit: int) -> list[Lease]:
-        """Transfer leases that are past their time, or whose owner is known to be dead, to `owner`.
+    async def expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
+        """Transfer leases (of one run) that are past their time, or whose owner is known to be dead, to `owner`.
 
         In one step each gets `delivery` + 1 and a short lease (2 s), so that the old worker's report is refused from
         then on; the caller commits `Lost` under the new token. Answers pages: call again while one is full.

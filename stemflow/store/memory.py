@@ -243,9 +243,13 @@ class MemoryStore:
 
     # -- leases
 
-    async def expired(self, owner: str, limit: int) -> list[Lease]:
+    async def expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
         now_ms = self.now_ms()
-        late = [(held.until_ms, self._order[key], key) for key, held in self._leases.items() if held.until_ms <= now_ms]
+        late = [
+            (held.until_ms, self._order[key], key)
+            for key, held in self._leases.items()
+            if held.until_ms <= now_ms and run in (None, key[0])
+        ]
         return [self._transfer(key, now_ms) for _, _, key in sorted(late)[:limit]]
 
     def _transfer(self, key: Key, now_ms: int) -> Lease:

@@ -179,10 +179,10 @@ class SqliteStore:
 
     # -- leases
 
-    async def expired(self, owner: str, limit: int) -> list[Lease]:
-        if not await self._read(lambda db: sqlite_lease.late(db, 1, self.now_ms())):
+    async def expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
+        if not await self._read(lambda db: sqlite_lease.late(db, 1, self.now_ms(), run)):
             return []
-        return await self._write(lambda db: sqlite_lease.transfer(db, owner, limit, self.now_ms()))
+        return await self._write(lambda db: sqlite_lease.transfer(db, owner, limit, self.now_ms(), run))
 
     def renewer(self) -> SqliteRenewer:
         return SqliteRenewer(self.url, self._path, self.now_ms)

@@ -28,6 +28,7 @@ _RENEW = """UPDATE nodes SET lease_until_ms = ? WHERE run = ? AND path = ? AND d
     AND lease_until_ms IS NOT NULL RETURNING CASE WHEN state = ? THEN body END"""
 _LATE = """SELECT id, state, delivery, body FROM nodes INDEXED BY leases
     WHERE lease_until_ms IS NOT NULL AND (lease_until_ms <= ? OR owner IN (SELECT value FROM json_each(?)))
+    AND (? IS NULL OR run = ?)
     ORDER BY lease_until_ms, id LIMIT ?"""
 
 _STARTED = """INSERT INTO windows (key, starts, span_ms, until_ms) VALUES (?1, ?2, ?3, ?3 + ?4)
@@ -173,18 +174,18 @@ def still_held(db: sqlite3.Connection, ids: Sequence[tuple[int, int]]) -> tuple[
     return tuple(granted(db, revive(*row[:3]), row[3]) for row in rows if row is not None)
 
 
-def late(db: sqlite3.Connection, limit: int, now_ms: int) -> list[tuple[int, str, int, bytes]]:
+def late(db: sqlite3.Connection, limit: int, now_ms: int, run: str | None) -> list[tuple[int, str, int, bytes]]:
     """Rows whose lease is past its time, or whose owner has died."""
     owners = db.execute("SELECT DISTINCT owner FROM nodes WHERE lease_until_ms IS NOT NULL").fetchall()
     dead = msgspec.json.encode([owner for (owner,) in owners if is_dead(owner)]).decode()
-    return db.execute(_LATE, (now_ms, dead, limit)).fetchall()
+    return db.execute(_LATE, (now_ms, dead, run, run, limit)).fetchall()
 
 
-def transfer(db: sqlite3.Connection, owner: str, limit: int, now_ms: int) -> list[Lease]:
+def transfer(db: sqlite3.Connection, owner: str, limit: int, now_ms: int, run: str | None) -> list[Lease]:
     """Take late leases over under new tokens."""
     until_ms = now_ms + LOSS_LEASE_MS
     leases = []
-    for row, state, delivery, body in late(db, limit, now_ms):
+    for row, state, delivery, body in late(db, limit, now_ms, run):
         leases.append(granted(db, revive(state, delivery + 1, body), until_ms))
         taking = "UPDATE nodes SET delivery = delivery + 1, lease_until_ms = ?, owner = ? WHERE id = ?"
         db.execute(taking, (until_ms, owner, row))

@@ -264,6 +264,17 @@ class LeasePromises(Promises):
             pages = [len(await w.two.store.expired("two", 2)) for _ in range(3)]
             assert pages == [2, 2, 1]
 
+    async def test_lost_leases_of_one_run_are_taken_over_alone(self) -> None:
+        async with self.world() as w:
+            await w.one.begin(leaf("a", lease_ms=100), leaf("b", lease_ms=100))
+            await w.one.begin(leaf("c", run="other", lease_ms=100), run="other")
+            await w.one.lease()
+            w.clock.advance(100)
+            assert await w.two.store.expired("two", 10, "another") == []
+            assert paths(await w.two.store.expired("two", 10, "other")) == ["c"]
+            assert paths(await w.two.store.expired("two", 1, RUN)) == ["a"]
+            assert paths(await w.two.store.expired("two", 10)) == ["b"]
+
     async def test_a_leaf_that_became_a_scope_holds_no_lease(self) -> None:
         async with self.world() as w:
             await w.one.begin(leaf("a", lease_ms=100))

@@ -77,9 +77,9 @@ class FlakyStore:
             raise StoreUnavailable("simulated: the reply was lost")
         return answer
 
-    async def expired(self, owner: str, limit: int) -> list[Lease]:
+    async def expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
         await self._alive()
-        return await self.inner.expired(owner, limit)
+        return await self.inner.expired(owner, limit, run)
 
     async def _alive(self) -> None:
         if self.dead:

@@ -5,17 +5,19 @@ Written from the rules of docs/rules.md alone; it shares no code with the machin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from stemflow.core.shape import Shape
 from stemflow.model.plan import AnyPlan, LeafPlan, ScopePlan
-from stemflow.model.records import Key, Node, child_path
+from stemflow.model.records import Key, Node, child_path, is_below
 
 HOW = {"succeeded": "ok", "failed": "failed", "cancelled": "cancelled"}
 
 
-def disagreements(nodes: Mapping[Key, Node], shapes: Mapping[str, Shape]) -> list[str]:
-    """One run's records against what follows from how its leaves ended."""
+def disagreements(
+    nodes: Mapping[Key, Node], shapes: Mapping[str, Shape], forced: Collection[Key] = ()
+) -> list[str]:
+    """One run's records against what follows from how its leaves ended; at and below `forced` it was ended by force."""
     found = []
     for node in nodes.values():
         shape = shapes[node.plan]
@@ -23,7 +25,7 @@ def disagreements(nodes: Mapping[Key, Node], shapes: Mapping[str, Shape]) -> lis
         if isinstance(plan, LeafPlan):
             texts = _leaf(node)
         elif isinstance(plan, ScopePlan):
-            texts = _Scope(node, plan, nodes, shapes).disagreements()
+            texts = _Scope(node, plan, nodes, shapes, any(is_below(node.key, one) for one in forced)).disagreements()
         else:
             texts = [] if node.state in ("succeeded", "cancelled", "failed") else ["a wait cannot end so"]
         found += [f"{node.path or 'the run'}: {text} (it is {node.state})" for text in texts]
@@ -41,8 +43,12 @@ def _leaf(node: Node) -> list[str]:
 
 
 class _Scope:
-    def __init__(self, node: Node, plan: ScopePlan, nodes: Mapping[Key, Node], shapes: Mapping[str, Shape]) -> None:
+    def __init__(
+        self, node: Node, plan: ScopePlan, nodes: Mapping[Key, Node], shapes: Mapping[str, Shape], cut: bool
+    ) -> None:
         self.node, self.plan, self.nodes, self.shapes = node, plan, nodes, shapes
+        self.cut = cut
+        """It may have been ended by force, whatever its members did; then no handler was opened for that."""
         self.members = self._members()
         self.hows: list[str] = []
 
@@ -71,6 +77,8 @@ class _Scope:
         if plan.value is not None and node.state == "succeeded" and node.result != " ".join(self.hows).encode():
             texts.append(f"its value is {node.result!r}, its members ended {self.hows}")
         expected_states = self._states()
+        if self.cut:
+            expected_states.add("cancelled")
         if node.state not in expected_states:
             texts.append(f"expected {' or '.join(sorted(expected_states))} of {self.hows}")
         return texts
@@ -168,7 +176,7 @@ class _Scope:
             path = child_path(self.node.path, "!" + handler.name)
             ran = (self.node.run, path) in self.nodes
             wanted = any(h.name == handler.name and h.state == self.node.state for h in self.plan.handlers)
-            if ran != wanted:
+            if ran != wanted and not (self.cut and wanted):
                 texts.append(f"its handler {path} {'ran' if ran else 'did not run'}")
         return texts
 

@@ -92,15 +92,17 @@ CASES = [
     Case("timeout", (group(leaf("maybe"), chain(leaf(), leaf()), timeout_ms=7),)),
     Case("timeout within", (chain(leaf("maybe"), chain(wait(), leaf(), timeout_ms=7, on_error="continue"), leaf()),)),
     Case("timeout of a hooked scope", (
-        chain(chain(leaf("maybe"), timeout_ms=7).on("succeeded", leaf()).on("failed", leaf()), leaf()),)),
+        chain(chain(leaf("maybe"), timeout_ms=7).on("succeeded", leaf()).on("failed", leaf()), leaf()),),
+         stops=2),
     Case("hooks", (
         chain(leaf("any"), leaf()).on("succeeded", leaf("maybe")).on("failed", chain(leaf("maybe"), leaf()))
-        .on("cancelled", group(leaf(), wait())),)),
+        .on("cancelled", group(leaf(), wait())),), stops=2),
     Case("two hooks for one end", (chain(leaf("bad")).on("failed", leaf("maybe"), "undo").on("failed", leaf("add")),)),
-    Case("hooks within", (group(chain(leaf("maybe")).on("failed", leaf()).on("cancelled", leaf()), leaf("maybe")),)),
+    Case("hooks within", (group(chain(leaf("maybe")).on("failed", leaf()).on("cancelled", leaf()), leaf("maybe")),),
+         stops=2),
     Case("undo", (
         steps({"a": (leaf("ok"), ""), "b": (leaf("ok"), "a"), "c": (leaf("maybe"), "b")})
-        .on("failed", UNDO, "undo").on("cancelled", UNDO, "undo"),)),
+        .on("failed", UNDO, "undo").on("cancelled", UNDO, "undo"),), stops=2),
     Case("undo of a map", (
         steps({"m": (map_(leaf("maybe"), 2, window=1), ""), "x": (leaf("bad"), "m")}).on("failed", UNDO_MAP, "undo"),)),
     Case("undo of a map that never was", (

@@ -28,6 +28,7 @@ from stemflow.model.records import (
     Node,
     Record,
     State,
+    is_below,
 )
 from stemflow.store.place import timer_of
 from tests.core.evaluate import disagreements
@@ -39,7 +40,7 @@ CellKey = tuple[Kind, State, Event]
 
 @dataclass(frozen=True)
 class Case:
-    """A plan for each run, and how often each fault may strike."""
+    """A plan for each run, and how often each fault may strike; a stop may be a forced one."""
 
     name: str
     runs: tuple[Spec, ...]
@@ -93,6 +94,7 @@ class Point:
     budget: Budget
     asked: frozenset[str]
     refused: frozenset[str] = frozenset()
+    forced: frozenset[Key] = frozenset()
 
 
 @dataclass
@@ -147,7 +149,7 @@ class Explorer:
     def follow(self, point: Point, step: Step) -> Point:
         """What the world is after one step; every rule is checked."""
         world = point.world.fork()
-        moved, asked, refused = point.moved, point.asked, point.refused
+        moved, asked, refused, forced = point.moved, point.asked, point.refused, point.forced
         if step.fact is None:
             node = world.records[step.key]
             assert isinstance(node, Node)
@@ -173,9 +175,12 @@ class Explorer:
             if isinstance(step.fact, Requested):
                 _debounced_gives_its_arguments(world, step.fact.header, decision)
             moved -= {step.key}
+            if isinstance(step.fact, Stop) and step.fact.force:
+                forced |= {step.key}
+                _all_is_over(world, step.key, decision)
             if not isinstance(step.fact, (Stop, Requested)):
                 _changes_nothing(world, step.fact, "the same fact again")
-        return Point(world, moved, step.budget, asked, refused)
+        return Point(world, moved, step.budget, asked, refused, forced)
 
     def _commit(self, world: World, decision: Decision) -> None:
         before: dict[Key, Record | None] = {put.key: world.records.get(put.key) for put in decision.puts}
@@ -219,7 +224,8 @@ class Explorer:
         for run in point.asked - point.refused:
             own = {key: node for key, node in nodes.items() if key[0] == run}
             at = dict.fromkeys(own, 0)
-            broken = check_run(own, point.world.shapes, at, at) + disagreements(own, point.world.shapes)
+            broken = check_run(own, point.world.shapes, at, at)
+            broken += disagreements(own, point.world.shapes, point.forced)
             if broken:
                 raise Broken(f"{self.case.name}: {self._story(self._number_of(point))}at the end: {'; '.join(broken)}")
         return True
@@ -245,7 +251,7 @@ class Explorer:
 
     def _number_of(self, point: Point) -> int:
         records = frozenset(self._meaning_of(record) for record in point.world.records.values())
-        return self._intern((records, point.moved, point.budget, point.asked))
+        return self._intern((records, point.moved, point.budget, point.asked, point.forced))
 
     def _meaning_of(self, record: Record) -> int:
         """Revisions and tokens only grow; two records that differ in nothing else have the same future."""
@@ -282,11 +288,12 @@ def steps_from(point: Point, case: Case) -> Iterator[Step]:
         if isinstance(node, Node) and node.state not in FINAL:
             yield from _steps_of(point, world, key, node)
     if budget.stops:
-        for run in sorted(point.asked):
-            for path in case.stop_at:
-                found = world.records.get((run, path))
-                if isinstance(found, Node) and found.state not in FINAL:
-                    yield Step("stop", Stop((run, path)), (run, path), budget._replace(stops=budget.stops - 1), False)
+        fewer = budget._replace(stops=budget.stops - 1)
+        for key in ((run, path) for run in sorted(point.asked) for path in case.stop_at):
+            found = world.records.get(key)
+            if isinstance(found, Node) and found.state not in FINAL:
+                yield Step("stop", Stop(key), key, fewer, False)
+                yield Step("force", Stop(key, force=True), key, fewer, False)
 
 
 def _steps_of(point: Point, world: World, key: Key, node: Node) -> Iterator[Step]:
@@ -311,6 +318,16 @@ def _steps_of(point: Point, world: World, key: Key, node: Node) -> Iterator[Step
             yield Step("hand back", Ended(key, token, HandedBack()), key, fewer, False)
         if budget.losses:
             yield Step("transfer", None, key, budget._replace(losses=budget.losses - 1), False)
+
+
+def _all_is_over(world: World, key: Key, decision: Decision) -> None:
+    """A forced stop ends all that is at `key` or below it, and opens nothing there."""
+    for other, node in world.records.items():
+        if is_below(other, key) and isinstance(node, Node) and node.state not in FINAL:
+            raise Broken(f"{other} is {node.state} after a forced stop of {key}")
+    opened = [put.key for put in decision.puts if put.guard == 0 and is_below(put.key, key)]
+    if opened:
+        raise Broken(f"a forced stop of {key} opened {opened}")
 
 
 def _debounced_gives_its_arguments(world: World, header: Header, decision: Decision) -> None:

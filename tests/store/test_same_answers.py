@@ -111,7 +111,7 @@ commands = st.one_of(
     st.tuples(st.just("exchange"), st.just([]), wants),
     st.tuples(st.just("repeat")),
     st.tuples(st.just("advance"), st.integers(0, 40)),
-    st.tuples(st.just("expired"), st.integers(1, 3)),
+    st.tuples(st.just("expired"), st.integers(1, 3), st.sampled_from((None, None, *RUNS))),
     st.tuples(st.just("prune"), st.integers(1, 5)),
     st.tuples(st.just("renew"), st.lists(st.tuples(keys, st.integers(0, 3), st.just(50)), max_size=4)),
 )
@@ -154,8 +154,8 @@ class Same:
                 await self.all(lambda store: store.exchange(*self.last))
             case ("advance", ms):
                 self.clock.advance(ms)
-            case ("expired", limit):
-                await self.all(lambda store: store.expired("o", limit))
+            case ("expired", limit, run):
+                await self.all(lambda store: store.expired("o", limit, run))
             case ("prune", limit):
                 if self.prunes:
                     await self.all(lambda store: store.prune(limit))

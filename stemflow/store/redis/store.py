@@ -128,8 +128,8 @@ class RedisStore:
 
     # -- leases
 
-    async def expired(self, owner: str, limit: int) -> list[Lease]:
-        request = pack((self._time.given(), limit, LOSS_LEASE_MS))
+    async def expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
+        request = pack((self._time.given(), limit, LOSS_LEASE_MS, "" if run is None else text(run_name(run))))
         now_ms, leases = await self._client.run("expired", self._prefix, request)
         self._time.heard(now_ms)
         return leases_of(leases)

@@ -2,7 +2,7 @@
 -- Takes leases over that are past their time: in one step each gets a new token and a short lease.
 --
 -- KEYS[1]  P, prefix of the partition
--- ARGV[1]  request, MessagePack: {now_ms or 0, limit, lease_ms}
+-- ARGV[1]  request, MessagePack: {now_ms or 0, limit, lease_ms, run or ''}
 -- Answers  {now_ms, {run, path, value, until_ms, header or '', ...}}
 
 --@include records
@@ -10,11 +10,16 @@
 
 local request = cmsgpack.unpack(ARGV[1])
 local now = clock(request[1])
-local late = call('ZRANGEBYSCORE', P .. 'S', '-inf', now, 'LIMIT', 0, request[2])
-local wanted, leases = {}, {}
-for _, name in ipairs(late) do wanted[#wanted + 1], wanted[#wanted + 2] = run_in(sub(name, 6)) end
+local only, most = request[4], request[2]
+local names, wanted, leases = {}, {}, {}
+for _, name in ipairs(call('ZRANGEBYSCORE', P .. 'S', '-inf', now, 'LIMIT', 0, only == '' and most or -1)) do
+  local run, path = run_in(sub(name, 6))
+  if #names < most and (only == '' or run == only) then
+    names[#names + 1], wanted[#wanted + 1], wanted[#wanted + 2] = name, run, path
+  end
+end
 load(wanted)
-for i, name in ipairs(late) do
+for i, name in ipairs(names) do
   local run, path = wanted[2 * i - 1], wanted[2 * i]
   local old = V[run .. path]
   if old then
