@@ -22,6 +22,7 @@ ErrorKinds = type[BaseException] | str | Sequence[type[BaseException] | str]
 
 _BACKOFFS: tuple[Backoff, ...] = Backoff.__args__  # type: ignore[attr-defined]
 MAX_RETRIES = 1_000_000
+SHORTEST_LEASE_MS = 100
 MAX_FACTOR = 1_000.0
 
 
@@ -213,6 +214,13 @@ def _optional_ms(value: Any) -> int | None:
     return None if value is None else parse_duration_ms(value)
 
 
+def _lease_ms(value: Any) -> int:
+    ms = parse_duration_ms(value)
+    if ms < SHORTEST_LEASE_MS:
+        raise OptionError(f"expected at least {SHORTEST_LEASE_MS}ms, got {value!r}; leases are renewed at a third")
+    return ms
+
+
 def _count(name: str, value: Any, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise OptionError(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
@@ -259,7 +267,7 @@ _READ: dict[str, Callable[[Any], tuple[str, Any]]] = {
     "unique_for": lambda v: ("unique_for_ms", _optional_ms(v)),
     "unique_by": lambda v: ("unique_by", _key_source(v)),
     "concurrency": lambda v: ("concurrency", None if v is None else Concurrency.of(v)),
-    "visibility_timeout": lambda v: ("lease_ms", parse_duration_ms(v)),
+    "visibility_timeout": lambda v: ("lease_ms", _lease_ms(v)),
     "expires": lambda v: ("expires_ms", _optional_ms(v)),
     "ignore_result": lambda v: ("ignore_result", _flag("ignore_result", v)),
     "result_ttl": lambda v: ("result_ttl_ms", parse_duration_ms(v)),
@@ -286,7 +294,8 @@ def normalise(given: Mapping[str, Any], where: str) -> dict[str, Any]:
         try:
             field, parsed = _READ[name](value)
         except (ValueError, TypeError, OptionError) as error:
-            raise OptionError(f"{where}: {name}: {error}") from error
+            said = str(error).removeprefix(f"{name}: ")
+            raise OptionError(f"{where}: {name}: {said}") from error
         fields[field] = parsed
     policy = fields.get("retry")
     if policy is not None and policy.max_retries is not None:

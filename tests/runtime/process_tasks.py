@@ -42,6 +42,16 @@ async def where_async(*what: Any) -> list[Any]:
     return [os.getpid(), *what]
 
 
+@task("place_plain")
+def place_plain() -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()
+
+
+@task("place_async")
+async def place_async() -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()
+
+
 @task("add")
 async def add(a: int, b: int) -> int:
     return a + b

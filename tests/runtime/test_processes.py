@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,25 @@ async def test_a_handler_runs_on_the_main_thread_of_a_process_that_is_used_again
     assert pid != os.getpid()
     assert (group, on_main, rest) == (pid, True, ["a", 1])
     assert second == [pid, "b"]
+
+
+@pytest.mark.parametrize(
+    ("task", "isolation", "place"),
+    [
+        (tasks.place_plain, "auto", "another thread"),
+        (tasks.place_plain, "thread", "another thread"),
+        (tasks.place_plain, "process", "another process"),
+        (tasks.place_async, "auto", "the loop"),
+        (tasks.place_async, "async", "the loop"),
+        (tasks.place_async, "process", "another process"),
+    ],
+)
+async def test_where_a_handler_runs_is_what_its_isolation_says(
+    app: Stemflow, task: Any, isolation: str, place: str
+) -> None:
+    pid, thread = (await ended(app, task.with_options(isolation=isolation).s())).value
+    here = {(os.getpid(), threading.get_ident()): "the loop"}.get((pid, thread), "another thread")
+    assert (here if pid == os.getpid() else "another process") == place
 
 
 async def test_a_pool_has_so_many_processes_and_no_more(app: Stemflow) -> None:

@@ -527,7 +527,7 @@ async def test_a_lost_worker_is_counted_apart_from_the_failures_of_the_handler(
 
 
 @pytest.mark.parametrize("most", [1, 5])
-async def test_a_task_that_kills_its_workers_is_poison_after_so_many_deliveries_while_others_go_on(
+async def test_a_task_that_kills_its_workers_is_poison_while_others_go_on(
     open_app: OpenApp, attempts: Attempts, most: int
 ) -> None:
     # Given a task that is lost with its worker as often as it may be, beside others
