@@ -9,9 +9,10 @@ from __future__ import annotations
 import copy
 import hmac
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final, Literal
 
-from msgspec import structs
+from msgspec import NODEFAULT, Struct, structs
 
 from stemflow.errors import OptionError, StemflowError
 from stemflow.model import wire
@@ -166,15 +167,24 @@ def same_meaning(one: Record, other: Record) -> bool:
 
 def _canonical(record: Record | Header) -> bytes:
     """All of a record but what a store, or a worker without a key, moves by itself: who leases it, and when again."""
-    if isinstance(record, Header):
-        return wire.encode(structs.replace(record, seal=None))
     twin: Any = copy.copy(record)
-    twin.seal, twin.rev = None, 0
+    structs.force_setattr(twin, "seal", None)
+    if not isinstance(twin, Header):
+        twin.rev = 0
     if isinstance(twin, Node):
         twin.delivery = twin.losses = twin.at_ms = 0
         if twin.state == RUNNING and twin.tally is None:
             twin.state = READY
+    for name, default in _defaults(type(record)):
+        if getattr(twin, name) == default:
+            # What is left out is told by identity, which stores do not keep.
+            structs.force_setattr(twin, name, default)
     return wire.encode(twin)
+
+
+@cache
+def _defaults(kind: type[Struct]) -> list[tuple[str, Any]]:
+    return [(one.name, one.default) for one in structs.fields(kind) if one.default is not NODEFAULT]
 
 
 def _kind(record: Record | Header) -> str:

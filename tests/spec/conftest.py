@@ -1,4 +1,4 @@
-"""What tasks promise, as tests: on virtual time, and on every store.
+"""What tasks promise, as tests: on virtual time, and on every store, that on a server among them.
 
 An `async def` test here runs on a `VirtualLoop`: `await asyncio.sleep(3_600)` takes no time. `app` is an engine with an
 embedded worker whose tasks a test registers with `@registry.task(...)`; `open_app` opens more engines on the same data.
@@ -18,7 +18,9 @@ import pytest
 from stemflow import Stemflow, TaskRegistry
 from stemflow.store.base import Store
 from stemflow.store.open import open_store
+from stemflow.store.redis.open import open_redis
 from stemflow.testing.vloop import SeededIds, VirtualClock, VirtualLoop
+from stemflow.testing.wire import VirtualWire
 
 OpenApp = Callable[..., Awaitable[Stemflow]]
 
@@ -29,8 +31,12 @@ def pytest_asyncio_loop_factories(
     return {"virtual": lambda: VirtualLoop(horizon_s=10_000_000.0)}
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "redis":
+        server = request.getfixturevalue("one_server")
+        server.flush()
+        return str(server.url)
     return "memory:" if request.param == "memory" else f"sqlite:{tmp_path / 'spec.db'}"
 
 
@@ -54,8 +60,11 @@ async def open_app(url: str, clock: VirtualClock, registry: TaskRegistry) -> Asy
     """
     ids = SeededIds(random.Random(0))
     shared: list[Store] = []
+    wire = VirtualWire(url) if url.startswith("redis:") else None
 
     def store() -> Store:
+        if wire is not None:
+            return open_redis(url, clock, test_time=True, wire=wire)
         if url != "memory:":
             return open_store(url, clock)
         if not shared:
@@ -70,6 +79,8 @@ async def open_app(url: str, clock: VirtualClock, registry: TaskRegistry) -> Asy
             )
 
         yield open_one
+    if wire is not None:
+        wire.close()
 
 
 @pytest.fixture

@@ -26,9 +26,9 @@ from stemflow import (
 )
 from stemflow.model import wire
 from stemflow.model.plan import LeafPlan, Plan
-from stemflow.model.records import Claim, ErrorInfo, Header, Key, Node, Tally
+from stemflow.model.records import ErrorInfo, Header, Node, Tally
 from stemflow.runtime.signing import Trust
-from stemflow.store.memory import MemoryStore
+from tests.spec.intruder import intruder_of
 
 if TYPE_CHECKING:
     from tests.spec.conftest import OpenApp
@@ -42,84 +42,13 @@ MOVED = {"rev", "delivery", "losses", "at_ms"}
 """What stores, and workers without a key, move by themselves; see `docs/tasks/encoders.md`."""
 
 
-class Intruder:
-    """Reads and writes the tables of a store directly, and has no key."""
-
-    def __init__(self, app: Stemflow) -> None:
-        self.store: Any = app.store
-
-    @property
-    def memory(self) -> bool:
-        return isinstance(self.store, MemoryStore)
-
-    def node(self, key: Key) -> Node:
-        if self.memory:
-            return copy.copy(self.store._records[key])
-        row = self.store._db.execute("SELECT body FROM nodes WHERE run = ? AND path = ?", key).fetchone()
-        return wire.decode_node(row[0])
-
-    def put(self, key: Key, node: Node) -> None:
-        """Write a record over the one at `key`, with all that the store derives from it."""
-        if self.memory:
-            self.store._records[key] = node
-            self.store._leases.pop(key, None)
-            if node.state == "ready":
-                self.store._queues.add(structs.replace(node, run=key[0], path=key[1]), 0, self.store.now_ms())
-            return
-        place = "ready" if node.state == "ready" else None
-        self.store._db.execute(
-            "UPDATE nodes SET state = ?, rev = ?, delivery = ?, place = ?, queue = 'default', priority = ?, at_ms = 0,"
-            " due_at_ms = NULL, lease_until_ms = NULL, owner = NULL, body = ? WHERE run = ? AND path = ?",
-            (node.state, node.rev, node.delivery, place, node.priority, wire.encode(node), *key),
-        )
-
-    def alter(self, key: Key, **fields: Any) -> None:
-        self.put(key, structs.replace(self.node(key), **fields))
-
-    def alter_header(self, run: str, /, **fields: Any) -> None:
-        if self.memory:
-            self.store._headers[run] = structs.replace(self.store._headers[run], **fields)
-            return
-        (body,) = self.store._db.execute("SELECT header FROM runs WHERE run = ?", (run,)).fetchone()
-        altered = wire.encode(structs.replace(wire.decode_header(body), **fields))
-        self.store._db.execute("UPDATE runs SET header = ? WHERE run = ?", (altered, run))
-
-    def alter_plan(self, digest: str, change: Callable[[Plan], Plan]) -> None:
-        if self.memory:
-            self.store._plans._plans[digest] = change(self.store._plans.get(digest))
-            return
-        (body,) = self.store._db.execute("SELECT body FROM plans WHERE digest = ?", (digest,)).fetchone()
-        altered = wire.encode(change(wire.decode_plan(body)))
-        self.store._db.execute("UPDATE plans SET body = ? WHERE digest = ?", (altered, digest))
-
-    def alter_page(self, key: Key, change: Callable[[bytes], bytes]) -> None:
-        if self.memory:
-            pages, first = self.store._pages[key[0]], (key[1], 0)
-            pages[first] = change(pages[first])
-            return
-        (body,) = self.store._db.execute("SELECT body FROM pages WHERE run = ? AND path = ?", key).fetchone()
-        self.store._db.execute("UPDATE pages SET body = ? WHERE run = ? AND path = ?", (change(body), *key))
-
-    def claims(self) -> dict[str, Claim]:
-        if self.memory:
-            return {k[1]: c for k, c in self.store._records.items() if isinstance(c, Claim)}
-        return {k: wire.decode_claim(b) for k, b in self.store._db.execute("SELECT key, body FROM claims").fetchall()}
-
-    def alter_claim(self, key: str, **fields: Any) -> None:
-        claim = structs.replace(self.claims()[key], **fields)
-        if self.memory:
-            self.store._records[("", key)] = claim
-        else:
-            self.store._db.execute("UPDATE claims SET body = ? WHERE key = ?", (wire.encode(claim), key))
-
-
 class Scene:
     """A signed run of one task that waits for a worker, and a witness of all that was started."""
 
     def __init__(self, open_app: OpenApp, registry: TaskRegistry, producer: Stemflow) -> None:
         self.open_app, self.registry, self.producer = open_app, registry, producer
         self.started: list[Any] = []
-        self.intruder = Intruder(producer)
+        self.intruder = intruder_of(producer)
 
         @registry.task("note", max_retries=3)
         async def note(*what: Any) -> Any:
@@ -469,11 +398,7 @@ async def test_submitting_a_run_again_under_its_id_starts_nothing(scene: Scene) 
 async def test_a_task_does_not_start_by_another_queue_than_its_own(scene: Scene) -> None:
     # Given a task for another queue, that an intruder moves into this one
     handle = await scene.producer.submit(scene.note.with_options(queue="careful").s(1))
-    if scene.intruder.memory:
-        node = scene.intruder.node((handle.id, ""))
-        scene.intruder.store._queues.add(structs.replace(node, queue="default"), 0, scene.producer.store.now_ms())
-    else:
-        scene.intruder.put((handle.id, ""), scene.intruder.node((handle.id, "")))
+    scene.intruder.move((handle.id, ""), "default")
     await scene.refused(handle.id, queues=("default",))
 
 

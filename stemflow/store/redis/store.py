@@ -9,6 +9,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, Final
 
+from redis.asyncio.connection import ConnectionPool
+
 from stemflow.model import wire
 from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.plan import Plan
@@ -54,9 +56,12 @@ def _name_of_listener() -> str:
 
 
 class RedisStore:
-    """`test_time`: the given clock is the store's time, in place of the server's; for tests alone."""
+    """For tests alone: with `test_time` the given clock is the store's time, in place of the server's; `pool` makes
+    the connections."""
 
-    def __init__(self, place: Place, clock: Clock, *, test_time: bool = False) -> None:
+    def __init__(
+        self, place: Place, clock: Clock, *, test_time: bool = False, pool: ConnectionPool | None = None
+    ) -> None:
         self.url = place.shown
         self.address = _name_of_listener()
         self._place = place
@@ -64,7 +69,8 @@ class RedisStore:
         self._prefix = b"{%s:0}" % self._base
         self._time = ServerTime(clock, test_time)
         self._encoder = Encoder()
-        self._client = Client(place.shown, pool_of(place.url))
+        self._pool = pool if pool is not None else pool_of(place.url)
+        self._client = Client(place.shown, self._pool)
         self._news = News(self._base, self.address, self._look, self._follow)
         self._follow_at_ms = 0
         self._opened = False
@@ -78,8 +84,7 @@ class RedisStore:
         answer = await self._client.run("open", self._prefix, pack((self._time.given(),)))
         self._time.heard(answer)
         self._opened = True
-        pool = pool_of(self._place.url)
-        await self._news.open(Listener(self.url, pool, self._news.hear, self._news.missed))
+        await self._news.open(Listener(self.url, self._pool, self._news.hear, self._news.missed))
 
     async def close(self) -> None:
         if self._opened:

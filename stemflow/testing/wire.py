@@ -1,0 +1,129 @@
+"""Connections of a store on Redis to a real server for programs on virtual time: `open_redis(url, clock, wire=...)`.
+
+A command is carried out while virtual time stands still, and whatever the server publishes by it is heard before its
+answer is. What has an expiry on the server ages by the virtual time that passes.
+"""
+
+# mypy: disable-error-code="no-untyped-call"
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+from redis.backoff import NoBackoff
+from redis.connection import Connection, parse_url
+from redis.retry import Retry
+
+_PATIENCE_S: Final = 20.0
+_FENCE: Final = b"fence"
+_AGE: Final = b"""
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local left = redis.call('PTTL', key)
+  if left >= 0 and left <= ARGV[1] + 5 then redis.call('DEL', key)
+  elseif left >= 0 then redis.call('PEXPIRE', key, left - ARGV[1]) end
+end
+"""
+
+
+class VirtualWire:
+    """All connections of one test to the server at `url`; used by the thread of its virtual loop alone."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._listeners: list[VirtualConnection] = []
+        self._own = self.real()
+        self._ahead_ms = round((asyncio.get_running_loop().time() - time.monotonic()) * 1_000)
+
+    def real(self) -> Connection:
+        """A blocking connection."""
+        retry = Retry(NoBackoff(), 0)
+        return Connection(**parse_url(self._url), retry=retry, protocol=2, socket_timeout=_PATIENCE_S)
+
+    def make_connection(self) -> VirtualConnection:
+        return VirtualConnection(self)
+
+    def age(self) -> None:
+        """Let what the server keeps for a while grow older by the time that has passed on the loop, and by no more."""
+        ahead_ms = round((asyncio.get_running_loop().time() - time.monotonic()) * 1_000)
+        if ahead_ms != self._ahead_ms:
+            self._own.send_command("EVAL", _AGE, 0, ahead_ms - self._ahead_ms)
+            self._own.read_response()
+            self._ahead_ms = ahead_ms
+
+    def settle(self) -> None:
+        """Whatever the server has published so far is heard."""
+        for listener in self._listeners:
+            listener.hear()
+
+    def listen(self, connection: VirtualConnection) -> None:
+        if connection not in self._listeners:
+            self._listeners.append(connection)
+
+    def forget(self, connection: VirtualConnection) -> None:
+        if connection in self._listeners:
+            self._listeners.remove(connection)
+
+    def close(self) -> None:
+        self._own.disconnect()
+
+
+class VirtualConnection:
+    """What the store uses of a connection of redis-py."""
+
+    def __init__(self, wire: VirtualWire) -> None:
+        self._wire = wire
+        self._real = wire.real()
+        self._heard: deque[Any] = deque()
+        self._news = asyncio.Event()
+        self.is_connected = False
+
+    async def connect(self) -> None:
+        self._real.connect()
+        self.is_connected = True
+
+    async def disconnect(self, nowait: bool = False) -> None:
+        self.is_connected = False
+        self._wire.forget(self)
+        self._real.disconnect()
+
+    def pack_command(self, *words: Any) -> Any:
+        return [words]
+
+    async def send_packed_command(self, packed: Sequence[Sequence[Any]], check_health: bool = True) -> None:
+        (words,) = packed
+        if words == (b"PING",):
+            self._tell([b"pong", b""])
+            return
+        self._wire.age()
+        self._real.send_packed_command(self._real.pack_command(*words), check_health=False)
+        if words[0] in (b"SUBSCRIBE", b"UNSUBSCRIBE"):
+            self._wire.listen(self)
+            self.hear()
+
+    async def read_response(self, timeout: float | None = None, disable_decoding: bool = False) -> Any:
+        """The answer, or with a `timeout`, which is never over, the next message."""
+        if timeout is None:
+            answer = self._real.read_response(disable_decoding=True)
+            self._wire.settle()
+            await asyncio.sleep(0)
+            return answer
+        while not self._heard:
+            self._news.clear()
+            await self._news.wait()
+        return self._heard.popleft()
+
+    def hear(self) -> None:
+        """Take in all that the server has sent on this connection."""
+        self._real.send_packed_command(self._real.pack_command(b"PING", _FENCE), check_health=False)
+        while True:
+            message = self._real.read_response(disable_decoding=True)
+            if message in (_FENCE, [b"pong", _FENCE]):
+                return
+            self._tell(message)
+
+    def _tell(self, message: Any) -> None:
+        self._heard.append(message)
+        self._news.set()
