@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from msgspec import structs
 
@@ -12,7 +13,7 @@ from stemflow.model.effects import Decision
 from stemflow.model.facts import Fact
 from stemflow.runtime.advance import Advance
 from stemflow.runtime.submission import Prepared
-from stemflow.store.base import Request, Store
+from stemflow.store.base import Exchange, Request, Store, Want
 
 TRIES = 100
 """How often a decision that turned out to be stale is made again before the caller is told."""
@@ -30,13 +31,32 @@ class _Asked:
         self.tries = 0
 
 
+class Ride(Protocol):
+    """What an exchange asks for on behalf of a worker beside it; `arrive` is called once with its answer, or None."""
+
+    @property
+    def want(self) -> Want | None: ...
+
+    def arrive(self, answer: Exchange | None) -> None: ...
+
+
+class NoRide:
+    """There is no worker."""
+
+    want = None
+
+    def arrive(self, answer: Exchange | None) -> None:
+        return
+
+
 class Commits:
-    """One a process, on a channel of its own; `heard(decision, facts)` after each commit."""
+    """On a channel of its own; `heard(decision, facts)` after each commit. `ride()` is asked before each exchange."""
 
     def __init__(
         self, store: Store, advance: Advance, channel: str, heard: Callable[[Decision, list[Fact]], None]
     ) -> None:
         self._store, self._advance, self._channel, self._heard = store, advance, channel, heard
+        self.ride: Callable[[], Ride] = NoRide
         self._sequence = 0
         self._lock = asyncio.Lock()
         self._waiting: list[_Asked] = []
@@ -70,7 +90,9 @@ class Commits:
             ready = [(one, decision) for one in some if (decision := await self._decided(one)) is not None]
             decisions = [decision for _, decision in ready]
             self._sequence += 1
-            answer = await self._store.exchange(Request(self._channel, self._sequence), decisions, None)
+            request = Request(self._channel, self._sequence)
+            ride = self.ride()
+            answer = await self._answer(request, decisions, ride)
         except Exception as error:
             for one in some:
                 if not one.done.done():
@@ -89,6 +111,18 @@ class Commits:
             self._advance.committed(decision)
             if not one.done.done():
                 one.done.set_result(decision)
+        ride.arrive(answer)
+
+    async def _answer(self, request: Request, decisions: list[Decision], ride: Ride) -> Exchange:
+        if ride.want is None:
+            return await self._store.exchange(request, decisions, None)
+        # What was leased must be heard of, even if whoever submits is cancelled meanwhile.
+        asked = asyncio.ensure_future(self._store.exchange(request, decisions, ride.want))
+        try:
+            return await asyncio.shield(asked)
+        except BaseException:
+            asked.add_done_callback(lambda done: ride.arrive(_result_of(done)))
+            raise
 
     def _again(self, one: _Asked) -> None:
         one.tries += 1
@@ -112,3 +146,7 @@ class Commits:
             return decision
         items = [await self._advance.library.sealed_pages(some) for some in prepared.items]
         return structs.replace(decision, plans=(*decision.plans, prepared.plan), pages=(*items, *decision.pages))
+
+
+def _result_of(done: asyncio.Future[Exchange]) -> Exchange | None:
+    return None if done.cancelled() or done.exception() is not None else done.result()

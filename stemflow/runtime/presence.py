@@ -12,8 +12,9 @@ from msgspec import Struct, json
 
 from stemflow.model.facts import Failed, HandedBack
 from stemflow.model.records import ErrorInfo, Node
+from stemflow.runtime.attempts import UNKNOWN_TASK_DELAY_MS
 from stemflow.runtime.declarations import Declaration, declared_by, digest_of, publish, published
-from stemflow.runtime.worker import UNKNOWN_TASK_DELAY_MS, Worker
+from stemflow.runtime.worker import Worker
 from stemflow.store.base import Store, StoreError
 
 log = logging.getLogger("stemflow.presence")

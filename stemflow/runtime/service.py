@@ -60,6 +60,8 @@ class Service:
             only_run=only_run,
             processes=processes,
         )
+        for commits in (app.commits, app.more_commits):
+            commits.ride = self.worker.ride
         self.presence = Presence(self.worker, name, unroutable_after_ms)
         self.worker.without = self.presence.without
         self.renewer: Renewer | None = None
@@ -157,9 +159,8 @@ class Service:
             await asyncio.shield(self._pump)
 
     def heard(self, decision: Decision) -> None:
-        """A decision was committed beside the pump: tell running handlers, and look for work."""
+        """A decision was committed beside the pump: tell running handlers."""
         self.worker.tell_stopped(decision)
-        self.worker.poke()
 
     def renew_now(self, context: TaskContext, for_ms: int) -> None:
         """Renew the lease of one handler, for at least `for_ms`; raises TaskCancelled if it is gone or stopped."""

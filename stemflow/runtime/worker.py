@@ -4,40 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import partial
 from typing import Any, TypeVar
 
-from stemflow.core.shape import body_index
-from stemflow.errors import OptionError, StemflowError
-from stemflow.expr import ExpressionError
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Distrusted, Ended, Fact, Failed, HandedBack, Lost, Ok, Outcome
-from stemflow.model.plan import LeafPlan, ScopePlan
-from stemflow.model.policy import Options
-from stemflow.model.records import CANCELLED, STOPPING, ErrorInfo, Key, Node, parent_path, task_id
+from stemflow.model.records import CANCELLED, STOPPING, ErrorInfo, Key, Node
 from stemflow.runtime.advance import Advance
 from stemflow.runtime.apart import Apart
-from stemflow.runtime.bind import Bound
-from stemflow.runtime.context import Backstage, TaskContext
-from stemflow.runtime.encoders import BadPayload, UnknownEncoder, Write, encoders_told
-from stemflow.runtime.execute import Output, attempt, refused
-from stemflow.runtime.headers import merged
+from stemflow.runtime.attempts import Attempts, hand_back_unknown
+from stemflow.runtime.context import Backstage
 from stemflow.runtime.isolate import Crashed, Pool, Processes
-from stemflow.runtime.limits import place_of
-from stemflow.runtime.locate import locate
 from stemflow.runtime.narrate import narrate
 from stemflow.runtime.pause import Pauses
-from stemflow.runtime.registry import Task, TaskRegistry
+from stemflow.runtime.registry import TaskRegistry
 from stemflow.runtime.running import Running
 from stemflow.runtime.signals import WorkerEvent
 from stemflow.runtime.signing import SignatureInvalid, UnknownKey
-from stemflow.runtime.sync_context import SyncTaskContext, ask_loop
-from stemflow.runtime.telling import context_event, task_event, tell_commit
-from stemflow.runtime.values import Values
-from stemflow.runtime.verdict import Judge, describe
-from stemflow.runtime.vouch import vouch
+from stemflow.runtime.telling import tell_commit
+from stemflow.runtime.verdict import describe
 from stemflow.store.base import Exchange, Lease, Request, Store, StoreError, StoreUnavailable, Want
 
 T = TypeVar("T")
@@ -52,13 +38,17 @@ IDLE_MS = 1_000
 """The longest an idle worker waits before it looks again."""
 UNKNOWN_KEY_DELAY_MS = 5_000
 """A worker that lacks the key of a signature gives the task back for this long, that others may take it."""
-UNKNOWN_TASK_DELAY_MS = 5_000
-"""A worker that lacks a task gives it back for this long."""
+class Ride:
+    """What an exchange beside the pump asks for on behalf of the worker; `arrive` must be called when it is over."""
 
+    __slots__ = ("_worker", "want")
 
-async def hand_back_unknown(task: str, node: Node) -> HandedBack:
-    log.warning("task %s is not registered here; it is handed back", task)
-    return HandedBack(UNKNOWN_TASK_DELAY_MS)
+    def __init__(self, worker: Worker, want: Want | None) -> None:
+        self._worker, self.want = worker, want
+
+    def arrive(self, answer: Exchange | None) -> None:
+        """`answer`: None when there was none."""
+        self._worker._arrived(self.want, answer)
 
 
 class Worker:
@@ -86,7 +76,7 @@ class Worker:
         self.without: Callable[[str, Node], Awaitable[Failed | HandedBack]] = hand_back_unknown
         self.pool = pool or ThreadPoolExecutor(concurrency, thread_name_prefix="stemflow")
         self.processes = Pool(processes or Processes())
-        self.apart = Apart(self)
+        self.apart, self.attempts = Apart(self), Attempts(self)
         self.held_ms: Callable[[], int] = lambda: 0
         """For how long the event loop has been held."""
         self.running: dict[tuple[Key, int], Running] = {}
@@ -101,20 +91,34 @@ class Worker:
         self._poked = asyncio.Event()
         self._impatient = asyncio.Event()
         self._seen = 0
+        self._news: asyncio.Future[int] | None = None
         self._next_at_ms: int | None = None
+        self._in_round = False
+        self._asked = 0
+        """Slots for which an exchange asks that is under way beside the pump, and whether a round had to leave them."""
+        self._short = False
 
     # -- the pump
 
     async def run(self) -> None:
         """Exchange until `drain` was called and nothing is left to report."""
-        while not (self.draining and not self.facts and not self.running):
-            await self.round()
-            for _ in range(YIELDS):
-                await asyncio.sleep(0)
-                if self.facts:
-                    break
-            else:
-                await self._rest()
+        try:
+            while not (self.draining and not self.facts and not self.running):
+                self._poked.clear()
+                self._in_round = True
+                try:
+                    await self.round()
+                finally:
+                    self._in_round = False
+                for _ in range(YIELDS):
+                    await asyncio.sleep(0)
+                    if self._poked.is_set():
+                        break
+                else:
+                    await self._rest()
+        finally:
+            if self._news is not None:
+                self._news.cancel()
 
     async def round(self) -> None:
         """One exchange: commit what has ended, start what is leased. It leased all that it could."""
@@ -124,19 +128,48 @@ class Worker:
             if decision is not None:
                 batches.append(batch)
                 decisions.append(decision)
-        free = self.apart.limit(max(0, self.concurrency - len(self.running) - len(self.leaked)))
-        want = Want(owner=self.owner, limit=free, queues=self.queues, only_run=self.only_run)
-        answer = await self.exchange(decisions, None if self.draining else want)
+        want = None if self.draining else self._want()
+        answer = await self.exchange(decisions, want)
         for batch, decision, committed in zip(batches, decisions, answer.committed, strict=True):
             self._settle(batch, decision, committed, answer)
+        if want is not None:
+            self._take(want, answer)
+
+    def _want(self) -> Want:
+        """As many leases as there are slots that are free and not asked for already."""
+        self._short = self._asked > 0
+        free = self.concurrency - len(self.running) - len(self.leaked) - self._asked
+        limit = self.apart.limit(max(0, free))
+        return Want(owner=self.owner, limit=limit, queues=self.queues, only_run=self.only_run)
+
+    def _take(self, want: Want, answer: Exchange) -> None:
+        """Start what an exchange has leased, and note what has become due."""
         self.facts.extend(answer.timers)
-        started, back = self.apart.sort(answer.leases, asked=free > 0)
+        started, back = self.apart.sort(answer.leases, asked=want.limit > 0)
         for lease in started:
             self.start(lease)
         for lease in back:
             self.advance.leased(lease)
             self.facts.append(Ended(lease.node.key, lease.node.delivery, HandedBack()))
         self._next_at_ms = answer.next_at_ms
+
+    def ride(self) -> Ride:
+        """For an exchange beside the pump. Between two rounds it leases, too, so that what is submitted begins with the
+        commit that stores it."""
+        if self._in_round or self.draining or self.facts or self._asked:
+            return Ride(self, None)
+        want = self._want()
+        self._asked = want.limit
+        return Ride(self, want)
+
+    def _arrived(self, want: Want | None, answer: Exchange | None) -> None:
+        """An exchange beside the pump is over, or (None) failed."""
+        if want is not None:
+            self._asked = 0
+            if answer is not None:
+                self._take(want, answer)
+        if want is None or answer is None or self.facts or self._short:
+            self.poke()
 
     async def _decided(self, batch: list[Fact]) -> Decision | None:
         """None when the store could not be read (the facts wait) or the machine failed (they are set aside)."""
@@ -211,22 +244,25 @@ class Worker:
         """Wait for a report, a commit by somebody else, or the next instant at which something is due."""
         if self.draining and not self.running:
             return
-        timeout = IDLE_MS
+        if self._news is None:
+            self._news = asyncio.ensure_future(self.store.work(self.owner, self._seen, IDLE_MS))
+            self._news.add_done_callback(lambda _: self.poke())
+        alarm = None
         if self._next_at_ms is not None:
-            timeout = max(1, min(timeout, self._next_at_ms - self.store.now_ms()))
-        self._poked.clear()
-        changed = asyncio.ensure_future(self.store.work(self.owner, self._seen, timeout))
-        poked = asyncio.ensure_future(self._poked.wait())
+            left_ms = max(1, self._next_at_ms - self.store.now_ms())
+            alarm = asyncio.get_running_loop().call_later(left_ms / 1_000, self.poke)
         try:
-            await asyncio.wait((changed, poked), return_when=asyncio.FIRST_COMPLETED)
-            if changed.done():
-                self._seen = changed.result()
-        except StoreError as error:
-            log.warning("%s; trying again in %.1f s", error, STORE_PAUSE_S)
-            await asyncio.sleep(STORE_PAUSE_S)
+            await self._poked.wait()
         finally:
-            changed.cancel()
-            poked.cancel()
+            if alarm is not None:
+                alarm.cancel()
+        if self._news.done():
+            news, self._news = self._news, None
+            try:
+                self._seen = news.result()
+            except StoreError as error:
+                log.warning("%s; trying again in %.1f s", error, STORE_PAUSE_S)
+                await asyncio.sleep(STORE_PAUSE_S)
 
     def trouble(self, error: BaseException) -> None:
         """Something of the worker itself went wrong."""
@@ -256,7 +292,7 @@ class Worker:
     async def _work(self, running: Running) -> None:
         outcome: Outcome | Crashed
         try:
-            outcome = await self._attempt(running)
+            outcome = await self.attempts.of(running)
         except asyncio.CancelledError as cancelled:
             # The engine always says why it cancels; a handler that cancelled itself has failed.
             outcome = running.reason or running.judge(cancelled)
@@ -274,134 +310,6 @@ class Worker:
             outcome = Failed(describe(error), "final")
         ended_well = isinstance(outcome, Ok) and not running.timed_out
         running.report(running.reason if running.reason is not None and not ended_well else outcome)
-
-    async def _attempt(self, running: Running) -> Outcome | Crashed:
-        node = running.node
-        early_ms = await vouch(self.advance.library, node, self.queues)
-        if early_ms is not None:
-            return HandedBack(early_ms)
-        shape = self.advance.library.shapes.get(node.plan) or await self.advance.library.shape(node.plan)
-        leaf = shape.nodes[node.node]
-        assert isinstance(leaf, LeafPlan)
-        task = self.registry.get(leaf.task)
-        if task is None:
-            return await self.without(leaf.task, node)
-        if self.signals.received:
-            self.signals.received.send(task_event("received", node, leaf.task, self.store.now_ms()))
-        options = shape.plan.options[leaf.options]
-        running.judge = Judge(leaf.task, options, node.attempt, self.registry.strategy_of(task, options))
-        context = running.context = await self._context(node, leaf, options, running, task)
-        chain = self.middleware
-        if chain.on_consume and (refusal := await refused(chain, context, running.judge)) is not None:
-            return refusal
-        values = Values(self.advance.library, known=self.advance.records)
-        try:
-            bound = await (await self.advance.binder(node.plan)).calls(values, node, leaf)
-            write = await self.advance.library.writer(
-                options.result_encoder or self.advance.library.encoders.results, *node.key, "result"
-            )
-        except ExpressionError as error:
-            return Failed(
-                ErrorInfo("ExpressionError", f"args of {node.path}: {error}", "stemflow.ExpressionError"), "final"
-            )
-        except UnknownEncoder as error:
-            return Failed(describe(error), "final", dead="unknown-encoder")
-        except BadPayload as error:
-            return Failed(describe(error), "final", dead="bad-arguments")
-        output = await self._output(node, write)
-        if place_of(task.is_async, options) == "process":
-            return await self._in_process(running, task, options, context, bound, output)
-        if isinstance(context, SyncTaskContext):
-            context.ask = partial(ask_loop, asyncio.get_running_loop(), context)
-        running.begin(context, options)
-        attempted = attempt(task, context, bound, self._in_thread(running), output, running.judge)
-        return await self._called(context, attempted)
-
-    async def _called(self, context: TaskContext, attempted: Coroutine[Any, Any, T]) -> T:
-        """The attempt, with the signals before and after it."""
-        outcome: T | None = None
-        if self.signals.prerun:
-            self.signals.prerun.send(context_event("prerun", context, self.store.now_ms()))
-        try:
-            outcome = await attempted
-            return outcome
-        finally:
-            if self.signals.postrun:
-                error = outcome.error if isinstance(outcome, Failed) else None
-                self.signals.postrun.send(context_event("postrun", context, self.store.now_ms(), error=error))
-
-    async def _in_process(
-        self,
-        running: Running,
-        task: Task[..., Any],
-        options: Options,
-        context: TaskContext,
-        bound: Bound,
-        output: Output,
-    ) -> Outcome | Crashed:
-        try:
-            place = locate(task, self.registry)
-        except OptionError as error:
-            return Failed(describe(error), "final")
-        try:
-            running.child = await self.processes.take()
-        except StemflowError as error:
-            return Crashed(str(error))
-        running.begin(context, options)
-        try:
-            return await self._called(context, running.child.attempt(place, options, context, bound, output))
-        finally:
-            self.processes.give(running.child)
-
-    async def _output(self, node: Node, write: Write) -> Output:
-        header = await self.advance.library.header(node.run)
-        return Output(self.registry, self.advance.library.encoders, write, header.origin or node.run, node.path)
-
-    def _in_thread(self, running: Running) -> Callable[[Callable[[], Any]], Awaitable[Any]]:
-        def call(work: Callable[[], Any]) -> Awaitable[Any]:
-            running.thread = asyncio.get_running_loop().run_in_executor(self.pool, work)
-            return asyncio.shield(running.thread)
-
-        return call
-
-    async def _context(
-        self, node: Node, leaf: LeafPlan, options: Options, running: Running, task: Task[..., Any]
-    ) -> TaskContext:
-        kind = TaskContext if place_of(task.is_async, options) == "loop" else SyncTaskContext
-        header = await self.advance.library.header(node.run)
-        before = await Values(self.advance.library, known=self.advance.records).parent_path(node)
-        told = encoders_told(node, leaf, options, header, self.advance.library.encoders)
-        parent = header.parent if before is None else (node.run, before)
-        return kind(
-            run_id=node.run,
-            node=node.path,
-            name=leaf.task,
-            backstage=self.backstage,
-            attempt=node.attempt,
-            max_retries=options.max_retries,
-            headers=merged(merged(header.headers, leaf.headers), told.headers),
-            meta=merged(merged(header.meta, leaf.meta), told.meta),
-            queue=node.queue,
-            enqueued_at_ms=node.opened_at_ms,
-            parent_id=None if parent is None else task_id(parent),
-            root_id=header.root,
-            delivery=node.delivery,
-            in_fan_in=bool(node.path) and await self._in_fan_in(node),
-        )
-
-    async def _in_fan_in(self, node: Node) -> bool:
-        """Whether `add_to_group` has a group, chord header or map to join."""
-        while node.path:
-            scope = self.advance.records.get((node.run, parent_path(node.path)))
-            if scope is None:
-                (scope,) = await self.store.read([(node.run, parent_path(node.path))])
-            assert isinstance(scope, Node)
-            plan = (await self.advance.library.shape(scope.plan)).nodes[scope.node]
-            assert isinstance(plan, ScopePlan)
-            if plan.kind in ("group", "map") or (plan.kind == "chord" and node.index != body_index(plan)):
-                return node.index >= 0
-            node = scope
-        return False
 
     def report(self, running: Running, outcome: Outcome | Crashed) -> None:
         node = running.node

@@ -263,7 +263,7 @@ async def test_trouble_of_the_worker_itself_is_told(
         raise ZeroDivisionError("in the machine")
 
     assert app.service is not None
-    monkeypatch.setattr(app.service.worker, "_context", broken)
+    monkeypatch.setattr(app.service.worker.attempts, "_context", broken)
     told = Told(registry, "worker_error")
     result = await (await app.submit(quick.s())).wait()
 

@@ -103,7 +103,7 @@ class RedisStore:
             self._news.submitted(run)
         blob = self._encoder.exchange(self._time.given(), request, decisions, want)
         script = "submit" if submitted else "exchange"
-        answer = await self._client.run(script, self._prefix, blob, self._base)
+        answer = await self._client.run(script, self._prefix, blob, self._base, self.address.encode())
         if answer[0] != b"ok":
             raise self._refused(answer, request)
         self._time.heard(answer[1])

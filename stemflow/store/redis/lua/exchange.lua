@@ -5,6 +5,7 @@
 -- ARGV[1]  request, MessagePack: {now_ms or 0 for the server's time, channel, sequence, decisions, want or false}
 --          want: {owner, limit, queues or false for every queue, only_run or false}
 -- ARGV[2]  base of the names of channels
+-- ARGV[3]  address of who asks, who need not be told of ends that this request makes
 --
 -- Answers  {'ok', now_ms, committed as a text of 0 and 1, leases, timers, next_at_ms or -1, current, lost}
 --            leases: {run, path, value, until_ms, header or '', ...}      timers: {run .. path, due_at_ms, ...}

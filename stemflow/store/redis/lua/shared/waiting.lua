@@ -1,5 +1,5 @@
 -- Who waits is told: idle workers of work, one each; whoever follows or watches a run, of changes and of its end.
-local BASE = ARGV[2]
+local BASE, SELF = ARGV[2], ARGV[3]
 local IDLE_MS = 60000
 
 -- Where those stand who wait for work: all of them, and by queue, or among those that serve every queue (false).
@@ -42,13 +42,13 @@ end
 
 local MOST = 4096
 
--- To the address of who submitted the run, and to whoever watches it: the run and, if it is not too big, its root.
+-- To the address of who submitted the run, unless that is who asks, and to whoever watches it: the run and, if it is
+-- not too big, its root.
 local function tell_end(run)
   local root = V[run]
   local news, section = run, root and section_of(root) or ''
   if root and #root <= MOST then news = run .. root end
-  if section ~= '' and byte(section) > 0 then
-    call('PUBLISH', BASE .. ':a:' .. sub(section, 2, 1 + byte(section)), news)
-  end
+  local address = section ~= '' and sub(section, 2, 1 + byte(section)) or ''
+  if address ~= '' and address ~= SELF then call('PUBLISH', BASE .. ':a:' .. address, news) end
   call('PUBLISH', BASE .. ':e:' .. run, news)
 end
