@@ -432,7 +432,7 @@ def _coroutine() -> Any:
         (ZeroDivisionError("by zero"), "it raised ZeroDivisionError: by zero"),
         (KeyboardInterrupt("now"), "it raised KeyboardInterrupt: now"),
     ],
-    ids=str,
+    ids=lambda one: getattr(one, "__name__", str(one)),
 )
 async def test_a_strategy_that_raises_or_answers_nonsense_is_named_and_the_pause_of_the_policy_counts(
     app: Stemflow, attempts: Attempts, answer: Any, told: str, caplog: pytest.LogCaptureFixture
