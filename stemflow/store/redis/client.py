@@ -27,6 +27,7 @@ from redis.exceptions import TimeoutError as Slow
 
 from stemflow.store.base import BackpressureError, StoreError, StoreUnavailable
 from stemflow.store.redis.scripts import script
+from stemflow.store.redis.server import parsed
 
 ANSWER_S: Final = 5.0
 """How long one call may take before its connection is given up."""
@@ -106,14 +107,9 @@ class Client:
         self._free.append(connection)
         return answer
 
-    async def server_version(self) -> tuple[int, int]:
-        """As Redis counts: Valkey names the Redis whose commands it has."""
-        for line in bytes(await self.call(b"INFO", b"server")).decode().splitlines():
-            name, _, value = line.partition(":")
-            if name == "redis_version":
-                major, minor, *_ = value.split(".")
-                return int(major), int(minor)
-        return 0, 0
+    async def info(self) -> dict[str, str]:
+        """What the server says of itself, by INFO."""
+        return parsed(bytes(await self.call(b"INFO")))
 
     def problem(self, error: Exception) -> StoreError:
         """What an error of redis-py or of the server means for the caller."""
@@ -133,6 +129,10 @@ class Client:
 
     async def close(self) -> None:
         self._closed = True
+        await self.let_go()
+
+    async def let_go(self) -> None:
+        """Close the connections that nobody uses."""
         free, self._free = self._free, []
         for connection in free:
             await close(connection)

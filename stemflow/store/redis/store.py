@@ -37,6 +37,7 @@ from stemflow.store.redis.keys import page_field, page_key, run_name, run_of
 from stemflow.store.redis.listen import Listener
 from stemflow.store.redis.news import News
 from stemflow.store.redis.renewer import RedisRenewer, connect
+from stemflow.store.redis.server import refuse_unfit, version_of
 from stemflow.store.redis.time import ServerTime
 from stemflow.store.redis.url import Place
 
@@ -80,7 +81,13 @@ class RedisStore:
     async def open(self) -> None:
         if self._opened:
             return
-        self._client.version = await self._client.server_version()
+        try:
+            info = await self._client.info()
+            refuse_unfit(self.url, info)
+        except BaseException:
+            await self._client.let_go()
+            raise
+        self._client.version = version_of(info)
         answer = await self._client.run("open", self._prefix, pack((self._time.given(),)))
         self._time.heard(answer)
         self._opened = True
