@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from stemflow.canvas import Canvas, skew
     from stemflow.errors import OptionError, StemflowError, UnitError
     from stemflow.model.options import TaskOptions
-    from stemflow.model.policy import Concurrency, RateLimit, RetryPolicy
+    from stemflow.model.policy import Concurrency, RetryPolicy
+    from stemflow.model.rates import RateLimit
     from stemflow.model.signature import NoInput, Signature
     from stemflow.runtime.context import (
         HandBack,
@@ -52,7 +53,8 @@ _HOMES = {
     "stemflow.canvas": ("Canvas", "skew"),
     "stemflow.errors": ("OptionError", "StemflowError", "UnitError"),
     "stemflow.model.options": ("TaskOptions",),
-    "stemflow.model.policy": ("Concurrency", "RateLimit", "RetryPolicy"),
+    "stemflow.model.policy": ("Concurrency", "RetryPolicy"),
+    "stemflow.model.rates": ("RateLimit",),
     "stemflow.model.signature": ("NoInput", "Signature"),
     "stemflow.runtime.context": (
         "HandBack",

@@ -6,6 +6,9 @@ import re
 
 from stemflow.errors import UnitError
 
+Duration = str | int | float
+"""A duration as users write it: `"1m30s"`, or a number of seconds."""
+
 _MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _LONGEST_MS = 100 * 366 * 86_400_000

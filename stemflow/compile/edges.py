@@ -10,6 +10,7 @@ from typing import Any
 from stemflow.errors import StemflowError
 from stemflow.expr import ExpressionError, parse_condition, parse_template
 from stemflow.model.policy import Concurrency
+from stemflow.model.rates import rates_of
 from stemflow.model.records import child_path
 from stemflow.model.signature import AnySig, ChainSig, ChordSig, GroupSig, MapSig, StepsSig, TaskSig
 
@@ -86,7 +87,7 @@ def expressions(step: AnySig, names: frozenset[str] = NAMES) -> Iterator[tuple[A
         if step.bind is not None:
             yield dict(step.bind), names
         for key in _keys(step):
-            yield key, names | {"args"}
+            yield key, names | {"args", "headers"}
     elif step.concurrency is not None:
         yield step.concurrency.key, names
     if isinstance(step, MapSig):
@@ -100,7 +101,10 @@ def expressions(step: AnySig, names: frozenset[str] = NAMES) -> Iterator[tuple[A
 def _keys(task: TaskSig[Any, Any]) -> Iterator[str]:
     """The templates of a task's keys; a function that makes one has been judged before it runs."""
     limited = task.options.get("concurrency")
-    for key in (task.options.get("unique_by"), limited.key if isinstance(limited, Concurrency) else None):
+    found = [task.options.get("unique_by"), task.options.get("group_rate_key")]
+    found += [limited.key if isinstance(limited, Concurrency) else None]
+    found += [one.key for one in rates_of(task.options.get("rate_limit"))]
+    for key in found:
         if isinstance(key, str):
             yield key
 

@@ -6,12 +6,13 @@ from stemflow.core import entry
 from stemflow.core.backoff import delay_ms
 from stemflow.core.ending import bury, finish
 from stemflow.core.join import join_fan_in
+from stemflow.core.rates import limits_of
 from stemflow.core.timer import expiry_ms
 from stemflow.core.work import Work
 from stemflow.model.effects import DeadLetter, GateError
 from stemflow.model.facts import Ended, Failed, HandedBack, Lost, Ok
 from stemflow.model.plan import LeafPlan, WaitPlan
-from stemflow.model.policy import Options, RateLimit
+from stemflow.model.policy import Options
 from stemflow.model.records import (
     CANCELLED,
     FAILED,
@@ -48,11 +49,11 @@ def open_leaf(w: Work, node: Node, refusal: GateError | None) -> None:
 
 
 def _proceed(w: Work, node: Node, answer: entry.Answer) -> None:
+    if answer is True:
+        leaf = w.leaf_of(node)
+        answer = place(w, node, leaf, options_of(w, node, leaf))
     if isinstance(answer, GateError):
         refuse(w, node, answer)
-    elif answer:
-        leaf = w.leaf_of(node)
-        place(w, node, leaf, options_of(w, node, leaf))
 
 
 def refuse(w: Work, node: Node, refusal: GateError) -> None:
@@ -62,13 +63,17 @@ def refuse(w: Work, node: Node, refusal: GateError) -> None:
     finish(w, node, FAILED)
 
 
-def place(w: Work, node: Node, leaf: LeafPlan, options: Options) -> None:
-    """Make the node READY where its options say, not before its `at_ms`."""
+def place(w: Work, node: Node, leaf: LeafPlan, options: Options) -> entry.Answer:
+    """Make the node READY where its options say, not before its `at_ms`, under limits that are told the first time."""
+    if not node.limits and (options.rate_limits or options.group_rates):
+        limits = limits_of(w, node, leaf, options)
+        if isinstance(limits, GateError):
+            return limits
+        node.limits = limits
     node.state = READY
     node.queue, node.priority, node.lease_ms = options.queue, options.priority, options.lease_ms
-    if options.rate_limits:
-        node.limits = tuple(RateLimit(r.limit, r.per_ms, r.key or leaf.task) for r in options.rate_limits)
     node.due_at_ms = expiry_ms(w, node)
+    return True
 
 
 def undone_path(path: str) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 from stemflow.dsl.expressions import ERROR, SUBMITTED, Expressions, Names
 from stemflow.dsl.findings import Findings
 from stemflow.dsl.source import Node
-from stemflow.errors import UnitError
-from stemflow.model.policy import Concurrency, Duration, RateLimit, RetryPolicy
-from stemflow.units import format_duration, parse_duration_ms
+from stemflow.errors import StemflowError, UnitError
+from stemflow.model.policy import Concurrency, RetryPolicy, normalise
+from stemflow.model.rates import RateLimit
+from stemflow.units import Duration, format_duration, parse_duration_ms
 
 _BACKOFF = {"kind": "backoff", "initial": "initial", "factor": "factor", "max": "max", "jitter": "jitter"}
 """Keys of `backoff` -> parameters of RetryPolicy.of."""
@@ -52,10 +53,7 @@ class OptionReader:
         expires = self.duration(node, "expires")
         if expires is not None:
             options["expires"] = expires
-        rates = self._rates(node.get("rate_limit"))
-        if rates:
-            options["rate_limit"] = rates
-        return options
+        return options | self._rates(node, names | {"args", "headers"}, path)
 
     def concurrency(self, parent: Node, names: Names, path: str) -> Concurrency | None:
         """`concurrency: {key, limit}` of a step or of the file."""
@@ -142,23 +140,40 @@ class OptionReader:
             return self.duration(backoff, key)
         return None if given is None else given.value
 
-    def _rates(self, node: Node | None) -> tuple[RateLimit, ...]:
-        if node is None:
-            return ()
-        read = (self._rate(one) for one in (node.items if isinstance(node.value, list) else [node]))
-        return tuple(rate for rate in read if rate is not None)
+    def _rates(self, parent: Node, names: Names, path: str) -> dict[str, Any]:
+        """Limits of the task's own, and those of its group."""
+        options: dict[str, Any] = {}
+        for option in ("rate_limit", "group_rate_limit"):
+            node = parent.get(option)
+            if node is not None:
+                each = node.items if isinstance(node.value, list) else [node]
+                read = (self._rate(one, option, names, path) for one in each)
+                options[option] = tuple(one for one in read if one is not None)
+        key, header = parent.get("group_rate_key"), parent.get("group_rate_key_header")
+        if key is not None:
+            self.expressions.template(key, names, path)
+            options["group_rate_key"] = key.value
+        if header is not None:
+            self.expressions.refuse(header, "group_rate_key_header")
+            options["group_rate_key_header"] = header.value
+        return options
 
-    def _rate(self, node: Node) -> RateLimit | None:
-        if node.flawed:
+    def _rate(self, node: Node, option: str, names: Names, path: str) -> RateLimit | None:
+        mapped = isinstance(node.value, dict)
+        if mapped:
+            self.expressions.template(node.get("key"), names, path)
+            if not ("rate" in node.members or {"limit", "per"} <= node.members.keys()):
+                return None
+        if any(one.flawed for one in (node, *node.members.values())):
             return None
-        rate, key = (node.get("rate"), node.get("key")) if isinstance(node.value, dict) else (node, None)
-        if rate is None:
-            return None
-        self.expressions.refuse(key, "rate_limit.key")
         try:
-            return RateLimit.of(rate.value, "" if key is None else key.value)
-        except UnitError as error:
-            self.findings.error("SF503", f"rate_limit: {error}", rate.place)
+            found = RateLimit.of(node.value)
+            normalise({option: found}, path)
+            return found
+        except StemflowError as error:
+            what = str(error).removeprefix(f"{path}: {option}: ")
+            wrong = node.get(what.partition(":")[0]) or node.get("rate") if mapped else None
+            self.findings.error("SF503", f"{option}: {what}", (wrong or node).place)
             return None
 
     def _unique(self, node: Node | None, names: Names, path: str) -> dict[str, Any]:

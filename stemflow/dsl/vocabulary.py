@@ -10,7 +10,10 @@ BODIES = ("steps", "chain", "group", "chord")
 VALUE_OF: Mapping[str, str] = {"chain": "prev", "group": "results", "chord": "prev"}
 """Body of a file -> the name by which `outputs` reads its value; `steps` has names for each of them instead."""
 
-TASK_ONLY = frozenset({"args", "retry", "rate_limit", "unique", "priority", "queue", "expires", "compensate"})
+TASK_ONLY = frozenset({
+    "args", "retry", "rate_limit", "group_rate_limit", "group_rate_key", "group_rate_key_header", "unique", "priority",
+    "queue", "expires", "compensate",
+})  # fmt: skip
 """Modifiers of a task that have no meaning yet on a composite."""
 
 NOT_YET: Mapping[str, str | None] = {
@@ -46,5 +49,7 @@ NOT_YET: Mapping[str, str | None] = {
 }
 """Keys of the format that this version refuses -> what to write instead, where there is something."""
 
-NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "run", "error", "self", "args", "env", "secrets"})
+NAMES = frozenset({
+    "inputs", "vars", "steps", "prev", "results", "run", "error", "self", "args", "headers", "env", "secrets",
+})  # fmt: skip
 """Names that mean something in expressions, so that a map's item cannot be called so."""

@@ -93,7 +93,7 @@ class Decision(Struct, frozen=True, kw_only=True):
     """Facts that changed nothing because they were late, doubled, or under a token that no longer holds."""
 
 
-GateName = Literal["when", "items", "unique", "concurrency", "value"]
+GateName = Literal["when", "items", "unique", "concurrency", "rate_limit", "value"]
 GateKey = tuple[str, str, GateName]
 
 

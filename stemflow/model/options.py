@@ -7,7 +7,12 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
-from stemflow.model.policy import Concurrency, Duration, Isolation, RateLimit, RetryPolicy, UniqueMode, normalise
+from stemflow.model.policy import Concurrency, Isolation, RetryPolicy, UniqueMode, normalise
+from stemflow.model.rates import RateLimit
+from stemflow.units import Duration
+
+OneRateLimit = str | RateLimit | Mapping[str, Any]
+RateLimits = OneRateLimit | Sequence[OneRateLimit]
 
 
 class TaskOptions(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
@@ -23,7 +28,10 @@ class TaskOptions(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     soft_time_limit: Duration | UnsetType | None = UNSET
     hard_time_limit: Duration | UnsetType | None = UNSET
     soft_raises: bool | UnsetType = UNSET
-    rate_limit: str | RateLimit | Sequence[str | RateLimit] | UnsetType | None = UNSET
+    rate_limit: RateLimits | UnsetType | None = UNSET
+    group_rate_limit: RateLimits | UnsetType | None = UNSET
+    group_rate_key: str | UnsetType | None = UNSET
+    group_rate_key_header: str | UnsetType = UNSET
     unique: bool | UnsetType = UNSET
     unique_mode: UniqueMode | UnsetType = UNSET
     unique_for: Duration | UnsetType | None = UNSET

@@ -8,10 +8,8 @@ from typing import Any, Literal
 from msgspec import Struct, structs
 
 from stemflow.errors import OptionError, UnitError
-from stemflow.units import parse_duration_ms, parse_rate
-
-Duration = str | int | float
-"""A duration as users write it: `"1m30s"`, or a number of seconds."""
+from stemflow.model.rates import Rate, rates_of
+from stemflow.units import Duration, parse_duration_ms
 
 Backoff = Literal["fixed", "linear", "exponential"]
 UniqueMode = Literal["return_existing", "reject", "skip", "replace", "debounce", "keep_last"]
@@ -90,21 +88,6 @@ class RetryPolicy(Struct, frozen=True, omit_defaults=True):
         )
 
 
-class RateLimit(Struct, frozen=True, omit_defaults=True):
-    """At most `limit` starts of the tasks that share `key` in every window of `per_ms`; an empty key is the task's
-    name."""
-
-    limit: int
-    per_ms: int
-    key: str = ""
-
-    @classmethod
-    def of(cls, rate: str, key: str = "") -> RateLimit:
-        """Parse `"200/s"`, `"100/m"`, `"500/h"` or `"1000/d"`."""
-        limit, per_ms = parse_rate(rate)
-        return cls(limit, per_ms, key)
-
-
 class Concurrency(Struct, frozen=True, omit_defaults=True):
     """At most `limit` of those that share `key` run at the same time; the others wait in order, without a worker.
 
@@ -139,7 +122,11 @@ class Options(Struct, frozen=True, omit_defaults=True):
     soft_ms: int | None = None
     hard_ms: int | None = None
     soft_raises: bool = False
-    rate_limits: tuple[RateLimit, ...] = ()
+    rate_limits: tuple[Rate, ...] = ()
+    group_rates: tuple[Rate, ...] = ()
+    """Limits that many tasks share, under one key: `group_key` if it is given, else by the header `group_header`."""
+    group_key: str | None = None
+    group_header: str = "tenant"
     unique: bool = False
     unique_mode: UniqueMode = "return_existing"
     unique_for_ms: int | None = None
@@ -188,9 +175,11 @@ def _number(name: str, value: Any, low: float, high: float) -> float:
     return float(value)
 
 
-def _rates(value: Any) -> tuple[RateLimit, ...]:
-    many = value if isinstance(value, (list, tuple)) else (value,)
-    return tuple(one if isinstance(one, RateLimit) else RateLimit.of(one) for one in many if one is not None)
+def _keyless(rates: tuple[Rate, ...]) -> tuple[Rate, ...]:
+    keys = [one.key for one in rates if one.key]
+    if keys:
+        raise OptionError(f"expected limits without a key, got {keys[0]!r}; the key of a group is its group_rate_key")
+    return rates
 
 
 def _retry(value: Any) -> RetryPolicy:
@@ -261,7 +250,10 @@ _READ: dict[str, Callable[[Any], tuple[str, Any]]] = {
     "soft_time_limit": lambda v: ("soft_ms", _optional_ms(v)),
     "hard_time_limit": lambda v: ("hard_ms", _optional_ms(v)),
     "soft_raises": lambda v: ("soft_raises", _flag("soft_raises", v)),
-    "rate_limit": lambda v: ("rate_limits", _rates(v)),
+    "rate_limit": lambda v: ("rate_limits", rates_of(v)),
+    "group_rate_limit": lambda v: ("group_rates", _keyless(rates_of(v))),
+    "group_rate_key": lambda v: ("group_key", None if v is None else _text("group_rate_key", v)),
+    "group_rate_key_header": lambda v: ("group_header", _text("group_rate_key_header", v)),
     "unique": lambda v: ("unique", _flag("unique", v)),
     "unique_mode": lambda v: ("unique_mode", _choice("unique_mode", v, *UNIQUE_MODES)),
     "unique_for": lambda v: ("unique_for_ms", _optional_ms(v)),

@@ -7,7 +7,8 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 
-from stemflow.model.policy import RateLimit, UniqueMode
+from stemflow.model.policy import UniqueMode
+from stemflow.model.rates import Rate
 
 State = Literal["waiting", "held", "ready", "running", "stopping", "succeeded", "failed", "skipped", "cancelled"]
 
@@ -139,7 +140,7 @@ class Node(Struct, kw_only=True, omit_defaults=True):
     losses: int = 0
     queue: str = "default"
     priority: int = 0
-    limits: tuple[RateLimit, ...] = ()
+    limits: tuple[Rate, ...] = ()
     lease_ms: int = 30_000
     at_ms: int = 0
     due_at_ms: int | None = None

@@ -8,14 +8,17 @@ from typing import Any
 from msgspec import structs
 
 from stemflow.compile.freeze import named
+from stemflow.core.rates import given_keys
 from stemflow.core.shape import Shape
 from stemflow.errors import StemflowError
 from stemflow.expr import parse_condition, parse_template
 from stemflow.model.effects import Frozen, GateError, GateKey
 from stemflow.model.plan import AnyPlan, LeafPlan, Plan, ScopePlan, Sealed
+from stemflow.model.policy import Options
 from stemflow.model.records import SUCCEEDED, ErrorInfo, Key, Node
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry, UnknownEncoder
-from stemflow.runtime.keys import concurrency_key, unique_key
+from stemflow.runtime.headers import merged
+from stemflow.runtime.keys import concurrency_key, key_text, unique_key
 from stemflow.runtime.keys import named as by_name
 from stemflow.runtime.signing import SigningError
 from stemflow.runtime.values import PAGE, Values, place
@@ -185,26 +188,40 @@ def pages_of(
     )
 
 
-async def _key(values: Values, binder: Binder, node: Node, plan: AnyPlan, name: str) -> str:
-    """The unique or the concurrency key of a node; over its arguments by name where it is a task."""
+async def rate_keys(values: Values, binder: Binder, node: Node, leaf: LeafPlan, options: Options) -> tuple[str, ...]:
+    """The keys that `given_keys` names, evaluated."""
+    given = given_keys(options)
+    env: dict[str, Any] = {"headers": merged((await values.library.header(node.run)).headers, leaf.headers)}
+    if any("args" in key for key in given):
+        (call, *_) = await binder.calls(values, node, leaf)
+        env["args"] = by_name(options.params, call)
+    return tuple([key_text(await _text(values, binder, node, key, env)) if "${{" in key else key for key in given])
+
+
+async def _key(values: Values, binder: Binder, node: Node, plan: AnyPlan, name: str) -> Any:
+    """The unique key or the concurrency key of a node, or those of its rates; over its arguments by name where it is a
+    task."""
     if not isinstance(plan, LeafPlan):
         assert isinstance(plan, ScopePlan) and plan.concurrency is not None
         return concurrency_key(await binder.template(values, node, plan.concurrency.key), node.path)
     options = (await values.library.shape(node.plan)).plan.options[plan.options]
+    if name == "rate_limit":
+        return await rate_keys(values, binder, node, plan, options)
     limited = options.concurrency
     source = options.unique_by if name == "unique" else limited.key if limited is not None else None
     calls: Sequence[Call] = ()
     if name == "unique" or "args" in (source or ""):
         calls = await binder.calls(values, node, plan)
-    texts = [await _text(values, binder, node, source, by_name(options.params, call)) for call in calls or [((), {})]]
+    named_calls = [{"args": by_name(options.params, call)} for call in calls or [((), {})]]
+    texts = [await _text(values, binder, node, source, names) for names in named_calls]
     if name == "unique":
         return unique_key(plan.task, options, calls, texts)
     return concurrency_key(texts[0], plan.task)
 
 
-async def _text(values: Values, binder: Binder, node: Node, source: str | None, args: Mapping[str, Any]) -> Any:
+async def _text(values: Values, binder: Binder, node: Node, source: str | None, names: Mapping[str, Any]) -> Any:
     if source is None:
         return None
-    template = parse_template(source, binder.names | {"args"})
+    template = parse_template(source, binder.names | {"args", "headers"})
     env = await values.env(await values.origin(node), (reference.path for reference in template.references))
-    return template({**env, "args": args})
+    return template({**env, **names})

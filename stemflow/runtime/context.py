@@ -11,10 +11,10 @@ from types import MappingProxyType
 from typing import Any, NoReturn, Protocol
 
 from stemflow.errors import OptionError, StemflowError
-from stemflow.model.policy import Duration, RetryPolicy
+from stemflow.model.policy import RetryPolicy
 from stemflow.model.records import task_id
 from stemflow.model.signature import Signature
-from stemflow.units import parse_duration_ms
+from stemflow.units import Duration, parse_duration_ms
 
 
 class TaskCancelled(StemflowError):

@@ -10,12 +10,12 @@ from msgspec import Struct, structs
 
 from stemflow.errors import OptionError
 from stemflow.model.options import TaskOptions, given_options
-from stemflow.model.policy import Duration, normalise
+from stemflow.model.policy import normalise
 from stemflow.model.signature import In_contra, Out_co, TaskSig
 from stemflow.runtime.context import TaskContext
 from stemflow.runtime.payload import plain
 from stemflow.runtime.verdict import RetryStrategy
-from stemflow.units import parse_duration_ms
+from stemflow.units import Duration, parse_duration_ms
 
 Args = TypeVar("Args")
 Args_contra = TypeVar("Args_contra", contravariant=True)

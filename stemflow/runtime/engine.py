@@ -12,7 +12,6 @@ from stemflow.core.shape import Shape
 from stemflow.errors import OptionError, StemflowError
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Fact, Requested
-from stemflow.model.policy import Duration
 from stemflow.model.records import FINAL, SKIPPED, SUCCEEDED, Header, Node
 from stemflow.model.signature import Signature, Workflow
 from stemflow.ports import Clock, IdSource
@@ -37,7 +36,7 @@ from stemflow.runtime.values import Library, Values, place
 from stemflow.runtime.waiting import result_by_id, wait_by_id
 from stemflow.store.base import Store
 from stemflow.store.open import open_store
-from stemflow.units import parse_duration_ms
+from stemflow.units import Duration, parse_duration_ms
 
 T = TypeVar("T")
 

@@ -13,8 +13,10 @@ from msgspec import structs
 
 from stemflow.canvas import Canvas
 from stemflow.compile.arguments import ArgumentFault
+from stemflow.compile.edges import NAMES
+from stemflow.core.rates import given_keys, is_late
 from stemflow.errors import OptionError, StemflowError
-from stemflow.expr import ExpressionError, parse_condition
+from stemflow.expr import ExpressionError, parse_condition, parse_template
 from stemflow.model.options import TaskOptions, given_options
 from stemflow.model.policy import Options, effective, normalise
 from stemflow.model.signature import MemberPolicy, NoInput, Signature, TaskSig
@@ -98,6 +100,7 @@ class Task(Generic[P, R_co]):
         self.is_async = inspect.iscoroutinefunction(function)
         options = effective(f"task {name}", self.options)
         _check_condition(name, options)
+        _check_keys(name, options)
         check_place(f"task {name}", function, options)
         self.description = self.metadata.description or inspect.getdoc(function) or ""
 
@@ -192,6 +195,14 @@ def _check_condition(task: str, options: Options) -> None:
         parse_condition(options.retry.when, {"error"})
     except ExpressionError as error:
         raise OptionError(f"task {task}: retry.when: {error}") from error
+
+
+def _check_keys(task: str, options: Options) -> None:
+    """So are the keys of its rate limits; those of a workflow file were read where they stand."""
+    try:
+        parse_template(list(given_keys(options)), NAMES | {"args", "headers"})
+    except ExpressionError as error:
+        raise OptionError(f"task {task}: the key of a rate limit: {error}") from error
 
 
 def _task_of(handler: TaskHandler[Any, Any]) -> Task[..., Any]:
@@ -350,7 +361,9 @@ class TaskRegistry:
                 check_place(f"task {sig.task}", task.function, options)
             if "retry" in sig.options:
                 _check_condition(sig.task, options)
-        if options.unique or options.concurrency is not None:
+            if sig.bind is None and sig.options.keys() & {"rate_limit", "group_rate_key"}:
+                _check_keys(sig.task, options)
+        if options.unique or options.concurrency is not None or is_late(options):
             params = options.params if task is None else task.params
             options = judged(sig.task, structs.replace(options, params=params), (sig.args, sig.kwargs))
         return options

@@ -9,9 +9,9 @@ from concurrent.futures import CancelledError
 from typing import Any, NoReturn, TypeVar
 
 from stemflow.errors import StemflowError
-from stemflow.model.policy import Duration
 from stemflow.model.signature import Signature
 from stemflow.runtime.context import TaskCancelled, TaskContext
+from stemflow.units import Duration
 
 T = TypeVar("T")
 

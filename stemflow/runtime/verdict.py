@@ -12,10 +12,10 @@ from msgspec import structs
 from stemflow.errors import OptionError, StemflowError
 from stemflow.expr import ExpressionError, parse_condition
 from stemflow.model.facts import Failed
-from stemflow.model.policy import Duration, Options, RetryPolicy
+from stemflow.model.policy import Options, RetryPolicy
 from stemflow.model.records import ErrorInfo
 from stemflow.runtime.values import public_error
-from stemflow.units import parse_duration_ms
+from stemflow.units import Duration, parse_duration_ms
 
 log = logging.getLogger("stemflow.worker")
 

@@ -30,7 +30,7 @@ from stemflow.store.memory_notes import Notes
 from stemflow.store.memory_queue import Queues, Timers
 from stemflow.store.place import changes_something, guarded, may_hold_lease, timer_of, window_of
 from stemflow.store.wait import Changes, Watches
-from stemflow.store.windows import Windows
+from stemflow.store.windows import Past, Windows
 
 
 class _Memo(NamedTuple):
@@ -72,8 +72,8 @@ class MemoryStore:
         self._timers = Timers()
         self._leases: dict[Key, _Held] = {}
         self._windows: dict[Key, int] = {}
-        self._starts: dict[str, list[int]] = {}
-        self._spans: dict[str, int] = {}
+        self._past: dict[str, Past] = {}
+        self._past_until: dict[str, int] = {}
         self._memos: dict[str, _Memo] = {}
         self._notes = Notes()
         self._changes = Changes()
@@ -209,11 +209,10 @@ class MemoryStore:
     # -- handing out
 
     def _hand_out(self, want: Want, now_ms: int) -> tuple[tuple[Lease, ...], tuple[Due, ...], int | None]:
-        windows = Windows(now_ms, lambda key: self._starts.get(key, ()))
+        windows = Windows(now_ms, self._past.get)
         nodes, blocked = self._queues.take(want, self._records, windows, now_ms)
-        for key, starts in windows.starts().items():
-            self._starts[key] = starts
-            self._spans[key] = max(windows.span_ms(key), self._spans.get(key, 0))
+        for key, past in windows.started().items():
+            self._past[key], self._past_until[key] = past, now_ms + past.span_ms
         leases = tuple([self._lease(node, now_ms) for node in nodes])
         timers, next_at_ms = self._due(want, now_ms)
         instants = [at_ms for at_ms in (next_at_ms, blocked) if at_ms is not None]
@@ -329,9 +328,9 @@ class MemoryStore:
         claims = [key for key, until_ms in self._windows.items() if until_ms <= now_ms]
         for place in claims:
             del self._records[place], self._windows[place]
-        starts = [key for key, span_ms in self._spans.items() if self._starts[key][-1] + span_ms <= now_ms]
+        starts = [key for key, until_ms in self._past_until.items() if until_ms <= now_ms]
         for key in starts:
-            del self._starts[key], self._spans[key]
+            del self._past[key], self._past_until[key]
         memos = [channel for channel, memo in self._memos.items() if memo.at_ms <= now_ms - MEMO_MS]
         for channel in memos:
             del self._memos[channel]

@@ -11,7 +11,7 @@ import msgspec
 
 from stemflow.model import wire
 from stemflow.model.effects import Decision, Put
-from stemflow.model.policy import RateLimit
+from stemflow.model.rates import Rate
 from stemflow.model.records import HOUSE, READY, Claim, Node
 from stemflow.store.place import may_hold_lease, timer_of, window_of
 from stemflow.store.sqlite_prune import drop_run
@@ -82,7 +82,7 @@ def lane_name(limits: Lane) -> str:
 
 @lru_cache(maxsize=1_024)
 def lane_of(name: str) -> Lane:
-    return msgspec.json.decode(name, type=tuple[RateLimit, ...]) if name else ()
+    return msgspec.json.decode(name, type=tuple[Rate, ...]) if name else ()
 
 
 def _put(db: sqlite3.Connection, puts: Sequence[Put], now_ms: int) -> bool:

@@ -15,7 +15,7 @@ from stemflow.store.base import LOSS_LEASE_MS, TIMER_PAGE, Lease, Renewed, Want
 from stemflow.store.owner import is_dead
 from stemflow.store.place import timer_of
 from stemflow.store.sqlite_commit import lane_of
-from stemflow.store.windows import Lane, Windows
+from stemflow.store.windows import Lane, Past, Windows
 
 _READY = """SELECT -priority, id, delivery, body FROM nodes INDEXED BY ready
     WHERE place = 'ready' AND queue = ? AND lane = ? AND (? IS NULL OR run = ?)
@@ -31,8 +31,8 @@ _LATE = """SELECT id, state, delivery, body FROM nodes INDEXED BY leases
     AND (? IS NULL OR run = ?)
     ORDER BY lease_until_ms, id LIMIT ?"""
 
-_STARTED = """INSERT INTO windows (key, starts, span_ms, until_ms) VALUES (?1, ?2, ?3, ?3 + ?4)
-    ON CONFLICT DO UPDATE SET starts = ?2, span_ms = max(span_ms, ?3), until_ms = max(span_ms, ?3) + ?4"""
+_STARTED = "INSERT OR REPLACE INTO windows (key, past, until_ms) VALUES (?, ?, ?)"
+_past_of: Final[msgspec.msgpack.Decoder[Past]] = msgspec.msgpack.Decoder(Past)
 
 _Row = tuple[int, int, int, bytes]
 """(-priority, id, delivery, body)"""
@@ -78,8 +78,8 @@ def take(db: sqlite3.Connection, want: Want, now_ms: int) -> Taken:
         leases.append(granted(db, node, until_ms))
         updates.append((RUNNING, node.delivery, timer_of(node), until_ms, want.owner, row))
     db.executemany(_LEASE, updates)
-    for key, starts in windows.starts().items():
-        db.execute(_STARTED, (key, msgspec.msgpack.encode(starts), windows.span_ms(key), now_ms))
+    for key, past in windows.started().items():
+        db.execute(_STARTED, (key, msgspec.msgpack.encode(past), now_ms + past.span_ms))
     return Taken([row[1] for row in rows], leases, blocked)
 
 
@@ -144,9 +144,9 @@ def _lanes(db: sqlite3.Connection, queue: str) -> Iterator[str]:
         after = name + "\x00"
 
 
-def _past(db: sqlite3.Connection, key: str) -> Sequence[int]:
-    row = db.execute("SELECT starts FROM windows WHERE key = ?", (key,)).fetchone()
-    return () if row is None else msgspec.msgpack.decode(row[0], type=list[int])
+def _past(db: sqlite3.Connection, key: str) -> Past | None:
+    row = db.execute("SELECT past FROM windows WHERE key = ?", (key,)).fetchone()
+    return None if row is None else _past_of.decode(row[0])
 
 
 def due(db: sqlite3.Connection, want: Want, now_ms: int) -> tuple[tuple[Due, ...], int | None]:

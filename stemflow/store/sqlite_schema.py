@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 APPLICATION_ID: Final = 0x73746D66
 """`stmf`: the mark in the file's header by which a store is told from other databases."""
-VERSION: Final = 2
+VERSION: Final = 3
 
 PATIENCE_MS: Final = 5_000
 """How long a write waits for the writers of other processes."""
@@ -91,8 +91,7 @@ TABLES: Final = (
     "CREATE INDEX notes_by_end ON notes (until_ms)",
     """CREATE TABLE windows (
         key TEXT PRIMARY KEY,
-        starts BLOB NOT NULL,
-        span_ms INTEGER NOT NULL,
+        past BLOB NOT NULL,
         until_ms INTEGER NOT NULL
     ) WITHOUT ROWID""",
     "CREATE INDEX windows_by_end ON windows (until_ms)",

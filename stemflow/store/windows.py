@@ -1,78 +1,116 @@
-"""Admission of rate limited leaves within one exchange: one instant, each key's past starts read once."""
+"""Admission of rate limited leaves within one exchange: one instant, each key's past read once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from stemflow.core.limits import admissible, next_at_ms, remember
-from stemflow.model.policy import RateLimit
+from msgspec import Struct
 
-Lane = tuple[RateLimit, ...]
+from stemflow.core.limits import Tat, admissible, next_at_ms, paced, paced_after, paced_at_ms, remember
+from stemflow.model.rates import Rate
+
+Lane = tuple[Rate, ...]
+
+
+class Past(Struct, array_like=True):
+    """What is remembered under a key: of the longest limit asked about its period, of the widest its number of starts.
+
+    `starts`: the instants (ms, ascending) of the last `keep` starts; `tats`: (limit, per_ms, ms, parts) of each pace.
+    """
+
+    span_ms: int = 0
+    keep: int = 0
+    starts: list[int] = []
+    tats: list[tuple[int, int, int, int]] = []
 
 
 class Windows:
     """Counts starts by the key of their limits; tasks that share a key share its past.
 
-    `past(key)` answers the instants (ms, ascending) of the last starts under a key.
+    `past(key)` answers what is remembered under a key, None if nothing.
     """
 
-    __slots__ = ("_keep", "_left", "_now_ms", "_past", "_read", "_started")
+    __slots__ = ("_keys", "_now_ms", "_past")
 
-    def __init__(self, now_ms: int, past: Callable[[str], Sequence[int]]) -> None:
+    def __init__(self, now_ms: int, past: Callable[[str], Past | None]) -> None:
         self._now_ms = now_ms
-        self._read = past
-        self._past: dict[str, Sequence[int]] = {}
-        self._left: dict[RateLimit, int] = {}
-        self._started: dict[str, int] = {}
-        self._keep: dict[str, int] = {}
+        self._past = past
+        self._keys: dict[str, _Key] = {}
 
     def admit(self, lane: Lane) -> bool:
-        """Whether one more leaf may start now; if so, it has started."""
-        if any(self._room(one) <= 0 for one in lane):
+        """Whether one more leaf may start now; if so, it has started: all limits are checked, then all are taken."""
+        if self.room(lane) <= 0:
             return False
-        keys = {one.key for one in lane}
-        for known in self._left:
-            if known.key in keys:
-                self._left[known] -= 1
-        for key in keys:
-            self._started[key] = self._started.get(key, 0) + 1
+        for key in {one.key for one in lane}:
+            self._keys[key].start()
         return True
 
     def room(self, lane: Lane) -> int:
         """How many leaves of this lane may start now, if no other lane takes their place."""
-        return max(0, min(self._room(one) for one in lane))
+        return max(0, min(self._key(one).room(one) for one in lane))
 
     def next_at_ms(self, lane: Lane) -> int:
         """The first instant at which one more leaf of this lane may start."""
-        return max(self._next(one) for one in lane)
+        return max(self._key(one).next_at_ms(one) for one in lane)
 
-    def span_ms(self, key: str) -> int:
-        """The longest window of the limits under `key` that were asked about."""
-        return max(one.per_ms for one in self._left if one.key == key)
-
-    def starts(self) -> dict[str, list[int]]:
+    def started(self) -> dict[str, Past]:
         """The new past of each key under which something started."""
-        return {key: self._after(key, self._keep[key]) for key in self._started}
+        return {key: one.after() for key, one in self._keys.items() if one.started}
 
-    def _room(self, one: RateLimit) -> int:
-        left = self._left.get(one)
+    def _key(self, one: Rate) -> _Key:
+        found = self._keys.get(one.key)
+        if found is None:
+            found = self._keys[one.key] = _Key(self._past(one.key) or Past(), self._now_ms)
+        return found
+
+
+class _Key:
+    """One key: its past, and what has started since under any of its limits."""
+
+    __slots__ = ("keep", "left", "now_ms", "past", "span_ms", "started", "tats")
+
+    def __init__(self, past: Past, now_ms: int) -> None:
+        self.past, self.now_ms = past, now_ms
+        self.keep, self.span_ms, self.started = past.keep, past.span_ms, 0
+        self.tats: dict[tuple[int, int], Tat] = {(limit, per): (ms, parts) for limit, per, ms, parts in past.tats}
+        self.left: dict[Rate, int] = {}
+
+    def room(self, one: Rate) -> int:
+        """How many more may start now under this limit."""
+        left = self.left.get(one)
         if left is None:
-            past = self._past_of(one.key)
-            self._keep[one.key] = max(one.limit, len(past), self._keep.get(one.key, 0))
-            left = admissible(past[-one.limit :], one.limit, one.per_ms, self._now_ms)
-            left -= self._started.get(one.key, 0)
-            self._left[one] = left
+            left = self.left[one] = self._admissible(one) - self.started
+            self.span_ms = max(self.span_ms, one.per_ms)
+            if not one.burst:
+                self.keep = max(self.keep, one.limit)
         return left
 
-    def _next(self, one: RateLimit) -> int:
-        return next_at_ms(self._after(one.key, one.limit), one.limit, one.per_ms, self._now_ms)
+    def start(self) -> None:
+        """One start, which every limit of the key counts."""
+        self.started += 1
+        for known in self.left:
+            self.left[known] -= 1
 
-    def _past_of(self, key: str) -> Sequence[int]:
-        past = self._past.get(key)
-        if past is None:
-            past = self._past[key] = self._read(key)
-        return past
+    def next_at_ms(self, one: Rate) -> int:
+        if one.burst:
+            tat = self._tat_after(one.limit, one.per_ms)
+            return paced_at_ms(tat, one.limit, one.per_ms, one.burst, self.now_ms)
+        return next_at_ms(self._starts_after(one.limit), one.limit, one.per_ms, self.now_ms)
 
-    def _after(self, key: str, keep: int) -> list[int]:
+    def after(self) -> Past:
+        tats = [(*pace, *self._tat_after(*pace)) for pace in self.tats]
+        return Past(self.span_ms, self.keep, self._starts_after(self.keep), tats)
+
+    def _admissible(self, one: Rate) -> int:
+        if one.burst:
+            tat = self.tats.setdefault((one.limit, one.per_ms), (0, 0))
+            return paced(tat, one.limit, one.per_ms, one.burst, self.now_ms)
+        return admissible(self.past.starts[-one.limit :], one.limit, one.per_ms, self.now_ms)
+
+    def _tat_after(self, limit: int, per_ms: int) -> Tat:
+        tat = self.tats[limit, per_ms]
+        return paced_after(tat, limit, per_ms, self.now_ms, self.started) if self.started else tat
+
+    def _starts_after(self, keep: int) -> list[int]:
         # Sorted, because a wall clock that was set back may have put a later instant before an earlier one.
-        return sorted(remember(self._past_of(key), keep, self._now_ms, self._started.get(key, 0)))
+        return sorted(remember(self.past.starts, keep, self.now_ms, self.started))

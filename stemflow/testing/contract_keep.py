@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stemflow.model.effects import DeadLetter, Decision, Pages, RunEnd
 from stemflow.model.plan import LeafPlan, Plan
-from stemflow.model.policy import RateLimit
+from stemflow.model.rates import Rate
 from stemflow.model.records import SUCCEEDED, Claim, Header
 from stemflow.store.base import Letters
 from stemflow.testing.contract_world import RUN, Promises, User, begun, change, create, leaf, paths, scope
@@ -177,7 +177,7 @@ class PrunePromises(Promises):
 
     async def test_starts_are_forgotten_once_no_limit_looks_back_to_them(self) -> None:
         async with self.world() as w:
-            short, long = RateLimit(1, 100, "k"), RateLimit(1, 1_000, "k")
+            short, long = Rate(1, 100, "k"), Rate(1, 1_000, "k")
             for instant, path, limit in ((0, "a", long), (1_000, "b", short)):
                 w.clock.at_ms = EPOCH_MS + instant
                 await w.one.begin(leaf("a", path, limits=(limit,)), run=path)

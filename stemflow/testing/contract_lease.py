@@ -11,7 +11,7 @@ from stemflow.core.table import TABLE
 from stemflow.core.work import View, Work
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Due
-from stemflow.model.policy import RateLimit
+from stemflow.model.rates import Rate
 from stemflow.model.records import HELD, READY, RUNNING, STOPPING, ErrorInfo, Header, Tally
 from stemflow.store.base import LOSS_LEASE_MS, TIMER_PAGE
 from stemflow.testing.contract_world import RUN, Promises, cancel, change, create, leaf, paths, scope, succeed
@@ -172,7 +172,7 @@ class LeasePromises(Promises):
 
     async def test_no_window_holds_more_starts_than_its_limit(self) -> None:
         async with self.world() as w:
-            limits = (RateLimit(3, 100, "api"), RateLimit(5, 1_000, "api"))
+            limits = (Rate(3, 100, "api"), Rate(5, 1_000, "api"))
             await w.one.begin(*(leaf(f"[{i}]", limits=limits) for i in range(60)))
             steps, starts = random.Random(7), list[int]()
             while len(starts) < 20:
@@ -186,7 +186,7 @@ class LeasePromises(Promises):
 
     async def test_a_limited_leaf_starts_as_soon_as_its_window_admits_it(self) -> None:
         async with self.world() as w:
-            await w.one.begin(*(leaf(f"[{i}]", limits=(RateLimit(2, 100, "k"),)) for i in range(5)))
+            await w.one.begin(*(leaf(f"[{i}]", limits=(Rate(2, 100, "k"),)) for i in range(5)))
             first = await w.one.ask()
             assert (paths(first.leases), first.next_at_ms) == (["[0]", "[1]"], w.clock.at_ms + 100)
             w.clock.advance(99)
@@ -196,7 +196,7 @@ class LeasePromises(Promises):
 
     async def test_tasks_that_share_a_key_share_its_window(self) -> None:
         async with self.world() as w:
-            strict, loose = (RateLimit(1, 100, "k"),), (RateLimit(1, 100, "k"), RateLimit(9, 1_000, "other"))
+            strict, loose = (Rate(1, 100, "k"),), (Rate(1, 100, "k"), Rate(9, 1_000, "other"))
             await w.one.begin(leaf("a", limits=strict), leaf("b", limits=loose))
             assert paths(await w.one.lease()) == ["a"]
             w.clock.advance(100)
@@ -204,13 +204,13 @@ class LeasePromises(Promises):
 
     async def test_a_start_counts_for_every_limit_of_its_key_at_once(self) -> None:
         async with self.world() as w:
-            one, two = (RateLimit(1, 100, "k"),), (RateLimit(2, 100, "k"),)
+            one, two = (Rate(1, 100, "k"),), (Rate(2, 100, "k"),)
             await w.one.begin(leaf("a", limits=one), leaf("b", limits=two), leaf("c", limits=two))
             assert paths(await w.one.lease()) == ["a", "b"]
 
     async def test_a_limited_lane_holds_nobody_else_up(self) -> None:
         async with self.world() as w:
-            limited = (RateLimit(1, 100, "k"),)
+            limited = (Rate(1, 100, "k"),)
             await w.one.begin(leaf("a", limits=limited, priority=9), leaf("b", limits=limited, priority=9), leaf("c"))
             assert paths(await w.two.lease()) == ["a", "c"]
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from stemflow.dsl import check_inputs
-from stemflow.model.policy import Concurrency, RateLimit, RetryPolicy, normalise
+from stemflow.model.policy import Concurrency, RetryPolicy, normalise
+from stemflow.model.rates import RateLimit
 from stemflow.model.signature import ChordSig, GroupSig, MapSig, WaitSig, Workflow
 from tests.dsl.files import codes, parse
 
@@ -77,9 +78,9 @@ def test_a_map_may_run_over_a_list_in_the_file() -> None:
          {"retry": RetryPolicy(retry_on=("a.B",), never_retry_on=("C",))}),
         ("retry: {budget: 1h, when: error.code > 3}",
          {"retry": RetryPolicy(when="error.code > 3", budget_ms=3_600_000)}),
-        ("rate_limit: 5/m", {"rate_limit": (RateLimit(5, 60_000),)}),
+        ("rate_limit: 5/m", {"rate_limit": (RateLimit(5, "1m"),)}),
         ("rate_limit: [5/m, {rate: 1/s, key: psp}]",
-         {"rate_limit": (RateLimit(5, 60_000), RateLimit(1, 1_000, "psp"))}),
+         {"rate_limit": (RateLimit(5, "1m"), RateLimit(1, "1s", "psp"))}),
         ("unique: true", {"unique": True}),
         ("unique: {key: 'k-${{ inputs }}', for: 1h, on_conflict: reject}",
          {"unique": True, "unique_by": "k-${{ inputs }}", "unique_for": "1h", "unique_mode": "reject"}),

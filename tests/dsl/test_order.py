@@ -9,7 +9,8 @@ import pytest
 
 import stemflow
 from stemflow.dsl import Parsed, check_inputs, parse_workflow
-from stemflow.model.policy import RateLimit, RetryPolicy, effective, normalise
+from stemflow.model.policy import RetryPolicy, effective, normalise
+from stemflow.model.rates import RateLimit
 from stemflow.model.signature import ChainSig, ChordSig, MapSig, StepsSig, TaskSig, Workflow
 from tests.dsl.files import FOLDER
 
@@ -48,7 +49,7 @@ def test_the_map_reserves_each_line_under_a_rate_and_can_be_undone(order: Workfl
     stock = order.body.steps[1]  # type: ignore[union-attr]
     assert (stock.items, stock.var, stock.window) == ("steps.validate.output.lines", "line", 50)
     assert stock.do.bind == {"sku": "${{ line.sku }}", "qty": "${{ line.qty }}"}
-    assert stock.do.options == {"rate_limit": (RateLimit(200, 1_000),)}
+    assert stock.do.options == {"rate_limit": (RateLimit(200, "1s"),)}
     assert stock.do.compensate.task == "stock.release"
     assert order.compensate_on == ("failed",)
 

@@ -15,7 +15,6 @@ from msgspec import structs
 from stemflow import (
     Canvas,
     OptionError,
-    RateLimit,
     RunHandle,
     SignatureInvalid,
     SigningKeys,
@@ -26,6 +25,7 @@ from stemflow import (
 )
 from stemflow.model import wire
 from stemflow.model.plan import LeafPlan, Plan
+from stemflow.model.rates import Rate
 from stemflow.model.records import ErrorInfo, Header, Node, Tally
 from stemflow.runtime.signing import Trust
 from tests.spec.intruder import intruder_of
@@ -177,7 +177,7 @@ async def test_retries_losses_and_cancel_keep_the_seal(open_app: OpenApp, regist
 
 ALTERED: dict[str, Any] = {
     "run": "other", "path": "[7]", "plan": "0" * 32, "node": 0, "index": 1, "state": "stopping", "attempt": -5,
-    "queue": "other", "priority": 9, "limits": (RateLimit(1, 1),), "lease_ms": 1, "due_at_ms": 2**45,
+    "queue": "other", "priority": 9, "limits": (Rate(1, 1),), "lease_ms": 1, "due_at_ms": 2**45,
     "tally": Tally(1), "extra": (("0" * 32, 1),), "verdict": "succeeded", "kill": True, "handling": True,
     "result": b"1", "alias": ("other", ""), "error": ErrorInfo("E", "m"), "failed_at": "x", "cause": "condition",
     "claim": "c", "slot": "s", "inputs": ("other", b"[]"), "stand_in": ("other", ""), "duplicates": 1,

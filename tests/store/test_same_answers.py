@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from stemflow.model.effects import DeadLetter, Decision, Put, RunEnd
-from stemflow.model.policy import RateLimit
+from stemflow.model.rates import Rate
 from stemflow.model.records import (
     CANCELLED,
     FINAL,
@@ -40,7 +40,13 @@ from stemflow.testing.server import Server
 
 RUNS = ("r", "s")
 PATHS = ("", "a", "b", "c", "d")
-LANES = ((), (RateLimit(1, 30, "k"),), (RateLimit(2, 50, "k"), RateLimit(3, 200, "l")))
+LANES = (
+    (),
+    (Rate(1, 30, "k"),),
+    (Rate(2, 50, "k"), Rate(3, 200, "l")),
+    (Rate(2, 50, "l", burst=1),),
+    (Rate(3, 70, "m", burst=2), Rate(1, 30, "k")),
+)
 QUEUES = (None, ("default",), ("slow",), ("default", "slow"))
 
 
@@ -92,7 +98,7 @@ changes = st.builds(
     state=st.sampled_from((READY, READY, READY, HELD, RUNNING, STOPPING, SUCCEEDED, CANCELLED)),
     priority=st.integers(0, 2),
     queue=st.sampled_from(("default", "default", "slow")),
-    lane=st.integers(0, 2),
+    lane=st.integers(0, 4),
     delay_ms=st.sampled_from((0, 0, 10, 60)),
     due_in_ms=st.sampled_from((None, None, 0, 20)),
     lease_ms=st.sampled_from((20, 100)),

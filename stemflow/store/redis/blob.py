@@ -11,7 +11,7 @@ from msgspec import Raw
 from stemflow.model import wire
 from stemflow.model.effects import DeadLetter, Decision, Put
 from stemflow.model.plan import Plan
-from stemflow.model.policy import RateLimit
+from stemflow.model.rates import Rate
 from stemflow.model.records import HOUSE, READY, Claim, Header, Node
 from stemflow.store.base import Request, Want
 from stemflow.store.place import changes_something, may_hold_lease, timer_of
@@ -46,7 +46,7 @@ class Encoder:
 
     def __init__(self) -> None:
         self._plans: dict[str, Raw] = {}
-        self._lanes: dict[tuple[tuple[RateLimit, ...], int], Raw] = {}
+        self._lanes: dict[tuple[tuple[Rate, ...], int], Raw] = {}
 
     def exchange(self, now_ms: int, request: Request, decisions: Sequence[Decision], want: Want | None) -> bytes:
         sent: set[str] = set()
@@ -115,7 +115,7 @@ class Encoder:
             found = self._plans[plan.digest] = text(wire.encode(plan))
         return plan.digest, found
 
-    def _lane(self, limits: tuple[RateLimit, ...], priority: int) -> Raw:
+    def _lane(self, limits: tuple[Rate, ...], priority: int) -> Raw:
         found = self._lanes.get((limits, priority))
         if found is None:
             if len(self._lanes) >= 4_096:

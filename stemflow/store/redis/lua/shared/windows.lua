@@ -1,20 +1,51 @@
--- Admission of rate limited leaves, as `stemflow.store.windows` has it. The past of a key: its longest period and the
--- instants of the last starts, 6 bytes each.
+-- Admission of rate limited leaves, as `stemflow.store.windows` has it. The past of a key: its longest period (6 bytes),
+-- how many starts are kept (4), the number of paces (2); of each pace limit (4), period (6) and theoretical arrival time
+-- (6, and 4 for the parts of a millisecond); then the instants of the last starts (6 each).
 local GARBAGE_MS = 3600000
 
 local function windows(now)
-  local past, left, started, keep, longest = {}, {}, {}, {}, {}
+  local keys = {}
 
-  local function past_of(key)
-    local found = past[key]
+  local function read(key)
+    local value = call('GET', P .. 'w' .. key)
+    local self = {longest = 0, keep = 0, starts = {}, tats = {}, paces = {}, left = {}, started = 0}
+    if not value then return self end
+    local count, at
+    self.longest, self.keep, count, at = unpacked('<I6I4I2', value)
+    for i = 1, count do
+      local limit, per, ms, parts
+      limit, per, ms, parts, at = unpacked('<I4I6I6I4', value, at)
+      self.tats[limit .. ' ' .. per], self.paces[i] = {ms, parts}, {limit, per}
+    end
+    for i = at, #value, 6 do self.starts[#self.starts + 1] = unpacked('<I6', value, i) end
+    return self
+  end
+
+  local function of(key)
+    local found = keys[key]
     if not found then
-      found = {}
-      local value = call('GET', P .. 'w' .. key)
-      longest[key] = value and (unpacked('<I6', value)) or 0
-      for at = 7, value and #value or 0, 6 do found[#found + 1] = unpacked('<I6', value, at) end
-      past[key] = found
+      found = read(key)
+      keys[key] = found
     end
     return found
+  end
+
+  -- How far a theoretical arrival time lies ahead, in parts of a millisecond.
+  local function ahead(tat, limit) return math.max(0, (tat[1] - now) * limit + tat[2]) end
+
+  local function tat_of(key, limit, per)
+    local name = limit .. ' ' .. per
+    if not key.tats[name] then
+      key.tats[name], key.paces[#key.paces + 1] = {0, 0}, {limit, per}
+    end
+    return key.tats[name]
+  end
+
+  local function tat_after(key, limit, per)
+    local tat = tat_of(key, limit, per)
+    if key.started == 0 then return tat end
+    local parts = ahead(tat, limit) + key.started * per
+    return {now + math.floor(parts / limit), parts % limit}
   end
 
   local function recent(starts, one)
@@ -25,59 +56,78 @@ local function windows(now)
     return count
   end
 
-  local function room(one)
-    local name = one.limit .. ' ' .. one.per_ms .. ' ' .. one.key
-    local found = left[name]
-    if not found then
-      local starts = past_of(one.key)
-      keep[one.key] = math.max(one.limit, #starts, keep[one.key] or 0)
-      longest[one.key] = math.max(longest[one.key], one.per_ms)
-      found = {key = one.key, room = one.limit - recent(starts, one) - (started[one.key] or 0)}
-      left[name] = found
+  local function admissible(key, one)
+    if one.burst then
+      local parts = ahead(tat_of(key, one.limit, one.per_ms), one.limit)
+      return one.burst - 1 - math.floor((parts - one.limit) / one.per_ms)
     end
-    return found.room
+    return one.limit - recent(key.starts, one)
   end
 
-  local function after(key, most)
+  local function room(one)
+    local key, name = of(one.key), one.limit .. ' ' .. one.per_ms .. ' ' .. (one.burst or 0)
+    if not key.left[name] then
+      key.left[name] = admissible(key, one) - key.started
+      key.longest = math.max(key.longest, one.per_ms)
+      if not one.burst then key.keep = math.max(key.keep, one.limit) end
+    end
+    return key.left[name]
+  end
+
+  local function starts_after(key, most)
     local starts = {}
-    for _, start in ipairs(past_of(key)) do starts[#starts + 1] = start end
-    for _ = 1, started[key] or 0 do starts[#starts + 1] = now end
-    table.sort(starts)
+    for _, start in ipairs(key.starts) do starts[#starts + 1] = start end
+    for _ = 1, key.started do starts[#starts + 1] = now end
     local last = {}
     for i = math.max(1, #starts - most + 1), #starts do last[#last + 1] = starts[i] end
+    table.sort(last)
     return last
+  end
+
+  local function next_at(one)
+    local key = of(one.key)
+    if one.burst then
+      local early = ahead(tat_after(key, one.limit, one.per_ms), one.limit) - (one.burst - 1) * one.per_ms
+      return now + math.max(0, math.floor(early / one.limit))
+    end
+    local starts = starts_after(key, one.limit)
+    if recent(starts, one) < one.limit then return now end
+    return starts[#starts - one.limit + 1] + one.per_ms
   end
 
   local self = {}
 
   function self.admit(lane)
+    local least, taken = math.huge, {}
     for _, one in ipairs(lane) do
-      if room(one) <= 0 then return false end
+      least, taken[one.key] = math.min(least, room(one)), true
     end
-    local keys = {}
-    for _, one in ipairs(lane) do keys[one.key] = true end
-    for _, known in pairs(left) do
-      if keys[known.key] then known.room = known.room - 1 end
+    if least <= 0 then return false end
+    for name in pairs(taken) do
+      local key = of(name)
+      key.started = key.started + 1
+      for known in pairs(key.left) do key.left[known] = key.left[known] - 1 end
     end
-    for key in pairs(keys) do started[key] = (started[key] or 0) + 1 end
     return true
   end
 
   function self.next_at(lane)
     local latest = now
-    for _, one in ipairs(lane) do
-      local starts = after(one.key, one.limit)
-      local count = recent(starts, one)
-      if count >= one.limit then latest = math.max(latest, starts[#starts - one.limit + 1] + one.per_ms) end
-    end
+    for _, one in ipairs(lane) do latest = math.max(latest, next_at(one)) end
     return latest
   end
 
   function self.save()
-    for key in pairs(started) do
-      local parts = {pack('<I6', longest[key])}
-      for _, start in ipairs(after(key, keep[key])) do parts[#parts + 1] = pack('<I6', start) end
-      call('SET', P .. 'w' .. key, table.concat(parts), 'PX', longest[key] + GARBAGE_MS)
+    for name, key in pairs(keys) do
+      if key.started > 0 then
+        local parts = {pack('<I6I4I2', key.longest, key.keep, #key.paces)}
+        for _, pace in ipairs(key.paces) do
+          local tat = tat_after(key, pace[1], pace[2])
+          parts[#parts + 1] = pack('<I4I6I6I4', pace[1], pace[2], tat[1], tat[2])
+        end
+        for _, start in ipairs(starts_after(key, key.keep)) do parts[#parts + 1] = pack('<I6', start) end
+        call('SET', P .. 'w' .. name, table.concat(parts), 'PX', key.longest + GARBAGE_MS)
+      end
     end
   end
 
