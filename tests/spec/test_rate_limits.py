@@ -332,7 +332,7 @@ def test_a_wrong_limit_is_refused_with_a_sentence(make: Any, args: Any, more: Op
         ({"rate_limit": {"rate": "5/s", "burst": 2}}, "task t: rate_limit: burst: expected it beside pace"),
         ({"rate_limit": {"rate": "5/s", "key": "${{ args. }}"}}, "task t: the key of a rate limit: "),
         ({"group_rate_limit": RateLimit(5, "1s", "k")}, "task t: group_rate_limit: expected limits without a key"),
-        ({"group_rate_key": ""}, "task t: group_rate_key: group_rate_key: expected a text that is not empty"),
+        ({"group_rate_key": ""}, "task t: group_rate_key: expected a text that is not empty"),
         ({"group_rate_key_header": 3}, "a text that is not empty, got 3"),
     ],
 )
