@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from stemflow.runtime.middleware import Middleware
     from stemflow.runtime.payload import NotSerializable
     from stemflow.runtime.progress import Progress
+    from stemflow.runtime.rate_limiter import RateLimiter
     from stemflow.runtime.registry import DuplicateTask, Task, TaskRegistry, UnknownTask
     from stemflow.runtime.signals import RunEvent, TaskEvent, WorkerEvent
     from stemflow.runtime.signing import SignatureInvalid, SigningKeys, UnknownKey
@@ -81,6 +82,7 @@ _HOMES = {
     "stemflow.runtime.isolate": ("Processes",),
     "stemflow.runtime.payload": ("NotSerializable",),
     "stemflow.runtime.progress": ("Progress",),
+    "stemflow.runtime.rate_limiter": ("RateLimiter",),
     "stemflow.runtime.registry": ("DuplicateTask", "Task", "TaskRegistry", "UnknownTask"),
     "stemflow.runtime.signals": ("RunEvent", "TaskEvent", "WorkerEvent"),
     "stemflow.runtime.submission": ("Submission",),
@@ -125,6 +127,7 @@ __all__ = [
     "Processes",
     "Progress",
     "RateLimit",
+    "RateLimiter",
     "Reject",
     "RetryPolicy",
     "RetryStrategy",

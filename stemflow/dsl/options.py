@@ -153,6 +153,9 @@ class OptionReader:
         if key is not None:
             self.expressions.template(key, names, path)
             options["group_rate_key"] = key.value
+        mode = parent.text("group_rate_limiter_failure_mode")
+        if mode is not None:
+            options["group_rate_limiter_failure_mode"] = mode
         if header is not None:
             self.expressions.refuse(header, "group_rate_key_header")
             options["group_rate_key_header"] = header.value

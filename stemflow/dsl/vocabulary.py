@@ -11,8 +11,8 @@ VALUE_OF: Mapping[str, str] = {"chain": "prev", "group": "results", "chord": "pr
 """Body of a file -> the name by which `outputs` reads its value; `steps` has names for each of them instead."""
 
 TASK_ONLY = frozenset({
-    "args", "retry", "rate_limit", "group_rate_limit", "group_rate_key", "group_rate_key_header", "unique", "priority",
-    "queue", "expires", "compensate",
+    "args", "retry", "rate_limit", "group_rate_limit", "group_rate_key", "group_rate_key_header",
+    "group_rate_limiter_failure_mode", "unique", "priority", "queue", "expires", "compensate",
 })  # fmt: skip
 """Modifiers of a task that have no meaning yet on a composite."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
-from stemflow.model.policy import Concurrency, Isolation, RetryPolicy, UniqueMode, normalise
+from stemflow.model.policy import Concurrency, FailureMode, Isolation, RetryPolicy, UniqueMode, normalise
 from stemflow.model.rates import RateLimit
 from stemflow.units import Duration
 
@@ -32,6 +32,7 @@ class TaskOptions(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     group_rate_limit: RateLimits | UnsetType | None = UNSET
     group_rate_key: str | UnsetType | None = UNSET
     group_rate_key_header: str | UnsetType = UNSET
+    group_rate_limiter_failure_mode: FailureMode | UnsetType = UNSET
     unique: bool | UnsetType = UNSET
     unique_mode: UniqueMode | UnsetType = UNSET
     unique_for: Duration | UnsetType | None = UNSET

@@ -15,6 +15,7 @@ Backoff = Literal["fixed", "linear", "exponential"]
 UniqueMode = Literal["return_existing", "reject", "skip", "replace", "debounce", "keep_last"]
 UNIQUE_MODES: tuple[UniqueMode, ...] = UniqueMode.__args__  # type: ignore[attr-defined]
 Isolation = Literal["auto", "async", "thread", "process"]
+FailureMode = Literal["open", "closed"]
 ErrorKinds = type[BaseException] | str | Sequence[type[BaseException] | str]
 """Classes of errors, or their names: simple, or with their module."""
 
@@ -127,6 +128,8 @@ class Options(Struct, frozen=True, omit_defaults=True):
     """Limits that many tasks share, under one key: `group_key` if it is given, else by the header `group_header`."""
     group_key: str | None = None
     group_header: str = "tenant"
+    group_failure: FailureMode = "open"
+    """What becomes of a task whose RateLimiter fails: it starts, or it is handed back."""
     unique: bool = False
     unique_mode: UniqueMode = "return_existing"
     unique_for_ms: int | None = None
@@ -253,6 +256,7 @@ _READ: dict[str, Callable[[Any], tuple[str, Any]]] = {
     "rate_limit": lambda v: ("rate_limits", rates_of(v)),
     "group_rate_limit": lambda v: ("group_rates", _keyless(rates_of(v))),
     "group_rate_key": lambda v: ("group_key", None if v is None else _text("group_rate_key", v)),
+    "group_rate_limiter_failure_mode": lambda v: ("group_failure", _choice("failure mode", v, "open", "closed")),
     "group_rate_key_header": lambda v: ("group_header", _text("group_rate_key_header", v)),
     "unique": lambda v: ("unique", _flag("unique", v)),
     "unique_mode": lambda v: ("unique_mode", _choice("unique_mode", v, *UNIQUE_MODES)),

@@ -65,6 +65,11 @@ class RateLimit(Struct, frozen=True):
         limit, per_ms = parse_rate(given)
         return cls(limit, format_duration(per_ms), **more)
 
+    @classmethod
+    def shown(cls, rate: Rate) -> RateLimit:
+        """A limit of a plan as users write it."""
+        return cls(rate.limit, format_duration(rate.per_ms), rate.key, rate.burst or 1, rate.burst > 0)
+
     def rate(self) -> Rate:
         """As it stands in a plan."""
         if not isinstance(self.pace, bool):

@@ -23,6 +23,7 @@ from stemflow.runtime.headers import merged
 from stemflow.runtime.isolate import Crashed
 from stemflow.runtime.limits import place_of
 from stemflow.runtime.locate import locate
+from stemflow.runtime.rate_limiter import refused_ms
 from stemflow.runtime.registry import Task
 from stemflow.runtime.running import Running
 from stemflow.runtime.sync_context import SyncTaskContext, ask_loop
@@ -65,17 +66,21 @@ class Attempts:
         task = self._registry.get(leaf.task)
         if task is None:
             return await self._worker.without(leaf.task, node)
+        options = shape.plan.options[leaf.options]
+        values = Values(self._library, known=self._advance.records)
+        binder = await self._advance.binder(node.plan)
+        limited_ms = await refused_ms(self._registry.rate_limiter, values, binder, node, leaf, options)
+        if limited_ms is not None:
+            return HandedBack(limited_ms)
         if self._signals.received:
             self._signals.received.send(task_event("received", node, leaf.task, self._store.now_ms()))
-        options = shape.plan.options[leaf.options]
         running.judge = Judge(leaf.task, options, node.attempt, self._registry.strategy_of(task, options))
         context = running.context = await self._context(node, leaf, options, running, task)
         chain = self._registry.middleware
         if chain.on_consume and (refusal := await refused(chain, context, running.judge)) is not None:
             return refusal
-        values = Values(self._library, known=self._advance.records)
         try:
-            bound = await (await self._advance.binder(node.plan)).calls(values, node, leaf)
+            bound = await binder.calls(values, node, leaf)
             write = await self._library.writer(
                 options.result_encoder or self._library.encoders.results, *node.key, "result"
             )

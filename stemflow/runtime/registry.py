@@ -29,6 +29,7 @@ from stemflow.runtime.limits import check_place
 from stemflow.runtime.middleware import Middleware, MiddlewareChain
 from stemflow.runtime.parameters import Parameters, object_parameters, parameters_of, result_of, takes_context
 from stemflow.runtime.payload import plain
+from stemflow.runtime.rate_limiter import RateLimiter, checked_limiter
 from stemflow.runtime.signals import Signals
 from stemflow.runtime.signing import SigningKeys
 from stemflow.runtime.sync_context import SyncTaskContext
@@ -257,13 +258,16 @@ class Decorator:
 class TaskRegistry:
     """Task name -> task. The only place where a name in a workflow becomes code.
 
-    `retry_strategy`: says when tasks are tried again for whose retries no other delays were given. `defaults`: options
-    of tasks that do not say otherwise.
+    `retry_strategy`: says when tasks are tried again for whose retries no other delays were given. `rate_limiter`: is
+    asked by workers before they start a task of a group. `defaults`: options of tasks that do not say otherwise.
     """
 
-    def __init__(self, *, retry_strategy: RetryStrategy | None = None, **defaults: Any) -> None:
+    def __init__(
+        self, *, retry_strategy: RetryStrategy | None = None, rate_limiter: RateLimiter | None = None, **defaults: Any
+    ) -> None:
         self.defaults = normalise(defaults, "registry defaults")
         self.retry_strategy = checked_strategy(retry_strategy, "registry")
+        self.rate_limiter = checked_limiter(rate_limiter)
         self.home: str = sys._getframe(1).f_globals.get("__name__", "")
         """The module that made it, which a process that must find its tasks imports."""
         self.encoders = TaskPayloadEncoderRegistry()
@@ -279,6 +283,7 @@ class TaskRegistry:
         other. Its signals are its own."""
         twin = TaskRegistry()
         twin.defaults, twin.encoders, twin.retry_strategy = self.defaults, self.encoders, self.retry_strategy
+        twin.rate_limiter = self.rate_limiter
         twin.middleware = self.middleware.copy()
         twin._tasks = dict(self._tasks)
         return twin

@@ -26,6 +26,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "group_rate_limit": (None, "5/s"),
     "group_rate_key": (None, "shop"),
     "group_rate_key_header": ("tenant", "region"),
+    "group_rate_limiter_failure_mode": ("open", "closed"),
     "unique": (False, True),
     "unique_mode": ("return_existing", "reject"),
     "unique_for": (None, "1h"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -348,3 +348,99 @@ def test_a_wrong_option_is_refused_when_the_task_is_registered_and_when_it_is_ca
     with pytest.raises(OptionError) as refused:
         registry.options_of(task.with_options(**options).si())
     assert told in str(refused.value)
+
+
+# -- a limiter of one's own
+
+
+class Gate:
+    """A limiter that answers as it is told, and notes what it was asked."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers, self.asked = list(answers), list[tuple[str, list[RateLimit]]]()
+
+    async def acquire(self, key: str, limits: Sequence[RateLimit]) -> float | None:
+        self.asked.append((key, list(limits)))
+        answer = self.answers.pop(0) if self.answers else None
+        if isinstance(answer, Exception):
+            raise answer
+        if answer == "hang":
+            try:
+                await asyncio.sleep(10_000)
+            except asyncio.CancelledError:
+                await asyncio.sleep(10_000)
+        return cast("float | None", answer)
+
+
+@pytest.mark.parametrize("group", [{"group_rate_key": "psp"}, {"group_rate_limit": "9/s", "group_rate_key": "psp"}])
+async def test_a_limiter_of_ones_own_is_asked_before_a_task_of_a_group_starts(
+    app: Stemflow, registry: TaskRegistry, mail: Any, starts: Starts, group: Option
+) -> None:
+    # Given a limiter that lets the task wait for 3 s, then for 500 ms
+    registry.rate_limiter = gate = Gate(3, 0.5, None)
+    task, free = mail(**group), mail("free", "free")
+
+    # When the task and another, which is of no group, are submitted
+    handle = await app.submit(task.si())
+    await app.run(free.si())
+    await handle.wait(60)
+
+    # Then it starts when it may, and has been charged with nothing
+    assert starts.of() == [3_500]
+    limits = [RateLimit(9, "1s")] if "group_rate_limit" in group else []
+    assert gate.asked == [("group:psp", limits)] * 3
+    root = await handle.root()
+    assert (root.state, root.attempt, root.losses) == ("succeeded", 0, 0)
+
+
+async def test_a_limiter_is_asked_by_the_key_of_the_call(app: Stemflow, registry: TaskRegistry, mail: Any) -> None:
+    registry.rate_limiter = gate = Gate()
+    task = mail(group_rate_key="of:${{ args.user }}")
+    by_header = mail("by_header", group_rate_limit="1/m", group_rate_key_header="region")
+    await app.run(task.si("ann"))
+    await app.run(by_header.with_options(headers={"region": "eu"}).si())
+    assert [key for key, _ in gate.asked] == ["group:of:ann", "group:eu"]
+
+
+@pytest.mark.parametrize("answer", [OSError("down"), "hang", "soon", -1])
+@pytest.mark.parametrize("mode", ["open", "closed"])
+async def test_a_limiter_that_fails_is_open_or_closed_as_the_task_says(
+    open_app: OpenApp, registry: TaskRegistry, mail: Any, starts: Starts, answer: Any, mode: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    # Given a limiter that fails twice: it raises, does not answer, or gives what is no answer
+    app = await open_app(concurrency=1)
+    registry.rate_limiter = gate = Gate(answer, answer)
+    task, free = mail(group_rate_key="psp", group_rate_limiter_failure_mode=mode), mail("free", "free")
+
+    # When the task is submitted
+    handle = await app.submit(task.si())
+    await asyncio.sleep(1.5 if answer == "hang" else 0.5)
+    await app.run(free.si())
+    result = await handle.wait(60)
+
+    # Then open lets it start, once it has waited a second for an answer at most; closed tries again a second later.
+    # It takes the one slot of the worker no longer than that, and is charged with nothing.
+    assert result.status == "succeeded"
+    assert len(gate.asked) == (1 if mode == "open" else 3)
+    first = min(starts.of("free"))
+    assert (starts.of()[0] < first) == (mode == "open")
+    assert f"group_rate_limiter_failure_mode={mode}" in caplog.text
+    root = await handle.root()
+    assert (root.attempt, root.losses) == (0, 0)
+
+
+@pytest.mark.parametrize("mode", ["open", "closed"])
+async def test_a_group_without_a_limit_needs_a_limiter(app: Stemflow, mail: Any, mode: Any) -> None:
+    # Given a group that only a limiter could limit, and a worker that has none; then that is a limiter that fails
+    task = mail(group_rate_key="psp", group_rate_limiter_failure_mode=mode)
+    handle = await app.submit(task.si())
+    assert (await handle.wait(10)).timed_out == (mode == "closed")
+    await handle.cancel()
+
+
+def test_what_cannot_be_asked_is_no_limiter() -> None:
+    with pytest.raises(OptionError, match="registry: rate_limiter: expected an object with `async def acquire"):
+        TaskRegistry(rate_limiter=object())  # type: ignore[arg-type]
+    gate = Gate()
+    assert TaskRegistry(rate_limiter=gate).copy().rate_limiter is gate
