@@ -68,7 +68,8 @@ async def test_a_submission_that_is_cancelled_takes_no_other_with_it(open_app: O
     @registry.task("noop")
     async def noop() -> None: ...
 
-    app = await open_app()
+    app = await open_app(worker=False)
+    await open_app()
     exchange, gate = app.store.exchange, asyncio.Event()
 
     async def slow(request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
