@@ -34,6 +34,7 @@ class Advance:
         self.store = store
         self.library = library
         self.trust = library.trust
+        self.epoch = store.epoch
         self.records: dict[Key, Record | None] = {}
         self.binders: dict[str, Binder] = {}
 
@@ -42,6 +43,8 @@ class Advance:
 
         Cached records may be older than others that it reads, and together impossible; then all are read anew.
         """
+        if self.epoch != self.store.epoch:
+            self.void()
         for plan in _brought(facts):
             self.library.shapes.setdefault(plan.digest, Shape(plan))  # gates in it are asked before it is stored
         for _ in range(REREADS):
@@ -131,6 +134,12 @@ class Advance:
         for key in keys:
             if key[0] == HOUSE or self.records.get(key) is None:
                 self.records.pop(key, None)
+
+    def void(self) -> None:
+        """The store has lost some of its data, so nothing that was read is known to be true any more."""
+        self.epoch = self.store.epoch
+        self.records.clear()
+        self.library.void()
 
     def _forget(self, runs: set[str]) -> None:
         for key in [key for key in self.records if key[0] in runs or key[0] == HOUSE]:

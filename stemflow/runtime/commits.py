@@ -13,7 +13,7 @@ from stemflow.model.effects import Decision
 from stemflow.model.facts import Fact
 from stemflow.runtime.advance import Advance
 from stemflow.runtime.submission import Prepared
-from stemflow.store.base import Exchange, Request, Store, Want
+from stemflow.store.base import Exchange, Request, StateLost, Store, Want
 
 TRIES = 100
 """How often a decision that turned out to be stale is made again before the caller is told."""
@@ -86,13 +86,18 @@ class Commits:
     async def _exchange(self) -> None:
         """One exchange for all who wait, up to MOST."""
         some, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+        epoch = self._store.epoch
         try:
             ready = [(one, decision) for one in some if (decision := await self._decided(one)) is not None]
             decisions = [decision for _, decision in ready]
             self._sequence += 1
-            request = Request(self._channel, self._sequence)
+            request = Request(self._channel, self._sequence, epoch)
             ride = self.ride()
             answer = await self._answer(request, decisions, ride)
+        except StateLost:
+            for one in some:
+                self._again(one)
+            return
         except Exception as error:
             for one in some:
                 if not one.done.done():

@@ -17,6 +17,7 @@ from stemflow.model.signature import AnySig
 from stemflow.runtime.progress import Progress, progress_of_run
 from stemflow.runtime.results import Decode, decoder
 from stemflow.runtime.values import Values
+from stemflow.store.base import StateLost
 
 if TYPE_CHECKING:
     from stemflow.runtime.engine import Stemflow
@@ -126,17 +127,27 @@ class RunHandle(Generic[T]):
         self.id = run_id
         self.existing = existing
         self.holder = holder
+        self._epoch = app.store.epoch
         self._known_until_ms = app.store.now_ms() + LEAST_KEPT_MS if known else 0
         """Until then it is there for certain, since it was submitted here."""
 
     async def root(self) -> Node:
+        """The record of the run itself; raises UnknownRun, or StateLost when the store has lost it."""
         (root,) = await self.app.store.read([(self.id, "")])
-        if not isinstance(root, Node):
-            raise UnknownRun(self.id, self.app.store.url)
-        return root
+        if isinstance(root, Node):
+            return root
+        if self._epoch != self.app.store.epoch:
+            raise StateLost(
+                f"run {self.id}: {self.app.store.url} has lost data since this run was known to be there, and it with "
+                "them; submit it again"
+            )
+        raise UnknownRun(self.id, self.app.store.url)
 
     async def wait(self, timeout: float | None = None) -> TaskResult[T]:
-        """Wait for the end, at most `timeout` seconds (then `timed_out`); cannot miss it."""
+        """Wait for the end, at most `timeout` seconds (then `timed_out`); cannot miss it.
+
+        Raises StateLost when the store has lost the run.
+        """
         future = self.app.store.watch(self.id)
         try:
             if self.app.store.now_ms() >= self._known_until_ms:
@@ -178,7 +189,7 @@ class RunHandle(Generic[T]):
         version = 0
         while True:
             told = await self.progress()
-            nodes = await self.nodes()
+            nodes = await self.nodes() or [await self.root()]
             for node in sorted(nodes, key=_in_time):
                 last = told.get(node.path)
                 progress = last if last is not None and last.of(node) else None

@@ -64,6 +64,7 @@ class Presence:
         self.digest = ""
         self.started_at_ms = worker.store.now_ms()
         self._published_at_ms: int | None = None
+        self._epoch = worker.store.epoch
 
     async def run(self, every_ms: int = BEAT_MS) -> None:
         """Tell at once, then every `every_ms`; a store that cannot be reached is tried again at the next beat."""
@@ -76,7 +77,8 @@ class Presence:
 
     async def tell(self, state: Literal["running", "stopping", "stopped"]) -> None:
         worker, now_ms = self.worker, self.worker.store.now_ms()
-        if len(self.tasks) != len(worker.registry):
+        if len(self.tasks) != len(worker.registry) or self._epoch != worker.store.epoch:
+            self._epoch = worker.store.epoch
             self.tasks, self._published_at_ms = declared_by(worker.registry), None
             self.digest = digest_of(self.tasks)
         if self._published_at_ms is None or now_ms - self._published_at_ms >= PUBLISH_EVERY_MS:

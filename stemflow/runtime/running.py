@@ -33,7 +33,7 @@ class Running:
 
     __slots__ = (
         "worker", "node", "options", "judge", "task", "thread", "child", "context", "reported", "reason", "timed_out",
-        "started_at_ms", "until_ms", "timers",
+        "started_at_ms", "until_ms", "timers", "void",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, node: Node) -> None:
@@ -53,6 +53,8 @@ class Running:
         self.started_at_ms = worker.store.now_ms()
         self.until_ms = 0
         self.timers: list[asyncio.TimerHandle] = []
+        self.void = False
+        """The store has lost what this rests on: its outcome is not reported."""
 
     def begin(self, context: TaskContext, options: Options) -> None:
         """The handler starts now; so does its time."""

@@ -125,6 +125,11 @@ class Library:
         of_run = self._done.get(key[0])
         return None if of_run is None else of_run.get(key[1])
 
+    def void(self) -> None:
+        """What has ended may not have: the store went back. What never changes is kept."""
+        self._done.clear()
+        self._kept = 0
+
     def forget(self, run: str) -> None:
         """Another run has this id now."""
         self.headers.pop(run, None)

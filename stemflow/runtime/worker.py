@@ -24,7 +24,7 @@ from stemflow.runtime.signals import WorkerEvent
 from stemflow.runtime.signing import SignatureInvalid, UnknownKey
 from stemflow.runtime.telling import tell_commit
 from stemflow.runtime.verdict import describe
-from stemflow.store.base import Exchange, Lease, Request, Store, StoreError, StoreUnavailable, Want
+from stemflow.store.base import Exchange, Lease, Request, StateLost, Store, StoreError, StoreUnavailable, Want
 
 T = TypeVar("T")
 
@@ -82,6 +82,7 @@ class Worker:
         self.running: dict[tuple[Key, int], Running] = {}
         self.facts: list[Fact] = []
         self.sequence = 0
+        self.epoch = store.epoch
         self.draining = False
         self.handing_back = False
         self.leaked: dict[asyncio.Future[Any], Running] = {}
@@ -122,6 +123,8 @@ class Worker:
 
     async def round(self) -> None:
         """One exchange: commit what has ended, start what is leased. It leased all that it could."""
+        if self.epoch != self.store.epoch:
+            self.void()
         batches, decisions = [], []
         for batch in self._batches():
             decision = await self._decided(batch)
@@ -129,7 +132,10 @@ class Worker:
                 batches.append(batch)
                 decisions.append(decision)
         want = None if self.draining else self._want()
-        answer = await self.exchange(decisions, want)
+        try:
+            answer = await self.exchange(decisions, want)
+        except StateLost:
+            return  # the store has said so; the next round begins anew
         for batch, decision, committed in zip(batches, decisions, answer.committed, strict=True):
             self._settle(batch, decision, committed, answer)
         if want is not None:
@@ -170,6 +176,19 @@ class Worker:
                 self._take(want, answer)
         if want is None or answer is None or self.facts or self._short:
             self.poke()
+    def void(self) -> None:
+        """The store has lost some of its data, so nobody knows who has which lease: what runs here is cancelled, and
+        nothing is reported."""
+        self.epoch = self.store.epoch
+        self.advance.void()
+        given_up = f"{len(self.running)} handlers and {len(self.facts)} reports are given up"
+        lost = StateLost(f"{self.store.url} has lost data that it had acknowledged: {given_up}; work goes on")
+        log.critical("%s", lost)
+        self.trouble(lost)
+        self.facts.clear()
+        for running in list(self.running.values()):
+            running.void = True
+            running.cancel(HandedBack())
 
     async def _decided(self, batch: list[Fact]) -> Decision | None:
         """None when the store could not be read (the facts wait) or the machine failed (they are set aside)."""
@@ -231,7 +250,7 @@ class Worker:
     async def exchange(self, decisions: Sequence[Decision], want: Want | None) -> Exchange:
         """One exchange; the same request is sent again until the store answers."""
         self.sequence += 1
-        request, pauses = Request(self.channel, self.sequence), Pauses(self.channel, 0.05, 5.0)
+        request, pauses = Request(self.channel, self.sequence, self.epoch), Pauses(self.channel, 0.05, 5.0)
         while True:
             try:
                 return await self.store.exchange(request, decisions, want)
@@ -314,6 +333,8 @@ class Worker:
     def report(self, running: Running, outcome: Outcome | Crashed) -> None:
         node = running.node
         self.running.pop((node.key, node.delivery), None)
+        if running.void:
+            return self._poked.set()
         if isinstance(outcome, Crashed):
             log.warning("%s: %s; this delivery is lost", running.title, outcome.how)
             self.facts.append(Lost(node.key, node.delivery, outcome.how))

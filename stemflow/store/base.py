@@ -30,6 +30,11 @@ class BackpressureError(StoreError):
     """The store takes no new work for the moment; what is under way goes on."""
 
 
+class StateLost(StoreError):
+    """The store has lost what it had acknowledged, and goes on with what is there; whatever rests on what was read
+    before is void."""
+
+
 class Want(Struct, frozen=True, kw_only=True):
     """What a worker is ready to lease. `queues` None: every queue; `only_run` limits it to one run; `owner` names the
     process (see `owner_id`)."""
@@ -52,10 +57,14 @@ class Lease(Struct, frozen=True):
 
 
 class Request(Struct, frozen=True):
-    """Names one exchange: a channel serves one caller at a time and counts its requests from 1."""
+    """Names one exchange: a channel serves one caller at a time and counts its requests from 1.
+
+    `epoch`: the store's when the caller began to read what its decisions rest on.
+    """
 
     channel: str
     sequence: int
+    epoch: int = 0
 
 
 class Exchange(Struct, frozen=True, kw_only=True):
@@ -131,6 +140,11 @@ class Store(Protocol):
         """The store's clock, ms since the epoch; it never runs backwards."""
         ...
 
+    @property
+    def epoch(self) -> int:
+        """How often, since it was opened, the store was found to have lost what it had acknowledged."""
+        ...
+
     async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
         """Commit each decision (all of it or, if any guard fails, nothing), then lease up to `want.limit` leaves.
 
@@ -146,6 +160,7 @@ class Store(Protocol):
         A repeated `request` changes nothing and gets its first `committed` and those leases that still hold under their
         token, as they now are. One that changed nothing is not remembered: repeated, it is carried out.
         Who got less than was wanted is woken in `work`.
+        A request of an earlier epoch than the store's is not carried out, and StateLost is raised.
         """
         ...
 
@@ -205,7 +220,7 @@ class Store(Protocol):
     def renewer(self) -> Renewer: ...
 
     def watch(self, run: str) -> asyncio.Future[Node | None]:
-        """Resolved once the run's root is final, whichever process ended it (it may be resolved at once).
+        """Resolved once the run's root is final, whichever process ended it (it may be resolved at once), or lost.
 
         It gives the root where the news brought it, else None.
         """

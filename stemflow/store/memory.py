@@ -57,6 +57,7 @@ class MemoryStore:
     def __init__(self, url: str, clock: Clock) -> None:
         self.url = url
         self.address = ""
+        self.epoch = 0
         self._clock = clock
         self._now_ms = 0
         self._records: dict[Key, Record] = {}

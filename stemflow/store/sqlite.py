@@ -41,6 +41,7 @@ class SqliteStore:
     def __init__(self, url: str, path: str, clock: Clock) -> None:
         self.url = url
         self.address = ""
+        self.epoch = 0
         self._path = path
         self._clock = clock
         self._now_ms = 0

@@ -16,7 +16,7 @@ from stemflow.store.redis.keys import key_of, run_of
 
 def exchange_of(answer: Sequence[Any], decisions: Sequence[Decision]) -> Exchange:
     """The answer of `exchange.lua`."""
-    _, now_ms, bits, leases, timers, next_at_ms, current = answer
+    _, now_ms, bits, leases, timers, next_at_ms, current, _ = answer
     committed = tuple([bit == 49 for bit in bits])
     return Exchange(
         committed=committed,

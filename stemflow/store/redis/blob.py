@@ -48,14 +48,16 @@ class Encoder:
         self._plans: dict[str, Raw] = {}
         self._lanes: dict[tuple[tuple[Rate, ...], int], Raw] = {}
 
-    def exchange(self, now_ms: int, request: Request, decisions: Sequence[Decision], want: Want | None) -> bytes:
+    def exchange(
+        self, now_ms: int, request: Request, decisions: Sequence[Decision], want: Want | None, id: str
+    ) -> bytes:
         sent: set[str] = set()
         wanted: Any = False
         if want is not None:
             only_run = False if want.only_run is None else text(run_name(want.only_run))
             wanted = (want.owner, want.limit, False if want.queues is None else want.queues, only_run)
         made = [self._decision(one, now_ms, sent) for one in decisions]
-        return pack((now_ms, request.channel, request.sequence, made, wanted))
+        return pack((now_ms, request.channel, request.sequence, made, wanted, id))
 
     def _decision(self, one: Decision, now_ms: int, sent: set[str]) -> tuple[Any, ...]:
         headers = {header.run: header for header in one.headers} if one.headers else {}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
@@ -25,9 +26,12 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as Broken
 from redis.exceptions import TimeoutError as Slow
 
-from stemflow.store.base import BackpressureError, StoreError, StoreUnavailable
+from stemflow.store.base import BackpressureError, StateLost, StoreError, StoreUnavailable
 from stemflow.store.redis.scripts import script
 from stemflow.store.redis.server import parsed
+from stemflow.store.redis.standing import Ask, Standing
+
+T = TypeVar("T")
 
 ANSWER_S: Final = 5.0
 """How long one call may take before its connection is given up."""
@@ -44,32 +48,37 @@ AGAIN_WORDS: Final = ("BUSY", "NOREPLICAS", "MISCONF", "UNKILLABLE")
 
 
 class Client:
-    """Calls to one server. Every call may be sent twice: each is safe to repeat."""
+    """Calls to one server. Every call may be sent twice: each is safe to repeat.
 
-    def __init__(self, shown: str, pool: ConnectionPool) -> None:
+    `standing` hears of every new connection before anything else is sent on it.
+    """
+
+    def __init__(self, shown: str, pool: ConnectionPool, standing: Standing) -> None:
         self.shown = shown
-        self.version = (0, 0)
-        self._pool = pool
+        self._pool, self._standing = pool, standing
         self._free: list[AbstractConnection] = []
         self._jitter = random.Random()
         self._closed = False
         self._slots = asyncio.Semaphore(CONNECTIONS)
 
-    async def run(self, name: str, prefix: bytes, *arguments: bytes) -> Any:
-        """Call a script on the partition `prefix`; one the server has forgotten is given to it again."""
-        found = script(name, self.version)
-        try:
-            return await self.call(b"EVALSHA", found.sha, b"1", prefix, *arguments)
-        except NoScriptError:
-            return await self.call(b"EVAL", found.text, b"1", prefix, *arguments)
+    async def run(self, name: str, prefix: bytes, *arguments: bytes, epoch: int | None = None) -> Any:
+        """Call a script on the partition `prefix`; one the server has forgotten is given to it again.
 
-    async def call(self, *command: Any) -> Any:
+        What rests on data that was read in `epoch` is not sent once some of that is lost; then StateLost is raised.
+        """
+        found = script(name, self._standing.version)
+        try:
+            return await self.call(b"EVALSHA", found.sha, b"1", prefix, *arguments, epoch=epoch)
+        except NoScriptError:
+            return await self.call(b"EVAL", found.text, b"1", prefix, *arguments, epoch=epoch)
+
+    async def call(self, *command: Any, epoch: int | None = None) -> Any:
         """One command, tried again for a while when the server cannot be reached. Raises StoreError."""
         loop = asyncio.get_running_loop()
         until, pause = loop.time() + PATIENCE_S, PAUSES_S[0]
         while True:
             try:
-                return await self._once(command)
+                return await self._once(command, epoch)
             except NoScriptError:
                 raise
             except (RedisError, OSError) as error:
@@ -79,37 +88,51 @@ class Client:
             await asyncio.sleep(self._jitter.uniform(pause / 2, pause))
             pause = min(pause * 2, PAUSES_S[1])
 
-    async def _once(self, command: Sequence[Any]) -> Any:
+    async def _once(self, command: Sequence[Any], epoch: int | None) -> Any:
         async with self._slots:
-            return await self._send(command)
+            return await self._send(command, epoch)
 
-    async def _send(self, command: Sequence[Any]) -> Any:
+    async def _send(self, command: Sequence[Any], epoch: int | None) -> Any:
         connection = self._free.pop() if self._free else new_connection(self._pool)
-        alarm = asyncio.get_running_loop().call_later(ANSWER_S, abort, connection)
         try:
             if not connection.is_connected:
-                await connection.connect()  # type: ignore[no-untyped-call]
-            await connection.send_packed_command(connection.pack_command(*command), check_health=False)
-            answer = await connection.read_response(disable_decoding=True)
+                await self._connect(connection)
+            if epoch is not None and not self._standing.holds(epoch):
+                raise self._standing.loss()
+            answer = await answered(connection, *command)
+        except StateLost:
+            self._free.append(connection)
+            raise
         except ResponseError as error:
             if isinstance(error, ReadOnlyError | MasterDownError):
                 await close(connection)
             else:
                 self._free.append(connection)
             raise
-        except BaseException:
+        except BaseException as error:
             # Whatever was under way, cancellation too: an answer may still come, and would be taken for the next one.
             abort(connection)
             await close(connection)
+            if isinstance(error, Broken | OSError):
+                # So were those that lie idle; each would cost a try.
+                await self.let_go()
             raise
-        finally:
-            alarm.cancel()
         self._free.append(connection)
         return answer
 
     async def info(self) -> dict[str, str]:
         """What the server says of itself, by INFO."""
         return parsed(bytes(await self.call(b"INFO")))
+
+    async def _connect(self, connection: AbstractConnection) -> None:
+        ask: Ask = partial(answered, connection)
+        try:
+            await in_time(connection, connection.connect())  # type: ignore[no-untyped-call]
+            await self._standing.greet(ask)
+        except ResponseError:
+            # It answers, but cannot be used yet: the next try is over a new one.
+            await close(connection)
+            raise
 
     def problem(self, error: Exception) -> StoreError:
         """What an error of redis-py or of the server means for the caller."""
@@ -154,6 +177,25 @@ def pool_of(url: str) -> ConnectionPool:
 def new_connection(pool: ConnectionPool) -> AbstractConnection:
     made: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
     return made
+
+
+async def in_time(connection: AbstractConnection, work: Awaitable[T]) -> T:
+    """What `work` gives, whose connection is cut when it takes longer than a call may take."""
+    alarm = asyncio.get_running_loop().call_later(ANSWER_S, abort, connection)
+    try:
+        return await work
+    finally:
+        alarm.cancel()
+
+
+async def answered(connection: AbstractConnection, *command: Any) -> Any:
+    """The answer to one command."""
+
+    async def answer() -> Any:
+        await connection.send_packed_command(connection.pack_command(*command), check_health=False)
+        return await connection.read_response(disable_decoding=True)
+
+    return await in_time(connection, answer())
 
 
 def abort(connection: AbstractConnection) -> None:

@@ -42,6 +42,8 @@ class News:
         self._counts: OrderedDict[bytes, Changes] = OrderedDict()
         self._watches = Watches()
         self._asked: set[str] = set()
+        self._doubted: set[str] = set()
+        """Watched runs of which it is not known whether they are among what the server has lost."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._round: asyncio.TimerHandle | None = None
         self.listener: Listener
@@ -93,6 +95,12 @@ class News:
         for count in self._counts.values():
             count.note()
         self._ask_for(*self._watches.runs)
+
+    def void(self) -> None:
+        """The server has lost some of its data: whoever watches a run that is not there any more is told."""
+        self._ended.clear()
+        self._doubted.update(self._watches.runs)
+        self.missed()
 
     def submitted(self, run: str) -> None:
         """The end of `run` will be told to this process. Said before it is submitted, since the end may be quicker."""
@@ -148,11 +156,13 @@ class News:
         except StoreError:
             # Whoever waits is told the same when it reads; until then the next look may fare better.
             return []
-        for run, root in roots.items():
-            if root.state in FINAL:
+        for run in runs:
+            root = roots.get(run)
+            if root.state in FINAL if root is not None else run in self._doubted:
                 self._own.pop(run, None)
                 self._watches.resolve(run, root)
                 self._unlisten(run)
+        self._doubted.difference_update(runs)
         return [run for run in runs if run in self._watches]
 
     def _unlisten(self, run: str) -> None:

@@ -26,7 +26,7 @@ class RedisRenewer:
         connect: Callable[[], redis.Redis],
         problem: Callable[[Exception], StoreError],
         prefix_of: Callable[[str], bytes],
-        version: tuple[int, int],
+        version: Callable[[], tuple[int, int]],
         now_ms: Callable[[], int],
     ) -> None:
         self._connect, self._problem, self._prefix_of = connect, problem, prefix_of
@@ -51,7 +51,7 @@ class RedisRenewer:
     def _renew(self, prefix: bytes, held: Sequence[tuple[Key, int, int]]) -> str:
         leases = [(text(run_name(key[0])), key[1], token, lease_ms) for key, token, lease_ms in held]
         request = pack((self._now_ms(), leases))
-        found = script("renew", self._version)
+        found = script("renew", self._version())
         with self._lock:
             try:
                 if self._redis is None:

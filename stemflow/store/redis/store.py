@@ -37,7 +37,8 @@ from stemflow.store.redis.keys import page_field, page_key, run_name, run_of
 from stemflow.store.redis.listen import Listener
 from stemflow.store.redis.news import News
 from stemflow.store.redis.renewer import RedisRenewer, connect
-from stemflow.store.redis.server import refuse_unfit, version_of
+from stemflow.store.redis.server import refuse_unfit
+from stemflow.store.redis.standing import Standing
 from stemflow.store.redis.time import ServerTime
 from stemflow.store.redis.url import Place
 
@@ -71,8 +72,9 @@ class RedisStore:
         self._time = ServerTime(clock, test_time)
         self._encoder = Encoder()
         self._pool = pool if pool is not None else pool_of(place.url)
-        self._client = Client(place.shown, self._pool)
         self._news = News(self._base, self.address, self._look, self._follow)
+        self._standing = Standing(place.shown, self._prefix, self.address, self._time.given, self._news.void)
+        self._client = Client(place.shown, self._pool, self._standing)
         self._follow_at_ms = 0
         self._opened = False
 
@@ -82,14 +84,11 @@ class RedisStore:
         if self._opened:
             return
         try:
-            info = await self._client.info()
-            refuse_unfit(self.url, info)
+            refuse_unfit(self.url, await self._client.info())
         except BaseException:
             await self._client.let_go()
             raise
-        self._client.version = version_of(info)
-        answer = await self._client.run("open", self._prefix, pack((self._time.given(),)))
-        self._time.heard(answer)
+        self._time.heard(await self._standing.look(self._client.call))
         self._opened = True
         await self._news.open(Listener(self.url, self._pool, self._news.hear, self._news.missed))
 
@@ -102,18 +101,28 @@ class RedisStore:
     def now_ms(self) -> int:
         return self._time.now_ms()
 
+    @property
+    def epoch(self) -> int:
+        return self._standing.epoch
+
     # -- exchange
 
     async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
         submitted = [header.run for decision in decisions for header in decision.headers]
         for run in submitted:
             self._news.submitted(run)
-        blob = self._encoder.exchange(self._time.given(), request, decisions, want)
+        blob = self._encoder.exchange(self._time.given(), request, decisions, want, self._standing.name.decode())
         script = "submit" if submitted else "exchange"
-        answer = await self._client.run(script, self._prefix, blob, self._base, self.address.encode())
+        asker = self.address.encode()
+        answer = await self._client.run(script, self._prefix, blob, self._base, asker, epoch=request.epoch)
+        if answer[0] == b"lost":
+            await self._standing.look(self._client.call)
+        if answer[0] == b"lost" or not self._standing.holds(request.epoch):
+            raise self._standing.loss()
         if answer[0] != b"ok":
-            raise self._refused(answer, request)
+            raise self._overtaken(answer, request)
         self._time.heard(answer[1])
+        self._standing.seen(answer[7])
         found = exchange_of(answer, decisions)
         for decision, committed in zip(decisions, found.committed, strict=True):
             self._heard(decision, committed)
@@ -127,12 +136,7 @@ class RedisStore:
             for header in decision.headers:
                 self._news.refused(header.run)
 
-    def _refused(self, answer: Sequence[Any], request: Request) -> StoreError:
-        if answer[0] == b"lost":
-            return StoreError(
-                f"{self.url}: expected the data of this store, found none; the server was emptied or started without "
-                "its data. Restore it, or open the store anew: runs that were there are lost"
-            )
+    def _overtaken(self, answer: Sequence[Any], request: Request) -> StoreError:
         return StoreError(
             f"{self.url}: channel {request.channel}: expected request {answer[1]} or later, got {request.sequence}; "
             "give each caller a channel of its own"
@@ -151,7 +155,7 @@ class RedisStore:
             lambda: connect(self._place.url),
             self._client.problem,
             lambda run: self._prefix,
-            self._client.version,
+            lambda: self._standing.version,
             self._time.given,
         )
 
@@ -161,7 +165,9 @@ class RedisStore:
         if not keys:
             return []
         wanted = [part for run, path in keys for part in (text(run_name(run)), path)]
-        values = await self._client.run("read", self._prefix, pack(wanted))
+        name, *values = await self._client.run("read", self._prefix, pack(wanted))
+        if name != self._standing.name:
+            await self._standing.look(self._client.call)
         return [record_of(key, value) for key, value in zip(keys, values, strict=True)]
 
     async def nodes(self, run: str) -> list[Node]:

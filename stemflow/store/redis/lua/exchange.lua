@@ -2,16 +2,17 @@
 -- One exchange: commits what ended, leases what is next. The same request again gets the same answer.
 --
 -- KEYS[1]  P, prefix of the partition
--- ARGV[1]  request, MessagePack: {now_ms or 0 for the server's time, channel, sequence, decisions, want or false}
+-- ARGV[1]  request, MessagePack: {now_ms or 0 for the server's time, channel, sequence, decisions, want or false,
+--          id of the partition}
 --          want: {owner, limit, queues or false for every queue, only_run or false}
 -- ARGV[2]  base of the names of channels
 -- ARGV[3]  address of who asks, who need not be told of ends that this request makes
 --
--- Answers  {'ok', now_ms, committed as a text of 0 and 1, leases, timers, next_at_ms or -1, current, lost}
+-- Answers  {'ok', now_ms, committed as a text of 0 and 1, leases, timers, next_at_ms or -1, current, position}
 --            leases: {run, path, value, until_ms, header or '', ...}      timers: {run .. path, due_at_ms, ...}
 --            current: the values that the guards of stale decisions named, in their order, '' where there is none
 --          {'overtaken', sequence}   a later request of this channel was carried out
---          {'lost'}                  the partition is not there (any more)
+--          {'lost'}                  the partition is not there any more, or it is another one
 -- All times are milliseconds since the epoch.
 
 --@include records
@@ -27,8 +28,9 @@ local request = cmsgpack.unpack(ARGV[1])
 local channel, sequence, decisions, want = request[2], request[3], request[4], request[5]
 if want then want = {owner = want[1], limit = want[2], queues = want[3], only_run = want[4]} end
 
-if call('HEXISTS', P .. 'm', 'epoch') == 0 then return {'lost'} end
-local now = clock(request[1])
+local standing = call('HMGET', P .. 'm', 'epoch', 'now', 'position', 'order')
+if standing[1] ~= request[6] then return {'lost'} end
+local now, position = clock(request[1], standing[2]), tonumber(standing[3] or 0)
 
 local function lease(taken)
   local leases, entries, held, untimed = {}, {}, {}, {}
@@ -116,7 +118,7 @@ local function repeated(memo)
   end
   local timers, next_at = {}, -1
   if want then timers, next_at = due() end
-  return {'ok', now, committed, leases, timers, next_at, current(committed)}
+  return {'ok', now, committed, leases, timers, next_at, current(committed), position}
 end
 
 local memo = call('GET', P .. 'q' .. channel)
@@ -126,11 +128,12 @@ if memo then
   if sequence == memo[1] then return repeated(memo) end
 end
 
-call('HSET', P .. 'm', 'now', now)
+position = position + 1
+call('HSET', P .. 'm', 'now', now, 'position', position)
 local committed, changes = {}, false
 if #decisions > 0 then
   load(guarded(decisions))
-  effects.order = tonumber(call('HGET', P .. 'm', 'order') or 0)
+  effects.order = tonumber(standing[4] or 0)
   local before = effects.order
   for i, decision in ipairs(decisions) do
     local fit = fits(decision)
@@ -165,4 +168,4 @@ for queue in pairs(sooner) do
 end
 for _, run in ipairs(effects.ended) do tell_end(run) end
 if changes then tell_followers(effects.changed) end
-return {'ok', now, committed, leases, timers, next_at, current(committed)}
+return {'ok', now, committed, leases, timers, next_at, current(committed), position}

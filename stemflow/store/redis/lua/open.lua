@@ -1,13 +1,43 @@
-#!lua
--- Makes a partition, or finds it; answers the server's time.
+#!lua flags=allow-oom
+-- Makes a partition, or finds it, and says how much of what the caller was told of the server may have lost.
+--
+-- Each start of the server, and each promotion of a replica, is a boot. The first caller in a new one notes at which
+-- position the data then stood: what lay behind it is lost.
 --
 -- KEYS[1]  P, prefix of the partition
--- ARGV[1]  MessagePack: {now_ms or 0}
+-- ARGV[1]  MessagePack: {now_ms or 0, id of a partition that is made now, boot, boot that the caller knew or false}
+-- Answers  {now_ms, id, position, least}
+--            least: the position at which those boots began that the caller has missed, the lowest of them;
+--            -1 when it has missed more of them than are kept
 
 --@include records
 --@include clock
 
-call('HSETNX', P .. 'm', 'epoch', 1)
-local now = clock(cmsgpack.unpack(ARGV[1])[1])
-call('HSET', P .. 'm', 'now', now)
-return now
+local BOOTS = 16
+
+local request = cmsgpack.unpack(ARGV[1])
+local boot, known = request[3], request[4]
+local now, id = clock(request[1]), call('HGET', P .. 'm', 'epoch')
+local boots = {}
+if id then
+  local kept = call('GET', P .. 'b')
+  if kept then boots = cmsgpack.unpack(kept) end
+else
+  id = request[2]
+  call('HSET', P .. 'm', 'epoch', id, 'now', now, 'position', 0)
+end
+local position = tonumber(call('HGET', P .. 'm', 'position') or 0)
+if boots[#boots - 1] ~= boot then
+  boots[#boots + 1], boots[#boots + 2] = boot, position
+  while #boots > 2 * BOOTS do
+    table.remove(boots, 1)
+    table.remove(boots, 1)
+  end
+  call('SET', P .. 'b', cmsgpack.pack(boots))
+end
+local least = position
+for i = #boots, 2, -2 do
+  if boots[i - 1] == known then return {now, id, position, least} end
+  least = math.min(least, boots[i])
+end
+return {now, id, position, -1}

@@ -1,0 +1,157 @@
+"""A server that has lost what it had acknowledged: whoever relied on it is told, and goes on with what is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stemflow import Stemflow, TaskRegistry
+from stemflow.model.effects import Decision
+from stemflow.model.records import Node
+from stemflow.runtime.clock import SystemClock
+from stemflow.runtime.handle import RunHandle
+from stemflow.store.base import Request, StateLost, Store
+from stemflow.store.open import open_store
+from stemflow.testing.contract_world import RUN, User, leaf, succeed
+from stemflow.testing.server import Server
+
+PATIENCE_S = 10
+
+
+async def follow(handle: RunHandle[Any]) -> None:
+    async for _ in handle.events():
+        pass
+
+
+@pytest.fixture
+async def stores(own: Server) -> AsyncIterator[tuple[Store, Store]]:
+    one, two = open_store(own.url, SystemClock()), open_store(own.url, SystemClock())
+    await one.open()
+    await two.open()
+    yield one, two
+    await one.close()
+    await two.close()
+
+
+@pytest.fixture
+def own(one_server: Server, tmp_path: Path) -> Iterator[Server]:
+    """A server that a test may end and start again; it keeps its data over a restart."""
+    with Server(one_server.binary, tmp_path / "own", ["appendonly yes", "appendfsync everysec"]) as server:
+        yield server
+
+
+async def test_a_server_that_was_emptied_refuses_what_rests_on_its_data_once(
+    own: Server, stores: tuple[Store, Store]
+) -> None:
+    store, _ = stores
+    user = User(store, "one")
+    await user.begin(leaf("a"))
+    (lease,) = await user.lease()
+    own.flush()
+    with pytest.raises(StateLost, match="emptied"):
+        await user.exchange(Decision(puts=(succeed(lease),)))
+    assert store.epoch == 1
+    # One who has not heard of it is refused too, without asking; one who has goes on.
+    with pytest.raises(StateLost):
+        await user.exchange(want=user.want())
+    answer = await store.exchange(Request("one", 9, store.epoch), [], user.want())
+    assert answer.leases == ()
+
+
+async def test_another_who_made_the_data_anew_is_not_taken_for_the_one_before(
+    own: Server, stores: tuple[Store, Store]
+) -> None:
+    one, two = stores
+    await User(one, "one").begin(leaf("a"))
+    own.flush()
+    with pytest.raises(StateLost):
+        await User(one, "one").exchange()
+    with pytest.raises(StateLost):
+        await User(two, "two").exchange()
+    assert (one.epoch, two.epoch) == (1, 1)
+
+
+async def test_a_restart_that_kept_everything_is_no_loss(own: Server, stores: tuple[Store, Store]) -> None:
+    one, two = stores
+    user = User(one, "one")
+    await user.begin(leaf("a"))
+    (lease,) = await user.lease()
+    own.kill()
+    own.start()
+    assert (await user.exchange(Decision(puts=(succeed(lease),)))).committed == (True,)
+    await two.read([(RUN, "")])
+    assert (one.epoch, two.epoch) == (0, 0)
+
+
+async def test_a_server_that_went_back_refuses_those_who_know_more_than_it_has(
+    own: Server, stores: tuple[Store, Store]
+) -> None:
+    # Given data that both know, a copy of it, and a lease that came after the copy
+    one, two = stores
+    user = User(one, "one")
+    await user.begin(leaf("a"))
+    await User(two, "two").exchange()
+    own.ask("BGREWRITEAOF")
+    kept = own.folder / "appendonlydir"
+    await asyncio.sleep(0.3)
+    own.kill()
+    copy = {path.name: path.read_bytes() for path in kept.iterdir()}
+    own.start()
+    (lease,) = await user.lease()
+    # When the server starts from the copy
+    own.kill()
+    for path in kept.iterdir():
+        path.unlink()
+    for name, data in copy.items():
+        (kept / name).write_bytes(data)
+    own.start()
+    # Then the other, who has seen nothing of what is lost, goes on, and leases the same task under the same token
+    again = await User(two, "three").lease()
+    assert [found.node.delivery for found in again] == [lease.node.delivery]
+    assert two.epoch == 0
+    # And the report of the first one is refused, although its token is the one that is there
+    with pytest.raises(StateLost, match="went back"):
+        await user.exchange(Decision(puts=(succeed(lease),)))
+    assert one.epoch == 1
+    (node,) = await two.read([(RUN, "a")])
+    assert isinstance(node, Node)
+    assert node.state == "running"
+
+
+async def test_whoever_waits_for_a_run_that_is_lost_is_told_and_work_goes_on(own: Server) -> None:
+    registry = TaskRegistry()
+    begun = asyncio.Event()
+
+    @registry.task("wait")
+    async def wait() -> None:
+        begun.set()
+        await asyncio.sleep(600)
+
+    @registry.task("step")
+    async def step(value: int) -> int:
+        return value
+
+    async with (
+        Stemflow(own.url, registry) as worker,
+        Stemflow(own.url, registry, worker=False) as other,
+    ):
+        # Given a run at work, and those who wait for it in both processes and follow it
+        handle = await worker.submit(wait.s(), run_id="lost")
+        followed = asyncio.ensure_future(follow(await other.handle("lost")))
+        waiting = [asyncio.ensure_future(one.wait()) for one in (handle, await other.handle("lost"))]
+        await begun.wait()
+        # When the server loses everything
+        own.flush()
+        # Then all of them are told
+        told = await asyncio.wait_for(asyncio.gather(*waiting, followed, return_exceptions=True), PATIENCE_S)
+        assert [type(one) for one in told] == [StateLost] * 3
+        # And both work on
+        for app in (worker, other):
+            again = await app.submit(step.s(3))
+            assert (await asyncio.wait_for(again.wait(), PATIENCE_S)).value == 3
+        assert worker.service is not None
+        assert not worker.service.worker.running
