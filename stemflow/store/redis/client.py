@@ -146,6 +146,11 @@ class Client:
             return StoreUnavailable(f"{self.shown}: the server is not ready ({words})")
         if isinstance(error, AuthenticationError):
             return StoreError(f"{self.shown}: the server refuses the login ({words}); check user and password")
+        if "CERTIFICATE_VERIFY_FAILED" in words:
+            return StoreError(
+                f"{self.shown}: expected a certificate that is trusted here ({words}); "
+                "name who signed it with ?ssl_ca_certs=FILE"
+            )
         if isinstance(error, Broken | Slow | OSError):
             return StoreUnavailable(f"{self.shown}: the server cannot be reached ({words})")
         return StoreError(f"{self.shown}: the server said: {words}")

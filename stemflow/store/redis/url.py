@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from msgspec import Struct
 
@@ -31,8 +31,8 @@ def place_of(url: str) -> Place:
     shown = _shown(url)
     if not _NAME.fullmatch(name):
         raise StoreError(f"store {shown}: prefix: expected letters, digits, `_`, `.` or `-`, got {name!r}")
-    plain = urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(ours), ""))
-    return Place(plain, shown, name)
+    query = f"?{urlencode(ours)}" if ours else ""
+    return Place(f"{parts.scheme}://{parts.netloc}{parts.path}{query}", shown, name)
 
 
 def _shown(url: str) -> str:
