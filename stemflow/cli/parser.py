@@ -102,6 +102,8 @@ def _worker_commands(commands: Any) -> None:
 def _store_commands(commands: Any) -> None:
     workers = _command(commands, "workers", "list the workers of a store, with what they serve and when they last told")
     _store(workers)
+    doctor = _command(commands, "doctor", "say how safe a store is, who works on it and what stands still in it")
+    _store(doctor)
     runs = _command(commands, "runs", "list the runs of a store, newest first")
     runs.add_argument("--limit", type=_positive, default=20, metavar="N", help="at most so many (default 20)")
     _store(runs)

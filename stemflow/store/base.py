@@ -16,6 +16,7 @@ from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.facts import Due
 from stemflow.model.plan import Plan
 from stemflow.model.records import Header, Key, Node, Record
+from stemflow.store.health import Examination, Stock
 
 
 class StoreError(StemflowError):
@@ -135,6 +136,17 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+    async def examine(self) -> Examination:
+        """What can be found out about the store's server or file, open or not; nothing is made, nothing is changed.
+
+        Raises StoreError when it cannot be reached at all.
+        """
+        ...
+
+    async def stock(self) -> Stock:
+        """What is in the store, and what stands still in it."""
+        ...
 
     def now_ms(self) -> int:
         """The store's clock, ms since the epoch; it never runs backwards."""

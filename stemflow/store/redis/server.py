@@ -8,6 +8,7 @@ from stemflow.store.base import StoreError
 
 Version = tuple[int, int]
 OLDEST: Version = (6, 2)
+KEEP = "`CONFIG SET maxmemory-policy noeviction`, and so in its configuration, or use a server of its own"
 
 
 def parsed(answer: bytes) -> dict[str, str]:
@@ -16,9 +17,10 @@ def parsed(answer: bytes) -> dict[str, str]:
     return {name: value for name, colon, value in pairs if colon}
 
 
-def version_of(info: Mapping[str, str]) -> Version:
-    """As Redis counts: Valkey names the Redis whose commands it has. (0, 0) where it is not said."""
-    return _numbers(info.get("redis_version", ""))
+def version_of(info: Mapping[str, str], *, own: bool = False) -> Version:
+    """As Redis counts: Valkey names the Redis whose commands it has; or its `own`. (0, 0) where it is not said."""
+    said = info.get("redis_version", "")
+    return _numbers(info.get("valkey_version", said) if own else said)
 
 
 def _numbers(text: str) -> Version:
@@ -41,8 +43,7 @@ def evicts(info: Mapping[str, str]) -> str | None:
         return None
     return (
         f"expected maxmemory-policy noeviction, got {policy}: when its {limit} bytes are full the server would throw "
-        "away records of runs that go on; `CONFIG SET maxmemory-policy noeviction`, and so in its configuration, "
-        "or use a server of its own"
+        "away records of runs that go on"
     )
 
 
@@ -53,4 +54,4 @@ def refuse_unfit(shown: str, info: Mapping[str, str]) -> None:
         raise StoreError(f"{shown}: expected Redis 6.2 or later, or Valkey, got {named(info)}; upgrade it")
     why = evicts(info)
     if why is not None:
-        raise StoreError(f"{shown}: {why}")
+        raise StoreError(f"{shown}: {why}; {KEEP}")

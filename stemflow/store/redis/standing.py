@@ -20,6 +20,23 @@ class Ask(Protocol):
     def __call__(self, *command: Any) -> Awaitable[Any]: ...
 
 
+class Stranger:
+    """In the place of a `Standing` for who only looks: it makes no partition and rests on nothing."""
+
+    def __init__(self) -> None:
+        self.version = (0, 0)
+
+    async def greet(self, ask: Ask) -> int:
+        self.version = version_of(parsed(bytes(await ask(b"INFO", b"server"))))
+        return 0
+
+    def holds(self, epoch: int) -> bool:
+        return True
+
+    def loss(self) -> StateLost:
+        raise NotImplementedError
+
+
 class Standing:
     """The data of one partition, by its id, and how far this process has seen it.
 

@@ -27,18 +27,20 @@ from stemflow.store.base import (
     StoreError,
     Want,
 )
+from stemflow.store.health import Examination, Stock
 from stemflow.store.owner import owner_id
 from stemflow.store.place import root_in
-from stemflow.store.redis.answers import exchange_of, header_of, leases_of, record_of
+from stemflow.store.redis.answers import exchange_of, header_of, leases_of, record_of, stock_of
 from stemflow.store.redis.blob import Encoder, pack, text
 from stemflow.store.redis.client import Client, pool_of
 from stemflow.store.redis.codec import decode_header, decode_node
+from stemflow.store.redis.examine import examine
 from stemflow.store.redis.keys import page_field, page_key, run_name, run_of
 from stemflow.store.redis.listen import Listener
 from stemflow.store.redis.news import News
 from stemflow.store.redis.renewer import RedisRenewer, connect
 from stemflow.store.redis.server import refuse_unfit
-from stemflow.store.redis.standing import Standing
+from stemflow.store.redis.standing import Standing, Stranger
 from stemflow.store.redis.time import ServerTime
 from stemflow.store.redis.url import Place
 
@@ -83,11 +85,11 @@ class RedisStore:
     async def open(self) -> None:
         if self._opened:
             return
+        visitor = self._visitor()
         try:
-            refuse_unfit(self.url, await self._client.info())
-        except BaseException:
-            await self._client.let_go()
-            raise
+            refuse_unfit(self.url, await visitor.info())
+        finally:
+            await visitor.close()
         self._time.heard(await self._standing.look(self._client.call))
         self._opened = True
         await self._news.open(Listener(self.url, self._pool, self._news.hear, self._news.missed))
@@ -234,6 +236,20 @@ class RedisStore:
             if (run is None or one.run == run) and which.fit(one) and one.at_ms + one.keep_ms > now_ms
         ]
         return sorted(found, key=lambda one: -one.at_ms)[: which.limit]
+
+    async def examine(self) -> Examination:
+        visitor = self._visitor()
+        try:
+            return await examine(visitor, self._prefix)
+        finally:
+            await visitor.close()
+
+    def _visitor(self) -> Client:
+        """A client that makes no partition."""
+        return Client(self.url, self._pool, Stranger())
+
+    async def stock(self) -> Stock:
+        return stock_of(await self._client.run("stock", self._prefix, pack((self._time.given(),))))
 
     async def prune(self, limit: int) -> int:
         """Runs, plans, claims, starts and memos expire by themselves; their names and dead letters do not."""

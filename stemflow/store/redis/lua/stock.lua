@@ -1,0 +1,47 @@
+#!lua flags=no-writes
+-- Counts what is in a partition.
+--
+-- KEYS[1]  P, prefix of the partition
+-- ARGV[1]  MessagePack: {now_ms or 0}
+-- Answers  {now_ms, leased, late, late_since_ms, overdue_since_ms, letters, runs, queues}; -1 is no instant
+--            queues: {queue, ready, delayed, run or '', path, value, run or '', path, value, ...}, of the oldest ready
+--            leaf and of the delayed one that is due first
+
+--@include records
+--@include clock
+--@include heads
+
+local now = clock(cmsgpack.unpack(ARGV[1])[1])
+
+local function first_before_now(key)
+  local first = call('ZRANGEBYSCORE', key, '-inf', now, 'WITHSCORES', 'LIMIT', 0, 1)
+  return tonumber(first[2]) or -1
+end
+
+local NONE, queues = {run = '', path = '', value = ''}, {}
+for _, queue in ipairs(call('SMEMBERS', P .. 'K')) do
+  local due = call('ZCOUNT', P .. 'd' .. queue, '-inf', now)
+  local ready, delayed, oldest = due, call('ZCARD', P .. 'd' .. queue) - due, nil
+  local function consider(one)
+    if one and (not oldest or one.order < oldest.order) then oldest = one end
+  end
+  for _, lane in ipairs(call('ZRANGE', P .. 'l' .. queue, 0, -1)) do
+    local list, back = P .. 'Q' .. queue .. '\0' .. lane, P .. 'B' .. queue .. '\0' .. lane
+    ready = ready + call('LLEN', list) + call('ZCARD', back)
+    consider(head('LRANGE', list))
+    consider(head('ZRANGE', back))
+  end
+  consider(head_of_delayed(queue, '-inf', now))
+  local later = head_of_delayed(queue, '(' .. string.format('%.0f', now), '+inf')
+  if ready + delayed > 0 then
+    for _, item in ipairs({queue, ready, delayed}) do queues[#queues + 1] = item end
+    for _, one in ipairs({oldest or NONE, later or NONE}) do
+      for _, item in ipairs({one.run, one.path, one.value}) do queues[#queues + 1] = item end
+    end
+  end
+end
+return {
+  now, call('ZCARD', P .. 'S'), call('ZCOUNT', P .. 'S', '-inf', now), first_before_now(P .. 'S'),
+  first_before_now(P .. 'T'), call('ZCOUNT', P .. 'U', '(' .. string.format('%.0f', now), '+inf'),
+  call('LLEN', P .. 'L'), queues,
+}

@@ -1,0 +1,279 @@
+"""doctor: how safe a store is, who works on it, and what stands still in it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stemflow import Stemflow, TaskRegistry
+from stemflow.model.records import Node
+from stemflow.runtime.doctor import clocks, leases, queues, timers, workers
+from stemflow.runtime.presence import Beat
+from stemflow.store.health import QueueStock, Stock
+from stemflow.store.redis.examine import durability, memory, replication
+from stemflow.store.redis.versions import TABLE, covered
+from stemflow.store.sqlite_health import file_system_of
+from stemflow.testing.server import Server
+from tests.cli.test_run import follows_schema
+from tests.cli.world import Cli
+
+Findings = dict[str, tuple[str, str]]
+
+
+@pytest.fixture
+def doctor(project: Path, cli: Cli) -> Callable[..., tuple[int, Findings]]:
+    """The exit code, and the findings by what was looked at: (level, text)."""
+
+    def run(*words: str) -> tuple[int, Findings]:
+        ran = cli("doctor", "--json", *words)
+        told = follows_schema("doctor", ran.out)
+        found = {one["check"]: (one["level"], one["text"]) for one in told["findings"]}
+        assert told["level"] == max((level for level, _ in found.values()), key=["ok", "warning", "error"].index)
+        assert all((one["advice"] is None) == (one["level"] == "ok") for one in told["findings"])
+        return ran.code, found
+
+    return run
+
+
+# -- SQLite
+
+
+def test_a_file_that_is_well_has_no_errors(doctor: Any, cli: Cli) -> None:
+    cli("run", "hello.yaml")
+    code, found = doctor()
+    assert code == 0
+    assert found["integrity"][0] == "ok"
+    assert "WAL, synchronous NORMAL" in found["durability"][1]
+    assert found["runs"] == ("ok", "1 run kept")
+    assert found["dead-letters"] == ("ok", "no dead letters")
+
+
+def test_there_is_no_file_and_none_is_made(doctor: Any, project: Path) -> None:
+    code, found = doctor()
+    assert (code, found["file"][0]) == (1, "error")
+    assert not (project / ".stemflow").exists()
+
+
+def test_a_damaged_file_is_an_error(doctor: Any, cli: Cli, project: Path) -> None:
+    cli("run", "hello.yaml")
+    path = project / ".stemflow" / "stemflow.db"
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    data = bytearray(path.read_bytes())
+    for page in range(3, len(data) // 4096):
+        data[page * 4096 : page * 4096 + 200] = b"\xff" * 200
+    path.write_bytes(data)
+    code, found = doctor()
+    assert (code, found["integrity"][0]) == (1, "error")
+
+
+def test_what_waits_without_a_worker_and_what_failed_is_told(doctor: Any, cli: Cli) -> None:
+    cli("run", "flaky.yaml")
+    cli("submit", "hello.yaml")
+    code, found = doctor()
+    assert code == 0
+    assert found["dead-letters"] == ("warning", "1 dead letter")
+    level, text = found["queues"]
+    assert level == "warning"
+    assert text.startswith("queue default: 1 ready, 0 delayed")
+    assert text.endswith("and no worker serves it")
+
+
+def test_a_file_over_a_network_is_told_by_its_file_system(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text("/dev/a / ext4 rw 0 0\nhost:/x /mnt/my\\040share nfs4 rw 0 0\nnone /mnt tmpfs rw 0 0\n")
+    assert file_system_of("/mnt/my share/stemflow.db", str(mounts)) == "nfs4"
+    assert file_system_of("/mnt/other.db", str(mounts)) == "tmpfs"
+    assert file_system_of("/home/stemflow.db", str(mounts)) == "ext4"
+
+
+# -- a server
+
+
+@pytest.fixture
+def clean(server: Server) -> Iterator[Server]:
+    server.flush()
+    yield server
+    for setting, value in (("maxmemory", "0"), ("maxmemory-policy", "noeviction"), ("appendonly", "no")):
+        server.ask("CONFIG", "SET", setting, value)
+
+
+def test_a_server_tells_its_version_and_what_a_crash_would_take(doctor: Any, clean: Server) -> None:
+    code, found = doctor("--store", clean.url)
+    assert code == 0
+    assert "promises G1 to G5" in found["version"][1]
+    assert found["durability"] == (
+        "warning", "append-only file off: a crash or restart of the server loses everything",
+    )  # fmt: skip
+    assert {found[check][0] for check in ("memory", "replicas", "scripts", "latency", "clock", "keys")} == {"ok"}
+    clean.ask("CONFIG", "SET", "appendonly", "yes")
+    _, found = doctor("--store", clean.url)
+    assert found["durability"][0] == "ok"
+    assert "fsync everysec" in found["durability"][1]
+
+
+def test_a_server_that_throws_data_away_is_an_error_for_the_doctor_and_all_others(
+    doctor: Any, cli: Cli, clean: Server
+) -> None:
+    clean.ask("CONFIG", "SET", "maxmemory", "1gb")
+    clean.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    code, found = doctor("--store", clean.url)
+    assert (code, found["memory"][0]) == (1, "error")
+    assert "expected maxmemory-policy noeviction, got allkeys-lru" in found["memory"][1]
+    assert "runs" not in found
+    for words in (("worker", "--tasks", "tasks"), ("submit", "hello.yaml", "--tasks", "tasks")):
+        ran = cli(*words, "--store", clean.url)
+        assert ran.code == 3
+        assert "expected maxmemory-policy noeviction, got allkeys-lru" in ran.err
+    assert clean.ask("DBSIZE") == b":0\r\n"
+
+
+def test_a_server_that_is_not_there_is_a_sentence(cli: Cli, project: Path) -> None:
+    ran = cli("doctor", "--store", "redis://127.0.0.1:1/0")
+    assert ran.code == 3
+    assert "cannot be reached" in ran.err
+
+
+def test_a_task_that_no_worker_of_its_queue_knows_is_told(doctor: Any, cli: Cli, clean: Server) -> None:
+    # Given a worker of another release, which serves the queue
+    cli("submit", "hello.yaml", "--tasks", "tasks", "--store", clean.url)
+
+    async def meanwhile() -> Findings:
+        registry = TaskRegistry()
+        registry.task("other")(lambda: None)
+        async with Stemflow(clean.url, registry) as app:
+            assert app.service is not None
+            await app.service.presence.tell("running")
+            found: Findings = (await asyncio.to_thread(doctor, "--store", clean.url))[1]
+            return found
+
+    found = asyncio.run(meanwhile())
+    assert found["workers"][1] == "1 worker alive"
+    assert "none of its workers has declared task say" in found["unroutable"][1]
+
+
+# -- judgements
+
+AOF = {"aof_enabled": "1"}
+
+
+@pytest.mark.parametrize(
+    ("info", "config", "level", "says"),
+    [
+        (AOF, {"appendfsync": "always"}, "ok", "every acknowledged write is on disk"),
+        (AOF, {"appendfsync": "no"}, "warning", "what the system had not yet written"),
+        (AOF, None, "warning", "fsync policy unknown"),
+        ({"aof_enabled": "0"}, {"save": "60 1"}, "warning", "since the last snapshot"),
+        ({**AOF, "aof_last_write_status": "err"}, {"appendfsync": "always"}, "error", "refuses writes"),
+    ],
+)
+def test_durability_is_judged_by_the_append_only_file(info: Any, config: Any, level: str, says: str) -> None:
+    found = durability(info, config)[0]
+    assert found.level == level
+    assert says in found.text
+
+
+def test_a_snapshot_that_failed_is_an_error() -> None:
+    assert durability({**AOF, "rdb_last_bgsave_status": "err"}, None)[1].level == "error"
+
+
+@pytest.mark.parametrize(
+    ("limit", "policy", "used", "level"),
+    [
+        ("0", "noeviction", "9", "ok"),
+        ("0", "allkeys-lru", "9", "warning"),
+        ("100", "noeviction", "9", "ok"),
+        ("100", "noeviction", "95", "warning"),
+        ("100", "volatile-lru", "9", "error"),
+    ],
+)
+def test_memory_is_judged_by_its_limit_and_policy(limit: str, policy: str, used: str, level: str) -> None:
+    assert memory({"maxmemory": limit, "maxmemory_policy": policy, "used_memory": used}).level == level
+
+
+def test_a_replica_cannot_be_a_store() -> None:
+    assert replication({"role": "slave", "master_host": "a", "master_port": "1"}, None).level == "error"
+    down = {"role": "master", "connected_slaves": "1", "slave0": "ip=1,port=1,state=wait_bgsave,offset=0"}
+    assert replication(down, {}).level == "warning"
+    up = {"role": "master", "connected_slaves": "1", "slave0": "ip=1,port=1,state=online,offset=0"}
+    assert "a failover may lose writes" in replication(up, {"min-replicas-to-write": "0"}).text
+
+
+@pytest.mark.parametrize(
+    ("info", "level"),
+    [
+        ({"redis_version": "6.0.9"}, "error"),
+        ({"redis_version": "6.2.14"}, "ok"),
+        ({"redis_version": "8.2.1"}, "ok"),
+        ({"redis_version": "7.2.4", "valkey_version": "9.1.2"}, "ok"),
+        ({"redis_version": "7.2.4", "valkey_version": "10.0.0"}, "warning"),
+        ({}, "warning"),
+    ],
+)
+def test_versions_are_judged_by_the_table(info: dict[str, str], level: str) -> None:
+    assert covered(info).level == level
+
+
+def test_the_page_on_durability_has_the_table_of_versions() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "durability.md").read_text("utf-8")
+    for row in TABLE:
+        until = f"{row.before[0] - 1}.x" if row.before[1] == 0 and row.since[1] == 0 else None
+        span = until or f"{row.since[0]}.{row.since[1]} and later"
+        assert f"| {row.name} {span} | {row.promises} | {row.full} | {row.tested} |" in page
+
+
+def test_clocks_that_are_apart_are_told() -> None:
+    assert clocks(10_000, 10_999).level == "ok"
+    assert (clocks(10_000, 13_000).level, clocks(10_000, 13_000).text) == (
+        "warning", "this machine's clock is 3s ahead of the store's",
+    )  # fmt: skip
+
+
+def a_stock(**fields: Any) -> Stock:
+    nothing: dict[str, Any] = {"late_since_ms": None, "overdue_since_ms": None, "letters": 0, "runs": 0}
+    return Stock(**{"queues": (), "leased": 2, "late": 0, **nothing, **fields})
+
+
+def test_leases_and_timers_that_nobody_sees_to_are_told() -> None:
+    assert leases(a_stock(late=1, late_since_ms=90_000), 100_000).level == "ok"
+    assert leases(a_stock(late=1, late_since_ms=50_000), 100_000).level == "warning"
+    assert timers(a_stock(overdue_since_ms=90_000), 100_000).level == "ok"
+    assert timers(a_stock(overdue_since_ms=50_000), 100_000).level == "warning"
+
+
+def a_beat(at_ms: int, queues: tuple[str, ...] | None = None) -> Beat:
+    return Beat(
+        name="w", host="h", pid=1, state="running", queues=queues, concurrency=1, running=0, started_at_ms=0,
+        at_ms=at_ms, declares="d",
+    )  # fmt: skip
+
+
+def test_a_task_that_waits_too_long_is_told_though_its_queue_is_served() -> None:
+    node = Node(run="r", path="", plan="p", node=1, state="ready", opened_at_ms=1_000)
+    stock = QueueStock(queue="q", ready=1, delayed=0, oldest=node)
+    beats = [a_beat(0, ("q",))]
+    assert queues([stock], beats, 100_000)[0].level == "ok"
+    assert queues([stock], beats, 400_000)[0].level == "warning"
+    assert queues([stock], [a_beat(0, ("other",))], 100_000)[0].level == "warning"
+
+
+def test_workers_that_fell_silent_are_told() -> None:
+    assert workers([a_beat(100_000)], 100_000).text == "1 worker alive"
+    assert workers([a_beat(100_000), a_beat(1)], 100_000).level == "warning"
+
+
+def test_for_people_each_finding_is_a_line_and_each_next_step_another(cli: Cli, project: Path) -> None:
+    ran = cli("doctor", "--store", "memory:")
+    first, line, step, *_ = ran.out.splitlines()
+    assert first == "store memory:"
+    assert line == "warning  durability    everything is in the memory of this process and gone with it"
+    assert step == "                       -> for runs that matter use `sqlite:` or a server"
+    assert ran.out.endswith("1 warning\n")
+    assert json.loads(cli("doctor", "--store", "memory:", "--json").out)["level"] == "warning"
