@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stemflow.model.plan import LeafPlan
-from stemflow.model.records import task_id
+from stemflow.model.records import Node, task_id
 from stemflow.store.base import Lease
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ class Apart:
 
     def sort(self, leases: Sequence[Lease], asked: bool) -> tuple[list[Lease], list[Lease]]:
         """(to be started, to be handed back) of what an exchange brought; `asked`: it could have brought something."""
-        suspects = [lease for lease in leases if self._is_suspect(lease)]
+        if self.wary and any(self._is_suspect(running.node) for running in self.worker.running.values()):
+            return [], list(leases)  # asked for before the suspect came
+        suspects = [lease for lease in leases if self._is_suspect(lease.node)]
         if not suspects:
             if asked:
                 self.wary = False
@@ -47,9 +49,8 @@ class Apart:
             return suspects[:1], [lease for lease in leases if lease is not suspects[0]]
         return [lease for lease in leases if lease not in suspects], suspects
 
-    def _is_suspect(self, lease: Lease) -> bool:
+    def _is_suspect(self, node: Node) -> bool:
         """One that runs in a process of its own has no neighbours anyway."""
-        node = lease.node
         if node.losses < SUSPECT_AFTER:
             return False
         shape = self.worker.advance.library.shapes.get(node.plan)

@@ -176,6 +176,7 @@ class Worker:
                 self._take(want, answer)
         if want is None or answer is None or self.facts or self._short:
             self.poke()
+
     def void(self) -> None:
         """The store has lost some of its data, so nobody knows who has which lease: what runs here is cancelled, and
         nothing is reported."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,14 @@ async def lost(app: Stemflow, what: Signature[object, object], times: int) -> Ru
     return handle
 
 
+async def put_off(app: Stemflow, ms: int) -> None:
+    """Somebody leases what is next and hands it back for so long."""
+    request, want = Request("in between", 1), Want(owner="in between", limit=1)
+    (lease,) = (await app.store.exchange(request, [], want)).leases
+    app.advance.leased(lease)
+    await app.commit([Ended(lease.node.key, lease.node.delivery, HandedBack(ms))])
+
+
 async def test_a_task_that_was_lost_twice_runs_with_no_neighbours(
     open_app: OpenApp, registry: TaskRegistry, floor: Floor
 ) -> None:
@@ -80,10 +89,7 @@ async def test_a_worker_that_is_busy_makes_room_before_it_runs_one_that_was_lost
     work = registry.get("work")
     assert work is not None
     twice = await lost(producer, work.si("twice", 10), 2)
-    request, want = Request("in between", 1), Want(owner="in between", limit=1)
-    (lease,) = (await producer.store.exchange(request, [], want)).leases
-    producer.advance.leased(lease)
-    await producer.commit([Ended(lease.node.key, lease.node.delivery, HandedBack(50_000))])
+    await put_off(producer, 50_000)
     busy = await producer.submit(work.si("busy", 100))
     app = await open_app(concurrency=4)
 
@@ -98,3 +104,33 @@ async def test_a_worker_that_is_busy_makes_room_before_it_runs_one_that_was_lost
     assert floor.met["twice"] == set()
     assert floor.met["more 0"] == {"more 1", "more 2"}
     assert [node.losses for node in await twice.nodes()] == [2]
+
+
+async def test_what_a_submission_leases_while_one_that_was_lost_twice_starts_is_no_neighbour_of_it(
+    open_app: OpenApp, registry: TaskRegistry, floor: Floor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given one that was lost twice and is ready in 50 s, and a worker with two slots: in one a task until 55 s, the
+    # other asked for by a submission that is answered at 65 s
+    producer = await open_app(worker=False)
+    work = registry.get("work")
+    assert work is not None
+    twice = await lost(producer, work.si("twice", 20), 2)
+    await put_off(producer, 50_000)
+    app = await open_app(concurrency=2)
+    busy = await app.submit(work.si("busy", 55))
+    await asyncio.sleep(45)
+    exchange = app.store.exchange
+
+    async def slow(*what: Any) -> Any:
+        monkeypatch.setattr(app.store, "exchange", exchange)
+        answer = await exchange(*what)
+        await asyncio.sleep(20)
+        return answer
+
+    monkeypatch.setattr(app.store, "exchange", slow)
+    beside = await app.submit(work.si("beside", 10))
+    # When it is leased in between, then it runs alone
+    for handle in (busy, twice, beside):
+        assert (await handle.wait()).status == "succeeded"
+    assert floor.order == ["busy", "twice", "beside"]
+    assert floor.met["twice"] == set()
