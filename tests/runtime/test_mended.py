@@ -12,10 +12,13 @@ import pytest
 
 from stemflow import Canvas, OptionError, Reject, RetryPolicy, RunFailed, Stemflow, TaskContext, TaskRegistry
 from stemflow.dsl import parse_workflow
+from stemflow.model.effects import Decision
 from stemflow.model.records import Key, Record
 from stemflow.runtime.clock import SystemClock
-from stemflow.store.base import StoreUnavailable
+from stemflow.store.base import Exchange, Request, StoreUnavailable, Want
 from stemflow.store.memory import MemoryStore
+from stemflow.testing.vloop import VirtualClock, VirtualLoop
+from tests.conftest import VirtualRun
 
 registry = TaskRegistry()
 attempts: list[str] = []
@@ -213,3 +216,40 @@ steps:
   sum: {task: weighed, args: {values: "${{ steps.many.output }}"}}
 outputs: {sum: "${{ steps.sum.output }}"}
 """
+
+
+def test_a_worker_whose_store_was_slow_for_a_while_hears_of_work_again(vrun: VirtualRun) -> None:
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        clock = VirtualClock(loop)
+        store = SlowStore("memory:", clock)
+        async with (
+            Stemflow("memory:", registry, store=store, clock=clock) as app,
+            Stemflow("memory:", registry, store=store, clock=clock, worker=False) as producer,
+        ):
+            # Given a worker that rests
+            await asyncio.sleep(5.5)
+            assert app.service is not None
+            # When it is woken for an exchange that takes longer than it ever waits for news
+            store.slow = True
+            app.service.worker.poke()
+            await asyncio.sleep(1)
+            store.slow = False
+            await asyncio.sleep(10)
+            # Then it begins what is submitted later
+            handle = await producer.submit(same.s(1))
+            before = loop.time()
+            assert not (await handle.wait(60)).timed_out
+            return loop.time() - before
+
+    assert vrun(main) < 2
+
+
+class SlowStore(MemoryStore):
+    slow = False
+
+    async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
+        if self.slow and want is not None:
+            await asyncio.sleep(3)
+        return await super().exchange(request, decisions, want)
