@@ -139,7 +139,7 @@ class Attempts:
 
     async def _output(self, node: Node, write: Write) -> Output:
         header = await self._library.header(node.run)
-        return Output(self._registry, self._library.encoders, write, header.origin or node.run, node.path)
+        return Output(self._worker.elsewhere, self._library.encoders, write, header.origin or node.run, node.path)
 
     def _in_thread(self, running: Running) -> Callable[[Callable[[], Any]], Awaitable[Any]]:
         def call(work: Callable[[], Any]) -> Awaitable[Any]:

@@ -127,7 +127,7 @@ class Attempt:
     def write(self, value: Any, what: str) -> bytes:
         return bytes(self.link.ask("write", plain(value, what), what).result())
 
-    def plan(self, signature: Signature[Any, Any]) -> Any:
+    async def plan(self, signature: Signature[Any, Any]) -> Any:
         return self.link.ask("plan", signature).result()
 
     def work(self) -> Outcome:

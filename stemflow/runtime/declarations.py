@@ -24,12 +24,15 @@ _TYPES = {field.name: field.type for field in structs.fields(Options)}
 class Declaration(Struct, frozen=True, omit_defaults=True):
     """One task as a worker declares it. `options`: the fields of `Options` that it sets; `schema`: of its arguments.
 
-    `local`: options that are functions, which nobody but those who have registered the task can call.
+    `local`: options that are functions, which nobody but those who have registered the task can call. `rest`: it takes
+    more by position than it has names for. `loose`: parameters that take more than their schema says.
     """
 
     options: Mapping[str, Any] = {}
     local: tuple[str, ...] = ()
     schema: Mapping[str, Any] = {}
+    rest: bool = False
+    loose: tuple[str, ...] = ()
 
 
 class Declarations(Struct, frozen=True):
@@ -51,7 +54,8 @@ def declared_by(registry: TaskRegistry) -> dict[str, Declaration]:
         options = {"params": task.params, **registry.defaults, **task.options}
         local = tuple(sorted(option for option, value in options.items() if callable(value)))
         told = {option: value for option, value in options.items() if option not in local}
-        found[name] = Declaration(told, local, registry.schema(name))
+        parameters = task.parameters
+        found[name] = Declaration(told, local, task.schema(), parameters.rest is not None, parameters.loose())
     return found
 
 

@@ -24,11 +24,12 @@ from stemflow.runtime.context import (
     TaskContext,
     enter,
 )
+from stemflow.runtime.elsewhere import Elsewhere
 from stemflow.runtime.encoders import TaskPayloadEncoderRegistry, Write
 from stemflow.runtime.limits import SoftLimit
 from stemflow.runtime.middleware import MiddlewareChain
 from stemflow.runtime.payload import NotSerializable
-from stemflow.runtime.prepare import args_encoder, check_items, check_plan, plain_signature
+from stemflow.runtime.prepare import check_items, check_plan, plain_signature, task_names
 from stemflow.runtime.registry import Task, TaskRegistry
 from stemflow.runtime.sync_context import SyncTaskContext
 from stemflow.runtime.typed import BadArguments
@@ -113,23 +114,28 @@ class Writes(Protocol):
     @property
     def registry(self) -> TaskRegistry: ...
     def write(self, value: Any, what: str, /) -> bytes: ...
-    def plan(self, signature: Signature[Any, Any], /) -> Plan: ...
+    async def plan(self, signature: Signature[Any, Any], /) -> Plan: ...
 
 
 class Output(NamedTuple):
     """Writes as the engine of this process does."""
 
-    registry: TaskRegistry
+    elsewhere: Elsewhere
     encoders: TaskPayloadEncoderRegistry
     write: Write
     origin: str
     node: str
 
-    def plan(self, signature: Signature[Any, Any]) -> Plan:
-        sig = plain_signature(signature, lambda task: args_encoder(task, self.registry, self.encoders) == "json")
-        plan = compile_plan(sig, self.registry.options_of, inline_items=True)
-        check_plan(plan, self.registry)
-        check_items(sig, self.registry)
+    @property
+    def registry(self) -> TaskRegistry:
+        return self.elsewhere.registry
+
+    async def plan(self, signature: Signature[Any, Any]) -> Plan:
+        others, known = await self.elsewhere.look(set(task_names(signature))), self.elsewhere.parameters
+        sig = plain_signature(signature, lambda one: self.elsewhere.args_encoder(one, self.encoders.args) == "json")
+        plan = compile_plan(sig, lambda one: self.registry.options_of(one, None, others), inline_items=True)
+        check_plan(plan, known)
+        check_items(sig, known)
         return seal_literals(plan, self.encoders, self.origin, self.node)
 
 
@@ -158,14 +164,14 @@ async def attempt(
     leave = enter(context)
     try:
         value = await call(task, judge.options, context, bound, threads, output.registry.middleware)
-        added = tuple(output.plan(GroupSig(members=(sig,))) for sig in context.added)
+        added = tuple([await output.plan(GroupSig(members=(sig,))) for sig in context.added])
         return Ok(None if value is None else output.write(value, f"result of {task.name}"), added)
     except asyncio.CancelledError as cancelled:
         if told_to_end():
             raise
         return judge(cancelled)
     except BaseException as error:
-        return _outcome(error, context, output, judge)
+        return await _outcome(error, context, output, judge)
     finally:
         leave()
 
@@ -179,7 +185,7 @@ def told_to_end() -> bool:
     return current is not None and current.cancelling() > 0
 
 
-def _outcome(error: BaseException, context: TaskContext, output: Writes, judge: Judge) -> Outcome:
+async def _outcome(error: BaseException, context: TaskContext, output: Writes, judge: Judge) -> Outcome:
     match error:
         case Ignore():
             return Ignored()
@@ -191,7 +197,7 @@ def _outcome(error: BaseException, context: TaskContext, output: Writes, judge: 
             return _again(error, judge)
         case ReplaceRequested():
             try:
-                return Replaced(_replacement(error.signature, context, output))
+                return Replaced(await _replacement(error.signature, context, output))
             except StemflowError as refused:
                 return Failed(describe(refused), "final")
         case NotSerializable():
@@ -207,9 +213,9 @@ def _again(asked: RetryRequested, judge: Judge) -> Failed:
     return failed if said_when else judge.paced(failed, cause)
 
 
-def _replacement(signature: Signature[Any, Any], context: TaskContext, output: Writes) -> Plan:
+async def _replacement(signature: Signature[Any, Any], context: TaskContext, output: Writes) -> Plan:
     if isinstance(signature, (TaskSig, WaitSig)):
         signature = ChainSig(steps=(signature,))
     if isinstance(signature, ChainSig) and not signature.steps:
         raise StemflowError(f"task {context.id}: replace: expected something to run, got an empty chain")
-    return output.plan(signature)
+    return await output.plan(signature)

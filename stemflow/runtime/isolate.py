@@ -201,6 +201,7 @@ class Child:
         try:
             if what in _OUTPUT:
                 value = getattr(output, what)(*arguments)
+                value = await value if inspect.isawaitable(value) else value
             elif what in _BACKSTAGE:
                 value = await getattr(backstage, what)(context, *arguments)
             else:

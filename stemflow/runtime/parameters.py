@@ -130,6 +130,11 @@ class Parameters:
         """Arguments by the names of the parameters; positional ones beyond them are left out."""
         return dict(zip([p.name for p in self.positional], args, strict=False)) | dict(kwargs)
 
+    def loose(self) -> tuple[str, ...]:
+        """Parameters whose converters take more than their schemas say: those of pydantic, and Decimal, where numbers
+        will do for text."""
+        return tuple(name for name, one in self.names.items() if one.converter.is_loose())
+
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of the arguments by name."""
         properties, definitions = {}, dict[str, Any]()

@@ -11,11 +11,12 @@ from stemflow.compile.edges import first_task
 from stemflow.core.shape import body_index
 from stemflow.model.plan import LeafPlan, Plan, ScopePlan
 from stemflow.model.signature import AnySig, ChainSig, ChordSig, MapSig, Span, TaskSig
-from stemflow.runtime.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.parameters import Parameters, is_dynamic
 from stemflow.runtime.payload import plain
-from stemflow.runtime.registry import TaskRegistry
 from stemflow.runtime.typed import BadArguments
+
+Known = Callable[[str], Parameters | None]
+"""What a task may be called with, by its name."""
 
 _CHILDREN = ("success_hooks", "failure_hooks", "cancel_hooks", "steps", "members", "header", "body", "do", "compensate")
 
@@ -55,11 +56,6 @@ def task_names(sig: Any) -> Iterator[str]:
                 yield from task_names(one)
 
 
-def args_encoder(sig: TaskSig[Any, Any] | None, registry: TaskRegistry, encoders: TaskPayloadEncoderRegistry) -> str:
-    """The encoder of the arguments of a call."""
-    return (sig and registry.args_encoder_of(sig)) or encoders.args
-
-
 def _note(changed: dict[str, Any], name: str, old: Any, new: Any) -> None:
     same = old is new
     if isinstance(old, tuple):
@@ -68,17 +64,17 @@ def _note(changed: dict[str, Any], name: str, old: Any, new: Any) -> None:
         changed[name] = new
 
 
-def check_plan(plan: Plan, registry: TaskRegistry) -> None:
-    """Check the arguments that are given in a plan; raises BadArguments. Tasks that are not registered are passed."""
+def check_plan(plan: Plan, known: Known) -> None:
+    """Check the arguments that are given in a plan; raises BadArguments. Tasks that nobody knows are passed."""
     for place, leaf in enumerate(plan.nodes):
         if isinstance(leaf, LeafPlan):
-            task = registry.get(leaf.task)
-            if task is None:
+            parameters = known(leaf.task)
+            if parameters is None:
                 continue
             if leaf.bind is None:
-                task.parameters.check(leaf.args, leaf.kwargs, _ahead(plan, place) if leaf.takes_prev else 0)
+                parameters.check(leaf.args, leaf.kwargs, _ahead(plan, place) if leaf.takes_prev else 0)
             else:
-                check_bound(task.parameters, leaf.bind)
+                check_bound(parameters, leaf.bind)
 
 
 def check_bound(parameters: Parameters, bind: Mapping[str, Any]) -> None:
@@ -105,16 +101,16 @@ def _ahead(plan: Plan, place: int) -> int | None:
         place = above
 
 
-def check_items(sig: AnySig, registry: TaskRegistry) -> None:
+def check_items(sig: AnySig, known: Known) -> None:
     """Check the items of the maps of a canvas as first arguments; raises BadArguments that names the item."""
     for found, first in _mapped(sig):
-        task = registry.get(first.task)
-        if task is None or first.bind is not None or first.immutable or found.spread == "env":
+        parameters = known(first.task)
+        if parameters is None or first.bind is not None or first.immutable or found.spread == "env":
             continue
         for place, item in _sample(found.items):
             for given in _given(found.spread, item):
                 try:
-                    task.parameters.check((*given, *first.args), first.kwargs, 0)
+                    parameters.check((*given, *first.args), first.kwargs, 0)
                 except BadArguments as fault:
                     raise BadArguments(
                         fault.task, f"items[{place}]: {fault.parameter}", fault.expected, fault.got, fault.path

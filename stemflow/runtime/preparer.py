@@ -25,7 +25,7 @@ from stemflow.runtime.elsewhere import Elsewhere
 from stemflow.runtime.headers import checked_headers, checked_meta, merged
 from stemflow.runtime.keys import key_text, lone_key
 from stemflow.runtime.payload import encode, plain, written
-from stemflow.runtime.prepare import args_encoder, check_items, check_plan, plain_signature, task_names
+from stemflow.runtime.prepare import check_items, check_plan, plain_signature, task_names
 from stemflow.runtime.registry import OptionsElsewhere, Task, TaskRegistry
 from stemflow.runtime.submission import Prepared, Submission
 from stemflow.runtime.telling import run_event
@@ -59,7 +59,7 @@ class Preparer:
         self._registry, self._advance, self._ids = registry, advance, ids
         self._store, self._library = advance.store, advance.library
         self._encoders = self._library.encoders
-        self.elsewhere = Elsewhere(self._store)
+        self.elsewhere = Elsewhere(self._store, registry)
         self._recipes: dict[str, _Recipe] = {}
 
     async def prepare(self, asked: Submission) -> Prepared:
@@ -106,13 +106,12 @@ class Preparer:
 
     async def _others(self, sig: Any, asked: Submission) -> OptionsElsewhere | None:
         """Where the options of those tasks stand that are not registered here."""
-        missing = {name for name in task_names(sig) if name not in self._registry}
-        return await self.elsewhere.look(missing, asked.allow_unknown) if missing else None
+        return await self.elsewhere.look(set(task_names(sig)), asked.allow_unknown)
 
     # -- one task
 
     def _lone(self, sig: TaskSig[Any, Any], run: str, elsewhere: OptionsElsewhere | None) -> _Compiled:
-        recipe, task = self._recipe(sig), self._registry.get(sig.task)
+        recipe, parameters = self._recipe(sig), self.elsewhere.parameters(sig.task)
         if recipe is not None:
             plan, encoder = recipe.plan, recipe.encoder
         else:
@@ -122,8 +121,8 @@ class Preparer:
         args, kwargs = sig.args, sig.kwargs
         if encoder == "json":
             args, kwargs = tuple(plain(args, where)), plain(kwargs, where)
-        if task is not None:
-            task.parameters.check(args, kwargs)
+        if parameters is not None:
+            parameters.check(args, kwargs)
         if encoder == "json":
             inputs = written({"args": args, "kwargs": kwargs}, where)
         else:
@@ -155,8 +154,8 @@ class Preparer:
         sig = desugar(sig)
         name = sig.name or type(sig).__name__[:-3].lower()
         plan = compile_plan(sig, lambda sig: self._registry.options_of(sig, None, elsewhere))
-        check_plan(plan, self._registry)
-        check_items(sig, self._registry)
+        check_plan(plan, self.elsewhere.parameters)
+        check_items(sig, self.elsewhere.parameters)
         return _Compiled(seal_literals(plan, self._encoders, run), sig, name)
 
     async def _workflow(
@@ -177,7 +176,7 @@ class Preparer:
             outputs=flow.outputs,
             compensate_on=flow.compensate_on,
         )
-        check_plan(plan, self._registry)
+        check_plan(plan, self.elsewhere.parameters)
         write = self._encoders.writer(self._encoders.args, place(run, "", "inputs"))
         stored = write(inputs, "inputs")
         claim = None
@@ -196,7 +195,7 @@ class Preparer:
         return ClaimSpec(f"workflow:{flow.name}:{key_text(key)}", mode, flow.unique_for_ms)
 
     def _args_encoder(self, sig: TaskSig[Any, Any] | None) -> str:
-        return args_encoder(sig, self._registry, self._encoders)
+        return self.elsewhere.args_encoder(sig, self._encoders.args)
 
     def _as_json(self, sig: TaskSig[Any, Any]) -> bool:
         return self._args_encoder(sig) == "json"

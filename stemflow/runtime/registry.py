@@ -396,10 +396,11 @@ class TaskRegistry:
             raise UnknownTask(f"task {name}: expected a registered task; registered are {self._names()}")
         return task.schema()
 
-    def args_encoder_of(self, sig: TaskSig[Any, Any]) -> str | None:
-        """The encoder of the arguments of a call, where one is named."""
+    def args_encoder_of(self, sig: TaskSig[Any, Any], declared: Mapping[str, Any]) -> str | None:
+        """The encoder of the arguments of a call, where one is named; `declared`: options of a task that is not
+        registered here."""
         task = self._tasks.get(sig.task)
-        layers = (sig.options, {} if task is None else task.options, self.defaults)
+        layers = (sig.options, declared if task is None else task.options, self.defaults)
         return next((layer["args_encoder"] for layer in layers if layer.get("args_encoder")), None)
 
     def argument_faults(self, task: str, bind: Mapping[str, Any]) -> Iterable[ArgumentFault]:

@@ -59,6 +59,7 @@ class Service:
             queues=queues,
             only_run=only_run,
             processes=processes,
+            elsewhere=app.preparer.elsewhere,
         )
         for commits in (app.commits, app.more_commits):
             commits.ride = self.worker.ride

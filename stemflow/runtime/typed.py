@@ -82,6 +82,10 @@ class Converter:
         """Raises Misfit."""
         return value if self.convert is None or type(value) is self.exact else self.convert(value)
 
+    def is_loose(self) -> bool:
+        """Whether it takes values that its schema would refuse."""
+        return self.convert is not None and (_has_model(self.annotation) or _says_decimal(self.schema()))
+
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of the annotation, with what it refers to under `definitions`."""
         if self.convert is None:
@@ -191,6 +195,13 @@ def _custom(info: Any, seen: set[int] | None = None) -> Iterator[Any]:
             below = getattr(info, name)
             for one in below if isinstance(below, tuple) else (below,):
                 yield from _custom(one, seen)
+
+
+def _says_decimal(schema: Any) -> bool:
+    """Whether a schema asks for the text of a Decimal anywhere."""
+    if isinstance(schema, dict):
+        return schema.get("format") == "decimal" or any(map(_says_decimal, schema.values()))
+    return isinstance(schema, list) and any(map(_says_decimal, schema))
 
 
 # -- sentences

@@ -15,6 +15,7 @@ from stemflow.runtime.advance import Advance
 from stemflow.runtime.apart import Apart
 from stemflow.runtime.attempts import Attempts, hand_back_unknown
 from stemflow.runtime.context import Backstage
+from stemflow.runtime.elsewhere import Elsewhere
 from stemflow.runtime.isolate import Crashed, Pool, Processes
 from stemflow.runtime.narrate import narrate
 from stemflow.runtime.pause import Pauses
@@ -68,8 +69,10 @@ class Worker:
         only_run: str | None = None,
         pool: Executor | None = None,
         processes: Processes | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.store, self.advance, self.registry, self.backstage = store, advance, registry, backstage
+        self.elsewhere = elsewhere or Elsewhere(store, registry)
         self.owner, self.channel, self.concurrency = owner, channel, concurrency
         self.queues, self.only_run = queues, only_run
         self.signals, self.middleware = registry.signals, registry.middleware

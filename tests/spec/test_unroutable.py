@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Annotated, Any
 
 import pytest
+from msgspec import Meta
+from pydantic import BaseModel
 
-from stemflow import Canvas, OptionError, Stemflow, TaskDefinition, TaskRegistry, UnknownTask
+from stemflow import (
+    BadArguments,
+    Canvas,
+    GzipEncoder,
+    OptionError,
+    Stemflow,
+    TaskContext,
+    TaskDefinition,
+    TaskPayloadEncoderRegistry,
+    TaskRegistry,
+    UnknownTask,
+)
 from stemflow.runtime.presence import beats
 from stemflow.testing.vloop import VirtualClock
 from tests.spec.conftest import OpenApp
@@ -192,6 +208,126 @@ async def test_a_key_over_named_arguments_is_judged_by_a_producer_that_lacks_the
     second = await producer.submit(ship.s("A", "two"))
     # Then the second is told of the first
     assert (second.existing, second.id) == (True, first.id)
+
+
+@dataclass
+class Line:
+    sku: str
+    qty: Annotated[int, Meta(ge=1)] = 1
+
+
+class Address(BaseModel):
+    zip: int
+
+
+WRONG: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
+    ((), {}, "task order: lines: expected a value, got none"),
+    (([], 1, 2, 3), {}, "task order: its arguments: expected at most 3 by position, got 4"),
+    (([],), {"who": "x"}, "task order: who: expected one of the parameters (lines, price, day, to), got a name"),
+    (([{"sku": "a", "qty": 0}],), {}, "task order: lines[0].qty: expected a number of at least 1, got 0"),
+    (([{"sku": 3}],), {}, "task order: lines[0].sku: expected a text, got 3"),
+    ((3,), {}, "task order: lines: expected a list, got 3"),
+]
+
+
+@pytest.fixture
+def order() -> Any:
+    """A task whose worker is another process; its registry is at `order.registry`."""
+    registry = TaskRegistry()
+
+    @registry.task("order")
+    async def order(lines: list[Line], price: Decimal = Decimal(1), day: date | None = None, *, to: Any = None) -> str:
+        return f"{sum(line.qty for line in lines)} for {price} on {day}"
+
+    @registry.task("send")
+    async def send(address: Address, *notes: str) -> int:
+        return address.zip + len(notes)
+
+    order.registry = registry
+    return order
+
+
+@pytest.mark.parametrize(("args", "kwargs", "sentence"), WRONG, ids=str)
+async def test_arguments_are_checked_by_what_a_worker_has_declared(
+    open_app: OpenApp, order: Any, args: tuple[Any, ...], kwargs: dict[str, Any], sentence: str
+) -> None:
+    # Given a producer that knows a task only by what its worker has declared
+    await open_app(order.registry)
+    await asyncio.sleep(1)
+    producer = await open_app(TaskRegistry(), worker=False)
+
+    # When it submits arguments that do not fit, by itself or within a canvas, then they are refused and nothing is
+    # stored
+    call = Canvas.task("order", *args, **kwargs)
+    for asked in (call, Canvas.group(call)):
+        with pytest.raises(BadArguments) as refused:
+            await producer.submit(asked)
+        assert str(refused.value).startswith(sentence)
+    assert await producer.store.runs(10) == []
+
+
+async def test_what_a_worker_accepts_is_not_refused_by_its_declaration(open_app: OpenApp, order: Any) -> None:
+    """A schema tells less than the worker knows: a Decimal may be a number, pydantic reads numbers from texts."""
+    await open_app(order.registry)
+    await asyncio.sleep(1)
+    producer = await open_app(TaskRegistry(), worker=False)
+    for asked, value in (
+        (Canvas.task("order", [Line("a", 2)], 3.5, day=date(2026, 1, 2)), "2 for 3.5 on 2026-01-02"),
+        (Canvas.task("order", lines=({"sku": "a"},), to={"any": "thing"}), "1 for 1 on None"),
+        (Canvas.task("send", {"zip": "12"}, "a", "b"), 14),
+        (Canvas.map(Canvas.task("order"), [[{"sku": "a"}]]), ["1 for 1 on None"]),
+    ):
+        assert await producer.run(asked) == value
+    with pytest.raises(BadArguments, match=r"items\[1\]: lines: expected a list, got 3"):
+        await producer.submit(Canvas.map(Canvas.task("order"), [[], 3]))
+
+
+async def test_a_task_may_add_and_be_replaced_by_tasks_of_other_workers(open_app: OpenApp, order: Any) -> None:
+    # Given a worker whose tasks know one of another worker by its name, with a queue of its own and a limit of retries
+    remote = TaskRegistry()
+
+    @remote.task("far", queue="far", max_retries=3)
+    async def far(context: TaskContext, n: int) -> tuple[str, int, int]:
+        return context.queue, context.max_retries, n
+
+    registry = TaskRegistry()
+
+    @registry.task("becomes")
+    async def becomes(context: TaskContext, *args: Any) -> Any:
+        return await context.replace(Canvas.task("far", *args))
+
+    @registry.task("adds")
+    async def adds(context: TaskContext) -> None:
+        await context.add_to_group(Canvas.task("far", 2))
+
+    await open_app(remote)
+    app = await open_app(registry, queues=("default",))
+    await asyncio.sleep(1)
+
+    # Then they take its place and join with the options and the checks that were declared
+    assert await app.run(becomes.s(1)) == ["far", 3, 1]
+    assert await app.run(Canvas.group(adds.s())) == [None, ["far", 3, 2]]
+    result = await (await app.submit(becomes.s("one"))).wait()
+    assert result.error is not None
+    assert (result.status, result.error.message) == ("failed", "task far: n: expected a whole number, got 'one'")
+
+
+async def test_arguments_are_written_by_the_encoder_that_a_worker_has_declared(open_app: OpenApp) -> None:
+    registry = TaskRegistry()
+
+    @registry.task("zipped", args_encoder="gzip")
+    async def zipped(text: str) -> int:
+        return len(text)
+
+    encoders = TaskPayloadEncoderRegistry(GzipEncoder())
+    await open_app(registry, encoders=encoders)
+    await asyncio.sleep(1)
+    producer = await open_app(TaskRegistry(), worker=False, encoders=encoders)
+    for asked, size in ((Canvas.task("zipped", "x" * 1_000), 1_000), (Canvas.map(Canvas.task("zipped"), ["a"]), [1])):
+        handle = await producer.submit(asked)
+        header = await producer.library.header(handle.id)
+        assert (await handle.wait()).value == size
+        assert b"xxxx" not in header.inputs
 
 
 async def test_an_option_that_is_a_function_is_refused_where_it_cannot_be_called(open_app: OpenApp) -> None:
