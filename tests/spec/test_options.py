@@ -28,7 +28,7 @@ from stemflow import (
     TaskRegistry,
 )
 from stemflow.model.policy import OPTION_NAMES
-from stemflow.testing.vloop import EPOCH_MS, VirtualClock
+from stemflow.testing.vloop import EPOCH_MS
 from tests.spec.conftest import OpenApp
 from tests.spec.test_retries import lose
 
@@ -39,6 +39,7 @@ HERE = "tests/spec/test_options.py::"
 RETRIES = SPEC + "test_retries.py::"
 LIMITS = SPEC + "test_time_limits.py::"
 UNIQUE = SPEC + "test_uniqueness.py::"
+RATES = SPEC + "test_rate_limits.py::"
 CONTEXT = SPEC + "test_context.py::"
 LINEAGE = SPEC + "test_lineage.py::"
 
@@ -50,7 +51,11 @@ OPTIONS = {
     "soft_time_limit": LIMITS + "test_a_soft_limit_that_raises_does_so_once_where_the_handler_awaits",
     "hard_time_limit": LIMITS + "test_an_async_handler_is_cancelled_at_its_hard_limit_and_awaited",
     "soft_raises": LIMITS + "test_a_soft_limit_that_raises_does_so_once_where_the_handler_awaits",
-    "rate_limit": HERE + "test_no_more_of_a_task_start_in_a_period_than_its_limit",
+    "rate_limit": RATES + "test_a_limit_can_be_written_in_several_ways",
+    "group_rate_limit": RATES + "test_a_group_shares_one_bucket_among_many_tasks_by_the_tenant",
+    "group_rate_key": RATES + "test_a_group_may_have_another_header_or_a_key",
+    "group_rate_key_header": RATES + "test_a_group_may_have_another_header_or_a_key",
+    "group_rate_limiter_failure_mode": RATES + "test_a_limiter_that_fails_is_open_or_closed_as_the_task_says",
     "unique": UNIQUE + "test_without_a_key_of_its_own_a_call_is_known_by_task_queue_and_arguments",
     "unique_mode": UNIQUE + "test_reject_raises_with_the_run_that_holds_the_key",
     "unique_for": UNIQUE + "test_within_its_window_a_call_gets_the_result_of_the_one_that_has_ended",
@@ -163,19 +168,6 @@ def test_the_page_has_every_option_and_setting_of_retries() -> None:
 
 
 # -- what is tested nowhere else
-
-
-async def test_no_more_of_a_task_start_in_a_period_than_its_limit(
-    app: Stemflow, registry: TaskRegistry, clock: VirtualClock
-) -> None:
-    starts: list[int] = []
-
-    @registry.task("mail", rate_limit="2/m")
-    async def mail() -> None:
-        starts.append((clock.now_ms() - EPOCH_MS) // 1_000)
-
-    await app.run(Canvas.group([mail.s()] * 5))
-    assert starts == [0, 0, 60, 60, 120]
 
 
 async def test_a_task_is_given_to_another_when_its_lease_has_run_out(open_app: OpenApp, registry: TaskRegistry) -> None:
