@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 from argparse import Namespace
+from collections.abc import Iterator, Sequence
 
 from stemflow.cli.exits import FINE
 from stemflow.cli.find_run import find_run
-from stemflow.cli.text import json_text
+from stemflow.cli.follow import command
+from stemflow.cli.text import json_text, short_duration
 from stemflow.cli.tree import public_state
-from stemflow.model.records import FINAL
+from stemflow.model.records import CANCELLED, FINAL, STOPPING, Node
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.registry import TaskRegistry
 
@@ -23,14 +25,46 @@ def main(arguments: Namespace) -> int:
 async def _cancel(arguments: Namespace) -> int:
     async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
         handle = await find_run(app, arguments.run)
-        before = await handle.cancel()
-        state = public_state((await handle.root()).state)
+        was = await handle.cancel(force=arguments.force)
+        nodes = await handle.nodes()
+    root = next(node for node in nodes if not node.path)
     if arguments.json:
-        print(json_text({"id": handle.id, "state": state}))
-    elif before in FINAL:
-        print(f"run {handle.id} had ended already ({state}); nothing was changed", file=sys.stderr)
-    elif state == "stopping":
-        print(f"run {handle.id} is stopping: what runs is told to end", file=sys.stderr)
-    else:
-        print(f"run {handle.id} is {state}", file=sys.stderr)
+        state = {"id": handle.id, "state": public_state(root.state), "was": public_state(was)}
+        print(json_text(state))
+        return FINE
+    for line in _story(arguments, was, root, nodes):
+        print(line, file=sys.stderr)
     return FINE
+
+
+def _story(arguments: Namespace, was: str, root: Node, nodes: Sequence[Node]) -> Iterator[str]:
+    """What has become of the run, and what to do when it goes on for longer than it should."""
+    run, state = root.run, public_state(root.state)
+    if was in FINAL:
+        yield f"run {run} had ended already ({state}); nothing was changed"
+    elif root.state == CANCELLED:
+        yield f"run {run} is cancelled"
+    elif root.state in FINAL:
+        yield f"run {run} had come to its end ({state}); what ran because of that was cut off"
+    else:
+        yield from _still_open(arguments, was, run, [n for n in nodes if n.tally is None and n.state not in FINAL])
+
+
+def _still_open(arguments: Namespace, was: str, run: str, leaves: Sequence[Node]) -> Iterator[str]:
+    force = command(arguments, "cancel", "--force", run)
+    told = [leaf for leaf in leaves if leaf.state == STOPPING]
+    hooks = len(leaves) - len(told)
+    doing = [f"{_tasks(len(told))} told to end"] if told else []
+    doing += [f"{_tasks(hooks)} of its hooks or compensation to run"] if hooks else []
+    yield f"run {run} {'was stopping already' if was == STOPPING else 'is stopping'}: {', '.join(doing)}"
+    if told:
+        lost_ms = max(leaf.lease_ms for leaf in told)
+        yield (f"next: if it is stopping in {short_duration(lost_ms)} still, its worker is dead and "
+               f"{command(arguments, 'cancel', run)} takes over; {force} ends it at once")  # fmt: skip
+    else:
+        yield (f"next: where no worker runs them, {command(arguments, 'resume', run)} does; "
+               f"{force} cuts them off")  # fmt: skip
+
+
+def _tasks(count: int) -> str:
+    return f"{count} task{'s' * (count != 1)}"

@@ -113,6 +113,8 @@ def _store_commands(commands: Any) -> None:
     ):
         command = _command(commands, name, summary)
         command.add_argument("run", metavar="RUN", help="the id of the run, or the beginning of it")
+        if name == "cancel":
+            command.add_argument("--force", action="store_true", help="end it now: wait for nothing, cut off hooks too")
         _store(command)
 
 

@@ -11,8 +11,10 @@ import jsonschema
 import pytest
 
 from stemflow.dsl import parse_workflow
+from stemflow.model.facts import Ended, Ok
 from stemflow.runtime.discovery import find_tasks
 from stemflow.runtime.engine import Stemflow
+from stemflow.store.base import Request, Want
 from tests.cli.world import Cli
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "cli.v1.schema.json").read_text("utf-8"))
@@ -43,6 +45,14 @@ def newest(cli: Cli) -> str:
     return str(json.loads(cli("runs", "--json").out)[0]["id"])
 
 
+UNDONE = """\
+stemflow: "1"
+name: undone
+steps:
+  a: {task: say, args: {word: one}, compensate: {task: say, args: {word: none}}}
+  b: {needs: [a], task: say, args: {word: two}}
+on_cancel: {compensate: true}
+"""
 KEYED = """\
 stemflow: "1"
 name: keyed
@@ -192,9 +202,47 @@ def test_two_runs_with_the_same_beginning_are_not_guessed_between(project: Path,
 
 def test_cancel_ends_a_run_and_is_harmless_twice(project: Path, cli: Cli) -> None:
     run = submit("hello.yaml")
-    assert follows_schema("cancel", cli("cancel", run, "--json").out) == {"id": run, "state": "cancelled"}
+    done = follows_schema("cancel", cli("cancel", run, "--json").out)
+    assert done == {"id": run, "state": "cancelled", "was": "active"}
     assert "had ended already (cancelled)" in cli("cancel", run).err
+    assert "had ended already (cancelled)" in cli("cancel", run, "--force").err
     assert follows_schema("runs", cli("runs", "--json").out)[0]["state"] == "cancelled"
+
+
+def test_cancel_says_what_to_do_about_a_run_that_goes_on_stopping(project: Path, cli: Cli) -> None:
+    # Given a run whose task another machine has taken
+    run = submit("hello.yaml")
+    asyncio.run(taken(run))
+    # When it is cancelled, then it is told what is waited for, and again that it was stopping already
+    ran = cli("cancel", run)
+    assert (ran.code, ran.out) == (0, "")
+    assert f"run {run} is stopping: 1 task told to end\n" in ran.err
+    assert f"stopping in 30.0s still, its worker is dead and `stemflow cancel {run}` takes over" in ran.err
+    assert f"`stemflow cancel --force {run}` ends it at once" in ran.err
+    assert f"run {run} was stopping already: 1 task told to end\n" in cli("cancel", run).err
+    # And by force it ends
+    assert cli("cancel", run, "--force").err == f"run {run} is cancelled\n"
+
+
+def test_cancel_says_that_compensation_needs_a_worker_and_cuts_it_off_by_force(project: Path, cli: Cli) -> None:
+    # Given a run that undoes its first step when it is cancelled, which nobody works on any more
+    (project / "undone.yaml").write_text(UNDONE)
+    run = submit("undone.yaml")
+    asyncio.run(taken(run, ok=True))
+    # When it is cancelled, then it says who could run the compensation
+    told = cli("cancel", run).err
+    assert f"run {run} is stopping: 1 task of its hooks or compensation to run\n" in told
+    assert f"`stemflow resume {run}` does; `stemflow cancel --force {run}` cuts them off" in told
+    assert cli("cancel", run, "--force").err == f"run {run} is cancelled\n"
+
+
+async def taken(run: str, ok: bool = False) -> None:
+    """A worker elsewhere has leased the first task of the run; with `ok` it has ended well."""
+    async with Stemflow(worker=False) as app:
+        answer = await app.store.exchange(Request("elsewhere", 1), [], Want(owner="elsewhere", limit=1, only_run=run))
+        (lease,) = answer.leases
+        if ok:
+            await app.commit([Ended(lease.node.key, lease.node.delivery, Ok(b'"one"'))])
 
 
 def test_show_tells_results_and_errors(project: Path, cli: Cli) -> None:

@@ -173,12 +173,13 @@ async def test_a_handler_is_told_that_its_run_was_cancelled_and_may_end_by_itsel
     assert await handle.value_of("[0]") == value
 
 
-async def test_a_handler_that_does_not_listen_is_killed_when_its_run_is_cancelled(app: Stemflow) -> None:
+@pytest.mark.parametrize("force", [False, True])
+async def test_a_handler_that_does_not_listen_is_killed_when_its_run_is_cancelled(app: Stemflow, force: bool) -> None:
     handle = await begun(app, tasks.deaf.s())
     assert app.service is not None
     (pid,) = [child.process.pid for child in app.service.worker.processes.children]
-    await handle.cancel()
-    assert (await handle.wait(PATIENCE_S)).status == "cancelled"
+    await handle.cancel(force=force)
+    assert (await handle.wait(0 if force else PATIENCE_S)).status == "cancelled"
     await until_dead(pid)
 
 

@@ -137,6 +137,32 @@ async def test_a_thread_whose_run_is_cancelled_is_told_and_may_end_by_itself(
     assert await handle.value_of("[0]") == "heard"
 
 
+@pytest.mark.parametrize("force", [False, True])
+async def test_a_thread_that_does_not_end_when_its_run_is_cancelled_is_disowned_and_keeps_its_slot(
+    app: Stemflow, registry: TaskRegistry, gate: threading.Event, force: bool
+) -> None:
+    # Given a handler in a thread that hears of nothing
+    begun = threading.Event()
+
+    @registry.task("deaf")
+    def deaf() -> None:
+        begun.set()
+        gate.wait(30)
+
+    handle = await app.submit(deaf.s())
+    assert await asyncio.to_thread(begun.wait, 10)
+    assert app.service is not None
+    # When its run is cancelled, then the run ends all the same, and the slot is free once the thread has ended
+    await handle.cancel(force=force)
+    assert (await handle.wait(0 if force else 10)).status == "cancelled"
+    async with asyncio.timeout(10):
+        while not app.service.worker.leaked:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        gate.set()
+        while app.service.worker.leaked:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 async def test_a_thread_that_works_on_after_its_engine_has_gone_is_told_so(
     registry: TaskRegistry, gate: threading.Event
 ) -> None:
