@@ -130,7 +130,9 @@ CASES = {
     ),
     "holding its unique key": Case(lambda: task("only", 2 * LONG_S), {"[0]": "running"}),
     "running": Case(work, {"[0]": "running"}),
-    "a timer": Case(lambda: Canvas.chain(WaitSig(for_ms=2 * LONG_S * 1_000), work()), {"[0]": "running", "[0][0]": "held"}),
+    "a timer": Case(
+        lambda: Canvas.chain(WaitSig(for_ms=2 * LONG_S * 1_000), work()), {"[0]": "running", "[0][0]": "held"}
+    ),
     "a group": Case(
         lambda: Canvas.group(work(), work(), task("late", 1)),
         {"[0]": "running", "[0][0]": "running", "[0][1]": "running", "[0][2]": "ready"},
@@ -232,7 +234,7 @@ async def test_a_second_cancel_says_so_and_changes_nothing(app: Stemflow, log: L
 
 async def test_an_id_that_nobody_knows_is_an_error(app: Stemflow) -> None:
     for force in (False, True):
-        with pytest.raises(UnknownRun, match="run nobody: expected it in .*, found none"):
+        with pytest.raises(UnknownRun, match=r"run nobody: expected it in .*, found none"):
             await app.cancel("nobody", force=force)
 
 
