@@ -148,12 +148,13 @@ local sooner = flush_effects()
 
 local leases, held, timers, next_at = {}, {}, {}, -1
 if want then
-  no_longer_idle(want.owner, want.queues)
-  if want.limit > 0 then
-    local taken = take(want, now)
-    leases, held = lease(taken)
-    for _, one in ipairs(taken) do effects.added[one[4]] = (effects.added[one[4]] or 0) - 1 end
-    if #taken < want.limit then idle(want.owner, want.queues, now) end
+  local taken = want.limit > 0 and take(want, now) or {}
+  leases, held = lease(taken)
+  for _, one in ipairs(taken) do effects.added[one[4]] = (effects.added[one[4]] or 0) - 1 end
+  if #taken < want.limit then
+    idle(want.owner, want.queues, now)
+  else
+    no_longer_idle(want.owner, want.queues)
   end
   timers, next_at = due()
   for _, queue in ipairs(queues_of(want)) do sooner[queue] = nil end

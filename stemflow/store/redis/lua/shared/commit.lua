@@ -142,8 +142,9 @@ local function expire_run(run, ttl_ms, now)
     call('PEXPIRE', P .. 'a' .. run, ttl_ms)
   end
   call('PEXPIRE', P .. run, ttl_ms)
-  call('PEXPIRE', P .. 'h' .. run, ttl_ms)
-  if not V[run] or flag(V[run], SCOPE) then
+  local root = V[run]
+  if not root or not header_inside(root) then call('PEXPIRE', P .. 'h' .. run, ttl_ms) end
+  if not root or flag(root, SCOPE) then
     call('PEXPIRE', P .. 'n' .. run, ttl_ms)
     call('PEXPIRE', P .. 'g' .. run, ttl_ms)
   end

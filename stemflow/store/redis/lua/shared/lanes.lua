@@ -117,10 +117,13 @@ local function walk(key, command, size, only_run, now)
   return self
 end
 
--- The queues that are wanted: where none is named, those that hold anything; the names of empty ones are dropped.
+-- The queues that are wanted: where none is named, those that hold anything; the names of empty ones are dropped. Asked
+-- for when everything that this request adds has been added.
 local function queues_of(want)
+  if want.found then return want.found end
   if want.queues then return want.queues end
   local found = {}
+  want.found = found
   for _, queue in ipairs(call('SMEMBERS', P .. 'K')) do
     if call('EXISTS', P .. 'l' .. queue, P .. 'd' .. queue) > 0 then
       found[#found + 1] = queue

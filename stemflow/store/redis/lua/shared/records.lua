@@ -89,11 +89,14 @@ local function due_of(value) return (unpacked('<I6', value, 22 + unpacked('<I2',
 local function order_of(value) return (unpacked('>I5', value)) end
 local function section_of(value) return sub(value, 22, 21 + unpacked('<I2', value, 20)) end
 
--- A header too big for the section stands beside it.
-local function header_beside(run, path, value)
-  if path ~= '' then return '' end
+-- Whether a root's section holds the header; one that is too big for it stands beside.
+local function header_inside(value)
   local section = section_of(value)
-  if section == '' or #section > 1 + byte(section) then return '' end
+  return section ~= '' and #section > 1 + byte(section)
+end
+
+local function header_beside(run, path, value)
+  if path ~= '' or section_of(value) == '' or header_inside(value) then return '' end
   return call('GET', P .. 'h' .. run) or ''
 end
 
