@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 
-from stemflow.core.ending import finish
+from stemflow.core.ending import finish, letter_of
 from stemflow.core.work import Tick, Work
-from stemflow.model.effects import DEAD_LETTER_MS, DeadLetter
+from stemflow.model.effects import DEAD_LETTER_MS
 from stemflow.model.facts import Distrusted
-from stemflow.model.plan import LeafPlan
 from stemflow.model.records import FAILED, FINAL, ErrorInfo, Node
 
 
@@ -26,7 +25,7 @@ def condemn(w: Work, fact: Distrusted) -> bool:
     running = root is not None and root.state not in FINAL
     _end(w, node, error, fact.key[1])
     if running:
-        w.dead.append(DeadLetter(*fact.key, _task_of(w, node), "signature-invalid", w.now_ms, error))
+        w.dead.append(letter_of(w.view.shapes.get(node.plan), node, "signature-invalid", w.now_ms, error))
         if root is not None and root is not node:
             _end(w, root, error, fact.key[1])
     return True
@@ -37,9 +36,3 @@ def _end(w: Work, node: Node, error: ErrorInfo, failed_at: str) -> None:
     node.error, node.failed_at, node.result, node.alias = error, failed_at, None, None
     finish(w, node, FAILED, kept_ms=DEAD_LETTER_MS)
     w.pending = deque(news for news in w.pending if not isinstance(news, Tick))
-
-
-def _task_of(w: Work, node: Node) -> str:
-    shape = w.view.shapes.get(node.plan)
-    plan = shape.nodes[node.node] if shape is not None and 0 <= node.node < len(shape.nodes) else None
-    return plan.task if isinstance(plan, LeafPlan) else ""

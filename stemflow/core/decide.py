@@ -124,6 +124,7 @@ def _request(w: Work, fact: Requested) -> bool:
     header, key = fact.header, fact.key
     before = w.node(key)
     if before is not None and not is_over(w, before):
+        w.undead.extend(fact.undead)
         w.replies.append(Reply("accepted", header.run))
         return False
     holder = None

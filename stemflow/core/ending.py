@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from stemflow.core import claims
+from stemflow.core.shape import Shape
 from stemflow.core.work import Tick, Work
 from stemflow.model.effects import DeadLetter, GateError, RunEnd
 from stemflow.model.plan import LeafPlan
-from stemflow.model.records import CANCELLED, FAILED, FINAL, SUCCEEDED, Cause, Node, State
+from stemflow.model.records import CANCELLED, FAILED, FINAL, SUCCEEDED, Cause, ErrorInfo, Node, State
 
 LEAST_KEPT_MS = 10_000
 """A run that is not to be kept is there so long all the same, for those who wait for it to read how it ended."""
@@ -37,9 +38,18 @@ def how_ended(node: Node) -> str:
 def bury(w: Work, node: Node, gate: GateError) -> None:
     """A gate that failed for a reason that is the operator's to mend leaves a dead letter."""
     if gate.dead is not None:
-        plan = w.plan_of(node)
-        task = plan.task if isinstance(plan, LeafPlan) else ""
-        w.dead.append(DeadLetter(node.run, node.path, task, gate.dead, w.now_ms, gate.error))
+        w.dead.append(letter_of(w.shape(node.plan), node, gate.dead, w.now_ms, gate.error))
+
+
+def letter_of(shape: Shape | None, node: Node, reason: str, now_ms: int, error: ErrorInfo) -> DeadLetter:
+    """The dead letter of a node that was refused before it ran. What it is and where it belongs is read from its plan,
+    as far as that is known: a task, or a composite, which stands in the queue of the first task in it."""
+    plan, queue = None, node.queue
+    if shape is not None and 0 <= node.node < len(shape.nodes):
+        plan = shape.nodes[node.node]
+        queue = shape.queue_of(node.node)
+    task = plan.task if isinstance(plan, LeafPlan) else ""
+    return DeadLetter(node.run, node.path, task, reason, now_ms, error, queue, node.attempt)
 
 
 def leave(w: Work, node: Node) -> None:

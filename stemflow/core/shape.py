@@ -30,6 +30,13 @@ class Shape:
             found = self._dags[node] = Dag(scope)
         return found
 
+    def queue_of(self, node: int) -> str:
+        """The queue of a task, or of the first task in a composite; `default` where there is none."""
+        plan = self.nodes[node]
+        while isinstance(plan, ScopePlan) and plan.members:
+            plan = self.nodes[plan.members[0]]
+        return self.plan.options[plan.options].queue if isinstance(plan, LeafPlan) else Options().queue
+
     @cached_property
     def keep_ms(self) -> int:
         """The longest `result_ttl` of its tasks, or window in which the result of one stands for others."""

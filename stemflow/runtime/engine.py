@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
-from msgspec import structs
-
-from stemflow.core.shape import Shape
-from stemflow.errors import OptionError, StemflowError
-from stemflow.model.effects import Decision
+from stemflow.errors import StemflowError
+from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.facts import Fact, Requested
-from stemflow.model.records import FINAL, SKIPPED, SUCCEEDED, Header, Node
+from stemflow.model.records import SKIPPED, SUCCEEDED
 from stemflow.model.signature import Signature, Workflow
 from stemflow.ports import Clock, IdSource
 from stemflow.runtime.advance import Advance
@@ -26,13 +24,14 @@ from stemflow.runtime.headers import TRACE_HEADERS
 from stemflow.runtime.isolate import Processes
 from stemflow.runtime.preparer import Preparer
 from stemflow.runtime.registry import TaskRegistry
-from stemflow.runtime.rerun import redo_paths, stored_maps
+from stemflow.runtime.replay import How, Replayed, letters_like, purge, replay
+from stemflow.runtime.rerun import rerun
 from stemflow.runtime.service import Service
 from stemflow.runtime.signals import Signals
 from stemflow.runtime.signing import SigningKeys, Trust
 from stemflow.runtime.submission import Prepared, Submission
 from stemflow.runtime.telling import run_event, tell_commit
-from stemflow.runtime.values import Library, Values, place
+from stemflow.runtime.values import Library
 from stemflow.runtime.waiting import result_by_id, wait_by_id
 from stemflow.store.base import Store
 from stemflow.store.open import open_store
@@ -255,53 +254,53 @@ class Stemflow:
         """A new run of the same plan that keeps the results of the old one.
 
         `failed`: only what did not succeed runs again; `from_step`: that step and all that depends on it. The old run
-        must have ended.
+        must have ended; its dead letters go with it, since the new one takes them up.
         """
-        if failed == (from_step is not None):
-            raise OptionError("rerun: expected either failed or from_step")
-        (root,) = await self.store.read([(run_id, "")])
-        if not isinstance(root, Node):
-            raise UnknownRun(run_id, self.store.url)
-        if root.state not in FINAL:
-            raise OptionError(f"rerun: expected run {run_id} to have ended, it is {root.state}; cancel it first")
-        old = await self.library.header(run_id)
-        shape = await self.library.shape(old.plan)
-        redo = () if from_step is None else redo_paths(shape, from_step)
-        run = self.ids.run_id()
-        claim = None if old.claim is None else structs.replace(old.claim, mode="take")
-        header = structs.replace(
-            old,
-            run=run,
-            inputs=await self._inputs_of(root, old),
-            created_at_ms=self.store.now_ms(),
-            base=0,
-            not_before_ms=0,
-            rerun_of=run_id,
-            origin=old.origin or run_id,
-            redo=redo,
-            claim=claim,
-            reply_to=self.store.address,
-            seal=None,
-        )
-        await self._copy_items(shape, run_id, run)
-        self.library.headers[run] = header
-        one = Prepared(header, shape.plan)
-        return self.handle_of(one, await self.commit([Requested(header)], one))
+        return await rerun(self, run_id, failed=failed, from_step=from_step)
 
-    async def _inputs_of(self, root: Node, header: Header) -> bytes:
-        """The inputs of a run for another of the same; they may be those of a later submission that was debounced."""
-        if root.inputs is None:
-            return header.inputs
-        inputs = await Values(self.library).inputs(header, root)
-        write = self.encoders.writer(self.encoders.args, place(header.origin or header.run, "", "inputs"))
-        return write(inputs, "inputs")
+    # -- dead letters
 
-    async def _copy_items(self, shape: Shape, old: str, new: str) -> None:
-        for path in stored_maps(shape):
-            number = 0
-            while (page := await self.store.page((old, path), number)) is not None:
-                await self.store.put_pages((new, path), number, [page])
-                number += 1
+    async def dead_letters(
+        self,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        reason: str | None = None,
+        since: Duration | datetime | None = None,
+        run: str | None = None,
+        limit: int | None = None,
+    ) -> list[DeadLetter]:
+        """Tasks that failed for good, the newest first, as long as they are kept; all of what is given must fit.
+
+        `since`: an instant with its time zone, or how long ago. `run`: of this run alone. `limit`: at most so many.
+        """
+        which = letters_like(self, queue, task, reason, since, limit)
+        return await self.store.dead_letters(run, which)
+
+    async def replay(
+        self,
+        letters: Iterable[DeadLetter],
+        *,
+        delay: Duration = 0,
+        dry_run: bool = False,
+        allow_unknown: bool = False,
+        known_tasks: Collection[str] = (),
+    ) -> list[Replayed]:
+        """Run again the runs of these dead letters; one answer for each run, in the order of its first letter.
+
+        The new run keeps the results of the old one, as `rerun` does, and tries again all that failed there, with
+        attempts that begin afresh, not before `delay` has passed. All letters of the old run go in the commit that
+        stores the new one. Its id follows from the old one: replayed again, because an answer was lost or by another
+        operator, the answer is the same run. What cannot be replayed is left as it is and its answer has `refused`.
+        A task that is neither registered here, nor among `known_tasks`, nor declared by a worker, is refused unless
+        `allow_unknown`. With `dry_run` nothing is changed.
+        """
+        how = How(parse_duration_ms(delay), dry_run, allow_unknown, frozenset(known_tasks))
+        return await replay(self, letters, how)
+
+    async def purge(self, letters: Iterable[DeadLetter], *, dry_run: bool = False) -> list[DeadLetter]:
+        """Throw these dead letters away; their runs stay as they ended. Answers those that were there."""
+        return await purge(self, letters, dry_run)
 
     async def hand_back(self, grace_ms: int = 0) -> None:
         """Lease nothing more, and after `grace_ms` give back what runs, uncharged; runs stay active."""

@@ -164,6 +164,13 @@ class Library:
         places = [await self.place(*some.key, f"items {number}") for number in range(len(some.pages))]
         return Pages(some.key, tuple(map(self.trust.wrap, some.pages, places)))
 
+    async def items(self, old: Key, new: Key) -> Pages:
+        """The items of a map for the same map of a rerun; they stand at the same place."""
+        pages: list[bytes] = []
+        while (page := await self.store.page(old, len(pages))) is not None:
+            pages.append(self.trust.unwrap(page, await self.place(*old, f"items {len(pages)}")))
+        return Pages(new, tuple(pages))
+
     async def item(self, scope: Node, index: int) -> Any:
         """One item of a map; each call makes another copy, so that no handler changes what another is given."""
         item = (await self._page(scope, index // PAGE))[index % PAGE]

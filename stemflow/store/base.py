@@ -101,13 +101,14 @@ class Letters(Struct, frozen=True, kw_only=True):
     """Which dead letters are meant: all of what is given must fit. `since_ms`: not older than this instant."""
 
     queue: str | None = None
+    task: str | None = None
     reason: str | None = None
     since_ms: int = 0
     limit: int = 1_000_000
 
     def fit(self, letter: DeadLetter) -> bool:
         """Whether `letter` is one of them, but for the limit."""
-        given = ((self.queue, letter.queue), (self.reason, letter.reason))
+        given = ((self.queue, letter.queue), (self.task, letter.task), (self.reason, letter.reason))
         return letter.at_ms >= self.since_ms and all(want is None or want == has for want, has in given)
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import sqlite3
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import msgspec
@@ -235,9 +236,11 @@ class SqliteStore:
             f"SELECT body FROM dead WHERE until_ms > ? AND at_ms >= ? {' '.join(f'AND {one} = ?' for one in given)}"
             " ORDER BY at_ms DESC, id DESC LIMIT ?"
         )
-        parameters = (self.now_ms(), which.since_ms, *given.values(), which.limit)
+        # The task stands in the body alone.
+        parameters = (self.now_ms(), which.since_ms, *given.values(), -1 if which.task is not None else which.limit)
         rows = await self._patiently(lambda: self._db.execute(found, parameters).fetchall())
-        return [wire.decode_dead_letter(body) for (body,) in rows]
+        letters = (wire.decode_dead_letter(body) for (body,) in rows)
+        return list(islice((one for one in letters if which.fit(one)), which.limit))
 
     async def examine(self) -> Examination:
         return sqlite_health.examine(self.url, self._path)

@@ -41,7 +41,7 @@ class KeepPromises(Promises):
     async def test_dead_letters_are_listed_newest_first_and_chosen_by_what_they_say(self) -> None:
         async with self.world() as w:
             one = letter("x")
-            two = letter("y", queue="slow", at_ms=EPOCH_MS + 1)
+            two = letter("y", queue="slow", task="other", at_ms=EPOCH_MS + 1)
             three = letter("x", "b", reason="lost", at_ms=EPOCH_MS + 1)
             for number, each in enumerate((one, two, three)):
                 await w.one.commit(create(leaf(f"[{number}]")), dead=(each,))
@@ -51,6 +51,8 @@ class KeepPromises(Promises):
             for which, expected in (
                 (Letters(limit=2), [three, two]),
                 (Letters(queue="slow"), [two]),
+                (Letters(task="t"), [three, one]),
+                (Letters(task="t", limit=1), [three]),
                 (Letters(reason="poison"), [two, one]),
                 (Letters(since_ms=EPOCH_MS + 1), [three, two]),
             ):
