@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stemflow.canvas import Canvas, skew
     from stemflow.errors import OptionError, StemflowError, UnitError
+    from stemflow.model.effects import DeadLetter
     from stemflow.model.options import TaskOptions
     from stemflow.model.policy import Concurrency, RetryPolicy
     from stemflow.model.rates import RateLimit
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from stemflow.runtime.progress import Progress
     from stemflow.runtime.rate_limiter import RateLimiter
     from stemflow.runtime.registry import DuplicateTask, Task, TaskRegistry, UnknownTask
+    from stemflow.runtime.replay import Replayed
     from stemflow.runtime.signals import RunEvent, TaskEvent, WorkerEvent
     from stemflow.runtime.signing import SignatureInvalid, SigningKeys, UnknownKey
     from stemflow.runtime.submission import Submission
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "stemflow.canvas": ("Canvas", "skew"),
     "stemflow.errors": ("OptionError", "StemflowError", "UnitError"),
+    "stemflow.model.effects": ("DeadLetter",),
     "stemflow.model.options": ("TaskOptions",),
     "stemflow.model.policy": ("Concurrency", "RetryPolicy"),
     "stemflow.model.rates": ("RateLimit",),
@@ -84,6 +87,7 @@ _HOMES = {
     "stemflow.runtime.progress": ("Progress",),
     "stemflow.runtime.rate_limiter": ("RateLimiter",),
     "stemflow.runtime.registry": ("DuplicateTask", "Task", "TaskRegistry", "UnknownTask"),
+    "stemflow.runtime.replay": ("Replayed",),
     "stemflow.runtime.signals": ("RunEvent", "TaskEvent", "WorkerEvent"),
     "stemflow.runtime.submission": ("Submission",),
     "stemflow.runtime.sync_context": ("SyncTaskContext",),
@@ -111,6 +115,7 @@ __all__ = [
     "BadResult",
     "Canvas",
     "Concurrency",
+    "DeadLetter",
     "DuplicateRun",
     "DuplicateTask",
     "GzipEncoder",
@@ -129,6 +134,7 @@ __all__ = [
     "RateLimit",
     "RateLimiter",
     "Reject",
+    "Replayed",
     "RetryPolicy",
     "RetryStrategy",
     "RunEvent",
