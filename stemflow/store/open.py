@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib import import_module
 from typing import Final
 
@@ -12,7 +13,8 @@ from stemflow.store.memory import MemoryStore
 from stemflow.store.sqlite import SqliteStore
 
 DEFAULT_PATH: Final = ".stemflow/stemflow.db"
-REDIS: Final = ("redis", "rediss", "unix")
+REDIS: Final = re.compile(r"(rediss?(\+\w*)?|unix)")
+"""The schemes of the store on Redis: `stemflow.store.redis.url` says which of them there are."""
 
 
 def open_store(url: str, clock: Clock) -> Store:
@@ -26,7 +28,7 @@ def open_store(url: str, clock: Clock) -> Store:
     if scheme == "sqlite" and colon and rest != ":memory:":
         path = rest.removeprefix("//") if rest.startswith("///") else rest
         return SqliteStore(url, os.path.expanduser(path or DEFAULT_PATH), clock)
-    if scheme in REDIS and rest.startswith("//"):
+    if colon and REDIS.fullmatch(scheme):
         opened: Store = import_module("stemflow.store.redis.open").open_redis(url, clock)
         return opened
     raise StoreError(

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -47,6 +47,10 @@ def free_port() -> int:
 class Server:
     """One server that listens on the loopback alone. `settings` are lines of its configuration: `appendonly yes`."""
 
+    mode: tuple[str, ...] = ()
+    """Arguments that say as what the program runs."""
+    common: tuple[str, ...] = ("save ''",)
+
     def __init__(self, binary: str, folder: Path, settings: Sequence[str] = (), port: int | None = None) -> None:
         self.binary, self.folder, self.settings = binary, folder, tuple(settings)
         self.port = port or free_port()
@@ -64,11 +68,11 @@ class Server:
     def start(self, core: int | None = None) -> Server:
         """Start it, perhaps pinned to a core, and wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lines = [f"port {self.port}", "bind 127.0.0.1", "save ''", f"dir {self.folder}", *self.settings]
+        lines = [f"port {self.port}", "bind 127.0.0.1", *self.common, f"dir {self.folder}", *self.settings]
         config = self.folder / f"server-{self.port}.conf"
         config.write_text("\n".join(lines).replace("''", '""') + "\n")
         with (self.folder / f"server-{self.port}.log").open("ab") as log:
-            self.process = subprocess.Popen([self.binary, str(config)], stdout=log, stderr=log)
+            self.process = subprocess.Popen([self.binary, str(config), *self.mode], stdout=log, stderr=log)
         if core is not None:
             os.sched_setaffinity(self.pid, {core})
         self._wait()
@@ -118,3 +122,71 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
+
+
+class Sentinel(Server):
+    """Watches `primary` under a name, and promotes a replica of it when it is gone for `down_ms`."""
+
+    mode = ("--sentinel",)
+    common = ()
+
+    def __init__(self, binary: str, folder: Path, primary: Server, *, name: str, quorum: int, down_ms: int) -> None:
+        watch = [
+            f"sentinel monitor {name} 127.0.0.1 {primary.port} {quorum}",
+            f"sentinel down-after-milliseconds {name} {down_ms}",
+            f"sentinel failover-timeout {name} {4 * down_ms}",
+        ]
+        super().__init__(binary, folder, watch)
+
+
+class Watched:
+    """A primary with a replica, and sentinels that watch them."""
+
+    def __init__(self, binary: str, folder: Path, *, sentinels: int = 1, down_ms: int = 500) -> None:
+        self.primary = Server(binary, folder / "primary", ("appendonly yes", "repl-diskless-sync-delay 0"))
+        follow = f"replicaof 127.0.0.1 {self.primary.port}"
+        self.replica = Server(binary, folder / "replica", ("appendonly yes", "repl-diskless-sync-delay 0", follow))
+        quorum = sentinels // 2 + 1
+        self.sentinels = [
+            Sentinel(binary, folder / f"sentinel-{n}", self.primary, name="main", quorum=quorum, down_ms=down_ms)
+            for n in range(sentinels)
+        ]
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{one.port}" for one in self.sentinels)
+        return f"redis+sentinel://{hosts}/main/0"
+
+    def __enter__(self) -> Watched:
+        try:
+            self.primary.start()
+            self.replica.start()
+            until_true(lambda: b"master_link_status:up" in self.replica.ask("INFO", "replication"))
+            for one in self.sentinels:
+                one.start()
+            until_true(lambda: all(self._knows(one) for one in self.sentinels))
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for one in (*self.sentinels, self.replica, self.primary):
+            one.kill()
+
+    def _knows(self, sentinel: Sentinel) -> bool:
+        """Whether it has met the replica and all other sentinels."""
+        told = sentinel.ask("SENTINEL", "MASTER", "main")
+        others = b"num-other-sentinels\r\n$1\r\n%d" % (len(self.sentinels) - 1)
+        return b"num-slaves\r\n$1\r\n1" in told and others in told
+
+
+def until_true(condition: Callable[[], bool], patience_s: float = _PATIENCE_S) -> None:
+    """Returns when `condition` holds; raises RuntimeError when it does not for too long."""
+    until = time.monotonic() + patience_s
+    while not condition():
+        if time.monotonic() > until:
+            raise RuntimeError("the servers did not become what was expected of them in time")
+        time.sleep(0.02)

@@ -4,10 +4,11 @@ import pytest
 
 from stemflow.store.base import StoreError
 from stemflow.store.open import open_store
+from stemflow.store.redis.url import Place, place_of
 from stemflow.testing.contract_world import ManualClock
 
 
-@pytest.mark.parametrize("parameter", ["partitions=3", "no_such_thing=1"])
+@pytest.mark.parametrize("parameter", ["no_such_thing=1", "partitions=none", "partitions=0", "partitions=1000"])
 def test_a_parameter_that_nothing_reads_is_refused(parameter: str) -> None:
     with pytest.raises(StoreError, match=parameter.partition("=")[0]):
         open_store(f"redis://localhost:6379/0?{parameter}", ManualClock())
@@ -22,3 +23,43 @@ def test_a_value_that_cannot_be_read_is_refused_without_telling_the_password() -
 def test_a_prefix_and_parameters_of_the_client_are_taken() -> None:
     store = open_store("redis://localhost:6379/0?prefix=shop&client_name=me", ManualClock())
     assert store.url == "redis://localhost:6379/0?prefix=shop&client_name=me"
+
+
+def test_sentinels_are_read_with_the_service_and_their_own_login() -> None:
+    place = place_of("redis+sentinel://me:secret@a:1,[::1]:2,c/main/3?prefix=shop&sentinel_password=other")
+    assert place == Place(
+        "redis://me:secret@a:1/3",
+        "redis+sentinel://me:***@a:1,[::1]:2,c/main/3?prefix=shop&sentinel_password=***",
+        "shop",
+        1,
+        "sentinel",
+        (("a", 1), ("::1", 2), ("c", 26379)),
+        "main",
+        (("password", "other"),),
+    )
+
+
+def test_the_nodes_of_a_cluster_are_read_with_the_number_of_partitions() -> None:
+    place = place_of("rediss+cluster://:secret@a:1,b/?partitions=12&ssl_ca_certs=/x.pem")
+    assert (place.kind, place.partitions, place.hosts) == ("cluster", 12, (("a", 1), ("b", 6379)))
+    assert place.url == "rediss://:secret@a:1?ssl_ca_certs=%2Fx.pem"
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis:localhost", "expected redis://HOST:PORT/DB"),
+        ("redis://a:1,b:2/0", "expected one server, got a:1,b:2"),
+        ("redis+ring://a:1", "expected redis://HOST:PORT/DB"),
+        ("redis+sentinel://a:1,b:2", "expected the name by which the sentinels know the primary"),
+        ("redis+sentinel://a:1/main/first", "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB"),
+        ("redis+sentinel://a:1,,b/main", "expected HOST or HOST:PORT, got ''"),
+        ("redis+cluster://a:port", "expected HOST or HOST:PORT, got 'a:port'; write redis+cluster://HOST:PORT"),
+        ("redis+cluster://a:70000", "expected HOST or HOST:PORT, got 'a:70000'"),
+        ("redis+cluster://a:1/2", "expected no database"),
+    ],
+)
+def test_a_url_of_another_form_is_refused_with_the_form_that_is_expected(url: str, told: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        open_store(url, ManualClock())
+    assert told in str(caught.value)

@@ -8,9 +8,7 @@ from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -30,6 +28,7 @@ from stemflow.store.base import BackpressureError, StateLost, StoreError, StoreU
 from stemflow.store.redis.scripts import script
 from stemflow.store.redis.server import parsed
 from stemflow.store.redis.standing import Ask, Standing, Stranger
+from stemflow.store.redis.ways import Ways
 
 T = TypeVar("T")
 
@@ -53,9 +52,9 @@ class Client:
     `standing` hears of every new connection before anything else is sent on it.
     """
 
-    def __init__(self, shown: str, pool: ConnectionPool, standing: Standing | Stranger) -> None:
+    def __init__(self, shown: str, ways: Ways, standing: Standing | Stranger) -> None:
         self.shown = shown
-        self._pool, self._standing = pool, standing
+        self._ways, self._standing = ways, standing
         self._free: list[AbstractConnection] = []
         self._jitter = random.Random()
         self._closed = False
@@ -83,6 +82,11 @@ class Client:
                 raise
             except (RedisError, OSError) as error:
                 problem = self.problem(error)
+                elsewhere = self._ways.heed(self._standing.prefix, error)
+            if elsewhere and loop.time() < until:
+                await self.let_go()
+                await asyncio.sleep(0)
+                continue
             if not isinstance(problem, StoreUnavailable) or self._closed or loop.time() + pause > until:
                 raise problem
             await asyncio.sleep(self._jitter.uniform(pause / 2, pause))
@@ -93,7 +97,7 @@ class Client:
             return await self._send(command, epoch)
 
     async def _send(self, command: Sequence[Any], epoch: int | None) -> Any:
-        connection = self._free.pop() if self._free else new_connection(self._pool)
+        connection = self._free.pop() if self._free else self._ways.connection(self._standing.prefix)
         try:
             if not connection.is_connected:
                 await self._connect(connection)
@@ -164,24 +168,6 @@ class Client:
         free, self._free = self._free, []
         for connection in free:
             await close(connection)
-
-
-def pool_of(url: str) -> ConnectionPool:
-    """What makes connections to the server that `url` names, without the retries and limits of redis-py."""
-    settings: dict[str, Any] = {
-        "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": None,
-        "socket_connect_timeout": ANSWER_S,
-        "protocol": 2,
-        "decode_responses": False,
-        "health_check_interval": 0,
-    }
-    return ConnectionPool.from_url(url, **settings)
-
-
-def new_connection(pool: ConnectionPool) -> AbstractConnection:
-    made: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
-    return made
 
 
 async def in_time(connection: AbstractConnection, work: Awaitable[T]) -> T:

@@ -8,10 +8,10 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
-from stemflow.store.redis.client import ANSWER_S, PAUSES_S, abort, close, new_connection
+from stemflow.store.redis.client import ANSWER_S, PAUSES_S, abort, close
 
 log = logging.getLogger("stemflow.store")
 
@@ -23,9 +23,13 @@ class Listener:
     """Subscribes to channels; `hear(channel, news)` for each message, `missed()` when some may have been lost."""
 
     def __init__(
-        self, shown: str, pool: ConnectionPool, hear: Callable[[bytes, bytes], None], missed: Callable[[], None]
+        self,
+        shown: str,
+        make: Callable[[], AbstractConnection],
+        hear: Callable[[bytes, bytes], None],
+        missed: Callable[[], None],
     ) -> None:
-        self._shown, self._pool, self._hear, self._missed = shown, pool, hear, missed
+        self._shown, self._make, self._hear, self._missed = shown, make, hear, missed
         self._channels: dict[bytes, asyncio.Event] = {}
         self._connection: AbstractConnection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -63,7 +67,7 @@ class Listener:
     async def _listen(self) -> None:
         pause, again = PAUSES_S[0], False
         while True:
-            connection = new_connection(self._pool)
+            connection = self._make()
             try:
                 await connection.connect()  # type: ignore[no-untyped-call]
                 self._connection = connection

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from stemflow.ports import Clock
 from stemflow.store.base import Store, StoreError
-from stemflow.store.redis.client import new_connection, pool_of
 from stemflow.store.redis.store import RedisStore
-from stemflow.store.redis.url import EXAMPLE, place_of
+from stemflow.store.redis.url import EXAMPLE, Place, place_of
+from stemflow.store.redis.ways import Direct, Sentinels, Ways, Wire
 
 
-def open_redis(url: str, clock: Clock, *, test_time: bool = False, wire: Any = None) -> Store:
+def open_redis(url: str, clock: Clock, *, test_time: bool = False, wire: Wire | None = None) -> Store:
     """The store that `url` names, not yet connected; with `test_time` the clock is the store's time.
 
     `wire` makes its connections in place of redis-py (`stemflow.testing.wire`).
     """
     place = place_of(url)
     try:
-        new_connection(pool_of(place.url))
+        ways = ways_of(place, wire)
+        ways.news()
     except (TypeError, ValueError) as error:
         # redis-py says only now which parameters it does not know.
         raise StoreError(
             f"store {place.shown}: expected `prefix` and parameters of redis-py ({error}); write for example {EXAMPLE}"
         ) from error
-    return RedisStore(place, clock, test_time=test_time, pool=wire)
+    return RedisStore(place, clock, ways, test_time=test_time)
+
+
+def ways_of(place: Place, wire: Wire | None = None) -> Ways:
+    if place.kind == "cluster" or place.partitions > 1:
+        raise StoreError(f"store {place.shown}: a store on a cluster, or of several partitions, is no option yet")
+    return Sentinels(place) if place.kind == "sentinel" else Direct(place, wire)

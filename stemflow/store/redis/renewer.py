@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
-from redis.retry import Retry
 
 from stemflow.model.records import Key
 from stemflow.store.base import Renewed, StoreError
 from stemflow.store.redis.blob import pack, text
-from stemflow.store.redis.client import ANSWER_S
 from stemflow.store.redis.keys import run_name
 from stemflow.store.redis.scripts import script
 
@@ -23,15 +21,17 @@ class RedisRenewer:
 
     def __init__(
         self,
-        connect: Callable[[], redis.Redis],
+        connect: Callable[[bytes], redis.Redis],
+        heed: Callable[[bytes, Exception], bool],
         problem: Callable[[Exception], StoreError],
         prefix_of: Callable[[str], bytes],
         version: Callable[[], tuple[int, int]],
         now_ms: Callable[[], int],
     ) -> None:
-        self._connect, self._problem, self._prefix_of = connect, problem, prefix_of
+        self._connect, self._heed = connect, heed
+        self._problem, self._prefix_of = problem, prefix_of
         self._version, self._now_ms = version, now_ms
-        self._redis: redis.Redis | None = None
+        self._clients: dict[bytes, redis.Redis] = {}
         self._lock = threading.Lock()
 
     def renew(self, held: Sequence[tuple[Key, int, int]]) -> Renewed:
@@ -51,33 +51,36 @@ class RedisRenewer:
     def _renew(self, prefix: bytes, held: Sequence[tuple[Key, int, int]]) -> str:
         leases = [(text(run_name(key[0])), key[1], token, lease_ms) for key, token, lease_ms in held]
         request = pack((self._now_ms(), leases))
-        found = script("renew", self._version())
         with self._lock:
             try:
-                if self._redis is None:
-                    self._redis = self._connect()
-                try:
-                    answer = self._redis.evalsha(found.sha.decode(), 1, prefix, request)
-                except NoScriptError:
-                    answer = self._redis.eval(found.text.decode(), 1, prefix, request)
+                answer = self._ask(prefix, request)
             except (RedisError, OSError) as error:
-                raise self._problem(error) from error
+                # Whatever was wrong with the server, the next connection finds out where it is now.
+                self._let_go(prefix)
+                if not self._heed(prefix, error):
+                    raise self._problem(error) from error
+                try:
+                    answer = self._ask(prefix, request)
+                except (RedisError, OSError) as again:
+                    raise self._problem(again) from again
         return str(answer, "ascii")
+
+    def _ask(self, prefix: bytes, request: bytes) -> Any:
+        found = script("renew", self._version())
+        client = self._clients.get(prefix)
+        if client is None:
+            client = self._clients[prefix] = self._connect(prefix)
+        try:
+            return client.evalsha(found.sha.decode(), 1, prefix, request)
+        except NoScriptError:
+            return client.eval(found.text.decode(), 1, prefix, request)
+
+    def _let_go(self, prefix: bytes) -> None:
+        client = self._clients.pop(prefix, None)
+        if client is not None:
+            client.close()
 
     def close(self) -> None:
         with self._lock:
-            if self._redis is not None:
-                self._redis.close()
-                self._redis = None
-
-
-def connect(url: str) -> redis.Redis:
-    """A client for one thread, without the retries of redis-py."""
-    return redis.Redis.from_url(
-        url,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=ANSWER_S,
-        socket_connect_timeout=ANSWER_S,
-        single_connection_client=True,
-        decode_responses=False,
-    )
+            for prefix in tuple(self._clients):
+                self._let_go(prefix)

@@ -23,7 +23,8 @@ class Ask(Protocol):
 class Stranger:
     """In the place of a `Standing` for who only looks: it makes no partition and rests on nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: bytes) -> None:
+        self.prefix = prefix
         self.version = (0, 0)
 
     async def greet(self, ask: Ask) -> int:
@@ -51,7 +52,7 @@ class Standing:
         self.version = (0, 0)
         self.name = b""
         """The id of the partition."""
-        self._shown, self._prefix, self._made, self._given, self._lost = shown, prefix, made, given, lost
+        self._shown, self.prefix, self._made, self._given, self._lost = shown, prefix, made, given, lost
         self._looks = 0
         self._boot = ""
         self._position = 0
@@ -76,7 +77,7 @@ class Standing:
         self._looks += 1
         request = pack((self._given(), f"{self._made}.{self._looks}", boot, self._boot or False))
         before = self.name, self._boot
-        now_ms, name, position, least = await ask(b"EVAL", found.text, b"1", self._prefix, request)
+        now_ms, name, position, least = await ask(b"EVAL", found.text, b"1", self.prefix, request)
         if before != (self.name, self._boot):
             # Another connection was quicker, and the answer is about what was known before.
             return int(now_ms) if (self.name, self._boot) == (name, boot) else await self._look(ask, boot)

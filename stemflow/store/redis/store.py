@@ -9,8 +9,6 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, Final
 
-from redis.asyncio.connection import ConnectionPool
-
 from stemflow.model import wire
 from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.plan import Plan
@@ -32,17 +30,18 @@ from stemflow.store.owner import owner_id
 from stemflow.store.place import root_in
 from stemflow.store.redis.answers import exchange_of, header_of, leases_of, record_of, stock_of
 from stemflow.store.redis.blob import Encoder, pack, text
-from stemflow.store.redis.client import Client, pool_of
+from stemflow.store.redis.client import Client
 from stemflow.store.redis.codec import decode_header, decode_node
 from stemflow.store.redis.examine import examine
 from stemflow.store.redis.keys import page_field, page_key, run_name, run_of
 from stemflow.store.redis.listen import Listener
 from stemflow.store.redis.news import News
-from stemflow.store.redis.renewer import RedisRenewer, connect
+from stemflow.store.redis.renewer import RedisRenewer
 from stemflow.store.redis.server import refuse_unfit
 from stemflow.store.redis.standing import Standing, Stranger
 from stemflow.store.redis.time import ServerTime
 from stemflow.store.redis.url import Place
+from stemflow.store.redis.ways import Ways
 
 FOLLOW_S: Final = 60
 """How long followers are told of changes without asking again; they do at a third."""
@@ -60,23 +59,19 @@ def _name_of_listener() -> str:
 
 
 class RedisStore:
-    """For tests alone: with `test_time` the given clock is the store's time, in place of the server's; `pool` makes
-    the connections."""
+    """For tests alone: with `test_time` the given clock is the store's time, in place of the server's."""
 
-    def __init__(
-        self, place: Place, clock: Clock, *, test_time: bool = False, pool: ConnectionPool | None = None
-    ) -> None:
+    def __init__(self, place: Place, clock: Clock, ways: Ways, *, test_time: bool = False) -> None:
         self.url = place.shown
         self.address = _name_of_listener()
-        self._place = place
         self._base = place.name.encode()
         self._prefix = b"{%s:0}" % self._base
         self._time = ServerTime(clock, test_time)
         self._encoder = Encoder()
-        self._pool = pool if pool is not None else pool_of(place.url)
+        self._ways = ways
         self._news = News(self._base, self.address, self._look, self._follow)
         self._standing = Standing(place.shown, self._prefix, self.address, self._time.given, self._news.void)
-        self._client = Client(place.shown, self._pool, self._standing)
+        self._client = Client(place.shown, ways, self._standing)
         self._follow_at_ms = 0
         self._opened = False
 
@@ -88,17 +83,22 @@ class RedisStore:
         visitor = self._visitor()
         try:
             refuse_unfit(self.url, await visitor.info())
+            self._time.heard(await self._standing.look(self._client.call))
+        except BaseException:
+            await self._client.let_go()
+            await self._ways.close()
+            raise
         finally:
             await visitor.close()
-        self._time.heard(await self._standing.look(self._client.call))
         self._opened = True
-        await self._news.open(Listener(self.url, self._pool, self._news.hear, self._news.missed))
+        await self._news.open(Listener(self.url, self._ways.news, self._news.hear, self._news.missed))
 
     async def close(self) -> None:
         if self._opened:
             self._opened = False
             await self._news.close()
             await self._client.close()
+            await self._ways.close()
 
     def now_ms(self) -> int:
         return self._time.now_ms()
@@ -154,7 +154,8 @@ class RedisStore:
 
     def renewer(self) -> RedisRenewer:
         return RedisRenewer(
-            lambda: connect(self._place.url),
+            self._ways.blocking,
+            self._ways.heed,
             self._client.problem,
             lambda run: self._prefix,
             lambda: self._standing.version,
@@ -243,10 +244,12 @@ class RedisStore:
             return await examine(visitor, self._prefix)
         finally:
             await visitor.close()
+            if not self._opened:
+                await self._ways.close()
 
     def _visitor(self) -> Client:
         """A client that makes no partition."""
-        return Client(self.url, self._pool, Stranger())
+        return Client(self.url, self._ways, Stranger(self._prefix))
 
     async def stock(self) -> Stock:
         return stock_of(await self._client.run("stock", self._prefix, pack((self._time.given(),))))

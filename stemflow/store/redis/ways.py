@@ -1,0 +1,168 @@
+"""Ways to a server: how a connection is made, and how it finds the server that it is to."""
+
+# mypy: disable-error-code="no-untyped-call"
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+import redis
+from redis.asyncio.connection import AbstractConnection, Connection, ConnectionPool, SSLConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.retry import Retry as BlockingRetry
+from redis.sentinel import Sentinel as BlockingSentinel
+
+from stemflow.store.redis.url import Host, Place, joined
+
+CONNECT_S: Final = 5.0
+"""How long connecting, and an answer on a blocking connection, may take."""
+FIND_S: Final = 1.0
+"""How long one sentinel is asked before the next one is."""
+
+
+class Ways(Protocol):
+    """The ways to the servers of one store. Nothing here is connected; `connect()` of a connection finds its server."""
+
+    def connection(self, prefix: bytes) -> AbstractConnection:
+        """A new connection to the server that has this partition."""
+        ...
+
+    def news(self) -> AbstractConnection:
+        """A new connection to a server that tells what any of them publishes."""
+        ...
+
+    def blocking(self, prefix: bytes) -> redis.Redis:
+        """A client for one thread, to the server that has this partition."""
+        ...
+
+    def heed(self, prefix: bytes, error: Exception) -> bool:
+        """Learn from what became of a call; whether another server is to be asked at once."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Wire(Protocol):
+    """What makes connections."""
+
+    def make_connection(self) -> Any: ...
+
+
+class Direct:
+    """One server that its URL names; `wire` makes the connections in place of redis-py."""
+
+    def __init__(self, place: Place, wire: Wire | None = None) -> None:
+        self._url = place.url
+        self._wire: Wire = wire if wire is not None else ConnectionPool.from_url(place.url, **settings())
+
+    def connection(self, prefix: bytes) -> AbstractConnection:
+        return self.news()
+
+    def news(self) -> AbstractConnection:
+        made: AbstractConnection = self._wire.make_connection()
+        return made
+
+    def blocking(self, prefix: bytes) -> redis.Redis:
+        return blocking(self._url)
+
+    def heed(self, prefix: bytes, error: Exception) -> bool:
+        return False
+
+    async def close(self) -> None:
+        return
+
+
+class Sentinels:
+    """The primary, as sentinels know it; they are asked at each new connection."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        login: dict[str, Any] = dict(place.sentinel_login)
+        given = {"socket_timeout": FIND_S, "socket_connect_timeout": FIND_S, **login}
+        self._sentinel = Sentinel(place.hosts, sentinel_kwargs={**given, "retry": Retry(NoBackoff(), 0)})
+        self._blocking = BlockingSentinel(
+            list(place.hosts), sentinel_kwargs={**given, "retry": BlockingRetry(NoBackoff(), 0)}
+        )
+        self._make = finder(place.url)
+
+    async def _primary(self) -> Host:
+        found: Host = await self._sentinel.discover_master(self._place.service)
+        return found
+
+    def connection(self, prefix: bytes) -> AbstractConnection:
+        return self._make(self._primary)
+
+    def news(self) -> AbstractConnection:
+        return self._make(self._primary)
+
+    def blocking(self, prefix: bytes) -> redis.Redis:
+        return blocking(at(self._place.url, self._blocking.discover_master(self._place.service)))
+
+    def heed(self, prefix: bytes, error: Exception) -> bool:
+        return False
+
+    async def close(self) -> None:
+        for one in self._sentinel.sentinels:
+            await one.aclose()
+        for other in self._blocking.sentinels:
+            other.close()
+
+
+Find = Callable[[], Awaitable[Host]]
+
+
+class Found(Connection):
+    """A connection that asks for its server each time it connects."""
+
+    def __init__(self, find: Find, **given: Any) -> None:
+        super().__init__(**given)
+        self._find = find
+
+    async def connect(self) -> None:
+        self.host, self.port = await self._find()
+        await super().connect()
+
+
+class FoundTls(Found, SSLConnection):
+    """The same with TLS."""
+
+
+def finder(url: str) -> Callable[[Find], AbstractConnection]:
+    """What makes connections with the login and settings of `url`, to servers that are found."""
+    given: dict[str, Any] = {**parse_url(url), **settings()}
+    made = FoundTls if given.pop("connection_class", None) is SSLConnection else Found
+    return lambda find: made(find, **given)
+
+
+def settings() -> dict[str, Any]:
+    """Settings of connections, without the retries and limits of redis-py."""
+    return {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": None,
+        "socket_connect_timeout": CONNECT_S,
+        "protocol": 2,
+        "decode_responses": False,
+        "health_check_interval": 0,
+    }
+
+
+def blocking(url: str) -> redis.Redis:
+    """A client for one thread, without the retries of redis-py."""
+    return redis.Redis.from_url(
+        url,
+        retry=BlockingRetry(NoBackoff(), 0),
+        socket_timeout=CONNECT_S,
+        socket_connect_timeout=CONNECT_S,
+        single_connection_client=True,
+        decode_responses=False,
+    )
+
+
+def at(url: str, host: Host) -> str:
+    """The same URL with another server."""
+    parts = urlsplit(url)
+    login, mark, _ = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{login}{mark}{joined(host)}").geturl()
