@@ -14,12 +14,13 @@ import stat
 import sys
 import tomllib
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from stemflow.errors import StemflowError
+from stemflow.runtime.encoders import TaskPayloadEncoder, TaskPayloadEncoderRegistry
 from stemflow.runtime.registry import TaskRegistry
 
 BESIDE = "tasks.py"
@@ -57,7 +58,8 @@ def load_named(named: Sequence[str], folder: Path, where: str) -> TaskRegistry:
     for name in named:
         module, _, attribute = name.partition(":")
         found.append(_registry_of(_load_module(module, folder, where), attribute or None, f"{where} {name}"))
-    return found[0] if len(found) == 1 else _merged(found, where)
+    registries = list(dict.fromkeys(found))
+    return registries[0] if len(registries) == 1 else _merged(registries, where)
 
 
 def _from_pyproject(start: Path) -> tuple[Path | None, list[str]]:
@@ -157,16 +159,41 @@ def _registry_of(module: ModuleType, attribute: str | None, where: str) -> TaskR
 
 
 def _merged(registries: Sequence[TaskRegistry], where: str) -> TaskRegistry:
-    """One registry of several; DuplicateTask when two of them hold the same name."""
+    """One registry of several: the tasks, encoders, middlewares and listeners of all, for all.
+
+    What can only be one (defaults, strategy, limiter, keys, the encoders that write) must be the same everywhere.
+    Raises TasksNotFound, and DuplicateTask when two of them hold the same name.
+    """
     merged = TaskRegistry()
-    defaults: Mapping[str, Any] = registries[0].defaults
-    if any(one.defaults != defaults for one in registries):
-        raise TasksNotFound(f"{where}: expected registries with the same defaults, got different ones; "
-                            "give the options to the tasks themselves")  # fmt: skip
-    merged.defaults = registries[0].defaults
+    for name in ("defaults", "retry_strategy", "rate_limiter", "signing"):
+        setattr(merged, name, _same(name, [getattr(one, name) for one in registries], where))
+    encoders = [one.encoders for one in registries]
+    merged.encoders = TaskPayloadEncoderRegistry(*_encoders(encoders, where))
+    for name in ("args", "results"):
+        setattr(merged.encoders, name, _same(f"encoders.{name}", [getattr(one, name) for one in encoders], where))
     for registry in registries:
+        merged.middleware.join(registry.middleware)
+        merged.signals.join(registry.signals)
         for name in registry:
             task = registry.get(name)
             assert task is not None
             merged.register(task)
     return merged
+
+
+def _same(name: str, values: Sequence[Any], where: str) -> Any:
+    if any(one != values[0] for one in values):
+        raise TasksNotFound(
+            f"{where}: {name}: expected registries that agree, got {' and '.join(map(repr, values))}; set it in all of "
+            "them, or make one registry that the modules share"
+        )
+    return values[0]
+
+
+def _encoders(registries: Sequence[TaskPayloadEncoderRegistry], where: str) -> list[TaskPayloadEncoder]:
+    """Each once; refuses two of one id."""
+    found: dict[str, TaskPayloadEncoder] = {}
+    for encoder in (encoder for registry in registries for encoder in registry):
+        if found.setdefault(encoder.id, encoder) is not encoder:
+            raise TasksNotFound(f"{where}: encoder {encoder.id!r}: expected one, got two; let the modules share it")
+    return list(found.values())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from stemflow.errors import OptionError, StemflowError
@@ -126,6 +126,10 @@ class TaskPayloadEncoderRegistry:
 
     def __contains__(self, name: object) -> bool:
         return name in self._encoders
+
+    def __iter__(self) -> Iterator[TaskPayloadEncoder]:
+        """Those that were registered, in order; `json` is not among them."""
+        return (encoder for name, encoder in self._encoders.items() if name != "json")
 
     def _known(self, name: str, where: str) -> str:
         if name not in self._encoders:

@@ -71,6 +71,11 @@ class MiddlewareChain:
             setattr(twin, hook, getattr(self, hook))
         return twin
 
+    def join(self, other: MiddlewareChain) -> None:
+        """Put those of another chain inside these; one that is in both stands where it is."""
+        for hook in HOOKS:
+            setattr(self, hook, tuple(dict.fromkeys((*getattr(self, hook), *getattr(other, hook)))))
+
     def add(self, middleware: Middleware) -> None:
         """Put it inside those that are there; raises OptionError unless it is a Middleware that overrides a hook."""
         if not isinstance(middleware, Middleware):

@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 import traceback
+from collections import Counter
 
 from stemflow.runtime.running import Running
 from stemflow.runtime.worker import Worker
@@ -17,7 +18,7 @@ PAUSE_S = 0.05
 HELD_MS = 100
 """How long the loop may be held before it is reported."""
 AGAIN_S = 60.0
-"""A task is named no more often than this."""
+"""A handler is named no more often than this, however many of its tasks hold the loop."""
 FRAMES = 12
 
 
@@ -31,7 +32,9 @@ class WatchThread(threading.Thread):
         self.loop_thread = threading.get_ident()
         self.stopping = threading.Event()
         self._asked_at: float | None = None
-        self._said: dict[str, float] = {}
+        self._said_at: dict[str, float] = {}
+        """By handler."""
+        self._unsaid: Counter[str] = Counter()
 
     def run(self) -> None:
         reported = False
@@ -62,19 +65,25 @@ class WatchThread(threading.Thread):
         frame = sys._current_frames().get(self.loop_thread)
         if task is None or frame is None:
             return
-        name = _name(running, task)
-        if self.loop.time() - self._said.get(name, -AGAIN_S) < AGAIN_S:
+        name, handler = _names(running, task)
+        now = self.loop.time()
+        if now - self._said_at.get(handler, -AGAIN_S) < AGAIN_S:
+            self._unsaid[handler] += 1
             return
-        self._said[name] = self.loop.time()
+        self._said_at[handler] = now
+        more = self._unsaid.pop(handler, 0)
         log.warning(
-            "%s has held the event loop for more than %d ms, at %s:%d, and everything else waits; let it await, or "
+            "%s has held the event loop for more than %d ms, at %s:%d, and everything else waits%s; let it await, or "
             "give it isolation='process' (a plain `def` runs in a thread)\n%s",
             name, HELD_MS, frame.f_code.co_filename, frame.f_lineno,
+            f" ({handler} did so {more} times since it was last told of)" if more else "",
             "".join(traceback.format_stack(frame, limit=FRAMES)),
         )  # fmt: skip
 
 
-def _name(running: Running | None, task: asyncio.Task[object]) -> str:
+def _names(running: Running | None, task: asyncio.Task[object]) -> tuple[str, str]:
+    """Who it is, and of which kind; the tasks of one handler are told of once in a while, however many there are."""
     if running is None or running.context is None:
-        return f"asyncio task {task.get_name()}"
-    return running.title
+        code = getattr(task.get_coro(), "__qualname__", task.get_name())
+        return f"asyncio task {task.get_name()}", f"{code}"
+    return running.title, f"task {running.context.name}"

@@ -150,6 +150,13 @@ class Signals:
             "failed": self.run_failed, "cancelled": self.run_cancelled,
         }  # fmt: skip
 
+    def join(self, other: Signals) -> None:
+        """Tell the listeners of another registry, too: those that are connected there by now."""
+        for name, signal in vars(self).items():
+            if isinstance(signal, Signal):
+                for listener in getattr(other, name)._listeners:
+                    signal.connect(listener)
+
     def _signal(self, name: str) -> Signal[Any]:
         return Signal(name, self._followed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -70,6 +71,91 @@ def test_two_modules_with_one_task_name_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "jobs_d.py", "same")
     with pytest.raises(DuplicateTask, match="task same"):
         find_tasks(["jobs_c", "jobs_d"], None)
+
+
+def test_modules_that_share_a_registry_may_all_be_named(tmp_path: Path) -> None:
+    write(tmp_path / "jobs_f.py", "f")
+    (tmp_path / "jobs_g.py").write_text("from jobs_f import registry\n\n\n@registry.task('g')\ndef g() -> None: ...\n")
+    assert sorted(find_tasks(["jobs_f", "jobs_g"], None)) == ["f", "g"]
+
+
+SETTINGS = """
+from shared import keys, Stamp, strategy
+from stemflow import Middleware, TaskPayloadEncoderRegistry
+
+
+class Mine(Middleware):
+    async def on_execute(self, context, call_next):
+        return await call_next()
+
+
+registry.encoders = TaskPayloadEncoderRegistry({encoders})
+registry.signing = keys
+registry.retry_strategy = strategy
+registry.use(Mine())
+registry.signals.failed.connect(print)
+"""
+SHARED = """
+from stemflow import GzipEncoder, SigningKeys
+
+
+class Stamp(GzipEncoder):
+    def __init__(self, id):
+        super().__init__()
+        self.id = id
+
+
+class Strategy:
+    def next_delay(self, attempt, error):
+        return 1
+
+
+one, two, keys, strategy = Stamp("one"), Stamp("two"), SigningKeys({"k": b"k" * 16}, "k"), Strategy()
+"""
+
+
+def two_modules(tmp_path: Path, first: str, second: str) -> list[str]:
+    """Modules with a registry each, and these settings; their names are new each time."""
+    (tmp_path / "shared.py").write_text(SHARED)
+    sys.modules.pop("shared", None)
+    names = [f"{tmp_path.name}_{n}".replace("-", "_") for n in ("first", "second")]
+    for name, settings in zip(names, (first, second), strict=True):
+        path = write(tmp_path / f"{name}.py", name)
+        path.write_text(path.read_text() + settings)
+    return names
+
+
+def test_encoders_middleware_listeners_keys_and_strategy_of_several_registries_are_joined(tmp_path: Path) -> None:
+    # Given two registries with an encoder in common, one each, and the same keys and strategy
+    settings = [SETTINGS.format(encoders=f'one, Stamp("{n}"), args="one"') for n in "ab"]
+    settings = [one.replace("keys, Stamp", "keys, one, Stamp") for one in settings]
+
+    # When both are named
+    found = find_tasks(two_modules(tmp_path, *settings), None)
+
+    # Then nothing of either is lost
+    assert [encoder.id for encoder in found.encoders] == ["one", "a", "b"]
+    assert (found.encoders.args, found.encoders.results) == ("one", "json")
+    assert found.signing is not None and found.retry_strategy is not None
+    assert len(found.middleware.on_execute) == 2
+    assert found.signals.failed._listeners == [print, print]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("registry.signing = shared.keys", "signing: expected registries that agree, got None and SigningKeys"),
+        ("registry.retry_strategy = shared.strategy", "retry_strategy: expected registries that agree, got None and"),
+        ("registry.defaults = {'priority': 3}", "defaults: expected registries that agree, got {} and"),
+        ("registry.encoders.register(shared.Stamp('same'))", "encoder 'same': expected one, got two; let the modules"),
+        ("registry.encoders.register(shared.one); registry.encoders.args = 'one'", "encoders.args: expected regis"),
+    ],
+)
+def test_registries_that_cannot_be_joined_are_refused(tmp_path: Path, settings: str, told: str) -> None:
+    first = "registry.encoders.register(shared.Stamp('same'))" if "same" in settings else ""
+    named = two_modules(tmp_path, f"\nimport shared\n{first}\n", f"\nimport shared\n{settings}\n")
+    with pytest.raises(TasksNotFound, match=f"^--tasks: {re.escape(told)}"):
+        find_tasks(named, None)
 
 
 def test_the_registry_of_an_app_is_taken(tmp_path: Path) -> None:

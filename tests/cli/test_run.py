@@ -12,6 +12,7 @@ import pytest
 
 from stemflow.dsl import parse_workflow
 from stemflow.model.facts import Ended, Ok
+from stemflow.model.records import Node
 from stemflow.runtime.discovery import find_tasks
 from stemflow.runtime.engine import Stemflow
 from stemflow.store.base import Request, Want
@@ -69,6 +70,35 @@ def test_standard_output_holds_the_outputs_and_nothing_else(project: Path, cli: 
     # Then each output is a line, a text stays a text, and the rest is on standard error
     assert (ran.code, ran.out) == (0, 'said: "7"\nsquared: 9\n')
     assert "hello" in ran.err and "succeeded after" in ran.err
+
+
+PROTECTED = """
+from stemflow import GzipEncoder, SigningKeys, TaskPayloadEncoderRegistry
+
+registry.encoders = TaskPayloadEncoderRegistry(GzipEncoder(), args="gzip", results="gzip")
+registry.signing = SigningKeys({"key": b"0123456789abcdef"}, "key")
+"""
+
+
+def test_the_encoders_and_keys_of_the_registry_are_those_of_the_command(cli: Cli, project: Path) -> None:
+    # Given tasks whose registry encodes and signs
+    tasks = project / "tasks.py"
+    tasks.write_text(tasks.read_text() + PROTECTED)
+    ran = cli("run", "--json", "hello.yaml")
+    assert ran.code == 0, ran.err
+    run = json.loads(ran.out)["run_id"]
+
+    # Then what the command has stored is encoded and signed
+    async def stored() -> tuple[bytes, bool]:
+        async with Stemflow(worker=False) as app:
+            (node,) = await app.store.read([(run, "greet")])
+            assert isinstance(node, Node) and node.result is not None
+            return node.result, node.seal is not None
+
+    result, sealed = asyncio.run(stored())
+    assert b"gzip" in result and sealed
+    # And a command that goes on with it can read it
+    assert cli("rerun", run, "--from", "greet").code == 0
 
 
 def test_json_is_one_object(project: Path, cli: Cli) -> None:

@@ -58,6 +58,13 @@ async def holds_beyond(path: str, seconds: float) -> str:
     return "done"
 
 
+@task("holds_unlimited", visibility_timeout="200ms")
+async def holds_unlimited(path: str, seconds: float) -> str:
+    note(path, "begun")
+    time.sleep(seconds)
+    return "done"
+
+
 @task("parent", isolation="process")
 def parent(context: SyncTaskContext, path: str) -> None:
     program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from stemflow import Processes, Stemflow, TaskRegistry
+from stemflow.runtime import renew_watch
 from tests.faults import limit_tasks as tasks
 
 pytestmark = pytest.mark.faults
@@ -91,10 +92,12 @@ async def test_a_handler_that_holds_the_loop_for_two_leases_loses_nothing(tmp_pa
             first.wait()
 
 
-async def test_a_handler_that_holds_the_loop_beyond_its_hard_limit_loses_its_lease(tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", [tasks.holds_beyond, tasks.holds_unlimited], ids=["hard limit", "ten leases"])
+async def test_a_handler_that_holds_the_loop_for_too_long_loses_its_lease(tmp_path: Path, task: Any) -> None:
+    """Beyond its hard limit of 0.5 s and 2 s more with a lease of 1 s; without a limit, beyond ten leases of 0.2 s."""
     url, path = f"sqlite:{tmp_path / 'runs.db'}", tmp_path / "note"
     async with Stemflow(url, tasks.registry, worker=False) as app:
-        handle = await app.submit(tasks.holds_beyond.s(str(path), 15))
+        handle = await app.submit(task.s(str(path), 15))
         first = worker(url, handle.id)
         try:
             await until(lambda: lines(path))
@@ -110,7 +113,7 @@ async def until_lost(handle: Any) -> None:
     async with asyncio.timeout(14):
         while [node.losses for node in await handle.nodes()] != [1]:
             await asyncio.sleep(0.05)
-    print(f"lost {time.monotonic() - begun:.1f} s after it began, with a limit of 0.5 s and a lease of 1 s")
+    print(f"lost {time.monotonic() - begun:.1f} s after it began")
 
 
 async def test_a_handler_that_holds_the_loop_is_named(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
@@ -121,6 +124,24 @@ async def test_a_handler_that_holds_the_loop_is_named(caplog: pytest.LogCaptureF
     assert said.startswith("task holds (")
     assert "has held the event loop for more than 100 ms, at " in said
     assert "time.sleep(seconds)" in said
+
+
+async def test_a_handler_that_holds_the_loop_again_and_again_is_named_once_in_a_while(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a period of 2 s, in which many tasks of one handler hold the loop
+    monkeypatch.setattr(renew_watch, "AGAIN_S", 2.0)
+    caplog.set_level(logging.WARNING, "stemflow.watch")
+    async with Stemflow("memory:", tasks.registry) as app:
+        for _ in range(4):
+            await app.run(tasks.holds.s(str(tmp_path / "note"), 0.3))
+        await asyncio.sleep(1.5)
+        await app.run(tasks.holds.s(str(tmp_path / "note"), 0.3))
+
+    # Then one of them is named with its stack, and the next time how many were not
+    said = [record.getMessage() for record in caplog.records if record.name == "stemflow.watch"]
+    assert len(said) == 2
+    assert "(task holds did so 3 times since it was last told of)" in said[1]
 
 
 async def test_processes_and_what_they_have_started_die_with_a_worker_that_is_killed(tmp_path: Path) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from stemflow import OptionError, SoftTimeLimitExceeded, Stemflow, TaskContext, TaskRegistry
+from stemflow.model.policy import Options
+from stemflow.model.records import Node
+from stemflow.runtime.running import Running
 from tests.spec.conftest import OpenApp
 
 
@@ -234,6 +238,28 @@ async def test_a_handler_that_cancels_itself_has_failed(app: Stemflow, registry:
     assert (result.status, attempts) == ("failed", [0, 1])
     assert result.error is not None
     assert result.error.type == "CancelledError"
+
+
+@pytest.mark.parametrize(
+    ("options", "now_ms", "held_ms", "kept"),
+    [
+        (Options(), 10**9, 0, True),
+        (Options(), 0, 20_000, True),
+        (Options(), 0, 20_001, False),
+        (Options(hard_ms=5_000), 7_000, 10**9, True),
+        (Options(hard_ms=5_000), 7_001, 0, False),
+    ],
+    ids=["waits", "ten leases", "longer", "its limit and a grace period", "later"],
+)
+def test_a_lease_is_kept_no_longer_than_its_hard_limit_or_while_the_loop_is_held_for_ten_leases(
+    options: Options, now_ms: int, held_ms: int, kept: bool
+) -> None:
+    """`now_ms` after its start, while the loop is held for `held_ms`; the lease is 2 s."""
+    worker: Any = SimpleNamespace(store=SimpleNamespace(now_ms=lambda: 0))
+    node = Node(run="r", path="", plan="p", node=0, state="running", lease_ms=2_000)
+    running = Running(worker, node)
+    running.options = options
+    assert running.renewable(now_ms, held_ms) is kept
 
 
 async def _waits() -> None: ...
