@@ -14,15 +14,11 @@ from stemflow.model.plan import Plan
 from stemflow.model.rates import Rate
 from stemflow.model.records import HOUSE, READY, Claim, Header, Node
 from stemflow.store.base import Request, Want
-from stemflow.store.place import changes_something, may_hold_lease, timer_of
+from stemflow.store.place import changes_something, may_hold_lease, timer_of, window_of
 from stemflow.store.redis import codec
 from stemflow.store.redis.keys import run_name
 
 pack = msgspec.msgpack.encode
-
-CLAIM_MARGIN_MS = 3_600_000
-"""How long a claim's window outlives itself: expiry is for garbage and decides nothing."""
-
 
 def text(data: bytes) -> Raw:
     """Bytes as the server's decoder takes them."""
@@ -56,12 +52,12 @@ class Encoder:
         if want is not None:
             only_run = False if want.only_run is None else text(run_name(want.only_run))
             wanted = (want.owner, want.limit, False if want.queues is None else want.queues, only_run)
-        made = [self._decision(one, now_ms, sent) for one in decisions]
+        made = [self._decision(one, sent) for one in decisions]
         return pack((now_ms, request.channel, request.sequence, made, wanted, id))
 
-    def _decision(self, one: Decision, now_ms: int, sent: set[str]) -> tuple[Any, ...]:
+    def _decision(self, one: Decision, sent: set[str]) -> tuple[Any, ...]:
         headers = {header.run: header for header in one.headers} if one.headers else {}
-        puts = [self._put(put, headers, now_ms) for put in one.puts] or False
+        puts = [self._put(put, headers) for put in one.puts] or False
         seen = [(text(run_name(key[0])), key[1], rev) for key, rev in one.seen] if one.seen else False
         rest = [(text(run_name(run)), text(codec.encode_header(header))) for run, header in headers.items()] or False
         plans = [self._plan(plan, sent) for plan in one.plans if plan.digest not in sent] or False
@@ -74,11 +70,11 @@ class Encoder:
         undead = [text(run_name(run) + path.encode()) for run, path in one.undead]
         return (*made, undead, [text(run_name(run)) for run in one.dropped])
 
-    def _put(self, put: Put, headers: dict[str, Header], now_ms: int) -> tuple[Any, ...]:
+    def _put(self, put: Put, headers: dict[str, Header]) -> tuple[Any, ...]:
         run, path = put.key
         node = put.record
         if run == HOUSE:
-            return self._claim(put, now_ms)
+            return self._claim(put)
         if not isinstance(node, Node):
             raise TypeError(f"put {put.key}: expected a Node, got {node!r}")
         timer = timer_of(node) if node.due_at_ms is not None else None
@@ -99,14 +95,15 @@ class Encoder:
         section, beside = codec.section_of(headers.pop(run), node)
         return (*made, text(section)) if beside is None else (*made, text(section), text(beside))
 
-    def _claim(self, put: Put, now_ms: int) -> tuple[Any, ...]:
+    def _claim(self, put: Put) -> tuple[Any, ...]:
         claim = put.record
         if claim is None:
-            return "", put.key[1], put.guard, 0, "", False, 0
+            return "", put.key[1], put.guard, 0, "", False, -1
         if not isinstance(claim, Claim):
             raise TypeError(f"put {put.key}: expected a Claim, got {claim!r}")
         rev, body = codec.claim_parts(claim)
-        return "", put.key[1], put.guard, 0, text(rev), text(body), 0
+        until_ms = window_of(claim)
+        return "", put.key[1], put.guard, 0, text(rev), text(body), -1 if until_ms is None else until_ms
 
     def _plan(self, plan: Plan, sent: set[str]) -> tuple[str, Raw]:
         sent.add(plan.digest)

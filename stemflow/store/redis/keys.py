@@ -45,6 +45,6 @@ def page_key(prefix: bytes, run: str) -> bytes:
     return prefix + b"g" + run_name(run)
 
 
-PERMANENT = (b"m", b"b", b"L", b"D", b"K", b"U")
-"""Keys of a partition that never expire: its clock and counters, boots of the server, the list of runs, dead letters
-and their ends, names of queues."""
+PERMANENT = (b"m", b"b", b"L", b"D", b"U", b"K")
+"""Keys of a partition that never expire: its clock and counters, starts of its server, the list of runs, dead letters
+and their ends, names of queues. Whatever else has no expiry belongs to a run that goes on."""

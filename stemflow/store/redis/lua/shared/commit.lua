@@ -4,8 +4,11 @@
 --   head     state .. lease_ms, as records.lua has it        holds    whether a lease outlives the commit
 --   timer    instant of its timer, or -1                     ready    {at_ms, queue, lane}, or false
 --   section, header    with the root of a new run only: what is kept in its value, and what is too big for that
--- A put of a claim: {'', key, guard, 0, head, body or false, ttl_ms}; its head is the rev in 7 bytes.
+-- A put of a claim: {'', key, guard, 0, head, body or false, until_ms or -1}; its head is the rev in 7 bytes. It is
+-- missed by nobody from until_ms on.
 local MEMO_S, PLAN_S = 86400, 366 * 86400
+-- How long a claim outlives its window: expiry is for garbage and decides nothing.
+local CLAIM_MARGIN_MS = 3600000
 
 local effects = {order = 0, unleased = {}, timers = {}, untimed = {}, delayed = {}, added = {}, changed = {}, ended = {}}
 
@@ -40,7 +43,7 @@ local function guarded(decisions)
   return wanted
 end
 
-local function put_claim(put)
+local function put_claim(put, now)
   local id = 'c' .. put[2]
   if not put[6] then
     V[id] = false
@@ -49,7 +52,7 @@ local function put_claim(put)
   end
   V[id] = put[5] .. put[6]
   call('SET', P .. id, V[id])
-  if put[7] > 0 then call('PEXPIRE', P .. id, put[7]) end
+  if put[7] >= 0 then call('PEXPIRE', P .. id, math.max(put[7] - now, 0) + CLAIM_MARGIN_MS) end
 end
 
 local function make_ready(ready, order, rev, name, fresh, now)
@@ -154,7 +157,7 @@ local function apply(decision, now)
   for _, run in ipairs(decision[10] or {}) do drop(run) end
   for _, put in ipairs(decision[1] or {}) do
     if put[1] == '' then
-      put_claim(put)
+      put_claim(put, now)
     else
       put_node(put, now)
       if put[10] then put_root(put) end
