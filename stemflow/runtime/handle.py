@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msgspec import Struct
 
+from stemflow.compile.edges import members_of
 from stemflow.core.ending import LEAST_KEPT_MS
 from stemflow.errors import StemflowError
-from stemflow.model.plan import LeafPlan
-from stemflow.model.records import FAILED, FINAL, SUCCEEDED, ErrorInfo, Node
+from stemflow.model.plan import LeafPlan, ScopePlan
+from stemflow.model.records import FAILED, FINAL, SUCCEEDED, ErrorInfo, Node, parent_path
 from stemflow.model.signature import AnySig
 from stemflow.runtime.progress import Progress, progress_of_run
 from stemflow.runtime.results import Decode, decoder
@@ -201,6 +202,26 @@ class RunHandle(Generic[T]):
                 return
             await asyncio.sleep(min(1.0, len(nodes) * PAUSE_A_NODE_S))
             version = await self.app.store.changed(version, EVENTS_PAUSE_MS, self.id)
+
+    async def members(self, path: str = "") -> AsyncIterator[TaskResult[Any]]:
+        """How each member of the run (or of the composite at `path`) ended, as they end; first those that have ended.
+
+        Members are those of a group, map, chain or graph, and of a chord its header and body; what members add is among
+        them. One that never opened, or was skipped by another's failure, has no record and is left out.
+        """
+        async for event in self.events():
+            if event.state in FINAL and event.path != path and parent_path(event.path) == path:
+                (node,) = await self.app.store.read([(self.id, event.path)])
+                if isinstance(node, Node) and node.index >= 0:
+                    yield await result_of(self.app, node, await self._signature_of(node))
+
+    async def _signature_of(self, node: Node) -> AnySig | None:
+        """What was submitted for a member of the run, which may say how to decode it."""
+        if self._asked is None or self._asked[0] != node.plan or parent_path(node.path):
+            return None
+        root = (await self.app.library.shape(node.plan)).nodes[0]
+        given = [member for _, member in members_of(self._asked[1])]
+        return given[root.members.index(node.node)] if isinstance(root, ScopePlan) and given else None
 
     async def progress(self) -> dict[str, Progress]:
         """What handlers of this run last reported, by path, in whichever process they run."""
