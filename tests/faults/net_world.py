@@ -18,6 +18,7 @@ from stemflow.testing.history import Clients, Verdict, check
 from stemflow.testing.proxy import Call, DropReply, Fate, Proxy
 from stemflow.testing.server import Server
 from stemflow.testing.witness import Witness
+from tests.faults.table import record
 
 SCRIPTS = ("open", "submit", "exchange", "expired", "renew", "read", "note", "prune")
 AFTER = {"[0].then": ("[0][0]", "[0][1]"), "[1]": ("[0].then",)}
@@ -106,15 +107,16 @@ class Net:
         return check(self.clients.said, self.witness.sights(), final, AFTER if after is None else after)
 
     async def judge(self, fault: str, after: dict[str, tuple[str, ...]] | None = None) -> Verdict:
-        """The verdict, which must break no promise; printed as a row of the table in docs/faults.md."""
+        """The verdict, which must break no promise; told as a row of the table in docs/faults.md."""
         verdict = await self.verdict(after)
         assert verdict.fatal == {}
         assert self.tries > 0, "no fault struck"
+        record(
+            fault, runs=verdict.runs, tries=self.tries, lost=len(verdict.lost), doubled=verdict.doubled,
+            stuck=len(verdict.stuck),
+        )  # fmt: skip
         told = Counter(one.outcome for one in self.clients.said)
-        print(
-            f"\n{fault}: runs {verdict.runs}, tries {self.tries}, lost {len(verdict.lost)}, doubled {verdict.doubled}, "
-            f"stuck {len(verdict.stuck)}, refused {verdict.refused}, unknown {told['info']}"
-        )
+        print(f"{fault}: reports refused {verdict.refused}, submissions whose asker does not know {told['info']}")
         return verdict
 
 
