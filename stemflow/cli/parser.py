@@ -104,6 +104,10 @@ def _store_commands(commands: Any) -> None:
     _store(workers)
     doctor = _command(commands, "doctor", "say how safe a store is, who works on it and what stands still in it")
     _store(doctor)
+    acl = _command(commands, "acl", "print users for a server's ACL file, with no more rights than they need")
+    acl.add_argument(
+        "--store", metavar="URL", default="redis://localhost:6379/0", help="whose prefix the keys begin with (sf)"
+    )
     runs = _command(commands, "runs", "list the runs of a store, newest first")
     runs.add_argument("--limit", type=_positive, default=20, metavar="N", help="at most so many (default 20)")
     _store(runs)

@@ -1,0 +1,15 @@
+"""`stemflow acl`: users of a server with no more rights than they need."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from stemflow.cli.exits import FINE
+from stemflow.store.redis.acl import acl_file
+from stemflow.store.redis.url import place_of
+
+
+def main(arguments: Namespace) -> int:
+    """Print the lines of an ACL file."""
+    print(acl_file(place_of(arguments.store).name))
+    return FINE

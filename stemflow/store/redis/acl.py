@@ -1,0 +1,30 @@
+"""What a user of the server must be allowed to do, as rules of an ACL file."""
+
+from __future__ import annotations
+
+from typing import Final
+
+CONNECTION: Final = ("ping", "select", "info", "eval", "evalsha", "publish", "subscribe", "unsubscribe")
+DATA: Final = (
+    "del", "exists", "get", "mget", "set", "setnx", "setrange", "pexpire", "persist", "pttl", "time",
+    "hdel", "hget", "hgetall", "hkeys", "hlen", "hmget", "hset", "hsetnx", "hvals",
+    "llen", "lpush", "lrange", "lrem", "lset", "ltrim", "rpush",
+    "sadd", "smembers", "srem",
+    "zadd", "zcard", "zcount", "zpopmin", "zrange", "zrangebyscore", "zrem", "zscore",
+)  # fmt: skip
+"""What scripts call, and what is called beside them."""
+DOCTOR: Final = ("config|get", "dbsize")
+"""What `stemflow doctor` asks beyond that; where it is refused, it says what it could not find out."""
+
+USERS: Final = {"stemflow-worker": (), "stemflow-producer": (), "stemflow-doctor": DOCTOR}
+
+
+def rules(name: str, more: tuple[str, ...] = ()) -> str:
+    """The rights of who works on the store `name`: its keys and channels, and the commands that it uses."""
+    allowed = " ".join(f"+{command}" for command in (*CONNECTION, *DATA, *more))
+    return f"resetkeys ~{{{name}:*}}* resetchannels &{name}:* -@all {allowed}"
+
+
+def acl_file(name: str) -> str:
+    """The lines of an ACL file, a user each. None has a password yet, so none can log in."""
+    return "\n".join(f"user {user} on resetpass {rules(name, more)}" for user, more in USERS.items())
