@@ -13,13 +13,24 @@ _SETS = ("ok", "failed", "skipped", "upstream", "cancelled")
 
 def check_commit(before: Mapping[Key, Record | None], after: Mapping[Key, Record | None], now_ms: int) -> list[str]:
     """The records of one commit, as they were and as they are; the breaches (I2, I4, I14, I15 and the tallies)."""
-    broken: list[str] = []
+    broken: list[str] = _taken_away(before, after)
     for key, new in after.items():
         old = before.get(key)
         if isinstance(new, Node):
             broken += [f"{key}: {text}" for text in _node(old if isinstance(old, Node) else None, new)]
         elif isinstance(new, Claim):
             broken += [f"{key}: {text}" for text in _claim(old if isinstance(old, Claim) else None, new)]
+    return broken
+
+
+def _taken_away(before: Mapping[Key, Record | None], after: Mapping[Key, Record | None]) -> list[str]:
+    """A key is released in a commit that rests on its holder, and so on the holder's token, or not at all (I6)."""
+    broken = []
+    for place, old in before.items():
+        if isinstance(old, Claim) and not old.finished:
+            new = after.get(place)
+            gone = set(old.holders) - set(new.holders if isinstance(new, Claim) else ())
+            broken += [f"{old.key} was taken from {holder}, which had no part in it" for holder in gone - set(after)]
     return broken
 
 

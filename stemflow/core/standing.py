@@ -62,16 +62,23 @@ def _claim(claim: Claim, records: Mapping[Key, Record]) -> list[str]:
 
 
 def _kept_by_claims(node: Node, limited: bool, records: Mapping[Key, Record]) -> list[str]:
-    """A HELD node is known where it waits, or has a timer; one that goes on has a place under its concurrency key."""
+    """A HELD node is known where it waits, or has a timer; one that goes on holds its keys."""
     slot, claim = (records.get((HOUSE, key or "")) for key in (node.slot, node.claim))
-    holds = isinstance(slot, Claim) and node.key in slot.holders
     if node.state != HELD:
-        return ["it goes on without a place under its concurrency key"] if limited and not holds else []
+        placed = not limited or (isinstance(slot, Claim) and node.key in slot.holders)
+        broken = [] if placed else ["it goes on without a place under its concurrency key"]
+        if node.tally is None and node.claim is not None and not _is_held_by(node.key, claim):
+            broken.append("it goes on and does not hold its unique key")
+        return broken
     waits = isinstance(slot, Claim) and node.key in slot.waiters
     if isinstance(claim, Claim):
         waits = waits or node.key in claim.waiters or any(one.node == node.key for one in claim.sharers)
     known = waits or (node.at_ms and node.due_at_ms is not None)
     return [] if known else [f"it waits for {node.slot or node.claim!r}, which does not know of it"]
+
+
+def _is_held_by(key: Key, claim: Record | None) -> bool:
+    return isinstance(claim, Claim) and key in claim.holders and not claim.finished
 
 
 def _going_on(node: Node, records: Mapping[Key, Record], shapes: Mapping[str, Shape]) -> list[str]:

@@ -19,7 +19,7 @@ from stemflow.core.shape import Shape
 from stemflow.core.standing import check_claims
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact
-from stemflow.model.records import FINAL, HOUSE, STOPPING, Claim, Key, Node, Record, parent_path
+from stemflow.model.records import FINAL, Claim, Key, Node, Record
 from stemflow.runtime.backstage import EngineBackstage
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.handle import DuplicateRun, RunHandle
@@ -29,6 +29,7 @@ from stemflow.runtime.worker import Worker
 from stemflow.store.base import Exchange, Lease, Renewed, Renewer
 from stemflow.store.memory import MemoryStore
 from stemflow.store.memory_keep import Plans
+from stemflow.testing.sim_checks import at_commit, at_lease
 from stemflow.testing.sim_faults import Faults, FlakyStore
 from stemflow.testing.sim_work import KEYED, Witness, keyed_run, make_registry, random_tree
 from stemflow.testing.vloop import SeededIds, VirtualClock, VirtualLoop, run
@@ -69,6 +70,7 @@ class CheckedStore(MemoryStore):
 
     def _commit(self, decision: Decision, now_ms: int) -> bool:
         before: dict[Key, Record | None] = {put.key: self._records.get(put.key) for put in decision.puts}
+        broken = at_commit(decision, self._records)
         if not super()._commit(decision, now_ms):
             return False
         self.commits += 1
@@ -78,25 +80,16 @@ class CheckedStore(MemoryStore):
             if isinstance(after, Node) and after.state in FINAL:
                 self.ended.setdefault(put.key, self.commits)
             self.tell(f"{now_ms} {put.key} {getattr(after, 'state', 'claim')}")
-        broken = check_commit(before, {key: self._records.get(key) for key in before}, now_ms)
+        broken += check_commit(before, {key: self._records.get(key) for key in before}, now_ms)
         broken += check_claims(before, self._records, _Shapes(self._plans))
         if broken:
             raise Violation("; ".join(broken))
         return True
 
     def _lease(self, ready: Node, now_ms: int) -> Lease:
-        """I6: what is leased holds its keys. I12: nothing is leased below a scope that was stopped, but for the handler
-        that the stop opened."""
-        path, shield = ready.path, ready.path.rfind("!")
-        while len(path) > shield + 1 and path:
-            path = parent_path(path)
-            scope = self._records.get((ready.run, path))
-            if isinstance(scope, Node) and scope.state == STOPPING and len(path) > shield:
-                raise Violation(f"{ready.key} was leased after {scope.path or 'its run'} was stopped")
-        for key in (ready.slot, ready.claim):
-            claim = self._records.get((HOUSE, key or ""))
-            if key is not None and (not isinstance(claim, Claim) or ready.key not in claim.holders):
-                raise Violation(f"{ready.key} was leased and does not hold {key}")
+        broken = at_lease(ready, self._records, now_ms)
+        if broken:
+            raise Violation("; ".join(broken))
         return super()._lease(ready, now_ms)
 
     def leaked_claims(self) -> list[str]:
@@ -261,8 +254,9 @@ class World:
                 runs.append(await app.submit(keyed_run(self.rng, tree) if self.rng.random() < 0.3 else tree))
             except DuplicateRun:
                 continue
-            if self.faults.strikes("cancelled run"):
-                self.loop.call_later(self.rng.uniform(0, 5), self._cancel, runs[-1])
+            for fault in ("cancelled run", "forced cancel"):
+                if self.faults.strikes(fault):
+                    self.loop.call_later(self.rng.uniform(0, 5), self._cancel, runs[-1], fault == "forced cancel")
         await self._until(runs, FAULTY_S)
         self.faults.on = False
         for process in list(self.processes):
@@ -277,8 +271,15 @@ class World:
         await asyncio.sleep(0)
         return len(runs)
 
-    def _cancel(self, handle: RunHandle[Any]) -> None:
-        self.loop.create_task(handle.cancel())
+    def _cancel(self, handle: RunHandle[Any], force: bool) -> None:
+        self.loop.create_task(self._cancelled(handle, force))
+
+    async def _cancelled(self, handle: RunHandle[Any], force: bool) -> None:
+        """A forced cancel leaves nothing of its run open."""
+        await handle.cancel(force=force)
+        going_on = [node.path for node in await handle.nodes() if node.state not in FINAL]
+        if force and going_on:
+            self.fail(Violation(f"run {handle.id} goes on after a forced cancel: {going_on}"))
 
     async def _until(self, runs: Sequence[Any], seconds: float) -> None:
         end = self.loop.time() + seconds

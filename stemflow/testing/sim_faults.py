@@ -23,6 +23,7 @@ FAULTS = (
     "lease not renewed",
     "skewed clock",
     "cancelled run",
+    "forced cancel",
 )
 """Every fault that a seed may draw; a campaign fails when one of them was never hit."""
 

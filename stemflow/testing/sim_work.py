@@ -81,6 +81,7 @@ def make_registry(rng: random.Random, witness: Witness, faults: Faults, crash: C
                   **options)(leaf_function)  # fmt: skip
     registry.task("debounce", unique=True, unique_by="${{ args.name }}", unique_mode="debounce", unique_for="1s",
                   concurrency={"key": "debounced"}, **options)(leaf_function)  # fmt: skip
+    registry.task("brief", expires="1s", **options)(leaf_function)
     registry.task("alone", concurrency=1, expires="5s", **options)(leaf_function)
     registry.task("pair", concurrency={"key": "${{ args.name }}", "limit": 2}, expires="10s", **options)(leaf_function)
     return registry
@@ -97,6 +98,7 @@ KEYED = (
     "throttled",
     "debounce",
     "alone",
+    "brief",
     "pair",
 )
 POLICIES: tuple[MemberPolicy, ...] = ("fail_fast", "fail_fast", "collect", "ignore")

@@ -16,6 +16,7 @@ from stemflow.model.effects import Decision
 from stemflow.model.facts import Due, Ended, Fact, HandedBack, Lost, Requested, Stop
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.records import (
+    FAILED,
     FINAL,
     HOUSE,
     READY,
@@ -172,6 +173,8 @@ class Explorer:
             elif decision.refused:
                 raise Broken("a fact that holds was refused")
             self._commit(world, decision)
+            if isinstance(step.fact, Due):
+                _only_what_never_started_expires(world, step.key)
             if isinstance(step.fact, Requested):
                 _debounced_gives_its_arguments(world, step.fact.header, decision)
             moved -= {step.key}
@@ -318,6 +321,13 @@ def _steps_of(point: Point, world: World, key: Key, node: Node) -> Iterator[Step
             yield Step("hand back", Ended(key, token, HandedBack()), key, fewer, False)
         if budget.losses:
             yield Step("transfer", None, key, budget._replace(losses=budget.losses - 1), False)
+
+
+def _only_what_never_started_expires(world: World, key: Key) -> None:
+    node = world.records.get(key)
+    expired = isinstance(node, Node) and node.error is not None and node.error.type == "Expired"
+    if expired and (node.state != FAILED or node.delivery > node.base):
+        raise Broken(f"{key} is {node.state} after {node.delivery - node.base} deliveries, and has expired")
 
 
 def _all_is_over(world: World, key: Key, decision: Decision) -> None:

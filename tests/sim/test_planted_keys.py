@@ -1,0 +1,69 @@
+"""Bugs of keys, expiry and cancelling, planted on purpose: the simulation must find each of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stemflow.core import claims, scope, unique
+from stemflow.core.fire import ACTIONS
+from stemflow.core.work import Work
+from stemflow.model.records import Node
+from stemflow.store import memory_queue
+from stemflow.testing import sim
+from tests.sim.test_simulation import _found, quiet
+
+__all__ = ["quiet"]
+
+
+def test_a_key_that_is_released_before_its_holder_has_ended_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    tell = ACTIONS["tell"]
+
+    def and_release(w: Work, node: Node, kill: bool) -> None:
+        tell(w, node, kill)
+        for key in filter(None, (node.claim, node.slot)):
+            claims.leave(w, key, node)
+
+    monkeypatch.setattr(sim, "check_claims", lambda keys, records, shapes: [])
+    monkeypatch.setitem(ACTIONS, "tell", and_release)
+    assert "committed a result under" in _found()
+
+
+def test_a_task_that_is_leased_without_its_unique_key_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sim, "check_claims", lambda keys, records, shapes: [])
+    monkeypatch.setattr(unique, "_share", lambda w, node, claim, holder: True)
+    assert "was leased although it does not hold" in _found()
+
+
+def test_a_store_that_leases_what_has_expired_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    surface = memory_queue._surface
+
+    def careless(heap: Any, records: Any, only_run: Any, aside: Any, now_ms: int) -> bool:
+        return surface(heap, records, only_run, aside, 0)
+
+    monkeypatch.setattr(memory_queue, "_surface", careless)
+    assert "was leased although it had expired" in _found()
+
+
+def test_a_cancel_that_forgets_what_is_ready_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scope, "stop_members", lambda w, node, kill: None)
+    assert "was stopped" in _found()
+
+
+def test_a_forced_cancel_that_leaves_something_open_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sim, "check_commit", lambda before, after, now_ms: [])
+    monkeypatch.setattr(scope, "open_below", lambda w, node: iter(()))
+    assert "after a forced cancel" in _found()
+
+
+def test_a_hook_that_begins_after_its_run_has_ended_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    finish = scope.finish
+
+    def and_then_hooks(w: Work, node: Node, state: Any, **more: Any) -> None:
+        finish(w, node, state, **more)
+        if node.tally is not None and not node.handling and w.scope_of(node).handlers:
+            scope._end(w, node, w.scope_of(node), 0)
+
+    monkeypatch.setattr(scope, "finish", and_then_hooks)
+    assert "seed" in _found()
