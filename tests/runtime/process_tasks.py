@@ -24,7 +24,6 @@ from stemflow import (
     TaskOptions,
     TaskRegistry,
 )
-from stemflow.runtime.locate import Importing
 
 registry = TaskRegistry()
 task = registry.task
@@ -232,9 +231,15 @@ def files() -> list[str]:
     return sorted(found)
 
 
-@task("importing", isolation="process")
-def importing() -> bool:
-    return Importing.main
+@task("prints", isolation="process")
+def prints() -> None:
+    print("a process prints")
+
+
+@task("rests", isolation="process", hard_time_limit="2s")
+def rests(seconds: float) -> str:
+    threading.Event().wait(seconds)
+    return "rested"
 
 
 class Doubling(Middleware):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -141,7 +143,62 @@ async def test_the_middleware_of_the_registry_stands_around_the_call_in_the_proc
             assert (await ended(app, task.s(21))).value == 42
 
 
+async def test_what_a_handler_prints_goes_to_standard_error(app: Stemflow, capfd: pytest.CaptureFixture[str]) -> None:
+    assert (await ended(app, tasks.prints.s())).status == "succeeded"
+    await app.hand_back()
+    out, err = capfd.readouterr()
+    assert "a process prints" in err
+    assert out == ""
+
+
+PROGRAM = """
+import asyncio
+import sys
+from stemflow import Stemflow, TaskRegistry
+
+registry = TaskRegistry()
+
+
+@registry.task("here", isolation="process")
+def here() -> str:
+    return __name__
+
+
+async def main() -> None:
+    async with Stemflow("memory:", registry) as app:
+        print(await app.run(here.s()))
+
+
+{start}
+"""
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_tasks_of_the_program_itself_are_found_if_what_starts_it_is_guarded(
+    guarded: bool, tmp_path: Path
+) -> None:
+    start = "asyncio.run(main())"
+    (tmp_path / "program.py").write_text(
+        PROGRAM.format(start=f'if __name__ == "__main__":\n    {start}' if guarded else start)
+    )
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "program.py", cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, err = await asyncio.wait_for(program.communicate(), PATIENCE_S)
+    if guarded:
+        assert (program.returncode, out) == (0, b"__mp_main__\n"), err
+    else:
+        assert program.returncode == 1
+        assert b'start it under `if __name__ == "__main__":`' in err
+
+
 # -- limits and cancelling
+
+
+async def test_to_wait_for_a_free_process_costs_a_task_none_of_its_time() -> None:
+    """Three tasks of 0.8 s with a limit of 2 s, for which there is one process."""
+    async with Stemflow("memory:", tasks.registry, processes=Processes(size=1)) as app:
+        assert (await ended(app, Canvas.map(tasks.rests.s(), [0.8] * 3))).value == ["rested"] * 3
 
 
 async def test_a_soft_limit_reaches_the_process(app: Stemflow) -> None:

@@ -266,6 +266,63 @@ async def test_it_wraps_plain_functions_in_threads_too(app: Stemflow, registry: 
     assert await app.run(plain.s(4)) == 8
 
 
+async def test_the_time_of_a_handler_includes_that_of_what_stands_around_it(
+    app: Stemflow, registry: TaskRegistry
+) -> None:
+    class Slow(Middleware):
+        async def on_execute(self, context: TaskContext, call_next: Next) -> Any:
+            await asyncio.sleep(3)
+            return await call_next()
+
+    registry.use(Slow())
+
+    @registry.task("quick", hard_time_limit="5s")
+    async def quick(seconds: int) -> str:
+        await asyncio.sleep(seconds)
+        return "done"
+
+    assert await app.run(quick.s(1)) == "done"
+    result = await ended(app, quick.s(4))
+    assert result.error is not None and result.error.type == "TaskTimeout"
+
+
+async def test_around_a_plain_function_the_context_is_read_and_asked_for_nothing(
+    app: Stemflow, registry: TaskRegistry
+) -> None:
+    asked: list[str] = []
+
+    class Asks(Middleware):
+        async def on_execute(self, context: Any, call_next: Next) -> Any:
+            asked.append(context.name)
+            context.progress(50)
+
+    registry.use(Asks())
+
+    @registry.task("plain")
+    def plain() -> None: ...
+
+    result = await ended(app, plain.s())
+    assert result.error is not None
+    assert asked == ["plain"]
+    assert "expected to be asked from a thread, got a call on the event loop" in result.error.message
+
+
+async def test_a_rerun_takes_up_what_was_let_in_before(app: Stemflow, registry: TaskRegistry, calls: list[Any]) -> None:
+    class Counts(Middleware):
+        seen = 0
+
+        async def on_enqueue(self, submission: Any, call_next: Any) -> Any:
+            self.seen += 1
+            return await call_next(submission)
+
+    counts = Counts()
+    registry.use(counts)
+    handle = await app.submit(work(registry).s("fail"))
+    await handle.wait()
+    await (await app.rerun(handle.id, failed=True)).wait()
+    assert (counts.seen, len(calls)) == (1, 4)
+
+
 # -- on_error
 
 
