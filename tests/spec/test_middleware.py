@@ -320,7 +320,7 @@ async def test_a_rerun_takes_up_what_was_let_in_before(app: Stemflow, registry: 
     handle = await app.submit(work(registry).s("fail"))
     await handle.wait()
     await (await app.rerun(handle.id, failed=True)).wait()
-    assert (counts.seen, len(calls)) == (1, 4)
+    assert (counts.seen, len(calls)) == (1, 2)
 
 
 # -- on_error
