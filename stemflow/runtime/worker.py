@@ -35,6 +35,8 @@ YIELDS = 3
 """Turns of the loop that quick handlers are given before the worker rests; resting costs more than they do."""
 STORE_PAUSE_S = 0.5
 """The pause after the store could not be read."""
+LAST_TRIES_S = 5.0
+"""How long a worker that is to end goes on trying to reach its store."""
 IDLE_MS = 1_000
 """The longest an idle worker waits before it looks again."""
 UNKNOWN_KEY_DELAY_MS = 5_000
@@ -87,6 +89,7 @@ class Worker:
         self.sequence = 0
         self.epoch = store.epoch
         self.draining = False
+        self._ends_at = 0.0
         self.handing_back = False
         self.leaked: dict[asyncio.Future[Any], Running] = {}
         """Handlers that were given up and still work; each takes a slot."""
@@ -252,7 +255,8 @@ class Worker:
         self.tell_stopped(decision)
 
     async def exchange(self, decisions: Sequence[Decision], want: Want | None) -> Exchange:
-        """One exchange; the same request is sent again until the store answers."""
+        """One exchange; the same request is sent again until the store answers, or, when the worker is to end, for
+        LAST_TRIES_S."""
         self.sequence += 1
         request, pauses = Request(self.channel, self.sequence, self.epoch), Pauses(self.channel, 0.05, 5.0)
         while True:
@@ -260,8 +264,19 @@ class Worker:
                 return await self.store.exchange(request, decisions, want)
             except StoreUnavailable as error:
                 pause = pauses.next()
+                if self.draining and self._out_of_time():
+                    log.critical(
+                        "%s; the worker ends without its last %d reports, whose tasks run again when their leases have "
+                        "run out", error, len(decisions),
+                    )  # fmt: skip
+                    raise
                 log.warning("%s; trying again in %.2f s", error, pause)
                 await asyncio.sleep(pause)
+
+    def _out_of_time(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        self._ends_at = self._ends_at or now + LAST_TRIES_S
+        return now >= self._ends_at
 
     async def _rest(self) -> None:
         """Wait for a report, a commit by somebody else, or the next instant at which something is due."""
