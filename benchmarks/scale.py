@@ -42,19 +42,19 @@ def work(url: str, done: Any, go: Event, stop: Event, tries: Any) -> None:
         app = Stemflow(url, registry_of(done), concurrency=CONSUMERS)
         await asyncio.to_thread(go.wait)
         assert app.service is not None
-        worker, settle, made = app.service.worker, app.service.worker._settle, 0
+        pump, settle, made = app.service.worker.pump, app.service.worker.pump.settle, 0
 
         def counted(*of_one: Any) -> None:
             nonlocal made
             made += 1
             settle(*of_one)
 
-        worker._settle = counted  # type: ignore[method-assign]
+        pump.settle = counted  # type: ignore[method-assign]
         async with app:
             await asyncio.to_thread(stop.wait)
         with tries.get_lock():
             tries[0] += made
-            tries[1] += worker.stale_decisions
+            tries[1] += pump.stale_decisions
 
     asyncio.run(main())
 

@@ -62,7 +62,7 @@ class Service:
             elsewhere=app.preparer.elsewhere,
         )
         for commits in (app.commits, app.more_commits):
-            commits.ride = self.worker.ride
+            commits.ride = self.worker.pump.ride
         self.presence = Presence(self.worker, name, unroutable_after_ms)
         self.worker.without = self.presence.without
         self.renewer: Renewer | None = None
@@ -88,7 +88,7 @@ class Service:
         if self.worker.only_run is None:
             self._tasks.append(asyncio.create_task(self.presence.run(), name="presence"))
         self._tasks.append(asyncio.create_task(keep_pruned(self.app.store), name="prune"))
-        self._pump = asyncio.create_task(self.worker.run(), name="pump")
+        self._pump = asyncio.create_task(self.worker.pump.run(), name="pump")
         self._pump.add_done_callback(self._ended)
         self._tasks.append(asyncio.create_task(self._beat(), name="beat"))
         await self._tell_run(self.app.signals.run_resumed, self.worker.only_run)
@@ -102,12 +102,9 @@ class Service:
         """Tell of a run that is there and has not ended."""
         if not signal or run is None:
             return
-        try:
-            (root,) = await self.app.store.read([(run, "")])
-            if isinstance(root, Node) and root.state not in FINAL:
-                signal.send(run_event(signal.name, await self.app.library.header(run), self.app.store.now_ms()))
-        except StoreError as error:
-            log.warning("%s; nobody is told of run %s (%s)", error, run, signal.name)
+        (root,) = await self.app.store.read([(run, "")])
+        if isinstance(root, Node) and root.state not in FINAL:
+            signal.send(run_event(signal.name, await self.app.library.header(run), self.app.store.now_ms()))
 
     async def _beat(self) -> None:
         while True:

@@ -131,6 +131,8 @@ class Store(Protocol):
     url: str
     address: str
     """Goes into `Header.reply_to` of what is submitted here, so that the news of its end comes straight to `watch`."""
+    overlaps: bool
+    """Whether exchanges on different channels may be under way at once: the store works while its caller does."""
 
     async def open(self) -> None:
         """Connect and create what is missing. Raises StoreError with a place and a next step."""

@@ -59,6 +59,7 @@ class MemoryStore:
     def __init__(self, url: str, clock: Clock) -> None:
         self.url = url
         self.address = ""
+        self.overlaps = False
         self.epoch = 0
         self._clock = clock
         self._now_ms = 0

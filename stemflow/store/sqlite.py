@@ -43,6 +43,7 @@ class SqliteStore:
     def __init__(self, url: str, path: str, clock: Clock) -> None:
         self.url = url
         self.address = ""
+        self.overlaps = False
         self.epoch = 0
         self._path = path
         self._clock = clock

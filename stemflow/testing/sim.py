@@ -23,6 +23,7 @@ from stemflow.model.records import FINAL, Claim, Key, Node, Record
 from stemflow.runtime.backstage import EngineBackstage
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.handle import DuplicateRun, RunHandle
+from stemflow.runtime.pump import Pump
 from stemflow.runtime.recovery import recover
 from stemflow.runtime.renew import RenewTask
 from stemflow.runtime.worker import Worker
@@ -118,7 +119,7 @@ class _Shapes(dict[str, Shape]):
 
 
 class SimWorker(Worker):
-    """The real worker, whose facts may come late or twice, and whose accepted reports are checked for their token."""
+    """The real worker, whose facts may come late or twice."""
 
     faults: Faults
 
@@ -130,7 +131,11 @@ class SimWorker(Worker):
         if self.faults.strikes("duplicated fact"):
             self.facts.append(self.facts[-1])
 
-    def _settle(self, batch: list[Fact], decision: Decision, committed: bool, answer: Exchange) -> None:
+
+class SimPump(Pump):
+    """The real pump, whose accepted reports are checked for their token."""
+
+    def settle(self, batch: list[Fact], decision: Decision, committed: bool, answer: Exchange) -> None:
         if committed:
             refused = {id(fact) for fact in decision.refused}
             tokens = {put.key: put.token for put in decision.puts}
@@ -143,7 +148,7 @@ class SimWorker(Worker):
                     raise Violation(
                         f"{fact.key}: a report under token {fact.token} was accepted, {tokens[fact.key]} holds"
                     )
-        super()._settle(batch, decision, committed, answer)
+        super().settle(batch, decision, committed, answer)
 
 
 class FlakyRenewer:
@@ -176,11 +181,13 @@ class Process:
             owner=name, channel=name, concurrency=world.rng.randint(1, 4), pool=world.pool,
         )  # fmt: skip
         self.worker.faults = world.faults
+        self.worker.pump = SimPump(self.worker, name)
+        self.worker.pump.plenty = 1
         renew = RenewTask(self.worker, FlakyRenewer(world.store.renewer(), world.faults), 1_000)
         self.tasks = [
             asyncio.create_task(self._guarded(part), name=f"{name}.{label}")
             for label, part in (
-                ("pump", self.worker.run),
+                ("pump", self.worker.pump.run),
                 ("renew", renew.run),
                 ("recover", partial(recover, self.worker)),
             )

@@ -55,6 +55,7 @@ class FlakyStore:
     def __init__(self, store: Store, faults: Faults, die: Any, skew_ms: int) -> None:
         self.inner, self.faults, self.die, self.skew_ms = store, faults, die, skew_ms
         self.dead = False
+        self.overlaps = True  # it may be slow
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

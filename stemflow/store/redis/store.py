@@ -17,7 +17,6 @@ from stemflow.ports import Clock
 from stemflow.store.base import (
     EVERY_LETTER,
     LOSS_LEASE_MS,
-    BackpressureError,
     Exchange,
     Lease,
     Letters,
@@ -65,6 +64,7 @@ class RedisStore:
     def __init__(self, place: Place, clock: Clock, ways: Ways, *, test_time: bool = False) -> None:
         self.url = place.shown
         self.address = _name_of_listener()
+        self.overlaps = False
         self._base = place.name.encode()
         self._prefix = b"{%s:0}" % self._base
         self._time = ServerTime(clock, test_time)
@@ -299,8 +299,5 @@ class RedisStore:
         """Ask for news of changes, unless that was done a short while ago."""
         now_ms = self._time.monotonic_ms()
         if now_ms >= self._follow_at_ms:
-            try:
-                await self._client.call(b"SET", self._prefix + b"f", b"", b"EX", FOLLOW_S)
-            except BackpressureError:
-                return  # whoever follows looks every now and then anyway
+            await self._client.call(b"SET", self._prefix + b"f", b"", b"EX", FOLLOW_S)
             self._follow_at_ms = now_ms + FOLLOW_S * 1_000 // 3

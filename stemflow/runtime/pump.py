@@ -1,0 +1,328 @@
+"""The pump of a worker: each round is one exchange with the store; it commits what ended and leases what is next."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from stemflow.model.effects import Decision
+from stemflow.model.facts import Distrusted, Ended, Fact, HandedBack
+from stemflow.model.records import Key, Node, Record
+from stemflow.runtime.apart import Apart
+from stemflow.runtime.narrate import narrate
+from stemflow.runtime.pause import Pauses
+from stemflow.runtime.signing import SignatureInvalid, UnknownKey
+from stemflow.runtime.telling import tell_commit
+from stemflow.store.base import Exchange, Request, StateLost, StoreError, StoreUnavailable, Want
+
+if TYPE_CHECKING:
+    from stemflow.runtime.worker import Worker
+
+log = logging.getLogger("stemflow.worker")
+
+YIELDS = 3
+"""Turns of the loop that quick handlers are given before the worker rests; resting costs more than they do."""
+STORE_PAUSE_S = 0.5
+"""The pause after the store could not be read."""
+IDLE_MS = 1_000
+"""The longest an idle worker waits before it looks again."""
+PLENTY = 32
+"""So many reports are worth an exchange of their own while another is under way."""
+
+
+class _Lane:
+    """A channel to the store, and what is under way on it: the runs and keys of concurrency that it changes."""
+
+    __slots__ = ("busy", "channel", "names", "sequence")
+
+    def __init__(self, channel: str) -> None:
+        self.channel, self.sequence = channel, 0
+        self.busy = False
+        self.names: set[str] = set()
+
+
+class Ride:
+    """What an exchange beside the pump asks for on behalf of the worker; `arrive` must be called when it is over."""
+
+    __slots__ = ("_pump", "want")
+
+    def __init__(self, pump: Pump, want: Want | None) -> None:
+        self._pump, self.want = pump, want
+
+    def arrive(self, answer: Exchange | None) -> None:
+        """`answer`: None when there was none."""
+        self._pump.arrived(self.want, answer)
+
+
+class Pump:
+    """Rounds one after the other; and where a store lets exchanges overlap, a second one while the first is under way,
+    as long as there is plenty to report: then the worker works while the store does."""
+
+    def __init__(self, worker: Worker, channel: str) -> None:
+        self.worker, self.store, self.advance = worker, worker.store, worker.advance
+        self.apart = Apart(worker)
+        self.plenty = PLENTY
+        self.stale_decisions = 0
+        self._first, self._second = _Lane(channel), _Lane(f"{channel}+")
+        self._poked, self._much = asyncio.Event(), asyncio.Event()
+        self._futile = False
+        """Whether all that is left to report belongs to what is under way."""
+        self._asked = 0
+        """Slots for which exchanges ask that are under way."""
+        self._short = False
+        """Whether one of them had to leave slots to another."""
+        self._seen = 0
+        self._news: asyncio.Future[int] | None = None
+        self._next_at_ms: int | None = None
+
+    async def run(self) -> None:
+        """Exchange until the worker drains and nothing is left to report."""
+        worker = self.worker
+        beside = asyncio.ensure_future(self._beside()) if self.store.overlaps else None
+        try:
+            while not (worker.draining and not worker.facts and not worker.running and not self._second.busy):
+                if beside is not None and beside.done():
+                    beside.result()
+                self._poked.clear()
+                await self._round(self._first)
+                for _ in range(YIELDS):
+                    await asyncio.sleep(0)
+                    if self._poked.is_set():
+                        break
+                else:
+                    await self._rest()
+        finally:
+            if self._news is not None:
+                self._news.cancel()
+            if beside is not None:
+                beside.cancel()
+
+    def poke(self) -> None:
+        """Something may be ready: do not rest."""
+        self._poked.set()
+        if self._first.busy and not self._second.busy and not self._futile and len(self.worker.facts) >= self.plenty:
+            self._much.set()
+
+    async def _beside(self) -> None:
+        try:
+            while True:
+                await self._much.wait()
+                self._much.clear()
+                await self._round(self._second)
+        finally:
+            self._poked.set()
+
+    # -- a round
+
+    async def _round(self, lane: _Lane) -> None:
+        """One exchange: commit what has ended, start what is leased. It leases all that it can."""
+        lane.busy = True
+        try:
+            await self._exchanged(lane)
+        finally:
+            lane.busy, lane.names = False, set()
+            self._futile = False
+            if lane is self._second:
+                # What was left alone for its sake, slots and reports, is looked at again.
+                self._poked.set()
+
+    async def _exchanged(self, lane: _Lane) -> None:
+        worker = self.worker
+        if worker.epoch != self.store.epoch:
+            worker.void()
+        found = self._batches(lane)
+        if lane is self._second and not found:
+            self._futile = True
+            return
+        batches, decisions = [], []
+        for batch in found:
+            decision = await self._decided(batch)
+            if decision is not None:
+                batches.append(batch)
+                decisions.append(decision)
+        want = None if worker.draining else self._want()
+        asked = 0 if want is None else want.limit
+        self._asked += asked
+        try:
+            answer = await self._exchange(lane, decisions, want)
+        except StateLost:
+            return  # the store has said so; the next round begins anew
+        finally:
+            self._asked -= asked
+        for batch, decision, committed in zip(batches, decisions, answer.committed, strict=True):
+            self.settle(batch, decision, committed, answer)
+        if want is not None:
+            self._take(want, answer)
+
+    def _batches(self, lane: _Lane) -> list[list[Fact]]:
+        """Facts of one run are decided together, and those of runs that meet in a concurrency key, which all change.
+
+        What belongs to something that is under way on the other lane waits; and where there is plenty, half of it is
+        left to that lane.
+        """
+        facts, self.worker.facts = self.worker.facts, []
+        other = self._second if lane is self._first else self._first
+        groups = _grouped(facts, self.advance.records)
+        share = len(facts)
+        if self.store.overlaps and not other.busy and share >= 2 * self.plenty:
+            share = (share + 1) // 2
+            self._much.set()
+        taken: list[list[Fact]] = []
+        for names, batch in groups:
+            if share <= 0 or not other.names.isdisjoint(names):
+                self.worker.facts += batch
+            else:
+                taken.append(batch)
+                lane.names |= names
+                share -= len(batch)
+        return taken
+
+    def _want(self) -> Want:
+        """As many leases as there are slots that are free and not asked for already."""
+        worker = self.worker
+        self._short = self._asked > 0
+        free = worker.concurrency - len(worker.running) - len(worker.leaked) - self._asked
+        limit = 0 if self.apart.wary and self._asked else self.apart.limit(max(0, free))
+        return Want(owner=worker.owner, limit=limit, queues=worker.queues, only_run=worker.only_run)
+
+    async def _decided(self, batch: list[Fact]) -> Decision | None:
+        """None when the store could not be read (the facts wait) or the machine failed (they are set aside)."""
+        facts = self.worker.facts
+        try:
+            return await self.advance.decide(batch)
+        except StoreError as error:
+            log.warning("%s; %d reports wait", error, len(batch))
+            facts.extend(batch)
+            await asyncio.sleep(STORE_PAUSE_S)
+        except SignatureInvalid as error:
+            log.critical("%s", error)
+            # Runs that share the batch with the one in question go on; a record of nobody here concerns them all.
+            mine = [fact for fact in batch if fact.key[0] == error.run] or batch
+            facts += [fact for fact in batch if fact not in mine]
+            batch[:] = [Distrusted(fact.key, str(error)) for fact in mine]
+            return await self.advance.decide(batch)
+        except UnknownKey as error:
+            log.warning("%s; %d reports are left to a process that has it", error, len(batch))
+            await asyncio.sleep(STORE_PAUSE_S)
+        except Exception as error:
+            log.critical("run %s: its reports are set aside, its leases will be lost", batch[0].key[0], exc_info=True)
+            self.worker.trouble(error)
+        return None
+
+    async def _exchange(self, lane: _Lane, decisions: Sequence[Decision], want: Want | None) -> Exchange:
+        """One exchange; the same request is sent again until the store answers."""
+        lane.sequence += 1
+        request = Request(lane.channel, lane.sequence, self.worker.epoch)
+        pauses = Pauses(lane.channel, 0.05, 5.0)
+        while True:
+            try:
+                return await self.store.exchange(request, decisions, want)
+            except StoreUnavailable as error:
+                pause = pauses.next()
+                log.warning("%s; trying again in %.2f s", error, pause)
+                await asyncio.sleep(pause)
+
+    def settle(self, batch: list[Fact], decision: Decision, committed: bool, answer: Exchange) -> None:
+        """Take over what was committed; what was stale is decided again in the next round."""
+        worker = self.worker
+        if not committed:
+            self.stale_decisions += 1
+            self.advance.stale(decision, batch, answer.current)
+            worker.facts.extend(batch)
+            return
+        tell_commit(worker.signals, self.advance.library, decision, batch, self.store.now_ms())
+        self.advance.committed(decision)
+        narrate(batch, decision, answer.now_ms)
+        worker.stale_reports += sum(isinstance(fact, Ended) for fact in decision.refused)
+        worker.tell_stopped(decision)
+
+    def _take(self, want: Want, answer: Exchange) -> None:
+        """Start what an exchange has leased, and note what has become due."""
+        worker = self.worker
+        worker.facts.extend(answer.timers)
+        started, back = self.apart.sort(answer.leases, asked=want.limit > 0)
+        for lease in started:
+            worker.start(lease)
+        for lease in back:
+            self.advance.leased(lease)
+            worker.facts.append(Ended(lease.node.key, lease.node.delivery, HandedBack()))
+        self._next_at_ms = answer.next_at_ms
+
+    # -- exchanges beside the pump
+
+    def ride(self) -> Ride:
+        """For an exchange beside the pump. Between two rounds it leases, too, so that what is submitted begins with the
+        commit that stores it."""
+        worker = self.worker
+        if self._first.busy or self._second.busy or worker.draining or worker.facts or self._asked:
+            return Ride(self, None)
+        want = self._want()
+        self._asked += want.limit
+        return Ride(self, want)
+
+    def arrived(self, want: Want | None, answer: Exchange | None) -> None:
+        """An exchange beside the pump is over, or (None) failed."""
+        if want is not None:
+            self._asked -= want.limit
+            if answer is not None:
+                self._take(want, answer)
+        if want is None or answer is None or self.worker.facts or self._short:
+            self._poked.set()
+
+    # -- rest
+
+    async def _rest(self) -> None:
+        """Wait for a report, a commit by somebody else, or the next instant at which something is due."""
+        worker = self.worker
+        if worker.draining and not worker.running and not self._second.busy:
+            return
+        if self._news is None:
+            self._news = asyncio.ensure_future(self.store.work(worker.owner, self._seen, IDLE_MS))
+            self._news.add_done_callback(lambda _: self._poked.set())
+        alarm = None
+        if self._next_at_ms is not None:
+            left_ms = max(1, self._next_at_ms - self.store.now_ms())
+            alarm = asyncio.get_running_loop().call_later(left_ms / 1_000, self._poked.set)
+        try:
+            await self._poked.wait()
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+        if self._news.done():
+            news, self._news = self._news, None
+            try:
+                self._seen = news.result()
+            except StoreError as error:
+                log.warning("%s; trying again in %.1f s", error, STORE_PAUSE_S)
+                await asyncio.sleep(STORE_PAUSE_S)
+
+
+def _grouped(facts: Sequence[Fact], records: Mapping[Key, Record | None]) -> list[tuple[set[str], list[Fact]]]:
+    """Facts that must be decided together, with the names of their runs and concurrency keys."""
+    met: dict[str, str] = {}
+    joined: dict[str, str] = {}
+
+    def group(run: str) -> str:
+        while run in joined:
+            run = joined[run]
+        return run
+
+    for fact in facts:
+        node = records.get(fact.key)
+        if isinstance(node, Node) and node.slot is not None:
+            run, other = group(fact.key[0]), group(met.setdefault(node.slot, fact.key[0]))
+            if run != other:
+                joined[run] = other
+    groups: dict[tuple[str, bool], tuple[set[str], list[Fact]]] = {}
+    for fact in facts:
+        run = group(fact.key[0])
+        names, batch = groups.setdefault((run, isinstance(fact, Distrusted)), (set(), []))
+        names.add(fact.key[0])
+        batch.append(fact)
+    for slot, run in met.items():
+        for distrusted in (False, True):
+            if (group(run), distrusted) in groups:
+                groups[group(run), distrusted][0].add(slot)
+    return list(groups.values())
