@@ -1,4 +1,4 @@
-"""Heaps of what is ready, delayed or timed. An entry that is no longer true of its record is skipped at the top."""
+"""What is ready, delayed or timed, in heaps. An entry that is no longer true of its record is skipped at the top."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from heapq import heappop, heappush
 from stemflow.model.facts import Due
 from stemflow.model.records import READY, Key, Node, Record
 from stemflow.store.base import TIMER_PAGE, Want
-from stemflow.store.windows import Lane, Windows
+from stemflow.store.memory_lanes import Entry, MemoryShelf, Rank
+from stemflow.store.turns import Passing, choose
+from stemflow.store.windows import Windows
 
-_Ready = tuple[int, int, Key, int]
-"""(-priority, order, key, rev)"""
 _Delayed = tuple[int, int, Key, int]
 """(at_ms, order, key, rev)"""
 
 
 class Queues:
-    """By queue: a heap of delayed leaves, and one heap of ready leaves for each lane."""
+    """By queue: a heap of delayed leaves, one of ready leaves without limits, and a shelf of those with limits."""
 
-    __slots__ = ("_delayed", "_ready")
+    __slots__ = ("_delayed", "_ready", "_shelves")
 
     def __init__(self) -> None:
-        self._ready: dict[str, dict[Lane, list[_Ready]]] = {}
+        self._ready: dict[str, list[Entry]] = {}
+        self._shelves: dict[str, MemoryShelf] = {}
         self._delayed: dict[str, list[_Delayed]] = {}
 
     def add(self, node: Node, order: int, now_ms: int) -> None:
@@ -30,44 +31,42 @@ class Queues:
         if node.at_ms > now_ms:
             heappush(self._delayed.setdefault(node.queue, []), (node.at_ms, order, node.key, node.rev))
             return
-        lanes = self._ready.get(node.queue)
-        if lanes is None:
-            lanes = self._ready[node.queue] = {}
-        heap = lanes.get(node.limits)
+        entry = (-node.priority, order, node.key, node.rev)
+        if node.limits:
+            self._shelves.setdefault(node.queue, MemoryShelf()).add(node.limits, entry)
+            return
+        heap = self._ready.get(node.queue)
         if heap is None:
-            heap = lanes[node.limits] = []
-        heappush(heap, (-node.priority, order, node.key, node.rev))
+            heap = self._ready[node.queue] = []
+        heappush(heap, entry)
 
     def take(
         self, want: Want, records: Mapping[Key, Record], windows: Windows, now_ms: int
     ) -> tuple[list[Node], int | None]:
-        """Up to `want.limit` leaves, best first; and when a lane that had to wait may go on."""
-        heaps: list[tuple[Lane, list[_Ready]]] = []
+        """Up to `want.limit` leaves, best first; and when a limit opens behind which others wait."""
+        plains, shelves = [], []
         for queue in self._named(want.queues):
             self._wake(queue, records, now_ms)
-            heaps += self._ready.get(queue, {}).items()
-        taken: list[Node] = []
-        aside: list[tuple[list[_Ready], _Ready]] = []
-        waits: list[int] = []
-        heaps = [pair for pair in heaps if _surface(pair[1], records, want.only_run, aside, now_ms)]
-        while heaps and len(taken) < want.limit:
-            pair = heaps[0] if len(heaps) == 1 else min(heaps, key=_head)
-            lane, heap = pair
-            if lane and not windows.admit(lane):
-                waits.append(windows.next_at_ms(lane))
-                heaps.remove(pair)
-                continue
-            taken.append(records[heappop(heap)[2]])  # type: ignore[arg-type]
-            if not _surface(heap, records, want.only_run, aside, now_ms):
-                heaps.remove(pair)
-        for heap, entry in aside:
-            heappush(heap, entry)
+            if heap := self._ready.get(queue):
+                plains.append(_Plain(heap, records, want.only_run, now_ms))
+            if shelf := self._shelves.get(queue):
+                shelf.look(records, now_ms)
+                shelves.append(shelf)
+        if want.only_run is None:
+            taken = choose(plains, shelves, windows, want.limit)
+            waits = [shelf.next_at_ms() for shelf in shelves]
+        else:
+            passing: list[Passing[Node]] = [shelf.of_run(want.only_run, want.limit) for shelf in shelves]
+            taken = choose(plains, passing, windows, want.limit)
+            waits = [one.next_at_ms for one in passing]
+        for plain in plains:
+            plain.restore()
         self._sweep(self._named(want.queues))
-        return taken, min(waits, default=None)
+        return taken, min((at_ms for at_ms in waits if at_ms is not None and want.limit), default=None)
 
     def _named(self, queues: Sequence[str] | None) -> Sequence[str]:
         """All queues where none is named."""
-        return tuple(dict.fromkeys((*self._ready, *self._delayed))) if queues is None else queues
+        return tuple(dict.fromkeys((*self._ready, *self._shelves, *self._delayed))) if queues is None else queues
 
     def next_at_ms(self, queues: Sequence[str] | None, records: Mapping[Key, Record], now_ms: int) -> int | None:
         """When the first delayed leaf of these queues may be leased."""
@@ -92,11 +91,43 @@ class Queues:
                 self.add(node, order, now_ms)  # type: ignore[arg-type]
 
     def _sweep(self, queues: Sequence[str]) -> None:
-        """Forget lanes that are empty."""
+        """Forget queues that are empty."""
         for queue in queues:
-            lanes = self._ready.get(queue)
-            if lanes is not None and not all(lanes.values()):
-                self._ready[queue] = {lane: heap for lane, heap in lanes.items() if heap}
+            if queue in self._ready and not self._ready[queue]:
+                del self._ready[queue]
+            if queue in self._shelves and not self._shelves[queue]:
+                del self._shelves[queue]
+
+
+class _Plain:
+    """As `turns.Plain`: one heap, within one exchange. What others want is put aside."""
+
+    __slots__ = ("_aside", "_heap", "_now_ms", "_only_run", "_records")
+
+    def __init__(self, heap: list[Entry], records: Mapping[Key, Record], only_run: str | None, now_ms: int) -> None:
+        self._heap, self._records, self._only_run, self._now_ms = heap, records, only_run, now_ms
+        self._aside: list[Entry] = []
+
+    def first(self) -> Rank | None:
+        """Bring an entry to the top that is true, wanted and not expired."""
+        heap = self._heap
+        while heap:
+            entry = heap[0]
+            node = self._records.get(entry[2])
+            if node is not None and node.rev == entry[3] and node.state == READY:  # type: ignore[union-attr]
+                if self._only_run is not None and entry[2][0] != self._only_run:
+                    self._aside.append(entry)
+                elif (expires := node.due_at_ms) is None or expires > self._now_ms:  # type: ignore[union-attr]
+                    return entry[:2]
+            heappop(heap)
+        return None
+
+    def take(self) -> Node:
+        return self._records[heappop(self._heap)[2]]  # type: ignore[return-value]
+
+    def restore(self) -> None:
+        for entry in self._aside:
+            heappush(self._heap, entry)
 
 
 class Timers:
@@ -140,27 +171,3 @@ class Timers:
         found = [(at_ms, key) for key, at_ms in self._due.items() if only_run is None or key[0] == only_run]
         page = tuple(Due(key, at_ms) for at_ms, key in sorted(found)[:TIMER_PAGE])
         return page, now_ms if len(found) > TIMER_PAGE else next_at_ms
-
-
-def _head(pair: tuple[Lane, list[_Ready]]) -> _Ready:
-    return pair[1][0]
-
-
-def _surface(
-    heap: list[_Ready],
-    records: Mapping[Key, Record],
-    only_run: str | None,
-    aside: list[tuple[list[_Ready], _Ready]],
-    now_ms: int,
-) -> bool:
-    """Bring an entry to the top that is true, wanted and not expired; False when there is none."""
-    while heap:
-        entry = heap[0]
-        node = records.get(entry[2])
-        if node is not None and node.rev == entry[3] and node.state == READY:  # type: ignore[union-attr]
-            expires = node.due_at_ms  # type: ignore[union-attr]
-            if (only_run is None or entry[2][0] == only_run) and (expires is None or expires > now_ms):
-                return True
-            aside.append((heap, entry))
-        heappop(heap)
-    return False

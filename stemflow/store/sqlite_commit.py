@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Any
-
-import msgspec
 
 from stemflow.model import wire
 from stemflow.model.effects import Decision, Put
-from stemflow.model.rates import Rate
 from stemflow.model.records import HOUSE, READY, Claim, Node
 from stemflow.store.place import may_hold_lease, timer_of, window_of
+from stemflow.store.sqlite_lanes import join, lane_name, rank_of
 from stemflow.store.sqlite_prune import drop_run
-from stemflow.store.windows import Lane
 
 _INSERT = """INSERT INTO nodes (run, path, rev, delivery, state, place, queue, lane, priority, at_ms, due_at_ms, body)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"""
@@ -74,20 +70,10 @@ def put_note(db: sqlite3.Connection, note: tuple[str, str, bytes], now_ms: int, 
     db.execute(statement, (*note, now_ms + ttl_ms))
 
 
-@lru_cache(maxsize=1_024)
-def lane_name(limits: Lane) -> str:
-    """The name of a lane in the index of ready leaves; leaves without limits stand in the lane of no name."""
-    return msgspec.json.encode(limits).decode() if limits else ""
-
-
-@lru_cache(maxsize=1_024)
-def lane_of(name: str) -> Lane:
-    return msgspec.json.decode(name, type=tuple[Rate, ...]) if name else ()
-
-
 def _put(db: sqlite3.Connection, puts: Sequence[Put], now_ms: int) -> bool:
     new: list[tuple[Any, ...]] = []
     old: list[tuple[Any, ...]] = []
+    limited: list[Put] = []
     for put in puts:
         node = put.record
         if put.key[0] == HOUSE:
@@ -99,9 +85,30 @@ def _put(db: sqlite3.Connection, puts: Sequence[Put], now_ms: int) -> bool:
             old.append(_changed(put, node, now_ms))
         else:
             new.append((*put.key, node.rev, node.delivery, *_columns(node, now_ms), wire.encode(node)))
+        if isinstance(node, Node) and node.limits and node.state == READY and node.at_ms <= now_ms:
+            limited.append(put)
+    if limited:
+        _join(db, limited)
     if old and db.executemany(_UPDATE, old).rowcount != len(old):
         return False
     return not new or db.executemany(_INSERT, new).rowcount == len(new)
+
+
+def _join(db: sqlite3.Connection, limited: Sequence[Put]) -> None:
+    """Tell the lanes of what will be ready; rows that are new come after all that there are."""
+    last = db.execute("SELECT coalesce(max(id), 0) FROM nodes").fetchone()[0]
+    best: dict[tuple[str, str], int] = {}
+    for put in limited:
+        node = put.record
+        assert isinstance(node, Node)
+        row = last + 1
+        if put.guard:
+            known = db.execute("SELECT id FROM nodes WHERE run = ? AND path = ?", put.key).fetchone()
+            row = known[0] if known is not None else row
+        place, rank = (node.queue, lane_name(node.limits)), rank_of(node.priority, row)
+        best[place] = min(rank, best.get(place, rank))
+    for (queue, lane), rank in best.items():
+        join(db, queue, lane, rank)
 
 
 def _changed(put: Put, node: Node, now_ms: int) -> tuple[Any, ...]:

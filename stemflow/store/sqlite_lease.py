@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -14,13 +14,13 @@ from stemflow.model.wire import decode_header, decode_node
 from stemflow.store.base import LOSS_LEASE_MS, TIMER_PAGE, Lease, Renewed, Want
 from stemflow.store.owner import is_dead
 from stemflow.store.place import timer_of
-from stemflow.store.sqlite_commit import lane_of
-from stemflow.store.windows import Lane, Past, Windows
+from stemflow.store.sqlite_lanes import RANK, Row, Rows, SqliteShelf, has_turn, next_at_ms, of_run, wake
+from stemflow.store.turns import choose
+from stemflow.store.windows import Past, Windows
 
-_READY = """SELECT -priority, id, delivery, body FROM nodes INDEXED BY ready
-    WHERE place = 'ready' AND queue = ? AND lane = ? AND (? IS NULL OR run = ?)
+_READY = f"""SELECT {RANK}, id, delivery, body FROM nodes INDEXED BY ready
+    WHERE place = 'ready' AND queue = ? AND lane = '' AND (? IS NULL OR run = ?)
     AND (due_at_ms IS NULL OR due_at_ms > ?) ORDER BY priority DESC, id LIMIT ?"""
-_LANE = "SELECT min(lane) FROM nodes INDEXED BY ready WHERE place = 'ready' AND queue = ? AND lane >= ?"
 _QUEUE = "SELECT min(queue) FROM nodes INDEXED BY {0} WHERE place = '{0}' AND queue > ?"
 _LEASE = """UPDATE nodes SET state = ?, delivery = ?, place = NULL, due_at_ms = ?, lease_until_ms = ?, owner = ?
     WHERE id = ?"""
@@ -33,10 +33,6 @@ _LATE = """SELECT id, state, delivery, body FROM nodes INDEXED BY leases
 
 _STARTED = "INSERT OR REPLACE INTO windows (key, past, until_ms) VALUES (?, ?, ?)"
 _past_of: Final[msgspec.msgpack.Decoder[Past]] = msgspec.msgpack.Decoder(Past)
-
-_Row = tuple[int, int, int, bytes]
-"""(-priority, id, delivery, body)"""
-
 
 class Taken(NamedTuple):
     """What one exchange leases: row ids beside the leases, and when a lane that had to wait may go on."""
@@ -59,7 +55,8 @@ def revive(state: str, delivery: int, body: bytes) -> Node:
 def has_work(db: sqlite3.Connection, want: Want, now_ms: int) -> bool:
     """Whether taking the write lock for a lease may be worth it."""
     for queue in _queues(db, want) if want.limit > 0 else ():
-        if db.execute("SELECT 1 FROM nodes WHERE place = 'ready' AND queue = ? LIMIT 1", (queue,)).fetchone():
+        plain = "SELECT 1 FROM nodes WHERE place = 'ready' AND queue = ? AND lane = '' LIMIT 1"
+        if db.execute(plain, (queue,)).fetchone() or has_turn(db, queue, now_ms):
             return True
         delayed = "SELECT 1 FROM nodes WHERE place = 'delayed' AND queue = ? AND at_ms <= ? LIMIT 1"
         if db.execute(delayed, (queue, now_ms)).fetchone():
@@ -89,22 +86,21 @@ def granted(db: sqlite3.Connection, node: Node, until_ms: int) -> Lease:
     return Lease(node, until_ms, None if row is None else decode_header(row[0]))
 
 
-def _choose(db: sqlite3.Connection, want: Want, windows: Windows, now_ms: int) -> tuple[list[_Row], int | None]:
-    """The best rows of all lanes, in order."""
-    lanes: list[tuple[Lane, list[_Row]]] = []
-    for queue in _queues(db, want):
-        wake = "UPDATE nodes SET place = 'ready' WHERE place = 'delayed' AND queue = ? AND at_ms <= ?"
-        db.execute(wake, (queue, now_ms))
-        for name in _lanes(db, queue):
-            lane = lane_of(name)
-            # One more than may start, so that a lane that is exhausted here is seen to wait.
-            limit = min(want.limit, windows.room(lane) + 1) if lane else want.limit
-            rows = db.execute(_READY, (queue, name, want.only_run, want.only_run, now_ms, limit)).fetchall()
-            if rows:
-                lanes.append((lane, rows[::-1]))
-    if len(lanes) == 1 and not lanes[0][0]:
-        return lanes[0][1][::-1], None
-    return _merge(lanes, want.limit, windows)
+def _choose(db: sqlite3.Connection, want: Want, windows: Windows, now_ms: int) -> tuple[list[Row], int | None]:
+    """The best rows of all lanes, in order; and when those of `want.only_run` that have to wait may go on."""
+    plains, shelves, passing = [], [], []
+    for queue in _queues(db, want) if want.limit else ():
+        wake(db, queue, now_ms)
+        rows = db.execute(_READY, (queue, want.only_run, want.only_run, now_ms, want.limit)).fetchall()
+        plains.append(Rows(rows[::-1]))
+        if want.only_run is not None:
+            passing.append(of_run(db, queue, want.only_run, now_ms))
+        elif has_turn(db, queue, now_ms):
+            shelves.append(SqliteShelf(db, queue, windows, want.limit, now_ms))
+    if want.only_run is None:
+        return choose(plains, shelves, windows, want.limit), None
+    taken = choose(plains, passing, windows, want.limit)
+    return taken, min((one.next_at_ms for one in passing if one.next_at_ms is not None), default=None)
 
 
 def _queues(db: sqlite3.Connection, want: Want) -> Sequence[str]:
@@ -118,30 +114,6 @@ def _queues(db: sqlite3.Connection, want: Want) -> Sequence[str]:
             found[name] = None
             after = name
     return tuple(found)
-
-
-def _merge(lanes: list[tuple[Lane, list[_Row]]], limit: int, windows: Windows) -> tuple[list[_Row], int | None]:
-    taken: list[_Row] = []
-    waits: list[int] = []
-    while lanes and len(taken) < limit:
-        best = min(lanes, key=lambda pair: pair[1][-1][:2])
-        lane, rows = best
-        if lane and not windows.admit(lane):
-            waits.append(windows.next_at_ms(lane))
-            lanes.remove(best)
-            continue
-        taken.append(rows.pop())
-        if not rows:
-            lanes.remove(best)
-    return taken, min(waits, default=None)
-
-
-def _lanes(db: sqlite3.Connection, queue: str) -> Iterator[str]:
-    """The lanes in which something is ready; each step is one look into the index, however long a lane is."""
-    after = ""
-    while (name := db.execute(_LANE, (queue, after)).fetchone()[0]) is not None:
-        yield name
-        after = name + "\x00"
 
 
 def _past(db: sqlite3.Connection, key: str) -> Past | None:
@@ -160,6 +132,8 @@ def due(db: sqlite3.Connection, want: Want, now_ms: int) -> tuple[tuple[Due, ...
     for queue in _queues(db, want):
         delayed = "SELECT min(at_ms) FROM nodes WHERE place = 'delayed' AND queue = ? AND at_ms > ?"
         instants.append(db.execute(delayed, (queue, now_ms)).fetchone()[0])
+        if want.limit and want.only_run is None:
+            instants.append(next_at_ms(db, queue))
     if len(rows) > TIMER_PAGE:
         instants.append(now_ms)
     timers = tuple(Due((run, path), at_ms) for run, path, at_ms in rows[:TIMER_PAGE])

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 APPLICATION_ID: Final = 0x73746D66
 """`stmf`: the mark in the file's header by which a store is told from other databases."""
-VERSION: Final = 3
+VERSION: Final = 4
 
 PATIENCE_MS: Final = 5_000
 """How long a write waits for the writers of other processes."""
@@ -39,6 +39,22 @@ TABLES: Final = (
         UNIQUE (run, path)
     )""",
     "CREATE INDEX ready ON nodes (queue, lane, priority DESC, id, run) WHERE place = 'ready'",
+    """CREATE TABLE lanes (
+        queue TEXT NOT NULL,
+        lane TEXT NOT NULL,
+        behind TEXT NOT NULL,
+        rank INTEGER NOT NULL,
+        PRIMARY KEY (queue, lane)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX lanes_by_rank ON lanes (queue, behind, rank)",
+    """CREATE TABLE gates (
+        queue TEXT NOT NULL,
+        behind TEXT NOT NULL,
+        until_ms INTEGER,
+        rank INTEGER NOT NULL,
+        PRIMARY KEY (queue, behind)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX gates_by_end ON gates (queue, until_ms, rank)",
     "CREATE INDEX delayed ON nodes (queue, at_ms) WHERE place = 'delayed'",
     "CREATE INDEX timers ON nodes (due_at_ms, run, path) WHERE due_at_ms IS NOT NULL",
     "CREATE INDEX leases ON nodes (lease_until_ms, owner) WHERE lease_until_ms IS NOT NULL",

@@ -39,6 +39,8 @@ class Windows:
 
     def admit(self, lane: Lane) -> bool:
         """Whether one more leaf may start now; if so, it has started: all limits are checked, then all are taken."""
+        for one in lane:
+            self._key(one).know(one)
         if self.room(lane) <= 0:
             return False
         for key in {one.key for one in lane}:
@@ -49,9 +51,11 @@ class Windows:
         """How many leaves of this lane may start now, if no other lane takes their place."""
         return max(0, min(self._key(one).room(one) for one in lane))
 
-    def next_at_ms(self, lane: Lane) -> int:
-        """The first instant at which one more leaf of this lane may start."""
-        return max(self._key(one).next_at_ms(one) for one in lane)
+    def obstacle(self, lane: Lane) -> tuple[Rate, int]:
+        """The limit that keeps this lane longest, and the first instant at which it admits one more."""
+        at_ms = [self._key(one).next_at_ms(one) for one in lane]
+        longest = max(range(len(lane)), key=at_ms.__getitem__)
+        return lane[longest], at_ms[longest]
 
     def started(self) -> dict[str, Past]:
         """The new past of each key under which something started."""
@@ -80,10 +84,15 @@ class _Key:
         left = self.left.get(one)
         if left is None:
             left = self.left[one] = self._admissible(one) - self.started
-            self.span_ms = max(self.span_ms, one.per_ms)
-            if not one.burst:
-                self.keep = max(self.keep, one.limit)
         return left
+
+    def know(self, one: Rate) -> None:
+        """Somebody wants to start under this limit, so that starts are remembered for it."""
+        self.span_ms = max(self.span_ms, one.per_ms)
+        if one.burst:
+            self.tats.setdefault((one.limit, one.per_ms), (0, 0))
+        else:
+            self.keep = max(self.keep, one.limit)
 
     def start(self) -> None:
         """One start, which every limit of the key counts."""
@@ -103,7 +112,7 @@ class _Key:
 
     def _admissible(self, one: Rate) -> int:
         if one.burst:
-            tat = self.tats.setdefault((one.limit, one.per_ms), (0, 0))
+            tat = self.tats.get((one.limit, one.per_ms), (0, 0))
             return paced(tat, one.limit, one.per_ms, one.burst, self.now_ms)
         return admissible(self.past.starts[-one.limit :], one.limit, one.per_ms, self.now_ms)
 

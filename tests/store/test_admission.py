@@ -19,7 +19,8 @@ ASK = """
 local request, answers = cmsgpack.unpack(ARGV[1]), {}
 local rates = windows(request[1])
 for i, lane in ipairs(request[2]) do
-  answers[2 * i - 1], answers[2 * i] = rates.admit(lane) and 1 or 0, rates.next_at(lane)
+  local admitted, _, at = rates.admit(lane), rates.obstacle(lane)
+  answers[2 * i - 1], answers[2 * i] = admitted and 1 or 0, at
 end
 rates.save()
 return answers
@@ -44,7 +45,7 @@ def in_python(pasts: dict[str, Past], now_ms: int, asked: Sequence[Lane]) -> lis
     windows = Windows(now_ms, pasts.get)
     answers = []
     for lane in asked:
-        answers += [int(windows.admit(lane)), windows.next_at_ms(lane)]
+        answers += [int(windows.admit(lane)), windows.obstacle(lane)[1]]
     pasts.update(windows.started())
     return answers
 

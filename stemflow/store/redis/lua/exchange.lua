@@ -19,6 +19,7 @@
 --@include clock
 --@include waiting
 --@include windows
+--@include shelves
 --@include lanes
 --@include commit
 
@@ -72,8 +73,8 @@ local function next_after(key)
 end
 
 -- Timers that are due, and the earliest instant at which anything may become due.
-local function due()
-  local timers, soonest = timers_due(), nil
+local function due(blocked)
+  local timers, soonest = timers_due(), blocked
   local function consider(at)
     if at and (not soonest or at < soonest) then soonest = at end
   end
@@ -84,7 +85,7 @@ local function due()
   consider(next_after(P .. 'T'))
   for _, queue in ipairs(queues_of(want)) do
     consider(next_after(P .. 'd' .. queue))
-    if want.limit > 0 then consider(next_after(P .. 'l' .. queue)) end
+    if want.limit > 0 and not want.only_run then consider(next_after(P .. 'u' .. queue)) end
   end
   return timers, soonest or -1
 end
@@ -146,9 +147,10 @@ end
 committed = table.concat(committed)
 local sooner = flush_effects()
 
-local leases, held, timers, next_at = {}, {}, {}, -1
+local leases, held, timers, next_at, blocked = {}, {}, {}, -1, nil
 if want then
-  local taken = want.limit > 0 and take(want, now) or {}
+  local taken = {}
+  if want.limit > 0 then taken, blocked = take(want, now) end
   leases, held = lease(taken)
   for _, one in ipairs(taken) do effects.added[one[4]] = (effects.added[one[4]] or 0) - 1 end
   if #taken < want.limit then
@@ -156,7 +158,7 @@ if want then
   else
     no_longer_idle(want.owner, want.queues)
   end
-  timers, next_at = due()
+  timers, next_at = due(blocked)
   for _, queue in ipairs(queues_of(want)) do sooner[queue] = nil end
   sooner[''] = nil
 end

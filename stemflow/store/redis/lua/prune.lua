@@ -40,7 +40,7 @@ end
 
 local function unlist_queues()
   for _, queue in ipairs(call('SMEMBERS', P .. 'K')) do
-    if call('EXISTS', P .. 'l' .. queue, P .. 'd' .. queue) == 0 then call('SREM', P .. 'K', queue) end
+    if call('EXISTS', P .. 'l' .. queue, P .. 'd' .. queue, P .. 'H' .. queue) == 0 then call('SREM', P .. 'K', queue) end
   end
 end
 

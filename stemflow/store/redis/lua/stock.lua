@@ -25,7 +25,9 @@ for _, queue in ipairs(call('SMEMBERS', P .. 'K')) do
   local function consider(one)
     if one and (not oldest or one.order < oldest.order) then oldest = one end
   end
-  for _, lane in ipairs(call('ZRANGE', P .. 'l' .. queue, 0, -1)) do
+  local lanes = call('ZRANGE', P .. 'l' .. queue, 0, -1)
+  for _, lane in ipairs(call('HKEYS', P .. 'H' .. queue)) do lanes[#lanes + 1] = lane end
+  for _, lane in ipairs(lanes) do
     local list, back = P .. 'Q' .. queue .. '\0' .. lane, P .. 'B' .. queue .. '\0' .. lane
     ready = ready + call('LLEN', list) + call('ZCARD', back)
     consider(head('LRANGE', list))

@@ -1,6 +1,7 @@
 -- Ready leaves. A lane is a queue, a priority and a set of rate limits: a list of those that became ready for the first
 -- time, in order, and a sorted set of those that came back. An entry is order (5), rev (4), run, path; one that is no
--- longer true of its record is dropped where it is met.
+-- longer true of its record is dropped where it is met. Lanes without limits are named in l<queue>; for the others see
+-- shelves.lua.
 
 local function lane_keys(queue, lane)
   local name = queue .. '\0' .. lane
@@ -16,8 +17,12 @@ local function push(queue, lane, entry, order, fresh)
   if not items then
     items = {}
     into[key] = items
-    call('ZADD', P .. 'l' .. queue, 'NX', 0, lane)
     call('SADD', P .. 'K', queue)
+  end
+  if not is_limited(lane) then
+    if #items == 0 then call('ZADD', P .. 'l' .. queue, 'NX', 0, lane) end
+  elseif #items == 0 or not fresh then
+    join(queue, lane, rank_of(lane, order))
   end
   if not fresh then items[#items + 1] = order end
   items[#items + 1] = entry
@@ -72,7 +77,7 @@ local function walk(key, command, size, only_run, now)
     load(wanted)
   end
 
-  local function leave(remove)
+  local function pass(remove)
     if remove then
       self.gone[#self.gone + 1] = buffer[at][1]
       if self.solid then self.drop = self.drop + 1 end
@@ -92,18 +97,18 @@ local function walk(key, command, size, only_run, now)
       end
       local one = buffer[at]
       if only_run and one[2] ~= only_run then
-        leave(false)
+        pass(false)
       elseif not is_live(one[2], one[3], one[1]) then
-        leave(true)
+        pass(true)
       else
         local value = V[one[2] .. one[3]]
         if not flag(value, EXPIRES) or due_of(value) > now then return one end
-        leave(false)
+        pass(true)
       end
     end
   end
 
-  function self.take() leave(true) end
+  function self.take() pass(true) end
 
   function self.finish()
     if command == 'LRANGE' then
@@ -125,7 +130,7 @@ local function queues_of(want)
   local found = {}
   want.found = found
   for _, queue in ipairs(call('SMEMBERS', P .. 'K')) do
-    if call('EXISTS', P .. 'l' .. queue, P .. 'd' .. queue) > 0 then
+    if call('EXISTS', P .. 'l' .. queue, P .. 'd' .. queue, P .. 'H' .. queue) > 0 then
       found[#found + 1] = queue
     else
       call('SREM', P .. 'K', queue)
@@ -134,14 +139,15 @@ local function queues_of(want)
   return found
 end
 
-local function open_lane(queue, name, size, only_run, now)
-  local priority, limits = string.match(name, '^(%-?%d+):(.*)$')
+local function limits_of(name)
+  local limits = cjson.decode(sub(name, (string.find(name, ':', 1, true)) + 1))
+  for _, one in ipairs(limits) do one.key = one.key or '' end
+  return limits
+end
+
+local function open_lane(queue, name, size, only_run, now, limits)
   local list, back = lane_keys(queue, name)
-  local lane = {queue = queue, name = name, priority = tonumber(priority)}
-  if limits ~= '' then
-    lane.limits = cjson.decode(limits)
-    for _, one in ipairs(lane.limits) do one.key = one.key or '' end
-  end
+  local lane = {queue = queue, name = name, priority = tonumber(string.match(name, '^%-?%d+')), limits = limits}
   lane.fresh = walk(list, 'LRANGE', size, only_run, now)
   lane.back = walk(back, 'ZRANGE', size, only_run, now)
   return lane
@@ -167,44 +173,128 @@ local function best_of(lanes)
   return best
 end
 
+-- The lanes without limits that hold something; for a single run all lanes.
 local function lanes_of(want, now)
   local lanes = {}
   local size = math.min(want.limit, 1000)
   for _, queue in ipairs(queues_of(want)) do
     wake_delayed(queue, now)
     flush_pushes()
-    for _, name in ipairs(call('ZRANGEBYSCORE', P .. 'l' .. queue, '-inf', now)) do
+    for _, name in ipairs(call('ZRANGE', P .. 'l' .. queue, 0, -1)) do
       lanes[#lanes + 1] = open_lane(queue, name, size, want.only_run, now)
+    end
+    for _, name in ipairs(want.only_run and call('HKEYS', P .. 'H' .. queue) or {}) do
+      lanes[#lanes + 1] = open_lane(queue, name, size, want.only_run, now, limits_of(name))
     end
   end
   return lanes
 end
 
--- Up to want.limit entries {entry, run, path, queue}, best first. A lane that must wait is set aside until it may go on.
-local function take(want, now)
-  local taken, lanes, open = {}, lanes_of(want, now), {}
-  local rates = windows(now)
-  for _, lane in ipairs(lanes) do
-    if surface(lane) then open[#open + 1] = lane end
+local function close(lane)
+  local fresh, back = lane.fresh.finish(), lane.back.finish()
+  if not fresh or not back then return end
+  if lane.limits then leave(lane.queue, lane.name) else call('ZREM', P .. 'l' .. lane.queue, lane.name) end
+end
+
+local function take_head(lane, taken)
+  lane.head[4] = lane.queue
+  taken[#taken + 1] = lane.head
+  lane.from.take()
+end
+
+-- Tries the best entry of a limited lane.
+local function try(lane, rank, rates, taken)
+  local queue, name = lane.queue, lane.name
+  if not surface(lane) then
+    leave(queue, name)
+  elseif rank_of(name, lane.order) > rank then
+    stand(queue, name, rank_of(name, lane.order), place_of(queue, name))
+  elseif rates.admit(lane.limits) then
+    take_head(lane, taken)
+    if surface(lane) then stand(queue, name, rank_of(name, lane.order), '') else leave(queue, name) end
+  else
+    local gate, till = rates.obstacle(lane.limits)
+    stand(queue, name, rank, gate)
+    shut(queue, gate, till)
   end
+end
+
+-- The best lane of all shelves: {queue, name, rank}, or nil.
+local function best_shelf(firsts)
+  local best
+  for queue, found in pairs(firsts) do
+    if found == true then
+      local name, rank = first(queue)
+      found = name and {queue, name, rank}
+      firsts[queue] = found
+    end
+    if found and (not best or found[3] < best[3]) then best = found end
+  end
+  return best
+end
+
+local function take_best(want, now, rates, taken, open)
+  local lanes, firsts = {}, {}
+  for _, queue in ipairs(queues_of(want)) do
+    if call('EXISTS', P .. 'H' .. queue) == 1 then
+      unshut(queue, now)
+      firsts[queue] = true
+    end
+  end
+  while #taken < want.limit do
+    local plain, found = #open > 0 and best_of(open), best_shelf(firsts)
+    if not plain and not found then break end
+    if plain and not (found and found[3] < rank_of(open[plain].name, open[plain].order)) then
+      take_head(open[plain], taken)
+      if not surface(open[plain]) then table.remove(open, plain) end
+    else
+      local queue, name = found[1], found[2]
+      local key = queue .. '\0' .. name
+      if not lanes[key] then
+        local limits = limits_of(name)
+        lanes[key] = open_lane(queue, name, math.min(want.limit, rates.room(limits)) + 1, false, now, limits)
+      end
+      try(lanes[key], found[3], rates, taken)
+      firsts[queue] = true
+    end
+  end
+  for _, lane in pairs(lanes) do
+    lane.fresh.finish()
+    lane.back.finish()
+  end
+end
+
+-- For a single run: where lanes stand is not changed by it. When one that must wait may go on.
+local function take_of_run(want, rates, taken, open)
+  local soonest
   while #open > 0 and #taken < want.limit do
     local i = best_of(open)
     local lane = open[i]
     if lane.limits and not rates.admit(lane.limits) then
-      call('ZADD', P .. 'l' .. lane.queue, 'XX', rates.next_at(lane.limits), lane.name)
+      local _, till = rates.obstacle(lane.limits)
+      soonest = math.min(soonest or till, till)
       table.remove(open, i)
     else
-      local one = lane.head
-      one[4] = lane.queue
-      taken[#taken + 1] = one
-      lane.from.take()
+      take_head(lane, taken)
       if not surface(lane) then table.remove(open, i) end
     end
   end
+  return soonest
+end
+
+-- Up to want.limit entries {entry, run, path, queue}, best first; and when lanes that only this caller passes may go on.
+local function take(want, now)
+  local taken, lanes, open, blocked = {}, lanes_of(want, now), {}, nil
+  local rates = windows(now)
   for _, lane in ipairs(lanes) do
-    local fresh, back = lane.fresh.finish(), lane.back.finish()
-    if fresh and back then call('ZREM', P .. 'l' .. lane.queue, lane.name) end
+    if surface(lane) then open[#open + 1] = lane end
   end
+  if want.only_run then
+    blocked = take_of_run(want, rates, taken, open)
+  else
+    take_best(want, now, rates, taken, open)
+  end
+  for _, lane in ipairs(lanes) do close(lane) end
   rates.save()
-  return taken
+  return taken, blocked
 end

@@ -33,12 +33,17 @@ local function windows(now)
   -- How far a theoretical arrival time lies ahead, in parts of a millisecond.
   local function ahead(tat, limit) return math.max(0, (tat[1] - now) * limit + tat[2]) end
 
-  local function tat_of(key, limit, per)
-    local name = limit .. ' ' .. per
-    if not key.tats[name] then
-      key.tats[name], key.paces[#key.paces + 1] = {0, 0}, {limit, per}
+  local function tat_of(key, limit, per) return key.tats[limit .. ' ' .. per] or {0, 0} end
+
+  -- Somebody wants to start under this limit, so that starts are remembered for it.
+  local function know(one)
+    local key, name = of(one.key), one.limit .. ' ' .. one.per_ms
+    key.longest = math.max(key.longest, one.per_ms)
+    if not one.burst then
+      key.keep = math.max(key.keep, one.limit)
+    elseif not key.tats[name] then
+      key.tats[name], key.paces[#key.paces + 1] = {0, 0}, {one.limit, one.per_ms}
     end
-    return key.tats[name]
   end
 
   local function tat_after(key, limit, per)
@@ -68,8 +73,6 @@ local function windows(now)
     local key, name = of(one.key), one.limit .. ' ' .. one.per_ms .. ' ' .. (one.burst or 0)
     if not key.left[name] then
       key.left[name] = admissible(key, one) - key.started
-      key.longest = math.max(key.longest, one.per_ms)
-      if not one.burst then key.keep = math.max(key.keep, one.limit) end
     end
     return key.left[name]
   end
@@ -98,11 +101,10 @@ local function windows(now)
   local self = {}
 
   function self.admit(lane)
-    local least, taken = math.huge, {}
-    for _, one in ipairs(lane) do
-      least, taken[one.key] = math.min(least, room(one)), true
-    end
-    if least <= 0 then return false end
+    for _, one in ipairs(lane) do know(one) end
+    if self.room(lane) <= 0 then return false end
+    local taken = {}
+    for _, one in ipairs(lane) do taken[one.key] = true end
     for name in pairs(taken) do
       local key = of(name)
       key.started = key.started + 1
@@ -111,10 +113,21 @@ local function windows(now)
     return true
   end
 
-  function self.next_at(lane)
-    local latest = now
-    for _, one in ipairs(lane) do latest = math.max(latest, next_at(one)) end
-    return latest
+  -- How many of a lane may start now.
+  function self.room(lane)
+    local least = math.huge
+    for _, one in ipairs(lane) do least = math.min(least, room(one)) end
+    return math.max(0, least)
+  end
+
+  -- The name of the limit that keeps a lane longest, and the first instant at which it admits one more.
+  function self.obstacle(lane)
+    local longest, latest
+    for _, one in ipairs(lane) do
+      local at = next_at(one)
+      if not latest or at > latest then longest, latest = one, at end
+    end
+    return longest.limit .. ' ' .. longest.per_ms .. ' ' .. (longest.burst or 0) .. ' ' .. longest.key, latest
   end
 
   function self.save()
