@@ -30,6 +30,7 @@ from stemflow.runtime.worker import Worker
 from stemflow.store.base import Exchange, Lease, Renewed, Renewer
 from stemflow.store.memory import MemoryStore
 from stemflow.store.memory_keep import Plans
+from stemflow.testing.ledger import Ledger
 from stemflow.testing.sim_checks import at_commit, at_lease
 from stemflow.testing.sim_faults import Faults, FlakyStore
 from stemflow.testing.sim_work import KEYED, Witness, keyed_run, make_registry, random_tree
@@ -66,6 +67,7 @@ class CheckedStore(MemoryStore):
         super().__init__(url, clock)
         self.tell = tell
         self.commits = 0
+        self.ledger = Ledger()
         self.opened: dict[Key, int] = {}
         self.ended: dict[Key, int] = {}
 
@@ -88,7 +90,7 @@ class CheckedStore(MemoryStore):
         return True
 
     def _lease(self, ready: Node, now_ms: int) -> Lease:
-        broken = at_lease(ready, self._records, now_ms)
+        broken = at_lease(ready, self._records, now_ms) + self.ledger.start(ready.limits, now_ms)
         if broken:
             raise Violation("; ".join(broken))
         return super()._lease(ready, now_ms)

@@ -9,6 +9,7 @@ from typing import Any
 
 from stemflow.canvas import Canvas
 from stemflow.model.policy import UNIQUE_MODES, Concurrency, RetryPolicy
+from stemflow.model.rates import RateLimit
 from stemflow.model.signature import ChainSig, MemberPolicy, Signature, WaitSig, Workflow
 from stemflow.runtime.context import Ignore, Reject, TaskContext
 from stemflow.runtime.registry import Task, TaskRegistry
@@ -74,7 +75,9 @@ def make_registry(rng: random.Random, witness: Witness, faults: Faults, crash: C
     registry.task("joined", **options)(joined_function)
     registry.task("note", **options)(note_function)
     registry.task("only", unique=True, unique_for="1s", **options)(leaf_function)
-    registry.task("limited", rate_limit="5/s", **options)(leaf_function)
+    registry.task("limited", rate_limit=_limits(rng), **options)(leaf_function)
+    registry.task("by_name", rate_limit=_limits(rng, "name:${{ args.name }}"), **options)(leaf_function)
+    registry.task("crowd", rate_limit="3/s", group_rate_limit=_limits(rng), **options)(leaf_function)
     for mode in ("return_existing", "replace", "keep_last", "skip", "reject"):
         registry.task(mode, unique=True, unique_by="k", unique_mode=mode, **options)(leaf_function)
     registry.task("throttled", unique=True, unique_by="k", unique_mode="keep_last", unique_for="2s",
@@ -87,9 +90,18 @@ def make_registry(rng: random.Random, witness: Witness, faults: Faults, crash: C
     return registry
 
 
+def _limits(rng: random.Random, key: str = "") -> list[RateLimit]:
+    """One limit, or two; those that count are the ones of the process that submits."""
+    limit, per = rng.randint(1, 4), f"{rng.choice((100, 300, 1_000, 2_000))}ms"
+    found = [RateLimit(limit, per, key), RateLimit(limit, per, key, burst=rng.randint(1, limit), pace=True)]
+    return [rng.choice(found), *([RateLimit(8, "5s", key)] if rng.random() < 0.3 else [])]
+
+
 KEYED = (
     "only",
     "limited",
+    "by_name",
+    "crowd",
     "return_existing",
     "replace",
     "keep_last",

@@ -15,6 +15,7 @@ from stemflow.core.fire import fire
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended
 from stemflow.model.records import FINAL, RUNNING, STOPPING, Node, Tally
+from stemflow.store import windows
 from stemflow.testing.sim import CheckedStore, Violation, campaign, simulate
 from stemflow.testing.sim_faults import FAULTS
 
@@ -131,3 +132,30 @@ def test_a_task_that_starts_without_its_place_is_found(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(claims, "enter", enter)
     assert "concurrency" in _found()
+
+
+class Forgets(CheckedStore):
+    """Forgets now and then when something was started under a rate limit."""
+
+    def _hand_out(self, want: Any, now_ms: int) -> Any:
+        if now_ms % 3 == 0:
+            self._past.clear()
+        return super()._hand_out(want, now_ms)
+
+
+def test_starts_that_a_rate_limit_forgets_are_found() -> None:
+    assert "starts under" in _found(store_class=Forgets)
+
+
+def test_a_limit_that_admits_one_more_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    paced = windows.paced
+    monkeypatch.setattr(
+        windows, "paced", lambda tat, limit, per_ms, burst, now: paced(tat, limit, per_ms, burst + 1, now)
+    )
+    assert "at once" in _found()
+
+
+def test_a_group_that_is_not_taken_with_the_rest_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    admit = windows.Windows.admit
+    monkeypatch.setattr(windows.Windows, "admit", lambda self, lane: admit(self, lane[:1]))
+    assert "starts under group:" in _found()

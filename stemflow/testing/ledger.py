@@ -1,0 +1,36 @@
+"""Every start under a rate limit, and what is wrong with it: invariant I7, checked from the definition alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from stemflow.model.rates import Rate
+
+
+class Ledger:
+    """The instants of all starts by key. Tasks of one key are taken to have the same limits."""
+
+    def __init__(self) -> None:
+        self.starts: defaultdict[str, list[int]] = defaultdict(list)
+
+    def start(self, limits: Iterable[Rate], now_ms: int) -> list[str]:
+        """Note one start; answers the limits that it breaks, in words."""
+        limits = tuple(limits)
+        for key in {one.key for one in limits}:
+            self.starts[key].append(now_ms)
+        return [told for one in limits if (told := self._broken(one, now_ms))]
+
+    def _broken(self, one: Rate, now_ms: int) -> str | None:
+        starts = self.starts[one.key]
+        if not one.burst:
+            count = sum(now_ms - one.per_ms < start <= now_ms for start in starts)
+            told = f"{count} starts under {one.key} in {one.per_ms} ms, at most {one.limit} may be"
+            return told if count > one.limit else None
+        for first, start in enumerate(starts):
+            count, ms = len(starts) - first, now_ms - start
+            # Of `burst` at once and one for each space since; the clock cannot see into a millisecond.
+            if (count - one.burst) * one.per_ms >= (ms + 1) * one.limit:
+                pace = f"paced at {one.limit} in {one.per_ms} ms with {one.burst} at once"
+                return f"{count} starts under {one.key} in {ms} ms, {pace}"
+        return None
