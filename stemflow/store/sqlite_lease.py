@@ -132,7 +132,7 @@ def due(db: sqlite3.Connection, want: Want, now_ms: int) -> tuple[tuple[Due, ...
     for queue in _queues(db, want):
         delayed = "SELECT min(at_ms) FROM nodes WHERE place = 'delayed' AND queue = ? AND at_ms > ?"
         instants.append(db.execute(delayed, (queue, now_ms)).fetchone()[0])
-        if want.limit and want.only_run is None:
+        if want.limit:
             instants.append(next_at_ms(db, queue))
     if len(rows) > TIMER_PAGE:
         instants.append(now_ms)
