@@ -224,7 +224,9 @@ def refused(url: str, path: str, error: sqlite3.Error) -> StoreError:
     if code == sqlite3.SQLITE_NOTADB:
         return StoreError(f"{url}: expected an SQLite database, got another kind of file; choose another path")
     if code == sqlite3.SQLITE_FULL:
-        return StoreError(f"{url}: the disk that holds it is full; free some space, then start again")
+        return StoreUnavailable(f"{url}: the disk that holds it is full; free some space, and work goes on")
+    if code == sqlite3.SQLITE_IOERR:
+        return StoreUnavailable(f"{url}: SQLite said {error}; check the disk and its free space; work goes on then")
     if code == sqlite3.SQLITE_READONLY:
         return StoreError(f"{url}: the file cannot be written; give this user the right to write it and its directory")
     if code == sqlite3.SQLITE_CORRUPT:

@@ -14,6 +14,7 @@ from stemflow.store import sqlite, sqlite_schema
 from stemflow.store.base import Renewed, Store, StoreError, StoreUnavailable
 from stemflow.store.open import open_store
 from stemflow.store.owner import owner_id
+from stemflow.store.sqlite_schema import refused
 from stemflow.testing.contract_world import RUN, ManualClock, User, create, leaf, paths
 
 
@@ -215,3 +216,10 @@ async def test_notes_past_their_time_leave_nothing_in_the_file(path: Path) -> No
     db = sqlite3.connect(path)
     assert db.execute("SELECT name FROM notes").fetchall() == [("b",)]
     db.close()
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR | (3 << 8)])
+def test_a_full_disk_is_told_as_something_that_passes(code: int) -> None:
+    error = sqlite3.OperationalError("disk")
+    error.sqlite_errorcode = code
+    assert isinstance(refused("sqlite:x", "x", error), StoreUnavailable)
