@@ -161,6 +161,15 @@ class LeasePromises(Promises):
             await w.one.commit(create(scope("s", due_at_ms=now_ms)))
             assert [due.key[1] for due in (await w.two.ask(0, only_run=RUN)).timers] == ["s"]
 
+    async def test_a_timer_that_was_set_and_dropped_in_one_exchange_is_dropped(self) -> None:
+        async with self.world() as w:
+            await w.one.begin()
+            timed = scope("s", due_at_ms=w.clock.at_ms)
+            set_it, drop_it = Decision(puts=(create(timed),)), Decision(puts=(change(timed, due_at_ms=None),))
+            assert (await w.one.exchange(set_it, drop_it)).committed == (True, True)
+            w.clock.advance(1)
+            assert (await w.two.ask(0)).timers == ()
+
     async def test_many_timers_come_in_pages(self) -> None:
         async with self.world() as w:
             now_ms = w.clock.at_ms

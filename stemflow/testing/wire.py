@@ -33,6 +33,10 @@ class VirtualWire:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self.sent = 0
+        """Commands that the store has sent and waited for; the server reads at least once for each."""
+        self.ages = True
+        """Whether what has an expiry ages by virtual time; the commands for that are the server's, and not counted."""
         self._listeners: list[VirtualConnection] = []
         self._own = self.real()
         self._ahead_ms = round((asyncio.get_running_loop().time() - time.monotonic()) * 1_000)
@@ -48,7 +52,7 @@ class VirtualWire:
     def age(self) -> None:
         """Let what the server keeps for a while grow older by the time that has passed on the loop, and by no more."""
         ahead_ms = round((asyncio.get_running_loop().time() - time.monotonic()) * 1_000)
-        if ahead_ms != self._ahead_ms:
+        if self.ages and ahead_ms != self._ahead_ms:
             self._own.send_command("EVAL", _AGE, 0, ahead_ms - self._ahead_ms)
             self._own.read_response()
             self._ahead_ms = ahead_ms
@@ -106,6 +110,7 @@ class VirtualConnection:
     async def read_response(self, timeout: float | None = None, disable_decoding: bool = False) -> Any:
         """The answer, or with a `timeout`, which is never over, the next message."""
         if timeout is None:
+            self._wire.sent += 1
             answer = self._real.read_response(disable_decoding=True)
             self._wire.settle()
             await asyncio.sleep(0)

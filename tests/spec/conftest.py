@@ -53,14 +53,26 @@ def registry() -> TaskRegistry:
 
 
 @pytest.fixture
-async def open_app(url: str, clock: VirtualClock, registry: TaskRegistry) -> AsyncIterator[OpenApp]:
+async def wire(url: str) -> AsyncIterator[VirtualWire | None]:
+    """The connections to a server, where the store is on one."""
+    if not url.startswith("redis:"):
+        yield None
+        return
+    wire = VirtualWire(url)
+    yield wire
+    wire.close()
+
+
+@pytest.fixture
+async def open_app(
+    url: str, clock: VirtualClock, registry: TaskRegistry, wire: VirtualWire | None
+) -> AsyncIterator[OpenApp]:
     """Opens an engine on this test's data, as another process would: `await open_app(worker=False)`.
 
     The registry is the test's own unless another is given; all engines are closed after the test.
     """
     ids = SeededIds(random.Random(0))
     shared: list[Store] = []
-    wire = VirtualWire(url) if url.startswith("redis:") else None
 
     def store() -> Store:
         if wire is not None:
@@ -79,8 +91,6 @@ async def open_app(url: str, clock: VirtualClock, registry: TaskRegistry) -> Asy
             )
 
         yield open_one
-    if wire is not None:
-        wire.close()
 
 
 @pytest.fixture

@@ -83,10 +83,9 @@ local function put_node(put, now)
   end
   save(run, path, order .. put[5] .. pack('<I2', #section) .. section .. put[6], not old)
   if put[8] >= 0 then
-    effects.timers[#effects.timers + 1], effects.timers[#effects.timers + 2] = put[8], name
-    effects.untimed[name] = nil
+    effects.timers[name], effects.untimed[name] = put[8], nil
   elseif old and flag(old, TIMED) then
-    effects.untimed[name] = true
+    effects.timers[name], effects.untimed[name] = nil, true
   end
   if put[9] then make_ready(put[9], order, sub(put[5], 3, 6), name, not old, now) end
   effects.changed[run] = true
@@ -193,13 +192,13 @@ local function flush_effects()
   local untimed = {}
   for name in pairs(effects.untimed) do untimed[#untimed + 1] = name end
   each_chunk('ZREM', P .. 'T', untimed)
-  if #effects.timers > 0 then
-    local head = head_of(P .. 'T')
-    for i = 1, #effects.timers, 2 do
-      if not head or effects.timers[i] < head then sooner[''] = true end
-    end
-    each_chunk('ZADD', P .. 'T', effects.timers)
+  local head, timers = false, {}
+  for name, at in pairs(effects.timers) do
+    if head == false then head = head_of(P .. 'T') end
+    if not head or at < head then sooner[''] = true end
+    timers[#timers + 1], timers[#timers + 2] = at, name
   end
+  each_chunk('ZADD', P .. 'T', timers)
   each_chunk('ZREM', P .. 'S', effects.unleased)
   return sooner
 end
