@@ -75,8 +75,8 @@ async def _until_told(app: Stemflow, told: Stopping, grace_ms: int) -> int:
     warm, soft = asyncio.create_task(told.warm.wait()), asyncio.create_task(told.soft.wait())
     await asyncio.wait((pump, warm), return_when=asyncio.FIRST_COMPLETED)
     if not warm.done():
-        log.critical("the worker cannot go on (%s); what it held is leased again when its leases have run out",
-                     pump.exception())  # fmt: skip
+        log.critical("the worker cannot go on (%s); what it holds is handed back, or leased again when its leases "
+                     "have run out", pump.exception())  # fmt: skip
         soft.cancel()
         return RUN_FAILED
     stopping = asyncio.create_task(app.service.stop(grace_ms))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 
 from stemflow.runtime.worker import Worker
 from stemflow.store.base import Renewed, Renewer, StoreError
@@ -16,15 +17,26 @@ SHORTEST_PAUSE_S = 0.05
 
 
 class RenewThread(threading.Thread):
-    """Renews what the worker holds; tells it, on its loop, of leases that are gone and of nodes told to stop."""
+    """Renews what the worker holds; tells it, on its loop, of leases that are gone and of nodes told to stop.
 
-    def __init__(self, worker: Worker, renewer: Renewer) -> None:
+    `failed` is called on the loop with a name and the error that ended the thread.
+    """
+
+    def __init__(self, worker: Worker, renewer: Renewer, failed: Callable[[str, BaseException], None]) -> None:
         super().__init__(name="stemflow-renew", daemon=True)
-        self.worker, self.renewer = worker, renewer
+        self.worker, self.renewer, self.failed = worker, renewer, failed
         self.loop = asyncio.get_running_loop()
         self.stopping = threading.Event()
 
     def run(self) -> None:
+        try:
+            self._renew()
+        except Exception as error:
+            self.loop.call_soon_threadsafe(self.failed, "renewal of leases", error)
+        finally:
+            self.renewer.close()
+
+    def _renew(self) -> None:
         while not self.stopping.wait(self._pause_s()):
             held = _snapshot(self.worker)
             if not held:
@@ -36,7 +48,6 @@ class RenewThread(threading.Thread):
                 continue
             if found.gone or found.stopping:
                 self.loop.call_soon_threadsafe(hear, self.worker, found)
-        self.renewer.close()
 
     def _pause_s(self) -> float:
         shortest = min((lease_ms for _, _, lease_ms in _snapshot(self.worker)), default=3_000)

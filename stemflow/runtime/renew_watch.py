@@ -8,6 +8,7 @@ import sys
 import threading
 import traceback
 from collections import Counter
+from collections.abc import Callable
 
 from stemflow.runtime.running import Running
 from stemflow.runtime.worker import Worker
@@ -23,11 +24,14 @@ FRAMES = 12
 
 
 class WatchThread(threading.Thread):
-    """Asks the loop for a sign while handlers run, and reports whoever keeps it from answering."""
+    """Asks the loop for a sign while handlers run, and reports whoever keeps it from answering.
 
-    def __init__(self, worker: Worker) -> None:
+    `failed` is called on the loop with a name and the error that ended the thread.
+    """
+
+    def __init__(self, worker: Worker, failed: Callable[[str, BaseException], None]) -> None:
         super().__init__(name="stemflow-watch", daemon=True)
-        self.worker = worker
+        self.worker, self.failed = worker, failed
         self.loop = asyncio.get_running_loop()
         self.loop_thread = threading.get_ident()
         self.stopping = threading.Event()
@@ -37,6 +41,12 @@ class WatchThread(threading.Thread):
         self._unsaid: Counter[str] = Counter()
 
     def run(self) -> None:
+        try:
+            self._ask()
+        except Exception as error:
+            self.loop.call_soon_threadsafe(self.failed, "watch over the event loop", error)
+
+    def _ask(self) -> None:
         reported = False
         while not self.stopping.wait(PAUSE_S):
             if self._asked_at is None:

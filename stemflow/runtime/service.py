@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
+from stemflow.errors import StemflowError
 from stemflow.model.effects import Decision
 from stemflow.model.records import FINAL, Node
 from stemflow.runtime.backstage import EngineBackstage
@@ -70,29 +72,47 @@ class Service:
         self._thread: RenewThread | None = None
         self._watch: WatchThread | None = None
         self._pump: asyncio.Task[None] | None = None
+        self._broken: asyncio.Future[None] | None = None
+        """Has the error of the first companion that failed."""
 
     async def start(self) -> None:
         check_start(self.app.registry)
         self._tell(self.app.signals.worker_init)
         self.renewer = self.app.store.renewer()
+        self._broken = asyncio.get_running_loop().create_future()
         if isinstance(self.app.clock, SystemClock):
-            self._thread = RenewThread(self.worker, self.renewer)
+            self._thread = RenewThread(self.worker, self.renewer, self._failed)
             self._thread.start()
-            self._watch = WatchThread(self.worker)
+            self._watch = WatchThread(self.worker, self._failed)
             self.worker.held_ms = self._watch.held_ms
             self._watch.start()
         else:
             renew = RenewTask(self.worker, self.renewer, 3_000)
-            self._tasks.append(asyncio.create_task(renew.run(), name="renew"))
-        self._tasks.append(asyncio.create_task(recover(self.worker), name="recover"))
+            self._accompany("renew", renew.run())
+        self._accompany("recover", recover(self.worker))
         if self.worker.only_run is None:
-            self._tasks.append(asyncio.create_task(self.presence.run(), name="presence"))
-        self._tasks.append(asyncio.create_task(keep_pruned(self.app.store), name="prune"))
+            self._accompany("presence", self.presence.run())
+        self._accompany("prune", keep_pruned(self.app.store))
         self._pump = asyncio.create_task(self.worker.pump.run(), name="pump")
         self._pump.add_done_callback(self._ended)
-        self._tasks.append(asyncio.create_task(self._beat(), name="beat"))
+        self._accompany("beat", self._beat())
         await self._tell_run(self.app.signals.run_resumed, self.worker.only_run)
         self._tell(self.app.signals.worker_ready)
+
+    def _accompany(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` beside the pump; it ends only by being cancelled, else the worker cannot go on."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.append(task)
+        task.add_done_callback(lambda task: None if task.cancelled() else self._failed(name, task.exception()))
+
+    def _failed(self, name: str, error: BaseException | None) -> None:
+        """A companion of the pump has ended though nobody told it to."""
+        error = error or StemflowError(f"worker {self.worker.owner}: its {name} ended by itself; start the worker anew")
+        log.critical("the worker cannot go on without its %s; it is to be started anew", name, exc_info=error)
+        self.worker.trouble(error)
+        if self._broken is not None and not self._broken.done():
+            self._broken.set_exception(error)
+            self._broken.exception()  # an embedded worker has nobody who asks for it
 
     def _tell(self, signal: Signal[WorkerEvent]) -> None:
         if signal:
@@ -155,9 +175,11 @@ class Service:
                 log.warning("%s; this worker is listed as silent until its entry is past its time", error)
 
     async def ended(self) -> None:
-        """Returns when the pump has stopped: after `stop`, or raises what broke it."""
-        if self._pump is not None:
-            await asyncio.shield(self._pump)
+        """Returns when the pump has stopped after `stop`; raises what broke it or one of its companions."""
+        if self._pump is not None and self._broken is not None:
+            done, _ = await asyncio.wait((self._pump, self._broken), return_when=asyncio.FIRST_COMPLETED)
+            for one in done:
+                one.result()
 
     def heard(self, decision: Decision) -> None:
         """A decision was committed beside the pump: tell running handlers."""

@@ -44,7 +44,7 @@ class Net:
     """One server with its runs, and everything that was said and seen about them."""
 
     def __init__(self, server: Server, folder: Path) -> None:
-        self.server, self.folder = server, folder
+        self.server, self.folder, self.url = server, folder, server.url
         self.witness = Witness(folder / "witness")
         self.clients = Clients()
         self.registry = TaskRegistry()
@@ -97,7 +97,7 @@ class Net:
 
     async def verdict(self, after: dict[str, tuple[str, ...]] | None = None) -> Verdict:
         """Judge all that happened, by the records that the server has in the end."""
-        store = open_store(self.server.url, SystemClock())
+        store = open_store(self.url, SystemClock())
         await store.open()
         try:
             infos = await store.runs(100_000)
