@@ -286,7 +286,9 @@ class Pump:
             left_ms = max(1, self._next_at_ms - self.store.now_ms())
             alarm = asyncio.get_running_loop().call_later(left_ms / 1_000, self._poked.set)
         try:
-            await self._poked.wait()
+            # News that came while a round was under way has poked nobody who rests.
+            if not self._news.done():
+                await self._poked.wait()
         finally:
             if alarm is not None:
                 alarm.cancel()
