@@ -86,6 +86,8 @@ async def _awaited(coroutine: Any, options: Options, context: TaskContext) -> An
         return await coroutine
     limit = SoftLimit(coroutine)
     context.strike = limit.strike
+    if context.soft_timeout.is_set():  # while a middleware was at work
+        limit.strike()
     try:
         return await limit
     finally:

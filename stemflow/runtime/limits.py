@@ -68,6 +68,8 @@ class SoftLimit:
 
     def __await__(self) -> Generator[Any, None, Any]:
         self.task = asyncio.current_task()
+        if self.due and self.task is not None:
+            self.task.cancel()  # told before it began: where it first awaits
         inner = self.coroutine.__await__()
         raised: BaseException | None = None
         while True:

@@ -17,7 +17,7 @@ import pytest
 from stemflow import Canvas, OptionError, Processes, RunHandle, Stemflow, TaskRegistry
 from tests.runtime import process_tasks as tasks
 
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 
 @pytest.fixture
@@ -27,7 +27,11 @@ async def app() -> AsyncIterator[Stemflow]:
 
 
 async def ended(app: Stemflow, signature: Any, **given: Any) -> Any:
-    return await (await app.submit(signature, **given)).wait(PATIENCE_S)
+    """The result; a run that has not ended in time is told with what it stands at."""
+    handle = await app.submit(signature, **given)
+    result = await handle.wait(PATIENCE_S)
+    assert not result.timed_out, [(n.path, n.state, n.attempt, n.losses) for n in await handle.nodes()]
+    return result
 
 
 async def begun(app: Stemflow, signature: Any) -> RunHandle:
@@ -202,8 +206,10 @@ async def test_to_wait_for_a_free_process_costs_a_task_none_of_its_time() -> Non
 
 
 async def test_a_soft_limit_reaches_the_process(app: Stemflow) -> None:
-    assert (await ended(app, tasks.softly.s())).value is True
-    assert (await ended(app, tasks.softly_raised.s())).value == "SoftTimeLimitExceeded True"
+    """It may pass while the process still imports the task, or makes its loop: it is heard all the same."""
+    for task, value in ((tasks.softly, True), (tasks.softly_raised, "SoftTimeLimitExceeded True")):
+        result = await ended(app, task.s())
+        assert (result.status, result.value) == ("succeeded", value), result.error
 
 
 async def test_a_handler_that_spins_is_killed_at_its_hard_limit_and_its_process_replaced(app: Stemflow) -> None:

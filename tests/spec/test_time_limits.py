@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stemflow import OptionError, SoftTimeLimitExceeded, Stemflow, TaskContext, TaskRegistry
+from stemflow import Middleware, OptionError, SoftTimeLimitExceeded, Stemflow, TaskContext, TaskRegistry
 from stemflow.model.policy import Options
 from stemflow.model.records import Node
 from stemflow.runtime.running import Running
@@ -58,6 +58,33 @@ async def test_a_soft_limit_that_raises_does_so_once_where_the_handler_awaits(
     assert (await handle.wait()).value == "tidied up"
     assert [node.attempt for node in await handle.nodes()] == [0]
     assert len(seen) == 1
+
+
+async def test_a_soft_limit_that_passes_before_the_handler_begins_is_raised_where_it_first_awaits(
+    app: Stemflow, registry: TaskRegistry
+) -> None:
+    # Given a middleware that takes longer than the soft limit
+    class Slow(Middleware):
+        async def on_execute(self, context: TaskContext, call_next: Any) -> Any:
+            await asyncio.sleep(5)
+            return await call_next()
+
+    registry.use(Slow())
+    heard: list[str] = []
+
+    @registry.task("late", soft_time_limit="3s", soft_raises=True)
+    async def late(context: TaskContext) -> str:
+        heard.append(f"begun, {context.soft_timeout.is_set()}")
+        try:
+            await asyncio.sleep(60)
+        except SoftTimeLimitExceeded:
+            heard.append("raised")
+        await asyncio.sleep(1)
+        return "done"
+
+    # Then the handler hears of it, once
+    assert await app.run(late.s()) == "done"
+    assert heard == ["begun, True", "raised"]
 
 
 async def test_a_soft_limit_that_is_not_caught_fails_the_attempt(app: Stemflow, registry: TaskRegistry) -> None:
