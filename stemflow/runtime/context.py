@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn, Protocol
 
 from stemflow.errors import OptionError, StemflowError
-from stemflow.model.policy import RetryPolicy
+from stemflow.model.policy import RetryPolicy, normalise
 from stemflow.model.records import task_id
 from stemflow.model.signature import Signature
 from stemflow.units import Duration, parse_duration_ms
@@ -86,6 +86,8 @@ class Backstage(Protocol):
 
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+LATEST_S = 253_402_300_799
+"""The end of the year 9999."""
 
 
 class TaskContext:
@@ -215,8 +217,13 @@ class TaskContext:
         """
         if countdown is not None and eta is not None:
             raise OptionError(f"task {self.id}: retry: expected countdown or eta, got both")
+        where = f"task {self.id}: retry"
+        if policy is not None and not isinstance(policy, RetryPolicy):
+            raise OptionError(f"{where}: policy: expected a RetryPolicy, got {policy!r}")
+        if max_retries is not None:
+            max_retries = normalise({"max_retries": max_retries}, where)["max_retries"]
         after_ms = None if countdown is None else parse_duration_ms(countdown)
-        eta_at_ms = None if eta is None else instant_ms(eta, f"task {self.id}: retry")
+        eta_at_ms = None if eta is None else instant_ms(eta, where)
         raise RetryRequested(after_ms, eta_at_ms, policy, max_retries, cause)
 
     def replace(self, signature: Signature[Any, Any]) -> Coroutine[Any, Any, NoReturn]:
@@ -234,6 +241,10 @@ def instant_ms(eta: datetime | float, where: str) -> int:
         if eta.tzinfo is None:
             raise OptionError(f"{where}: eta: expected a datetime with a time zone, got {eta}; add tzinfo=UTC")
         return int(eta.timestamp() * 1_000)
+    if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not 0 <= eta <= LATEST_S:
+        raise OptionError(
+            f"{where}: eta: expected an aware datetime, or seconds since the epoch up to the year 9999, got {eta!r}"
+        )
     return int(eta * 1_000)
 
 

@@ -12,7 +12,7 @@ from stemflow.errors import OptionError
 from stemflow.model.options import TaskOptions, given_options
 from stemflow.model.policy import normalise
 from stemflow.model.signature import In_contra, Out_co, TaskSig
-from stemflow.runtime.context import TaskContext
+from stemflow.runtime.context import TaskContext, instant_ms
 from stemflow.runtime.payload import plain
 from stemflow.runtime.verdict import RetryStrategy
 from stemflow.units import Duration, parse_duration_ms
@@ -86,23 +86,13 @@ class TaskEnqueueBuilder(TaskSig[In_contra, Out_co], frozen=True, kw_only=True, 
 
     def not_before(self, instant: Any) -> TaskEnqueueBuilder[In_contra, Out_co]:
         """Start it no earlier than a datetime that knows its time zone, or seconds since the epoch."""
-        return structs.replace(self, eta_at_ms=_epoch_ms(instant))
+        return structs.replace(self, eta_at_ms=instant_ms(instant, f"task {self.task}"))
 
     def with_options(self, options: TaskOptions | None = None, **more: Any) -> TaskEnqueueBuilder[In_contra, Out_co]:
         """Add any options of a task; raises OptionError."""
         given = given_options(options, more)
         normalise(given, f"task {self.task}")
         return structs.replace(self, options={**self.options, **given})
-
-
-def _epoch_ms(instant: Any) -> int:
-    if isinstance(instant, (int, float)) and not isinstance(instant, bool):
-        return int(instant * 1_000)
-    if getattr(instant, "tzinfo", None) is None:
-        raise OptionError(
-            f"not_before: expected a datetime with a time zone, or seconds since the epoch, got {instant!r}"
-        )
-    return int(instant.timestamp() * 1_000)
 
 
 class TaskDefinition(Generic[Args, Result]):

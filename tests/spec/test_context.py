@@ -349,6 +349,13 @@ async def test_a_handler_says_when_and_how_often_it_is_tried_again(
     [
         ({"countdown": 1, "eta": START}, "retry: expected countdown or eta, got both"),
         ({"eta": datetime(2030, 1, 1)}, "retry: eta: expected a datetime with a time zone, got 2030-01-01 00:00:00"),
+        ({"eta": 1e20}, "retry: eta: expected an aware datetime, or seconds since the epoch up to the year 9999, got"),
+        ({"eta": float("nan")}, "up to the year 9999, got nan"),
+        ({"eta": "tomorrow"}, "up to the year 9999, got 'tomorrow'"),
+        ({"countdown": -1}, "expected a duration from 0 to 100 years, got -1"),
+        ({"max_retries": -1}, "retry: max_retries: expected a whole number from 0 to 1000000, got -1"),
+        ({"max_retries": "3"}, "retry: max_retries: expected a whole number from 0 to 1000000, got '3'"),
+        ({"policy": {"initial": 1}}, "retry: policy: expected a RetryPolicy, got {'initial': 1}"),
     ],
 )
 async def test_a_retry_that_means_nothing_is_refused(
