@@ -124,12 +124,23 @@ def leave(w: Work, key: str, node: Node) -> None:
     elif node.key in claim.waiters:
         places = [heir if one == node.key else one for one in claim.waiters]
         claim.waiters = tuple(one for one in places if one is not None)
-        if heir is not None:
+        if claim.finished and not is_open(w, claim):
+            _next(w, claim)  # the window ended before anybody was told
+        elif heir is not None:
             await_turn(w, claim, w.edit(_node(w, heir)))
     else:
         claim.sharers = tuple(one for one in claim.sharers if one.node != node.key)
     if not claim.holders:
         w.set_claim(key, None)
+
+
+def is_true_yet(w: Work, news: Wake) -> bool:
+    """Whether one whose turn had come still has it: a newer call may have displaced it before it was told."""
+    if news.event != "granted":
+        return True
+    assert isinstance(news.about, str)
+    claim = w.claim(news.about)
+    return claim is not None and news.key in claim.holders and not claim.finished
 
 
 def await_turn(w: Work, claim: Claim, node: Node) -> None:

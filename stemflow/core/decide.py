@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import structs
 
-from stemflow.core import entry, leaf, scope, unique
+from stemflow.core import claims, entry, leaf, scope, unique
 from stemflow.core.condemn import condemn
 from stemflow.core.ending import is_over
 from stemflow.core.fire import ACTIONS, fire
@@ -156,5 +156,5 @@ def _drain(w: Work) -> None:
                 fire(w, node, "settled", news)
         else:
             waiter = w.node(news.key)
-            if waiter is not None:
+            if waiter is not None and claims.is_true_yet(w, news):
                 fire(w, waiter, news.event, news.about)

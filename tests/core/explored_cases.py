@@ -22,6 +22,7 @@ SKIP, REPLACE, KEEP, DEBOUNCE = (
 )
 QUIET = Options(unique=True, unique_by="k", unique_mode="debounce", unique_for_ms=9)
 KEEP_WINDOW = Options(unique=True, unique_by="k", unique_mode="keep_last", unique_for_ms=9, expires_ms=20)
+KEEP_9 = Options(unique=True, unique_by="k", unique_mode="keep_last", unique_for_ms=9)
 ALONE = Options(concurrency=Concurrency("c"))
 PAIR = Options(concurrency=Concurrency("c", 2))
 ALONE_RETRY = Options(concurrency=Concurrency("c"), max_retries=1, expires_ms=5)
@@ -118,10 +119,12 @@ CASES = [
     Case("shared key in one group", (group(*[leaf("maybe", options=SHARE) for _ in range(3)]),)),
     Case("shared key, three", tuple(chain(leaf("any", options=SHARE)) for _ in range(3))),
     Case("rejected key", (group(leaf("maybe", options=SHARE)), group(leaf("ok", options=REJECT)))),
-    Case("key with a window", (chain(leaf("maybe", options=WINDOW)), chain(leaf("ok", options=WINDOW)))),
+    Case("key with a window", (chain(leaf("maybe", options=WINDOW)), chain(leaf("ok", options=WINDOW))),
+         time_passes=True),
     Case("bad key", (group(leaf("ok", options=BAD_KEY), leaf("ok")),)),
     Case("key of an ancestor", (chain(leaf("replace_same_key", options=SHARE)),)),
-    *[Case(f"runs under one key, {m}", (leaf("maybe"), leaf("ok")), claims=(ClaimSpec("k"), ClaimSpec("k", m, 9)))
+    *[Case(f"runs under one key, {m}", (leaf("maybe"), leaf("ok")), claims=(ClaimSpec("k"), ClaimSpec("k", m, 9)),
+           time_passes=True)
       for m in ("return_existing", "reject", "take", "skip", "replace", "debounce", "keep_last")],
     Case("skipped key", (chain(leaf("maybe", options=SHARE)), chain(leaf("ok", options=SKIP), leaf()))),
     *[Case(f"three under one key, {name}", tuple(chain(leaf("any", options=options)) for _ in range(3)), losses=0)
@@ -132,18 +135,20 @@ CASES = [
                          ("replace", REPLACE, "debounce", QUIET), ("keep_last", KEEP, "debounce", QUIET))],
     Case("keep_last with a window", tuple(chain(leaf("maybe", options=KEEP_WINDOW)) for _ in range(3)), losses=0,
          hand_backs=0),
+    Case("keep_last with a window that is over", tuple(chain(leaf("ok", options=KEEP_9)) for _ in range(3)), losses=0,
+         hand_backs=0, time_passes=True),
     Case("a window that one waits for, and a debounced call", (
         chain(leaf("ok", options=KEEP_WINDOW)), chain(leaf("ok", options=KEEP_WINDOW)),
         chain(leaf("ok", options=QUIET))), losses=0, hand_backs=0),
     *[Case(f"a window that a run waits for, and {m}", (leaf("ok"), leaf("ok"), leaf("ok")),
            claims=(ClaimSpec("k", "keep_last", 9), ClaimSpec("k", "keep_last", 9), ClaimSpec("k", m, 9)),
-           losses=0, hand_backs=0) for m in ("take", "debounce", "replace")],
-    Case("quiet period", tuple(chain(leaf("maybe", options=QUIET)) for _ in range(2))),
+           losses=0, hand_backs=0, time_passes=True) for m in ("take", "debounce", "replace")],
+    Case("quiet period", tuple(chain(leaf("maybe", options=QUIET)) for _ in range(2)), time_passes=True),
     *[Case(f"whole runs under one key, {m}", (group(leaf("maybe"), leaf("ok")), group(leaf("ok")), chain(leaf("ok"))),
            claims=(ClaimSpec("k", m), ClaimSpec("k", m), ClaimSpec("k", m)), losses=0, hand_backs=0)
       for m in ("replace", "keep_last", "debounce")],
     Case("whole runs with a quiet period", (chain(leaf("maybe")), chain(leaf("ok"))),
-         claims=(ClaimSpec("k", "debounce", 9), ClaimSpec("k", "debounce", 9)), same_plan=True),
+         claims=(ClaimSpec("k", "debounce", 9), ClaimSpec("k", "debounce", 9)), same_plan=True, time_passes=True),
     Case("whole runs after a quiet period, one at a time", (
         chain(leaf("ok"), concurrency=Concurrency("c")), chain(leaf(), concurrency=Concurrency("error")),
         chain(concurrency=Concurrency("c")), chain(leaf(), concurrency=Concurrency("c"))),

@@ -34,7 +34,7 @@ from stemflow.model.records import (
 from stemflow.store.place import timer_of
 from tests.core.evaluate import disagreements
 from tests.core.plans import OUTCOMES, Spec, build
-from tests.core.world import NOW_MS, Broken, World, world_of
+from tests.core.world import LATER_MS, NOW_MS, Broken, World, world_of
 
 CellKey = tuple[Kind, State, Event]
 
@@ -50,6 +50,8 @@ class Case:
     hand_backs: int = 1
     stop_at: tuple[str, ...] = ("",)
     claims: tuple[ClaimSpec | None, ...] = ()
+    time_passes: bool = False
+    """Windows may be over before their timers are heard of."""
     same_plan: bool = False
     """Every run is of the first plan."""
 
@@ -77,7 +79,7 @@ class Budget(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One thing that may happen: a fact, or what a store does by itself (`lease`, `transfer`)."""
+    """One thing that may happen: a fact, what a store does by itself (`lease`, `transfer`), or that time passes."""
 
     what: str
     fact: Fact | None
@@ -151,7 +153,9 @@ class Explorer:
         """What the world is after one step; every rule is checked."""
         world = point.world.fork()
         moved, asked, refused, forced = point.moved, point.asked, point.refused, point.forced
-        if step.fact is None:
+        if step.what == "time passes":
+            world.now_ms = LATER_MS
+        elif step.fact is None:
             node = world.records[step.key]
             assert isinstance(node, Node)
             lease = step.what == "lease"
@@ -190,7 +194,7 @@ class Explorer:
         world.commit(decision)
         self._see_derived(before, world)
         after = {key: world.records.get(key) for key in before}
-        broken = check_commit(before, after, NOW_MS) + check_standing(world.records, world.shapes)
+        broken = check_commit(before, after, world.now_ms) + check_standing(world.records, world.shapes)
         if broken:
             raise Broken("; ".join(broken))
 
@@ -254,7 +258,7 @@ class Explorer:
 
     def _number_of(self, point: Point) -> int:
         records = frozenset(self._meaning_of(record) for record in point.world.records.values())
-        return self._intern((records, point.moved, point.budget, point.asked, point.forced))
+        return self._intern((records, point.moved, point.budget, point.asked, point.forced, point.world.now_ms))
 
     def _meaning_of(self, record: Record) -> int:
         """Revisions and tokens only grow; two records that differ in nothing else have the same future."""
@@ -290,6 +294,8 @@ def steps_from(point: Point, case: Case) -> Iterator[Step]:
     for key, node in world.records.items():
         if isinstance(node, Node) and node.state not in FINAL:
             yield from _steps_of(point, world, key, node)
+    if case.time_passes and world.now_ms == NOW_MS:
+        yield Step("time passes", None, ("", ""), budget, True)
     if budget.stops:
         fewer = budget._replace(stops=budget.stops - 1)
         for key in ((run, path) for run in sorted(point.asked) for path in case.stop_at):

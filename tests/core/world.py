@@ -16,7 +16,9 @@ from stemflow.model.records import RUNNING, Header, Key, Node, Record
 from tests.core.plans import BOOM, FRAGMENTS
 
 NOW_MS = 1_000
-"""The one instant of this world: what waits for time may happen at any moment."""
+"""The instant of this world: what waits for time may happen at any moment."""
+LATER_MS = 2_000
+"""The instant after time has passed: windows are over, although nobody may have been told."""
 
 
 class Broken(AssertionError):
@@ -28,16 +30,19 @@ class World:
 
     def __init__(self, headers: Mapping[str, Header], shapes: Mapping[str, Shape], records: dict[Key, Record]) -> None:
         self.headers, self.shapes, self.records = headers, shapes, records
+        self.now_ms = NOW_MS
 
     def fork(self) -> World:
-        return World(self.headers, self.shapes, dict(self.records))
+        twin = World(self.headers, self.shapes, dict(self.records))
+        twin.now_ms = self.now_ms
+        return twin
 
     def decide(self, *facts: Fact, empty: bool = False) -> Decision:
         """Ask until nothing more is needed. `empty`: begin with nothing read."""
         known: dict[Key, Record | None] = {} if empty else dict(self.records)
         gates: dict[GateKey, Any] = {}
         while True:
-            answer = decide(View(known, self.headers, self.shapes, gates), facts, NOW_MS)
+            answer = decide(View(known, self.headers, self.shapes, gates), facts, self.now_ms)
             if isinstance(answer, Decision):
                 return answer
             if not (answer.keys or answer.gates):

@@ -442,6 +442,41 @@ async def test_keep_last_with_a_window_starts_the_newest_when_the_window_is_over
     assert [await ended(one) for one in later] == [("succeeded", 3)] * 2
 
 
+# -- a window that ends while nobody works
+
+
+async def _waiting_beyond_the_window(open_app: OpenApp, index: Any, *versions: int) -> tuple[Stemflow, list[RunHandle]]:
+    """Calls that wait for the end of a window of 20 s, which passes while no worker is there."""
+    worker = await open_app()
+    kept = mode(index, "keep_last", unique_for="20s")
+    assert await ended(await worker.submit(kept.s("home", 1))) == ("succeeded", 1)
+    await worker.hand_back()
+    producer = await open_app(worker=False)
+    handles = [await producer.submit(kept.s("home", version)) for version in versions]
+    await asyncio.sleep(30)
+    return producer, handles
+
+
+async def test_one_that_was_displaced_takes_its_turn_when_the_other_is_cancelled_after_the_window(
+    open_app: OpenApp, index: Any, log: Log
+) -> None:
+    _, (second, third) = await _waiting_beyond_the_window(open_app, index, 2, 3)
+    await third.cancel()
+    await open_app()
+    assert await ended(second) == ("succeeded", 2)
+    assert log == [1, 2]
+
+
+async def test_one_whose_turn_has_come_unheard_is_replaced_by_a_newer_call_and_does_not_run_beside_it(
+    open_app: OpenApp, index: Any, log: Log
+) -> None:
+    producer, (second,) = await _waiting_beyond_the_window(open_app, index, 2)
+    third = await producer.submit(mode(index, "replace").s("home", 3))
+    await open_app()
+    assert [await ended(one) for one in (second, third)] == [("succeeded", 3), ("succeeded", 3)]
+    assert log == [1, 3]
+
+
 # -- the key becomes free
 
 
