@@ -13,7 +13,7 @@ from stemflow.model.effects import Decision
 from stemflow.model.facts import Fact
 from stemflow.runtime.advance import Advance
 from stemflow.runtime.submission import Prepared
-from stemflow.store.base import Exchange, Request, StateLost, Store, Want
+from stemflow.store.base import BackpressureError, Exchange, Request, StateLost, Store, Want
 
 TRIES = 100
 """How often a decision that turned out to be stale is made again before the caller is told."""
@@ -99,7 +99,12 @@ class Commits:
                 self._again(one)
             return
         except Exception as error:
-            for one in some:
+            refused = some
+            if isinstance(error, BackpressureError):
+                # New work is refused; what ends work was refused only because it came along.
+                refused = [one for one in some if one.prepared is not None] or some
+                self._waiting = [one for one in some if one not in refused] + self._waiting
+            for one in refused:
                 if not one.done.done():
                     one.done.set_exception(error)
             return

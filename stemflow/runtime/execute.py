@@ -34,6 +34,7 @@ from stemflow.runtime.registry import Task, TaskRegistry
 from stemflow.runtime.sync_context import SyncTaskContext
 from stemflow.runtime.typed import BadArguments
 from stemflow.runtime.verdict import Judge, describe
+from stemflow.store.base import BackpressureError, StateLost, StoreUnavailable
 
 Threads = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Calls a function in a thread."""
@@ -108,6 +109,10 @@ async def _threaded(function: Callable[..., Any], args: Any, kwargs: Any, thread
     if error is not None:
         raise error
     return value
+
+
+STORE_PAUSE_MS = 1_000
+"""How long a task waits that met a store which could not serve it."""
 
 
 class Writes(Protocol):
@@ -204,6 +209,9 @@ async def _outcome(error: BaseException, context: TaskContext, output: Writes, j
                 return Failed(describe(refused), "final")
         case NotSerializable():
             return Failed(describe(error), "final")
+        case StoreUnavailable() | BackpressureError() | StateLost():
+            # What it asked of the engine could not be had: that is no failure of the task.
+            return HandedBack(STORE_PAUSE_MS)
     return judge(error)
 
 

@@ -28,6 +28,8 @@ STORE_PAUSE_S = 0.5
 """The pause after the store could not be read."""
 IDLE_MS = 1_000
 """The longest an idle worker waits before it looks again."""
+LAST_TRIES_S = 5.0
+"""How long a worker that is to end goes on trying to reach its store."""
 PLENTY = 32
 """So many reports are worth an exchange of their own while another is under way."""
 
@@ -76,6 +78,7 @@ class Pump:
         self._seen = 0
         self._news: asyncio.Future[int] | None = None
         self._next_at_ms: int | None = None
+        self._ends_at = 0.0
 
     async def run(self) -> None:
         """Exchange until the worker drains and nothing is left to report."""
@@ -189,18 +192,18 @@ class Pump:
 
     async def _decided(self, batch: list[Fact]) -> Decision | None:
         """None when the store could not be read (the facts wait) or the machine failed (they are set aside)."""
-        facts = self.worker.facts
+        worker = self.worker
         try:
             return await self.advance.decide(batch)
         except StoreError as error:
             log.warning("%s; %d reports wait", error, len(batch))
-            facts.extend(batch)
+            worker.facts.extend(batch)
             await asyncio.sleep(STORE_PAUSE_S)
         except SignatureInvalid as error:
             log.critical("%s", error)
             # Runs that share the batch with the one in question go on; a record of nobody here concerns them all.
             mine = [fact for fact in batch if fact.key[0] == error.run] or batch
-            facts += [fact for fact in batch if fact not in mine]
+            worker.facts += [fact for fact in batch if fact not in mine]
             batch[:] = [Distrusted(fact.key, str(error)) for fact in mine]
             return await self.advance.decide(batch)
         except UnknownKey as error:
@@ -208,11 +211,12 @@ class Pump:
             await asyncio.sleep(STORE_PAUSE_S)
         except Exception as error:
             log.critical("run %s: its reports are set aside, its leases will be lost", batch[0].key[0], exc_info=True)
-            self.worker.trouble(error)
+            worker.trouble(error)
         return None
 
     async def _exchange(self, lane: _Lane, decisions: Sequence[Decision], want: Want | None) -> Exchange:
-        """One exchange; the same request is sent again until the store answers."""
+        """One exchange; the same request is sent again until the store answers, or, when the worker is to end, for
+        LAST_TRIES_S."""
         lane.sequence += 1
         request = Request(lane.channel, lane.sequence, self.worker.epoch)
         pauses = Pauses(lane.channel, 0.05, 5.0)
@@ -221,8 +225,19 @@ class Pump:
                 return await self.store.exchange(request, decisions, want)
             except StoreUnavailable as error:
                 pause = pauses.next()
+                if self.worker.draining and self._out_of_time():
+                    log.critical(
+                        "%s; the worker ends without its last %d reports, whose tasks run again when their leases have "
+                        "run out", error, len(decisions),
+                    )  # fmt: skip
+                    raise
                 log.warning("%s; trying again in %.2f s", error, pause)
                 await asyncio.sleep(pause)
+
+    def _out_of_time(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        self._ends_at = self._ends_at or now + LAST_TRIES_S
+        return now >= self._ends_at
 
     def settle(self, batch: list[Fact], decision: Decision, committed: bool, answer: Exchange) -> None:
         """Take over what was committed; what was stale is decided again in the next round."""

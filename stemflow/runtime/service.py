@@ -122,9 +122,12 @@ class Service:
         """Tell of a run that is there and has not ended."""
         if not signal or run is None:
             return
-        (root,) = await self.app.store.read([(run, "")])
-        if isinstance(root, Node) and root.state not in FINAL:
-            signal.send(run_event(signal.name, await self.app.library.header(run), self.app.store.now_ms()))
+        try:
+            (root,) = await self.app.store.read([(run, "")])
+            if isinstance(root, Node) and root.state not in FINAL:
+                signal.send(run_event(signal.name, await self.app.library.header(run), self.app.store.now_ms()))
+        except StoreError as error:
+            log.warning("%s; nobody is told of run %s (%s)", error, run, signal.name)
 
     async def _beat(self) -> None:
         while True:

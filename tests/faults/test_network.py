@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from stemflow import Stemflow
 from stemflow.model.records import Node
 from stemflow.store.base import StoreError
 from stemflow.testing.proxy import Call, CutAfter, Fate
@@ -83,6 +84,27 @@ async def test_a_black_hole_is_noticed_and_work_goes_on_when_it_ends(empty: Serv
         await net.finish(handles)
         assert time.monotonic() - began < 12
         await net.judge("F-18")
+
+
+async def test_an_engine_ends_although_its_server_is_away(empty: Server, tmp_path: Path) -> None:
+    async with net_on(empty, tmp_path) as net:
+        # Given an engine with a task at work, and a network that is gone
+        net.pause_s = 600.0
+        proxy = await net.proxy()
+        app = Stemflow(proxy.url, net.registry)
+        await app.__aenter__()
+        handle = await app.submit(net.step.with_options(visibility_timeout="2s").s(1))
+        while not net.witness.sights():
+            await asyncio.sleep(0.01)
+        proxy.fate = lambda call: CutAfter(0)
+        # When it is closed, then that takes no longer than its last tries
+        began = time.monotonic()
+        await asyncio.wait_for(app.__aexit__(None, None, None), 40)
+        print(f"\nF-17: closed {time.monotonic() - began:.1f} s after the server had gone away")
+        # And its task runs elsewhere
+        net.pause_s = 0.0
+        other = await net.engine(empty.url)
+        assert (await (await other.handle(handle.id)).wait(10)).status == "succeeded"
 
 
 @pytest.mark.parametrize("towards", ["client", "server"])

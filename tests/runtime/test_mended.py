@@ -15,7 +15,7 @@ from stemflow.dsl import parse_workflow
 from stemflow.model.effects import Decision
 from stemflow.model.records import Key, Record
 from stemflow.runtime.clock import SystemClock
-from stemflow.store.base import Exchange, Request, StoreUnavailable, Want
+from stemflow.store.base import BackpressureError, Exchange, Request, StoreUnavailable, Want
 from stemflow.store.memory import MemoryStore
 from stemflow.testing.vloop import VirtualClock, VirtualLoop
 from tests.conftest import VirtualRun
@@ -253,3 +253,52 @@ class SlowStore(MemoryStore):
         if self.slow and want is not None:
             await asyncio.sleep(3)
         return await super().exchange(request, decisions, want)
+
+
+class FullStore(MemoryStore):
+    """Takes no new work while it is `full`."""
+
+    full = False
+
+    async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
+        if self.full and any(decision.headers for decision in decisions):
+            raise BackpressureError("full")
+        return await super().exchange(request, decisions, want)
+
+
+def test_a_cancel_that_comes_with_refused_submissions_is_carried_out(vrun: VirtualRun) -> None:
+    async def main() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        store = FullStore("memory:", VirtualClock(loop))
+        async with Stemflow("memory:", registry, store=store, clock=VirtualClock(loop), worker=False) as app:
+            handle = await app.submit(same.s(1))
+            store.full = True
+            asked = (app.submit(same.s(2)), handle.cancel(), app.submit(same.s(3)))
+            told = await asyncio.gather(*asked, return_exceptions=True)
+            return [*map(type, told), (await handle.root()).state]
+
+    assert vrun(main) == [BackpressureError, str, BackpressureError, "cancelled"]
+
+
+@registry.task("begets", max_retries=0)
+async def begets(ctx: TaskContext) -> str:
+    attempts.append(str(ctx.attempt))
+    return await ctx.enqueue(same.s(1))
+
+
+def test_a_task_whose_submission_the_store_refuses_waits_and_has_not_failed(vrun: VirtualRun) -> None:
+    async def main() -> tuple[str, int]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        store = FullStore("memory:", VirtualClock(loop))
+        async with Stemflow("memory:", registry, store=store, clock=VirtualClock(loop)) as app:
+            handle = await app.submit(begets.with_options(countdown=1).s())
+            store.full = True
+            await asyncio.sleep(5)
+            store.full = False
+            return (await handle.wait(10)).status, (await handle.root()).attempt
+
+    attempts.clear()
+    assert vrun(main) == ("succeeded", 0)
+    assert len(attempts) > 2

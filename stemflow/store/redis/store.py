@@ -17,6 +17,7 @@ from stemflow.ports import Clock
 from stemflow.store.base import (
     EVERY_LETTER,
     LOSS_LEASE_MS,
+    BackpressureError,
     Exchange,
     Lease,
     Letters,
@@ -299,5 +300,8 @@ class RedisStore:
         """Ask for news of changes, unless that was done a short while ago."""
         now_ms = self._time.monotonic_ms()
         if now_ms >= self._follow_at_ms:
-            await self._client.call(b"SET", self._prefix + b"f", b"", b"EX", FOLLOW_S)
+            try:
+                await self._client.call(b"SET", self._prefix + b"f", b"", b"EX", FOLLOW_S)
+            except BackpressureError:
+                return  # whoever follows looks every now and then anyway
             self._follow_at_ms = now_ms + FOLLOW_S * 1_000 // 3
