@@ -13,6 +13,11 @@ from stemflow.units import parse_duration_ms
 DEFAULT_STORE = "sqlite:"
 FORMATS = ("text", "json", "github")
 GRAPH_FORMATS = ("mermaid", "dot", "json")
+REASONS = (
+    "max-retries-exhausted", "unregistered-task", "signature-invalid", "unknown-encoder", "bad-arguments", "poison",
+    "lost", "expired",
+)  # fmt: skip
+"""Why a task may have failed for good."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     _run_commands(commands)
     _worker_commands(commands)
     _store_commands(commands)
+    _letter_commands(commands)
     _file_commands(commands)
     return parser
 
@@ -122,6 +128,41 @@ def _store_commands(commands: Any) -> None:
         _store(command)
 
 
+def _letter_commands(commands: Any) -> None:
+    dlq = _command(commands, "dlq", "list, show, replay or purge the tasks that failed for good")
+    actions = dlq.add_subparsers(title="actions", metavar="ACTION", required=True, parser_class=_Parser)
+    for name, summary in (
+        ("list", "list dead letters, the newest first"),
+        ("show", "tell the whole story of a dead letter, and what to do about it"),
+        ("replay", "run again what failed, in a new run that keeps the results of the old one"),
+        ("purge", "throw dead letters away"),
+    ):
+        action = _command(actions, name, summary)
+        action.set_defaults(module="stemflow.cli.dlq", command="dlq", action=name)
+        if name == "show":
+            action.add_argument("letter", metavar="RUN[/PATH]", help="a run or a task of it")
+        else:
+            _letter_filters(action)
+        if name in ("replay", "purge"):
+            action.add_argument("letters", metavar="RUN[/PATH]", nargs="*", help="these alone")
+            action.add_argument("--all", action="store_true", help="every dead letter that fits")
+            action.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+        if name == "replay":
+            action.add_argument("--delay", type=_duration, default=0, metavar="TIME", help="start nothing before")
+            action.add_argument("--allow-unknown", action="store_true", help="also tasks that no worker has declared")
+            _tasks(action)
+        _store(action)
+
+
+def _letter_filters(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--queue", metavar="NAME", help="of this queue")
+    command.add_argument("--task", metavar="NAME", help="of this task")
+    command.add_argument("--reason", choices=REASONS, metavar="REASON", help=", ".join(REASONS))
+    command.add_argument("--since", type=_since, metavar="TIME", help="not older: 2h, or 2026-01-31T03:00")
+    command.add_argument("--run", metavar="RUN", help="of this run; the beginning of its id will do")
+    command.add_argument("--limit", type=_positive, metavar="N", help="the newest N (list: 50)")
+
+
 def _file_commands(commands: Any) -> None:
     validate = _command(commands, "validate", "check workflow files without running anything")
     validate.add_argument("paths", metavar="PATH", nargs="+", help="a workflow file, or a folder of them")
@@ -168,6 +209,19 @@ def _duration(text: str) -> int:
         return parse_duration_ms(text)
     except UnitError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _since(text: str) -> Any:
+    """How long ago, or an instant; one without a zone is local time."""
+    if text[:4].isdecimal() and "-" in text:
+        from datetime import datetime
+
+        try:
+            return datetime.fromisoformat(text).astimezone()
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected an instant such as 2026-01-31T03:00, got {text!r}") from None
+    _duration(text)
+    return text
 
 
 def _positive(text: str) -> int:

@@ -92,6 +92,9 @@ def test_every_command_and_option_stands_on_the_page() -> None:
     assert commands.choices is not None
     for name, command in dict(commands.choices).items():
         assert f"`stemflow {name}" in page, name
-        for action in command._actions:
+        actions = [*command._actions]
+        for inner in [one.choices.values() for one in actions if hasattr(one.choices, "values")]:
+            actions += [action for each in inner for action in each._actions]
+        for action in actions:
             for option in action.option_strings:
                 assert option in ("-h", "--help") or f"`{option}" in page or f" {option}" in page, f"{name} {option}"

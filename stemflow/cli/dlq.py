@@ -1,0 +1,217 @@
+"""`stemflow dlq`: the tasks that failed for good. They are listed, shown, run again, or thrown away."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from argparse import Namespace
+from typing import Any
+
+from stemflow.cli.continue_run import tasks_of
+from stemflow.cli.exits import FINE, WRONG_USAGE, Refused
+from stemflow.cli.follow import command
+from stemflow.cli.letter_text import letter_data, letter_id, line, story
+from stemflow.cli.text import json_text, shown
+from stemflow.errors import StemflowError
+from stemflow.model.effects import DeadLetter
+from stemflow.runtime.engine import Stemflow
+from stemflow.runtime.registry import TaskRegistry
+from stemflow.runtime.replay import Replayed, replayed_as
+
+_FILTERS = ("queue", "task", "reason", "since", "run", "limit")
+
+
+def main(arguments: Namespace) -> int:
+    """Carry out one of the four actions."""
+    return asyncio.run(_dlq(arguments))
+
+
+async def _dlq(arguments: Namespace) -> int:
+    async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
+        if arguments.action == "list":
+            return await _list(app, arguments)
+        if arguments.action == "show":
+            return await _show(app, arguments)
+        if arguments.action == "replay":
+            before = [one for given in arguments.letters if (one := await _taken_up(app, given)) is not None]
+            arguments.letters = [given for given in arguments.letters if not any(_is(given, one) for one in before)]
+            letters = [] if before and not arguments.letters else await _meant(app, arguments)
+            return await _replay(app, letters, before, arguments)
+        return await _purge(app, await _meant(app, arguments), arguments)
+
+
+# -- which letters
+
+
+async def _chosen(app: Stemflow, arguments: Namespace) -> list[DeadLetter]:
+    """Those that fit the filters; the run may be given by the beginning of its id."""
+    found = await app.dead_letters(
+        queue=arguments.queue, task=arguments.task, reason=arguments.reason, since=arguments.since
+    )
+    if arguments.run is not None:
+        found = _of_run(found, arguments.run)
+    return found
+
+
+def _of_run(letters: list[DeadLetter], given: str) -> list[DeadLetter]:
+    """Those of one run; raises Refused when several runs begin so."""
+    exact = [letter for letter in letters if letter.run == given]
+    found = exact or [letter for letter in letters if letter.run.startswith(given)]
+    runs = list(dict.fromkeys(letter.run for letter in found))
+    if len(runs) > 1:
+        names = ", ".join(runs[:4]) + (", ..." if len(runs) > 4 else "")
+        raise Refused(f"run {shown(given)}: expected the beginning of one run, got that of several ({names}); "
+                      "write more of it")  # fmt: skip
+    return found
+
+
+def _named(letters: list[DeadLetter], given: str) -> list[DeadLetter]:
+    """The letters of `RUN`, or the one of `RUN/PATH`; raises Refused when there is none."""
+    run, _, path = given.partition("/")
+    found = [one for one in _of_run(letters, run) if not path or one.path == path]
+    if not found:
+        raise Refused(f"dead letter {shown(given)}: expected it in the store, found none; "
+                      "`stemflow dlq list` lists those that are there")  # fmt: skip
+    return found
+
+
+async def _meant(app: Stemflow, arguments: Namespace) -> list[DeadLetter]:
+    """What `replay` and `purge` are to touch: never everything, unless that is said."""
+    given = arguments.letters or [name for name in _FILTERS if getattr(arguments, name) is not None]
+    if not given and not arguments.all:
+        raise Refused(f"dlq {arguments.action}: expected letters by id, a filter, or `--all` for every one; "
+                      "`stemflow dlq list` lists them")  # fmt: skip
+    letters = await _chosen(app, arguments)
+    if arguments.letters:
+        found = [letter for given in arguments.letters for letter in _named(letters, given)]
+        letters = list({letter.key: letter for letter in found}.values())
+    return letters[: arguments.limit]
+
+
+async def _taken_up(app: Stemflow, given: str) -> Replayed | None:
+    """The answer about a run that was replayed before and has left no letter since."""
+    runs = await app.store.runs(2, given.partition("/")[0])
+    if len(runs) != 1 or await app.dead_letters(run=runs[0].header.run):
+        return None
+    new = replayed_as(runs[0].root)
+    (root,) = await app.store.read([(new, "")])
+    return None if root is None else Replayed(runs[0].header.run, (), new)
+
+
+def _is(given: str, one: Replayed) -> bool:
+    return one.run.startswith(given.partition("/")[0])
+
+
+# -- the actions
+
+
+async def _list(app: Stemflow, arguments: Namespace) -> int:
+    most = 50 if arguments.limit is None else arguments.limit
+    letters = await _chosen(app, arguments)
+    if arguments.json:
+        print(json_text([letter_data(one) for one in letters[:most]]))
+        return FINE
+    for one in letters[:most]:
+        print(line(one, app.store.now_ms()))
+    if not letters:
+        print("no dead letters", file=sys.stderr)
+        return FINE
+    if len(letters) > most:
+        print(f"and {len(letters) - most:,} more; `--limit` shows them", file=sys.stderr)
+    print(f"next: {command(arguments, 'dlq', 'show', letter_id(letters[0]))} tells the whole story of the newest",
+          file=sys.stderr)  # fmt: skip
+    return FINE
+
+
+async def _show(app: Stemflow, arguments: Namespace) -> int:
+    letters = _named(await app.dead_letters(), arguments.letter)
+    if arguments.json:
+        print(json_text([await _full(app, one) for one in letters]))
+        return FINE
+    for number, one in enumerate(letters):
+        if number:
+            print()
+        for text in await story(app, one):
+            print(text)
+    run = letters[0].run
+    print(f"next: {command(arguments, 'dlq', 'replay', run)} runs again what failed, "
+          f"{command(arguments, 'dlq', 'purge', run)} throws it away, "
+          f"{command(arguments, 'show', run)} shows the whole run", file=sys.stderr)  # fmt: skip
+    return FINE
+
+
+async def _full(app: Stemflow, letter: DeadLetter) -> dict[str, Any]:
+    header = await app.store.header(letter.run)
+    more = {
+        "traceback": letter.error.traceback if letter.error is not None else "",
+        "name": header.name if header is not None else None,
+        "file": header.file if header is not None else None,
+    }
+    return {**letter_data(letter), **more}
+
+
+async def _replay(app: Stemflow, letters: list[DeadLetter], before: list[Replayed], arguments: Namespace) -> int:
+    done = before + await app.replay(
+        letters, delay=arguments.delay / 1_000, dry_run=arguments.dry_run,
+        allow_unknown=arguments.allow_unknown, known_tasks=await _known(app, letters, arguments.tasks),
+    )  # fmt: skip
+    refused = [one for one in done if one.refused is not None]
+    if arguments.json:
+        print(json_text({"dry_run": arguments.dry_run, "runs": [_replayed_data(one) for one in done]}))
+    else:
+        _tell(done, arguments)
+    for one in refused:
+        print(f"error: {shown(str(one.refused))}", file=sys.stderr)
+    return WRONG_USAGE if refused else FINE
+
+
+def _tell(done: list[Replayed], arguments: Namespace) -> None:
+    made = [one for one in done if one.run_id is not None]
+    for one in made:
+        failed = ", ".join(shown(letter.task or letter.path or "the run") for letter in one.letters[:4])
+        more = f", and {len(one.letters) - 4} more" if len(one.letters) > 4 else ""
+        verb = "has taken" if not one.letters else "would take" if arguments.dry_run else "takes"
+        print(f"{one.run_id}  {verb} up {one.run}{': ' if failed else ''}{failed}{more}")
+    if not done:
+        print("no dead letters fit; nothing was done", file=sys.stderr)
+    elif arguments.dry_run:
+        print("nothing was changed; without --dry-run it is done", file=sys.stderr)
+    elif made:
+        resume = command(arguments, "resume", str(made[0].run_id))
+        print(f"next: a worker goes on with them; without one, {resume} does", file=sys.stderr)
+
+
+def _replayed_data(one: Replayed) -> dict[str, Any]:
+    letters = [letter_id(letter) for letter in one.letters]
+    return {"run": one.run, "letters": letters, "run_id": one.run_id, "refused": one.refused}
+
+
+async def _known(app: Stemflow, letters: list[DeadLetter], named: list[str]) -> frozenset[str]:
+    """The tasks that `resume` would find for these runs."""
+    known: set[str] = set()
+    tried: set[tuple[str | None, tuple[str, ...]]] = set()
+    for run in dict.fromkeys(letter.run for letter in letters):
+        header = await app.store.header(run)
+        if header is None or (header.file, header.tasks) in tried:
+            continue
+        tried.add((header.file, header.tasks))
+        try:
+            known.update(tasks_of(header, named))
+        except StemflowError:
+            if named:
+                raise
+    return frozenset(known)
+
+
+async def _purge(app: Stemflow, letters: list[DeadLetter], arguments: Namespace) -> int:
+    gone = await app.purge(letters, dry_run=arguments.dry_run)
+    if arguments.json:
+        print(json_text({"dry_run": arguments.dry_run, "purged": [letter_id(one) for one in gone]}))
+        return FINE
+    for one in gone:
+        print(f"{'would be purged' if arguments.dry_run else 'purged'}  {letter_id(one)}  {shown(one.task)}")
+    if not gone:
+        print("no dead letters fit; nothing was done", file=sys.stderr)
+    elif arguments.dry_run:
+        print("nothing was changed; without --dry-run it is done", file=sys.stderr)
+    return FINE
