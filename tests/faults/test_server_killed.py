@@ -13,6 +13,7 @@ import pytest
 from stemflow.store.base import StateLost
 from stemflow.testing.server import Server
 from tests.faults.net_world import net_on
+from tests.faults.table import record
 
 pytestmark = pytest.mark.faults
 
@@ -60,6 +61,7 @@ async def test_without_persistence_a_killed_server_is_reported_and_nobody_hangs(
         engines = [await net.engine(forgetful.url, concurrency=5) for _ in range(3)]
         producer = await net.engine(forgetful.url, worker=False)
         told: list[str] = []
+        gone = 0
         signals = net.registry.signals
         signals.worker_error.connect(lambda event: told.append(event.error.type if event.error else ""))
         for turn in range(2):
@@ -78,6 +80,7 @@ async def test_without_persistence_a_killed_server_is_reported_and_nobody_hangs(
             took = time.monotonic() - began
             lost = sum(isinstance(one, StateLost) for one in results)
             assert lost > 0
+            gone += lost
             assert all(isinstance(one, StateLost) or one.status == "succeeded" for one in results), results
             # And every engine says so, and all of them work on
             await net.orders(producer, 10, 15)
@@ -86,3 +89,4 @@ async def test_without_persistence_a_killed_server_is_reported_and_nobody_hangs(
             print(f"\nF-25 without persistence: of 30 runs {lost} were lost; all who waited knew after {took:.1f} s")
         assert sum("has lost data" in one.getMessage() for one in caplog.records) >= 8
         assert told.count("StateLost") >= 2
+        record("F-25 no persistence", runs=80, tries=net.tries, lost=gone, doubled=0, stuck=0)
