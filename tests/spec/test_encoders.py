@@ -460,10 +460,10 @@ async def test_a_gate_over_a_value_that_cannot_be_read_here_fails_its_node_and_t
     producer = await open_app(worker=False, encoders=TaskPayloadEncoderRegistry(GzipEncoder(), args="gzip"))
     ran: list[int] = []
 
-    @registry.task("first")
+    @registry.task("first", queue="f")
     async def first() -> None: ...
 
-    @registry.task("note")
+    @registry.task("note", queue="wide")
     async def note(*x: Any) -> None:
         ran.append(1)
 
@@ -473,7 +473,10 @@ async def test_a_gate_over_a_value_that_cannot_be_read_here_fails_its_node_and_t
     app = await open_app()
     result = await (await app.handle(handle.id)).wait()
     assert (result.status, result.error and result.error.type, ran) == ("failed", "UnknownEncoder", [])
-    assert [letter.reason for letter in await app.store.dead_letters()] == ["unknown-encoder"]
+    (letter,) = await app.store.dead_letters()
+    assert (letter.reason, letter.attempts) == ("unknown-encoder", 0)
+    # In the queue of the task, or of the first task in the composite
+    assert letter.queue == ("f" if gate == "outputs" else "wide")
 
 
 async def test_arguments_that_were_damaged_in_the_store_fail_the_task_as_bad_arguments(

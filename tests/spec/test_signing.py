@@ -68,7 +68,8 @@ class Scene:
         assert self.started == []
         root = await handle.root()
         assert (root.state, root.error and root.error.type) == ("failed", "SignatureInvalid")
-        assert [letter.reason for letter in await app.store.dead_letters(run)] == ["signature-invalid"]
+        letters = await app.dead_letters(run=run)
+        assert [letter.reason for letter in letters] == ["signature-invalid"]
 
     async def starts_nothing(self) -> None:
         """A worker comes, and starts nothing, whatever becomes of the run."""
