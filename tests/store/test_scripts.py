@@ -119,7 +119,7 @@ async def test_every_script_may_be_called_twice(store: Store, twice: Twice, cloc
     letter = DeadLetter("r", "b", "t", "final", clock.now_ms(), keep_ms=10)
     await two.commit(cancel(taken[0].node), dead=(letter,))
     root = await one.node("")
-    await one.commit(change(root, state="succeeded"), ended=(RunEnd("r", 5),))
+    await one.commit(change(root, state="succeeded"), ended=(RunEnd("r", 60_000),))
     clock.advance(20)
     await store.prune(10)
     # Then that was every script there is, but the one that opens a partition
