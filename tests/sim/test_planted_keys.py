@@ -37,12 +37,12 @@ def test_a_task_that_is_leased_without_its_unique_key_is_found(monkeypatch: pyte
 
 
 def test_a_store_that_leases_what_has_expired_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    surface = memory_queue._surface
+    plain = memory_queue._Plain
 
-    def careless(heap: Any, records: Any, only_run: Any, aside: Any, now_ms: int) -> bool:
-        return surface(heap, records, only_run, aside, 0)
+    def careless(heap: Any, records: Any, only_run: Any, now_ms: int) -> Any:
+        return plain(heap, records, only_run, 0)
 
-    monkeypatch.setattr(memory_queue, "_surface", careless)
+    monkeypatch.setattr(memory_queue, "_Plain", careless)
     assert "was leased although it had expired" in _found()
 
 
