@@ -16,13 +16,15 @@ from stemflow.cli.tree import public_state
 from stemflow.cli.workflow_file import read_file, require_valid
 from stemflow.compile.edges import CycleError
 from stemflow.errors import OptionError
-from stemflow.model.records import FINAL
+from stemflow.model.records import FINAL, HOUSE
 from stemflow.model.signature import Workflow
-from stemflow.runtime.clock import SystemIds
+from stemflow.runtime.beside import run_beside
+from stemflow.runtime.clock import SystemClock, SystemIds
 from stemflow.runtime.discovery import find_tasks
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.handle import DuplicateRun, RunHandle
 from stemflow.runtime.registry import TaskRegistry, UnknownTask
+from stemflow.store.open import open_store
 
 
 class Asked(NamedTuple):
@@ -46,8 +48,10 @@ def main(arguments: Namespace) -> int:
 
 
 async def _run(arguments: Namespace, asked: Asked) -> int:
-    run = SystemIds().run_id()
-    async with Stemflow(arguments.store, asked.registry, concurrency=arguments.concurrency, only_run=run) as app:
+    store = open_store(arguments.store, SystemClock())
+    run = run_beside(SystemIds(), store, HOUSE)
+    settings: dict[str, Any] = {"concurrency": arguments.concurrency, "only_run": run, "store": store}
+    async with Stemflow(arguments.store, asked.registry, **settings) as app:
         handle = await _submit(app, arguments, asked, run)
         if handle.existing:
             return await _existing(handle, arguments)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from stemflow.core.shape import body_index
 from stemflow.errors import OptionError, StemflowError
 from stemflow.expr import ExpressionError
-from stemflow.model.facts import Failed, HandedBack, Outcome
+from stemflow.model.facts import Failed, HandedBack, Ok, Outcome, Replaced
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.policy import Options
-from stemflow.model.records import ErrorInfo, Node, parent_path, task_id
+from stemflow.model.records import HOUSE, ErrorInfo, Node, parent_path, task_id
+from stemflow.runtime.beside import shares_keys
 from stemflow.runtime.bind import Bound
 from stemflow.runtime.context import TaskContext
 from stemflow.runtime.encoders import BadPayload, UnknownEncoder, Write, encoders_told
@@ -56,6 +57,19 @@ class Attempts:
         self._advance, self._library, self._signals = worker.advance, worker.advance.library, worker.signals
 
     async def of(self, running: Running) -> Outcome | Crashed:
+        outcome = await self._attempted(running)
+        brought = (outcome.plan,) if isinstance(outcome, Replaced) else outcome.added if isinstance(outcome, Ok) else ()
+        run = running.node.run
+        if brought and not self._store.together(run, HOUSE) and any(map(shares_keys, brought)):
+            error = OptionError(
+                f"run {run}: expected that what joins it shares no keys, since it lies in another partition than they "
+                "do, got tasks with unique keys, concurrency keys or rate limits; start them as a run of their own "
+                "(`context.enqueue`), or submit this run under a run_id of your own"
+            )
+            return Failed(describe(error), "final")
+        return outcome
+
+    async def _attempted(self, running: Running) -> Outcome | Crashed:
         node = running.node
         early_ms = await vouch(self._library, node, self._worker.queues)
         if early_ms is not None:
@@ -186,4 +200,3 @@ class Attempts:
                 return node.index >= 0
             node = scope
         return False
-

@@ -16,10 +16,11 @@ from stemflow.errors import OptionError
 from stemflow.model.effects import Pages
 from stemflow.model.plan import Plan
 from stemflow.model.policy import normalise
-from stemflow.model.records import ClaimSpec, Header, Node, child_path
+from stemflow.model.records import HOUSE, ClaimSpec, Header, Node, child_path
 from stemflow.model.signature import AnySig, MapSig, TaskSig, Workflow
 from stemflow.ports import IdSource
 from stemflow.runtime.advance import Advance
+from stemflow.runtime.beside import run_beside, shares_keys
 from stemflow.runtime.bind import pages_of, seal_literals
 from stemflow.runtime.elsewhere import Elsewhere
 from stemflow.runtime.headers import checked_headers, checked_meta, merged
@@ -67,13 +68,16 @@ class Preparer:
         if asked.run_id == "":
             raise OptionError("submit: expected a run id that is not empty")
         run = asked.run_id or self._ids.run_id()
-        what: Any = asked.what
-        if isinstance(what, Workflow):
-            made = await self._workflow(what, run, asked, await self._others(what.body, asked))
-        else:
-            what = call(what, asked.args, asked.kwargs)
-            lone = isinstance(what, TaskSig) and not (what.success_hooks or what.failure_hooks or what.cancel_hooks)
-            made = (self._lone if lone else self._canvas)(what, run, await self._others(what, asked))
+        made = await self._compiled(asked, run)
+        if not self._store.together(run, HOUSE) and (made.claim is not None or shares_keys(made.plan)):
+            self._library.headers.pop(run, None)
+            if asked.run_id is not None:
+                raise OptionError(
+                    f"submit: run_id {run}: expected an id of the partition where keys lie, since this run has "
+                    "unique keys, concurrency keys or rate limits; leave run_id out, or choose one that is no UUIDv7"
+                )
+            run = run_beside(self._ids, self._store, HOUSE)
+            made = await self._compiled(asked, run)
         now_ms = self._store.now_ms()
         header = Header(
             run=run,
@@ -103,6 +107,14 @@ class Preparer:
         if items and (asked.run_id is None or await self._store.read([(run, "")]) == [None]):
             self._library.staged.update((some.key, some.pages) for some in items)  # gates of members may ask for them
         return Prepared(header, made.plan, items, made.body)
+
+    async def _compiled(self, asked: Submission, run: str) -> _Compiled:
+        what: Any = asked.what
+        if isinstance(what, Workflow):
+            return await self._workflow(what, run, asked, await self._others(what.body, asked))
+        what = call(what, asked.args, asked.kwargs)
+        lone = isinstance(what, TaskSig) and not (what.success_hooks or what.failure_hooks or what.cancel_hooks)
+        return (self._lone if lone else self._canvas)(what, run, await self._others(what, asked))
 
     async def _others(self, sig: Any, asked: Submission) -> OptionsElsewhere | None:
         """Where the options of those tasks stand that are not registered here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,7 +16,7 @@ from stemflow.model.records import FINAL, Key, Node
 from stemflow.runtime.handle import DuplicateRun
 from stemflow.runtime.rerun import repeat
 from stemflow.runtime.signing import SignatureInvalid, UnknownKey
-from stemflow.store.base import EVERY_LETTER, Letters, Request
+from stemflow.store.base import EVERY_LETTER, Letters, Request, Store
 from stemflow.units import Duration, parse_duration_ms
 
 if TYPE_CHECKING:
@@ -63,11 +64,16 @@ def letters_like(
     return Letters(queue=queue, task=task, reason=reason, since_ms=since_ms, limit=most)
 
 
-def replayed_as(root: Node) -> str:
+def replayed_as(root: Node, store: Store) -> str:
     """The id of the run that takes up the dead letters of the run of `root`: always the same, so that a replay that is
-    repeated after a lost answer makes no second one. An id that was used again makes another run, with another base."""
-    what = f"{root.run}/{root.base}: replay"
-    return "0" + hashlib.blake2b(what.encode(), digest_size=16).hexdigest()[1:]
+    repeated after a lost answer makes no second one. An id that was used again makes another run, with another base.
+    It is the first of a row of digests that lies in the partition of the old run."""
+    for turn in itertools.count():
+        what = f"{root.run}/{root.base}: replay" + (f" {turn}" if turn else "")
+        run = "0" + hashlib.blake2b(what.encode(), digest_size=16).hexdigest()[1:]
+        if store.together(run, root.run):
+            return run
+    raise AssertionError("unreachable")
 
 
 async def replay(app: Stemflow, letters: Iterable[DeadLetter], how: How) -> list[Replayed]:
@@ -87,7 +93,7 @@ async def _replay(app: Stemflow, run: str, asked: list[DeadLetter], how: How, kn
     if not isinstance(root, Node):
         text = f"run {run}: expected it in {app.store.url}, but it was deleted; submit it anew, and purge what is left"
         return Replayed(run, there or tuple(asked), refused=text)
-    new = replayed_as(root)
+    new = replayed_as(root, app.store)
     wanted = {letter.key for letter in asked}
     if not any(letter.key in wanted for letter in there):
         (again,) = await app.store.read([(new, "")])
@@ -134,12 +140,15 @@ def _refusal(root: Node, letters: tuple[DeadLetter, ...], unknown: frozenset[str
 
 
 async def purge(app: Stemflow, letters: Iterable[DeadLetter], dry_run: bool) -> list[DeadLetter]:
-    """See `Stemflow.purge`. What was asked for in one page goes in one commit."""
+    """See `Stemflow.purge`. One exchange a page, and one decision a run."""
     asked: dict[Key, DeadLetter] = {letter.key: letter for letter in letters}
     there = {letter.key for letter in await app.store.dead_letters()}
     found = [letter for key, letter in asked.items() if key in there]
     channel = f"purge-{app.ids.run_id()}"
     for number, first in enumerate(range(0, 0 if dry_run else len(found), PAGE), 1):
-        keys = tuple(letter.key for letter in found[first : first + PAGE])
-        await app.store.exchange(Request(channel, number), [Decision(undead=keys)], None)
+        runs: dict[str, list[Key]] = {}
+        for letter in found[first : first + PAGE]:
+            runs.setdefault(letter.run, []).append(letter.key)
+        decisions = [Decision(undead=tuple(keys)) for keys in runs.values()]
+        await app.store.exchange(Request(channel, number), decisions, None)
     return found

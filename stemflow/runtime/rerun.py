@@ -11,6 +11,7 @@ from stemflow.errors import OptionError
 from stemflow.model.facts import Requested
 from stemflow.model.plan import ScopePlan
 from stemflow.model.records import FINAL, Header, Key, Node, child_path
+from stemflow.runtime.beside import run_beside
 from stemflow.runtime.handle import RunHandle, UnknownRun
 from stemflow.runtime.submission import Prepared
 from stemflow.runtime.values import Values, place
@@ -33,7 +34,7 @@ async def rerun(app: Stemflow, run_id: str, *, failed: bool, from_step: str | No
         old = await app.library.header(run_id)
         redo = redo_paths(await app.library.shape(old.plan), from_step)
     letters = tuple(letter.key for letter in await app.store.dead_letters(run_id))
-    return await repeat(app, root, app.ids.run_id(), letters, redo=redo)
+    return await repeat(app, root, run_beside(app.ids, app.store, run_id), letters, redo=redo)
 
 
 async def repeat(

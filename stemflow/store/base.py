@@ -179,6 +179,10 @@ class Store(Protocol):
         """
         ...
 
+    def together(self, run: str, other: str) -> bool:
+        """Whether one decision may touch both of these runs; HOUSE in place of a run: the keys that runs share."""
+        ...
+
     async def read(self, keys: Sequence[Key]) -> list[Record | None]:
         """Current records in the order of `keys`; None where there is none."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -57,6 +58,35 @@ class Stock(Struct, frozen=True, kw_only=True):
     letters: int
     runs: int
     """Runs that are kept, ended or not."""
+
+
+def joined(parts: Sequence[Stock]) -> Stock:
+    """The stock of a store by those of its partitions."""
+    if len(parts) == 1:
+        return parts[0]
+    queues: dict[str, list[QueueStock]] = {}
+    for one in parts:
+        for queue in one.queues:
+            queues.setdefault(queue.queue, []).append(queue)
+    return Stock(
+        queues=tuple(_queue(name, queues[name]) for name in sorted(queues)),
+        leased=sum(one.leased for one in parts),
+        late=sum(one.late for one in parts),
+        late_since_ms=min((at for one in parts if (at := one.late_since_ms) is not None), default=None),
+        overdue_since_ms=min((at for one in parts if (at := one.overdue_since_ms) is not None), default=None),
+        letters=sum(one.letters for one in parts),
+        runs=sum(one.runs for one in parts),
+    )
+
+
+def _queue(name: str, parts: Sequence[QueueStock]) -> QueueStock:
+    return QueueStock(
+        queue=name,
+        ready=sum(one.ready for one in parts),
+        delayed=sum(one.delayed for one in parts),
+        oldest=min((one.oldest for one in parts if one.oldest is not None), key=lasts_since_ms, default=None),
+        next=min((one.next for one in parts if one.next is not None), key=lambda node: node.at_ms, default=None),
+    )
 
 
 def lasts_since_ms(node: Node) -> int:

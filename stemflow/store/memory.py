@@ -283,6 +283,9 @@ class MemoryStore:
 
     # -- reading
 
+    def together(self, run: str, other: str) -> bool:
+        return True
+
     async def read(self, keys: Sequence[Key]) -> list[Record | None]:
         return [self._records.get(key) for key in keys]
 

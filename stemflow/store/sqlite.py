@@ -193,6 +193,9 @@ class SqliteStore:
 
     # -- reading
 
+    def together(self, run: str, other: str) -> bool:
+        return True
+
     async def read(self, keys: Sequence[Key]) -> list[Record | None]:
         return await self._read(lambda db: [_record(db, key) for key in keys])
 

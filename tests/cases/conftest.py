@@ -165,12 +165,12 @@ class World:
             await self.app.commit([Lost(taken.node.key, taken.node.delivery)])
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "partitions"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "redis":
+    if request.param in ("redis", "partitions"):
         server = request.getfixturevalue("one_server")
         server.flush()
-        return str(server.url)
+        return str(server.url) + ("?partitions=3" if request.param == "partitions" else "")
     return "memory:" if request.param == "memory" else f"sqlite:{tmp_path / 'cases.db'}"
 
 

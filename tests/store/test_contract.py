@@ -4,14 +4,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+import zlib
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from stemflow.model.records import HOUSE
 from stemflow.store.base import Store
 from stemflow.store.open import open_store
 from stemflow.store.redis.open import open_redis
+from stemflow.store.redis.spread import PartOf, part_of
+from stemflow.store.redis.store import RedisStore
+from stemflow.store.redis.url import place_of
+from stemflow.store.redis.ways import Direct
 from stemflow.testing.contract import StoreContract
 from stemflow.testing.contract_keep import PrunePromises
 from stemflow.testing.contract_world import ManualClock
@@ -78,3 +84,41 @@ class TestRedisInTwoProcesses(StoreContract):
 
     def second(self, store: Store, clock: ManualClock) -> Store:
         return cast(Store, RemoteStore(self.path, clock, open_redis(self.url, clock, test_time=True).renewer))
+
+
+class TestPartitions(StoreContract):
+    """Three partitions on one server. Runs under ids of one's own lie in the first, with the keys that runs share."""
+
+    part_of: PartOf = staticmethod(part_of)
+
+    @pytest.fixture(autouse=True)
+    def _server(self, one_server: Server) -> None:
+        one_server.flush()
+        self.place = place_of(f"{one_server.url}?partitions=3")
+
+    def make_store(self, clock: ManualClock) -> Store:
+        part_of = type(self).part_of
+        return RedisStore(self.place, clock, Direct(self.place), test_time=True, part_of=part_of)
+
+    def second(self, store: Store, clock: ManualClock) -> Store:
+        return self.make_store(clock)
+
+
+def spread(run: str, parts: int) -> int:
+    return zlib.crc32(run.encode()) % parts if run != HOUSE else 0
+
+
+class TestSpreadPartitions(TestPartitions):
+    """The same, with all runs spread over the partitions, whatever their ids."""
+
+    part_of: PartOf = staticmethod(spread)
+
+    # One decision never touches two partitions.
+    test_nothing_of_a_stale_decision_is_written = None
+    test_what_made_a_decision_stale_comes_with_the_answer = None
+    test_dead_letters_are_listed_newest_first_and_chosen_by_what_they_say = None
+    test_who_wanted_more_is_woken_by_what_becomes_due_sooner = None
+    test_timers_end_with_what_they_were_set_for = None
+    # Order is kept within a partition, and runs of one instant are listed by their ids.
+    test_the_root_of_a_run_is_leased_with_the_header = None
+    test_runs_are_listed_newest_first_and_by_prefix = None

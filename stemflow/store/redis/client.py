@@ -60,21 +60,24 @@ class Client:
         self._closed = False
         self._slots = asyncio.Semaphore(CONNECTIONS)
 
-    async def run(self, name: str, prefix: bytes, *arguments: bytes, epoch: int | None = None) -> Any:
+    async def run(
+        self, name: str, prefix: bytes, *arguments: bytes, epoch: int | None = None, patience_s: float = PATIENCE_S
+    ) -> Any:
         """Call a script on the partition `prefix`; one the server has forgotten is given to it again.
 
         What rests on data that was read in `epoch` is not sent once some of that is lost; then StateLost is raised.
         """
         found = script(name, self._standing.version)
+        words = b"1", prefix, *arguments
         try:
-            return await self.call(b"EVALSHA", found.sha, b"1", prefix, *arguments, epoch=epoch)
+            return await self.call(b"EVALSHA", found.sha, *words, epoch=epoch, patience_s=patience_s)
         except NoScriptError:
-            return await self.call(b"EVAL", found.text, b"1", prefix, *arguments, epoch=epoch)
+            return await self.call(b"EVAL", found.text, *words, epoch=epoch, patience_s=patience_s)
 
-    async def call(self, *command: Any, epoch: int | None = None) -> Any:
+    async def call(self, *command: Any, epoch: int | None = None, patience_s: float = PATIENCE_S) -> Any:
         """One command, tried again for a while when the server cannot be reached. Raises StoreError."""
         loop = asyncio.get_running_loop()
-        until, pause = loop.time() + PATIENCE_S, PAUSES_S[0]
+        until, pause = loop.time() + patience_s, PAUSES_S[0]
         while True:
             try:
                 return await self._once(command, epoch)

@@ -21,12 +21,13 @@ def open_redis(url: str, clock: Clock, *, test_time: bool = False, wire: Wire | 
     except (TypeError, ValueError) as error:
         # redis-py says only now which parameters it does not know.
         raise StoreError(
-            f"store {place.shown}: expected `prefix` and parameters of redis-py ({error}); write for example {EXAMPLE}"
+            f"store {place.shown}: expected `prefix`, `partitions` and parameters of redis-py ({error}); "
+            f"write for example {EXAMPLE}"
         ) from error
     return RedisStore(place, clock, ways, test_time=test_time)
 
 
 def ways_of(place: Place, wire: Wire | None = None) -> Ways:
-    if place.kind == "cluster" or place.partitions > 1:
-        raise StoreError(f"store {place.shown}: a store on a cluster, or of several partitions, is no option yet")
+    if place.kind == "cluster":
+        raise StoreError(f"store {place.shown}: a store on a cluster is no option yet")
     return Sentinels(place) if place.kind == "sentinel" else Direct(place, wire)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from stemflow.store.base import Renewed, StoreError
 from stemflow.store.redis.blob import pack, text
 from stemflow.store.redis.keys import run_name
 from stemflow.store.redis.scripts import script
+
+log = logging.getLogger("stemflow.store")
 
 
 class RedisRenewer:
@@ -36,16 +39,27 @@ class RedisRenewer:
 
     def renew(self, held: Sequence[tuple[Key, int, int]]) -> Renewed:
         parts: dict[bytes, list[tuple[Key, int, int]]] = {}
-        for one in held:
-            parts.setdefault(self._prefix_of(one[0][0]), []).append(one)
+        for lease in held:
+            parts.setdefault(self._prefix_of(lease[0][0]), []).append(lease)
         gone: list[tuple[Key, int]] = []
         stopping: list[tuple[Key, bool]] = []
+        failed: list[StoreError] = []
         for prefix, some in parts.items():
-            for (key, token, _), letter in zip(some, self._renew(prefix, some), strict=True):
+            try:
+                letters = self._renew(prefix, some)
+            except StoreError as error:
+                # Leases of other partitions are renewed all the same.
+                failed.append(error)
+                continue
+            for (key, token, _), letter in zip(some, letters, strict=True):
                 if letter == "g":
                     gone.append((key, token))
                 elif letter != "h":
                     stopping.append((key, letter == "k"))
+        if failed and len(failed) == len(parts):
+            raise failed[0]
+        for one in failed:
+            log.warning("%s; leases of one partition were not renewed", one)
         return Renewed(tuple(gone), tuple(stopping))
 
     def _renew(self, prefix: bytes, held: Sequence[tuple[Key, int, int]]) -> str:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from stemflow.store.base import StateLost
+from stemflow.store.base import StateLost, StoreError
 from stemflow.store.redis.blob import pack
 from stemflow.store.redis.scripts import script
 from stemflow.store.redis.server import parsed, version_of
@@ -38,25 +38,37 @@ class Stranger:
         raise NotImplementedError
 
 
+class Losses:
+    """How often this process has found that acknowledged data is gone; `told` is called each time."""
+
+    def __init__(self, told: Callable[[], None]) -> None:
+        self.count, self.text = 0, ""
+        self._told = told
+
+    def add(self, text: str) -> None:
+        self.count, self.text = self.count + 1, text
+        log.critical("%s", text)
+        self._told()
+
+
 class Standing:
     """The data of one partition, by its id, and how far this process has seen it.
 
-    Every exchange moves the position on by one. `made`: begins the ids under which this process makes the partition;
-    `lost` is called when something that was acknowledged is gone.
+    Every exchange moves the position on by one. `made`: begins the ids under which this process makes the partition,
+    which is one of `parts`.
     """
 
     def __init__(
-        self, shown: str, prefix: bytes, made: str, given: Callable[[], int], lost: Callable[[], None]
+        self, shown: str, prefix: bytes, made: str, parts: int, given: Callable[[], int], losses: Losses
     ) -> None:
-        self.epoch = 0
         self.version = (0, 0)
         self.name = b""
         """The id of the partition."""
-        self._shown, self.prefix, self._made, self._given, self._lost = shown, prefix, made, given, lost
+        self._shown, self.prefix, self._made, self._given = shown, prefix, made, given
+        self._parts, self._losses = parts, losses
         self._looks = 0
         self._boot = ""
         self._position = 0
-        self._text = ""
 
     async def greet(self, ask: Ask) -> int:
         """Ask a server that may have started anew; answers its time, or 0 where it is known to be the same one."""
@@ -75,9 +87,14 @@ class Standing:
     async def _look(self, ask: Ask, boot: str) -> int:
         found = script("open", self.version)
         self._looks += 1
-        request = pack((self._given(), f"{self._made}.{self._looks}", boot, self._boot or False))
+        request = pack((self._given(), f"{self._made}.{self._looks}", boot, self._boot or False, self._parts))
         before = self.name, self._boot
-        now_ms, name, position, least = await ask(b"EVAL", found.text, b"1", self.prefix, request)
+        now_ms, name, position, least, parts = await ask(b"EVAL", found.text, b"1", self.prefix, request)
+        if parts != self._parts:
+            raise StoreError(
+                f"{self._shown}: expected ?partitions={parts}, with which this store was made, got {self._parts}; give "
+                "the same number everywhere, or another ?prefix for a store of its own"
+            )
         if before != (self.name, self._boot):
             # Another connection was quicker, and the answer is about what was known before.
             return int(now_ms) if (self.name, self._boot) == (name, boot) else await self._look(ask, boot)
@@ -95,18 +112,15 @@ class Standing:
 
     def holds(self, epoch: int) -> bool:
         """Whether what was read in this epoch is still true."""
-        return epoch == self.epoch
+        return epoch == self._losses.count
 
     def _lose(self, how: str, position: int) -> None:
-        self.epoch += 1
         self._position = position
-        self._text = (
+        self._losses.add(
             f"{self._shown}: the server has lost data that it had acknowledged: {how}. What this process knew is void, "
             "and it goes on with what is there; `appendonly yes` keeps data over a restart"
         )
-        log.critical("%s", self._text)
-        self._lost()
 
     def loss(self) -> StateLost:
         """The error for a caller whose request rests on what is lost."""
-        return StateLost(self._text)
+        return StateLost(self._losses.text)

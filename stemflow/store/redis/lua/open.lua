@@ -5,10 +5,11 @@
 -- position the data then stood: what lay behind it is lost.
 --
 -- KEYS[1]  P, prefix of the partition
--- ARGV[1]  MessagePack: {now_ms or 0, id of a partition that is made now, boot, boot that the caller knew or false}
--- Answers  {now_ms, id, position, least}
+-- ARGV[1]  MessagePack: {now_ms or 0, id of a partition that is made now, boot, boot that the caller knew or false,
+--          number of partitions of the store}
+-- Answers  {now_ms, id, position, least, parts}
 --            least: the position at which those boots began that the caller has missed, the lowest of them;
---            -1 when it has missed more of them than are kept
+--            -1 when it has missed more of them than are kept;   parts: the number with which the store was made
 
 --@include records
 --@include clock
@@ -24,8 +25,10 @@ if id then
   if kept then boots = cmsgpack.unpack(kept) end
 else
   id = request[2]
-  call('HSET', P .. 'm', 'epoch', id, 'now', now, 'position', 0)
+  call('HSET', P .. 'm', 'epoch', id, 'now', now, 'position', 0, 'parts', request[5])
 end
+local parts = tonumber(call('HGET', P .. 'm', 'parts') or 1)
+if parts ~= request[5] then return {now, id, 0, 0, parts} end
 local position = tonumber(call('HGET', P .. 'm', 'position') or 0)
 if boots[#boots - 1] ~= boot then
   boots[#boots + 1], boots[#boots + 2] = boot, position
@@ -37,7 +40,7 @@ if boots[#boots - 1] ~= boot then
 end
 local least = position
 for i = #boots, 2, -2 do
-  if boots[i - 1] == known then return {now, id, position, least} end
+  if boots[i - 1] == known then return {now, id, position, least, parts} end
   least = math.min(least, boots[i])
 end
-return {now, id, position, -1}
+return {now, id, position, -1, parts}
