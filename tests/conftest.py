@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from stemflow.testing import vloop
-from stemflow.testing.server import Server, server_binaries
+from stemflow.testing.server import Cluster, Server, server_binaries
 
 T = TypeVar("T")
 
@@ -70,4 +70,12 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running server, of one program."""
     with running(NAMES[-1], tmp_path_factory) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running cluster of three nodes."""
+    binary = running(NAMES[-1], tmp_path_factory).binary
+    with Cluster(binary, tmp_path_factory.mktemp("cluster")) as started:
         yield started

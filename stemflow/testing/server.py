@@ -37,11 +37,23 @@ def server_binaries() -> dict[str, str]:
     return found
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+BUS = 10_000
+"""A node of a cluster talks to the others on a port that is so much above its own."""
+
+
+def free_port(*, with_bus: bool = False) -> int:
+    """A port that is free now; `with_bus`: and the one on which a node of a cluster talks to others."""
+    while True:
+        with socket.socket() as probe, socket.socket() as other:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            if not with_bus:
+                return port
+            try:
+                other.bind(("127.0.0.1", port - BUS))
+            except OSError:
+                continue
+            return port - BUS
 
 
 class Server:
@@ -95,10 +107,14 @@ class Server:
 
     def ask(self, *words: str) -> bytes:
         """Send one command over a new connection; the first bytes of the answer."""
-        request = f"*{len(words)}\r\n" + "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
+        return self.ask_raw(*(word.encode() for word in words))
+
+    def ask_raw(self, *words: bytes) -> bytes:
+        """The same with words that are no text."""
+        request = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
         with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
             connection.settimeout(10)
-            connection.sendall(request.encode())
+            connection.sendall(request)
             return connection.recv(1 << 20)
 
     def flush(self) -> None:
@@ -181,6 +197,106 @@ class Watched:
         told = sentinel.ask("SENTINEL", "MASTER", "main")
         others = b"num-other-sentinels\r\n$1\r\n%d" % (len(self.sentinels) - 1)
         return b"num-slaves\r\n$1\r\n1" in told and others in told
+
+
+class Cluster:
+    """Nodes over which all slots are spread evenly. Each keeps its data over a restart."""
+
+    SLOTS = 16_384
+
+    def __init__(self, binary: str, folder: Path, nodes: int = 3) -> None:
+        settings = ("cluster-enabled yes", "cluster-node-timeout 2000", "appendonly yes", "appendfsync everysec")
+        self.nodes = [Server(binary, folder / f"node-{n}", settings, free_port(with_bus=True)) for n in range(nodes)]
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def __enter__(self) -> Cluster:
+        try:
+            for node in self.nodes:
+                node.start()
+            for n, node in enumerate(self.nodes):
+                first, end = (self.SLOTS * k // len(self.nodes) for k in (n, n + 1))
+                _fine(node.ask("CLUSTER", "ADDSLOTSRANGE", str(first), str(end - 1)))
+                _fine(node.ask("CLUSTER", "SET-CONFIG-EPOCH", str(n + 1)))
+            for node in self.nodes[1:]:
+                _fine(self.nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(node.port)))
+            until_true(lambda: all(self._whole(node) for node in self.nodes))
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _whole(self, node: Server) -> bool:
+        told = node.ask("CLUSTER", "INFO")
+        return b"cluster_state:ok" in told and b"cluster_known_nodes:%d\r" % len(self.nodes) in told
+
+    def owner(self, slot: int) -> Server:
+        """The node that owns a slot, as it says itself."""
+        for node in self.nodes:
+            for line in node.ask("CLUSTER", "NODES").decode().splitlines():
+                words = line.split()
+                if len(words) > 8 and "myself" in words[2] and any(_holds(part, slot) for part in words[8:]):
+                    return node
+        raise RuntimeError(f"nobody owns slot {slot}")
+
+    def id_of(self, node: Server) -> str:
+        return node.ask("CLUSTER", "MYID").split(b"\r\n")[1].decode()
+
+    def move(self, slot: int, to: Server, pause_s: float = 0.0) -> int:
+        """Move a slot key by key, as tools for resharding do, with a pause after each; how many keys there were."""
+        source, count = self.owner(slot), 0
+        _fine(to.ask("CLUSTER", "SETSLOT", str(slot), "IMPORTING", self.id_of(source)))
+        _fine(source.ask("CLUSTER", "SETSLOT", str(slot), "MIGRATING", self.id_of(to)))
+        while keys := words_of(source.ask("CLUSTER", "GETKEYSINSLOT", str(slot), "10")):
+            for key in keys:
+                source.ask_raw(b"MIGRATE", b"127.0.0.1", b"%d" % to.port, key, b"0", b"5000")
+                time.sleep(pause_s)
+                count += 1
+        for node in (to, source, *self.nodes):
+            _fine(node.ask("CLUSTER", "SETSLOT", str(slot), "NODE", self.id_of(to)))
+        return count
+
+    def move_at_once(self, slot: int, to: Server) -> bool:
+        """Move a slot as a whole (Valkey 9); False where the server cannot."""
+        source = self.owner(slot)
+        told = source.ask("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", str(slot), str(slot), "NODE", self.id_of(to))
+        if told != b"+OK\r\n":
+            return False
+        until_true(lambda: self.owner(slot) is to)
+        return True
+
+    def flush(self) -> None:
+        for node in self.nodes:
+            node.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for node in self.nodes:
+            node.kill()
+
+
+def _fine(answer: bytes) -> None:
+    if answer != b"+OK\r\n":
+        raise RuntimeError(f"expected OK of the server, got {answer!r}")
+
+
+def _holds(part: str, slot: int) -> bool:
+    first, _, last = part.partition("-")
+    return first.isdecimal() and int(first) <= slot <= int(last or first)
+
+
+def words_of(answer: bytes) -> list[bytes]:
+    """The strings of an answer that is an array of them."""
+    found, rest = [], answer.partition(b"\r\n")[2]
+    while rest:
+        head, _, rest = rest.partition(b"\r\n")
+        size = int(head[1:])
+        found.append(rest[:size])
+        rest = rest[size + 2 :]
+    return found
 
 
 def until_true(condition: Callable[[], bool], patience_s: float = _PATIENCE_S) -> None:

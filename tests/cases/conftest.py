@@ -54,7 +54,7 @@ class World:
         self.task = self.registry.task
         self.log: list[Any] = []
         self.clock = clock
-        store = open_redis(url, clock, test_time=True) if clock is not None and url.startswith("redis:") else None
+        store = open_redis(url, clock, test_time=True) if clock is not None and url.startswith("redis") else None
         self.app = Stemflow(url, self.registry, clock=clock, worker=worker, store=store)
         self._sequence = 0
         self._register()
@@ -165,8 +165,12 @@ class World:
             await self.app.commit([Lost(taken.node.key, taken.node.delivery)])
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis", "partitions"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "partitions", pytest.param("cluster", marks=pytest.mark.faults)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "cluster":
+        nodes = request.getfixturevalue("cluster")
+        nodes.flush()
+        return f"{nodes.url}?partitions=5"
     if request.param in ("redis", "partitions"):
         server = request.getfixturevalue("one_server")
         server.flush()

@@ -43,8 +43,10 @@ def name_of(call: Call) -> str:
 class Net:
     """One server with its runs, and everything that was said and seen about them."""
 
-    def __init__(self, server: Server, folder: Path) -> None:
-        self.server, self.folder, self.url = server, folder, server.url
+    def __init__(self, server: Server, folder: Path, url: str = "") -> None:
+        self.server, self.folder, self.url = server, folder, url or server.url
+        self.name: Callable[[int], str] = "run-{}".format
+        """The ids of runs by their number."""
         self.witness = Witness(folder / "witness")
         self.clients = Clients()
         self.registry = TaskRegistry()
@@ -82,7 +84,7 @@ class Net:
     async def submit(self, app: Stemflow, what: Signature[Any, Any] | None = None) -> RunHandle[Any] | None:
         """Submit an order, or `what`, and write down what its asker is told."""
         self._submitted += 1
-        run = f"run-{self._submitted}"
+        run = self.name(self._submitted)
         return await self.clients.submit(run, app.submit(what or self.order(), run_id=run))
 
     async def orders(self, app: Stemflow, count: int, patience_s: float = 60.0) -> None:
@@ -121,8 +123,9 @@ class Net:
 
 
 @asynccontextmanager
-async def net_on(server: Server, folder: Path) -> AsyncIterator[Net]:
-    net = Net(server, folder)
+async def net_on(server: Server, folder: Path, url: str = "") -> AsyncIterator[Net]:
+    """`url`: of the store, where it is not that server alone."""
+    net = Net(server, folder, url)
     async with net._opened:
         yield net
     net.witness.close()

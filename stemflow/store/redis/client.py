@@ -10,10 +10,12 @@ from typing import Any, Final, TypeVar
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
     MasterDownError,
+    MovedError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -151,6 +153,8 @@ class Client:
             )
         if isinstance(error, AGAIN) or words.partition(" ")[0] in AGAIN_WORDS:
             return StoreUnavailable(f"{self.shown}: the server is not ready ({words})")
+        if isinstance(error, AskError | MovedError):
+            return StoreUnavailable(f"{self.shown}: the slot of this partition is moving to another node ({words})")
         if isinstance(error, AuthenticationError):
             return StoreError(f"{self.shown}: the server refuses the login ({words}); check user and password")
         if "CERTIFICATE_VERIFY_FAILED" in words:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stemflow.ports import Clock
 from stemflow.store.base import Store, StoreError
+from stemflow.store.redis.cluster import Cluster
 from stemflow.store.redis.store import RedisStore
 from stemflow.store.redis.url import EXAMPLE, Place, place_of
 from stemflow.store.redis.ways import Direct, Sentinels, Ways, Wire
@@ -29,5 +30,5 @@ def open_redis(url: str, clock: Clock, *, test_time: bool = False, wire: Wire | 
 
 def ways_of(place: Place, wire: Wire | None = None) -> Ways:
     if place.kind == "cluster":
-        raise StoreError(f"store {place.shown}: a store on a cluster is no option yet")
+        return Cluster(place)
     return Sentinels(place) if place.kind == "sentinel" else Direct(place, wire)

@@ -1,0 +1,138 @@
+"""A cluster: which node owns the slot of a partition, and how that is learned anew when it changes.
+
+All keys of a partition share a hash tag and so a slot. While a slot is moved key by key, its old owner answers ASK for
+whatever it does not hold (the name under which scripts are called is never a key), so no script runs in it until the
+move is over, and none ever meets a part of its keys: such an answer means that the partition is away for a while.
+"""
+
+# mypy: disable-error-code="no-untyped-call"
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import redis
+from redis.asyncio.connection import AbstractConnection
+from redis.crc import key_slot
+from redis.exceptions import ClusterDownError, MovedError, RedisError
+from redis.exceptions import ConnectionError as Broken
+
+from stemflow.store.redis.url import Host, Place
+from stemflow.store.redis.ways import CONNECT_S, at, blocking, finder
+
+
+class Cluster:
+    """The ways to the nodes of a cluster, of which `place.hosts` are some."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._make = finder(place.url)
+        self._ranges: list[tuple[int, int, Host]] = []
+        self._moved: dict[int, Host] = {}
+        self._others: list[Host] = []
+        """Replicas, which can be asked, too."""
+        self._stale = True
+        self._asking: asyncio.Task[None] | None = None
+        self._turn = 0
+
+    # -- the table of slots
+
+    async def owner(self, slot: int) -> Host:
+        """The node that owns this slot. Raises ClusterDownError when nobody does, ConnectionError when none answers."""
+        if self._stale:
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.get_running_loop().create_task(self._learn())
+            await asyncio.shield(self._asking)
+        return self._known(slot)
+
+    def _known(self, slot: int) -> Host:
+        found = self._moved.get(slot)
+        if found is None:
+            found = next((host for first, last, host in self._ranges if first <= slot <= last), None)
+        if found is None:
+            raise ClusterDownError(f"CLUSTERDOWN no node serves slot {slot}")
+        return found
+
+    def _nodes(self) -> Iterable[Host]:
+        """Everybody who may know, each once; the one who was asked last comes last."""
+        known = [*(host for _, _, host in self._ranges), *self._others, *self._place.hosts]
+        nodes = list(dict.fromkeys(known))
+        self._turn += 1
+        first = self._turn % len(nodes)
+        return (*nodes[first:], *nodes[:first])
+
+    async def _learn(self) -> None:
+        """Ask for the slots until one node answers."""
+        last: Exception | None = None
+        for host in self._nodes():
+            try:
+                async with asyncio.timeout(CONNECT_S):
+                    self._take(host, await self._slots_by(host))
+                return
+            except (RedisError, OSError, TimeoutError) as error:
+                last = error
+        raise Broken(f"no node of the cluster answers: {last}")
+
+    async def _slots_by(self, host: Host) -> Any:
+        connection = self._make(partial(_at, host))
+        try:
+            await connection.connect()
+            await connection.send_command("CLUSTER", "SLOTS")
+            return await connection.read_response(disable_decoding=True)
+        finally:
+            await connection.disconnect(nowait=True)
+
+    def _take(self, asked: Host, answer: Any) -> None:
+        ranges, others = [], []
+        for first, last, owner, *replicas in answer:
+            ranges.append((int(first), int(last), _host(owner, asked)))
+            others += [_host(one, asked) for one in replicas]
+        self._ranges, self._others, self._stale = ranges, others, False
+        self._moved.clear()
+
+    # -- ways
+
+    def connection(self, prefix: bytes) -> AbstractConnection:
+        return self._make(partial(self.owner, key_slot(prefix)))
+
+    def news(self) -> AbstractConnection:
+        """Nodes pass on to each other what is published; each new connection is to another one."""
+        return self._make(self._anyone)
+
+    async def _anyone(self) -> Host:
+        if not self._ranges:
+            await self.owner(0)
+        owners = sorted({host for _, _, host in self._ranges})
+        self._turn += 1
+        return owners[self._turn % len(owners)]
+
+    def blocking(self, prefix: bytes) -> redis.Redis:
+        return blocking(at(self._place.url, self._known(key_slot(prefix))))
+
+    def heed(self, prefix: bytes, error: Exception) -> bool:
+        if isinstance(error, MovedError):
+            # The node that was asked no longer owns the slot, and says who does.
+            slot = key_slot(prefix)
+            host = str(error.host) or self._known(slot)[0]
+            again = self._moved.get(slot) != (host, int(error.port))
+            self._moved[slot] = (host, int(error.port))
+            return again
+        if isinstance(error, Broken | OSError | ClusterDownError):
+            self._stale = True
+        return False
+
+    async def close(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait((self._asking,))
+
+
+async def _at(host: Host) -> Host:
+    return host
+
+
+def _host(node: Any, asked: Host) -> Host:
+    """A node as CLUSTER SLOTS names it; where it does not say its address, it is the one that was asked."""
+    return bytes(node[0] or b"").decode() or asked[0], int(node[1])

@@ -1,0 +1,134 @@
+"""A store on a cluster of three nodes: the contract, slots that move while work goes on, nodes that start anew."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from redis.crc import key_slot
+
+from stemflow import Stemflow
+from stemflow.runtime.clock import SystemIds
+from stemflow.store.base import Store
+from stemflow.store.redis.open import open_redis
+from stemflow.store.redis.spread import part_of
+from stemflow.testing.contract import StoreContract
+from stemflow.testing.contract_world import ManualClock
+from stemflow.testing.server import Cluster, Server
+from tests.faults.net_world import Net, net_on
+
+pytestmark = pytest.mark.faults
+
+PARTS = 6
+
+
+@pytest.fixture
+def empty(cluster: Cluster) -> Cluster:
+    cluster.flush()
+    return cluster
+
+
+class TestOneRunAPartition(StoreContract):
+    @pytest.fixture(autouse=True)
+    def _cluster(self, empty: Cluster) -> None:
+        self.url = f"{empty.url}?partitions=3"
+
+    def make_store(self, clock: ManualClock) -> Store:
+        return open_redis(self.url, clock, test_time=True)
+
+    def second(self, store: Store, clock: ManualClock) -> Store:
+        return self.make_store(clock)
+
+
+def slot_of(part: int) -> int:
+    return int(key_slot(b"{sf:%d}" % part))
+
+
+def other_than(cluster: Cluster, owner: Server) -> Server:
+    nodes = cluster.nodes
+    return nodes[(nodes.index(owner) + 1) % len(nodes)]
+
+
+@asynccontextmanager
+async def net_over(cluster: Cluster, folder: Path) -> AsyncIterator[tuple[Net, Stemflow]]:
+    """A net with two workers, and a producer that submits runs under ids of all partitions."""
+    ids = SystemIds()
+    async with net_on(cluster.nodes[0], folder, f"{cluster.url}?partitions={PARTS}") as net:
+        net.name = lambda number: ids.run_id()
+        for _ in range(2):
+            await net.engine(net.url, concurrency=20)
+        yield net, await net.engine(net.url, worker=False)
+
+
+async def test_the_partitions_lie_on_all_nodes(empty: Cluster, tmp_path: Path) -> None:
+    async with net_over(empty, tmp_path) as (net, producer):
+        net.tries = 1
+        await net.orders(producer, 60)
+        verdict = await net.judge("no fault, three nodes")
+        assert verdict.doubled == 0
+        runs = [info.header.run for info in await producer.store.runs(1_000)]
+        assert {part_of(run, PARTS) for run in runs} == set(range(PARTS))
+        assert len({empty.owner(slot_of(part)).port for part in range(PARTS)}) == 3
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.02])
+async def test_a_slot_that_is_moved_key_by_key_loses_nothing_and_doubles_nothing(
+    pause_s: float, empty: Cluster, tmp_path: Path
+) -> None:
+    async with net_over(empty, tmp_path) as (net, producer):
+        net.pause_s = 0.01
+        await net.orders(producer, 30)
+        for part in (0, 1):
+            # Given orders that are submitted all the while
+            coming = [asyncio.create_task(net.submit(producer)) for _ in range(60)]
+            await asyncio.sleep(0.05)
+            # When the slot of a partition is moved to another node
+            slot = slot_of(part)
+            to = other_than(empty, empty.owner(slot))
+            moved = await asyncio.to_thread(empty.move, slot, to, pause_s)
+            net.tries += 1
+            assert moved > 5 and empty.owner(slot) is to
+            # Then all of them end
+            await net.finish(await asyncio.gather(*coming))
+        await net.orders(producer, 30)
+        verdict = await net.judge(f"slots moved key by key, {pause_s} s a key")
+        assert verdict.doubled == 0
+        assert producer.store.epoch == 0
+
+
+async def test_a_slot_that_is_moved_as_a_whole_loses_nothing_and_doubles_nothing(
+    empty: Cluster, tmp_path: Path
+) -> None:
+    async with net_over(empty, tmp_path) as (net, producer):
+        net.pause_s = 0.01
+        await net.orders(producer, 30)
+        for part in range(PARTS):
+            coming = [asyncio.create_task(net.submit(producer)) for _ in range(40)]
+            slot = slot_of(part)
+            if not await asyncio.to_thread(empty.move_at_once, slot, other_than(empty, empty.owner(slot))):
+                pytest.skip("this server moves slots key by key alone")
+            net.tries += 1
+            await net.finish(await asyncio.gather(*coming))
+        verdict = await net.judge("slots moved as a whole")
+        assert verdict.doubled == 0
+        assert producer.store.epoch == 0
+
+
+async def test_a_node_that_is_killed_and_starts_anew_loses_nothing(empty: Cluster, tmp_path: Path) -> None:
+    async with net_over(empty, tmp_path) as (net, producer):
+        net.pause_s = 0.02
+        await net.orders(producer, 10)
+        for node in empty.nodes:
+            coming = [asyncio.create_task(net.submit(producer)) for _ in range(40)]
+            await asyncio.sleep(0.05)
+            await asyncio.to_thread(node.kill)
+            net.tries += 1
+            await asyncio.sleep(0.3)
+            await asyncio.to_thread(node.start)
+            await net.finish(await asyncio.gather(*coming))
+        verdict = await net.judge("each node killed once, with an append-only file")
+        assert verdict.doubled == 0
+        assert producer.store.epoch == 0
