@@ -93,7 +93,7 @@ async def _taken_up(app: Stemflow, given: str) -> Replayed | None:
     runs = await app.store.runs(2, given.partition("/")[0])
     if len(runs) != 1 or await app.dead_letters(run=runs[0].header.run):
         return None
-    new = replayed_as(runs[0].root)
+    new = replayed_as(runs[0].root, app.store)
     (root,) = await app.store.read([(new, "")])
     return None if root is None else Replayed(runs[0].header.run, (), new)
 

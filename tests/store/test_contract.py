@@ -3,8 +3,8 @@
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
