@@ -12,8 +12,11 @@ from stemflow.testing.server import Cluster, Server, server_binaries
 
 T = TypeVar("T")
 
+NIGHTLY = os.environ.get("STEMFLOW_NIGHTLY") == "1"
+"""Whether other examples are drawn than at other times, and more of them where a test says so."""
 settings.register_profile("stemflow", deadline=None, print_blob=True, derandomize=True)
-settings.load_profile("stemflow")
+settings.register_profile("nightly", deadline=None, print_blob=True, derandomize=False)
+settings.load_profile("nightly" if NIGHTLY else "stemflow")
 
 
 class VirtualRun(Protocol):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import sys
+import textwrap
 from argparse import Namespace
-from typing import Any
+from typing import Any, Final
 
 from stemflow.cli.exits import FINE, RUN_FAILED
 from stemflow.cli.text import json_text, shown
 from stemflow.runtime.clock import SystemClock
 from stemflow.runtime.doctor import Diagnosis, diagnose
 from stemflow.store.health import Finding
+
+INDENT: Final = 23
+NARROWEST: Final = 30
 
 
 def main(arguments: Namespace) -> int:
@@ -32,12 +38,20 @@ def _data(found: Diagnosis) -> dict[str, Any]:
 
 
 def _text(found: Diagnosis) -> str:
-    return "\n".join([f"store {shown(found.url)}", *map(_line, found.findings), _count(found)])
+    width = shutil.get_terminal_size().columns - INDENT if sys.stdout.isatty() else None
+    lines = [line for one in found.findings for line in _lines(one, width)]
+    return "\n".join([f"store {shown(found.url)}", *lines, _count(found)])
 
 
-def _line(one: Finding) -> str:
-    line = f"{one.level:<7}  {one.check:<12}  {shown(one.text)}"
-    return f"{line}\n{'':<23}-> {shown(one.advice)}" if one.advice else line
+def _lines(one: Finding, width: int | None) -> list[str]:
+    """The finding and its next step; in a terminal they are broken at its width and stay in their column."""
+    told = _broken(shown(one.text), width) + (_broken(f"-> {shown(one.advice)}", width) if one.advice else [])
+    first = f"{one.level:<7}  {one.check:<12}  {told[0]}"
+    return [first, *(f"{'':<{INDENT}}{line}" for line in told[1:])]
+
+
+def _broken(text: str, width: int | None) -> list[str]:
+    return [text] if width is None else textwrap.wrap(text, max(width, NARROWEST), break_long_words=False)
 
 
 def _count(found: Diagnosis) -> str:

@@ -54,7 +54,7 @@ async def _opened(store: Store, clock: Clock) -> list[Finding]:
         finally:
             await store.close()
     except StoreError as error:
-        return [Finding("store", "error", str(error), "see what the other findings say")]
+        return [Finding("store", "error", str(error), "no command can use this store as it is")]
 
 
 async def _inside(store: Store, clock: Clock) -> list[Finding]:
@@ -159,7 +159,7 @@ def timers(stock: Stock, now_ms: int) -> Finding:
 def letters(stock: Stock) -> Finding:
     if not stock.letters:
         return Finding("dead-letters", "ok", "no dead letters")
-    return Finding("dead-letters", "warning", _many(stock.letters, "dead letter"), "`stemflow runs` lists what failed")
+    return Finding("dead-letters", "warning", _many(stock.letters, "dead letter"), "`stemflow dlq list` shows them")
 
 
 def _about(ms: int) -> str:

@@ -1,7 +1,6 @@
 """Whatever is asked of them, the stores give the same answers."""
 
 import asyncio
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from stemflow.store.redis.open import open_redis
 from stemflow.store.sqlite import SqliteStore
 from stemflow.testing.contract_world import ManualClock
 from stemflow.testing.server import Server
+from tests.conftest import NIGHTLY
 
 RUNS = ("r", "s")
 PATHS = ("", "a", "b", "c", "d")
@@ -227,7 +227,7 @@ def test_memory_and_sqlite_give_the_same_answers(drawn: list[Any]) -> None:
         asyncio.run(drive(drawn, directory, None))
 
 
-@settings(max_examples=int(os.environ.get("STEMFLOW_SEQUENCES", "500")))
+@settings(max_examples=10_000 if NIGHTLY else 500)
 @given(drawn=st.lists(commands, min_size=5, max_size=25))
 def test_a_server_gives_the_same_answers(server: Server, drawn: list[Any]) -> None:
     server.flush()
