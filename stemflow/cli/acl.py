@@ -11,5 +11,5 @@ from stemflow.store.redis.url import place_of
 
 def main(arguments: Namespace) -> int:
     """Print the lines of an ACL file."""
-    print(acl_file(place_of(arguments.store).name))
+    print(acl_file(place_of(arguments.store)))
     return FINE

@@ -13,8 +13,10 @@ from redis.crc import key_slot
 from stemflow import Stemflow
 from stemflow.runtime.clock import SystemIds
 from stemflow.store.base import Store
+from stemflow.store.redis.acl import acl_file
 from stemflow.store.redis.open import open_redis
 from stemflow.store.redis.spread import part_of
+from stemflow.store.redis.url import place_of
 from stemflow.testing.contract import StoreContract
 from stemflow.testing.contract_world import ManualClock
 from stemflow.testing.server import Cluster, Server
@@ -132,3 +134,37 @@ async def test_a_node_that_is_killed_and_starts_anew_loses_nothing(empty: Cluste
         verdict = await net.judge("each node killed once, with an append-only file")
         assert verdict.doubled == 0
         assert producer.store.epoch == 0
+
+
+async def test_while_a_node_is_away_runs_on_the_others_are_started_and_end(empty: Cluster, tmp_path: Path) -> None:
+    async with net_over(empty, tmp_path) as (net, producer):
+        net.tries = 1
+        await net.orders(producer, 10)
+        for node in empty.nodes:
+            node.ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
+        # Given a node that is away while the workers have nothing to report to it
+        away = empty.owner(slot_of(1))
+        here = {part for part in range(PARTS) if empty.owner(slot_of(part)) is not away}
+        await asyncio.to_thread(away.kill)
+        ids = SystemIds()
+        net.name = lambda number: next(run for run in iter(ids.run_id, "") if part_of(run, PARTS) in here)
+        # Then runs of the other nodes end
+        try:
+            await net.orders(producer, 20, 30)
+        finally:
+            await asyncio.to_thread(away.start)
+        await net.judge("a node away")
+
+
+async def test_users_of_the_acl_file_have_the_rights_that_a_cluster_takes(empty: Cluster, tmp_path: Path) -> None:
+    user, *rest = acl_file(place_of(empty.url)).splitlines()[0].removeprefix("user ").split()
+    for node in empty.nodes:
+        assert node.ask("ACL", "SETUSER", user, *rest, ">secret") == b"+OK\r\n"
+    try:
+        async with net_on(empty.nodes[0], tmp_path, f"{empty.url}?partitions={PARTS}") as net:
+            net.tries = 1
+            await net.orders(await net.engine(net.url.replace("//", f"//{user}:secret@")), 10)
+            await net.judge("a user with few rights")
+    finally:
+        for node in empty.nodes:
+            node.ask("ACL", "DELUSER", user)

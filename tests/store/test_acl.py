@@ -19,6 +19,7 @@ from stemflow.store.base import Store
 from stemflow.store.open import open_store
 from stemflow.store.redis.acl import DATA, USERS, acl_file
 from stemflow.store.redis.open import open_redis
+from stemflow.store.redis.url import place_of
 from stemflow.testing.contract import StoreContract
 from stemflow.testing.contract_world import ManualClock
 from stemflow.testing.server import Server
@@ -28,7 +29,8 @@ from stemflow.testing.server import Server
 def guarded(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with the users of the file, as an operator makes them; the password of each is its name."""
     folder = tmp_path_factory.mktemp("acl")
-    (folder / "users.acl").write_text("user default on nopass ~* &* +@all\n" + acl_file("sf") + "\n")
+    text = acl_file(place_of("redis://localhost"))
+    (folder / "users.acl").write_text(f"user default on nopass ~* &* +@all\n{text}\n")
     with Server(server.binary, folder, [f"aclfile {folder / 'users.acl'}"]) as started:
         for user in USERS:
             assert started.ask("ACL", "SETUSER", user, f">{user}") == b"+OK\r\n"
@@ -112,13 +114,13 @@ async def test_the_doctor_may_ask_for_settings_and_a_worker_gets_by_without(guar
 
 def test_nobody_can_log_in_before_a_password_is_given(server: Server) -> None:
     # A line of the file, as it is printed, lets nobody in
-    assert all("resetpass" in line and ">" not in line for line in acl_file("sf").splitlines())
+    assert all("resetpass" in line and ">" not in line for line in acl_file(place_of("redis://localhost")).splitlines())
 
 
 def test_the_file_is_printed_for_the_prefix_of_a_store(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["acl", "--store", "redis://localhost/0?prefix=shop"]) == 0
     out = capsys.readouterr().out
-    assert out == acl_file("shop") + "\n"
+    assert out == acl_file(place_of("redis://localhost?prefix=shop")) + "\n"
     assert "~{shop:*}* resetchannels &shop:*" in out
 
 

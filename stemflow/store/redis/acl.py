@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from stemflow.store.redis.url import Place
+
 CONNECTION: Final = ("ping", "select", "info", "eval", "evalsha", "publish", "subscribe", "unsubscribe")
 DATA: Final = (
     "del", "exists", "get", "mget", "set", "setnx", "setrange", "pexpire", "persist", "pttl", "time",
@@ -15,6 +17,8 @@ DATA: Final = (
 """What scripts call, and what is called beside them."""
 DOCTOR: Final = ("config|get", "dbsize")
 """What `stemflow doctor` asks beyond that; where it is refused, it says what it could not find out."""
+CLUSTER: Final = ("cluster|slots",)
+"""What is asked of the nodes of a cluster: which of them has which slot."""
 
 USERS: Final = {"stemflow-worker": (), "stemflow-producer": (), "stemflow-doctor": DOCTOR}
 
@@ -25,6 +29,8 @@ def rules(name: str, more: tuple[str, ...] = ()) -> str:
     return f"resetkeys ~{{{name}:*}}* resetchannels &{name}:* -@all {allowed}"
 
 
-def acl_file(name: str) -> str:
+def acl_file(place: Place) -> str:
     """The lines of an ACL file, a user each. None has a password yet, so none can log in."""
-    return "\n".join(f"user {user} on resetpass {rules(name, more)}" for user, more in USERS.items())
+    route = CLUSTER if place.kind == "cluster" else ()
+    lines = [f"user {user} on resetpass {rules(place.name, (*route, *more))}" for user, more in USERS.items()]
+    return "\n".join(lines)
