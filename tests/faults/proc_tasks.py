@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from stemflow import Canvas, Signature, TaskContext, TaskRegistry
 from stemflow.testing.witness import Witness, sights_in
 
 registry = TaskRegistry()
-witness = Witness(Path(os.environ["WITNESS"])) if "WITNESS" in os.environ else None
+_own = Witness(Path(os.environ["WITNESS"])) if "WITNESS" in os.environ else None
+witness: ContextVar[Witness | None] = ContextVar("witness", default=_own)
 """Set by a test that runs these tasks in its own process."""
 
 
@@ -29,8 +31,9 @@ def _seen(context: TaskContext) -> Iterator[None]:
 
 
 def _log() -> Witness:
-    assert witness is not None, "WITNESS must name a file"
-    return witness
+    found = witness.get()
+    assert found is not None, "WITNESS must name a file"
+    return found
 
 
 @registry.task("step", max_retries=0, visibility_timeout="1s")

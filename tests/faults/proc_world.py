@@ -108,12 +108,12 @@ async def place_on(server: Server, folder: Path, prefix: str = "stemflow") -> As
     """Its processes are killed at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     place = Place(server, folder, prefix)
-    proc_tasks.witness = place.witness
+    proc_tasks.witness.set(place.witness)
     try:
         async with place._opened:
             yield place
     finally:
-        proc_tasks.witness = None
+        proc_tasks.witness.set(None)
         for process in place.processes:
             process.kill_now()
         place.witness.close()
