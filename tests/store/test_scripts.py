@@ -37,11 +37,11 @@ class Twice:
         self.called: set[str] = set()
         self.run = Client.run
 
-    async def __call__(self, client: Client, name: str, prefix: bytes, *arguments: bytes, epoch: Any = None) -> Any:
+    async def __call__(self, client: Client, name: str, prefix: bytes, *arguments: bytes, **more: Any) -> Any:
         self.called.add(name)
-        first = await self.run(client, name, prefix, *arguments, epoch=epoch)
+        first = await self.run(client, name, prefix, *arguments, **more)
         after = self.data()
-        again = await self.run(client, name, prefix, *arguments, epoch=epoch)
+        again = await self.run(client, name, prefix, *arguments, **more)
         assert self.data() == after, name
         if name in ("exchange", "submit"):
             assert again[:POSITION] == first[:POSITION], name
