@@ -156,5 +156,9 @@ def _drain(w: Work) -> None:
                 fire(w, node, "settled", news)
         else:
             waiter = w.node(news.key)
-            if waiter is not None and claims.is_true_yet(w, news):
+            if waiter is None or not claims.is_true_yet(w, news):
+                continue
+            if waiter.tally is not None and waiter.tally.open and any(isinstance(one, Tick) for one in w.pending):
+                w.pending.append(news)  # its members, which it gave up, have ended and it has still to hear of them
+            else:
                 fire(w, waiter, news.event, news.about)

@@ -1,0 +1,77 @@
+"""F-67: a rate limit under several workers, a server that stands still, and retries."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from stemflow import RateLimit, Stemflow, TaskContext, TaskRegistry
+from stemflow.model.records import Node
+from stemflow.runtime.clock import SystemClock
+from stemflow.store.open import open_store
+from stemflow.testing.ledger import Ledger
+from stemflow.testing.server import Server
+
+pytestmark = pytest.mark.faults
+
+WORKERS, TASKS, STILL_S = 8, 25, 1.5
+DISPATCH_S = 0.25
+"""From the lease to the first line of a handler, at most, on a machine that does other things too."""
+
+
+@pytest.mark.parametrize("pace", [False, True])
+async def test_no_window_holds_more_starts_though_the_server_stands_still_and_tasks_are_tried_again(
+    one_server: Server, pace: bool
+) -> None:
+    # Given eight workers, and tasks of one limit of ten in a second that fail once
+    one_server.flush()
+    registry, seen, leased = TaskRegistry(), list[float](), list[tuple[int, Node]]()
+
+    @registry.task("call", rate_limit=RateLimit(10, "1s", pace=pace), max_retries=1, retry={"initial": "10ms"})
+    async def call(context: TaskContext) -> None:
+        seen.append(time.monotonic())
+        if context.attempt == 0:
+            raise ValueError
+
+    async with AsyncExitStack() as opened:
+        apps = [await opened.enter_async_context(_watched(one_server.url, registry, leased)) for _ in range(WORKERS)]
+
+        # When the server stands still in the middle
+        handles = await apps[0].submit_many([call.si() for _ in range(TASKS)])
+        await asyncio.sleep(1.2)
+        os.kill(one_server.pid, signal.SIGSTOP)
+        await asyncio.sleep(STILL_S)
+        os.kill(one_server.pid, signal.SIGCONT)
+        results = await asyncio.gather(*[handle.wait(30) for handle in handles])
+
+    # Then every task has ended, each with two starts; by the clock of the store none was too many,
+    assert {result.status for result in results} == {"succeeded"}
+    assert len(seen) == len(leased) == 2 * TASKS
+    ledger = Ledger()
+    assert [told for at_ms, node in sorted(leased, key=_instant) for told in ledger.start(node.limits, at_ms)] == []
+    # and by that of the handlers the tenth after each began a second later, but for the way to it.
+    assert min(later - earlier for earlier, later in zip(seen, seen[10:], strict=False)) > 1 - DISPATCH_S
+
+
+def _instant(leased: tuple[int, Node]) -> int:
+    return leased[0]
+
+
+def _watched(url: str, registry: TaskRegistry, leased: list[tuple[int, Node]]) -> Stemflow:
+    """An engine that notes what it leased, and when by the clock of the store."""
+    store = open_store(url, SystemClock())
+    exchange = store.exchange
+
+    async def watching(*asked: Any) -> Any:
+        answer = await exchange(*asked)
+        leased.extend((lease.until_ms - lease.node.lease_ms, lease.node) for lease in answer.leases)
+        return answer
+
+    store.exchange = watching  # type: ignore[method-assign]
+    return Stemflow(url, registry, store=store, concurrency=3)
