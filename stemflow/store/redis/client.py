@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Awaitable, Sequence
 from functools import partial
@@ -60,6 +61,7 @@ class Client:
         self._free: list[AbstractConnection] = []
         self._jitter = random.Random()
         self._closed = False
+        self._pid = os.getpid()
         self._slots = asyncio.Semaphore(CONNECTIONS)
 
     async def run(
@@ -98,6 +100,12 @@ class Client:
             pause = min(pause * 2, PAUSES_S[1])
 
     async def _once(self, command: Sequence[Any], epoch: int | None) -> Any:
+        if os.getpid() != self._pid:
+            # A child that was forked would write into the conversations of its parent.
+            raise StoreError(
+                f"{self.shown}: this store was opened in another process ({self._pid}) and not in this one, which was "
+                "forked from it; open an engine of its own here"
+            )
         async with self._slots:
             return await self._send(command, epoch)
 
