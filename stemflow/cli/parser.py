@@ -47,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     _worker_commands(commands)
     _store_commands(commands)
     _letter_commands(commands)
+    _prune_command(commands)
     _file_commands(commands)
     return parser
 
@@ -152,6 +153,12 @@ def _letter_commands(commands: Any) -> None:
             action.add_argument("--allow-unknown", action="store_true", help="also tasks that no worker has declared")
             _tasks(action)
         _store(action)
+
+
+def _prune_command(commands: Any) -> None:
+    prune = _command(commands, "prune", "delete what is past its time now, as every worker does each minute")
+    prune.add_argument("--dry-run", action="store_true", help="say what would be deleted, and change nothing")
+    _store(prune)
 
 
 def _letter_filters(command: argparse.ArgumentParser) -> None:

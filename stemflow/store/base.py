@@ -97,6 +97,15 @@ class RunInfo(Struct, frozen=True):
     root: Node
 
 
+class Outlived(Struct, frozen=True, kw_only=True):
+    """What is past its time: ended runs, dead letters, and `others` (claims past their window, starts that no rate
+    limit looks back to, memos). What a server lets expire by itself is not among them."""
+
+    runs: int
+    dead_letters: int
+    others: int
+
+
 class Letters(Struct, frozen=True, kw_only=True):
     """Which dead letters are meant: all of what is given must fit. `since_ms`: not older than this instant."""
 
@@ -207,6 +216,10 @@ class Store(Protocol):
 
     async def dead_letters(self, run: str | None = None, which: Letters = EVERY_LETTER) -> list[DeadLetter]:
         """Those (of one run) that are not past their time, the newest first; of one instant the last written first."""
+        ...
+
+    async def past(self) -> Outlived:
+        """How much of what is stored is past its time and waits for `prune`; nothing is changed."""
         ...
 
     async def prune(self, limit: int) -> int:

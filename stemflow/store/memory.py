@@ -19,6 +19,7 @@ from stemflow.store.base import (
     Exchange,
     Lease,
     Letters,
+    Outlived,
     Renewed,
     Request,
     RunInfo,
@@ -339,6 +340,13 @@ class MemoryStore:
 
     # -- deleting
 
+    async def past(self) -> Outlived:
+        now_ms = self.now_ms()
+        letters = len(self._dead.past(now_ms, EVERY_LETTER.limit))
+        claims, starts, memos = self._outlived(now_ms)
+        others = len(claims) + len(starts) + len(memos)
+        return Outlived(runs=self._ends.count(now_ms), dead_letters=letters, others=others)
+
     async def prune(self, limit: int) -> int:
         now_ms = self.now_ms()
         gone = self._dead.drop(self._dead.past(now_ms, limit))
@@ -349,16 +357,21 @@ class MemoryStore:
 
     def _prune_house(self, now_ms: int) -> int:
         """Windows of claims and of rate limits, and memos."""
-        claims = [key for key, until_ms in self._windows.items() if until_ms <= now_ms]
+        claims, starts, memos = self._outlived(now_ms)
         for place in claims:
             del self._records[place], self._windows[place]
-        starts = [key for key, until_ms in self._past_until.items() if until_ms <= now_ms]
         for key in starts:
             del self._past[key], self._past_until[key]
-        memos = [channel for channel, memo in self._memos.items() if memo.at_ms <= now_ms - MEMO_MS]
         for channel in memos:
             del self._memos[channel]
         return len(claims) + len(starts) + len(memos)
+
+    def _outlived(self, now_ms: int) -> tuple[list[Key], list[str], list[str]]:
+        """Windows of claims and of rate limits, and memos that are past their time."""
+        claims = [key for key, until_ms in self._windows.items() if until_ms <= now_ms]
+        starts = [key for key, until_ms in self._past_until.items() if until_ms <= now_ms]
+        memos = [channel for channel, memo in self._memos.items() if memo.at_ms <= now_ms - MEMO_MS]
+        return claims, starts, memos
 
     def _drop(self, run: str, limit: int | None = None) -> int:
         """Delete a run, or `limit` nodes and pages of it, the root last; answers how many."""

@@ -73,6 +73,10 @@ class Ends:
     def forget(self, run: str) -> None:
         self._until.pop(run, None)
 
+    def count(self, now_ms: int) -> int:
+        """How many runs are past their time."""
+        return sum(until_ms <= now_ms for until_ms in self._until.values())
+
     def next(self, now_ms: int) -> str | None:
         """A run that is past its time, the longest past first."""
         heap = self._heap

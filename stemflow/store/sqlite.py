@@ -18,7 +18,7 @@ from stemflow.model.plan import Plan
 from stemflow.model.records import FINAL, HOUSE, Header, Key, Node, Record
 from stemflow.ports import Clock
 from stemflow.store import sqlite_health, sqlite_lease, sqlite_prune
-from stemflow.store.base import EVERY_LETTER, Exchange, Lease, Letters, Request, RunInfo, StoreError, Want
+from stemflow.store.base import EVERY_LETTER, Exchange, Lease, Letters, Outlived, Request, RunInfo, StoreError, Want
 from stemflow.store.health import Examination, Stock
 from stemflow.store.place import changes_something, guarded, root_in
 from stemflow.store.sqlite_commit import commit, put_note, put_pages
@@ -254,6 +254,10 @@ class SqliteStore:
         return await self._read(lambda db: sqlite_health.stock(db, now_ms))
 
     # -- deleting
+
+    async def past(self) -> Outlived:
+        now_ms = self.now_ms()
+        return await self._read(lambda db: sqlite_prune.past(db, now_ms))
 
     async def prune(self, limit: int) -> int:
         now_ms = self.now_ms()

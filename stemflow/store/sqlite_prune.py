@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from stemflow.store.base import MEMO_MS
+from stemflow.store.base import MEMO_MS, Outlived
 
 FREE_PAGES: Final = 1_000
 """Pages given back to the file system at a time."""
@@ -33,6 +33,16 @@ def is_past(db: sqlite3.Connection, now_ms: int) -> bool:
         db.execute(f"SELECT 1 FROM {table} WHERE {instant} <= ? LIMIT 1", (_limit_of(instant, now_ms),)).fetchone()
         for table, _, instant in _PAST
     )
+
+
+def past(db: sqlite3.Connection, now_ms: int) -> Outlived:
+    """How much there is to delete."""
+    runs = db.execute("SELECT count(*) FROM runs WHERE until_ms <= ?", (now_ms,)).fetchone()[0]
+    letters, *others = (
+        db.execute(f"SELECT count(*) FROM {table} WHERE {instant} <= ?", (_limit_of(instant, now_ms),)).fetchone()[0]
+        for table, _, instant in _PAST
+    )
+    return Outlived(runs=runs, dead_letters=letters, others=sum(others))
 
 
 def prune(db: sqlite3.Connection, limit: int, now_ms: int) -> int:

@@ -6,7 +6,7 @@ from stemflow.model.effects import DeadLetter, Decision, Pages, RunEnd
 from stemflow.model.plan import LeafPlan, Plan
 from stemflow.model.rates import Rate
 from stemflow.model.records import SUCCEEDED, Claim, Header
-from stemflow.store.base import Letters
+from stemflow.store.base import Letters, Outlived
 from stemflow.testing.contract_world import RUN, Promises, User, begun, change, create, leaf, paths, scope
 from stemflow.testing.vloop import EPOCH_MS
 
@@ -79,6 +79,17 @@ class KeepPromises(Promises):
             assert await w.two.store.dead_letters() == [letter(RUN, keep_ms=1_000)]
             w.clock.advance(1)
             assert await w.two.store.dead_letters() == []
+
+    async def test_letters_that_are_past_their_time_are_counted_and_pruned(self) -> None:
+        async with self.world() as w:
+            await w.one.exchange(begun(RUN, dead=(letter(RUN, keep_ms=1_000), letter("s", keep_ms=5_000))))
+            w.clock.advance(999)
+            assert (await w.two.store.past()).dead_letters == 0
+            w.clock.advance(1)
+            assert await w.two.store.past() == Outlived(runs=0, dead_letters=1, others=0)
+            assert await prune(w.two) == 1
+            assert await w.two.store.past() == Outlived(runs=0, dead_letters=0, others=0)
+            assert await w.two.store.dead_letters() == [letter("s", keep_ms=5_000)]
 
     async def test_an_id_that_is_used_again_begins_anew(self) -> None:
         async with self.world() as w:
@@ -199,6 +210,21 @@ class PrunePromises(Promises):
             assert await prune(w.two) == 0
             w.clock.advance(1)
             assert await prune(w.two) == 1
+
+    async def test_what_is_past_its_time_is_counted_before_it_is_deleted(self) -> None:
+        async with self.world() as w:
+            now_ms = w.clock.now_ms()
+            window = Claim(key="window", holders=((RUN, "a"),), rev=1, finished=True, until_ms=now_ms + 1_000)
+            await w.one.exchange(begun(RUN, dead=(letter(RUN, keep_ms=1_000),)))
+            await w.one.exchange(begun("live", dead=(letter("live", keep_ms=2_000),)))
+            await w.one.commit(create(window))
+            await end(w.one, RUN, 0)
+            w.clock.advance(999)
+            assert await w.two.store.past() == Outlived(runs=0, dead_letters=0, others=0)
+            w.clock.advance(1)
+            assert await w.two.store.past() == Outlived(runs=1, dead_letters=1, others=1)
+            await prune(w.two)
+            assert await w.two.store.past() == Outlived(runs=0, dead_letters=0, others=0)
 
     async def test_pruning_goes_in_small_steps(self) -> None:
         async with self.world() as w:

@@ -196,6 +196,11 @@ class Part:
         ]
         return sorted(found, key=lambda one: -one.at_ms)[: which.limit]
 
+    async def past_letters(self) -> int:
+        """How many dead letters are past their time."""
+        found: int = await self.client.call(b"ZCOUNT", self.prefix + b"U", b"-inf", b"%d" % self._time.now_ms())
+        return found
+
     async def prune(self, limit: int) -> int:
         """Runs, plans, claims, starts and memos expire by themselves; their names and dead letters do not."""
         gone: int = await self.client.run("prune", self.prefix, pack((self._time.given(), limit)))

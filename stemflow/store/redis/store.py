@@ -15,7 +15,17 @@ from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.plan import Plan
 from stemflow.model.records import Header, Key, Node, Record
 from stemflow.ports import Clock
-from stemflow.store.base import EVERY_LETTER, BackpressureError, Exchange, Lease, Letters, Request, RunInfo, Want
+from stemflow.store.base import (
+    EVERY_LETTER,
+    BackpressureError,
+    Exchange,
+    Lease,
+    Letters,
+    Outlived,
+    Request,
+    RunInfo,
+    Want,
+)
 from stemflow.store.health import Examination, Stock, joined
 from stemflow.store.owner import owner_id
 from stemflow.store.redis.listen import Listener
@@ -203,6 +213,11 @@ class RedisStore:
 
     async def stock(self) -> Stock:
         return joined(await self._each(self._parts, Part.stock))
+
+    async def past(self) -> Outlived:
+        """Dead letters: all else expires by itself, and what is left of it are names."""
+        counts = await self._each(self._parts, Part.past_letters)
+        return Outlived(runs=0, dead_letters=sum(counts), others=0)
 
     async def prune(self, limit: int) -> int:
         gone = 0

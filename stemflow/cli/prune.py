@@ -1,0 +1,30 @@
+"""`stemflow prune`: what is past its time is deleted now; every worker does so by itself each minute."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+
+from stemflow.cli.exits import FINE
+from stemflow.cli.text import json_text
+from stemflow.runtime.engine import Stemflow
+from stemflow.runtime.prune import prune
+from stemflow.runtime.registry import TaskRegistry
+
+
+def main(arguments: Namespace) -> int:
+    """Count what is past its time, delete it unless it is a dry run, and tell."""
+    return asyncio.run(_prune(arguments))
+
+
+async def _prune(arguments: Namespace) -> int:
+    async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
+        past = await app.store.past()
+        records = 0 if arguments.dry_run else await prune(app.store)
+    if arguments.json:
+        counts = {"runs": past.runs, "dead_letters": past.dead_letters, "others": past.others}
+        print(json_text({"dry_run": arguments.dry_run, **counts, "records": records}))
+        return FINE
+    what = f"past their time: runs {past.runs:,}, dead letters {past.dead_letters:,}, claims and memos {past.others:,}"
+    print(f"{what}; {'nothing was deleted' if arguments.dry_run else f'records deleted: {records:,}'}")
+    return FINE
