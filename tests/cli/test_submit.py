@@ -1,4 +1,4 @@
-"""`stemflow submit` and `stemflow workers`; no test runs `worker` as a process yet."""
+"""`stemflow submit` and `stemflow workers`; `worker` runs as a process in tests/faults."""
 
 from __future__ import annotations
 
