@@ -251,11 +251,21 @@ class Cluster:
         _fine(source.ask("CLUSTER", "SETSLOT", str(slot), "MIGRATING", self.id_of(to)))
         while keys := words_of(source.ask("CLUSTER", "GETKEYSINSLOT", str(slot), "10")):
             for key in keys:
-                source.ask_raw(b"MIGRATE", b"127.0.0.1", b"%d" % to.port, key, b"0", b"5000")
+                told = source.ask_raw(b"MIGRATE", b"127.0.0.1", b"%d" % to.port, key, b"0", b"5000")
+                if told not in (b"+OK\r\n", b"+NOKEY\r\n"):
+                    raise RuntimeError(f"expected that {key!r} moves, got {told!r}")
                 time.sleep(pause_s)
                 count += 1
-        for node in (to, source, *self.nodes):
-            _fine(node.ask("CLUSTER", "SETSLOT", str(slot), "NODE", self.id_of(to)))
+        mine = ("CLUSTER", "SETSLOT", str(slot), "NODE", self.id_of(to))
+
+        def settled() -> bool:
+            # The target first: only then does the source tell its clients where the slot is now.
+            waiting = [node for node in (to, source) if _is_open(node, slot)]
+            for node in waiting:
+                node.ask(*mine)
+            return not waiting and self.owner(slot) is to
+
+        until_true(settled)
         return count
 
     def move_at_once(self, slot: int, to: Server) -> bool:
@@ -286,6 +296,11 @@ def _fine(answer: bytes) -> None:
 def _holds(part: str, slot: int) -> bool:
     first, _, last = part.partition("-")
     return first.isdecimal() and int(first) <= slot <= int(last or first)
+
+
+def _is_open(node: Server, slot: int) -> bool:
+    """Whether the node still takes the slot for one that moves."""
+    return b"[%d-" % slot in node.ask("CLUSTER", "NODES")
 
 
 def words_of(answer: bytes) -> list[bytes]:

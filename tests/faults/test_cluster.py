@@ -76,16 +76,16 @@ async def test_the_partitions_lie_on_all_nodes(empty: Cluster, tmp_path: Path) -
         assert len({empty.owner(slot_of(part)).port for part in range(PARTS)}) == 3
 
 
-@pytest.mark.parametrize("pause_s", [0.0, 0.02])
+@pytest.mark.parametrize("pause_s", [0.0, 0.01])
 async def test_a_slot_that_is_moved_key_by_key_loses_nothing_and_doubles_nothing(
     pause_s: float, empty: Cluster, tmp_path: Path
 ) -> None:
     async with net_over(empty, tmp_path) as (net, producer):
         net.pause_s = 0.01
-        await net.orders(producer, 30)
+        await net.orders(producer, 12)
         for part in (0, 1):
             # Given orders that are submitted all the while
-            coming = [asyncio.create_task(net.submit(producer)) for _ in range(60)]
+            coming = [asyncio.create_task(net.submit(producer)) for _ in range(30)]
             await asyncio.sleep(0.05)
             # When the slot of a partition is moved to another node
             slot = slot_of(part)
@@ -95,7 +95,7 @@ async def test_a_slot_that_is_moved_key_by_key_loses_nothing_and_doubles_nothing
             assert moved > 5 and empty.owner(slot) is to
             # Then all of them end
             await net.finish(await asyncio.gather(*coming))
-        await net.orders(producer, 30)
+        await net.orders(producer, 12)
         verdict = await net.judge(f"slots moved key by key, {pause_s} s a key")
         assert verdict.doubled == 0
         assert producer.store.epoch == 0
