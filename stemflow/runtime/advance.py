@@ -8,7 +8,6 @@ from typing import Any
 from msgspec import structs
 
 from stemflow.core.decide import decide
-from stemflow.core.shape import Shape
 from stemflow.core.work import View
 from stemflow.model.effects import Decision, Frozen, GateKey, Need
 from stemflow.model.facts import Distrusted, Ended, Fact, Ok, Replaced
@@ -16,7 +15,7 @@ from stemflow.model.plan import Plan
 from stemflow.model.records import FINAL, HOUSE, RUNNING, STOPPING, Key, Node, Record
 from stemflow.runtime.bind import Binder, gate
 from stemflow.runtime.signing import SignatureInvalid, UnknownKey, same_meaning
-from stemflow.runtime.values import Library, Values
+from stemflow.runtime.values import PLANS, Library, Values
 from stemflow.store.base import Lease, Store
 
 CACHED = 50_000
@@ -46,7 +45,7 @@ class Advance:
         if self.epoch != self.store.epoch:
             self.void()
         for plan in _brought(facts):
-            self.library.shapes.setdefault(plan.digest, Shape(plan))  # gates in it are asked before it is stored
+            self.library.learn(plan)  # gates in it are asked before it is stored
         for _ in range(REREADS):
             try:
                 return await self._decide(facts)
@@ -127,6 +126,8 @@ class Advance:
         found = self.binders.get(digest)
         if found is None:
             found = self.binders[digest] = Binder(await self.library.shape(digest))
+            if len(self.binders) > PLANS:
+                del self.binders[next(iter(self.binders))]
         return found
 
     def _drop_absent(self, keys: Sequence[Key]) -> None:

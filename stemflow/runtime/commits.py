@@ -146,15 +146,17 @@ class Commits:
         """None for one whose asker is told why not, or has gone."""
         if one.done.done():
             return None
+        prepared, library = one.prepared, self._advance.library
+        if prepared is not None and prepared.plan.digest not in library.shapes:
+            library.learn(prepared.plan)  # so many were prepared meanwhile that there was no room for it
         try:
             decision = await self._advance.decide(one.facts)
         except Exception as error:
             one.done.set_exception(error)
             return None
-        prepared = one.prepared
         if prepared is None or not decision.headers:
             return decision
-        items = [await self._advance.library.sealed_pages(some) for some in prepared.items]
+        items = [await library.sealed_pages(some) for some in prepared.items]
         return structs.replace(decision, plans=(*decision.plans, prepared.plan), pages=(*items, *decision.pages))
 
 

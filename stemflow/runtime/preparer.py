@@ -11,7 +11,6 @@ from stemflow.canvas import call
 from stemflow.compile.desugar import desugar
 from stemflow.compile.edges import first_task, members_of
 from stemflow.compile.freeze import compile_plan, compile_task
-from stemflow.core.shape import Shape
 from stemflow.errors import OptionError
 from stemflow.model.effects import Pages
 from stemflow.model.plan import Plan
@@ -96,7 +95,7 @@ class Preparer:
             reply_to=self._store.address,
         )
         if made.plan.digest not in self._library.shapes:
-            self._library.shapes[made.plan.digest] = Shape(made.plan)
+            self._library.learn(made.plan)
         signals = self._registry.signals
         if signals.before_publish:
             signals.before_publish.send(run_event("before_publish", header, now_ms))
@@ -198,7 +197,7 @@ class Preparer:
         return _Compiled(plan, desugar(body), flow.name, stored, claim)
 
     async def _workflow_claim(self, flow: Workflow, plan: Plan, header: Header, again: bool) -> ClaimSpec:
-        self._library.shapes.setdefault(plan.digest, Shape(plan))
+        self._library.learn(plan)
         self._library.headers[header.run] = header
         root = Node(run=header.run, path="", plan=plan.digest, node=0, state="waiting")
         binder = await self._advance.binder(plan.digest)

@@ -14,7 +14,7 @@ from stemflow.core.leaf import undone_path
 from stemflow.core.shape import Shape, base_size, body_index, segment
 from stemflow.errors import StemflowError
 from stemflow.model.effects import Pages
-from stemflow.model.plan import ScopePlan, Sealed
+from stemflow.model.plan import Plan, ScopePlan, Sealed
 from stemflow.model.records import (
     FAILED,
     HOUSE,
@@ -43,6 +43,8 @@ KEPT, KEPT_BYTES = 10_000, 4_096
 """Nodes with their results that are kept after their end, and the longest result that is."""
 HEADERS = 10_000
 """Headers kept: more than any process works on at once, since those of runs that others end are not dropped."""
+PLANS = 2_048
+"""Plans kept; a program that composes a canvas anew for each run has one for each."""
 
 _pieces = json.Decoder(list[Raw])
 
@@ -95,7 +97,14 @@ class Library:
             raise StemflowError(f"plan {digest}: expected it in {self.store.url}, found none; the store is damaged")
         if self.trust.keys is not None and named(plan).digest != digest:
             raise SignatureInvalid(f"plan {digest}", "it is not what its digest names")
-        found = self.shapes[digest] = Shape(plan)
+        return self.learn(plan)
+
+    def learn(self, plan: Plan) -> Shape:
+        """The shape of a plan, which is known from now on, as long as there is room."""
+        found = self.shapes.pop(plan.digest, None) or Shape(plan)
+        self.shapes[plan.digest] = found
+        if len(self.shapes) > PLANS:
+            del self.shapes[next(iter(self.shapes))]
         return found
 
     async def _read_header(self, run: str) -> Header:

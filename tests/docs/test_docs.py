@@ -86,9 +86,9 @@ def test_nothing_promises_too_much_or_names_the_wrong_package(path: Path) -> Non
 
 def test_the_gate_installs_and_runs_the_tests_as_the_readme_says() -> None:
     gate = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert ".venv/bin/pip install -q -e '.[dev]' && .venv/bin/python -m pytest\n" in README
+    assert ".venv/bin/pip install -q -e '.[dev]' && .venv/bin/python -m pytest -n 2\n" in README
     assert "install --quiet -e '.[dev]'" in gate
-    assert 'step "tests" python -m pytest\n' in gate
+    assert 'step "tests" python -m pytest -n 2\n' in gate
 
 
 def test_the_step_for_ci_accepts_the_workflows_of_the_repository(

@@ -143,7 +143,7 @@ class RedisIntruder(Intruder):
     def __init__(self, store: Any) -> None:
         super().__init__(store)
         self.redis = redis.Redis.from_url(store.url)
-        self.prefix: bytes = store._prefix
+        self.prefix: bytes = store._parts[0].prefix
 
     def _value(self, key: Key) -> bytes:
         name = run_name(key[0])

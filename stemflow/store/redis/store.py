@@ -58,7 +58,7 @@ class RedisStore:
     ) -> None:
         self.url = place.shown
         self.address = _name_of_listener()
-        self.overlaps = False
+        self.overlaps = True
         self._place, self._ways, self._part_of = place, ways, part_of
         self._time = ServerTime(clock, test_time)
         self._news = News(place.name.encode(), self.address, self._look, self._follow)
