@@ -241,12 +241,22 @@ class Cluster:
                     return node
         raise RuntimeError(f"nobody owns slot {slot}")
 
+    def told(self) -> str:
+        """What each node that answers says of all nodes and their slots."""
+        lines = []
+        for node in self.nodes:
+            try:
+                lines.append(f"{node.port}: {node.ask('CLUSTER', 'NODES').decode()}")
+            except OSError as error:
+                lines.append(f"{node.port}: {error}")
+        return "\n".join(lines)
+
     def id_of(self, node: Server) -> str:
         return node.ask("CLUSTER", "MYID").split(b"\r\n")[1].decode()
 
     def move(self, slot: int, to: Server, pause_s: float = 0.0) -> int:
         """Move a slot key by key, as tools for resharding do, with a pause after each; how many keys there were."""
-        source, count = self.owner(slot), 0
+        source, count, until = self.owner(slot), 0, time.monotonic() + _PATIENCE_S
         _fine(to.ask("CLUSTER", "SETSLOT", str(slot), "IMPORTING", self.id_of(source)))
         _fine(source.ask("CLUSTER", "SETSLOT", str(slot), "MIGRATING", self.id_of(to)))
         while keys := words_of(source.ask("CLUSTER", "GETKEYSINSLOT", str(slot), "10")):
@@ -256,6 +266,8 @@ class Cluster:
                     raise RuntimeError(f"expected that {key!r} moves, got {told!r}")
                 time.sleep(pause_s)
                 count += 1
+            if time.monotonic() > until:
+                raise RuntimeError(f"slot {slot} still has keys at its old node after {count} were moved")
         mine = ("CLUSTER", "SETSLOT", str(slot), "NODE", self.id_of(to))
 
         def settled() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,8 +11,10 @@ import pytest
 from redis.crc import key_slot
 
 from stemflow import Stemflow
-from stemflow.runtime.clock import SystemIds
+from stemflow.model.records import Key
+from stemflow.runtime.clock import SystemClock, SystemIds
 from stemflow.store.base import Store
+from stemflow.store.open import open_store
 from stemflow.store.redis.acl import acl_file
 from stemflow.store.redis.open import open_redis
 from stemflow.store.redis.spread import part_of
@@ -25,12 +27,22 @@ from tests.faults.net_world import Net, net_on
 pytestmark = pytest.mark.faults
 
 PARTS = 6
+LIMIT_S = 45
+"""A test that has not come to its end by then is stuck."""
 
 
 @pytest.fixture
 def empty(cluster: Cluster) -> Cluster:
+    """The nodes of many tests, which leave them as they are."""
     cluster.flush()
     return cluster
+
+
+@pytest.fixture
+def own(one_server: Server, tmp_path: Path) -> Iterator[Cluster]:
+    """Nodes for one test alone, which moves slots or kills nodes."""
+    with Cluster(one_server.binary, tmp_path / "nodes") as started:
+        yield started
 
 
 class TestOneRunAPartition(StoreContract):
@@ -58,11 +70,21 @@ def other_than(cluster: Cluster, owner: Server) -> Server:
 async def net_over(cluster: Cluster, folder: Path) -> AsyncIterator[tuple[Net, Stemflow]]:
     """A net with two workers, and a producer that submits runs under ids of all partitions."""
     ids = SystemIds()
-    async with net_on(cluster.nodes[0], folder, f"{cluster.url}?partitions={PARTS}") as net:
+    async with in_time(cluster), net_on(cluster.nodes[0], folder, f"{cluster.url}?partitions={PARTS}") as net:
         net.name = lambda number: ids.run_id()
         for _ in range(2):
             await net.engine(net.url, concurrency=20)
         yield net, await net.engine(net.url, worker=False)
+
+
+@asynccontextmanager
+async def in_time(cluster: Cluster) -> AsyncIterator[None]:
+    """Fails what takes too long, with what the nodes say of their slots."""
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            yield
+    except TimeoutError:
+        pytest.fail(f"expected an end within {LIMIT_S} s; the nodes say:\n{cluster.told()}")
 
 
 async def test_the_partitions_lie_on_all_nodes(empty: Cluster, tmp_path: Path) -> None:
@@ -76,11 +98,32 @@ async def test_the_partitions_lie_on_all_nodes(empty: Cluster, tmp_path: Path) -
         assert len({empty.owner(slot_of(part)).port for part in range(PARTS)}) == 3
 
 
+async def test_calls_that_were_all_under_way_when_their_slot_had_moved_go_on_at_its_new_node(own: Cluster) -> None:
+    store = open_store(f"{own.url}?partitions={PARTS}", SystemClock())
+    async with in_time(own):
+        await store.open()
+        # Given many connections to the node of a partition
+        key: Key = ("run", "[0]")
+        await asyncio.gather(*(store.read([key]) for _ in range(12)))
+        renewer, held = store.renewer(), [(key, 1, 1_000)]
+        await asyncio.to_thread(renewer.renew, held)
+        # When its slot has moved
+        slot = slot_of(part_of(key[0], PARTS))
+        await asyncio.to_thread(own.move, slot, other_than(own, own.owner(slot)))
+        # Then calls over all of them find the new node at once, and so does who renews leases
+        before = asyncio.get_running_loop().time()
+        await asyncio.gather(*(store.read([key]) for _ in range(12)))
+        await asyncio.to_thread(renewer.renew, held)
+        assert asyncio.get_running_loop().time() - before < 0.5
+        await asyncio.to_thread(renewer.close)
+        await store.close()
+
+
 @pytest.mark.parametrize("pause_s", [0.0, 0.01])
 async def test_a_slot_that_is_moved_key_by_key_loses_nothing_and_doubles_nothing(
-    pause_s: float, empty: Cluster, tmp_path: Path
+    pause_s: float, own: Cluster, tmp_path: Path
 ) -> None:
-    async with net_over(empty, tmp_path) as (net, producer):
+    async with net_over(own, tmp_path) as (net, producer):
         net.pause_s = 0.01
         await net.orders(producer, 12)
         for part in (0, 1):
@@ -89,10 +132,10 @@ async def test_a_slot_that_is_moved_key_by_key_loses_nothing_and_doubles_nothing
             await asyncio.sleep(0.05)
             # When the slot of a partition is moved to another node
             slot = slot_of(part)
-            to = other_than(empty, empty.owner(slot))
-            moved = await asyncio.to_thread(empty.move, slot, to, pause_s)
+            to = other_than(own, own.owner(slot))
+            moved = await asyncio.to_thread(own.move, slot, to, pause_s)
             net.tries += 1
-            assert moved > 5 and empty.owner(slot) is to
+            assert moved > 5 and own.owner(slot) is to
             # Then all of them end
             await net.finish(await asyncio.gather(*coming))
         await net.orders(producer, 12)
@@ -101,16 +144,14 @@ async def test_a_slot_that_is_moved_key_by_key_loses_nothing_and_doubles_nothing
         assert producer.store.epoch == 0
 
 
-async def test_a_slot_that_is_moved_as_a_whole_loses_nothing_and_doubles_nothing(
-    empty: Cluster, tmp_path: Path
-) -> None:
-    async with net_over(empty, tmp_path) as (net, producer):
+async def test_a_slot_that_is_moved_as_a_whole_loses_nothing_and_doubles_nothing(own: Cluster, tmp_path: Path) -> None:
+    async with net_over(own, tmp_path) as (net, producer):
         net.pause_s = 0.01
         await net.orders(producer, 30)
         for part in range(PARTS):
             coming = [asyncio.create_task(net.submit(producer)) for _ in range(40)]
             slot = slot_of(part)
-            if not await asyncio.to_thread(empty.move_at_once, slot, other_than(empty, empty.owner(slot))):
+            if not await asyncio.to_thread(own.move_at_once, slot, other_than(own, own.owner(slot))):
                 pytest.skip("this server moves slots key by key alone")
             net.tries += 1
             await net.finish(await asyncio.gather(*coming))
@@ -119,11 +160,11 @@ async def test_a_slot_that_is_moved_as_a_whole_loses_nothing_and_doubles_nothing
         assert producer.store.epoch == 0
 
 
-async def test_a_node_that_is_killed_and_starts_anew_loses_nothing(empty: Cluster, tmp_path: Path) -> None:
-    async with net_over(empty, tmp_path) as (net, producer):
+async def test_a_node_that_is_killed_and_starts_anew_loses_nothing(own: Cluster, tmp_path: Path) -> None:
+    async with net_over(own, tmp_path) as (net, producer):
         net.pause_s = 0.02
         await net.orders(producer, 10)
-        for node in empty.nodes:
+        for node in own.nodes:
             coming = [asyncio.create_task(net.submit(producer)) for _ in range(40)]
             await asyncio.sleep(0.05)
             await asyncio.to_thread(node.kill)
@@ -136,15 +177,15 @@ async def test_a_node_that_is_killed_and_starts_anew_loses_nothing(empty: Cluste
         assert producer.store.epoch == 0
 
 
-async def test_while_a_node_is_away_runs_on_the_others_are_started_and_end(empty: Cluster, tmp_path: Path) -> None:
-    async with net_over(empty, tmp_path) as (net, producer):
+async def test_while_a_node_is_away_runs_on_the_others_are_started_and_end(own: Cluster, tmp_path: Path) -> None:
+    async with net_over(own, tmp_path) as (net, producer):
         net.tries = 1
         await net.orders(producer, 10)
-        for node in empty.nodes:
+        for node in own.nodes:
             node.ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
         # Given a node that is away while the workers have nothing to report to it
-        away = empty.owner(slot_of(1))
-        here = {part for part in range(PARTS) if empty.owner(slot_of(part)) is not away}
+        away = own.owner(slot_of(1))
+        here = {part for part in range(PARTS) if own.owner(slot_of(part)) is not away}
         await asyncio.to_thread(away.kill)
         ids = SystemIds()
         net.name = lambda number: next(run for run in iter(ids.run_id, "") if part_of(run, PARTS) in here)
@@ -161,7 +202,7 @@ async def test_users_of_the_acl_file_have_the_rights_that_a_cluster_takes(empty:
     for node in empty.nodes:
         assert node.ask("ACL", "SETUSER", user, *rest, ">secret") == b"+OK\r\n"
     try:
-        async with net_on(empty.nodes[0], tmp_path, f"{empty.url}?partitions={PARTS}") as net:
+        async with in_time(empty), net_on(empty.nodes[0], tmp_path, f"{empty.url}?partitions={PARTS}") as net:
             net.tries = 1
             await net.orders(await net.engine(net.url.replace("//", f"//{user}:secret@")), 10)
             await net.judge("a user with few rights")

@@ -45,6 +45,8 @@ PAUSES_S: Final = (0.02, 1.0)
 """The first pause between tries, and the longest; each is drawn between half of it and all of it."""
 
 AGAIN: Final = (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
+WRONG_SERVER: Final = (MasterDownError, MovedError, ReadOnlyError)
+"""Errors after which a connection is of no more use: it leads to a server that no longer has the partition."""
 AGAIN_WORDS: Final = ("BUSY", "NOREPLICAS", "MISCONF", "UNKILLABLE")
 """Errors of a server that may be gone in a moment: those that redis-py has a class for, and those it has none for."""
 
@@ -110,7 +112,8 @@ class Client:
             return await self._send(command, epoch)
 
     async def _send(self, command: Sequence[Any], epoch: int | None) -> Any:
-        connection = self._free.pop() if self._free else self._ways.connection(self._standing.prefix)
+        free = self._free
+        connection = free.pop() if free else self._ways.connection(self._standing.prefix)
         try:
             if not connection.is_connected:
                 await self._connect(connection)
@@ -118,13 +121,13 @@ class Client:
                 raise self._standing.loss()
             answer = await answered(connection, *command)
         except StateLost:
-            self._free.append(connection)
+            await self._give_back(connection, free)
             raise
         except ResponseError as error:
-            if isinstance(error, ReadOnlyError | MasterDownError):
+            if isinstance(error, WRONG_SERVER):
                 await close(connection)
             else:
-                self._free.append(connection)
+                await self._give_back(connection, free)
             raise
         except BaseException as error:
             # Whatever was under way, cancellation too: an answer may still come, and would be taken for the next one.
@@ -134,8 +137,15 @@ class Client:
                 # So were those that lie idle; each would cost a try.
                 await self.let_go()
             raise
-        self._free.append(connection)
+        await self._give_back(connection, free)
         return answer
+
+    async def _give_back(self, connection: AbstractConnection, free: list[AbstractConnection]) -> None:
+        """Keep a connection for the next call, unless those that were `free` when it was taken were let go since."""
+        if free is self._free:
+            free.append(connection)
+        else:
+            await close(connection)
 
     async def info(self) -> dict[str, str]:
         """What the server says of itself, by INFO."""
