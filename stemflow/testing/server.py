@@ -235,10 +235,8 @@ class Cluster:
     def owner(self, slot: int) -> Server:
         """The node that owns a slot, as it says itself."""
         for node in self.nodes:
-            for line in node.ask("CLUSTER", "NODES").decode().splitlines():
-                words = line.split()
-                if len(words) > 8 and "myself" in words[2] and any(_holds(part, slot) for part in words[8:]):
-                    return node
+            if _owns(node, slot):
+                return node
         raise RuntimeError(f"nobody owns slot {slot}")
 
     def told(self) -> str:
@@ -275,7 +273,7 @@ class Cluster:
             waiting = [node for node in (to, source) if _is_open(node, slot)]
             for node in waiting:
                 node.ask(*mine)
-            return not waiting and self.owner(slot) is to
+            return not waiting and _owns(to, slot)
 
         until_true(settled)
         return count
@@ -286,7 +284,7 @@ class Cluster:
         told = source.ask("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", str(slot), str(slot), "NODE", self.id_of(to))
         if told != b"+OK\r\n":
             return False
-        until_true(lambda: self.owner(slot) is to)
+        until_true(lambda: _owns(to, slot) and not _owns(source, slot))
         return True
 
     def flush(self) -> None:
@@ -308,6 +306,15 @@ def _fine(answer: bytes) -> None:
 def _holds(part: str, slot: int) -> bool:
     first, _, last = part.partition("-")
     return first.isdecimal() and int(first) <= slot <= int(last or first)
+
+
+def _owns(node: Server, slot: int) -> bool:
+    """Whether the node says that it owns the slot. While a slot changes hands nobody or two may say so."""
+    for line in node.ask("CLUSTER", "NODES").decode().splitlines():
+        words = line.split()
+        if len(words) > 8 and "myself" in words[2]:
+            return any(_holds(part, slot) for part in words[8:])
+    return False
 
 
 def _is_open(node: Server, slot: int) -> bool:
