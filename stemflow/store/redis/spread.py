@@ -158,7 +158,7 @@ class Spread:
         limit, key = max(0, want.limit - len(found.leases)), (request.channel, part)
         ask = self._unanswered.get(key)
         if ask is None or ask.request.epoch != request.epoch or ask.limit > limit:
-            ask = _Ask(Request(f"{request.channel}+", request.sequence, request.epoch), limit)
+            ask = _Ask(Request(f"{request.channel}?", request.sequence, request.epoch), limit)
         self._unanswered[key] = ask
         try:
             answer = await self._parts[part].exchange(ask.request, [], structs.replace(want, limit=limit), 0.0)
