@@ -24,6 +24,7 @@ async def test_more_canvases_can_wait_to_be_stored_than_plans_are_kept(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("url", ["memory:"])  # what stays on a server is audited in test_keys.py
 async def test_five_thousand_runs_leave_an_engine_and_its_store_as_they_were(
     app: Stemflow, registry: TaskRegistry
 ) -> None:
@@ -32,16 +33,20 @@ async def test_five_thousand_runs_leave_an_engine_and_its_store_as_they_were(
     async def same(value: int) -> int:
         return value
 
+    @registry.task("gathered", result_ttl="1s")
+    async def gathered(values: list[int]) -> list[int]:
+        return values
+
     sizes = []
     tracemalloc.start()
     try:
         for turn in range(5):
-            canvases = [Canvas.chord([same.s(turn), same.s(n)], Canvas.task("same", options={"result_ttl": "1s"}))
+            canvases = [Canvas.chord([same.s(turn), same.s(n)], gathered.s())
                         for n in range(1_000)]  # fmt: skip
             handles = await app.submit_many(canvases)
-            for handle in handles:
-                assert (await handle.wait()).value == [turn, handles.index(handle)]
-            del handle, handles, canvases
+            results = [await handle.wait() for handle in handles]
+            assert [result.value for result in results] == [[turn, n] for n in range(1_000)]
+            del handles, canvases, results
             await asyncio.sleep(200)
             gc.collect()
             sizes.append(tracemalloc.get_traced_memory()[0])
