@@ -44,10 +44,11 @@ def find_tasks(named: Sequence[str], file: Path | None) -> TaskRegistry:
     beside = start / BESIDE
     if file is not None and beside.is_file():
         return _registry_of(_load_path(beside), None, str(beside))
-    raise TasksNotFound(
-        f"{file or start}: expected its tasks, found neither --tasks, nor [tool.stemflow] tasks in a pyproject.toml, "
-        f"nor {beside}; pass --tasks MODULE, or write a tasks.py beside the workflow"
-    )
+    text = f"{file or start}: expected its tasks, found neither --tasks, nor [tool.stemflow] tasks in a pyproject.toml"
+    if file is not None:
+        raise TasksNotFound(f"{text}, nor {beside}; pass --tasks MODULE, or write a tasks.py beside the workflow")
+    only = f" (`--tasks {beside.stem}` for the {BESIDE} that is here)" if beside.is_file() else ""
+    raise TasksNotFound(f"{text}; pass --tasks MODULE{only}")
 
 
 def load_named(named: Sequence[str], folder: Path, where: str) -> TaskRegistry:

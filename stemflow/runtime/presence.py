@@ -62,9 +62,13 @@ class Presence:
         self.unroutable_after_ms = unroutable_after_ms
         self.tasks: dict[str, Declaration] = {}
         self.digest = ""
-        self.started_at_ms = worker.store.now_ms()
+        self.started_at_ms = 0
         self._published_at_ms: int | None = None
         self._epoch = worker.store.epoch
+
+    def begin(self) -> None:
+        """The worker starts now, on the clock of a store that is open: before, a server's time is not known."""
+        self.started_at_ms = self.worker.store.now_ms()
 
     async def run(self, every_ms: int = BEAT_MS) -> None:
         """Tell at once, then every `every_ms`; a store that cannot be reached is tried again at the next beat."""

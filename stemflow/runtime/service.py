@@ -77,6 +77,7 @@ class Service:
 
     async def start(self) -> None:
         check_start(self.app.registry)
+        self.presence.begin()
         self._tell(self.app.signals.worker_init)
         self.renewer = self.app.store.renewer()
         self._broken = asyncio.get_running_loop().create_future()

@@ -204,11 +204,9 @@ class Store(Protocol):
 
     async def plan(self, digest: str) -> Plan | None: ...
 
-    async def put_pages(self, key: Key, first: int, pages: Sequence[bytes]) -> None:
-        """Store pages of a map's items ahead of the run itself; invisible until the run is."""
+    async def page(self, key: Key, number: int) -> bytes | None:
+        """A page of a map's items, which came with the decision that stored them."""
         ...
-
-    async def page(self, key: Key, number: int) -> bytes | None: ...
 
     async def runs(self, limit: int, prefix: str = "") -> list[RunInfo]:
         """Newest first; with `prefix` only runs whose id begins so."""

@@ -179,7 +179,8 @@ class MemoryStore:
         for run, digest in decision.fragments:
             self._plans.use(run, digest)
         for some in decision.pages:
-            self._put_pages(some.key, 0, some.pages)
+            run, path = some.key
+            self._pages.setdefault(run, {}).update(((path, n), page) for n, page in enumerate(some.pages))
         self._dead.drop(decision.undead)
         self._dead.add(decision.dead)
         for end in decision.ended:
@@ -299,16 +300,9 @@ class MemoryStore:
     async def plan(self, digest: str) -> Plan | None:
         return self._plans.get(digest)
 
-    async def put_pages(self, key: Key, first: int, pages: Sequence[bytes]) -> None:
-        self._put_pages(key, first, pages)
-
-    def _put_pages(self, key: Key, first: int, pages: Sequence[bytes]) -> None:
-        run, path = key
-        self._pages.setdefault(run, {}).update(((path, number), page) for number, page in enumerate(pages, first))
-
     async def page(self, key: Key, number: int) -> bytes | None:
         run, path = key
-        return self._pages.get(run, {}).get((path, number)) if run in self._headers else None
+        return self._pages.get(run, {}).get((path, number))
 
     async def runs(self, limit: int, prefix: str = "") -> list[RunInfo]:
         found: list[RunInfo] = []

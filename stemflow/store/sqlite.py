@@ -21,7 +21,7 @@ from stemflow.store import sqlite_health, sqlite_lease, sqlite_prune
 from stemflow.store.base import EVERY_LETTER, Exchange, Lease, Letters, Outlived, Request, RunInfo, StoreError, Want
 from stemflow.store.health import Examination, Stock
 from stemflow.store.place import changes_something, guarded, root_in
-from stemflow.store.sqlite_commit import commit, put_note, put_pages
+from stemflow.store.sqlite_commit import commit, put_note
 from stemflow.store.sqlite_lease import NOTHING, revive
 from stemflow.store.sqlite_renewer import SqliteRenewer
 from stemflow.store.sqlite_schema import PATIENCE_MS, connect, is_busy, locked, prepare, refused, transaction
@@ -211,15 +211,8 @@ class SqliteStore:
         body = await self._value("SELECT body FROM plans WHERE digest = ?", digest)
         return None if body is None else wire.decode_plan(body)
 
-    async def put_pages(self, key: Key, first: int, pages: Sequence[bytes]) -> None:
-        await self._write(lambda db: put_pages(db, *key, enumerate(pages, first)))
-
     async def page(self, key: Key, number: int) -> bytes | None:
-        found = (
-            "SELECT body FROM pages WHERE run = ? AND path = ? AND number = ?"
-            " AND EXISTS (SELECT 1 FROM runs WHERE runs.run = pages.run)"
-        )
-        return await self._value(found, *key, number)
+        return await self._value("SELECT body FROM pages WHERE run = ? AND path = ? AND number = ?", *key, number)
 
     async def _value(self, statement: str, *parameters: str | int) -> bytes | None:
         row = await self._patiently(lambda: self._db.execute(statement, parameters).fetchone())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from stemflow.model import wire
@@ -54,13 +54,6 @@ def _as_seen(db: sqlite3.Connection, decision: Decision) -> bool:
         if (0 if row is None else row[0]) != rev:
             return False
     return True
-
-
-def put_pages(db: sqlite3.Connection, run: str, path: str, pages: Iterable[tuple[int, bytes]]) -> None:
-    db.executemany(
-        "INSERT OR REPLACE INTO pages (run, path, number, body) VALUES (?, ?, ?, ?)",
-        ((run, path, number, page) for number, page in pages),
-    )
 
 
 def put_note(db: sqlite3.Connection, note: tuple[str, str, bytes], now_ms: int, ttl_ms: int) -> None:
@@ -148,7 +141,8 @@ def _rest(db: sqlite3.Connection, decision: Decision, now_ms: int) -> None:
     for plan in decision.plans:
         db.execute("INSERT OR IGNORE INTO plans (digest, body) VALUES (?, ?)", (plan.digest, wire.encode(plan)))
     for some in decision.pages:
-        put_pages(db, *some.key, enumerate(some.pages))
+        rows = ((*some.key, number, page) for number, page in enumerate(some.pages))
+        db.executemany("INSERT OR REPLACE INTO pages (run, path, number, body) VALUES (?, ?, ?, ?)", rows)
     db.executemany("DELETE FROM dead WHERE run = ? AND path = ?", decision.undead)
     for letter in decision.dead:
         about = (*letter.key, letter.queue, letter.reason, letter.at_ms, letter.at_ms + letter.keep_ms)

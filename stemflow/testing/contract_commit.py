@@ -204,16 +204,6 @@ class CommitPromises(Promises):
             await w.one.commit(create(leaf("a")), headers=(Header(run=RUN, plan="other"),))
             assert await w.two.store.header(RUN) == Header(run=RUN, plan="p")
 
-    async def test_pages_are_invisible_until_their_run_is_there(self) -> None:
-        async with self.world() as w:
-            await w.one.store.put_pages((RUN, "m"), 0, [b"[0]", b"[1]"])
-            await w.one.store.put_pages((RUN, "m"), 2, [b"[2]"])
-            await w.one.store.put_pages((RUN, "m"), 2, [b"[2]"])
-            assert await w.two.store.page((RUN, "m"), 0) is None
-            await w.one.begin()
-            found = [await w.two.store.page((RUN, "m"), number) for number in range(4)]
-            assert found == [b"[0]", b"[1]", b"[2]", None]
-
     async def test_runs_are_listed_newest_first_and_by_prefix(self) -> None:
         async with self.world() as w:
             for run in ("ab", "b", "aa"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -173,7 +174,18 @@ def test_a_file_of_the_working_directory_shadows_nothing_that_is_installed(tmp_p
     find_tasks(["jobs_e"], None)
     # Then the folder stands behind everything installed
     assert sys.path[-1] == str(tmp_path)
-    assert sys.modules["yaml"].__file__ != str(tmp_path / "yaml.py")
+    assert importlib.import_module("yaml").__file__ != str(tmp_path / "yaml.py")
+
+
+def test_without_a_workflow_file_the_tasks_beside_are_not_loaded_but_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TasksNotFound, match=r"in a pyproject\.toml; pass --tasks MODULE$"):
+        find_tasks([], None)
+    write(tmp_path / "tasks.py", "t")
+    with pytest.raises(TasksNotFound, match=r"pass --tasks MODULE \(`--tasks tasks` for the tasks\.py that is here\)$"):
+        find_tasks([], None)
 
 
 def test_tasks_that_leave_the_process_are_told_as_an_error(tmp_path: Path) -> None:

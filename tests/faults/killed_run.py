@@ -8,7 +8,7 @@ from typing import Any
 from stemflow.cli.main import main
 from stemflow.store.sqlite import SqliteStore
 
-CALLS = ("exchange", "put_pages", "expired")
+CALLS = ("exchange", "expired")
 
 
 def arm(when: str, at: int) -> None:

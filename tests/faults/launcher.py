@@ -25,7 +25,7 @@ from stemflow.runtime.worker import Worker
 from stemflow.store.base import Store
 from stemflow.testing.witness import Witness
 
-CALLS = ("open", "exchange", "expired", "put_pages", "read", "note", "notes", "header", "plan", "prune")
+CALLS = ("open", "exchange", "expired", "read", "note", "notes", "header", "plan", "prune")
 POINTS = ("leased", "before report", "after report", "lost leases taken", "before loss", "after loss")
 """Named points; `call` is any point before or after any call of the store."""
 

@@ -131,5 +131,5 @@ def order() -> Signature[Any, Any]:
 
 
 def big_order() -> Signature[Any, Any]:
-    """A map whose items are stored in pages ahead of the run, and a task after it."""
+    """A map over many items, and a task after it."""
     return Canvas.map(step.s(), list(range(40))) | step.s()

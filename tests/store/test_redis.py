@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from stemflow import Stemflow, TaskRegistry
 from stemflow.runtime.clock import SystemClock
+from stemflow.runtime.presence import beats
 from stemflow.store.base import StoreError
 from stemflow.store.open import open_store
 from stemflow.testing.server import Server
@@ -33,3 +35,12 @@ async def test_a_server_that_refuses_writes_when_it_is_full_is_taken(limited: Se
     store = open_store(limited.url, SystemClock())
     await store.open()
     await store.close()
+
+
+async def test_a_worker_started_when_its_store_was_opened_not_in_1970(server: Server) -> None:
+    """Before a store on a server is open, its time is not known; a worker must not count from then on."""
+    async with Stemflow(f"{server.url}?prefix=started", TaskRegistry()) as app:
+        assert app.service is not None
+        await app.service.presence.tell("running")
+        (beat,) = (await beats(app.store)).values()
+        assert 0 <= app.store.now_ms() - beat.started_at_ms < 60_000

@@ -8,7 +8,7 @@ from stemflow.store.redis.url import Place
 
 CONNECTION: Final = ("ping", "select", "info", "eval", "evalsha", "publish", "subscribe", "unsubscribe")
 DATA: Final = (
-    "del", "exists", "get", "mget", "set", "setnx", "setrange", "pexpire", "persist", "pttl", "time",
+    "del", "exists", "get", "mget", "set", "setnx", "setrange", "pexpire", "pttl", "time",
     "hdel", "hget", "hgetall", "hkeys", "hlen", "hmget", "hset", "hsetnx", "hvals",
     "llen", "lpush", "lrange", "lrem", "lset", "ltrim", "rpush",
     "sadd", "smembers", "srem",

@@ -65,7 +65,7 @@ class Listener:
             return
 
     async def _listen(self) -> None:
-        pause, again = PAUSES_S[0], False
+        pause, again, told = PAUSES_S[0], False, False
         while True:
             connection = self._make()
             try:
@@ -75,14 +75,18 @@ class Listener:
                     known.clear()
                 if self._channels:
                     await self._send(b"SUBSCRIBE", *self._channels)
+                if told:
+                    log.warning("%s: the news of others is heard again", self._shown)
                 if again:
                     self._missed()
-                pause, again = PAUSES_S[0], True
+                pause, again, told = PAUSES_S[0], True, False
                 self._tick(connection)
                 while True:
                     self._take(await connection.read_response(timeout=math.inf, disable_decoding=True))
             except (RedisError, OSError) as error:
-                log.warning("%s: the news of others is cut off (%s); connecting anew", self._shown, error)
+                if not told:
+                    log.warning("%s: the news of others is cut off (%s); connecting anew", self._shown, error)
+                told = True
             finally:
                 self._connection = None
                 await close(connection)

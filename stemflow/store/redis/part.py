@@ -28,8 +28,6 @@ from stemflow.store.redis.ways import Ways
 
 FOLLOW_S: Final = 60
 """How long followers are told of changes without asking again; they do at a third."""
-PAGES_AHEAD_MS: Final = 86_400_000
-"""How long pages wait for their run."""
 LISTED: Final = 500
 """Runs that are listed at a time."""
 
@@ -150,16 +148,11 @@ class Part:
         body = await self.client.call(b"GET", self.prefix + b"p" + digest.encode())
         return None if body is None else wire.decode_plan(body)
 
-    async def put_pages(self, key: Key, first: int, pages: Sequence[bytes]) -> None:
-        place = page_key(self.prefix, key[0])
-        fields = [part for number, page in enumerate(pages, first) for part in (page_field(key[1], number), page)]
-        await self.client.call(b"HSET", place, *fields)
-        if await self.header(key[0]) is None:
-            await self.client.call(b"PEXPIRE", place, PAGES_AHEAD_MS)
-
     async def page(self, key: Key, number: int) -> bytes | None:
-        found = await self.client.call(b"HGET", page_key(self.prefix, key[0]), page_field(key[1], number))
-        return found if found is None or await self.header(key[0]) is not None else None
+        found: bytes | None = await self.client.call(
+            b"HGET", page_key(self.prefix, key[0]), page_field(key[1], number)
+        )
+        return found
 
     async def runs(self, limit: int, prefix: str = "") -> list[RunInfo]:
         found: list[RunInfo] = []

@@ -180,9 +180,6 @@ class RedisStore:
                 return found
         return None
 
-    async def put_pages(self, key: Key, first: int, pages: Sequence[bytes]) -> None:
-        await self._of(key[0]).put_pages(key, first, pages)
-
     async def page(self, key: Key, number: int) -> bytes | None:
         return await self._of(key[0]).page(key, number)
 

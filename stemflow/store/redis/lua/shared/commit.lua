@@ -101,12 +101,10 @@ end
 local function put_root(put)
   if put[11] then call('SET', P .. 'h' .. put[1], put[11]) end
   call('LPUSH', P .. 'L', put[1])
-  -- Items that were stored ahead of their run are kept from now on.
-  if bit.band(byte(put[5], 2), SCOPE) ~= 0 then call('PERSIST', P .. 'g' .. put[1]) end
 end
 
-local function put_pages(run, path, first, pages)
-  for i, page in ipairs(pages) do call('HSET', P .. 'g' .. run, pack('>I4', first + i - 1) .. path, page) end
+local function put_pages(run, path, pages)
+  for i, page in ipairs(pages) do call('HSET', P .. 'g' .. run, pack('>I4', i - 1) .. path, page) end
 end
 
 local function bury(letter)
@@ -164,7 +162,7 @@ local function apply(decision, now)
   end
   for _, one in ipairs(decision[3] or {}) do put_header(one[1], one[2]) end
   for _, one in ipairs(decision[4] or {}) do call('SET', P .. 'p' .. one[1], one[2], 'EX', PLAN_S) end
-  for _, one in ipairs(decision[5] or {}) do put_pages(one[1], one[2], 0, one[3]) end
+  for _, one in ipairs(decision[5] or {}) do put_pages(one[1], one[2], one[3]) end
   unbury(decision[9] or {})
   for _, letter in ipairs(decision[6] or {}) do bury(letter) end
   for _, one in ipairs(decision[7] or {}) do
