@@ -62,6 +62,8 @@ class Worker:
         self.attempts = Attempts(self)
         self.held_ms: Callable[[], int] = lambda: 0
         """For how long the event loop has been held."""
+        self.leasing: Callable[[int], None] = lambda lease_ms: None
+        """Told of each lease that begins here, in milliseconds: renewal may have to come sooner for it."""
         self.running: dict[tuple[Key, int], Running] = {}
         self.facts: list[Fact] = []
         self.epoch = store.epoch
@@ -109,6 +111,7 @@ class Worker:
         running = self.running[(node.key, node.delivery)] = Running(self, node)
         if self.handing_back:
             return running.report(HandedBack())
+        self.leasing(node.lease_ms)
         running.task = asyncio.get_running_loop().create_task(self._work(running))
         running.task.add_done_callback(running.ended)
 

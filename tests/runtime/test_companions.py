@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stemflow import Stemflow, TaskRegistry
-from stemflow.runtime import service
+from stemflow.runtime import renew, service
 from stemflow.store.base import Renewed
 
 
@@ -63,3 +63,28 @@ async def test_renewal_that_fails_in_its_thread_ends_the_worker(monkeypatch: pyt
     async with app:
         await app.submit(nap.s())
         await _breaks(app, said)
+
+
+async def test_a_short_lease_wakes_the_thread_that_renews(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a thread that has nothing to renew, and would look again in a minute
+    monkeypatch.setattr(renew, "LONGEST_PAUSE_MS", 60_000)
+    registry, renewed = TaskRegistry(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    class Renews:
+        def renew(self, held: Any) -> Renewed:
+            loop.call_soon_threadsafe(renewed.set)
+            return Renewed((), ())
+
+        def close(self) -> None: ...
+
+    @registry.task("nap", visibility_timeout="200ms")
+    async def nap() -> None:
+        await asyncio.wait_for(renewed.wait(), 10)
+
+    app = Stemflow("memory:", registry)
+    monkeypatch.setattr(app.store, "renewer", Renews)
+    async with app:
+        await asyncio.sleep(0.05)
+        # Then it renews a short lease in time
+        assert (await (await app.submit(nap.s())).wait()).status == "succeeded"

@@ -97,3 +97,10 @@ async def open_app(
 async def app(open_app: OpenApp) -> Stemflow:
     """An engine with an embedded worker."""
     return await open_app()
+
+
+def renew_no_more() -> None:
+    """From now on no worker of this test renews a lease."""
+    for task in asyncio.all_tasks():
+        if task.get_name() == "renew":
+            task.cancel()

@@ -21,7 +21,7 @@ from stemflow import (
     current_context,
 )
 from stemflow.testing.vloop import EPOCH_MS, VirtualClock
-from tests.spec.conftest import OpenApp
+from tests.spec.conftest import OpenApp, renew_no_more
 
 START = datetime.fromtimestamp(EPOCH_MS / 1_000, UTC)
 
@@ -121,12 +121,13 @@ async def test_the_current_context_is_that_of_the_task_that_runs_here(app: Stemf
 async def test_a_heartbeat_renews_the_lease(
     app: Stemflow, registry: TaskRegistry, beats: bool, deliveries: int
 ) -> None:
-    # Given a task that takes longer than its lease, which is too short for the periodic renewal
+    # Given a task that takes longer than its lease, and no periodic renewal
     begun: list[int] = []
 
     @registry.task("slow", visibility_timeout="2s")
     async def slow(context: TaskContext) -> None:
         begun.append(context.delivery)
+        renew_no_more()
         for _ in range(5 if len(begun) == 1 else 0):
             await asyncio.sleep(0.5)
             if beats:
@@ -159,7 +160,7 @@ async def test_a_heartbeat_tells_that_the_run_was_stopped(open_app: OpenApp, reg
 
 
 async def test_a_heartbeat_tells_that_the_lease_is_gone(app: Stemflow, registry: TaskRegistry) -> None:
-    # Given a handler that was silent for longer than its lease
+    # Given a handler whose lease nobody has renewed
     told: list[str] = []
 
     @registry.task("silent", visibility_timeout="1s")
@@ -167,6 +168,7 @@ async def test_a_heartbeat_tells_that_the_lease_is_gone(app: Stemflow, registry:
         if told:
             return
         told.append("")
+        renew_no_more()
         await asyncio.sleep(2.5)
         try:
             await context.heartbeat()
@@ -184,7 +186,6 @@ async def test_a_heartbeat_tells_that_the_lease_is_gone(app: Stemflow, registry:
 async def test_an_extended_lease_is_not_shortened_by_renewals(
     app: Stemflow, registry: TaskRegistry, duration: str, deliveries: int
 ) -> None:
-    """Renewals come every 3 s here, and each gives the lease of 2 s, which has run out before the next."""
     begun: list[int] = []
 
     @registry.task("long", visibility_timeout="2s")
@@ -192,10 +193,32 @@ async def test_an_extended_lease_is_not_shortened_by_renewals(
         begun.append(context.delivery)
         if len(begun) == 1:
             await context.extend_lease(duration)
+            await asyncio.sleep(1)
+            # The last renewal was for two seconds.
+            renew_no_more()
             await asyncio.sleep(15)
 
     assert (await (await app.submit(long.s())).wait()).status == "succeeded"
     assert len(begun) == deliveries
+
+
+@pytest.mark.parametrize("lease", ["100ms", "1s", "3500ms"])
+async def test_the_first_lease_of_an_idle_worker_is_renewed_in_time_however_short(
+    lease: str, app: Stemflow, registry: TaskRegistry
+) -> None:
+    begun: list[int] = []
+
+    @registry.task("works", visibility_timeout=lease)
+    async def works(context: TaskContext) -> None:
+        begun.append(context.delivery)
+        await asyncio.sleep(10)
+
+    # Given a worker that has had nothing to renew for a while
+    for pause_s in (0.0, 2.9, 7.03):
+        await asyncio.sleep(pause_s)
+        # Then a task that it takes keeps its lease
+        assert (await (await app.submit(works.s())).wait()).status == "succeeded"
+    assert len(begun) == 3
 
 
 # -- progress
