@@ -94,7 +94,8 @@ class Net:
     async def finish(self, handles: Sequence[RunHandle[Any] | None], patience_s: float = 60.0) -> None:
         """Wait until those that were accepted have succeeded."""
         waiting = [handle.wait() for handle in handles if handle is not None]
-        results = await asyncio.wait_for(asyncio.gather(*waiting), patience_s)
+        async with asyncio.timeout(patience_s):
+            results = await asyncio.gather(*waiting)
         assert {result.status for result in results} <= {"succeeded"}
 
     async def verdict(self, after: dict[str, tuple[str, ...]] | None = None) -> Verdict:

@@ -38,7 +38,7 @@ T = TypeVar("T")
 ANSWER_S: Final = 5.0
 """How long one call may take before its connection is given up."""
 PATIENCE_S: Final = 5.0
-"""How long a call is tried again before its caller is told."""
+"""How long a call is tried again before its caller is told; an answer that came too late takes one try more."""
 CONNECTIONS: Final = 16
 """Calls that may be under way at once in one process."""
 PAUSES_S: Final = (0.02, 1.0)
@@ -84,20 +84,26 @@ class Client:
         """One command, tried again for a while when the server cannot be reached. Raises StoreError."""
         loop = asyncio.get_running_loop()
         until, pause = loop.time() + patience_s, PAUSES_S[0]
+        spare = patience_s > 0
         while True:
             try:
                 return await self._once(command, epoch)
             except NoScriptError:
                 raise
             except (RedisError, OSError) as error:
-                problem = self.problem(error)
+                problem, late = self.problem(error), isinstance(error, Slow)
                 elsewhere = self._ways.heed(self._standing.prefix, error)
             if elsewhere and loop.time() < until:
                 await self.let_go()
                 await asyncio.sleep(0)
                 continue
-            if not isinstance(problem, StoreUnavailable) or self._closed or loop.time() + pause > until:
+            if not isinstance(problem, StoreUnavailable) or self._closed:
                 raise problem
+            if loop.time() + pause > until:
+                if not (late and spare):
+                    raise problem
+                # One answer that did not come takes all of the time, even where it was this machine that stood still.
+                spare = False
             await asyncio.sleep(self._jitter.uniform(pause / 2, pause))
             pause = min(pause * 2, PAUSES_S[1])
 
@@ -133,7 +139,7 @@ class Client:
             # Whatever was under way, cancellation too: an answer may still come, and would be taken for the next one.
             abort(connection)
             await close(connection)
-            if isinstance(error, Broken | OSError):
+            if isinstance(error, Broken | Slow | OSError):
                 # So were those that lie idle; each would cost a try.
                 await self.let_go()
             raise
@@ -196,10 +202,21 @@ class Client:
 
 
 async def in_time(connection: AbstractConnection, work: Awaitable[T]) -> T:
-    """What `work` gives, whose connection is cut when it takes longer than a call may take."""
-    alarm = asyncio.get_running_loop().call_later(ANSWER_S, abort, connection)
+    """What `work` gives; when it takes longer than a call may take, its connection is cut, and `Slow` raised."""
+    cut = False
+
+    def give_up() -> None:
+        nonlocal cut
+        cut = True
+        abort(connection)
+
+    alarm = asyncio.get_running_loop().call_later(ANSWER_S, give_up)
     try:
         return await work
+    except Broken as error:
+        if cut:
+            raise Slow(f"no answer within {ANSWER_S:g} s") from error
+        raise
     finally:
         alarm.cancel()
 

@@ -18,6 +18,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.crc import key_slot
 from redis.exceptions import ClusterDownError, MovedError, RedisError
 from redis.exceptions import ConnectionError as Broken
+from redis.exceptions import TimeoutError as Slow
 
 from stemflow.store.redis.url import Host, Place
 from stemflow.store.redis.ways import CONNECT_S, at, blocking, finder
@@ -119,7 +120,7 @@ class Cluster:
             again = self._moved.get(slot) != (host, int(error.port))
             self._moved[slot] = (host, int(error.port))
             return again
-        if isinstance(error, Broken | OSError | ClusterDownError):
+        if isinstance(error, Broken | Slow | OSError | ClusterDownError):
             self._stale = True
         return False
 

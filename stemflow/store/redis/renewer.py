@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
+from redis.exceptions import ConnectionError as Broken
 from redis.exceptions import MovedError, NoScriptError, RedisError
 
 from stemflow.model.records import Key
@@ -71,8 +72,9 @@ class RedisRenewer:
             except (RedisError, OSError) as error:
                 # Whatever was wrong with the server, the next connection finds out where it is now.
                 self._let_go(prefix)
-                if not self._heed(prefix, error) and not isinstance(error, MovedError):
-                    # A slot that has moved is asked for again even where its new node was known to others before.
+                if not self._heed(prefix, error) and not isinstance(error, Broken | MovedError):
+                    # A slot that has moved is asked for again even where its new node was known to others before, and
+                    # a connection that was closed since the last renewal says nothing of the server.
                     raise self._problem(error) from error
                 try:
                     answer = self._ask(prefix, request)
