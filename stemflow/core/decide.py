@@ -140,6 +140,7 @@ def _request(w: Work, fact: Requested) -> bool:
     w.new_headers[header.run] = header
     w.undead.extend(fact.undead)
     w.shape(header.plan)
+    w.also += fact.also
     node = Node(run=header.run, path="", plan=header.plan, node=0, state=WAITING, opened_at_ms=w.now_ms)
     fire(w, w.create(node), "opened", None)
     w.replies.append(Reply("accepted", header.run, holder))

@@ -89,7 +89,7 @@ class Work:
     """Records are copied at the first change, so what was read stays as it was."""
 
     __slots__ = (
-        "view", "now_ms", "read", "changed", "guards", "pending", "new_headers", "new_shapes", "fragments",
+        "view", "now_ms", "read", "changed", "guards", "pending", "new_headers", "also", "new_shapes", "fragments",
         "pages", "dead", "undead", "dropped", "ended", "replies", "refused",
     )  # fmt: skip
 
@@ -101,6 +101,7 @@ class Work:
         self.guards: dict[Key, tuple[int, int]] = {}
         self.pending: deque[Tick | Wake] = deque()
         self.new_headers: dict[str, Header] = {}
+        self.also: tuple[Header, ...] = ()
         self.new_shapes: dict[str, Shape] = {}
         self.fragments: list[tuple[str, str]] = []
         self.pages: list[Pages] = []
@@ -245,6 +246,7 @@ class Work:
             puts=tuple(puts),
             seen=self._seen(),
             headers=tuple(self.new_headers.values()),
+            also=self.also,
             plans=tuple(shape.plan for shape in self.new_shapes.values()),
             pages=tuple(self.pages),
             fragments=tuple(self.fragments),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from msgspec import Struct
 
 from stemflow.model.facts import Fact
 from stemflow.model.plan import Plan
-from stemflow.model.records import ErrorInfo, Header, Key, Record
+from stemflow.model.records import ErrorInfo, Header, Key, Node, Record
 
 
 class Put(Struct, frozen=True):
@@ -77,6 +78,8 @@ class Decision(Struct, frozen=True, kw_only=True):
     seen: tuple[tuple[Key, int], ...] = ()
     """(key, rev) of what was read and may change, but is not written: it must still be so (rev 0: absent)."""
     headers: tuple[Header, ...] = ()
+    also: tuple[Header, ...] = ()
+    """More new runs, each with a copy of the root of the first of `headers` under its own id: see `twins`."""
     plans: tuple[Plan, ...] = ()
     pages: tuple[Pages, ...] = ()
     fragments: tuple[tuple[str, str], ...] = ()
@@ -91,6 +94,24 @@ class Decision(Struct, frozen=True, kw_only=True):
     replies: tuple[Reply, ...] = ()
     refused: tuple[Fact, ...] = ()
     """Facts that changed nothing because they were late, doubled, or under a token that no longer holds."""
+
+    def twins(self) -> Iterator[Put]:
+        """The roots of the runs in `also`."""
+        if not self.also:
+            return
+        model = self.root_of(self.headers[0].run)
+        assert model is not None
+        for header in self.also:
+            twin = copy.copy(model)
+            twin.run = header.run
+            yield Put(twin.key, 0, 0, twin)
+
+    def root_of(self, run: str) -> Node | None:
+        """The root of `run` as this writes it."""
+        for put in self.puts:
+            if put.key == (run, "") and isinstance(put.record, Node):
+                return put.record
+        return None
 
 
 GateName = Literal["when", "items", "unique", "concurrency", "rate_limit", "value"]

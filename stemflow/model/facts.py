@@ -56,10 +56,14 @@ Outcome = Ok | Failed | Ignored | HandedBack | Replaced
 
 class Requested(Struct, frozen=True, tag=True):
     """A run was asked for. Its plan is already known under `header.plan`. It takes the place of the dead letters
-    `undead`, of a run that it repeats."""
+    `undead`, of a run that it repeats.
+
+    `also`: more runs of the same plan, one whose runs begin alike (`core.alike`), under ids that were made just now.
+    """
 
     header: Header
     undead: tuple[Key, ...] = ()
+    also: tuple[Header, ...] = ()
 
     @property
     def key(self) -> Key:

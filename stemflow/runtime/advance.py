@@ -166,6 +166,8 @@ class Advance:
             self.library.forget(header.run)
             self.library.remember(header)
             self.trust.ended.pop(header.run, None)
+        for header in decision.also:
+            self.records.pop((header.run, ""), None)
         for some in decision.pages:
             self.library.staged.pop(some.key, None)
         for end in decision.ended:

@@ -60,7 +60,7 @@ class Attempts:
         outcome = await self._attempted(running)
         brought = (outcome.plan,) if isinstance(outcome, Replaced) else outcome.added if isinstance(outcome, Ok) else ()
         run = running.node.run
-        if brought and not self._store.together(run, HOUSE) and any(map(shares_keys, brought)):
+        if brought and self._store.home(run) != self._store.home(HOUSE) and any(map(shares_keys, brought)):
             error = OptionError(
                 f"run {run}: expected that what joins it shares no keys, since it lies in another partition than they "
                 "do, got tasks with unique keys, concurrency keys or rate limits; start them as a run of their own "

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
-from stemflow.model.facts import Requested
+from msgspec import structs
+
 from stemflow.model.signature import Signature
+from stemflow.runtime.beside import begins_alike
 from stemflow.runtime.commits import Commits
 from stemflow.runtime.handle import RunHandle
-from stemflow.runtime.submission import Submission
+from stemflow.runtime.submission import Prepared, Submission
 
 if TYPE_CHECKING:
     from stemflow.runtime.engine import Stemflow
@@ -49,9 +51,32 @@ async def submit_many(app: Stemflow, signatures: Iterable[Signature[Any, Any]]) 
 
 async def _submit(app: Stemflow, page: list[Submission], commits: Commits) -> list[RunHandle[Any]]:
     prepared = [await app.preparer.prepare(one) for one in page]
+    groups = _alike(app, prepared)
     try:
-        decisions = await commits.each([([Requested(one.header)], one) for one in prepared])
+        decisions = await commits.each([([one.fact], one) for one in groups])
     finally:
         for one in prepared:
             app.unstage(one)
-    return [app.handle_of(one, decision) for one, decision in zip(prepared, decisions, strict=True)]
+    of_runs = {
+        header.run: decision
+        for one, decision in zip(groups, decisions, strict=True)
+        for header in (one.header, *one.also)
+    }
+    return [app.handle_of(one, of_runs[one.header.run]) for one in prepared]
+
+
+def _alike(app: Stemflow, prepared: Sequence[Prepared]) -> list[Prepared]:
+    """Those that begin alike, in one partition, as one submission each, which one decision answers. Signatures are made
+    for each run."""
+    if app.library.trust.keys is not None:
+        return list(prepared)
+    groups: dict[tuple[str, int], list[Prepared]] = {}
+    others: list[Prepared] = []
+    for one in prepared:
+        key = (one.plan.digest, app.store.home(one.header.run))
+        if key in groups or begins_alike(one.plan):
+            groups.setdefault(key, []).append(one)
+        else:
+            others.append(one)
+    alike = [structs.replace(first, also=tuple([one.header for one in rest])) for first, *rest in groups.values()]
+    return others + alike

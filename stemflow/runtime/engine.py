@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 
 from stemflow.errors import StemflowError
 from stemflow.model.effects import DeadLetter, Decision
-from stemflow.model.facts import Fact, Requested
+from stemflow.model.facts import Fact
 from stemflow.model.records import SKIPPED, SUCCEEDED
 from stemflow.model.signature import Signature, Workflow
 from stemflow.ports import Clock, IdSource
@@ -175,7 +175,7 @@ class Stemflow:
     async def _accept(self, asked: Submission) -> RunHandle[Any]:
         one = await self.preparer.prepare(asked)
         try:
-            return self.handle_of(one, await self.commit([Requested(one.header)], one))
+            return self.handle_of(one, await self.commit([one.fact], one))
         finally:
             self.unstage(one)
 
@@ -187,19 +187,20 @@ class Stemflow:
     def handle_of(self, one: Prepared, decision: Decision) -> RunHandle[Any]:
         """The handle of what was submitted, after its commit; raises DuplicateRun when its key is held."""
         header = one.header
-        if not decision.headers or any(end.run == header.run for end in decision.ended):
+        if not decision.headers or (decision.ended and any(end.run == header.run for end in decision.ended)):
             self.library.headers.pop(header.run, None)
-        reply = next((reply for reply in decision.replies), None)
-        if reply is None:
+        if not decision.replies:
             raise StemflowError(f"run {header.run}: the store answered nothing to its submission")
+        reply = decision.replies[0]
         if reply.status == "refused":
             raise DuplicateRun(reply.run)
+        run = header.run if reply.status == "accepted" else reply.run
         existing = reply.status == "existing"
         if self.signals.after_publish:
-            told = run_event("after_publish", header, self.store.now_ms(), run_id=reply.run, existing=existing)
+            told = run_event("after_publish", header, self.store.now_ms(), run_id=run, existing=existing)
             self.signals.after_publish.send(told)
         asked = None if one.body is None else (one.plan.digest, one.body)
-        return RunHandle(self, reply.run, existing=existing, holder=reply.holder, known=True, asked=asked)
+        return RunHandle(self, run, existing=existing, holder=reply.holder, known=True, asked=asked)
 
     async def commit(self, facts: list[Fact], prepared: Prepared | None = None) -> Decision:
         """Decide and commit, again while it is stale."""

@@ -68,7 +68,7 @@ class Preparer:
             raise OptionError("submit: expected a run id that is not empty")
         run = asked.run_id or self._ids.run_id()
         made = await self._compiled(asked, run)
-        if not self._store.together(run, HOUSE) and (made.claim is not None or shares_keys(made.plan)):
+        if self._store.home(run) != self._store.home(HOUSE) and (made.claim is not None or shares_keys(made.plan)):
             self._library.headers.pop(run, None)
             if asked.run_id is not None:
                 raise OptionError(
@@ -112,8 +112,10 @@ class Preparer:
         if isinstance(what, Workflow):
             return await self._workflow(what, run, asked, await self._others(what.body, asked))
         what = call(what, asked.args, asked.kwargs)
-        lone = isinstance(what, TaskSig) and not (what.success_hooks or what.failure_hooks or what.cancel_hooks)
-        return (self._lone if lone else self._canvas)(what, run, await self._others(what, asked))
+        if not isinstance(what, TaskSig) or what.success_hooks or what.failure_hooks or what.cancel_hooks:
+            return self._canvas(what, run, await self._others(what, asked))
+        recipe = self._recipe(what)
+        return self._lone(what, run, recipe, None if recipe is not None else await self._others(what, asked))
 
     async def _others(self, sig: Any, asked: Submission) -> OptionsElsewhere | None:
         """Where the options of those tasks stand that are not registered here."""
@@ -121,8 +123,10 @@ class Preparer:
 
     # -- one task
 
-    def _lone(self, sig: TaskSig[Any, Any], run: str, elsewhere: OptionsElsewhere | None) -> _Compiled:
-        recipe, parameters = self._recipe(sig), self.elsewhere.parameters(sig.task)
+    def _lone(
+        self, sig: TaskSig[Any, Any], run: str, recipe: _Recipe | None, elsewhere: OptionsElsewhere | None
+    ) -> _Compiled:
+        parameters = self.elsewhere.parameters(sig.task)
         if recipe is not None:
             plan, encoder = recipe.plan, recipe.encoder
         else:

@@ -71,7 +71,7 @@ def replayed_as(root: Node, store: Store) -> str:
     for turn in itertools.count():
         what = f"{root.run}/{root.base}: replay" + (f" {turn}" if turn else "")
         run = "0" + hashlib.blake2b(what.encode(), digest_size=16).hexdigest()[1:]
-        if store.together(run, root.run):
+        if store.home(run) == store.home(root.run):
             return run
     raise AssertionError("unreachable")
 

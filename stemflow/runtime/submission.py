@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from stemflow.model.effects import Pages
+from stemflow.model.facts import Requested
 from stemflow.model.plan import Plan
 from stemflow.model.records import Header, Key
 from stemflow.model.signature import AnySig, Signature, Workflow
@@ -32,9 +33,17 @@ class Submission(Struct, frozen=True, kw_only=True):
 
 
 class Prepared(Struct, frozen=True):
-    """A submission that was compiled and checked: the run that is asked for, its plan and the items of its maps."""
+    """A submission that was compiled and checked: the run that is asked for, its plan and the items of its maps.
+
+    `also`: more runs that were asked for in other submissions and begin like it.
+    """
 
     header: Header
     plan: Plan
     items: tuple[Pages, ...] = ()
     body: AnySig | None = None
+    also: tuple[Header, ...] = ()
+
+    @property
+    def fact(self) -> Requested:
+        return Requested(self.header, also=self.also)

@@ -17,7 +17,7 @@ from stemflow.runtime.values import Library
 def tell_commit(signals: Signals, library: Library, decision: Decision, facts: Sequence[Fact], now_ms: int) -> None:
     """Send the signals of one decision, once it is committed. Costs a look when nobody listens."""
     if signals.run_started:
-        for header in decision.headers:
+        for header in (*decision.headers, *decision.also):
             signals.run_started.send(run_event("run_started", header, now_ms))
     if signals.retry or any(signals.of_ends.values()):
         _tell_tasks(signals, library, decision, facts, now_ms)

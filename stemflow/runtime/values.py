@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
+from itertools import islice
 from typing import Any, NamedTuple
 
 from msgspec import Raw, json, to_builtins
@@ -148,7 +149,9 @@ class Library:
         """Keep a header as long as there is room."""
         self.headers[header.run] = header
         if len(self.headers) > HEADERS:
-            del self.headers[next(iter(self.headers))]
+            # One by one would look past all that were dropped before, each time.
+            for run in list(islice(self.headers, HEADERS // 4)):
+                del self.headers[run]
 
     async def place(self, run: str, path: str, kind: str) -> str:
         """Where a value of a run stands, the same in all reruns of it."""

@@ -188,8 +188,9 @@ class Store(Protocol):
         """
         ...
 
-    def together(self, run: str, other: str) -> bool:
-        """Whether one decision may touch both of these runs; HOUSE in place of a run: the keys that runs share."""
+    def home(self, run: str) -> int:
+        """The number of the partition where `run` lies, or with HOUSE the keys that runs share: one decision touches
+        runs of one partition only."""
         ...
 
     async def read(self, keys: Sequence[Key]) -> list[Record | None]:

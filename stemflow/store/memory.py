@@ -148,7 +148,8 @@ class MemoryStore:
 
     def _commit(self, decision: Decision, now_ms: int) -> bool:
         records, dropped = self._records, decision.dropped
-        for put in decision.puts:
+        puts = (*decision.puts, *decision.twins()) if decision.also else decision.puts
+        for put in puts:
             stored = None if put.key[0] in dropped else records.get(put.key)
             if (stored.rev if stored is not None else 0) != put.guard:
                 return False
@@ -160,7 +161,7 @@ class MemoryStore:
                 return False
         for run in dropped:
             self._drop(run)
-        for put in decision.puts:
+        for put in puts:
             if put.key[0] == HOUSE:
                 self._put_claim(put)
             else:
@@ -171,7 +172,7 @@ class MemoryStore:
         return True
 
     def _rest(self, decision: Decision, now_ms: int) -> None:
-        for header in decision.headers:
+        for header in (*decision.headers, *decision.also):
             if self._headers.setdefault(header.run, header) is header:
                 self._plans.use(header.run, header.plan)
         for plan in decision.plans:
@@ -285,8 +286,8 @@ class MemoryStore:
 
     # -- reading
 
-    def together(self, run: str, other: str) -> bool:
-        return True
+    def home(self, run: str) -> int:
+        return 0
 
     async def read(self, keys: Sequence[Key]) -> list[Record | None]:
         return [self._records.get(key) for key in keys]

@@ -36,14 +36,6 @@ def guarded(decisions: Sequence[Decision], committed: Sequence[bool]) -> tuple[K
     return tuple(dict.fromkeys(keys))
 
 
-def root_in(decision: Decision, run: str) -> Node | None:
-    """The root of `run` as this decision writes it."""
-    for put in decision.puts:
-        if put.key == (run, "") and isinstance(put.record, Node):
-            return put.record
-    return None
-
-
 def window_of(claim: Claim) -> int | None:
     """The instant from which nobody misses this claim; None while somebody holds it or waits for it."""
     return (claim.until_ms or 0) if claim.finished and not claim.waiters else None

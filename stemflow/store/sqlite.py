@@ -20,7 +20,7 @@ from stemflow.ports import Clock
 from stemflow.store import sqlite_health, sqlite_lease, sqlite_prune
 from stemflow.store.base import EVERY_LETTER, Exchange, Lease, Letters, Outlived, Request, RunInfo, StoreError, Want
 from stemflow.store.health import Examination, Stock
-from stemflow.store.place import changes_something, guarded, root_in
+from stemflow.store.place import changes_something, guarded
 from stemflow.store.sqlite_commit import commit, put_note
 from stemflow.store.sqlite_lease import NOTHING, revive
 from stemflow.store.sqlite_renewer import SqliteRenewer
@@ -125,7 +125,7 @@ class SqliteStore:
             if committed and changes_something(decision):
                 self._changes.note()
                 for end in decision.ended:
-                    self._watches.resolve(end.run, root_in(decision, end.run))
+                    self._watches.resolve(end.run, decision.root_of(end.run))
         return answer
 
     def _idle(self, db: sqlite3.Connection, request: Request, want: Want | None) -> Exchange | None:
@@ -193,8 +193,8 @@ class SqliteStore:
 
     # -- reading
 
-    def together(self, run: str, other: str) -> bool:
-        return True
+    def home(self, run: str) -> int:
+        return 0
 
     async def read(self, keys: Sequence[Key]) -> list[Record | None]:
         return await self._read(lambda db: [_record(db, key) for key in keys])

@@ -41,7 +41,7 @@ def commit(db: sqlite3.Connection, decision: Decision, now_ms: int) -> bool:
 def _written(db: sqlite3.Connection, decision: Decision, now_ms: int) -> bool:
     for run in decision.dropped:
         drop_run(db, run)
-    return _put(db, decision.puts, now_ms)
+    return _put(db, (*decision.puts, *decision.twins()), now_ms)
 
 
 def _as_seen(db: sqlite3.Connection, decision: Decision) -> bool:
@@ -133,7 +133,7 @@ def _put_claim(db: sqlite3.Connection, put: Put) -> bool:
 
 def _rest(db: sqlite3.Connection, decision: Decision, now_ms: int) -> None:
     uses = [*decision.fragments]
-    for header in decision.headers:
+    for header in (*decision.headers, *decision.also):
         new = "INSERT OR IGNORE INTO runs (run, header) VALUES (?, ?)"
         if db.execute(new, (header.run, wire.encode(header))).rowcount:
             uses.append((header.run, header.plan))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from msgspec import structs
+
 from stemflow.model.effects import DeadLetter, Decision, Pages, Put, RunEnd
 from stemflow.model.plan import LeafPlan, Plan
 from stemflow.model.records import Claim, Header, Node, Tally
-from stemflow.store.base import Request, StoreError
+from stemflow.store.base import Request, Store, StoreError
 from stemflow.testing.contract_world import (
     RUN,
     Promises,
@@ -34,6 +38,44 @@ class CommitPromises(Promises):
             assert await w.two.store.header(RUN) == Header(run=RUN, plan="p")
             assert [await w.two.store.page((RUN, "m"), number) for number in (0, 1, 2)] == [b"[1]", b"[2]", None]
             assert await w.two.store.dead_letters() == [letter]
+
+    async def test_runs_that_begin_alike_are_made_by_one_decision(self) -> None:
+        async with self.world() as w:
+            a, b, c = _in_one_partition(w.one.store)
+            root = leaf("", a, node=0, due_at_ms=EPOCH_MS + 60_000)
+            big = Header(run=c, plan="p", name="n", inputs=b"[%s]" % (b"1," * 900), headers={"tenant": "x"})
+            first, also = Header(run=a, plan="p"), (Header(run=b, plan="p", inputs=b'{"args":[1],"kwargs":{}}'), big)
+            made = Decision(puts=(create(root),), headers=(first,), also=also)
+            assert (await w.one.exchange(made)).committed == (True,)
+            # A repetition makes them once
+            assert (await w.one.repeat(made)).committed == (True,)
+            assert [info.header.run for info in await w.two.store.runs(9)] == [c, b, a]
+            assert [await w.two.store.header(one.run) for one in also] == list(also)
+            assert await w.two.store.nodes(c) == [structs.replace(root, run=c)]
+            leases = await w.two.lease()
+            assert [(one.node.run, one.header) for one in leases] == [(a, first), (b, also[0]), (c, also[1])]
+
+    async def test_none_of_runs_that_begin_alike_is_made_where_one_is_there(self) -> None:
+        async with self.world() as w:
+            a, b, c = _in_one_partition(w.one.store)
+            await w.one.begin(run=b)
+            also = (Header(run=c, plan="p"), Header(run=b, plan="p"))
+            made = Decision(puts=(create(leaf("", a, node=0)),), headers=(Header(run=a, plan="p"),), also=also)
+            assert (await w.one.exchange(made)).committed == (False,)
+            assert [info.header.run for info in await w.two.store.runs(9)] == [b]
+            assert await w.two.store.read([(a, ""), (c, "")]) == [None, None]
+            assert await w.two.lease() == ()
+
+    async def test_the_end_of_each_run_that_began_alike_is_heard(self) -> None:
+        async with self.world() as w:
+            runs = _in_one_partition(w.one.store)
+            first, *also = [Header(run=run, plan="p", reply_to=w.one.store.address) for run in runs]
+            root = leaf("", runs[0], node=0)
+            await w.one.exchange(Decision(puts=(create(root),), headers=(first,), also=tuple(also)))
+            watched = [w.one.store.watch(run) for run in runs]
+            for lease in await w.two.lease():
+                assert await w.two.commit(succeed(lease), ended=(RunEnd(lease.node.run, 60_000),))
+            await asyncio.wait_for(asyncio.gather(*watched), 5)
 
     async def test_nothing_of_a_stale_decision_is_written(self) -> None:
         async with self.world() as w:
@@ -215,3 +257,9 @@ class CommitPromises(Promises):
             assert [info.header.run for info in await w.two.store.runs(2)] == ["aa", "b"]
             assert [info.header.run for info in await w.two.store.runs(10, "a")] == ["aa", "ab"]
             assert await w.two.store.runs(10, "%") == []
+
+
+def _in_one_partition(store: Store) -> list[str]:
+    """Names of three runs, in their order."""
+    names = [f"run-{number:02}" for number in range(99)]
+    return [name for name in names if store.home(name) == store.home(names[0])][:3]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from stemflow import Canvas, DuplicateRun, Stemflow, TaskRegistry
 from stemflow.model.effects import Decision
@@ -31,7 +32,7 @@ async def test_a_thousand_runs_take_two_exchanges(open_app: OpenApp, registry: T
     exchange, sizes, reads = app.store.exchange, list[int](), list[Any]()
 
     async def counted(request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
-        sizes.append(len(decisions))
+        sizes.append(sum(len(one.headers) + len(one.also) for one in decisions))
         await asyncio.sleep(0.01)
         return await exchange(request, decisions, want)
 
@@ -89,3 +90,55 @@ async def test_a_submission_that_is_cancelled_takes_no_other_with_it(open_app: O
     assert (await (await third).wait()).status == "succeeded"
     assert first.cancelled() or (await asyncio.wait((first,)))[0]
     assert len(await app.store.runs(9)) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"expires": "1h", "priority": 7}, {"queue": "slow", "ignore_result": True, "max_retries": 2}],
+    ids=["plain", "expiring", "elsewhere"],
+)
+async def test_many_of_one_task_are_as_if_each_had_been_submitted_alone(
+    options: dict[str, Any], open_app: OpenApp, registry: TaskRegistry
+) -> None:
+    @registry.task("double", **options)
+    async def double(x: int) -> int:
+        return 2 * x
+
+    app = await open_app(worker=False)
+    told: list[tuple[str, str]] = []
+    for name in ("before_publish", "run_started", "after_publish"):
+        getattr(registry.signals, name).connect(lambda event, name=name: told.append((name, event.run_id)))
+    # Given calls, some with a header and some that start later, submitted at once and one by one
+    calls = [double.with_options(headers={"tenant": f"t{n}"}).s(n) if n % 3 else double.s(n) for n in range(6)]
+    calls += [double.with_options(countdown=60).s(n) if n % 2 else double.s(n) for n in range(4)]
+    many = await app.submit_many(calls)
+    single = [await app.submit(one) for one in calls]
+
+    # Then their records are the same, each with its own arguments
+    async def stored(handles: Sequence[Any]) -> list[Any]:
+        found = []
+        for handle in handles:
+            (root,), header = await app.store.nodes(handle.id), await app.store.header(handle.id)
+            assert header is not None
+            found.append((structs.replace(root, run=""), structs.replace(header, run="")))
+        return found
+
+    assert await stored(many) == await stored(single)
+    assert sorted(told) == sorted(
+        (name, handle.id) for name in ("before_publish", "run_started", "after_publish") for handle in (*many, *single)
+    )
+    await open_app(queues=("default", "slow"))
+    values = [(await handle.wait()).value for handle in many]
+    assert values == [None if "ignore_result" in options else value for value in (0, 2, 4, 6, 8, 10, 0, 2, 4, 6)]
+
+
+async def test_many_that_meet_in_a_limit_are_each_counted_under_their_own_key(
+    open_app: OpenApp, registry: TaskRegistry
+) -> None:
+    @registry.task("call", rate_limit="1/s")
+    async def call() -> None: ...
+
+    app = await open_app(worker=False)
+    handles = await app.submit_many([call.with_options(headers={"tenant": f"t{n}"}).s() for n in range(3)])
+    keys = [[limit.key for limit in (await handle.root()).limits] for handle in handles]
+    assert keys == [[f"call:t{n}"] for n in range(3)]

@@ -108,7 +108,10 @@ changes = st.builds(
 )
 claims = st.tuples(st.sampled_from(("k", "l")), st.booleans(), rare)
 decisions = st.tuples(
-    st.lists(changes, max_size=3, unique_by=lambda change: change.key), st.lists(claims, max_size=1), rare
+    st.lists(changes, max_size=3, unique_by=lambda change: change.key),
+    st.lists(claims, max_size=1),
+    rare,
+    st.booleans(),
 )
 wants = st.none() | st.tuples(st.integers(0, 3), st.sampled_from(QUEUES), st.sampled_from((None, "r")))
 commands = st.one_of(
@@ -170,7 +173,9 @@ class Same:
                 assert others == [first] * len(others)
         await self.view()
 
-    async def decision(self, changed: list[Change], claimed: list[tuple[str, bool, bool]], dead: bool) -> Decision:
+    async def decision(
+        self, changed: list[Change], claimed: list[tuple[str, bool, bool]], dead: bool, twin: bool
+    ) -> Decision:
         now_ms = self.clock.now_ms()
         stored = await self.stores[0].read([change.key for change in changed])
         puts = [change.put(record, now_ms) for change, record in zip(changed, stored, strict=True)]
@@ -184,6 +189,9 @@ class Same:
         headers = tuple(
             Header(run=put.key[0], plan="p") for put in puts if put.key[1] == "" and put.guard == 0 and put.key[0]
         )
+        others = tuple(Header(run=run, plan="p") for run in RUNS if all(put.key != (run, "") for put in puts))
+        begins = bool(headers) and puts[0].key == (headers[0].run, "")
+        also = others if twin and begins else ()
         ended = tuple(
             RunEnd(change.key[0], 2 * change.lease_ms)
             for change in changed
@@ -192,7 +200,7 @@ class Same:
         keys = [change.key for change in changed]
         letters = [DeadLetter(run, path, "t", "final", now_ms, keep_ms=60) for run, path in keys]
         effects: Any = {"undead": tuple(keys)} if dead else {"dead": tuple(letters)}
-        return Decision(puts=tuple(puts), headers=headers, ended=ended, **effects)
+        return Decision(puts=tuple(puts), headers=headers, also=also, ended=ended, **effects)
 
     async def view(self) -> None:
         for run in RUNS:

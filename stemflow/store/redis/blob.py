@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -65,10 +65,18 @@ class Encoder:
         dead = [_letter(letter) for letter in one.dead] or False
         ended = [(text(run_name(end.run)), end.keep_ms) for end in one.ended] if one.ended else False
         made = (puts, seen, rest, plans, pages, dead, ended, changes_something(one))
-        if not one.undead and not one.dropped:
+        if not one.undead and not one.dropped and not one.also:
             return made
         undead = [text(run_name(run) + path.encode()) for run, path in one.undead]
-        return (*made, undead, [text(run_name(run)) for run in one.dropped])
+        return (*made, undead, [text(run_name(run)) for run in one.dropped], [*self._twins(one)])
+
+    def _twins(self, one: Decision) -> Iterator[tuple[Raw, ...]]:
+        root = one.root_of(one.headers[0].run) if one.also else None
+        for header in one.also:
+            assert root is not None
+            section, beside = codec.section_of(header, root)
+            twin = (text(run_name(header.run)), text(section))
+            yield twin if beside is None else (*twin, text(beside))
 
     def _put(self, put: Put, headers: dict[str, Header]) -> tuple[Any, ...]:
         run, path = put.key

@@ -12,7 +12,6 @@ from stemflow.model.plan import Plan
 from stemflow.model.records import Header, Key, Node, Record
 from stemflow.store.base import LOSS_LEASE_MS, Exchange, Lease, Letters, Request, RunInfo, StoreError, Want
 from stemflow.store.health import Examination, Stock
-from stemflow.store.place import root_in
 from stemflow.store.redis.answers import exchange_of, header_of, leases_of, record_of, stock_of
 from stemflow.store.redis.blob import Encoder, pack, text
 from stemflow.store.redis.client import PATIENCE_S, Client
@@ -77,7 +76,7 @@ class Part:
         self, request: Request, decisions: Sequence[Decision], want: Want | None, patience_s: float = PATIENCE_S
     ) -> Exchange:
         """See `Store.exchange`; a server that is away is given up after `patience_s`."""
-        submitted = [header.run for decision in decisions for header in decision.headers]
+        submitted = [header.run for decision in decisions for header in (*decision.headers, *decision.also)]
         for run in submitted:
             self._news.submitted(run)
         blob = self._encoder.exchange(self._time.given(), request, decisions, want, self.standing.name.decode())
@@ -101,9 +100,9 @@ class Part:
     def _heard(self, decision: Decision, committed: bool) -> None:
         if committed:
             for end in decision.ended:
-                self._news.ended(end.run, root_in(decision, end.run))
+                self._news.ended(end.run, decision.root_of(end.run))
         else:
-            for header in decision.headers:
+            for header in (*decision.headers, *decision.also):
                 self._news.refused(header.run)
 
     def _overtaken(self, answer: Sequence[Any], request: Request) -> StoreError:

@@ -197,7 +197,7 @@ def _runs_of(decision: Decision) -> Iterator[str]:
         yield put.key[0]
     for key, _ in decision.seen:
         yield key[0]
-    for header in decision.headers:
+    for header in (*decision.headers, *decision.also):
         yield header.run
     for some in decision.pages:
         yield some.key[0]

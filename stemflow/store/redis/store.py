@@ -107,11 +107,11 @@ class RedisStore:
 
     # -- partitions
 
-    def _of(self, run: str) -> Part:
-        return self._parts[self._part_of(run, len(self._parts))]
+    def home(self, run: str) -> int:
+        return self._part_of(run, len(self._parts))
 
-    def together(self, run: str, other: str) -> bool:
-        return self._of(run) is self._of(other)
+    def _of(self, run: str) -> Part:
+        return self._parts[self.home(run)]
 
     async def _each(self, parts: Sequence[Part], work: Callable[[Part], Awaitable[T]]) -> list[T]:
         """What `work` gives for each of them, at the same time."""

@@ -1,5 +1,6 @@
--- Decisions: {puts, seen, headers, plans, pages, dead, ended, changes, undead, dropped}; an empty part is false,
--- the last two are left out where both are empty. A dead letter: {run, run .. path, body, until_ms}.
+-- Decisions: {puts, seen, headers, plans, pages, dead, ended, changes, undead, dropped, also}; an empty part is false,
+-- the last three are left out where all are empty. A dead letter: {run, run .. path, body, until_ms}. `also` names more
+-- new runs whose roots are like that of the first put: {run, section, header}.
 -- A put of a node: {run, path, guard, token, head, body, holds, timer, ready, section, header}
 --   head     state .. lease_ms, as records.lua has it        holds    whether a lease outlives the commit
 --   timer    instant of its timer, or -1                     ready    {at_ms, queue, lane}, or false
@@ -29,6 +30,9 @@ local function fits(decision)
   for _, one in ipairs(decision[2] or {}) do
     if rev_stored(one[1], V[id_of(one[1], one[2])]) ~= one[3] then return false end
   end
+  for _, one in ipairs(decision[11] or {}) do
+    if V[one[1]] then return false end
+  end
   return true
 end
 
@@ -38,7 +42,9 @@ local function guarded(decisions)
     for part = 1, 2 do
       for _, one in ipairs(decision[part] or {}) do wanted[#wanted + 1], wanted[#wanted + 2] = one[1], one[2] end
     end
-    for _, one in ipairs(decision[3] or {}) do wanted[#wanted + 1], wanted[#wanted + 2] = one[1], '' end
+    for part = 3, 11, 8 do
+      for _, one in ipairs(decision[part] or {}) do wanted[#wanted + 1], wanted[#wanted + 2] = one[1], '' end
+    end
   end
   return wanted
 end
@@ -103,6 +109,17 @@ local function put_root(put)
   call('LPUSH', P .. 'L', put[1])
 end
 
+-- More new runs with roots like the one of `put`.
+local function put_twins(put, also, now)
+  local names = {}
+  for i, one in ipairs(also) do
+    put_node({one[1], '', 0, 0, put[5], put[6], put[7], put[8], put[9], one[2]}, now)
+    if one[3] then call('SET', P .. 'h' .. one[1], one[3]) end
+    names[i] = one[1]
+  end
+  each_chunk('LPUSH', P .. 'L', names)
+end
+
 local function put_pages(run, path, pages)
   for i, page in ipairs(pages) do call('HSET', P .. 'g' .. run, pack('>I4', i - 1) .. path, page) end
 end
@@ -160,6 +177,7 @@ local function apply(decision, now)
       if put[10] then put_root(put) end
     end
   end
+  if decision[11] and #decision[11] > 0 then put_twins(decision[1][1], decision[11], now) end
   for _, one in ipairs(decision[3] or {}) do put_header(one[1], one[2]) end
   for _, one in ipairs(decision[4] or {}) do call('SET', P .. 'p' .. one[1], one[2], 'EX', PLAN_S) end
   for _, one in ipairs(decision[5] or {}) do put_pages(one[1], one[2], one[3]) end
