@@ -155,13 +155,35 @@ class Sentinel(Server):
         super().__init__(binary, folder, watch)
 
 
+COPIED = (
+    "appendonly yes",
+    "repl-diskless-sync-delay 0",
+    "user copies on >copies ~* &* +@all",
+    "masteruser copies",
+    "masterauth copies",
+)
+"""Settings of a server with a replica: a replica logs in under a name of its own, so that it alone can be kept out."""
+
+
+def cut_off(primary: Server, replica: Server) -> None:
+    """The replica hears nothing more of its primary, who goes on."""
+    _fine(primary.ask("ACL", "SETUSER", "copies", "off"))
+    assert primary.ask("CLIENT", "KILL", "TYPE", "replica").startswith(b":")
+    until_true(lambda: not follows(replica))
+
+
+def follows(replica: Server) -> bool:
+    """Whether it is told of all that its primary does."""
+    return b"master_link_status:up" in replica.ask("INFO", "replication")
+
+
 class Watched:
     """A primary with a replica, and sentinels that watch them."""
 
     def __init__(self, binary: str, folder: Path, *, sentinels: int = 1, down_ms: int = 500) -> None:
-        self.primary = Server(binary, folder / "primary", ("appendonly yes", "repl-diskless-sync-delay 0"))
+        self.primary = Server(binary, folder / "primary", COPIED)
         follow = f"replicaof 127.0.0.1 {self.primary.port}"
-        self.replica = Server(binary, folder / "replica", ("appendonly yes", "repl-diskless-sync-delay 0", follow))
+        self.replica = Server(binary, folder / "replica", (*COPIED, follow))
         quorum = sentinels // 2 + 1
         self.sentinels = [
             Sentinel(binary, folder / f"sentinel-{n}", self.primary, name="main", quorum=quorum, down_ms=down_ms)
@@ -177,7 +199,7 @@ class Watched:
         try:
             self.primary.start()
             self.replica.start()
-            until_true(lambda: b"master_link_status:up" in self.replica.ask("INFO", "replication"))
+            until_true(lambda: follows(self.replica))
             for one in self.sentinels:
                 one.start()
             until_true(lambda: all(self._knows(one) for one in self.sentinels))

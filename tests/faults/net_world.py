@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stemflow import Canvas, Signature, Stemflow, TaskContext, TaskRegistry
+from stemflow.model.records import Node
 from stemflow.runtime.clock import SystemClock
 from stemflow.runtime.handle import RunHandle
 from stemflow.store.open import open_store
@@ -98,15 +99,19 @@ class Net:
             results = await asyncio.gather(*waiting)
         assert {result.status for result in results} <= {"succeeded"}
 
-    async def verdict(self, after: dict[str, tuple[str, ...]] | None = None) -> Verdict:
-        """Judge all that happened, by the records that the server has in the end."""
+    async def final(self) -> dict[str, list[Node]]:
+        """The records that the server has in the end, by run."""
         store = open_store(self.url, SystemClock())
         await store.open()
         try:
             infos = await store.runs(100_000)
-            final = {info.header.run: await store.nodes(info.header.run) for info in infos}
+            return {info.header.run: await store.nodes(info.header.run) for info in infos}
         finally:
             await store.close()
+
+    async def verdict(self, after: dict[str, tuple[str, ...]] | None = None) -> Verdict:
+        """Judge all that happened, by the records that the server has in the end."""
+        final = await self.final()
         return check(self.clients.said, self.witness.sights(), final, AFTER if after is None else after)
 
     async def judge(self, fault: str, after: dict[str, tuple[str, ...]] | None = None) -> Verdict:

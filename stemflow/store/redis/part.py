@@ -123,9 +123,12 @@ class Part:
         if not keys:
             return []
         wanted = [part for run, path in keys for part in (text(run_name(run)), path)]
-        name, *values = await self.client.run("read", self.prefix, pack(wanted))
+        epoch = self.standing.epoch
+        name, position, *values = await self.client.run("read", self.prefix, pack(wanted))
         if name != self.standing.name:
             await self.standing.look(self.client.call)
+        elif self.standing.holds(epoch):
+            self.standing.seen(position)
         return [record_of(key, value) for key, value in zip(keys, values, strict=True)]
 
     async def nodes(self, run: str) -> list[Node]:

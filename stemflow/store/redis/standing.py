@@ -54,8 +54,8 @@ class Losses:
 class Standing:
     """The data of one partition, by its id, and how far this process has seen it.
 
-    Every exchange moves the position on by one. `made`: begins the ids under which this process makes the partition,
-    which is one of `parts`.
+    Every exchange moves the position on by one; answers to reads tell it, too. `made`: begins the ids under which this
+    process makes the partition, which is one of `parts`.
     """
 
     def __init__(
@@ -107,12 +107,17 @@ class Standing:
             self._position = max(self._position, position)
         return int(now_ms)
 
+    @property
+    def epoch(self) -> int:
+        return self._losses.count
+
     def seen(self, position: int) -> None:
+        """Something was read, or answered, that stands at this position."""
         self._position = max(self._position, position)
 
     def holds(self, epoch: int) -> bool:
         """Whether what was read in this epoch is still true."""
-        return epoch == self._losses.count
+        return epoch == self.epoch
 
     def _lose(self, how: str, position: int) -> None:
         self._position = position

@@ -3,11 +3,12 @@
 --
 -- KEYS[1]  P, prefix of the partition
 -- ARGV[1]  MessagePack: {run, path, run, path, ...}
--- Answers  the id of the partition, then their values in order, '' where there is none
+-- Answers  the id of the partition, its position, then their values in order, '' where there is none
 
 --@include records
 
-local wanted, found = cmsgpack.unpack(ARGV[1]), {call('HGET', P .. 'm', 'epoch') or ''}
+local standing = call('HMGET', P .. 'm', 'epoch', 'position')
+local wanted, found = cmsgpack.unpack(ARGV[1]), {standing[1] or '', tonumber(standing[2] or 0)}
 load(wanted)
 for i = 1, #wanted, 2 do found[#found + 1] = V[id_of(wanted[i], wanted[i + 1])] or '' end
 return found
