@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -35,6 +37,16 @@ def server_binaries() -> dict[str, str]:
         if path is not None:
             found[name] = path
     return found
+
+
+@cache
+def version_of(binary: str) -> tuple[int, int]:
+    """The version of a program, as it says itself: Redis 7.0.15 is (7, 0)."""
+    told = subprocess.run([binary, "--version"], check=True, capture_output=True, text=True).stdout
+    found = re.search(r"\bv=(\d+)\.(\d+)", told)
+    if found is None:
+        raise RuntimeError(f"{binary} --version: expected a version such as v=7.2.4, got {told!r}")
+    return int(found[1]), int(found[2])
 
 
 BUS = 10_000
@@ -240,7 +252,7 @@ class Cluster:
                 node.start()
             for n, node in enumerate(self.nodes):
                 first, end = (self.SLOTS * k // len(self.nodes) for k in (n, n + 1))
-                _fine(node.ask("CLUSTER", "ADDSLOTSRANGE", str(first), str(end - 1)))
+                _fine(node.ask("CLUSTER", "ADDSLOTS", *(str(slot) for slot in range(first, end))))
                 _fine(node.ask("CLUSTER", "SET-CONFIG-EPOCH", str(n + 1)))
             for node in self.nodes[1:]:
                 _fine(self.nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(node.port)))
@@ -300,14 +312,16 @@ class Cluster:
         until_true(settled)
         return count
 
-    def move_at_once(self, slot: int, to: Server) -> bool:
-        """Move a slot as a whole (Valkey 9); False where the server cannot."""
+    @property
+    def moves_at_once(self) -> bool:
+        """Whether the nodes know how to move a slot as a whole (Valkey from 9.0)."""
+        return b"MIGRATESLOTS" in self.nodes[0].ask("CLUSTER", "HELP").upper()
+
+    def move_at_once(self, slot: int, to: Server) -> None:
+        """Move a slot as a whole."""
         source = self.owner(slot)
-        told = source.ask("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", str(slot), str(slot), "NODE", self.id_of(to))
-        if told != b"+OK\r\n":
-            return False
+        _fine(source.ask("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", str(slot), str(slot), "NODE", self.id_of(to)))
         until_true(lambda: _owns(to, slot) and not _owns(source, slot))
-        return True
 
     def flush(self) -> None:
         for node in self.nodes:

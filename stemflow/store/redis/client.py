@@ -32,6 +32,7 @@ from stemflow.store.redis.scripts import script
 from stemflow.store.redis.server import parsed
 from stemflow.store.redis.standing import Ask, Standing, Stranger
 from stemflow.store.redis.ways import Ways
+from stemflow.store.redis.wrapped import unwrapped
 
 T = TypeVar("T")
 
@@ -226,7 +227,10 @@ async def answered(connection: AbstractConnection, *command: Any) -> Any:
 
     async def answer() -> Any:
         await connection.send_packed_command(connection.pack_command(*command), check_health=False)
-        return await connection.read_response(disable_decoding=True)
+        try:
+            return await connection.read_response(disable_decoding=True)
+        except ResponseError as error:
+            raise unwrapped(error) from None
 
     return await in_time(connection, answer())
 

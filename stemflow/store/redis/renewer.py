@@ -9,13 +9,14 @@ from typing import Any
 
 import redis
 from redis.exceptions import ConnectionError as Broken
-from redis.exceptions import MovedError, NoScriptError, RedisError
+from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
 
 from stemflow.model.records import Key
 from stemflow.store.base import Renewed, StoreError
 from stemflow.store.redis.blob import pack, text
 from stemflow.store.redis.keys import run_name
 from stemflow.store.redis.scripts import script
+from stemflow.store.redis.wrapped import unwrapped
 
 log = logging.getLogger("stemflow.store")
 
@@ -88,9 +89,12 @@ class RedisRenewer:
         if client is None:
             client = self._clients[prefix] = self._connect(prefix)
         try:
-            return client.evalsha(found.sha.decode(), 1, prefix, request)
-        except NoScriptError:
-            return client.eval(found.text.decode(), 1, prefix, request)
+            try:
+                return client.evalsha(found.sha.decode(), 1, prefix, request)
+            except NoScriptError:
+                return client.eval(found.text.decode(), 1, prefix, request)
+        except ResponseError as error:
+            raise unwrapped(error) from None
 
     def _let_go(self, prefix: bytes) -> None:
         client = self._clients.pop(prefix, None)
