@@ -24,7 +24,8 @@ from typing import Any
 from measure import CONSUMERS, noop, registry, same
 
 from stemflow import Canvas, Stemflow
-from stemflow.testing.server import Server, server_binaries
+from stemflow.testing.programs import server_binaries
+from stemflow.testing.server import Server
 
 SERVER_CORE, WORKER_CORE = 0, 1
 PAYLOAD = "x" * 40

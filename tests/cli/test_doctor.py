@@ -17,8 +17,10 @@ from stemflow.runtime.doctor import clocks, leases, queues, timers, workers
 from stemflow.runtime.presence import Beat
 from stemflow.store.health import QueueStock, Stock
 from stemflow.store.redis.examine import durability, memory, replication
-from stemflow.store.redis.versions import TABLE, covered
+from stemflow.store.redis.server import parsed
+from stemflow.store.redis.versions import GATE, TABLE, covered
 from stemflow.store.sqlite_health import file_system_of
+from stemflow.testing.programs import PACKAGES, server_binaries
 from stemflow.testing.server import Server
 from tests.cli.test_run import follows_schema
 from tests.cli.world import Cli
@@ -224,9 +226,15 @@ def test_versions_are_judged_by_the_table(info: dict[str, str], level: str) -> N
 def test_the_page_on_durability_has_the_table_of_versions() -> None:
     page = (Path(__file__).parents[2] / "docs" / "durability.md").read_text("utf-8")
     for row in TABLE:
-        until = f"{row.before[0] - 1}.x" if row.before[1] == 0 and row.since[1] == 0 else None
-        span = until or f"{row.since[0]}.{row.since[1]} and later"
-        assert f"| {row.name} {span} | {row.promises} | {row.full} | {row.tested} |" in page
+        assert f"| {row.kind} {row.span} | {row.promises} | {row.full} | {row.moves} | {row.tested} |" in page
+
+
+def test_the_table_names_the_versions_that_packages_bring(server: Server) -> None:
+    names = [name for name, binary in server_binaries().items() if binary == server.binary]
+    if names[0] not in PACKAGES:
+        pytest.skip(f"{names[0]} is no server of a package")
+    info = parsed(server.ask("INFO", "server").partition(b"\r\n")[2])
+    assert GATE in covered(info).text
 
 
 def test_clocks_that_are_apart_are_told() -> None:

@@ -45,6 +45,13 @@ def own(one_server: Server, tmp_path: Path) -> Iterator[Cluster]:
         yield started
 
 
+@pytest.fixture
+def of_each(server: Server, tmp_path: Path) -> Iterator[Cluster]:
+    """As `own`, of every version that is here."""
+    with Cluster(server.binary, tmp_path / "nodes") as started:
+        yield started
+
+
 class TestOneRunAPartition(StoreContract):
     @pytest.fixture(autouse=True)
     def _cluster(self, empty: Cluster) -> None:
@@ -121,9 +128,9 @@ async def test_calls_that_were_all_under_way_when_their_slot_had_moved_go_on_at_
 
 @pytest.mark.parametrize("pause_s", [0.0, 0.01])
 async def test_a_slot_that_is_moved_key_by_key_loses_nothing_and_doubles_nothing(
-    pause_s: float, own: Cluster, tmp_path: Path
+    pause_s: float, of_each: Cluster, tmp_path: Path
 ) -> None:
-    async with net_over(own, tmp_path) as (net, producer):
+    async with net_over(of_each, tmp_path) as (net, producer):
         net.pause_s = 0.01
         await net.orders(producer, 12)
         for part in (0, 1):
@@ -132,10 +139,10 @@ async def test_a_slot_that_is_moved_key_by_key_loses_nothing_and_doubles_nothing
             await asyncio.sleep(0.05)
             # When the slot of a partition is moved to another node
             slot = slot_of(part)
-            to = other_than(own, own.owner(slot))
-            moved = await asyncio.to_thread(own.move, slot, to, pause_s)
+            to = other_than(of_each, of_each.owner(slot))
+            moved = await asyncio.to_thread(of_each.move, slot, to, pause_s)
             net.tries += 1
-            assert moved > 5 and own.owner(slot) is to
+            assert moved > 5 and of_each.owner(slot) is to
             # Then all of them end
             await net.finish(await asyncio.gather(*coming))
         await net.orders(producer, 12)

@@ -16,8 +16,9 @@ from stemflow.store.base import BackpressureError, StoreError, StoreUnavailable
 from stemflow.store.open import open_store
 from stemflow.store.redis import client, standing
 from stemflow.testing.contract_world import RUN, User, begun, leaf, succeed
+from stemflow.testing.programs import version_of
 from stemflow.testing.proxy import Answer
-from stemflow.testing.server import Server, version_of
+from stemflow.testing.server import Server
 from tests.faults.net_world import every, net_on
 from tests.faults.table import record
 
@@ -26,10 +27,21 @@ pytestmark = pytest.mark.faults
 
 @pytest.fixture
 def own(one_server: Server, tmp_path: Path) -> Iterator[Server]:
-    # DEBUG, by which data is compared, is allowed before 7.0 without being asked for.
-    settings = ["enable-debug-command yes"] if version_of(one_server.binary) >= (7, 0) else []
-    with Server(one_server.binary, tmp_path / "own", settings) as server:
+    with debugged(one_server, tmp_path) as server:
         yield server
+
+
+@pytest.fixture
+def of_each(server: Server, tmp_path: Path) -> Iterator[Server]:
+    """As `own`, of every version that is here."""
+    with debugged(server, tmp_path) as started:
+        yield started
+
+
+def debugged(server: Server, folder: Path) -> Server:
+    """A server that takes DEBUG, by which data is compared. Before 7.0 it needs not be allowed."""
+    settings = ["enable-debug-command yes"] if version_of(server.binary) >= (7, 0) else []
+    return Server(server.binary, folder / "own", settings)
 
 
 def fill(server: Server, full: bool = True) -> None:
@@ -39,21 +51,18 @@ def fill(server: Server, full: bool = True) -> None:
 
 # -- F-26
 
-OLD = pytest.param((6, 2), id="scripts for 6.2")
-NEW = pytest.param(None, id="scripts for 7 and later")
-
-
-@pytest.fixture(params=[NEW, OLD])
-def scripts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["scripts for 7 and later", "scripts for 6.2"])
+def scripts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The scripts as a server of that version is given them; a newer one treats those as the old one did."""
-    if request.param is not None:
-        monkeypatch.setattr(standing, "version_of", lambda about: request.param)
+    if request.param == "scripts for 6.2":
+        monkeypatch.setattr(standing, "version_of", lambda about: (6, 2))
+    return str(request.param)
 
 
 async def test_in_want_of_memory_work_is_refused_whole_and_whatever_ends_work_goes_on(
-    own: Server, scripts: None
+    of_each: Server, scripts: str
 ) -> None:
-    store = open_store(own.url, SystemClock())
+    store = open_store(of_each.url, SystemClock())
     await store.open()
     user = User(store, "one")
     try:
@@ -61,12 +70,12 @@ async def test_in_want_of_memory_work_is_refused_whole_and_whatever_ends_work_go
         await user.begin(leaf("a"), leaf("b", lease_ms=1), leaf("c"))
         a, b = await user.lease(2)
         await asyncio.sleep(0.01)
-        fill(own)
+        fill(of_each)
         # When somebody submits, then nothing at all is changed
-        before = own.ask("DEBUG", "DIGEST")
+        before = of_each.ask("DEBUG", "DIGEST")
         with pytest.raises(BackpressureError, match="short of memory"):
             await User(store, "two").exchange(begun("other", leaf("x", run="other")))
-        assert own.ask("DEBUG", "DIGEST") == before
+        assert of_each.ask("DEBUG", "DIGEST") == before
         # And every other script does its work
         renewer = store.renewer()
         assert renewer.renew([(a.node.key, a.node.delivery, 30_000)]).gone == ()
@@ -80,21 +89,21 @@ async def test_in_want_of_memory_work_is_refused_whole_and_whatever_ends_work_go
         await store.prune(10)
         assert (await user.node("a")).state == "succeeded"
         # A new connection is greeted, too, and one who follows is served
-        other = open_store(own.url, SystemClock())
+        other = open_store(of_each.url, SystemClock())
         await other.open()
         await other.changed(0, 10, RUN)
         await other.close()
         # And when there is memory again, work is taken
-        fill(own, False)
+        fill(of_each, False)
         assert (await User(store, "two").exchange(begun("other", leaf("x", run="other")))).committed == (True,)
     finally:
         await store.close()
 
 
 async def test_in_want_of_memory_runs_end_and_cancels_do_not_suffer_from_submissions(
-    own: Server, scripts: None, tmp_path: Path, request: pytest.FixtureRequest
+    of_each: Server, scripts: str, tmp_path: Path
 ) -> None:
-    async with net_on(own, tmp_path) as net:
+    async with net_on(of_each, tmp_path) as net:
         net.pause_s = 0.1
         net.registry.task("child", max_retries=0)(net.step.function)
 
@@ -102,12 +111,12 @@ async def test_in_want_of_memory_runs_end_and_cancels_do_not_suffer_from_submiss
         async def parent(context: TaskContext) -> str:
             return await context.enqueue(net.step.s(1))
 
-        app = await net.engine(own.url)
+        app = await net.engine(of_each.url)
         handles = await asyncio.gather(*(net.submit(app) for _ in range(10)))
         begetting = await app.submit(parent.with_options(countdown=0.3).s())
         doomed = await app.submit(net.step.with_options(countdown=600).s(1))
         # When memory runs out under them
-        fill(own)
+        fill(of_each)
         asked = [app.submit(net.order()) for _ in range(3)]
         told = await asyncio.gather(*asked, doomed.cancel(), return_exceptions=True)
         net.tries += 3
@@ -118,11 +127,11 @@ async def test_in_want_of_memory_runs_end_and_cancels_do_not_suffer_from_submiss
         # A task that wants to submit waits for memory, and has not failed
         await asyncio.sleep(1)
         assert (await begetting.wait(0)).timed_out
-        fill(own, False)
+        fill(of_each, False)
         result = await begetting.wait(20)
         assert result.status == "succeeded", result.error
         assert (await begetting.root()).attempt == 0
-        record("F-26 " + request.node.callspec.id, runs=12, tries=net.tries, lost=0, doubled=0, stuck=0)
+        record(f"F-26 {scripts}", runs=12, tries=net.tries, lost=0, doubled=0, stuck=0)
 
 
 # -- F-27

@@ -19,10 +19,10 @@ pytestmark = pytest.mark.faults
 
 
 @pytest.fixture(params=["always", "everysec"])
-def durable(request: pytest.FixtureRequest, one_server: Server, tmp_path: Path) -> Iterator[Server]:
+def durable(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> Iterator[Server]:
     settings = ["appendonly yes", f"appendfsync {request.param}"]
-    with Server(one_server.binary, tmp_path / "own", settings) as server:
-        yield server
+    with Server(server.binary, tmp_path / "own", settings) as started:
+        yield started
 
 
 @pytest.fixture

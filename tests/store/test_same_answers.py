@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -237,7 +238,18 @@ def test_memory_and_sqlite_give_the_same_answers(drawn: list[Any]) -> None:
 
 @settings(max_examples=10_000 if NIGHTLY else 500)
 @given(drawn=st.lists(commands, min_size=5, max_size=25))
-def test_a_server_gives_the_same_answers(server: Server, drawn: list[Any]) -> None:
+def test_a_server_gives_the_same_answers(one_server: Server, drawn: list[Any]) -> None:
+    on_server(one_server, drawn)
+
+
+@pytest.mark.long
+@settings(max_examples=50)
+@given(drawn=st.lists(commands, min_size=5, max_size=25))
+def test_other_servers_give_the_same_answers(other_server: Server, drawn: list[Any]) -> None:
+    on_server(other_server, drawn)
+
+
+def on_server(server: Server, drawn: list[Any]) -> None:
     server.flush()
     with tempfile.TemporaryDirectory() as directory:
         asyncio.run(drive(drawn, directory, server.url))

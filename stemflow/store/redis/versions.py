@@ -12,30 +12,35 @@ from stemflow.store.redis.server import OLDEST, Version, named, version_of
 
 
 class Row(Struct, frozen=True):
-    """Servers from one version up to before another; `full`: what they do when short of memory; `tested`: with what
-    the tests have run."""
+    """Servers from one version up to before another: what they keep, what they do when short of memory, how work
+    moves from one of them to another, and with which versions, and how, that was tested."""
 
-    name: str
+    kind: str
+    span: str
     since: Version
     before: Version
     promises: str
     full: str
+    moves: str
     tested: str
 
 
-BY_FLAGS: Final = "new work is refused whole, what is under way goes on (flags of scripts)"
-BY_ORDER: Final = "the same (by the order of writes in scripts, for want of flags)"
+BY_FLAGS: Final = "new work is refused whole, what is under way goes on (by flags of scripts)"
+BY_ORDER: Final = "new work is refused whole, what is under way goes on (by the order of writes in scripts)"
 EVERY: Final = "G1 to G5"
-UNTESTED: Final = "not tested"
+BY_KEY: Final = "a fail-over by sentinels may lose the last writes; slots move key by key"
+BY_SLOT: Final = "a planned fail-over by sentinels (`COORDINATED`) loses nothing; slots move as a whole, too"
+GATE: Final = "in each run of the gate"
+HAND: Final = "by hand"
 
 TABLE: Final = (
-    Row("Redis", (6, 2), (7, 0), EVERY, BY_ORDER, "6.2.14"),
-    Row("Redis", (7, 0), (7, 2), EVERY, BY_FLAGS, "7.0.15"),
-    Row("Redis", (7, 2), (8, 0), EVERY, BY_FLAGS, UNTESTED),
-    Row("Redis", (8, 0), (9, 0), EVERY, BY_FLAGS, UNTESTED),
-    Row("Valkey", (7, 2), (8, 0), EVERY, BY_FLAGS, UNTESTED),
-    Row("Valkey", (8, 0), (9, 0), EVERY, BY_FLAGS, UNTESTED),
-    Row("Valkey", (9, 0), (10, 0), EVERY, BY_FLAGS, "9.1.2"),
+    Row("Redis", "6.2", (6, 2), (7, 0), EVERY, BY_ORDER, BY_KEY, f"6.2.14, {GATE}"),
+    Row("Redis", "7.0", (7, 0), (7, 2), EVERY, BY_FLAGS, BY_KEY, f"7.0.15, {HAND}"),
+    Row("Redis", "7.2 and 7.4", (7, 2), (8, 0), EVERY, BY_FLAGS, BY_KEY, f"7.2.6 and 7.4.1, {HAND}"),
+    Row("Redis", "8", (8, 0), (9, 0), EVERY, BY_FLAGS, BY_KEY, f"8.2.3, {GATE}"),
+    Row("Valkey", "7.2", (7, 2), (8, 0), EVERY, BY_FLAGS, BY_KEY, f"7.2.7, {HAND}"),
+    Row("Valkey", "8", (8, 0), (9, 0), EVERY, BY_FLAGS, BY_KEY, f"8.0.1, {HAND}"),
+    Row("Valkey", "9", (9, 0), (10, 0), EVERY, BY_FLAGS, BY_SLOT, f"9.1.2, {GATE}"),
 )
 
 
@@ -48,8 +53,7 @@ def covered(info: Mapping[str, str]) -> Finding:
         return Finding("version", "error", f"expected Redis 6.2 or later, or Valkey, got {name}", "upgrade it")
     kind = name.partition(" ")[0]
     for row in TABLE:
-        if row.name == kind and row.since <= found < row.before:
-            tested = "not tested with this line" if row.tested == UNTESTED else f"tested with {row.tested}"
-            return Finding("version", "ok", f"{name}: promises {row.promises}; {tested}")
+        if row.kind == kind and row.since <= found < row.before:
+            return Finding("version", "ok", f"{name}: promises {row.promises}; {row.moves}; tested with {row.tested}")
     advice = "expected Redis 6.2 to 8 or Valkey 7.2 to 9; run the tests of the project with it (`STEMFLOW_SERVER`)"
     return Finding("version", "warning", f"{name}: newer than what is known to work", advice)
