@@ -8,8 +8,9 @@ import pytest
 from hypothesis import settings
 
 from stemflow.testing import vloop
+from stemflow.testing.cluster import Cluster
 from stemflow.testing.programs import server_binaries
-from stemflow.testing.server import Cluster, Server
+from stemflow.testing.server import Server
 
 T = TypeVar("T")
 

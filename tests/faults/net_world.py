@@ -13,6 +13,7 @@ from stemflow import Canvas, Signature, Stemflow, TaskContext, TaskRegistry
 from stemflow.model.records import Node
 from stemflow.runtime.clock import SystemClock
 from stemflow.runtime.handle import RunHandle
+from stemflow.store.base import StateLost
 from stemflow.store.open import open_store
 from stemflow.store.redis.scripts import script
 from stemflow.testing.history import Clients, Verdict, check
@@ -55,6 +56,7 @@ class Net:
         """How long each task works."""
         self.tries = 0
         """Faults that really struck."""
+        self.apps: list[Stemflow] = []
         self._opened = AsyncExitStack()
         self._submitted = 0
 
@@ -73,9 +75,14 @@ class Net:
     async def engine(self, url: str, *, worker: bool = True, **settings: Any) -> Stemflow:
         """An engine that is closed at the end; its commits are witnessed."""
         store = self.witness.watching(open_store(url, SystemClock()))
-        return await self._opened.enter_async_context(
-            Stemflow(url, self.registry, store=store, worker=worker, **settings)
-        )
+        app = Stemflow(url, self.registry, store=store, worker=worker, **settings)
+        self.apps.append(app)
+        return await self._opened.enter_async_context(app)
+
+    @property
+    def epochs(self) -> list[int]:
+        """Of each engine, how often it has found that the store had lost something."""
+        return [app.store.epoch for app in self.apps]
 
     def order(self, **options: Any) -> Signature[Any, Any]:
         """A chord of two with its callback, and a task after it."""
@@ -98,6 +105,24 @@ class Net:
         async with asyncio.timeout(patience_s):
             results = await asyncio.gather(*waiting)
         assert {result.status for result in results} <= {"succeeded"}
+
+    async def told(self, handles: Sequence[RunHandle[Any] | None], patience_s: float = 30.0) -> list[str]:
+        """What each who waits for one of these is told: its status, or that it was lost."""
+
+        async def one(handle: RunHandle[Any] | None) -> str:
+            assert handle is not None
+            try:
+                return (await handle.wait()).status
+            except StateLost:
+                return "lost"
+
+        async with asyncio.timeout(patience_s):
+            return await asyncio.gather(*(one(handle) for handle in handles))
+
+    def count(self, event: str, handles: Sequence[RunHandle[Any] | None]) -> int:
+        """How often this was seen of tasks of these runs."""
+        runs = {handle.id for handle in handles if handle is not None}
+        return sum(one.event == event and one.run in runs for one in self.witness.sights())
 
     async def final(self) -> dict[str, list[Node]]:
         """The records that the server has in the end, by run."""

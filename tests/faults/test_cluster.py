@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis.crc import key_slot
 
-from stemflow import Stemflow
 from stemflow.model.records import Key
 from stemflow.runtime.clock import SystemClock, SystemIds
 from stemflow.store.base import Store
@@ -19,16 +16,14 @@ from stemflow.store.redis.acl import acl_file
 from stemflow.store.redis.open import open_redis
 from stemflow.store.redis.spread import part_of
 from stemflow.store.redis.url import place_of
+from stemflow.testing.cluster import Cluster
 from stemflow.testing.contract import StoreContract
 from stemflow.testing.contract_world import ManualClock
-from stemflow.testing.server import Cluster, Server
-from tests.faults.net_world import Net, net_on
+from stemflow.testing.server import Server
+from tests.faults.cluster_world import PARTS, in_time, net_over, other_than, slot_of
+from tests.faults.net_world import net_on
 
 pytestmark = pytest.mark.faults
-
-PARTS = 6
-LIMIT_S = 45
-"""A test that has not come to its end by then is stuck."""
 
 
 @pytest.fixture
@@ -62,36 +57,6 @@ class TestOneRunAPartition(StoreContract):
 
     def second(self, store: Store, clock: ManualClock) -> Store:
         return self.make_store(clock)
-
-
-def slot_of(part: int) -> int:
-    return int(key_slot(b"{sf:%d}" % part))
-
-
-def other_than(cluster: Cluster, owner: Server) -> Server:
-    nodes = cluster.nodes
-    return nodes[(nodes.index(owner) + 1) % len(nodes)]
-
-
-@asynccontextmanager
-async def net_over(cluster: Cluster, folder: Path) -> AsyncIterator[tuple[Net, Stemflow]]:
-    """A net with two workers, and a producer that submits runs under ids of all partitions."""
-    ids = SystemIds()
-    async with in_time(cluster), net_on(cluster.nodes[0], folder, f"{cluster.url}?partitions={PARTS}") as net:
-        net.name = lambda number: ids.run_id()
-        for _ in range(2):
-            await net.engine(net.url, concurrency=20)
-        yield net, await net.engine(net.url, worker=False)
-
-
-@asynccontextmanager
-async def in_time(cluster: Cluster) -> AsyncIterator[None]:
-    """Fails what takes too long, with what the nodes say of their slots."""
-    try:
-        async with asyncio.timeout(LIMIT_S):
-            yield
-    except TimeoutError:
-        pytest.fail(f"expected an end within {LIMIT_S} s; the nodes say:\n{cluster.told()}")
 
 
 async def test_the_partitions_lie_on_all_nodes(empty: Cluster, tmp_path: Path) -> None:
@@ -160,7 +125,7 @@ async def test_a_slot_that_is_moved_as_a_whole_loses_nothing_and_doubles_nothing
         for part in range(PARTS):
             coming = [asyncio.create_task(net.submit(producer)) for _ in range(40)]
             slot = slot_of(part)
-            await asyncio.to_thread(own.move_at_once, slot, other_than(own, own.owner(slot)))
+            await asyncio.to_thread(own.move_at_once, other_than(own, own.owner(slot)), slot)
             net.tries += 1
             await net.finish(await asyncio.gather(*coming))
         verdict = await net.judge("slots moved as a whole")

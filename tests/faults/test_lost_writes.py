@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from stemflow.runtime.handle import RunHandle
-from stemflow.store.base import StateLost
 from stemflow.testing.history import check
-from stemflow.testing.server import Server, Watched, cut_off
+from stemflow.testing.replicas import Watched, cut_off
+from stemflow.testing.server import Server
 from tests.faults.net_world import Net, net_on
 from tests.faults.proc_tasks import first_slow, step
 from tests.faults.proc_world import place_on, until
@@ -35,24 +35,11 @@ def all_copied(watched: Watched) -> None:
     assert watched.primary.ask("WAIT", "1", "5000").startswith(b":1")
 
 
-async def outcomes(handles: list[RunHandle[Any] | None]) -> list[str]:
-    """What each who waits for one of these is told: the status, or that it was lost."""
-
-    async def told(handle: RunHandle[Any] | None) -> str:
-        assert handle is not None
-        try:
-            return (await handle.wait()).status
-        except StateLost:
-            return "lost"
-
-    async with asyncio.timeout(PATIENCE_S):
-        return await asyncio.gather(*(told(handle) for handle in handles))
-
-
 async def test_what_a_replica_had_not_heard_is_told_as_lost_and_work_goes_on(watched: Watched, tmp_path: Path) -> None:
     async with net_on(watched.replica, tmp_path) as net:
         # Given two workers, one who submits, and one who only looks
-        workers = [await net.engine(watched.url) for _ in range(2)]
+        for _ in range(2):
+            await net.engine(watched.url)
         producer, looker = [await net.engine(watched.url, worker=False) for _ in range(2)]
 
         async def submit(count: int, pause_s: float) -> list[RunHandle[Any] | None]:
@@ -63,7 +50,7 @@ async def test_what_a_replica_had_not_heard_is_told_as_lost_and_work_goes_on(wat
         ended = await submit(5, 0.0)
         await net.finish(ended)
         working = await submit(5, 1.5)
-        await until(lambda: count(net, "begin", working) == 10)
+        await until(lambda: net.count("begin", working) == 10)
         copied_ns = time.monotonic_ns()
         all_copied(watched)
         # When the replica is cut off, and the primary acknowledges still more: ends, and whole orders
@@ -71,9 +58,9 @@ async def test_what_a_replica_had_not_heard_is_told_as_lost_and_work_goes_on(wat
         unheard = await submit(5, 0.0)
         await net.finish(unheard)
         waited_for = await submit(5, 30.0)
-        await until(lambda: count(net, "begin", waited_for) == 10 and count(net, "commit", working) >= 10)
+        await until(lambda: net.count("begin", waited_for) == 10 and net.count("end", working) >= 10)
         seen = [await looker.handle(handle.id) for handle in waited_for if handle is not None]
-        waiting = asyncio.create_task(outcomes([*working, *waited_for, *seen]))
+        waiting = asyncio.create_task(net.told([*working, *waited_for, *seen]))
         await asyncio.sleep(0.1)
         # and dies
         net.pause_s = 0.0
@@ -84,7 +71,7 @@ async def test_what_a_replica_had_not_heard_is_told_as_lost_and_work_goes_on(wat
         assert await waiting == ["succeeded"] * 5 + ["lost"] * 10
         # and work goes on
         await net.finish(await submit(20, 0.0))
-        assert [app.store.epoch for app in (*workers, producer, looker)] == [1] * 4
+        assert net.epochs == [1] * 4
         # Of the orders those alone are gone,
         verdict = await net.verdict()
         assert verdict.lost == tuple(sorted(handle.id for handle in (*unheard, *waited_for) if handle is not None))
@@ -92,11 +79,6 @@ async def test_what_a_replica_had_not_heard_is_told_as_lost_and_work_goes_on(wat
         # what was committed before the cut stands, and what is committed since the end is committed once.
         await judge_sides(net, copied_ns, killed_ns)
         record("F-30", runs=verdict.runs, tries=net.tries, lost=len(verdict.lost), doubled=verdict.doubled, stuck=0)
-
-
-def count(net: Net, event: str, handles: list[RunHandle[Any] | None]) -> int:
-    runs = {handle.id for handle in handles if handle is not None}
-    return sum(one.event == event and one.run in runs and bool(one.node) for one in net.witness.sights())
 
 
 async def judge_sides(net: Net, copied_ns: int, killed_ns: int) -> None:

@@ -11,7 +11,8 @@ import pytest
 from stemflow.runtime.clock import SystemClock
 from stemflow.store.base import StoreError
 from stemflow.store.open import open_store
-from stemflow.testing.server import Server, Watched, until_true
+from stemflow.testing.replicas import Watched
+from stemflow.testing.server import Server, until_true
 from tests.faults.net_world import net_on
 
 pytestmark = pytest.mark.faults

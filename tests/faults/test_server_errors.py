@@ -269,5 +269,3 @@ async def test_a_worker_that_meets_an_error_that_lasts_stops_and_its_tasks_are_n
         await net.finish(handles)
         verdict = await net.judge("F-29 NOPERM", {})
         assert verdict.doubled == 5
-
-

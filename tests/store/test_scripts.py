@@ -27,7 +27,7 @@ has not reached are lost in turn after 2 s."""
 
 
 POSITION = 7
-"""Where the answer to an exchange counts exchanges, by which a loss of data is noticed; repeats are counted, too."""
+"""Where the answer to an exchange counts those that changed something, by which a loss of data is noticed."""
 
 
 class Twice:

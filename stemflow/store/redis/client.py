@@ -62,6 +62,7 @@ class Client:
         self.shown = shown
         self._ways, self._standing = ways, standing
         self._free: list[AbstractConnection] = []
+        self._changes = 0
         self._jitter = random.Random()
         self._closed = False
         self._pid = os.getpid()
@@ -119,6 +120,11 @@ class Client:
             return await self._send(command, epoch)
 
     async def _send(self, command: Sequence[Any], epoch: int | None) -> Any:
+        if self._ways.doubt and self._free:
+            await self._ways.ask()
+        if self._ways.changes != self._changes:
+            self._changes = self._ways.changes
+            await self.let_go()
         free = self._free
         connection = free.pop() if free else self._ways.connection(self._standing.prefix)
         try:

@@ -9,6 +9,7 @@ move is over, and none ever meets a part of its keys: such an answer means that 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from redis.exceptions import ConnectionError as Broken
 from redis.exceptions import TimeoutError as Slow
 
 from stemflow.store.redis.url import Host, Place
-from stemflow.store.redis.ways import CONNECT_S, at, blocking, finder
+from stemflow.store.redis.ways import FIND_S, at, blocking, finder
 
 
 class Cluster:
@@ -34,7 +35,10 @@ class Cluster:
         self._moved: dict[int, Host] = {}
         self._others: list[Host] = []
         """Replicas, which can be asked, too."""
-        self._stale = True
+        self._silent: set[Host] = set()
+        """Who did not answer when asked last."""
+        self.changes = 0
+        self.doubt = True
         self._asking: asyncio.Task[None] | None = None
         self._turn = 0
 
@@ -42,11 +46,20 @@ class Cluster:
 
     async def owner(self, slot: int) -> Host:
         """The node that owns this slot. Raises ClusterDownError when nobody does, ConnectionError when none answers."""
-        if self._stale:
-            if self._asking is None or self._asking.done():
-                self._asking = asyncio.get_running_loop().create_task(self._learn())
-            await asyncio.shield(self._asking)
+        if self.doubt:
+            await self._learned()
         return self._known(slot)
+
+    async def ask(self) -> None:
+        # Where nobody answers, whoever connects is told.
+        with contextlib.suppress(Broken):
+            await self._learned()
+
+    async def _learned(self) -> None:
+        """Whoever asks meanwhile waits for the same answer."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.get_running_loop().create_task(self._learn())
+        await asyncio.shield(self._asking)
 
     def _known(self, slot: int) -> Host:
         found = self._moved.get(slot)
@@ -57,23 +70,26 @@ class Cluster:
         return found
 
     def _nodes(self) -> Iterable[Host]:
-        """Everybody who may know, each once; the one who was asked last comes last."""
+        """Everybody who may know, each once; the one who was asked last comes late, and who did not answer last."""
         known = [*(host for _, _, host in self._ranges), *self._others, *self._place.hosts]
         nodes = list(dict.fromkeys(known))
         self._turn += 1
         first = self._turn % len(nodes)
-        return (*nodes[first:], *nodes[:first])
+        return sorted((*nodes[first:], *nodes[:first]), key=self._silent.__contains__)
 
     async def _learn(self) -> None:
         """Ask for the slots until one node answers."""
         last: Exception | None = None
         for host in self._nodes():
             try:
-                async with asyncio.timeout(CONNECT_S):
-                    self._take(host, await self._slots_by(host))
-                return
+                async with asyncio.timeout(FIND_S):
+                    answer = await self._slots_by(host)
             except (RedisError, OSError, TimeoutError) as error:
+                self._silent.add(host)
                 last = error
+            else:
+                self._silent.discard(host)
+                return self._take(host, answer)
         raise Broken(f"no node of the cluster answers: {last}")
 
     async def _slots_by(self, host: Host) -> Any:
@@ -90,7 +106,9 @@ class Cluster:
         for first, last, owner, *replicas in answer:
             ranges.append((int(first), int(last), _host(owner, asked)))
             others += [_host(one, asked) for one in replicas]
-        self._ranges, self._others, self._stale = ranges, others, False
+        if self._ranges and sorted(ranges) != sorted(self._ranges):
+            self.changes += 1
+        self._ranges, self._others, self.doubt = ranges, others, False
         self._moved.clear()
 
     # -- ways
@@ -121,7 +139,7 @@ class Cluster:
             self._moved[slot] = (host, int(error.port))
             return again
         if isinstance(error, Broken | Slow | OSError | ClusterDownError):
-            self._stale = True
+            self.doubt = True
         return False
 
     async def close(self) -> None:

@@ -54,8 +54,8 @@ class Losses:
 class Standing:
     """The data of one partition, by its id, and how far this process has seen it.
 
-    Every exchange moves the position on by one; answers to reads tell it, too. `made`: begins the ids under which this
-    process makes the partition, which is one of `parts`.
+    Every exchange that changes something moves the position on by one; answers to reads tell it, too. `made`: begins
+    the ids under which this process makes the partition, which is one of `parts`.
     """
 
     def __init__(

@@ -20,11 +20,20 @@ from stemflow.store.redis.url import Host, Place, joined
 CONNECT_S: Final = 5.0
 """How long connecting, and an answer on a blocking connection, may take."""
 FIND_S: Final = 1.0
-"""How long one sentinel is asked before the next one is."""
+"""How long one sentinel, or node of a cluster, is asked where a server is before the next one is."""
 
 
 class Ways(Protocol):
     """The ways to the servers of one store. Nothing here is connected; `connect()` of a connection finds its server."""
+
+    changes: int
+    """How often partitions were found at other servers than before; connections from before are of no more use."""
+    doubt: bool
+    """Whether `ask` should be awaited before a connection that there is already is used again."""
+
+    async def ask(self) -> None:
+        """Find out where the partitions are now."""
+        ...
 
     def connection(self, prefix: bytes) -> AbstractConnection:
         """A new connection to the server that has this partition."""
@@ -51,7 +60,17 @@ class Wire(Protocol):
     def make_connection(self) -> Any: ...
 
 
-class Direct:
+class Settled:
+    """Ways of a partition that is always found as it was at first, or anew with each connection."""
+
+    changes = 0
+    doubt = False
+
+    async def ask(self) -> None:
+        return
+
+
+class Direct(Settled):
     """One server that its URL names; `wire` makes the connections in place of redis-py."""
 
     def __init__(self, place: Place, wire: Wire | None = None) -> None:
@@ -75,7 +94,7 @@ class Direct:
         return
 
 
-class Sentinels:
+class Sentinels(Settled):
     """The primary, as sentinels know it; they are asked at each new connection."""
 
     def __init__(self, place: Place) -> None:

@@ -129,8 +129,7 @@ if memo then
   if sequence == memo[1] then return repeated(memo) end
 end
 
-position = position + 1
-call('HSET', P .. 'm', 'now', now, 'position', position)
+call('HSET', P .. 'm', 'now', now)
 local committed, changes = {}, false
 if #decisions > 0 then
   load(guarded(decisions))
@@ -163,6 +162,8 @@ if want then
   sooner[''] = nil
 end
 if #held > 0 or changes then
+  position = position + 1
+  call('HSET', P .. 'm', 'position', position)
   call('SET', P .. 'q' .. channel, cmsgpack.pack({sequence, committed, held}), 'EX', MEMO_S)
 end
 for queue, count in pairs(effects.added) do wake_for(queue, count) end
