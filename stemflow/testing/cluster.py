@@ -37,13 +37,12 @@ class Cluster:
         try:
             for node in self.all:
                 node.start()
-            for n, node in enumerate(self.nodes):
-                first, end = (self.SLOTS * k // len(self.nodes) for k in (n, n + 1))
-                fine(node.ask("CLUSTER", "ADDSLOTS", *(str(slot) for slot in range(first, end))))
+            for n, (node, (first, last)) in enumerate(zip(self.nodes, self.ranges(), strict=True)):
+                fine(node.ask("CLUSTER", "ADDSLOTS", *(str(slot) for slot in range(first, last + 1))))
                 fine(node.ask("CLUSTER", "SET-CONFIG-EPOCH", str(n + 1)))
             for node in self.all[1:]:
                 fine(self.nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(node.port)))
-            until_true(lambda: all(self._whole(node) for node in self.all))
+            until_true(self.is_whole)
             for node, replica in zip(self.nodes, self.replicas, strict=False):
                 fine(replica.ask("CLUSTER", "REPLICATE", self.id_of(node)))
             until_true(lambda: all(self._knows_replicas(node) for node in self.all))
@@ -52,6 +51,15 @@ class Cluster:
             self.__exit__(None, None, None)
             raise
         return self
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """The slots that each node has at the start: the first and the last."""
+        count = len(self.nodes)
+        return [(self.SLOTS * n // count, self.SLOTS * (n + 1) // count - 1) for n in range(count)]
+
+    def is_whole(self) -> bool:
+        """Whether all nodes know of each other, and serve all slots."""
+        return all(self._whole(node) for node in self.all)
 
     def _whole(self, node: Server) -> bool:
         told = node.ask("CLUSTER", "INFO")

@@ -61,9 +61,9 @@ class TestOneRunAPartition(StoreContract):
 
 async def test_the_partitions_lie_on_all_nodes(empty: Cluster, tmp_path: Path) -> None:
     async with net_over(empty, tmp_path) as (net, producer):
-        net.tries = 1
         await net.orders(producer, 60)
-        verdict = await net.judge("no fault, three nodes")
+        verdict = await net.verdict()
+        assert verdict.fatal == {}
         assert verdict.doubled == 0
         runs = [info.header.run for info in await producer.store.runs(1_000)]
         assert {part_of(run, PARTS) for run in runs} == set(range(PARTS))
@@ -111,7 +111,7 @@ async def test_a_slot_that_is_moved_key_by_key_loses_nothing_and_doubles_nothing
             # Then all of them end
             await net.finish(await asyncio.gather(*coming))
         await net.orders(producer, 12)
-        verdict = await net.judge(f"slots moved key by key, {pause_s} s a key")
+        verdict = await net.judge(f"cluster, slots moved key by key, {pause_s} s a key")
         assert verdict.doubled == 0
         assert producer.store.epoch == 0
 
@@ -128,7 +128,7 @@ async def test_a_slot_that_is_moved_as_a_whole_loses_nothing_and_doubles_nothing
             await asyncio.to_thread(own.move_at_once, other_than(own, own.owner(slot)), slot)
             net.tries += 1
             await net.finish(await asyncio.gather(*coming))
-        verdict = await net.judge("slots moved as a whole")
+        verdict = await net.judge("cluster, slots moved as a whole")
         assert verdict.doubled == 0
         assert producer.store.epoch == 0
 
@@ -145,7 +145,7 @@ async def test_a_node_that_is_killed_and_starts_anew_loses_nothing(own: Cluster,
             await asyncio.sleep(0.3)
             await asyncio.to_thread(node.start)
             await net.finish(await asyncio.gather(*coming))
-        verdict = await net.judge("each node killed once, with an append-only file")
+        verdict = await net.judge("cluster, each node killed once")
         assert verdict.doubled == 0
         assert producer.store.epoch == 0
 
@@ -167,7 +167,7 @@ async def test_while_a_node_is_away_runs_on_the_others_are_started_and_end(own: 
             await net.orders(producer, 20, 30)
         finally:
             await asyncio.to_thread(away.start)
-        await net.judge("a node away")
+        await net.judge("cluster, a node away")
 
 
 async def test_users_of_the_acl_file_have_the_rights_that_a_cluster_takes(empty: Cluster, tmp_path: Path) -> None:
@@ -176,9 +176,8 @@ async def test_users_of_the_acl_file_have_the_rights_that_a_cluster_takes(empty:
         assert node.ask("ACL", "SETUSER", user, *rest, ">secret") == b"+OK\r\n"
     try:
         async with in_time(empty), net_on(empty.nodes[0], tmp_path, f"{empty.url}?partitions={PARTS}") as net:
-            net.tries = 1
             await net.orders(await net.engine(net.url.replace("//", f"//{user}:secret@")), 10)
-            await net.judge("a user with few rights")
+            assert (await net.verdict()).fatal == {}
     finally:
         for node in empty.nodes:
             node.ask("ACL", "DELUSER", user)
