@@ -140,7 +140,7 @@ async def test_a_node_that_is_killed_and_starts_anew_loses_nothing(own: Cluster,
         for node in own.nodes:
             coming = [asyncio.create_task(net.submit(producer)) for _ in range(40)]
             await asyncio.sleep(0.05)
-            await asyncio.to_thread(node.kill)
+            await asyncio.to_thread(node.kill_between_syncs)
             net.tries += 1
             await asyncio.sleep(0.3)
             await asyncio.to_thread(node.start)
@@ -159,7 +159,7 @@ async def test_while_a_node_is_away_runs_on_the_others_are_started_and_end(own: 
         # Given a node that is away while the workers have nothing to report to it
         away = own.owner(slot_of(1))
         here = {part for part in range(PARTS) if own.owner(slot_of(part)) is not away}
-        await asyncio.to_thread(away.kill)
+        await asyncio.to_thread(away.kill_between_syncs)
         ids = SystemIds()
         net.name = lambda number: next(run for run in iter(ids.run_id, "") if part_of(run, PARTS) in here)
         # Then runs of the other nodes end

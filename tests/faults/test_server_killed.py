@@ -42,7 +42,7 @@ async def test_with_an_append_only_file_a_killed_server_loses_nothing(durable: S
             coming = [asyncio.create_task(net.submit(producer)) for _ in range(20)]
             await asyncio.sleep(0.05)
             # When the server is killed and started again
-            await asyncio.to_thread(durable.kill)
+            await asyncio.to_thread(durable.kill_between_syncs)
             net.tries += 1
             await asyncio.sleep(0.2)
             await asyncio.to_thread(durable.start)

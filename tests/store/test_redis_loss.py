@@ -40,7 +40,7 @@ async def stores(own: Server) -> AsyncIterator[tuple[Store, Store]]:
 @pytest.fixture
 def own(one_server: Server, tmp_path: Path) -> Iterator[Server]:
     """A server that a test may end and start again; it keeps its data over a restart."""
-    with Server(one_server.binary, tmp_path / "own", ["appendonly yes", "appendfsync everysec"]) as server:
+    with Server(one_server.binary, tmp_path / "own", ["appendonly yes", "appendfsync always"]) as server:
         yield server
 
 

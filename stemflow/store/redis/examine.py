@@ -53,8 +53,8 @@ async def _config(client: Client) -> dict[str, str] | None:
 
 FSYNC: Final[dict[str, tuple[Level, str, str]]] = {
     "always": ("ok", "every acknowledged write is on disk", ""),
-    "everysec": ("ok", "a crash of the machine may take the last second of acknowledged writes; one of the server "
-                 "alone takes none", ""),
+    "everysec": ("ok", "a crash of the machine may take the last two seconds of acknowledged writes; one of the "
+                 "server alone takes none, unless its disk is slow", ""),
     "no": ("warning", "a crash of the machine takes what the system had not yet written, often 30 s",
            "`CONFIG SET appendfsync everysec`"),
 }  # fmt: skip
@@ -77,6 +77,10 @@ def durability(info: Mapping[str, str], config: Mapping[str, str] | None) -> lis
     if config is None or config.get("appendfsync") not in FSYNC:
         return [Finding("durability", "warning", "append-only file on, fsync policy unknown", NO_CONFIG), *told]
     level, text, advice = FSYNC[config["appendfsync"]]
+    late = int(info.get("aof_delayed_fsync", 0))
+    if level == "ok" and late:
+        level, text = "warning", f"{text}; it was too slow {late} times, for more than 2 s each, and clients waited"
+        advice = "give the server a faster disk, or one of its own"
     return [Finding("durability", level, f"append-only file, fsync {config['appendfsync']}: {text}", advice), *told]
 
 

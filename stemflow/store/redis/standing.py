@@ -123,7 +123,8 @@ class Standing:
         self._position = position
         self._losses.add(
             f"{self._shown}: the server has lost data that it had acknowledged: {how}. What this process knew is void, "
-            "and it goes on with what is there; `appendonly yes` keeps data over a restart"
+            "and it goes on with what is there; `appendonly yes` keeps data over a restart, with "
+            "`appendfsync always` all of it"
         )
 
     def loss(self) -> StateLost:
