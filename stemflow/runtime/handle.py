@@ -94,6 +94,14 @@ class RunFailed(StemflowError):
         super().__init__(f"run {self.run_id} {'timed out' if result.timed_out else result.status}{at}: {what}")
 
 
+async def _within(future: asyncio.Future[Node | None], timeout: float | None) -> Node | None:
+    """What `future` says within `timeout` seconds, else None."""
+    if timeout is None:
+        return await future
+    await asyncio.wait((future,), timeout=timeout)
+    return future.result() if future.done() else None
+
+
 class NodeEvent(Struct, frozen=True, kw_only=True):
     """A node was seen in a new state, attempt or with new progress."""
 
@@ -156,8 +164,7 @@ class RunHandle(Generic[T]):
                 root = await self.root()
                 if root.state in FINAL:
                     return await self.result_of(root)
-            await asyncio.wait((future,), timeout=timeout)
-            told = future.result() if future.done() else None
+            told = await _within(future, timeout)
             return await self.result_of(told if told is not None else await self.root())
         finally:
             self.app.store.unwatch(self.id, future)
