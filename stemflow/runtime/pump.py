@@ -15,7 +15,7 @@ from stemflow.runtime.narrate import narrate
 from stemflow.runtime.pause import Pauses
 from stemflow.runtime.signing import SignatureInvalid, UnknownKey
 from stemflow.runtime.telling import tell_commit
-from stemflow.store.base import Exchange, Request, StateLost, StoreError, StoreUnavailable, Want
+from stemflow.store.base import Exchange, Lease, Request, StateLost, StoreError, StoreUnavailable, Want
 
 if TYPE_CHECKING:
     from stemflow.runtime.worker import Worker
@@ -28,6 +28,10 @@ STORE_PAUSE_S = 0.5
 """The pause after the store could not be read."""
 IDLE_MS = 1_000
 """The longest an idle worker waits before it looks again."""
+WITHDRAW_S = 0.5
+"""How long a worker that is to end tries to say so to those who might hand it something."""
+HEAR_S = 0.02
+"""How long after that something may still come."""
 LAST_TRIES_S = 5.0
 """How long a worker that is to end goes on trying to reach its store."""
 PLENTY = 32
@@ -76,6 +80,10 @@ class Pump:
         self._short = False
         """Whether one of them had to leave slots to another."""
         self._seen = 0
+        self._handed = 0
+        """Leases that came between exchanges."""
+        self._offered = False
+        """Whether one may come now."""
         self._news: asyncio.Future[int] | None = None
         self._next_at_ms: int | None = None
         self._ends_at = 0.0
@@ -89,13 +97,15 @@ class Pump:
                 if beside is not None and beside.done():
                     beside.result()
                 self._poked.clear()
-                await self._round(self._first)
+                if not self._receive():
+                    await self._round(self._first)
                 for _ in range(YIELDS):
                     await asyncio.sleep(0)
                     if self._poked.is_set():
                         break
                 else:
                     await self._rest()
+            await self._withdraw()
         finally:
             if self._news is not None:
                 self._news.cancel()
@@ -186,9 +196,12 @@ class Pump:
         """As many leases as there are slots that are free and not asked for already."""
         worker = self.worker
         self._short = self._asked > 0
-        free = worker.concurrency - len(worker.running) - len(worker.leaked) - self._asked
-        limit = 0 if self.apart.wary and self._asked else self.apart.limit(max(0, free))
-        return Want(owner=worker.owner, limit=limit, queues=worker.queues, only_run=worker.only_run)
+        limit = 0 if self.apart.wary and self._asked else self.apart.limit(self._free)
+        busy = worker.running or worker.leaked or self.apart.wary
+        waits = self.store.overlaps and not busy and worker.only_run is None
+        handed = self._handed if waits else None
+        self._offered = waits and limit > 0
+        return Want(owner=worker.owner, limit=limit, queues=worker.queues, only_run=worker.only_run, handed=handed)
 
     async def _decided(self, batch: list[Fact]) -> Decision | None:
         """None when the store could not be read (the facts wait) or the machine failed (they are set aside)."""
@@ -260,10 +273,47 @@ class Pump:
         started, back = self.apart.sort(answer.leases, asked=want.limit > 0)
         for lease in started:
             worker.start(lease)
-        for lease in back:
-            self.advance.leased(lease)
-            worker.facts.append(Ended(lease.node.key, lease.node.delivery, HandedBack()))
+        self._return(back)
         self._next_at_ms = answer.next_at_ms
+
+    def _return(self, leases: Sequence[Lease]) -> None:
+        for lease in leases:
+            self.advance.leased(lease)
+            self.worker.facts.append(Ended(lease.node.key, lease.node.delivery, HandedBack()))
+
+    def _receive(self) -> bool:
+        """Start what was handed to this worker while it had nothing to do, and nothing else is to be done."""
+        leases = self.store.handed(self.worker.owner)
+        if not leases:
+            return False
+        self._handed += len(leases)
+        worker = self.worker
+        taken = 0 if worker.draining else self._free
+        started, back = self.apart.sort(leases[:taken], asked=False)
+        for lease in started:
+            worker.start(lease)
+        self._return([*back, *leases[taken:]])
+        return not worker.facts
+
+    async def _withdraw(self) -> None:
+        """From now on nothing is handed to this worker; what was, while it was about to end, is handed back."""
+        if not self._offered:
+            return
+        worker, want = self.worker, Want(owner=self.worker.owner, limit=0, queues=self.worker.queues)
+        try:
+            async with asyncio.timeout(WITHDRAW_S):
+                await self._exchange(self._first, [], want)
+                await asyncio.sleep(HEAR_S)
+                self._receive()
+                while worker.facts:
+                    await self._round(self._first)
+        except (TimeoutError, StoreError) as error:
+            log.warning("%s: what was handed to this worker just now runs when its lease has run out", error)
+
+    @property
+    def _free(self) -> int:
+        worker = self.worker
+        return max(0, worker.concurrency - len(worker.running) - len(worker.leaked) - self._asked)
 
     # -- exchanges beside the pump
 

@@ -44,6 +44,8 @@ class Want(Struct, frozen=True, kw_only=True):
     limit: int
     queues: tuple[str, ...] | None = None
     only_run: str | None = None
+    handed: int | None = None
+    """How many leases it was given by `Store.handed` so far, if it has nothing to do and may be given one so."""
 
 
 class Lease(Struct, frozen=True):
@@ -141,7 +143,8 @@ class Store(Protocol):
     address: str
     """Goes into `Header.reply_to` of what is submitted here, so that the news of its end comes straight to `watch`."""
     overlaps: bool
-    """Whether exchanges on different channels may be under way at once: the store works while its caller does."""
+    """Whether it is a server, which works while its caller does: exchanges on different channels may be under way at
+    once, and a worker with nothing to do may be handed a lease by others."""
 
     async def open(self) -> None:
         """Connect and create what is missing. Raises StoreError with a place and a next step."""
@@ -270,6 +273,11 @@ class Store(Protocol):
         With `run`, changes of other runs may be left out. It may return early, never late by more than 20 ms. Begin
         with 0.
         """
+        ...
+
+    def handed(self, owner: str) -> list[Lease]:
+        """The leases, at most one after each exchange, that `owner` was given by whoever made a leaf ready while it
+        waited in `work`; each is told of once."""
         ...
 
     async def work(self, owner: str, seen: int, timeout_ms: int | None) -> int:

@@ -290,6 +290,9 @@ class SqliteStore:
     def watching(self) -> int:
         return len(self._watches)
 
+    def handed(self, owner: str) -> list[Lease]:
+        return []
+
     async def work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
         return await self.changed(seen, timeout_ms)
 

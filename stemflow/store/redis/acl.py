@@ -6,9 +6,11 @@ from typing import Final
 
 from stemflow.store.redis.url import Place
 
-CONNECTION: Final = ("ping", "select", "info", "eval", "evalsha", "publish", "subscribe", "unsubscribe")
+CONNECTION: Final = (
+    "ping", "select", "info", "eval", "evalsha", "publish", "pubsub|numsub", "subscribe", "unsubscribe",
+)  # fmt: skip
 DATA: Final = (
-    "del", "exists", "get", "mget", "set", "setnx", "setrange", "pexpire", "pttl", "time",
+    "del", "exists", "get", "incr", "mget", "set", "setnx", "setrange", "pexpire", "pttl", "time",
     "hdel", "hget", "hgetall", "hkeys", "hlen", "hmget", "hset", "hsetnx", "hvals",
     "llen", "lpush", "lrange", "lrem", "lset", "ltrim", "rpush",
     "sadd", "smembers", "srem",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Due
@@ -13,6 +14,8 @@ from stemflow.store.health import QueueStock, Stock
 from stemflow.store.place import guarded
 from stemflow.store.redis.codec import decode_claim, decode_header, decode_node
 from stemflow.store.redis.keys import key_of, run_of
+
+_HANDED: Final = struct.Struct("<QIIII")
 
 
 def exchange_of(answer: Sequence[Any], decisions: Sequence[Decision]) -> Exchange:
@@ -50,6 +53,18 @@ def leases_of(values: Sequence[Any]) -> list[Lease]:
         header = header_of(run, node, section, values[i + 4]) if section and not path else None
         leases.append(Lease(node, values[i + 3], header))
     return leases
+
+
+def handed_of(news: bytes) -> tuple[bytes, Lease]:
+    """A lease as it is told to who is handed it, behind the id of its partition; see `hand` in `exchange.lua`."""
+    until_ms, *lengths = _HANDED.unpack_from(news)
+    parts, at = [], _HANDED.size
+    for length in lengths:
+        parts.append(news[at : at + length])
+        at += length
+    name, run, path, value = parts
+    (lease,) = leases_of((run, path, value, until_ms, news[at:]))
+    return name, lease
 
 
 def header_of(run: str, root: Node, section: bytes, beside: bytes | None) -> Header | None:

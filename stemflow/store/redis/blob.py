@@ -51,7 +51,8 @@ class Encoder:
         wanted: Any = False
         if want is not None:
             only_run = False if want.only_run is None else text(run_name(want.only_run))
-            wanted = (want.owner, want.limit, False if want.queues is None else want.queues, only_run)
+            handed = False if want.handed is None else want.handed
+            wanted = (want.owner, want.limit, False if want.queues is None else want.queues, only_run, handed)
         made = [self._decision(one, sent) for one in decisions]
         return pack((now_ms, request.channel, request.sequence, made, wanted, id))
 

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from stemflow.model.records import FINAL, Node
-from stemflow.store.base import StoreError
+from stemflow.store.base import Lease, StoreError
+from stemflow.store.redis.answers import handed_of
 from stemflow.store.redis.codec import decode_node
 from stemflow.store.redis.keys import run_name, run_of
 from stemflow.store.redis.listen import Listener
@@ -41,6 +42,7 @@ class News:
         self._ended: OrderedDict[str, Node | None] = OrderedDict()
         self._counts: OrderedDict[bytes, Changes] = OrderedDict()
         self._watches = Watches()
+        self._handed: dict[bytes, list[tuple[bytes, Lease]]] = {}
         self._asked: set[str] = set()
         self._doubted: set[str] = set()
         """Watched runs of which it is not known whether they are among what the server has lost."""
@@ -68,6 +70,8 @@ class News:
         if channel == self._address or channel.startswith(self._ends):
             self._hear_end(news)
         else:
+            if news and channel.startswith(self._work):
+                self._handed.setdefault(channel, []).append(handed_of(news))
             count = self._counts.get(channel)
             if count is not None:
                 count.note()
@@ -186,6 +190,10 @@ class News:
 
     async def work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
         return await self._wait(self._work + owner.encode(), seen, timeout_ms)
+
+    def handed(self, owner: str) -> list[tuple[bytes, Lease]]:
+        """The leases that `owner` was given since this was last asked, each with the id of its partition."""
+        return self._handed.pop(self._work + owner.encode(), [])
 
     async def changed(self, seen: int, timeout_ms: int | None, run: str | None) -> int:
         await self._follow()

@@ -77,6 +77,9 @@ class Spread:
         self._orders: dict[str, tuple[int, list[int]]] = {}
 
     async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
+        if want is not None:
+            # One that waits in many partitions would be handed a lease in each.
+            want = structs.replace(want, handed=None)
         groups = self._groups(decisions)
         order = [] if want is None else self._order(request, decisions, want)
         first = order.pop(0) if order else None

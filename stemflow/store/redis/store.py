@@ -249,6 +249,10 @@ class RedisStore:
     async def changed(self, seen: int, timeout_ms: int | None, run: str | None = None) -> int:
         return await self._news.changed(seen, timeout_ms, run)
 
+    def handed(self, owner: str) -> list[Lease]:
+        names = {part.standing.name for part in self._parts}
+        return [lease for name, lease in self._news.handed(owner) if name in names]
+
     async def work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
         return await self._news.work(owner, seen, timeout_ms)
 

@@ -4,7 +4,7 @@
 -- KEYS[1]  P, prefix of the partition
 -- ARGV[1]  request, MessagePack: {now_ms or 0 for the server's time, channel, sequence, decisions, want or false,
 --          id of the partition}
---          want: {owner, limit, queues or false for every queue, only_run or false}
+--          want: {owner, limit, queues or false for every queue, only_run or false, handed or false}
 -- ARGV[2]  base of the names of channels
 -- ARGV[3]  address of who asks, who need not be told of ends that this request makes
 --
@@ -27,7 +27,7 @@ local TIMER_PAGE = 256
 
 local request = cmsgpack.unpack(ARGV[1])
 local channel, sequence, decisions, want = request[2], request[3], request[4], request[5]
-if want then want = {owner = want[1], limit = want[2], queues = want[3], only_run = want[4]} end
+if want then want = {owner = want[1], limit = want[2], queues = want[3], only_run = want[4], handed = want[5]} end
 
 local standing = call('HMGET', P .. 'm', 'epoch', 'now', 'position', 'order')
 if standing[1] ~= request[6] then return {'lost'} end
@@ -51,6 +51,21 @@ local function lease(taken)
   each_chunk('ZADD', P .. 'S', entries)
   each_chunk('ZREM', P .. 'T', untimed)
   return leases, held
+end
+
+-- Leases the one leaf that has become ready in `queue` to an idle worker that has offered to be handed it.
+local function hand(owner, queue)
+  if not accepts(owner, now) then return false end
+  local taken = take({owner = owner, limit = 1, queues = {queue}}, now)
+  if #taken == 0 then return false end
+  local given = lease(taken)
+  local run, path, value, till, header = unpack(given)
+  local sizes = pack('<I8I4I4I4I4', till, #standing[1], #run, #path, #value)
+  call('PUBLISH', BASE .. ':k:' .. owner, sizes .. standing[1] .. run .. path .. value .. header)
+  call('INCR', P .. 'z' .. owner)
+  call('PEXPIRE', P .. 'z' .. owner, HANDED_MS)
+  -- Another one may have been first, and somebody must hear of this one.
+  return run .. path == effects.latest[queue]
 end
 
 local function timers_due()
@@ -154,8 +169,10 @@ if want then
   for _, one in ipairs(taken) do effects.added[one[4]] = (effects.added[one[4]] or 0) - 1 end
   if #taken < want.limit then
     idle(want.owner, want.queues, now)
+    offer(want.owner, want.handed, now)
   else
     no_longer_idle(want.owner, want.queues)
+    offer(want.owner, false, now)
   end
   timers, next_at = due(blocked)
   for _, queue in ipairs(queues_of(want)) do sooner[queue] = nil end
@@ -166,7 +183,9 @@ if #held > 0 or changes then
   call('HSET', P .. 'm', 'position', position)
   call('SET', P .. 'q' .. channel, cmsgpack.pack({sequence, committed, held}), 'EX', MEMO_S)
 end
-for queue, count in pairs(effects.added) do wake_for(queue, count) end
+for queue, count in pairs(effects.added) do
+  wake_for(queue, count, count == 1 and function(owner) return hand(owner, queue) end)
+end
 for queue in pairs(sooner) do
   if queue == '' then wake(P .. 'I', 1) else wake_for(queue, 1) end
 end

@@ -11,7 +11,7 @@ local MEMO_S, PLAN_S = 86400, 366 * 86400
 -- How long a claim outlives its window: expiry is for garbage and decides nothing.
 local CLAIM_MARGIN_MS = 3600000
 
-local effects = {order = 0, unleased = {}, timers = {}, untimed = {}, delayed = {}, added = {}, changed = {}, ended = {}}
+local effects = {order = 0, unleased = {}, timers = {}, untimed = {}, delayed = {}, added = {}, latest = {}, changed = {}, ended = {}}
 
 local function rev_stored(run, value)
   if not value then return 0 end
@@ -69,6 +69,7 @@ local function make_ready(ready, order, rev, name, fresh, now)
   else
     push(queue, lane, entry, (unpacked('>I5', order)), fresh)
     effects.added[queue] = (effects.added[queue] or 0) + 1
+    effects.latest[queue] = name
   end
 end
 
