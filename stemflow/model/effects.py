@@ -13,7 +13,7 @@ from stemflow.model.plan import Plan
 from stemflow.model.records import ErrorInfo, Header, Key, Node, Record
 
 
-class Put(Struct, frozen=True):
+class Put(Struct, frozen=True, gc=False):
     """Write `record` if the stored one still has `guard` as its rev (0: there is none); None drops a claim."""
 
     key: Key
@@ -48,7 +48,7 @@ class DeadLetter(Struct, frozen=True):
         return (self.run, self.path)
 
 
-class RunEnd(Struct, frozen=True):
+class RunEnd(Struct, frozen=True, gc=False):
     """A run whose root became final. It may be pruned after `keep_ms`, but not before its last dead letter."""
 
     run: str
@@ -62,7 +62,7 @@ class Pages(Struct, frozen=True):
     pages: tuple[bytes, ...]
 
 
-class Reply(Struct, frozen=True):
+class Reply(Struct, frozen=True, gc=False):
     """What the asker of a run is told: `accepted`; `existing`: `run` holds the key; `refused`: `run` holds it,
     mode reject. `holder` is the id of the task or run that held the key when it was accepted all the same."""
 
@@ -71,7 +71,7 @@ class Reply(Struct, frozen=True):
     holder: str | None = None
 
 
-class Decision(Struct, frozen=True, kw_only=True):
+class Decision(Struct, frozen=True, kw_only=True, gc=False):
     """New versions of the records that were read, plus effects. A store commits all of it, or answers `Stale`."""
 
     puts: tuple[Put, ...] = ()

@@ -11,7 +11,7 @@ from stemflow.model.policy import RetryPolicy
 from stemflow.model.records import ErrorInfo, Header, Key
 
 
-class Ok(Struct, frozen=True, tag=True):
+class Ok(Struct, frozen=True, tag=True, gc=False):
     """The handler returned. `result` is JSON; None is null. `added` join the enclosing fan-in."""
 
     result: bytes | None = None
@@ -54,7 +54,7 @@ class Replaced(Struct, frozen=True, tag=True):
 Outcome = Ok | Failed | Ignored | HandedBack | Replaced
 
 
-class Requested(Struct, frozen=True, tag=True):
+class Requested(Struct, frozen=True, tag=True, gc=False):
     """A run was asked for. Its plan is already known under `header.plan`. It takes the place of the dead letters
     `undead`, of a run that it repeats.
 
@@ -70,7 +70,7 @@ class Requested(Struct, frozen=True, tag=True):
         return (self.header.run, "")
 
 
-class Ended(Struct, frozen=True, tag=True):
+class Ended(Struct, frozen=True, tag=True, gc=False):
     """An attempt ended; `token` is the delivery under which it ran."""
 
     key: Key

@@ -1,4 +1,8 @@
-"""Records: what a store keeps. A store compares `rev`, executes placements, and understands nothing else of them."""
+"""Records: what a store keeps. A store compares `rev`, executes placements, and understands nothing else of them.
+
+What is made for every task (here, in facts and effects) has `gc=False`: nothing in it leads back to it, and the
+collector of cycles, which would look through all of them again and again, leaves it alone.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +123,7 @@ class ErrorInfo(Struct, frozen=True, omit_defaults=True):
     data: Any = None
 
 
-class Node(Struct, kw_only=True, omit_defaults=True):
+class Node(Struct, kw_only=True, omit_defaults=True, gc=False):
     """One place of a plan in a run: a leaf, a wait or, with a tally, a scope. Only `core` makes another version of it.
 
     `rev` grows with each commit, `delivery` with each lease and its loss (it is the fencing token), `attempt` only with
@@ -221,7 +225,7 @@ class ClaimSpec(Struct, frozen=True, omit_defaults=True):
     for_ms: int | None = None
 
 
-class Header(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Header(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What is known of a run from its first day and never changes."""
 
     run: str

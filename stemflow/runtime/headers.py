@@ -14,10 +14,12 @@ TRACE_HEADERS = ("traceparent", "tracestate")
 
 def checked_headers(headers: Mapping[str, str] | None, where: str) -> dict[str, str]:
     """The headers as given; raises OptionError unless they are text by name."""
-    for name, value in (headers or {}).items():
+    if not headers:
+        return {}
+    for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise OptionError(f"{where}: headers: expected text under a name, got {name!r}: {value!r}")
-    return dict(headers or {})
+    return dict(headers)
 
 
 def checked_meta(meta: Mapping[str, Any] | None, where: str) -> dict[str, Any]:

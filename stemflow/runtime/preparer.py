@@ -40,7 +40,7 @@ class _Recipe(Struct, frozen=True):
     encoder: str
 
 
-class _Compiled(Struct, frozen=True):
+class _Compiled(Struct, frozen=True, gc=False):
     """What becomes of a canvas or a workflow; `body` is the tree that its plan was made of."""
 
     plan: Plan

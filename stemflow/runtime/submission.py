@@ -14,7 +14,7 @@ from stemflow.model.records import Header, Key
 from stemflow.model.signature import AnySig, Signature, Workflow
 
 
-class Submission(Struct, frozen=True, kw_only=True):
+class Submission(Struct, frozen=True, kw_only=True, gc=False):
     """One call of `submit`; `parent` and `root` are set when a running task asks."""
 
     what: Signature[Any, Any] | Workflow
@@ -32,7 +32,7 @@ class Submission(Struct, frozen=True, kw_only=True):
     root: str | None = None
 
 
-class Prepared(Struct, frozen=True):
+class Prepared(Struct, frozen=True, gc=False):
     """A submission that was compiled and checked: the run that is asked for, its plan and the items of its maps.
 
     `also`: more runs that were asked for in other submissions and begin like it.

@@ -48,7 +48,7 @@ class Want(Struct, frozen=True, kw_only=True):
     """How many leases it was given by `Store.handed` so far, if it has nothing to do and may be given one so."""
 
 
-class Lease(Struct, frozen=True):
+class Lease(Struct, frozen=True, gc=False):
     """The right to work on a leaf until `until_ms`; its fencing token is `node.delivery`.
 
     `header` comes with a leaf that is the root of its run, which a worker needs at once.

@@ -10,7 +10,7 @@ CONNECTION: Final = (
     "ping", "select", "info", "eval", "evalsha", "publish", "pubsub|numsub", "subscribe", "unsubscribe",
 )  # fmt: skip
 DATA: Final = (
-    "del", "exists", "get", "incr", "mget", "set", "setnx", "setrange", "pexpire", "pttl", "time",
+    "del", "exists", "get", "incr", "mget", "mset", "set", "setnx", "setrange", "pexpire", "pttl", "time",
     "hdel", "hget", "hgetall", "hkeys", "hlen", "hmget", "hset", "hsetnx", "hvals",
     "llen", "lpush", "lrange", "lrem", "lset", "ltrim", "rpush",
     "sadd", "smembers", "srem",

@@ -19,6 +19,13 @@ local function rev_stored(run, value)
   return rev_of(value)
 end
 
+local function are_new(runs)
+  local names, found = {}, 0
+  for i, one in ipairs(runs) do names[i] = P .. one[1] end
+  in_chunks(names, function(first, last) found = found + call('EXISTS', unpack(names, first, last)) end)
+  return found == 0
+end
+
 local function fits(decision)
   local dropped = {}
   for _, run in ipairs(decision[10] or {}) do dropped[run] = true end
@@ -30,10 +37,7 @@ local function fits(decision)
   for _, one in ipairs(decision[2] or {}) do
     if rev_stored(one[1], V[id_of(one[1], one[2])]) ~= one[3] then return false end
   end
-  for _, one in ipairs(decision[11] or {}) do
-    if V[one[1]] then return false end
-  end
-  return true
+  return not decision[11] or are_new(decision[11])
 end
 
 local function guarded(decisions)
@@ -42,9 +46,7 @@ local function guarded(decisions)
     for part = 1, 2 do
       for _, one in ipairs(decision[part] or {}) do wanted[#wanted + 1], wanted[#wanted + 2] = one[1], one[2] end
     end
-    for part = 3, 11, 8 do
-      for _, one in ipairs(decision[part] or {}) do wanted[#wanted + 1], wanted[#wanted + 2] = one[1], '' end
-    end
+    for _, one in ipairs(decision[3] or {}) do wanted[#wanted + 1], wanted[#wanted + 2] = one[1], '' end
   end
   return wanted
 end
@@ -112,12 +114,20 @@ end
 
 -- More new runs with roots like the one of `put`.
 local function put_twins(put, also, now)
-  local names = {}
+  local head, body, timer, ready, rev = put[5], put[6], put[8], put[9], sub(put[5], 3, 6)
+  local names, values = {}, {}
   for i, one in ipairs(also) do
-    put_node({one[1], '', 0, 0, put[5], put[6], put[7], put[8], put[9], one[2]}, now)
-    if one[3] then call('SET', P .. 'h' .. one[1], one[3]) end
-    names[i] = one[1]
+    local run, section = one[1], one[2]
+    effects.order = effects.order + 1
+    local order = pack('>I5', effects.order)
+    local value = order .. head .. pack('<I2', #section) .. section .. body
+    V[run], names[i], values[2 * i - 1], values[2 * i] = value, run, P .. run, value
+    if one[3] then call('SET', P .. 'h' .. run, one[3]) end
+    if timer >= 0 then effects.timers[run] = timer end
+    if ready then make_ready(ready, order, rev, run, true, now) end
+    effects.changed[run] = true
   end
+  in_chunks(values, function(first, last) call('MSET', unpack(values, first, last)) end)
   each_chunk('LPUSH', P .. 'L', names)
 end
 
