@@ -1,8 +1,9 @@
 """A command of stemflow, in this process, that dies by `kill -9` where the test says, or whose wall clock is wrong.
 
 `DIE_AT=POINT/N`: at the N-th time that it comes to that point. `WALL_CLOCK_S=3600`: its wall clock is an hour ahead.
-`BREAK=recover`: its sweeper fails. `WITNESS=FILE`: where its commits are written down. `produce URL RUN` is a producer
-without a worker.
+`BREAK=recover`: its sweeper fails. `WITNESS=FILE`: where its commits are written down. `STARTS=FILE`: where its leases
+are, with their starts by the clock of the store. `MEMORY_GROUP=FOLDER`: the cgroup that it joins. `produce URL RUN` is
+a producer without a worker.
 """
 
 from __future__ import annotations
@@ -71,6 +72,24 @@ class Fragile:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Started:
+    """The same store; each lease is a line of `path`: its start by the clock of the store, its run, node and token."""
+
+    def __init__(self, store: Store, path: Path) -> None:
+        self._store, self._path = store, path
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def exchange(self, *asked: Any) -> Any:
+        answer = await self._store.exchange(*asked)
+        with self._path.open("a") as file:
+            for lease in answer.leases:
+                node = lease.node
+                file.write(f"{lease.until_ms - node.lease_ms} {node.run} {node.path or '-'} {node.delivery}\n")
+        return answer
+
+
 def _reports(decisions: Sequence[Decision]) -> bool:
     nodes = [put.record for decision in decisions for put in decision.puts if isinstance(put.record, Node)]
     return any(node.delivery and node.state in FINAL for node in nodes)
@@ -78,6 +97,8 @@ def _reports(decisions: Sequence[Decision]) -> bool:
 
 def arm() -> None:
     """Let every engine of this process open its store as the environment says."""
+    if "MEMORY_GROUP" in os.environ:
+        (Path(os.environ["MEMORY_GROUP"]) / "cgroup.procs").write_text(str(os.getpid()))
     opened = engine.open_store
     witness = Witness(Path(os.environ["WITNESS"])) if "WITNESS" in os.environ else None
 
@@ -86,6 +107,8 @@ def arm() -> None:
         if "DIE_AT" in os.environ:
             point, _, at = os.environ["DIE_AT"].partition("/")
             store = Fragile(store, point, int(at))
+        if "STARTS" in os.environ:
+            store = Started(store, Path(os.environ["STARTS"]))
         return witness.watching(store) if witness is not None else store
 
     engine.open_store = open_store  # type: ignore[attr-defined]

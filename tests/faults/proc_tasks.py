@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from stemflow import Canvas, Signature, TaskContext, TaskRegistry
+from stemflow import Canvas, RateLimit, Signature, TaskContext, TaskRegistry
 from stemflow.testing.witness import Witness, sights_in
 
 registry = TaskRegistry()
@@ -52,6 +52,18 @@ async def first_slow(context: TaskContext, pause_s: float, later_s: float = 0.0)
         return "again" if before else "first"
 
 
+@registry.task(
+    "limited", rate_limit=RateLimit(10, "1s"), max_retries=1, retry={"initial": "10ms"}, visibility_timeout="2s"
+)
+async def limited(context: TaskContext, number: int) -> int:
+    """Ten in a second; every second one fails at first."""
+    with _seen(context):
+        await asyncio.sleep(0.3)
+    if number % 2 and context.attempt == 0:
+        raise ValueError
+    return number
+
+
 @registry.task("hold", max_retries=0, visibility_timeout="1s")
 async def hold(context: TaskContext, pause_s: float) -> str:
     """Holds the event loop."""
@@ -84,6 +96,9 @@ async def leave(context: TaskContext, how: str) -> None:
             os._exit(0)
         if how == "segv":
             ctypes.string_at(0)
+        if how == "kernel":
+            # More than its group may have, and touched.
+            bytearray(b"x") * (1 << 31)
         if how == "oom":
             # As the kernel does it to a process that has passed its limit.
             resource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.RLIM_INFINITY))

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +18,16 @@ from stemflow.runtime.clock import SystemClock
 from stemflow.store.open import open_store
 from stemflow.testing.ledger import Ledger
 from stemflow.testing.server import Server
+from tests.faults.proc_tasks import limited
+from tests.faults.proc_world import Place, Process, place_on, until
 
 pytestmark = pytest.mark.faults
 
 WORKERS, TASKS, STILL_S = 8, 25, 1.5
+PROCESS_TASKS = 24
+_CLOCKS = ("0", "0", "3600", "-3600")
+LATE_S = 10.0
+"""For how long a lost lease of two seconds may hold up the last task, at most, on a machine that does other things."""
 DISPATCH_S = 0.25
 """From the lease to the first line of a handler, at most, on a machine that does other things too."""
 
@@ -57,6 +64,51 @@ async def test_no_window_holds_more_starts_though_the_server_stands_still_and_ta
     assert [told for at_ms, node in sorted(leased, key=_instant) for told in ledger.start(node.limits, at_ms)] == []
     # and by that of the handlers the tenth after each began a second later, but for the way to it.
     assert min(later - earlier for earlier, later in zip(seen, seen[10:], strict=False)) > 1 - DISPATCH_S
+
+
+async def test_no_window_holds_more_starts_over_processes_of_which_one_is_killed_and_others_have_wrong_clocks(
+    one_server: Server, tmp_path: Path
+) -> None:
+    one_server.flush()
+    async with place_on(one_server, tmp_path) as place:
+        producer, starts = await place.producer(), tmp_path / "starts"
+        # Given four worker processes that have been idle for a while, the clocks of two of them an hour wrong
+        four = [place.worker("--concurrency", "3", WALL_CLOCK_S=ahead, STARTS=str(starts)) for ahead in _CLOCKS]
+        await asyncio.gather(*(one.ready() for one in four))
+        handles = [await place.submit(producer, limited.s(number)) for number in range(PROCESS_TASKS)]
+        # When one is killed with tasks at work, and the server stands still for a while
+        await until(lambda: _stopped_at_work(four[0], place))
+        four[0].kill_now()
+        await until(lambda: len(_starts(starts)) >= 15)
+        os.kill(one_server.pid, signal.SIGSTOP)
+        await asyncio.sleep(STILL_S)
+        os.kill(one_server.pid, signal.SIGCONT)
+        place.tries += 2
+        await place.finish(handles, 30)
+        # Then by the clock of the store no window of a second has more than ten starts,
+        instants = _starts(starts)
+        assert min(later - earlier for earlier, later in zip(instants, instants[10:], strict=False)) >= 1_000
+        # every second task took two, and those of the dead one count as starts, and hold nobody up for ever
+        assert len(instants) >= 1.5 * PROCESS_TASKS
+        print(f"\n{len(instants)} starts in {instants[-1] - instants[0]} ms, the server stood still for {STILL_S} s")
+        assert instants[-1] - instants[0] < 100 * len(instants) + 1_000 * (STILL_S + LATE_S)
+        verdict = await place.judge("F-67", {})
+        assert verdict.doubled > 0
+
+
+def _stopped_at_work(process: Process, place: Place) -> bool:
+    """Stop it, and let it go on if no task of it is at work."""
+    process.signal(signal.SIGSTOP)
+    mine = [one.event for one in place.witness.sights() if one.pid == process.popen.pid]
+    if mine.count("begin") > mine.count("end"):
+        return True
+    process.signal(signal.SIGCONT)
+    return False
+
+
+def _starts(path: Path) -> list[int]:
+    """In the order of time."""
+    return sorted(int(line.split()[0]) for line in path.read_text().splitlines()) if path.exists() else []
 
 
 def _instant(leased: tuple[int, Node]) -> int:

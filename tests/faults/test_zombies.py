@@ -85,12 +85,12 @@ async def test_a_sweeper_that_is_killed_between_any_two_calls_leaves_nothing_stu
     one_server: Server, tmp_path: Path
 ) -> None:
     one_server.flush()
-    gate, died, doubled = asyncio.Semaphore(2), 0, 0
+    runs, died, doubled = 0, 0, 0
 
-    async def one(at: int) -> None:
-        """A run whose worker is gone, and a sweeper that dies at this call."""
-        nonlocal died, doubled
-        async with gate, place_on(one_server, tmp_path / str(at), f"sweep{at}") as place:
+    async def one(at: int) -> bool:
+        """A run whose worker is gone, and a sweeper that dies at this point; whether it did before the run's end."""
+        nonlocal runs, died, doubled
+        async with place_on(one_server, tmp_path / str(at), f"sweep{at}") as place:
             producer = await place.producer()
             handle = await place.submit(producer, order())
             # Given leases of an owner who is gone
@@ -101,6 +101,7 @@ async def test_a_sweeper_that_is_killed_between_any_two_calls_leaves_nothing_stu
             # When a worker that takes them over is killed
             dying = place.worker(DIE_AT=f"call/{at}")
             await until(lambda: dying.popen.poll() is not None or _ended(place), 40, lambda: dying.said)
+            early = not _ended(place)
             killed = dying.popen.poll() == -signal.SIGKILL
             # Then two others end the run, whichever of them sweeps first
             for _ in range(2):
@@ -108,13 +109,19 @@ async def test_a_sweeper_that_is_killed_between_any_two_calls_leaves_nothing_stu
             await place.finish([handle], 40)
             verdict = await place.verdict()
             assert verdict.fatal == {}
+            runs += 1
             died += killed
             doubled += verdict.doubled
+            return killed and early
 
-    points = list(range(1, 25, 2))
-    await asyncio.gather(*(one(at) for at in points))
-    assert died >= 6
-    record("F-05", runs=len(points), tries=died, lost=0, doubled=doubled, stuck=0)
+    # Points 1, 3, 5 are before the first, second, third call, and so after the one before; until one is beyond the run.
+    some = range(1, 15, 2)
+    while all(await asyncio.gather(*(one(at) for at in some))):
+        some = range(some.stop, some.stop + 14, 2)
+        assert some.stop < 100
+    # It died before and after it had taken the lost leases, and while tasks ran in it.
+    assert doubled > 0
+    record("F-05", runs=runs, tries=died, lost=0, doubled=doubled, stuck=0)
 
 
 async def test_a_producer_that_is_killed_between_any_two_calls_has_submitted_all_or_nothing_and_may_repeat(
