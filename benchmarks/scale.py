@@ -1,7 +1,8 @@
 """Worker processes side by side on one Redis server: lone tasks drained, and one wide run that they all finish.
 
-Cores are not assigned: with two of them, server, parent and workers share what there is. Tries a commit is how often a
-decision was made until it was committed: 1 when nobody else has changed what it rests on.
+Cores are not assigned: with two of them, server, parent and workers share what there is. A wide run counts until it has
+ended, lone tasks until the last one was done. Tries a commit is how often a decision was made until it was committed: 1
+when nobody else has changed what it rests on. Reports a task is how often a report was decided until it was committed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from field import Server, binary
 from measure import CONSUMERS
 
 from stemflow import Canvas, Stemflow, TaskRegistry
+from stemflow.model.facts import Ended, Fact
 
 LIMIT_S = 120
 
@@ -36,18 +38,20 @@ def registry_of(done: Any) -> TaskRegistry:
 
 
 def work(url: str, done: Any, go: Event, stop: Event, tries: Any) -> None:
-    """One worker process: waits for `go`, works until `stop`, and adds its (decisions, stale ones) to `tries`."""
+    """One worker process: waits for `go`, works until `stop`, and adds its (decisions, stale ones, reports that were
+    decided) to `tries`."""
 
     async def main() -> None:
         app = Stemflow(url, registry_of(done), concurrency=CONSUMERS)
         await asyncio.to_thread(go.wait)
         assert app.service is not None
-        pump, settle, made = app.service.worker.pump, app.service.worker.pump.settle, 0
+        pump, settle, made, reports = app.service.worker.pump, app.service.worker.pump.settle, 0, 0
 
-        def counted(*of_one: Any) -> None:
-            nonlocal made
+        def counted(batch: list[Fact], *of_it: Any) -> None:
+            nonlocal made, reports
             made += 1
-            settle(*of_one)
+            reports += sum(isinstance(fact, Ended) for fact in batch)
+            settle(batch, *of_it)
 
         pump.settle = counted  # type: ignore[method-assign]
         async with app:
@@ -55,26 +59,33 @@ def work(url: str, done: Any, go: Event, stop: Event, tries: Any) -> None:
         with tries.get_lock():
             tries[0] += made
             tries[1] += pump.stale_decisions
+            tries[2] += reports
 
     asyncio.run(main())
 
 
-async def submit(url: str, done: Any, what: str, tasks: int) -> None:
+async def submit(url: str, done: Any, what: str, tasks: int) -> str | None:
+    """Answers the id of the run, where it is one."""
     async with Stemflow(url, registry_of(done), worker=False) as app:
         count = Canvas.task("count")
         if what == "wide":
-            await app.submit(Canvas.group([count] * tasks))
-            return
+            return (await app.submit(Canvas.group([count] * tasks))).id
         for start in range(0, tasks, 500):
             await app.submit_many([count] * min(500, tasks - start))
+    return None
+
+
+async def end_of(url: str, done: Any, run: str) -> None:
+    async with Stemflow(url, registry_of(done), worker=False) as app:
+        assert (await (await app.handle(run)).wait(timeout=LIMIT_S)).status == "succeeded"
 
 
 def measure(server: Server, processes: int, what: str, tasks: int) -> dict[str, float]:
     """Tasks a second from the start of the workers' work to the last task, and tries a commit."""
     server.client.flushall()
-    done, tries = multiprocessing.Value("i", 0), multiprocessing.Array("i", 2)
+    done, tries = multiprocessing.Value("i", 0), multiprocessing.Array("i", 3)
     go, stop = multiprocessing.Event(), multiprocessing.Event()
-    asyncio.run(submit(server.url, done, what, tasks))
+    run = asyncio.run(submit(server.url, done, what, tasks))
     workers = [
         multiprocessing.Process(target=work, args=(server.url, done, go, stop, tries)) for _ in range(processes)
     ]
@@ -83,6 +94,8 @@ def measure(server: Server, processes: int, what: str, tasks: int) -> dict[str, 
     time.sleep(1.0)
     go.set()
     begun = time.perf_counter()
+    if run is not None:
+        asyncio.run(end_of(server.url, done, run))
     while done.value < tasks:
         if time.perf_counter() - begun > LIMIT_S:
             raise SystemExit(f"{processes} processes did not end {tasks} tasks within {LIMIT_S} s: {done.value}")
@@ -92,7 +105,12 @@ def measure(server: Server, processes: int, what: str, tasks: int) -> dict[str, 
     stop.set()
     for one in workers:
         one.join(30)
-    return {"tasks/s": tasks / seconds, "tries a commit": tries[0] / max(1, tries[0] - tries[1])}
+    return {
+        "tasks/s": tasks / seconds,
+        "commits": tries[0] - tries[1],
+        "tries a commit": tries[0] / max(1, tries[0] - tries[1]),
+        "reports a task": tries[2] / tasks,
+    }
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from stemflow.model.facts import (
     Fact,
     Failed,
     HandedBack,
+    Heard,
     Ignored,
     Lost,
     Ok,
@@ -95,6 +96,8 @@ def step(w: Work, fact: Fact) -> bool:
         done = _end(w, fact)
     elif isinstance(fact, Distrusted):
         done = condemn(w, fact)
+    elif isinstance(fact, Heard):
+        done = _hear(w, fact)
     else:
         done = _other(w, fact)
     _drain(w)
@@ -117,6 +120,17 @@ def _other(w: Work, fact: Lost | Due | Stop) -> bool:
     if isinstance(fact, Due):
         return node.due_at_ms == fact.due_at_ms and fire(w, node, "due", None)
     return fire(w, node, "forced", None) if fact.force else fire(w, node, "stop", True)
+
+
+def _hear(w: Work, fact: Heard) -> bool:
+    """Tell the scopes of the ends that were posted; one that they have heard of already changes nothing."""
+    w.heard.append((fact.key[0], fact.upto))
+    w.want([post.scope for post in fact.posts])
+    for post in fact.posts:
+        scope = w.node(post.scope)
+        if scope is not None and scope.base == post.base:
+            w.pending += [Tick(post.scope, end.index, end.how, end.failed_at) for end in post.ends]
+    return True
 
 
 def _request(w: Work, fact: Requested) -> bool:
@@ -152,6 +166,8 @@ def _drain(w: Work) -> None:
     while w.pending:
         news = w.pending.popleft()
         if isinstance(news, Tick):
+            if w.posted(news):
+                continue
             node = w.node(news.scope)
             if node is not None:
                 fire(w, node, "settled", news)

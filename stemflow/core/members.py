@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from stemflow.core.ending import how_ended
 from stemflow.core.fire import fire
 from stemflow.core.settle import gives_up
 from stemflow.core.shape import body_index, kind_of
@@ -12,7 +13,7 @@ from stemflow.core.upstream import admitted
 from stemflow.core.work import Missing, Tick, Work
 from stemflow.model.effects import GateError
 from stemflow.model.plan import ScopePlan
-from stemflow.model.records import WAITING, Node, Tally
+from stemflow.model.records import FINAL, WAITING, Node, Tally
 
 DEFAULT_WINDOW = 1_000
 """Members of a map that are open at once where the workflow names no `concurrency`."""
@@ -76,9 +77,12 @@ def _all_may(w: Work, scope: Node, event: Event, indices: range) -> bool:
 
 
 def stop_members(w: Work, scope: Node, kill: bool) -> None:
-    """Stop the open members that have not started, tell those that run."""
+    """Stop the open members that have not started, tell those that run; the end of one may still be in the inbox."""
     for member in open_below(w, scope):
-        fire(w, member, "stop", kill)
+        if member.state in FINAL:
+            w.pending.append(Tick(scope.key, member.index, how_ended(member), member.failed_at))
+        else:
+            fire(w, member, "stop", kill)
 
 
 def open_below(w: Work, scope: Node) -> Iterator[Node]:

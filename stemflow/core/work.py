@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from stemflow.core.shape import Shape, base_size, segment
 from stemflow.model.effects import DeadLetter, Decision, GateKey, GateName, Need, Pages, Put, Reply, RunEnd
-from stemflow.model.facts import Fact
+from stemflow.model.facts import End, Fact, Post
 from stemflow.model.plan import AnyPlan, LeafPlan, Plan, ScopePlan
 from stemflow.model.records import (
     FINAL,
@@ -27,9 +27,12 @@ from stemflow.model.records import (
 
 
 class View:
-    """What has been read so far. A key that maps to None is known not to exist; a key that is absent is not known."""
+    """What has been read so far. A key that maps to None is known not to exist; a key that is absent is not known.
 
-    __slots__ = ("records", "headers", "shapes", "gates")
+    `hot`: scopes that many change at once. They hear of their members by way of the inbox of their run.
+    """
+
+    __slots__ = ("records", "headers", "shapes", "gates", "hot")
 
     def __init__(
         self,
@@ -37,11 +40,13 @@ class View:
         headers: Mapping[str, Header],
         shapes: Mapping[str, Shape],
         gates: Mapping[GateKey, Any],
+        hot: Container[Key] = (),
     ) -> None:
         self.records = records
         self.headers = headers
         self.shapes = shapes
         self.gates = gates
+        self.hot = hot
 
 
 class Missing(Exception):
@@ -90,7 +95,7 @@ class Work:
 
     __slots__ = (
         "view", "now_ms", "read", "changed", "guards", "pending", "new_headers", "also", "new_shapes", "fragments",
-        "pages", "dead", "undead", "dropped", "ended", "replies", "refused",
+        "pages", "dead", "undead", "dropped", "ended", "replies", "refused", "posts", "heard",
     )  # fmt: skip
 
     def __init__(self, view: View, now_ms: int) -> None:
@@ -111,6 +116,8 @@ class Work:
         self.ended: list[RunEnd] = []
         self.replies: list[Reply] = []
         self.refused: list[Fact] = []
+        self.posts: dict[Key, list[End]] = {}
+        self.heard: list[tuple[str, int]] = []
 
     # -- reading
 
@@ -230,6 +237,14 @@ class Work:
         self.fragments.append((run, plan.digest))
         return self.new_shapes.setdefault(plan.digest, Shape(plan))
 
+    def posted(self, news: Tick) -> bool:
+        """Whether `news` goes into the inbox, because its scope is hot; what this decision changes anyway is not."""
+        if news.scope not in self.view.hot or news.scope in self.guards or news.index < 0:
+            return False
+        self.header(news.scope[0])
+        self.posts.setdefault(news.scope, []).append(End(news.index, news.how, news.failed_at))
+        return True
+
     # -- the answer
 
     def decision(self) -> Decision:
@@ -256,6 +271,8 @@ class Work:
             ended=tuple(self.ended),
             replies=tuple(self.replies),
             refused=tuple(self.refused),
+            posts=tuple([Post(*key, tuple(ends), self.header(key[0]).base) for key, ends in self.posts.items()]),
+            heard=tuple(self.heard),
         )
 
     def _first_rev(self, record: Record) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from stemflow.model.facts import Fact
+from stemflow.model.facts import Fact, Post
 from stemflow.model.plan import Plan
 from stemflow.model.records import ErrorInfo, Header, Key, Node, Record
 
@@ -89,6 +89,10 @@ class Decision(Struct, frozen=True, kw_only=True, gc=False):
     """Dead letters that are no more: replayed or purged. One that is not there is no matter."""
     dropped: tuple[str, ...] = ()
     """Runs past their time whose id is used again: all of each is deleted before `puts` are written."""
+    posts: tuple[Post, ...] = ()
+    """What is left for whoever is given the inbox of a run."""
+    heard: tuple[tuple[str, int], ...] = ()
+    """(run, number) of what was in its inbox up to that number; it is taken out."""
     ended: tuple[RunEnd, ...] = ()
     """Runs whose root became final in this commit: their waiters are woken."""
     replies: tuple[Reply, ...] = ()

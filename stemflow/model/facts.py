@@ -111,4 +111,36 @@ class Distrusted(Struct, frozen=True, tag=True):
     token: int | None = None
 
 
-Fact = Requested | Ended | Lost | Due | Stop | Distrusted
+class End(Struct, frozen=True, array_like=True):
+    """How member `index` of a scope ended: `how` as its tally names it; `failed_at` of the member, if it failed."""
+
+    index: int
+    how: str
+    failed_at: str | None = None
+
+
+class Post(Struct, frozen=True, omit_defaults=True):
+    """Ends of members of one scope, left in the inbox of its run: whoever hears of them tells the scope."""
+
+    run: str
+    path: str
+    """Of the scope."""
+    ends: tuple[End, ...]
+    base: int = 0
+    """Of the run's header: a later run of the same id does not hear of it."""
+    seal: bytes | None = None
+
+    @property
+    def scope(self) -> Key:
+        return (self.run, self.path)
+
+
+class Heard(Struct, frozen=True, tag=True):
+    """What was in the inbox of the run of `key` up to number `upto`."""
+
+    key: Key
+    upto: int
+    posts: tuple[Post, ...] = ()
+
+
+Fact = Requested | Ended | Lost | Due | Stop | Distrusted | Heard

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from stemflow.model.effects import DeadLetter
+from stemflow.model.facts import Post
 from stemflow.model.plan import Plan
 from stemflow.model.records import Claim, Header, Node, Tally
 
@@ -41,10 +42,11 @@ def rich(kind: type, value: Any) -> Any:
 
 
 encode = msgspec.msgpack.Encoder(enc_hook=plain).encode
-"""Bytes of a Node, Claim, Header, Plan or DeadLetter."""
+"""Bytes of a Node, Claim, Header, Plan, DeadLetter or Post."""
 
 decode_node = msgspec.msgpack.Decoder(Node, dec_hook=rich).decode
 decode_claim = msgspec.msgpack.Decoder(Claim).decode
 decode_header = msgspec.msgpack.Decoder(Header).decode
 decode_plan = msgspec.msgpack.Decoder(Plan).decode
 decode_dead_letter = msgspec.msgpack.Decoder(DeadLetter).decode
+decode_post = msgspec.msgpack.Decoder(Post).decode

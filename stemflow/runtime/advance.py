@@ -10,13 +10,14 @@ from msgspec import structs
 from stemflow.core.decide import decide
 from stemflow.core.work import View
 from stemflow.model.effects import Decision, Frozen, GateKey, Need
-from stemflow.model.facts import Distrusted, Ended, Fact, Ok, Replaced
+from stemflow.model.facts import Distrusted, Ended, Fact, Heard, Ok, Replaced
 from stemflow.model.plan import Plan
 from stemflow.model.records import FINAL, HOUSE, RUNNING, STOPPING, Key, Node, Record
 from stemflow.runtime.bind import Binder, gate
+from stemflow.runtime.contention import Contention
 from stemflow.runtime.signing import SignatureInvalid, UnknownKey, same_meaning
 from stemflow.runtime.values import PLANS, Library, Values
-from stemflow.store.base import Lease, Store
+from stemflow.store.base import Inbox, Lease, Store
 
 CACHED = 50_000
 """Records kept from commit to commit; more than this and the cache is emptied, which costs only reads."""
@@ -36,6 +37,7 @@ class Advance:
         self.epoch = store.epoch
         self.records: dict[Key, Record | None] = {}
         self.binders: dict[str, Binder] = {}
+        self.contention = Contention(store)
 
     async def decide(self, facts: Sequence[Fact]) -> Decision:
         """Ask the machine until it needs nothing more.
@@ -58,9 +60,10 @@ class Advance:
         fresh: list[Key] = []
         doubted = any(isinstance(fact, Distrusted) for fact in facts)
         blind: set[Key] = set()
+        hot = self.contention.hot(facts)
         try:
             while True:
-                view = View(self.records, self.library.headers, self.library.shapes, gates)
+                view = View(self.records, self.library.headers, self.library.shapes, gates, hot)
                 answer = decide(view, facts, self.store.now_ms())
                 if isinstance(answer, Decision):
                     return await self._sealed(answer, blind)
@@ -110,7 +113,8 @@ class Advance:
                 put.record.seal = self.trust.seal_of(put.record)
         headers = tuple(structs.replace(one, seal=self.trust.seal_of(one)) for one in decision.headers)
         pages = tuple([await self.library.sealed_pages(some) for some in decision.pages])
-        return structs.replace(decision, headers=headers, pages=pages)
+        posts = tuple([structs.replace(one, seal=self.trust.seal_of(one)) for one in decision.posts])
+        return structs.replace(decision, headers=headers, pages=pages, posts=posts)
 
     async def _gate(self, need: Need, key: GateKey) -> Any:
         node = need.working.get(key[:2]) or self.records.get(key[:2])
@@ -178,6 +182,7 @@ class Advance:
         self, decision: Decision, facts: Sequence[Fact], current: Sequence[tuple[Key, Record | None]] = ()
     ) -> None:
         """Forget what turned out to be old; `current` is what came with the news, as far as it may be kept."""
+        self.contention.stale(decision, current)
         for put in decision.puts:
             self.records.pop(put.key, None)
         for key, _ in decision.seen:
@@ -188,6 +193,20 @@ class Advance:
             if isinstance(record, Node) and self.trust.known(record):
                 self._heed(record)
                 self.records[key] = record
+
+    def handed(self, inbox: Inbox) -> list[Fact]:
+        """What is to be decided on an inbox, with its scopes kept; one that is sealed under a key which is not known
+        here is left to somebody else."""
+        for scope in inbox.scopes:
+            self._heed(scope)
+            if self.trust.known(scope):
+                self.records[scope.key] = scope
+        root = (inbox.run, "")
+        try:
+            known = all(self.trust.genuine(post) for post in inbox.posts)
+        except SignatureInvalid as error:
+            return [Distrusted(root, str(error)), Heard(root, inbox.upto)]
+        return [Heard(root, inbox.upto, inbox.posts)] if known else []
 
     def _heed(self, node: Node) -> None:
         """What is known of a run that had the id of this one before is forgotten."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Distrusted, Ended, Fact, HandedBack
-from stemflow.model.records import Key, Node, Record
 from stemflow.runtime.apart import Apart
+from stemflow.runtime.grouped import grouped
 from stemflow.runtime.narrate import narrate
 from stemflow.runtime.pause import Pauses
 from stemflow.runtime.signing import SignatureInvalid, UnknownKey
@@ -91,6 +91,7 @@ class Pump:
     async def run(self) -> None:
         """Exchange until the worker drains and nothing is left to report."""
         worker = self.worker
+        self.advance.contention.hears = True
         beside = asyncio.ensure_future(self._beside()) if self.store.overlaps else None
         try:
             while not (worker.draining and not worker.facts and not worker.running and not self._second.busy):
@@ -107,6 +108,7 @@ class Pump:
                     await self._rest()
             await self._withdraw()
         finally:
+            self.advance.contention.hears = False
             if self._news is not None:
                 self._news.cancel()
             if beside is not None:
@@ -155,7 +157,9 @@ class Pump:
             if decision is not None:
                 batches.append(batch)
                 decisions.append(decision)
-        want = None if worker.draining else self._want()
+        # Whoever leaves something in an inbox, or takes it out, is there for what else is in it, even while it drains.
+        inbox = worker.draining and any(one.posts or one.heard for one in decisions)
+        want = self._want() if inbox or not worker.draining else None
         asked = 0 if want is None else want.limit
         self._asked += asked
         try:
@@ -166,6 +170,8 @@ class Pump:
             self._asked -= asked
         for batch, decision, committed in zip(batches, decisions, answer.committed, strict=True):
             self.settle(batch, decision, committed, answer)
+        done = [one for one, committed in zip(decisions, answer.committed, strict=True) if committed]
+        self.advance.contention.answered(done, answer)
         if want is not None:
             self._take(want, answer)
 
@@ -177,7 +183,7 @@ class Pump:
         """
         facts, self.worker.facts = self.worker.facts, []
         other = self._second if lane is self._first else self._first
-        groups = _grouped(facts, self.advance.records)
+        groups = grouped(facts, self.advance.records, self.advance.contention.runs())
         share = len(facts)
         if self.store.overlaps and not other.busy and share >= 2 * self.plenty:
             share = (share + 1) // 2
@@ -196,6 +202,8 @@ class Pump:
         """As many leases as there are slots that are free and not asked for already."""
         worker = self.worker
         self._short = self._asked > 0
+        if worker.draining:
+            return Want(owner=worker.owner, limit=0, queues=worker.queues, only_run=worker.only_run)
         limit = 0 if self.apart.wary and self._asked else self.apart.limit(self._free)
         busy = worker.running or worker.leaked or self.apart.wary
         waits = self.store.overlaps and not busy and worker.only_run is None
@@ -259,6 +267,7 @@ class Pump:
             self.stale_decisions += 1
             self.advance.stale(decision, batch, answer.current)
             worker.facts.extend(batch)
+            self._poked.set()  # nobody else may say that there is something to do
             return
         tell_commit(worker.signals, self.advance.library, decision, batch, self.store.now_ms())
         self.advance.committed(decision)
@@ -270,6 +279,9 @@ class Pump:
         """Start what an exchange has leased, and note what has become due."""
         worker = self.worker
         worker.facts.extend(answer.timers)
+        for inbox in answer.inbox:
+            worker.facts.extend(self.advance.handed(inbox))
+            self._poked.set()
         started, back = self.apart.sort(answer.leases, asked=want.limit > 0)
         for lease in started:
             worker.start(lease)
@@ -364,32 +376,3 @@ class Pump:
             except StoreError as error:
                 log.warning("%s; trying again in %.1f s", error, STORE_PAUSE_S)
                 await asyncio.sleep(STORE_PAUSE_S)
-
-
-def _grouped(facts: Sequence[Fact], records: Mapping[Key, Record | None]) -> list[tuple[set[str], list[Fact]]]:
-    """Facts that must be decided together, with the names of their runs and concurrency keys."""
-    met: dict[str, str] = {}
-    joined: dict[str, str] = {}
-
-    def group(run: str) -> str:
-        while run in joined:
-            run = joined[run]
-        return run
-
-    for fact in facts:
-        node = records.get(fact.key)
-        if isinstance(node, Node) and node.slot is not None:
-            run, other = group(fact.key[0]), group(met.setdefault(node.slot, fact.key[0]))
-            if run != other:
-                joined[run] = other
-    groups: dict[tuple[str, bool], tuple[set[str], list[Fact]]] = {}
-    for fact in facts:
-        run = group(fact.key[0])
-        names, batch = groups.setdefault((run, isinstance(fact, Distrusted)), (set(), []))
-        names.add(fact.key[0])
-        batch.append(fact)
-    for slot, run in met.items():
-        for distrusted in (False, True):
-            if (group(run), distrusted) in groups:
-                groups[group(run), distrusted][0].add(slot)
-    return list(groups.values())

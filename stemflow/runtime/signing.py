@@ -16,6 +16,7 @@ from msgspec import NODEFAULT, Struct, structs
 
 from stemflow.errors import OptionError, StemflowError
 from stemflow.model import wire
+from stemflow.model.facts import Post
 from stemflow.model.records import READY, RUNNING, Claim, Header, Node, Record
 
 VERSION: Final = 1
@@ -26,6 +27,9 @@ ENDED: Final = 10_000
 """Runs whose end this process remembers, so that their records cannot be put back in front of it."""
 
 Mode = Literal["sign", "required"]
+
+Sealed = Record | Header | Post
+"""What carries a seal."""
 
 
 class SigningError(StemflowError):
@@ -82,7 +86,7 @@ class Trust:
 
     # -- records
 
-    def genuine(self, record: Record | Header) -> bool:
+    def genuine(self, record: Sealed) -> bool:
         """Whether a record may be relied on; False when that cannot be told here. Raises SignatureInvalid."""
         if self.keys is None:
             return record.seal is None
@@ -92,7 +96,7 @@ class Trust:
             error.run = None if isinstance(record, Claim) else record.run
             raise
 
-    def known(self, record: Record | Header) -> bool:
+    def known(self, record: Sealed) -> bool:
         """As `genuine`, with False for what was altered too."""
         try:
             return self.genuine(record)
@@ -105,7 +109,7 @@ class Trust:
             assert record.seal is not None
             raise UnknownKey(_where(record), _key_of(record.seal))
 
-    def seal_of(self, record: Record | Header) -> bytes | None:
+    def seal_of(self, record: Sealed) -> bytes | None:
         return None if self.keys is None else self._seal(_kind(record), _canonical(record))
 
     # -- bytes
@@ -165,11 +169,11 @@ def same_meaning(one: Record, other: Record) -> bool:
     return _canonical(one) == _canonical(other)
 
 
-def _canonical(record: Record | Header) -> bytes:
+def _canonical(record: Sealed) -> bytes:
     """All of a record but what a store, or a worker without a key, moves by itself: who leases it, and when again."""
     twin: Any = copy.copy(record)
     structs.force_setattr(twin, "seal", None)
-    if not isinstance(twin, Header):
+    if isinstance(twin, (Node, Claim)):
         twin.rev = 0
     if isinstance(twin, Node):
         twin.delivery = twin.losses = twin.at_ms = 0
@@ -187,12 +191,12 @@ def _defaults(kind: type[Struct]) -> list[tuple[str, Any]]:
     return [(one.name, one.default) for one in structs.fields(kind) if one.default is not NODEFAULT]
 
 
-def _kind(record: Record | Header) -> str:
+def _kind(record: Sealed) -> str:
     return type(record).__name__
 
 
-def _where(record: Record | Header) -> str:
-    if isinstance(record, Header):
+def _where(record: Sealed) -> str:
+    if isinstance(record, (Header, Post)):
         return f"run {record.run}"
     return f"task {'/'.join(record.key).rstrip('/')}" if isinstance(record, Node) else f"claim {record.key}"
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from stemflow.errors import StemflowError
 from stemflow.model.effects import DeadLetter, Decision
-from stemflow.model.facts import Due
+from stemflow.model.facts import Due, Post
 from stemflow.model.plan import Plan
 from stemflow.model.records import Header, Key, Node, Record
 from stemflow.store.health import Examination, Stock
@@ -70,6 +70,15 @@ class Request(Struct, frozen=True):
     epoch: int = 0
 
 
+class Inbox(Struct, frozen=True):
+    """What was posted to a run, in the order of posting, up to number `upto`; `scopes` are those named, as they are."""
+
+    run: str
+    upto: int
+    posts: tuple[Post, ...]
+    scopes: tuple[Node, ...]
+
+
 class Exchange(Struct, frozen=True, kw_only=True):
     """The answer of one exchange. `committed[i]` is False when decision i was stale: nothing of it was written."""
 
@@ -82,6 +91,9 @@ class Exchange(Struct, frozen=True, kw_only=True):
     now_ms: int
     current: tuple[tuple[Key, Record | None], ...] = ()
     """What the guards of stale decisions named, as it now is, so that deciding again needs no reading."""
+    inbox: tuple[Inbox, ...] = ()
+    elsewhere: tuple[str, ...] = ()
+    """Runs whose inbox was handed out before, to whoever has it now (INBOX_RUNS of them)."""
 
 
 class Renewed(Struct, frozen=True):
@@ -184,6 +196,8 @@ class Store(Protocol):
         highest priority first, then in order of
         becoming known; a leaf with `limits` only when each of its sliding windows admits it (`core.limits`); starts are
         counted by the limit's key. Without `want` nothing is handed out, timers neither.
+        What is posted to a run is handed out to one caller alone, INBOX_POSTS at a time; it is free again once
+        something of it was heard, or INBOX_MS after it was handed out.
         A repeated `request` changes nothing and gets its first `committed` and those leases that still hold under their
         token, as they now are. One that changed nothing is not remembered: repeated, it is carried out.
         Who got less than was wanted is woken in `work`.
@@ -285,6 +299,13 @@ class Store(Protocol):
         count of its own."""
         ...
 
+
+INBOX_MS = 2_000
+"""How long the inbox of a run is left to whom it was handed out."""
+
+INBOX_POSTS = 256
+"""The most posts of one run that one exchange hands out, and INBOX_RUNS of how many runs."""
+INBOX_RUNS = 4
 
 LOSS_LEASE_MS = 2_000
 """The short lease under which a sweeper reports a loss."""

@@ -27,6 +27,7 @@ from stemflow.store.base import (
     Want,
 )
 from stemflow.store.health import Examination, Finding, Stock
+from stemflow.store.memory_inbox import Inboxes
 from stemflow.store.memory_keep import DeadLetters, Ends, Plans
 from stemflow.store.memory_notes import Notes
 from stemflow.store.memory_queue import Queues, Timers
@@ -81,6 +82,7 @@ class MemoryStore:
         self._past_until: dict[str, int] = {}
         self._memos: dict[str, _Memo] = {}
         self._notes = Notes()
+        self._inboxes = Inboxes()
         self._changes = Changes()
         self._watches = Watches()
 
@@ -106,6 +108,7 @@ class MemoryStore:
         if leases or any(ok and changes_something(one) for ok, one in zip(committed, decisions, strict=True)):
             held = tuple([(lease.node.key, lease.node.delivery) for lease in leases])
             self._memos[request.channel] = _Memo(request.sequence, now_ms, committed, held)
+        inbox, elsewhere = self._inboxes.take(want, self._records, now_ms)
         return Exchange(
             committed=committed,
             leases=leases,
@@ -113,6 +116,8 @@ class MemoryStore:
             next_at_ms=next_at_ms,
             now_ms=now_ms,
             current=self._current(decisions, committed),
+            inbox=inbox,
+            elsewhere=elsewhere,
         )
 
     def _current(
@@ -182,6 +187,7 @@ class MemoryStore:
         for some in decision.pages:
             run, path = some.key
             self._pages.setdefault(run, {}).update(((path, n), page) for n, page in enumerate(some.pages))
+        self._inboxes.commit(decision)
         self._dead.drop(decision.undead)
         self._dead.add(decision.dead)
         for end in decision.ended:
@@ -222,7 +228,8 @@ class MemoryStore:
             self._past[key], self._past_until[key] = past, now_ms + past.span_ms
         leases = tuple([self._lease(node, now_ms) for node in nodes])
         timers, next_at_ms = self._due(want, now_ms)
-        instants = [at_ms for at_ms in (next_at_ms, blocked) if at_ms is not None]
+        free_at_ms = self._inboxes.next_at_ms(want.only_run, now_ms)
+        instants = [at_ms for at_ms in (next_at_ms, blocked, free_at_ms) if at_ms is not None]
         return leases, timers, min(instants, default=None)
 
     def _lease(self, ready: Node, now_ms: int) -> Lease:
@@ -384,6 +391,7 @@ class MemoryStore:
         for table in (self._paths, self._pages, self._headers):
             table.pop(run, None)
         self._ends.forget(run)
+        self._inboxes.drop(run)
         self._dead.drop_run(run)
         self._plans.drop_run(run)
         return gone + 1

@@ -17,8 +17,19 @@ from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.plan import Plan
 from stemflow.model.records import FINAL, HOUSE, Header, Key, Node, Record
 from stemflow.ports import Clock
-from stemflow.store import sqlite_health, sqlite_lease, sqlite_prune
-from stemflow.store.base import EVERY_LETTER, Exchange, Lease, Letters, Outlived, Request, RunInfo, StoreError, Want
+from stemflow.store import sqlite_health, sqlite_inbox, sqlite_lease, sqlite_prune
+from stemflow.store.base import (
+    EVERY_LETTER,
+    Exchange,
+    Inbox,
+    Lease,
+    Letters,
+    Outlived,
+    Request,
+    RunInfo,
+    StoreError,
+    Want,
+)
 from stemflow.store.health import Examination, Stock
 from stemflow.store.place import changes_something, guarded
 from stemflow.store.sqlite_commit import commit, put_note
@@ -133,35 +144,51 @@ class SqliteStore:
         now_ms = self.now_ms()
         if self._memo(db, request) is not None or (want is not None and sqlite_lease.has_work(db, want, now_ms)):
             return None
-        timers, next_at_ms = sqlite_lease.due(db, want, now_ms) if want is not None else ((), None)
-        return Exchange(committed=(), leases=(), timers=timers, next_at_ms=next_at_ms, now_ms=now_ms)
+        if want is None:
+            return Exchange(committed=(), leases=(), timers=(), next_at_ms=None, now_ms=now_ms)
+        boxes = sqlite_inbox.look(db, want, now_ms)
+        if boxes.free:
+            return None
+        timers, next_at_ms = sqlite_lease.due(db, want, now_ms)
+        return Exchange(
+            committed=(),
+            leases=(),
+            timers=timers,
+            next_at_ms=_first(next_at_ms, boxes.next_at_ms),
+            now_ms=now_ms,
+            elsewhere=boxes.elsewhere,
+        )
 
     def _exchange(
         self, db: sqlite3.Connection, request: Request, decisions: Sequence[Decision], want: Want | None
     ) -> Exchange:
         now_ms = self.now_ms()
         memo = self._memo(db, request)
-        taken = NOTHING
+        taken, boxes = NOTHING, sqlite_inbox.NONE
+        inbox: tuple[Inbox, ...] = ()
         if memo is not None:
             committed, leases = memo[0], sqlite_lease.still_held(db, memo[1])
         else:
             committed = tuple([commit(db, decision, now_ms) for decision in decisions])
             if want is not None:
                 taken = sqlite_lease.take(db, want, now_ms)
+                boxes = sqlite_inbox.look(db, want, now_ms)
+                inbox = tuple([sqlite_inbox.hand_out(db, run, _record, now_ms) for run in boxes.free])
             leases = tuple(taken.leases)
             if leases or any(ok and changes_something(one) for ok, one in zip(committed, decisions, strict=True)):
                 tokens = zip(taken.ids, [lease.node.delivery for lease in leases], strict=True)
                 self._remember(db, request, (committed, tuple(tokens)), now_ms)
         timers, next_at_ms = sqlite_lease.due(db, want, now_ms) if want is not None else ((), None)
-        instants = [at_ms for at_ms in (next_at_ms, taken.blocked_until_ms) if at_ms is not None]
         stale = () if all(committed) else guarded(decisions, committed)
         return Exchange(
             committed=committed,
             leases=leases,
             timers=timers,
-            next_at_ms=min(instants, default=None),
+            next_at_ms=_first(next_at_ms, taken.blocked_until_ms, boxes.next_at_ms),
             now_ms=now_ms,
             current=tuple([(key, _record(db, key)) for key in stale]),
+            inbox=inbox,
+            elsewhere=boxes.elsewhere,
         )
 
     def _memo(self, db: sqlite3.Connection, request: Request) -> _Memo | None:
@@ -328,6 +355,10 @@ class SqliteStore:
             self._ended = number
         self._version = version
         self._changes.note()
+
+
+def _first(*instants: int | None) -> int | None:
+    return min((at_ms for at_ms in instants if at_ms is not None), default=None)
 
 
 def _record(db: sqlite3.Connection, key: Key) -> Record | None:

@@ -9,6 +9,7 @@ from typing import Any
 from stemflow.model import wire
 from stemflow.model.effects import Decision, Put
 from stemflow.model.records import HOUSE, READY, Claim, Node
+from stemflow.store import sqlite_inbox
 from stemflow.store.place import may_hold_lease, timer_of, window_of
 from stemflow.store.sqlite_lanes import join, lane_name, rank_of
 from stemflow.store.sqlite_prune import drop_run
@@ -34,6 +35,8 @@ def commit(db: sqlite3.Connection, decision: Decision, now_ms: int) -> bool:
         return False
     if decision.headers or decision.plans or decision.pages or decision.dead or decision.undead or decision.ended:
         _rest(db, decision, now_ms)
+    if decision.posts or decision.heard:
+        sqlite_inbox.commit(db, decision)
     db.execute("RELEASE decision")
     return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
+from stemflow.store import sqlite_inbox
 from stemflow.store.base import MEMO_MS, Outlived
 
 FREE_PAGES: Final = 1_000
@@ -69,6 +70,7 @@ def drop_run(db: sqlite3.Connection, run: str, limit: int = _EVERYTHING) -> int:
         return gone
     db.execute("DELETE FROM nodes WHERE run = ?", (run,))
     db.execute(_PLANS, (run, run))
+    sqlite_inbox.drop(db, run)
     for table in ("uses", "dead", "runs"):
         db.execute(f"DELETE FROM {table} WHERE run = ?", (run,))
     return gone + 1

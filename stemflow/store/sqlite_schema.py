@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 APPLICATION_ID: Final = 0x73746D66
 """`stmf`: the mark in the file's header by which a store is told from other databases."""
-VERSION: Final = 4
+VERSION: Final = 5
 
 PATIENCE_MS: Final = 5_000
 """How long a write waits for the writers of other processes."""
@@ -105,6 +105,14 @@ TABLES: Final = (
         PRIMARY KEY (topic, name)
     ) WITHOUT ROWID""",
     "CREATE INDEX notes_by_end ON notes (until_ms)",
+    """CREATE TABLE posts (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        run TEXT NOT NULL,
+        body BLOB NOT NULL
+    )""",
+    "CREATE INDEX posts_of_run ON posts (run, id)",
+    "CREATE TABLE inboxes (run TEXT PRIMARY KEY, free_at_ms INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX inboxes_by_time ON inboxes (free_at_ms, run)",
     """CREATE TABLE windows (
         key TEXT PRIMARY KEY,
         past BLOB NOT NULL,

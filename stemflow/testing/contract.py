@@ -6,6 +6,7 @@ A test class inherits it and gives `make_store` and `second`; its methods are co
 from __future__ import annotations
 
 from stemflow.testing.contract_commit import CommitPromises
+from stemflow.testing.contract_inbox import InboxPromises
 from stemflow.testing.contract_keep import KeepPromises
 from stemflow.testing.contract_lease import LeasePromises
 from stemflow.testing.contract_notes import NotePromises
@@ -13,5 +14,7 @@ from stemflow.testing.contract_stock import StockPromises
 from stemflow.testing.contract_wait import WaitPromises
 
 
-class StoreContract(CommitPromises, LeasePromises, WaitPromises, NotePromises, KeepPromises, StockPromises):
+class StoreContract(
+    CommitPromises, LeasePromises, InboxPromises, WaitPromises, NotePromises, KeepPromises, StockPromises
+):
     """Every promise that a store makes, on two users of the same data."""

@@ -7,6 +7,7 @@ faults off. The invariants hold after every commit and at the end. The same seed
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -57,6 +58,7 @@ class Report(Struct, frozen=True):
     digest: str
     runs: int
     commits: int
+    posts: int
     hit: dict[str, int]
 
 
@@ -66,7 +68,7 @@ class CheckedStore(MemoryStore):
     def __init__(self, url: str, clock: VirtualClock, tell: Callable[[str], None]) -> None:
         super().__init__(url, clock)
         self.tell = tell
-        self.commits = 0
+        self.commits = self.posts = 0
         self.ledger = Ledger()
         self.opened: dict[Key, int] = {}
         self.ended: dict[Key, int] = {}
@@ -77,6 +79,7 @@ class CheckedStore(MemoryStore):
         if not super()._commit(decision, now_ms):
             return False
         self.commits += 1
+        self.posts += len(decision.posts)
         for put in decision.puts:
             after = self._records.get(put.key)
             self.opened.setdefault(put.key, self.commits)
@@ -88,6 +91,14 @@ class CheckedStore(MemoryStore):
         if broken:
             raise Violation("; ".join(broken))
         return True
+
+    def overtake(self, decisions: Sequence[Decision]) -> None:
+        """As if somebody had just written the scopes that `decisions` change, and left them as they were."""
+        for put in (put for one in decisions for put in one.puts):
+            stored = self._records.get(put.key)
+            if isinstance(stored, Node) and stored.tally is not None and stored.state not in FINAL:
+                self._records[put.key] = twin = copy.copy(stored)
+                twin.rev += 1
 
     def _lease(self, ready: Node, now_ms: int) -> Lease:
         broken = at_lease(ready, self._records, now_ms) + self.ledger.start(ready.limits, now_ms)
@@ -178,6 +189,7 @@ class Process:
         self.app = Stemflow(
             registry=world.registry_for(self), worker=False, clock=world.clock, ids=world.ids, store=self.store
         )
+        self.app.advance.contention.wide = world.wide
         self.worker = SimWorker(
             self.store, self.app.advance, self.app.registry, EngineBackstage(self.app),
             owner=name, channel=name, concurrency=world.rng.randint(1, 4), pool=world.pool,
@@ -227,6 +239,8 @@ class World:
         self.witness = Witness()
         self.store = store_class("memory:", self.clock, loop.observe)
         self.processes: list[Process] = []
+        self.wide = self.rng.choice((1, 2, 16))
+        """From how many members on the ends of those of a scope are posted where many change it."""
         self.pool: Any = None
         self.broken: BaseException | None = None
         self.count = 0
@@ -339,7 +353,7 @@ def simulate(seed: int, store_class: type[CheckedStore] = CheckedStore) -> Repor
         runs, digest = run(main, seed, horizon_s=3_600)
     except Exception as error:
         raise Violation(f"seed {seed}: {type(error).__name__}: {error}") from error
-    return Report(seed, digest, runs, held[0].store.commits, dict(held[0].faults.hit))
+    return Report(seed, digest, runs, held[0].store.commits, held[0].store.posts, dict(held[0].faults.hit))
 
 
 def campaign(seeds: Sequence[int]) -> tuple[int, Counter[str]]:

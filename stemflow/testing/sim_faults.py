@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stemflow.model.effects import Decision
-from stemflow.store.base import Exchange, Lease, Request, Store, StoreUnavailable, Want
+from stemflow.store.base import Exchange, Lease, Request, StoreUnavailable, Want
 
 FAULTS = (
     "refused before commit",
@@ -24,6 +24,7 @@ FAULTS = (
     "skewed clock",
     "cancelled run",
     "forced cancel",
+    "overtaken decision",
 )
 """Every fault that a seed may draw; a campaign fails when one of them was never hit."""
 
@@ -52,7 +53,7 @@ class Crashed(Exception):
 class FlakyStore:
     """One process's connection to the store. Everything passes through unless a fault strikes."""
 
-    def __init__(self, store: Store, faults: Faults, die: Any, skew_ms: int) -> None:
+    def __init__(self, store: Any, faults: Faults, die: Any, skew_ms: int) -> None:
         self.inner, self.faults, self.die, self.skew_ms = store, faults, die, skew_ms
         self.dead = False
         self.overlaps = True  # it may be slow
@@ -61,7 +62,7 @@ class FlakyStore:
         return getattr(self.inner, name)
 
     def now_ms(self) -> int:
-        return self.inner.now_ms() + self.skew_ms
+        return int(self.inner.now_ms()) + self.skew_ms
 
     async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
         await self._alive()
@@ -72,7 +73,9 @@ class FlakyStore:
             await self._alive()
         if self.faults.strikes("refused before commit"):
             raise StoreUnavailable("simulated: the store did not answer")
-        answer = await self.inner.exchange(request, decisions, want)
+        if self.faults.strikes("overtaken decision"):
+            self.inner.overtake(decisions)
+        answer: Exchange = await self.inner.exchange(request, decisions, want)
         if self.faults.strikes("crash after exchange"):
             await self._crash()
         if self.faults.strikes("reply lost after commit"):
@@ -81,7 +84,8 @@ class FlakyStore:
 
     async def expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
         await self._alive()
-        return await self.inner.expired(owner, limit, run)
+        leases: list[Lease] = await self.inner.expired(owner, limit, run)
+        return leases
 
     async def _alive(self) -> None:
         if self.dead:

@@ -13,7 +13,7 @@ from stemflow.core.shape import Shape
 from stemflow.core.standing import check_standing
 from stemflow.core.table import TABLE, Event, Kind
 from stemflow.model.effects import Decision
-from stemflow.model.facts import Due, Ended, Fact, HandedBack, Lost, Requested, Stop
+from stemflow.model.facts import Due, Ended, Fact, HandedBack, Heard, Lost, Requested, Stop
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.records import (
     FAILED,
@@ -54,6 +54,8 @@ class Case:
     """Windows may be over before their timers are heard of."""
     same_plan: bool = False
     """Every run is of the first plan."""
+    hot: bool = False
+    """Many change each scope at once."""
 
     def world(self) -> World:
         plans = [build(spec, f"plan-{number}") for number, spec in enumerate(self.runs)]
@@ -63,7 +65,9 @@ class Case:
             Header(run=f"run{number}", plan=plan.digest, claim=claim, inputs=str(number).encode())
             for number, (plan, claim) in enumerate(zip(plans, claims, strict=True))
         ]
-        return world_of(*headers, shapes={plan.digest: Shape(plan) for plan in plans})
+        world = world_of(*headers, shapes={plan.digest: Shape(plan) for plan in plans})
+        world.hot = self.hot
+        return world
 
     def start(self) -> Point:
         """Nothing has been asked for yet."""
@@ -185,7 +189,9 @@ class Explorer:
             if isinstance(step.fact, Stop) and step.fact.force:
                 forced |= {step.key}
                 _all_is_over(world, step.key, decision)
-            if not isinstance(step.fact, (Stop, Requested)):
+            if isinstance(step.fact, Heard):
+                _heard_once(world, step.fact)
+            elif not isinstance(step.fact, (Stop, Requested)):
                 _changes_nothing(world, step.fact, "the same fact again")
         return Point(world, moved, step.budget, asked, refused, forced)
 
@@ -258,7 +264,8 @@ class Explorer:
 
     def _number_of(self, point: Point) -> int:
         records = frozenset(self._meaning_of(record) for record in point.world.records.values())
-        return self._intern((records, point.moved, point.budget, point.asked, point.forced, point.world.now_ms))
+        world = point.world
+        return self._intern((records, point.moved, point.budget, point.asked, point.forced, world.now_ms, world.posts))
 
     def _meaning_of(self, record: Record) -> int:
         """Revisions and tokens only grow; two records that differ in nothing else have the same future."""
@@ -291,6 +298,9 @@ def steps_from(point: Point, case: Case) -> Iterator[Step]:
     for run, header in world.headers.items():
         if run not in point.asked:
             yield Step("request", Requested(header), (run, ""), budget, True)
+    for run in dict.fromkeys(post.run for post in world.posts):
+        posts = tuple(post for post in world.posts if post.run == run)
+        yield Step("hear", Heard((run, ""), len(posts), posts), (run, ""), budget, True)
     for key, node in world.records.items():
         if isinstance(node, Node) and node.state not in FINAL:
             yield from _steps_of(point, world, key, node)
@@ -375,6 +385,13 @@ def _changes_nothing(world: World, fact: Fact, what: str) -> None:
     decision = world.decide(fact)
     if decision.puts or not decision.refused:
         raise Broken(f"{what} changed something")
+
+
+def _heard_once(world: World, fact: Heard) -> None:
+    for put in world.decide(fact).puts:
+        stored = world.records.get(put.key)
+        if stored is None or put.record is None or meaning(put.record) != meaning(stored):
+            raise Broken(f"what was heard twice changed {put.key}")
 
 
 class _Landings(tuple[State, ...]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -23,6 +24,25 @@ def explored(number: int) -> Result:
 def test_every_interleaving_keeps_the_rules_and_can_end(number: int) -> None:
     result = explored(number)
     assert result.ends
+
+
+POSTING = (
+    "chain of 3", "group fail_fast", "member stopped", "chord fail_fast", "nested chord", "diamond", "map", "timeout",
+    "hooks", "undo", "replace", "add to a group", "one at a time in one group",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", POSTING)
+def test_every_interleaving_of_posts_keeps_the_rules_and_can_end(name: str) -> None:
+    """The inbox of a run may be heard at any time after something was posted to it."""
+    (case,) = (case for case in CASES if case.name == name)
+    assert Explorer(replace(case, hot=True, losses=0, hand_backs=0)).explore().ends
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[case.name for case in CASES])
+def test_every_interleaving_of_posts_and_losses_keeps_the_rules_and_can_end(number: int) -> None:
+    assert Explorer(replace(CASES[number], hot=True)).explore().ends
 
 
 def test_every_live_cell_is_visited_and_leaves_nodes_where_it_may() -> None:

@@ -10,7 +10,7 @@ from stemflow.core.decide import decide
 from stemflow.core.shape import Shape
 from stemflow.core.work import View
 from stemflow.model.effects import Decision, Frozen, GateError, GateKey, Need
-from stemflow.model.facts import Fact
+from stemflow.model.facts import Fact, Heard, Post
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.records import RUNNING, Header, Key, Node, Record
 from tests.core.plans import BOOM, FRAGMENTS
@@ -31,18 +31,24 @@ class World:
     def __init__(self, headers: Mapping[str, Header], shapes: Mapping[str, Shape], records: dict[Key, Record]) -> None:
         self.headers, self.shapes, self.records = headers, shapes, records
         self.now_ms = NOW_MS
+        self.hot = False
+        """Whether every scope is hot, so that the ends of members are posted."""
+        self.posts: tuple[Post, ...] = ()
 
     def fork(self) -> World:
         twin = World(self.headers, self.shapes, dict(self.records))
-        twin.now_ms = self.now_ms
+        twin.now_ms, twin.hot, twin.posts = self.now_ms, self.hot, self.posts
         return twin
 
     def decide(self, *facts: Fact, empty: bool = False) -> Decision:
         """Ask until nothing more is needed. `empty`: begin with nothing read."""
         known: dict[Key, Record | None] = {} if empty else dict(self.records)
         gates: dict[GateKey, Any] = {}
+        hot = ()
+        if self.hot and not any(isinstance(fact, Heard) for fact in facts):
+            hot = tuple(key for key, one in self.records.items() if isinstance(one, Node) and one.tally is not None)
         while True:
-            answer = decide(View(known, self.headers, self.shapes, gates), facts, self.now_ms)
+            answer = decide(View(known, self.headers, self.shapes, gates, hot), facts, self.now_ms)
             if isinstance(answer, Decision):
                 return answer
             if not (answer.keys or answer.gates):
@@ -62,6 +68,8 @@ class World:
             seen = self.records.get(key)
             if (seen.rev if seen else 0) != rev:
                 raise Broken(f"{key}: it rests on revision {rev}, which was not what was read")
+        heard = {run for run, _ in decision.heard}
+        self.posts = (*(post for post in self.posts if post.run not in heard), *decision.posts)
         for put in decision.puts:
             if put.record is None:
                 del self.records[put.key]

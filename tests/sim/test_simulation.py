@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 import stemflow.core.decide as machine
 from stemflow.core import claims, entry
@@ -16,6 +17,7 @@ from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended
 from stemflow.model.records import FINAL, RUNNING, STOPPING, Node, Tally
 from stemflow.store import windows
+from stemflow.store.memory_inbox import Inboxes
 from stemflow.testing.sim import CheckedStore, Violation, campaign, simulate
 from stemflow.testing.sim_faults import FAULTS
 
@@ -71,6 +73,28 @@ def test_a_count_that_changes_without_its_bit_is_found(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Tally, "tick", tick)
     assert "seed" in _found()
+
+
+def test_ends_that_were_posted_and_are_lost_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Inboxes, "take", lambda *_: ((), ()))
+    assert "did not end" in _found()
+
+
+def test_posts_that_are_heard_twice_count_once() -> None:
+    class Twice(CheckedStore):
+        """What is heard for the first time stays in the inbox for a second."""
+
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            self.heard: set[tuple[str, int]] = set()
+
+        def _commit(self, decision: Decision, now_ms: int) -> bool:
+            fresh = set(decision.heard) - self.heard
+            self.heard |= fresh
+            kept = tuple(one for one in decision.heard if one not in fresh)
+            return super()._commit(structs.replace(decision, heard=kept), now_ms)
+
+    assert sum(simulate(seed, Twice).posts for seed in range(100)) > 0
 
 
 def test_a_missing_token_check_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

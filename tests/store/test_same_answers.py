@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from stemflow.model.effects import DeadLetter, Decision, Put, RunEnd
+from stemflow.model.facts import End, Post
 from stemflow.model.rates import Rate
 from stemflow.model.records import (
     CANCELLED,
@@ -30,7 +31,7 @@ from stemflow.model.records import (
     State,
     Tally,
 )
-from stemflow.store.base import Exchange, Request, Store, Want
+from stemflow.store.base import INBOX_MS, Exchange, Request, Store, Want
 from stemflow.store.memory import MemoryStore
 from stemflow.store.open import open_store
 from stemflow.store.redis.open import open_redis
@@ -113,6 +114,8 @@ decisions = st.tuples(
     st.lists(claims, max_size=1),
     rare,
     st.booleans(),
+    st.lists(st.builds(lambda key, index: Post(*key, (End(index, "ok"),)), keys, st.integers(0, 3)), max_size=2),
+    st.sets(st.sampled_from(RUNS), max_size=1),
 )
 wants = st.none() | st.tuples(st.integers(0, 3), st.sampled_from(QUEUES), st.sampled_from((None, "r")))
 commands = st.one_of(
@@ -120,7 +123,7 @@ commands = st.one_of(
     st.tuples(st.just("exchange"), st.lists(decisions, max_size=3), wants),
     st.tuples(st.just("exchange"), st.just([]), wants),
     st.tuples(st.just("repeat")),
-    st.tuples(st.just("advance"), st.integers(0, 40)),
+    st.tuples(st.just("advance"), st.integers(0, 40) | st.just(INBOX_MS)),
     st.tuples(st.just("expired"), st.integers(1, 3), st.sampled_from((None, None, *RUNS))),
     st.tuples(st.just("prune"), st.integers(1, 5)),
     st.tuples(st.just("renew"), st.lists(st.tuples(keys, st.integers(0, 3), st.just(50)), max_size=4)),
@@ -136,6 +139,8 @@ class Same:
         self.prunes = all(isinstance(store, (MemoryStore, SqliteStore)) for store in stores)
         """Others delete by the clock of their server."""
         self.last: tuple[Request, list[Decision], Want | None] = (Request("c", 0), [], None)
+        self.given: dict[str, list[int]] = {}
+        """By run, the number up to which its inbox was handed out, of each store."""
 
     async def all(self, ask: Callable[[Store], Any]) -> Any:
         first, *others = [await ask(store) for store in self.stores]
@@ -151,6 +156,20 @@ class Same:
             first, other = replace(first, next_at_ms=None), replace(other, next_at_ms=None)
         assert first == other
 
+    async def exchange(self) -> None:
+        """The last request, in which each store finds its own numbers."""
+        request, made, want = self.last
+        answers = []
+        for place, store in enumerate(self.stores):
+            upto = {run: numbers[place] for run, numbers in self.given.items()}
+            own = [replace(one, heard=tuple((run, upto.get(run, 0)) for run, _ in one.heard)) for one in made]
+            answers.append(await store.exchange(request, own, want))
+        for place, inbox in enumerate(answers[0].inbox):
+            self.given[inbox.run] = [one.inbox[place].upto for one in answers]
+        first, *others = [replace(one, inbox=tuple(replace(box, upto=0) for box in one.inbox)) for one in answers]
+        for other in others:
+            self.compare(first, other)
+
     async def do(self, command: Any) -> None:
         match command:
             case ("exchange", drawn, wanted):
@@ -159,9 +178,9 @@ class Same:
                     want = Want(owner="o", limit=wanted[0], queues=wanted[1], only_run=wanted[2])
                 made = [await self.decision(*one) for one in drawn]
                 self.last = (Request("c", self.last[0].sequence + 1), made, want)
-                await self.all(lambda store: store.exchange(*self.last))
+                await self.exchange()
             case ("repeat",):
-                await self.all(lambda store: store.exchange(*self.last))
+                await self.exchange()
             case ("advance", ms):
                 self.clock.advance(ms)
             case ("expired", limit, run):
@@ -175,7 +194,13 @@ class Same:
         await self.view()
 
     async def decision(
-        self, changed: list[Change], claimed: list[tuple[str, bool, bool]], dead: bool, twin: bool
+        self,
+        changed: list[Change],
+        claimed: list[tuple[str, bool, bool]],
+        dead: bool,
+        twin: bool,
+        posts: list[Post],
+        heard: set[str],
     ) -> Decision:
         now_ms = self.clock.now_ms()
         stored = await self.stores[0].read([change.key for change in changed])
@@ -201,6 +226,7 @@ class Same:
         keys = [change.key for change in changed]
         letters = [DeadLetter(run, path, "t", "final", now_ms, keep_ms=60) for run, path in keys]
         effects: Any = {"undead": tuple(keys)} if dead else {"dead": tuple(letters)}
+        effects |= {"posts": tuple(posts), "heard": tuple((run, 0) for run in heard)}
         return Decision(puts=tuple(puts), headers=headers, also=also, ended=ended, **effects)
 
     async def view(self) -> None:

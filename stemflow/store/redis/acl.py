@@ -14,7 +14,7 @@ DATA: Final = (
     "hdel", "hget", "hgetall", "hkeys", "hlen", "hmget", "hset", "hsetnx", "hvals",
     "llen", "lpush", "lrange", "lrem", "lset", "ltrim", "rpush",
     "sadd", "smembers", "srem",
-    "zadd", "zcard", "zcount", "zpopmin", "zrange", "zrangebyscore", "zrem", "zscore",
+    "zadd", "zcard", "zcount", "zpopmin", "zrange", "zrangebyscore", "zrem", "zremrangebyscore", "zscore",
 )  # fmt: skip
 """What scripts call, and what is called beside them."""
 DOCTOR: Final = ("config|get", "dbsize")

@@ -6,10 +6,11 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final
 
+from stemflow.model import wire
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Due
 from stemflow.model.records import HOUSE, Header, Key, Node, Record
-from stemflow.store.base import Exchange, Lease
+from stemflow.store.base import Exchange, Inbox, Lease
 from stemflow.store.health import QueueStock, Stock
 from stemflow.store.place import guarded
 from stemflow.store.redis.codec import decode_claim, decode_header, decode_node
@@ -20,7 +21,7 @@ _HANDED: Final = struct.Struct("<QIIII")
 
 def exchange_of(answer: Sequence[Any], decisions: Sequence[Decision]) -> Exchange:
     """The answer of `exchange.lua`."""
-    _, now_ms, bits, leases, timers, next_at_ms, current, _ = answer
+    _, now_ms, bits, leases, timers, next_at_ms, current, _, inbox, elsewhere = answer
     committed = tuple([bit == 49 for bit in bits])
     return Exchange(
         committed=committed,
@@ -29,7 +30,16 @@ def exchange_of(answer: Sequence[Any], decisions: Sequence[Decision]) -> Exchang
         next_at_ms=None if next_at_ms < 0 else next_at_ms,
         now_ms=now_ms,
         current=_current(current, decisions, committed) if current else (),
+        inbox=tuple([_inbox(*inbox[i : i + 4]) for i in range(0, len(inbox), 4)]),
+        elsewhere=tuple([run_of(run) for run in elsewhere]),
     )
+
+
+def _inbox(name: bytes, upto: int, posts: Sequence[bytes], scopes: Sequence[bytes]) -> Inbox:
+    run = run_of(name)
+    found = tuple([wire.decode_post(body) for body in posts[1::2]])
+    nodes = zip(scopes[::2], scopes[1::2], strict=True)
+    return Inbox(run, upto, found, tuple([decode_node(run, path.decode(), value)[0] for path, value in nodes]))
 
 
 def _current(

@@ -66,10 +66,12 @@ class Encoder:
         dead = [_letter(letter) for letter in one.dead] or False
         ended = [(text(run_name(end.run)), end.keep_ms) for end in one.ended] if one.ended else False
         made = (puts, seen, rest, plans, pages, dead, ended, changes_something(one))
-        if not one.undead and not one.dropped and not one.also:
+        if not (one.undead or one.dropped or one.also or one.posts or one.heard):
             return made
         undead = [text(run_name(run) + path.encode()) for run, path in one.undead]
-        return (*made, undead, [text(run_name(run)) for run in one.dropped], [*self._twins(one)])
+        posts = [(text(run_name(post.run)), post.path, text(wire.encode(post))) for post in one.posts]
+        heard = [(text(run_name(run)), upto) for run, upto in one.heard]
+        return (*made, undead, [text(run_name(run)) for run in one.dropped], [*self._twins(one)], posts, heard)
 
     def _twins(self, one: Decision) -> Iterator[tuple[Raw, ...]]:
         root = one.root_of(one.headers[0].run) if one.also else None

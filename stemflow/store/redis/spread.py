@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Due
 from stemflow.model.records import Key, Record
-from stemflow.store.base import TIMER_PAGE, Exchange, Lease, Request, StoreError, StoreUnavailable, Want
+from stemflow.store.base import TIMER_PAGE, Exchange, Inbox, Lease, Request, StoreError, StoreUnavailable, Want
 from stemflow.store.redis.part import Part
 from stemflow.store.redis.time import ServerTime
 
@@ -48,6 +48,8 @@ class _Gathered:
         self.committed = [True] * decisions
         self.leases: list[Lease] = []
         self.timers: list[Due] = []
+        self.inbox: list[Inbox] = []
+        self.elsewhere: list[str] = []
         self.current: list[tuple[Key, Record | None]] = []
 
     def add(self, answer: Exchange, places: Sequence[int] = ()) -> None:
@@ -55,6 +57,8 @@ class _Gathered:
             self.committed[place] = committed
         self.leases += answer.leases
         self.timers += answer.timers
+        self.inbox += answer.inbox
+        self.elsewhere += answer.elsewhere
         self.current += answer.current
 
 
@@ -153,6 +157,8 @@ class Spread:
         found.add(answer, places)
         if want is not None:
             self._heard(part, answer)
+        elif any(decisions[place].posts or decisions[place].heard for place in places):
+            self._next_at[part] = 0  # its inbox may be free now
 
     async def _ask(self, found: _Gathered, part: int, request: Request, want: Want) -> None:
         """Ask for leases alone; a partition that is away is passed over for a while."""
@@ -191,6 +197,8 @@ class Spread:
             next_at_ms=next_at_ms,
             now_ms=now_ms,
             current=tuple(found.current),
+            inbox=tuple(found.inbox),
+            elsewhere=tuple(found.elsewhere),
         )
 
 
@@ -208,6 +216,10 @@ def _runs_of(decision: Decision) -> Iterator[str]:
         yield letter.run
     for key in decision.undead:
         yield key[0]
+    for post in decision.posts:
+        yield post.run
+    for run, _ in decision.heard:
+        yield run
     yield from decision.dropped
     for end in decision.ended:
         yield end.run

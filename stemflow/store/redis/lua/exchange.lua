@@ -8,8 +8,10 @@
 -- ARGV[2]  base of the names of channels
 -- ARGV[3]  address of who asks, who need not be told of ends that this request makes
 --
--- Answers  {'ok', now_ms, committed as a text of 0 and 1, leases, timers, next_at_ms or -1, current, position}
+-- Answers  {'ok', now_ms, committed as a text of 0 and 1, leases, timers, next_at_ms or -1, current, position, inbox,
+--           runs whose inbox is elsewhere}
 --            leases: {run, path, value, until_ms, header or '', ...}      timers: {run .. path, due_at_ms, ...}
+--            inbox: {run, upto, {path of scope, body, ...}, {path, value, ...}, ...}
 --            current: the values that the guards of stale decisions named, in their order, '' where there is none
 --          {'overtaken', sequence}   a later request of this channel was carried out
 --          {'lost'}                  the partition is not there any more, or it is another one
@@ -21,6 +23,7 @@
 --@include windows
 --@include shelves
 --@include lanes
+--@include inbox
 --@include commit
 
 local TIMER_PAGE = 256
@@ -29,9 +32,10 @@ local request = cmsgpack.unpack(ARGV[1])
 local channel, sequence, decisions, want = request[2], request[3], request[4], request[5]
 if want then want = {owner = want[1], limit = want[2], queues = want[3], only_run = want[4], handed = want[5]} end
 
-local standing = call('HMGET', P .. 'm', 'epoch', 'now', 'position', 'order')
+local standing = call('HMGET', P .. 'm', 'epoch', 'now', 'position', 'order', 'inbox')
 if standing[1] ~= request[6] then return {'lost'} end
 local now, position = clock(request[1], standing[2]), tonumber(standing[3] or 0)
+inbox.some = standing[5] and true
 
 local function lease(taken)
   local leases, entries, held, untimed = {}, {}, {}, {}
@@ -98,6 +102,7 @@ local function due(blocked)
     consider(now)
   end
   consider(next_after(P .. 'T'))
+  if inbox.some then consider(next_after(P .. 'B')) end
   for _, queue in ipairs(queues_of(want)) do
     consider(next_after(P .. 'd' .. queue))
     if want.limit > 0 and not want.only_run then consider(next_after(P .. 'u' .. queue)) end
@@ -134,7 +139,7 @@ local function repeated(memo)
   end
   local timers, next_at = {}, -1
   if want then timers, next_at = due() end
-  return {'ok', now, committed, leases, timers, next_at, current(committed), position}
+  return {'ok', now, committed, leases, timers, next_at, current(committed), position, {}, {}}
 end
 
 local memo = call('GET', P .. 'q' .. channel)
@@ -161,7 +166,7 @@ end
 committed = table.concat(committed)
 local sooner = flush_effects()
 
-local leases, held, timers, next_at, blocked = {}, {}, {}, -1, nil
+local leases, held, timers, next_at, blocked, handed, away = {}, {}, {}, -1, nil, {}, {}
 if want then
   local taken = {}
   if want.limit > 0 then taken, blocked = take(want, now) end
@@ -175,6 +180,8 @@ if want then
     offer(want.owner, false, now)
   end
   timers, next_at = due(blocked)
+  away = elsewhere(want.only_run, now)
+  handed = hand_out(want.only_run, now)
   for _, queue in ipairs(queues_of(want)) do sooner[queue] = nil end
   sooner[''] = nil
 end
@@ -191,4 +198,4 @@ for queue in pairs(sooner) do
 end
 for _, run in ipairs(effects.ended) do tell_end(run) end
 if changes then tell_followers(effects.changed) end
-return {'ok', now, committed, leases, timers, next_at, current(committed), position}
+return {'ok', now, committed, leases, timers, next_at, current(committed), position, handed, away}

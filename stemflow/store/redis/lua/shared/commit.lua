@@ -1,6 +1,7 @@
--- Decisions: {puts, seen, headers, plans, pages, dead, ended, changes, undead, dropped, also}; an empty part is false,
--- the last three are left out where all are empty. A dead letter: {run, run .. path, body, until_ms}. `also` names more
--- new runs whose roots are like that of the first put: {run, section, header}.
+-- Decisions: {puts, seen, headers, plans, pages, dead, ended, changes, undead, dropped, also, posts, heard}; an empty
+-- part is false, the last five are left out where all are empty. A dead letter: {run, run .. path, body, until_ms}. `also` names more
+-- new runs whose roots are like that of the first put: {run, section, header}. A post: {run, path of the scope, body};
+-- heard: {run, number up to which}.
 -- A put of a node: {run, path, guard, token, head, body, holds, timer, ready, section, header}
 --   head     state .. lease_ms, as records.lua has it        holds    whether a lease outlives the commit
 --   timer    instant of its timer, or -1                     ready    {at_ms, queue, lane}, or false
@@ -158,6 +159,7 @@ local function drop(run)
   unbury(letters)
   call('DEL', P .. run, P .. 'h' .. run, P .. 'n' .. run, P .. 'g' .. run, P .. 'a' .. run)
   call('LREM', P .. 'L', 0, run)
+  if inbox.some then drop_inbox(run) end
   for id in pairs(V) do
     if sub(id, 1, #run) == run then V[id] = false end
   end
@@ -175,6 +177,7 @@ local function expire_run(run, ttl_ms, now)
   if not root or flag(root, SCOPE) then
     call('PEXPIRE', P .. 'n' .. run, ttl_ms)
     call('PEXPIRE', P .. 'g' .. run, ttl_ms)
+    if inbox.some then call('PEXPIRE', P .. 'b' .. run, ttl_ms) end
   end
 end
 
@@ -192,6 +195,11 @@ local function apply(decision, now)
   for _, one in ipairs(decision[3] or {}) do put_header(one[1], one[2]) end
   for _, one in ipairs(decision[4] or {}) do call('SET', P .. 'p' .. one[1], one[2], 'EX', PLAN_S) end
   for _, one in ipairs(decision[5] or {}) do put_pages(one[1], one[2], one[3]) end
+  for _, one in ipairs(decision[13] or {}) do hear(one[1], one[2]) end
+  for _, one in ipairs(decision[12] or {}) do
+    effects.order = effects.order + 1
+    post(effects.order, one[1], one[2], one[3])
+  end
   unbury(decision[9] or {})
   for _, letter in ipairs(decision[6] or {}) do bury(letter) end
   for _, one in ipairs(decision[7] or {}) do
@@ -209,6 +217,7 @@ end
 local function flush_effects()
   flush_pushes()
   local sooner = {}
+  if inbox.fresh then sooner[''] = true end
   for _, one in ipairs(effects.delayed) do
     local key = P .. 'd' .. one[1]
     local head = head_of(key)
