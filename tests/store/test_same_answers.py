@@ -182,7 +182,8 @@ class Same:
             case ("repeat",):
                 await self.exchange()
             case ("advance", ms):
-                self.clock.advance(ms)
+                # Much that is past its time is pruned in an order of each store's own.
+                self.clock.advance(ms if ms < INBOX_MS or not self.prunes else 0)
             case ("expired", limit, run):
                 await self.all(lambda store: store.expired("o", limit, run))
             case ("prune", limit):
