@@ -29,6 +29,18 @@ def follows(replica: Server) -> bool:
     return b"master_link_status:up" in replica.ask("INFO", "replication")
 
 
+def copied(primary: Server, replica: Server) -> None:
+    """Returns when the replica has heard of all that its primary had written until now. WAIT, over a connection that
+    has written nothing, would ask for nothing."""
+    written = _field(primary, "master_repl_offset")
+    until_true(lambda: follows(replica) and _field(replica, "slave_repl_offset") >= written)
+
+
+def _field(server: Server, name: str) -> int:
+    told = server.ask("INFO", "replication").decode()
+    return int(told.partition(f"\r\n{name}:")[2].partition("\r\n")[0])
+
+
 class Sentinel(Server):
     """Watches `primary` under a name, and promotes a replica of it when it is gone for `down_ms`."""
 

@@ -17,7 +17,7 @@ from stemflow.runtime.clock import SystemIds
 from stemflow.runtime.handle import RunHandle
 from stemflow.store.redis.spread import part_of
 from stemflow.testing.cluster import Cluster
-from stemflow.testing.replicas import cut_off
+from stemflow.testing.replicas import copied, cut_off
 from stemflow.testing.server import Server, until_true
 from tests.faults.cluster_world import PARTS, net_over, slot_of
 from tests.faults.net_world import Net
@@ -52,10 +52,10 @@ async def begun(net: Net, producer: Stemflow, count: int, pause_s: float, lease:
     return handles
 
 
-def struck(pairs: Cluster) -> Server:
+async def struck(pairs: Cluster) -> Server:
     """The node of the partition; its replica has heard of everything."""
     node = pairs.owner(slot_of(PART))
-    assert node.ask("WAIT", "1", "5000").startswith(b":1")
+    await asyncio.to_thread(copied, node, pairs.replica_of(node))
     return node
 
 
@@ -64,7 +64,7 @@ async def test_runs_of_a_node_that_is_killed_go_on_at_its_replica(pairs: Cluster
         # Given tasks at work in all partitions
         await net.orders(producer, 12)
         working = await begun(net, producer, 24, 3.0, "20s")
-        node = struck(pairs)
+        node = await struck(pairs)
         # When a node is killed
         await asyncio.to_thread(node.kill)
         net.tries += 1
@@ -82,7 +82,7 @@ async def test_runs_of_a_node_that_hangs_go_on_at_its_replica(pairs: Cluster, tm
     async with net_over(pairs, tmp_path) as (net, producer):
         # Given connections to a node that answers no more, and does not close them either
         await net.orders(producer, 12)
-        node = struck(pairs)
+        node = await struck(pairs)
         os.kill(node.pid, signal.SIGSTOP)
         net.tries += 1
         try:
@@ -103,7 +103,7 @@ async def test_what_a_replica_in_a_cluster_had_not_heard_is_told_as_lost(pairs: 
     async with net_over(pairs, tmp_path) as (net, producer):
         await net.orders(producer, 12)
         # Given a replica that is cut off, and runs of its partition that are acknowledged all the same
-        node = struck(pairs)
+        node = await struck(pairs)
         replica = pairs.replica_of(node)
         await asyncio.to_thread(cut_off, node, replica)
         anywhere, net.name = net.name, in_part(PART)

