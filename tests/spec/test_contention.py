@@ -137,7 +137,8 @@ async def test_the_inbox_of_a_worker_that_died_is_given_to_another(
 
         app.advance.handed = dropped  # type: ignore[method-assign]
     producer = await open_app(worker=False)
-    result = await (await producer.submit(Canvas.group([one.s(number) for number in range(3 * AT_ONCE)]))).wait()
+    handle = await producer.submit(Canvas.group([one.s(number) for number in range(3 * AT_ONCE)]))
+    result = await handle.wait(timeout=60)
     assert result.value == list(range(3 * AT_ONCE))
     assert len(given) > 1
 
