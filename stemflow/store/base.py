@@ -197,7 +197,7 @@ class Store(Protocol):
         becoming known; a leaf with `limits` only when each of its sliding windows admits it (`core.limits`); starts are
         counted by the limit's key. Without `want` nothing is handed out, timers neither.
         What is posted to a run is handed out to one caller alone, INBOX_POSTS at a time; it is free again once
-        something of it was heard, or INBOX_MS after it was handed out.
+        something of it was heard, or INBOX_MS after it was handed out; an answer that was lost does not bring it again.
         A repeated `request` changes nothing and gets its first `committed` and those leases that still hold under their
         token, as they now are. One that changed nothing is not remembered: repeated, it is carried out.
         Who got less than was wanted is woken in `work`.
