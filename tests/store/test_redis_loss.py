@@ -17,9 +17,11 @@ from stemflow.runtime.handle import RunHandle
 from stemflow.store.base import Request, StateLost, Store
 from stemflow.store.open import open_store
 from stemflow.testing.contract_world import RUN, User, leaf, succeed
-from stemflow.testing.server import Server
+from stemflow.testing.replicas import follows
+from stemflow.testing.server import Server, until_true
 
 PATIENCE_S = 10
+COPY_AT_ONCE = "repl-diskless-sync-delay 0"
 
 
 async def follow(handle: RunHandle[Any]) -> None:
@@ -40,7 +42,7 @@ async def stores(own: Server) -> AsyncIterator[tuple[Store, Store]]:
 @pytest.fixture
 def own(one_server: Server, tmp_path: Path) -> Iterator[Server]:
     """A server that a test may end and start again; it keeps its data over a restart."""
-    with Server(one_server.binary, tmp_path / "own", ["appendonly yes", "appendfsync always"]) as server:
+    with Server(one_server.binary, tmp_path / "own", ["appendonly yes", "appendfsync always", COPY_AT_ONCE]) as server:
         yield server
 
 
@@ -124,6 +126,56 @@ async def test_a_server_that_went_back_refuses_those_who_know_more_than_it_has(
     (node,) = await two.read([(RUN, "a")])
     assert isinstance(node, Node)
     assert node.state == "running"
+
+
+@pytest.mark.parametrize("used", [True, False])
+async def test_a_server_that_gave_its_place_away_and_got_it_back_is_asked_what_it_lost(
+    used: bool, own: Server, one_server: Server, tmp_path: Path
+) -> None:
+    with Server(one_server.binary, tmp_path / "other", [COPY_AT_ONCE, f"replicaof 127.0.0.1 {own.port}"]) as other:
+        # Given data that a replica has, too
+        store = open_store(own.url, SystemClock())
+        await store.open()
+        user = User(store, "one")
+        await user.begin(leaf("a"))
+        until_true(lambda: follows(other))
+        assert own.ask("WAIT", "1", "5000").startswith(b":1")
+        # When the replica takes over without a lease that was given then, perhaps works on, and gives its place back
+        other.ask("REPLICAOF", "NO", "ONE")
+        (lease,) = await user.lease()
+        if used:
+            meanwhile = open_store(other.url, SystemClock())
+            await meanwhile.open()
+            for name in "bcde":
+                await User(meanwhile, name).begin(leaf(name), run=name)
+            await meanwhile.close()
+        own.ask("REPLICAOF", "127.0.0.1", str(other.port))
+        until_true(lambda: follows(own))
+        own.ask("REPLICAOF", "NO", "ONE")
+        own.ask("CLIENT", "KILL", "TYPE", "normal")
+        # Then one who was given the lease, and has not spoken with the other, is told, though it is the same server
+        with pytest.raises(StateLost, match="went back"):
+            await user.exchange(Decision(puts=(succeed(lease),)))
+        assert store.epoch == 1
+        await store.close()
+
+
+async def test_connections_that_are_opened_while_others_work_find_no_loss(own: Server) -> None:
+    async with Stemflow(own.url, TaskRegistry(), worker=False) as app:
+        store = app.store
+        users = [User(store, f"u{n}") for n in range(12)]
+
+        async def work(user: User, n: int) -> None:
+            for turn in range(20):
+                await user.begin(leaf("a", f"{n}-{turn}"), run=f"{n}-{turn}")
+
+        async with asyncio.TaskGroup() as group:
+            for n, user in enumerate(users):
+                group.create_task(work(user, n))
+            for _ in range(10):
+                own.ask("CLIENT", "KILL", "TYPE", "normal")
+                await asyncio.sleep(0.02)
+        assert store.epoch == 0
 
 
 async def test_whoever_waits_for_a_run_that_is_lost_is_told_and_work_goes_on(own: Server) -> None:

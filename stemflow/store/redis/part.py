@@ -51,7 +51,9 @@ class Part:
             refuse_unfit(self.url, await visitor.info())
         finally:
             await visitor.close()
-        self._time.heard(await self.standing.look(self.client.call))
+        # The connection that this makes is asked which data there are.
+        await self.client.call(b"INFO", b"server")
+        self._time.heard(self.standing.now_ms)
 
     async def close(self) -> None:
         await self.client.close()

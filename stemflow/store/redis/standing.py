@@ -27,9 +27,8 @@ class Stranger:
         self.prefix = prefix
         self.version = (0, 0)
 
-    async def greet(self, ask: Ask) -> int:
+    async def greet(self, ask: Ask) -> None:
         self.version = version_of(parsed(bytes(await ask(b"INFO", b"server"))))
-        return 0
 
     def holds(self, epoch: int) -> bool:
         return True
@@ -66,46 +65,48 @@ class Standing:
         """The id of the partition."""
         self._shown, self.prefix, self._made, self._given = shown, prefix, made, given
         self._parts, self._losses = parts, losses
+        self.now_ms = 0
+        """The server's time at the last look."""
         self._looks = 0
-        self._boot = ""
+        self._boot, self._number = "", 0
+        """The start of the server that is known, and which one in the life of the data it is."""
         self._position = 0
 
-    async def greet(self, ask: Ask) -> int:
-        """Ask a server that may have started anew; answers its time, or 0 where it is known to be the same one."""
-        boot = await self._boot_of(ask)
-        return 0 if boot == self._boot else await self._look(ask, boot)
-
-    async def look(self, ask: Ask) -> int:
-        """Ask again, since the data may not be what it was; answers the server's time."""
-        return await self._look(ask, await self._boot_of(ask))
-
-    async def _boot_of(self, ask: Ask) -> str:
+    async def greet(self, ask: Ask) -> None:
+        """Ask a server that may not be the one before, or have other data."""
         about = parsed(bytes(await ask(b"INFO", b"server")))
         self.version = version_of(about)
-        return about.get("run_id", "")[:16]
+        await self._look(ask, about.get("run_id", "")[:16])
 
-    async def _look(self, ask: Ask, boot: str) -> int:
+    look = greet
+    """The same over a connection that there is, since the data may not be what it was."""
+
+    async def _look(self, ask: Ask, boot: str) -> None:
         found = script("open", self.version)
         self._looks += 1
-        request = pack((self._given(), f"{self._made}.{self._looks}", boot, self._boot or False, self._parts))
-        before = self.name, self._boot
-        now_ms, name, position, least, parts = await ask(b"EVAL", found.text, b"1", self.prefix, request)
+        made = f"{self._made}.{self._looks}"
+        request = pack((self._given(), made, boot, self._boot or False, self._parts, self._number))
+        before, seen = (self.name, self._boot, self._number), self._position
+        now_ms, name, position, least, parts, number = await ask(b"EVAL", found.text, b"1", self.prefix, request)
+        self.now_ms = int(now_ms)
         if parts != self._parts:
             raise StoreError(
                 f"{self._shown}: expected ?partitions={parts}, with which this store was made, got {self._parts}; give "
                 "the same number everywhere, or another ?prefix for a store of its own"
             )
-        if before != (self.name, self._boot):
+        if before != (self.name, self._boot, self._number):
             # Another connection was quicker, and the answer is about what was known before.
-            return int(now_ms) if (self.name, self._boot) == (name, boot) else await self._look(ask, boot)
-        known, self.name, self._boot = self.name, name, boot
+            if (self.name, self._boot, self._number) != (name, boot, number):
+                await self._look(ask, boot)
+            return
+        known, self.name, self._boot, self._number = self.name, name, boot, number
         if known and known != name:
             self._lose("it was emptied, or started without its data", position)
-        elif known and least < self._position:
+        elif known and least < seen:
+            # What was seen since the question was sent, by other connections, may lie beyond the answer.
             self._lose("it went back to an earlier state", position)
         else:
             self._position = max(self._position, position)
-        return int(now_ms)
 
     @property
     def epoch(self) -> int:
