@@ -88,8 +88,8 @@ async def test_no_window_holds_more_starts_over_processes_of_which_one_is_killed
         # Then by the clock of the store no window of a second has more than ten starts,
         instants = _starts(starts)
         assert min(later - earlier for earlier, later in zip(instants, instants[10:], strict=False)) >= 1_000
-        # every second task took two, and those of the dead one count as starts, and hold nobody up for ever
-        assert len(instants) >= 1.5 * PROCESS_TASKS
+        # and those of the dead one, who may not have written all of his down, hold nobody up for ever
+        assert len(instants) >= PROCESS_TASKS
         print(f"\n{len(instants)} starts in {instants[-1] - instants[0]} ms, the server stood still for {STILL_S} s")
         assert instants[-1] - instants[0] < 100 * len(instants) + 1_000 * (STILL_S + LATE_S)
         verdict = await place.judge("F-67", {})
