@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 import time
 from typing import Any
 
@@ -14,8 +13,6 @@ from peer import CONCURRENCY, URL, Counter, main, tell, timed
 NAME = "bench"
 # Its blocking reads outlast the 5 s after which redis-py 8 gives up by default, and its events read RESP 2 replies.
 OPTIONS: Any = {"connection": URL + "?socket_timeout=600&protocol=2"}
-# It adds a flow by recursion, two calls for each level of a chain.
-sys.setrecursionlimit(10_000)
 
 
 async def worker() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 URL = os.environ.get("BENCH_REDIS_URL", "redis://127.0.0.1:6379/0")
 CONCURRENCY = int(os.environ.get("BENCH_CONCURRENCY", "100"))
 WARM_UP = 5
+sys.setrecursionlimit(10_000)  # some engines nest the steps of a chain in one another
 
 
 class Counter:
