@@ -40,6 +40,10 @@ class Engine(NamedTuple):
     file: Path
 
 
+class Failed(Exception):
+    """A program of an engine told no figure."""
+
+
 class Server:
     """A Valkey or Redis server on a free loopback port, without persistence, pinned to core 0."""
 
@@ -63,6 +67,10 @@ class Server:
                 return
             time.sleep(0.05)
         raise SystemExit(f"{binary} did not start")
+
+    def flush(self) -> None:
+        """Delete all now; by default a server may free the memory later."""
+        self.client.execute_command("FLUSHALL", "SYNC")
 
     def info(self) -> dict[str, Any]:
         return dict(self.client.info("all"))
@@ -94,7 +102,7 @@ def result(process: subprocess.Popen[str]) -> dict[str, Any]:
     for line in out.splitlines():
         if line.startswith("RESULT "):
             return dict(json.loads(line.removeprefix("RESULT ")))
-    raise SystemExit(f"{process.args!r} told nothing (exit code {process.returncode})")
+    raise Failed(f"{process.args!r} told nothing (exit code {process.returncode})")
 
 
 @contextlib.contextmanager
@@ -113,7 +121,7 @@ def worker(engine: Engine, server: Server, **env: str) -> Iterator[None]:
 
 def drain(engine: Engine, server: Server, tasks: int) -> dict[str, float]:
     """Bulk enqueue without a worker, then one worker drains it; bytes, commands and reads come from the server."""
-    server.client.flushall()
+    server.flush()
     empty = server.info()["used_memory"]
     told = result(run(engine, server, "enqueue", str(tasks)))
     pending = server.info()["used_memory"] - empty
@@ -124,7 +132,7 @@ def drain(engine: Engine, server: Server, tasks: int) -> dict[str, float]:
             until = time.monotonic() + LIMIT_S
             while not mark.exists():
                 if time.monotonic() > until:
-                    raise SystemExit(f"{engine.name}: {tasks} tasks were not drained within {LIMIT_S} s")
+                    raise Failed(f"{tasks} tasks were not drained within {LIMIT_S} s")
                 time.sleep(0.02)
             time.sleep(0.5)  # the last reports
             after = server.info()
@@ -142,7 +150,7 @@ def drain(engine: Engine, server: Server, tasks: int) -> dict[str, float]:
 def waited(engine: Engine, server: Server, lone: int, hops: int, widths: tuple[int, ...]) -> dict[str, float]:
     """What a caller waits for, with one idle worker."""
     figures = {}
-    server.client.flushall()
+    server.flush()
     places = {"BENCH_CONCURRENCY": "1"} if engine.name in ONE_AT_A_TIME else {}
     with worker(engine, server, **places):
         time.sleep(1.0)
@@ -152,7 +160,7 @@ def waited(engine: Engine, server: Server, lone: int, hops: int, widths: tuple[i
         reads = after["total_reads_processed"] - before["total_reads_processed"]
         figures["lone task, reads"] = reads / (lone + 5)
         figures["chain, ms a hop"] = result(run(engine, server, "chain", str(hops)))["seconds"] * 1_000 / hops
-    server.client.flushall()
+    server.flush()
     with worker(engine, server):
         time.sleep(1.0)
         for width in widths:
@@ -208,7 +216,12 @@ def main() -> None:
         print(f"server: {info.get('valkey_version') or info['redis_version']}")
         for _ in range(given.rounds):
             for engine in engines:
-                figures = drain(engine, server, given.tasks) | waited(engine, server, given.lone, given.hops, widths)
+                try:
+                    figures = drain(engine, server, given.tasks)
+                    figures |= waited(engine, server, given.lone, given.hops, widths)
+                except Failed as error:
+                    print(f"{engine.name}: {error}; this round of it is left out", flush=True)
+                    continue
                 for label, value in figures.items():
                     found[label][engine.name].append(value)
                 print(f"{engine.name}: {', '.join(f'{k} {v:,.2f}' for k, v in figures.items())}", flush=True)
