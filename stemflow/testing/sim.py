@@ -135,6 +135,12 @@ class SimWorker(Worker):
     """The real worker, whose facts may come late or twice."""
 
     faults: Faults
+    store: FlakyStore
+
+    def start(self, lease: Lease) -> None:
+        # The other of two exchanges may have been answered in the instant of the death.
+        if not self.store.dead:
+            super().start(lease)
 
     def report(self, running: Any, outcome: Any) -> None:
         if self.faults.strikes("late fact"):
