@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stemflow import TaskRegistry
+from stemflow.testing.programs import server_binaries
+from stemflow.testing.server import Server
 
 CONSUMERS = 100
 
@@ -29,8 +31,12 @@ async def same(value: int) -> int:
 
 @contextmanager
 def store_url(kind: str) -> Iterator[str]:
-    """The URL of an empty store of this kind."""
+    """The URL of an empty store of this kind: memory, sqlite or redis, which starts a server."""
     with tempfile.TemporaryDirectory() as folder:
+        if kind == "redis":
+            with Server(next(iter(server_binaries().values())), Path(folder)) as server:
+                yield server.url
+            return
         yield "memory:" if kind == "memory" else f"sqlite:{Path(folder) / 'runs.db'}"
 
 

@@ -1,4 +1,8 @@
-"""Where a task's time goes: the shares of its parts under cProfile, laid on the time that it takes without."""
+"""Where a task's time goes: the shares of its parts under cProfile, laid on the time that it takes without.
+
+On a server `client` is redis-py with its sockets, and `waiting` the time in which there was nothing to do but wait for
+it; `script` is what the server says that its scripts took, a task.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,10 @@ import pstats
 import statistics
 import time
 from collections import Counter
+from contextlib import ExitStack
+from typing import Any
 
+import redis
 from measure import CONSUMERS, noop, registry, same, store_url
 
 from stemflow import Canvas, Stemflow
@@ -29,8 +36,23 @@ FILES = {
     "runtime/context.py": "bind",
     "runtime/payload.py": "codec",
     "model/wire.py": "codec",
+    "store/redis/answers.py": "codec",
+    "store/redis/blob.py": "codec",
+    "store/redis/codec.py": "codec",
+    "store/redis/client.py": "client",
+    "store/redis/listen.py": "client",
 }
-WORDS = {"sqlite3": "store", "msgspec": "codec", "networkx": "plan", "asyncio": "asyncio", "selectors": "asyncio"}
+WORDS = {
+    "sqlite3": "store",
+    "msgspec": "codec",
+    "networkx": "plan",
+    "/redis/": "client",
+    "hiredis": "client",
+    "_socket": "client",
+    "epoll": "waiting",
+    "asyncio": "asyncio",
+    "selectors": "asyncio",
+}
 
 
 def part_of(file: str, name: str) -> str | None:
@@ -55,9 +77,18 @@ def shares(profile: cProfile.Profile) -> dict[str, float]:
     return {part: seconds / total for part, seconds in spent.most_common()}
 
 
-async def work(kind: str, what: str, count: int) -> float:
-    """Microseconds a task, from submission to the end."""
-    with store_url(kind) as url:
+def script_us(url: str) -> int:
+    """Microseconds that a server has spent in scripts since it began."""
+    with redis.Redis.from_url(url) as client:
+        found: Any = client.info("commandstats")
+    return int(found.get("cmdstat_evalsha", {"usec": 0})["usec"])
+
+
+async def work(kind: str, what: str, count: int, scripts: list[float]) -> float:
+    """Microseconds a task, from submission to the end; on a server, `scripts` gets those of its scripts."""
+    with store_url(kind) as url, ExitStack() as after:
+        if kind == "redis":
+            after.callback(lambda: scripts.append(script_us(url) / count))
         async with Stemflow(url, registry, concurrency=CONSUMERS) as app:
             if what == "group":
                 signature = Canvas.group([noop.s() for _ in range(count)])
@@ -73,11 +104,13 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3)
     rounds = options.parse_args().rounds
     for what, count in (("group", 10_000), ("chain", 2_000)):
-        for kind in ("memory", "sqlite"):
-            whole = statistics.median(asyncio.run(work(kind, what, count)) for _ in range(rounds))
+        for kind in ("memory", "sqlite", "redis"):
+            scripts: list[float] = []
+            whole = statistics.median(asyncio.run(work(kind, what, count, scripts)) for _ in range(rounds))
             profile = cProfile.Profile()
-            profile.runcall(asyncio.run, work(kind, what, count))
+            profile.runcall(asyncio.run, work(kind, what, count, []))
             parts = [f"{part} {share * whole:.1f} ({share:.0%})" for part, share in shares(profile).items()]
+            parts += [f"beside it, script {statistics.median(scripts):.1f}"] if scripts else []
             print(f"{kind}: {what}: {whole:.0f} us a task; of these " + ", ".join(parts), flush=True)
 
 
