@@ -98,7 +98,11 @@ def run(engine: Engine, server: Server, *verb: str, **env: str) -> subprocess.Po
 
 def result(process: subprocess.Popen[str]) -> dict[str, Any]:
     """The figures that a program told. One that fails or does not end is an error, never a figure."""
-    out, _ = process.communicate(timeout=LIMIT_S)
+    try:
+        out, _ = process.communicate(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise Failed(f"{process.args!r} did not end within {LIMIT_S} s") from None
     for line in out.splitlines():
         if line.startswith("RESULT "):
             return dict(json.loads(line.removeprefix("RESULT ")))
@@ -147,9 +151,10 @@ def drain(engine: Engine, server: Server, tasks: int) -> dict[str, float]:
     }
 
 
-def waited(engine: Engine, server: Server, lone: int, hops: int, widths: tuple[int, ...]) -> dict[str, float]:
-    """What a caller waits for, with one idle worker."""
-    figures = {}
+def waited(
+    engine: Engine, server: Server, lone: int, hops: int, widths: tuple[int, ...], figures: dict[str, float]
+) -> None:
+    """What a caller waits for, with one idle worker; put into `figures` one by one."""
     server.flush()
     places = {"BENCH_CONCURRENCY": "1"} if engine.name in ONE_AT_A_TIME else {}
     with worker(engine, server, **places):
@@ -165,7 +170,6 @@ def waited(engine: Engine, server: Server, lone: int, hops: int, widths: tuple[i
         time.sleep(1.0)
         for width in widths:
             figures[f"chord of {width:,}, s"] = result(run(engine, server, "chord", str(width)))["seconds"]
-    return figures
 
 
 def environment(name: str, folder: Path) -> str:
@@ -216,12 +220,12 @@ def main() -> None:
         print(f"server: {info.get('valkey_version') or info['redis_version']}")
         for _ in range(given.rounds):
             for engine in engines:
+                figures: dict[str, float] = {}
                 try:
-                    figures = drain(engine, server, given.tasks)
-                    figures |= waited(engine, server, given.lone, given.hops, widths)
+                    figures |= drain(engine, server, given.tasks)
+                    waited(engine, server, given.lone, given.hops, widths, figures)
                 except Failed as error:
-                    print(f"{engine.name}: {error}; this round of it is left out", flush=True)
-                    continue
+                    print(f"{engine.name}: {error}; it has no figures of this round from there on", flush=True)
                 for label, value in figures.items():
                     found[label][engine.name].append(value)
                 print(f"{engine.name}: {', '.join(f'{k} {v:,.2f}' for k, v in figures.items())}", flush=True)
