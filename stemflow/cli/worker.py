@@ -85,8 +85,9 @@ async def _until_told(app: Stemflow, told: Stopping, grace_ms: int) -> int:
         await app.service.stop(0)
     await stopping
     soft.cancel()
+    await asyncio.wait((pump,))
     log.info("stopped; nothing is leased here any more")
-    return FINE
+    return FINE if pump.exception() is None else RUN_FAILED
 
 
 async def _orphaned(told: asyncio.Event) -> None:

@@ -245,8 +245,12 @@ class Pump:
             try:
                 return await self.store.exchange(request, decisions, want)
             except StoreUnavailable as error:
-                pause = pauses.next()
-                if self.worker.draining and self._out_of_time():
+                worker, pause = self.worker, pauses.next()
+                if worker.draining and not (decisions or worker.facts or worker.running):
+                    log.warning("%s; the worker ends, and has nothing to report", error)
+                    now_ms = self.store.now_ms()
+                    return Exchange(committed=(), leases=(), timers=(), next_at_ms=None, now_ms=now_ms)
+                if worker.draining and self._out_of_time():
                     log.critical(
                         "%s; the worker ends without its last %d reports, whose tasks run again when their leases have "
                         "run out", error, len(decisions),
@@ -311,13 +315,13 @@ class Pump:
         """From now on nothing is handed to this worker; what was, while it was about to end, is handed back."""
         if not self._offered:
             return
-        worker, want = self.worker, Want(owner=self.worker.owner, limit=0, queues=self.worker.queues)
+        want = self._want()
         try:
             async with asyncio.timeout(WITHDRAW_S):
-                await self._exchange(self._first, [], want)
+                self._take(want, await self._exchange(self._first, [], want))
                 await asyncio.sleep(HEAR_S)
                 self._receive()
-                while worker.facts:
+                while self.worker.facts:
                     await self._round(self._first)
         except (TimeoutError, StoreError) as error:
             log.warning("%s: what was handed to this worker just now runs when its lease has run out", error)

@@ -31,9 +31,9 @@ class Plan:
         """How long the next renewal may wait from now on."""
         # A lease that begins while the others are looked through wakes whoever asks, who then asks again.
         self._pause_ms = self._longest_ms
-        pauses = [_pause_ms(lease_ms) for _, _, lease_ms in snapshot(self.worker)]
-        self._pause_ms = min(pauses, default=self._longest_ms)
-        return min(self._pause_ms, self._longest_ms) / 1_000
+        pauses = [_pause_ms(lease_ms) for _, _, lease_ms in _snapshot(self.worker)]
+        self._pause_ms = min([self._longest_ms, *pauses])
+        return self._pause_ms / 1_000
 
     def leasing(self, lease_ms: int) -> None:
         """A lease begins."""
@@ -79,7 +79,7 @@ class RenewThread(threading.Thread):
         return not self._stopping
 
     def _renew(self) -> None:
-        held = snapshot(self.worker)
+        held = _snapshot(self.worker)
         if not held:
             return
         try:
@@ -95,7 +95,7 @@ class RenewThread(threading.Thread):
         self._woken.set()
 
 
-def snapshot(worker: Worker) -> list[tuple[tuple[str, str], int, int]]:
+def _snapshot(worker: Worker) -> list[tuple[tuple[str, str], int, int]]:
     """What the worker holds, read from another thread than its own."""
     while True:
         try:

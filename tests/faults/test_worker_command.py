@@ -243,3 +243,20 @@ async def test_the_command_submits_for_a_worker_and_a_broken_worker_ends_with_an
         handle = await place.clients.submit(done.stdout.strip(), (await place.producer()).handle(done.stdout.strip()))
         await place.finish([handle])
         await place.judge("F-62", {})
+
+
+async def test_an_idle_worker_that_is_told_to_stop_while_the_server_is_away_ends_quietly(
+    one_server: Server, tmp_path: Path
+) -> None:
+    with Server(one_server.binary, tmp_path / "own") as server:
+        async with place_on(server, tmp_path / "place") as place:
+            worker = await place.worker().ready()
+            # Given a server that has gone, and a worker that has noticed
+            server.kill()
+            await until(lambda: "cannot be reached" in worker.said)
+            worker.signal(signal.SIGTERM)
+            # Then it has nothing to wait for, and nothing to complain of
+            assert await worker.ends() == 0
+            assert "has nothing to report" in worker.said
+            assert "Traceback" not in worker.said
+            assert "critical" not in worker.said
