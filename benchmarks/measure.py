@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stemflow import TaskRegistry
-from stemflow.testing.programs import server_binaries
-from stemflow.testing.server import Server
+from stemflow.testing.servers.executables import server_binaries
+from stemflow.testing.servers.server import Server
 
 CONSUMERS = 100
 

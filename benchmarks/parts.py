@@ -31,16 +31,16 @@ FOLDERS = {
     "expr": "bind",
 }
 FILES = {
-    "runtime/bind.py": "bind",
-    "runtime/values.py": "bind",
-    "runtime/context.py": "bind",
-    "runtime/payload.py": "codec",
+    "runtime/values/binding.py": "bind",
+    "runtime/values/library.py": "bind",
+    "runtime/tasks/context.py": "bind",
+    "runtime/payloads/json_data.py": "codec",
     "model/wire.py": "codec",
-    "store/redis/answers.py": "codec",
-    "store/redis/blob.py": "codec",
+    "store/redis/replies.py": "codec",
+    "store/redis/requests.py": "codec",
     "store/redis/codec.py": "codec",
     "store/redis/client.py": "client",
-    "store/redis/listen.py": "client",
+    "store/redis/subscriber.py": "client",
 }
 WORDS = {
     "sqlite3": "store",

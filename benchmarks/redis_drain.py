@@ -24,8 +24,8 @@ from typing import Any
 from measure import CONSUMERS, noop, registry, same
 
 from stemflow import Canvas, Stemflow
-from stemflow.testing.programs import server_binaries
-from stemflow.testing.server import Server
+from stemflow.testing.servers.executables import server_binaries
+from stemflow.testing.servers.server import Server
 
 SERVER_CORE, WORKER_CORE = 0, 1
 PAYLOAD = "x" * 40

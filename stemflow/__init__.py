@@ -16,7 +16,25 @@ if TYPE_CHECKING:
     from stemflow.model.policy import Concurrency, RetryPolicy
     from stemflow.model.rates import RateLimit
     from stemflow.model.signature import NoInput, Signature
-    from stemflow.runtime.context import (
+    from stemflow.runtime.attempt.process_pool import Processes
+    from stemflow.runtime.client.dead_letters import Replayed
+    from stemflow.runtime.client.workflow_files import InvalidInputs, InvalidWorkflow, load_workflow
+    from stemflow.runtime.engine import Stemflow
+    from stemflow.runtime.payloads.aes_gcm import AesGcmEncoder
+    from stemflow.runtime.payloads.converters import BadArguments, BadResult
+    from stemflow.runtime.payloads.encoders import (
+        BadPayload,
+        GzipEncoder,
+        JsonEncoder,
+        TaskPayloadEncoder,
+        TaskPayloadEncoderRegistry,
+        UnknownEncoder,
+    )
+    from stemflow.runtime.payloads.json_data import NotSerializable
+    from stemflow.runtime.payloads.signing import SignatureInvalid, SigningKeys, UnknownKey
+    from stemflow.runtime.runs.handle import DuplicateRun, NodeEvent, RunFailed, RunHandle, TaskResult, UnknownRun
+    from stemflow.runtime.runs.progress import Progress
+    from stemflow.runtime.tasks.context import (
         HandBack,
         Ignore,
         Reject,
@@ -25,32 +43,14 @@ if TYPE_CHECKING:
         TaskContext,
         current_context,
     )
-    from stemflow.runtime.crypto import AesGcmEncoder
-    from stemflow.runtime.definition import TaskDefinition, TaskEnqueueBuilder, TaskHandler, TaskMetadata
-    from stemflow.runtime.encoders import (
-        BadPayload,
-        GzipEncoder,
-        JsonEncoder,
-        TaskPayloadEncoder,
-        TaskPayloadEncoderRegistry,
-        UnknownEncoder,
-    )
-    from stemflow.runtime.engine import Stemflow
-    from stemflow.runtime.handle import DuplicateRun, NodeEvent, RunFailed, RunHandle, TaskResult, UnknownRun
-    from stemflow.runtime.isolate import Processes
-    from stemflow.runtime.middleware import Middleware
-    from stemflow.runtime.payload import NotSerializable
-    from stemflow.runtime.progress import Progress
-    from stemflow.runtime.rate_limiter import RateLimiter
-    from stemflow.runtime.registry import DuplicateTask, Task, TaskRegistry, UnknownTask
-    from stemflow.runtime.replay import Replayed
-    from stemflow.runtime.signals import RunEvent, TaskEvent, WorkerEvent
-    from stemflow.runtime.signing import SignatureInvalid, SigningKeys, UnknownKey
-    from stemflow.runtime.submission import Submission
-    from stemflow.runtime.sync_context import SyncTaskContext
-    from stemflow.runtime.typed import BadArguments, BadResult
-    from stemflow.runtime.verdict import RetryStrategy
-    from stemflow.runtime.workflows import InvalidInputs, InvalidWorkflow, load_workflow
+    from stemflow.runtime.tasks.definitions import TaskDefinition, TaskEnqueueBuilder, TaskHandler, TaskMetadata
+    from stemflow.runtime.tasks.middleware import Middleware
+    from stemflow.runtime.tasks.rate_limiter import RateLimiter
+    from stemflow.runtime.tasks.registry import DuplicateTask, Task, TaskRegistry, UnknownTask
+    from stemflow.runtime.tasks.retry_decision import RetryStrategy
+    from stemflow.runtime.tasks.signals import RunEvent, TaskEvent, WorkerEvent
+    from stemflow.runtime.tasks.submission import Submission
+    from stemflow.runtime.tasks.sync_context import SyncTaskContext
     from stemflow.store.base import BackpressureError, StateLost, StoreError, StoreUnavailable
 
 _HOMES = {
@@ -61,7 +61,7 @@ _HOMES = {
     "stemflow.model.policy": ("Concurrency", "RetryPolicy"),
     "stemflow.model.rates": ("RateLimit",),
     "stemflow.model.signature": ("NoInput", "Signature"),
-    "stemflow.runtime.context": (
+    "stemflow.runtime.tasks.context": (
         "HandBack",
         "Ignore",
         "Reject",
@@ -70,8 +70,8 @@ _HOMES = {
         "TaskContext",
         "current_context",
     ),
-    "stemflow.runtime.crypto": ("AesGcmEncoder",),
-    "stemflow.runtime.encoders": (
+    "stemflow.runtime.payloads.aes_gcm": ("AesGcmEncoder",),
+    "stemflow.runtime.payloads.encoders": (
         "BadPayload",
         "GzipEncoder",
         "JsonEncoder",
@@ -79,23 +79,23 @@ _HOMES = {
         "TaskPayloadEncoderRegistry",
         "UnknownEncoder",
     ),
-    "stemflow.runtime.definition": ("TaskDefinition", "TaskEnqueueBuilder", "TaskHandler", "TaskMetadata"),
+    "stemflow.runtime.tasks.definitions": ("TaskDefinition", "TaskEnqueueBuilder", "TaskHandler", "TaskMetadata"),
     "stemflow.runtime.engine": ("Stemflow",),
-    "stemflow.runtime.handle": ("DuplicateRun", "NodeEvent", "RunFailed", "RunHandle", "TaskResult", "UnknownRun"),
-    "stemflow.runtime.middleware": ("Middleware",),
-    "stemflow.runtime.isolate": ("Processes",),
-    "stemflow.runtime.payload": ("NotSerializable",),
-    "stemflow.runtime.progress": ("Progress",),
-    "stemflow.runtime.rate_limiter": ("RateLimiter",),
-    "stemflow.runtime.registry": ("DuplicateTask", "Task", "TaskRegistry", "UnknownTask"),
-    "stemflow.runtime.replay": ("Replayed",),
-    "stemflow.runtime.signals": ("RunEvent", "TaskEvent", "WorkerEvent"),
-    "stemflow.runtime.submission": ("Submission",),
-    "stemflow.runtime.sync_context": ("SyncTaskContext",),
-    "stemflow.runtime.signing": ("SignatureInvalid", "SigningKeys", "UnknownKey"),
-    "stemflow.runtime.typed": ("BadArguments", "BadResult"),
-    "stemflow.runtime.verdict": ("RetryStrategy",),
-    "stemflow.runtime.workflows": ("InvalidInputs", "InvalidWorkflow", "load_workflow"),
+    "stemflow.runtime.runs.handle": ("DuplicateRun", "NodeEvent", "RunFailed", "RunHandle", "TaskResult", "UnknownRun"),
+    "stemflow.runtime.tasks.middleware": ("Middleware",),
+    "stemflow.runtime.attempt.process_pool": ("Processes",),
+    "stemflow.runtime.payloads.json_data": ("NotSerializable",),
+    "stemflow.runtime.runs.progress": ("Progress",),
+    "stemflow.runtime.tasks.rate_limiter": ("RateLimiter",),
+    "stemflow.runtime.tasks.registry": ("DuplicateTask", "Task", "TaskRegistry", "UnknownTask"),
+    "stemflow.runtime.client.dead_letters": ("Replayed",),
+    "stemflow.runtime.tasks.signals": ("RunEvent", "TaskEvent", "WorkerEvent"),
+    "stemflow.runtime.tasks.submission": ("Submission",),
+    "stemflow.runtime.tasks.sync_context": ("SyncTaskContext",),
+    "stemflow.runtime.payloads.signing": ("SignatureInvalid", "SigningKeys", "UnknownKey"),
+    "stemflow.runtime.payloads.converters": ("BadArguments", "BadResult"),
+    "stemflow.runtime.tasks.retry_decision": ("RetryStrategy",),
+    "stemflow.runtime.client.workflow_files": ("InvalidInputs", "InvalidWorkflow", "load_workflow"),
     "stemflow.store.base": ("BackpressureError", "StateLost", "StoreError", "StoreUnavailable"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -7,10 +7,10 @@ from typing import Any, Protocol, TypeVar
 import pytest
 from hypothesis import settings
 
-from stemflow.testing import vloop
-from stemflow.testing.cluster import Cluster
-from stemflow.testing.programs import server_binaries
-from stemflow.testing.server import Server
+from stemflow.testing.servers.cluster import Cluster
+from stemflow.testing.servers.executables import server_binaries
+from stemflow.testing.servers.server import Server
+from stemflow.testing.simulation import virtual_loop as vloop
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from stemflow.cli.text import json_text, short_duration
 from stemflow.cli.tree import public_state
 from stemflow.model.records import CANCELLED, FINAL, STOPPING, Node
 from stemflow.runtime.engine import Stemflow
-from stemflow.runtime.registry import TaskRegistry
+from stemflow.runtime.tasks.registry import TaskRegistry
 
 
 def main(arguments: Namespace) -> int:

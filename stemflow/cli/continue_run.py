@@ -8,9 +8,9 @@ from pathlib import Path
 from stemflow.cli.exits import Refused
 from stemflow.cli.find_run import find_run
 from stemflow.model.records import Header
-from stemflow.runtime.discovery import find_tasks
 from stemflow.runtime.engine import Stemflow
-from stemflow.runtime.registry import TaskRegistry
+from stemflow.runtime.tasks.discovery import find_tasks
+from stemflow.runtime.tasks.registry import TaskRegistry
 
 
 async def header_of(arguments: Namespace) -> Header:

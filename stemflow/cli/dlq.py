@@ -14,9 +14,9 @@ from stemflow.cli.letter_text import letter_data, letter_id, line, story
 from stemflow.cli.text import json_text, shown
 from stemflow.errors import StemflowError
 from stemflow.model.effects import DeadLetter
+from stemflow.runtime.client.dead_letters import Replayed, replayed_as
 from stemflow.runtime.engine import Stemflow
-from stemflow.runtime.registry import TaskRegistry
-from stemflow.runtime.replay import Replayed, replayed_as
+from stemflow.runtime.tasks.registry import TaskRegistry
 
 _FILTERS = ("queue", "task", "reason", "since", "run", "limit")
 

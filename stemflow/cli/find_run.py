@@ -7,7 +7,7 @@ from typing import Any
 from stemflow.cli.exits import Refused
 from stemflow.cli.text import shown
 from stemflow.runtime.engine import Stemflow
-from stemflow.runtime.handle import RunHandle
+from stemflow.runtime.runs.handle import RunHandle
 
 
 async def find_run(app: Stemflow, given: str) -> RunHandle[Any]:

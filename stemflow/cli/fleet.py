@@ -15,7 +15,7 @@ from typing import Final
 
 from stemflow.cli.exits import FINE, INVALID_FILE, RUN_FAILED, WRONG_USAGE
 from stemflow.runtime.clock import SystemClock
-from stemflow.runtime.pause import Pauses
+from stemflow.runtime.worker.reconnect_backoff import Pauses
 
 _clock = SystemClock()
 log = logging.getLogger("stemflow.cli.fleet")

@@ -11,7 +11,7 @@ import yaml
 
 from stemflow.cli.exits import Refused
 from stemflow.model.signature import Workflow
-from stemflow.runtime.workflows import InvalidInputs, complete_inputs
+from stemflow.runtime.client.workflow_files import InvalidInputs, complete_inputs
 
 
 def read_inputs(workflow: Workflow, given: Sequence[str], file: str | None) -> dict[str, Any]:

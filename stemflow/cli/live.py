@@ -15,8 +15,8 @@ from stemflow.cli.text import short_duration, shown
 from stemflow.cli.tree import COLLAPSE_ABOVE, Row, Tree
 from stemflow.model.records import FINAL, Node
 from stemflow.runtime.engine import Stemflow
-from stemflow.runtime.handle import RunHandle
-from stemflow.runtime.progress import Progress
+from stemflow.runtime.runs.handle import RunHandle
+from stemflow.runtime.runs.progress import Progress
 
 FRAME_MS = 100
 """The shortest time between two frames."""

@@ -8,8 +8,8 @@ from argparse import Namespace
 from stemflow.cli.exits import FINE
 from stemflow.cli.text import json_text
 from stemflow.runtime.engine import Stemflow
-from stemflow.runtime.prune import prune
-from stemflow.runtime.registry import TaskRegistry
+from stemflow.runtime.tasks.registry import TaskRegistry
+from stemflow.runtime.worker.retention import prune
 
 
 def main(arguments: Namespace) -> int:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from stemflow.cli.text import clip, short_duration, shown
 from stemflow.cli.tree import Row
 from stemflow.model.records import ErrorInfo, Node
-from stemflow.runtime.progress import Progress
+from stemflow.runtime.runs.progress import Progress
 
 _MARKS = {
     "succeeded": ("✓", "+", "32"), "failed": ("✗", "x", "31"), "skipped": ("-", "-", "2"),

@@ -10,7 +10,7 @@ from stemflow.cli.continue_run import header_of, tasks_of
 from stemflow.cli.follow import follow
 from stemflow.model.records import Header
 from stemflow.runtime.engine import Stemflow
-from stemflow.runtime.registry import TaskRegistry
+from stemflow.runtime.tasks.registry import TaskRegistry
 
 
 def main(arguments: Namespace) -> int:

@@ -18,12 +18,12 @@ from stemflow.compile.edges import CycleError
 from stemflow.errors import OptionError
 from stemflow.model.records import FINAL, HOUSE
 from stemflow.model.signature import Workflow
-from stemflow.runtime.beside import run_beside
+from stemflow.runtime.client.run_ids import run_beside
 from stemflow.runtime.clock import SystemClock, SystemIds
-from stemflow.runtime.discovery import find_tasks
 from stemflow.runtime.engine import Stemflow
-from stemflow.runtime.handle import DuplicateRun, RunHandle
-from stemflow.runtime.registry import TaskRegistry, UnknownTask
+from stemflow.runtime.runs.handle import DuplicateRun, RunHandle
+from stemflow.runtime.tasks.discovery import find_tasks
+from stemflow.runtime.tasks.registry import TaskRegistry, UnknownTask
 from stemflow.store.open import open_store
 
 

@@ -11,7 +11,7 @@ from stemflow.cli.exits import FINE
 from stemflow.cli.text import json_text, short_duration, shown
 from stemflow.cli.tree import public_state
 from stemflow.runtime.engine import Stemflow
-from stemflow.runtime.registry import TaskRegistry
+from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.store.base import RunInfo
 
 

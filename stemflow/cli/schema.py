@@ -26,7 +26,7 @@ def main(arguments: Namespace) -> int:
 
 def _with_tasks(text: str, named: list[str]) -> str:
     from stemflow.dsl.task_schema import with_tasks
-    from stemflow.runtime.discovery import find_tasks
+    from stemflow.runtime.tasks.discovery import find_tasks
 
     registry = find_tasks(named, None)
     found = with_tasks(json.loads(text), {name: registry.schema(name) for name in registry})

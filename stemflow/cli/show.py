@@ -17,9 +17,9 @@ from stemflow.cli.text import clip, json_text, shown
 from stemflow.cli.tree import Row, public_state
 from stemflow.model.records import FAILED, FINAL, HELD, SUCCEEDED, Node, task_id
 from stemflow.runtime.engine import Stemflow
-from stemflow.runtime.handle import RunHandle
-from stemflow.runtime.registry import TaskRegistry
-from stemflow.runtime.values import Values
+from stemflow.runtime.runs.handle import RunHandle
+from stemflow.runtime.tasks.registry import TaskRegistry
+from stemflow.runtime.values.library import Values
 
 _WIDEST_RESULT = 100
 _PACKAGE = Path(__file__).resolve().parent.parent

@@ -16,10 +16,10 @@ from stemflow.cli.text import json_text
 from stemflow.cli.workflow_file import read_file, require_valid
 from stemflow.compile.edges import CycleError
 from stemflow.errors import OptionError
-from stemflow.runtime.discovery import TasksNotFound, find_tasks
 from stemflow.runtime.engine import Stemflow
-from stemflow.runtime.handle import DuplicateRun, RunHandle
-from stemflow.runtime.registry import TaskRegistry, UnknownTask
+from stemflow.runtime.runs.handle import DuplicateRun, RunHandle
+from stemflow.runtime.tasks.discovery import TasksNotFound, find_tasks
+from stemflow.runtime.tasks.registry import TaskRegistry, UnknownTask
 
 
 def main(arguments: Namespace) -> int:

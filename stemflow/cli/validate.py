@@ -12,7 +12,7 @@ from stemflow.cli.exits import FINE, INVALID_FILE, Refused
 from stemflow.cli.report import as_data, as_github, as_text, count_text
 from stemflow.cli.text import json_text
 from stemflow.cli.workflow_file import read_file
-from stemflow.runtime.workflows import Checked
+from stemflow.runtime.client.workflow_files import Checked
 
 
 def main(arguments: Namespace) -> int:
@@ -29,7 +29,7 @@ def _known_tasks(named: list[str]) -> Collection[str] | None:
     """Task modules are imported only when they were named."""
     if not named:
         return None
-    from stemflow.runtime.discovery import find_tasks
+    from stemflow.runtime.tasks.discovery import find_tasks
 
     return find_tasks(named, None)
 

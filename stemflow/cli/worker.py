@@ -15,10 +15,10 @@ from stemflow.cli.exits import FINE, RUN_FAILED
 from stemflow.cli.fleet import PARENT, serve_many
 from stemflow.cli.stopping import Stopping
 from stemflow.cli.text import short_duration, shown
-from stemflow.runtime.discovery import find_tasks
 from stemflow.runtime.engine import Stemflow
-from stemflow.runtime.pause import Pauses
-from stemflow.runtime.registry import TaskRegistry
+from stemflow.runtime.tasks.discovery import find_tasks
+from stemflow.runtime.tasks.registry import TaskRegistry
+from stemflow.runtime.worker.reconnect_backoff import Pauses
 from stemflow.store.base import StoreUnavailable
 
 log = logging.getLogger("stemflow.cli.worker")

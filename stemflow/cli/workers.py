@@ -8,10 +8,10 @@ from typing import Any
 
 from stemflow.cli.exits import FINE
 from stemflow.cli.text import json_text, short_duration, shown
-from stemflow.runtime.declarations import published
+from stemflow.runtime.catalog.published import published
 from stemflow.runtime.engine import Stemflow
-from stemflow.runtime.presence import Beat, beats
-from stemflow.runtime.registry import TaskRegistry
+from stemflow.runtime.tasks.registry import TaskRegistry
+from stemflow.runtime.worker.presence import Beat, beats
 
 
 def main(arguments: Namespace) -> int:

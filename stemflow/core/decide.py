@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from msgspec import structs
 
-from stemflow.core import claims, entry, leaf, scope, unique
-from stemflow.core.condemn import condemn
+from stemflow.core import admission as entry
+from stemflow.core import claims, leaf, scope, unique
 from stemflow.core.ending import is_over
 from stemflow.core.fire import ACTIONS, fire
+from stemflow.core.signature_failure import condemn
 from stemflow.core.table import Event
 from stemflow.core.work import Missing, Tick, View, Work
 from stemflow.model.effects import Decision, Need, Reply

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from stemflow.core import entry
+from stemflow.core import admission as entry
 from stemflow.core.backoff import delay_ms
 from stemflow.core.ending import bury, finish
-from stemflow.core.join import join_fan_in
+from stemflow.core.fan_in import join_fan_in
 from stemflow.core.rates import limits_of
 from stemflow.core.timer import expiry_ms
 from stemflow.core.work import Work

@@ -8,8 +8,8 @@ from stemflow.core.ending import how_ended
 from stemflow.core.fire import fire
 from stemflow.core.settle import gives_up
 from stemflow.core.shape import body_index, kind_of
+from stemflow.core.skip_rule import admitted
 from stemflow.core.table import TABLE, Event
-from stemflow.core.upstream import admitted
 from stemflow.core.work import Missing, Tick, Work
 from stemflow.model.effects import GateError
 from stemflow.model.plan import ScopePlan

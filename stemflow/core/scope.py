@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stemflow.core import entry
+from stemflow.core import admission as entry
 from stemflow.core.ending import bury, finish, how_ended, leave
 from stemflow.core.fire import fire
 from stemflow.core.leaf import undone_path

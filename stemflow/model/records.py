@@ -176,7 +176,7 @@ class Node(Struct, kw_only=True, omit_defaults=True, gc=False):
     started_at_ms: int = 0
     ended_at_ms: int = 0
     seal: bytes | None = None
-    """Signature of what in this record steers execution; see `runtime/signing.py`. So in claims and headers."""
+    """Signature over the fields that steer execution; see `runtime/payloads/signing.py`."""
 
     @property
     def key(self) -> Key:

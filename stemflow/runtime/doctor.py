@@ -10,8 +10,8 @@ from msgspec import Struct
 from stemflow.model.plan import LeafPlan
 from stemflow.model.records import Node, task_id
 from stemflow.ports import Clock
-from stemflow.runtime.declarations import published
-from stemflow.runtime.presence import Beat, beats
+from stemflow.runtime.catalog.published import published
+from stemflow.runtime.worker.presence import Beat, beats
 from stemflow.store.base import Store, StoreError
 from stemflow.store.health import Finding, Level, QueueStock, Stock, lasts_since_ms
 from stemflow.store.open import open_store

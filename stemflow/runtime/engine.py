@@ -13,26 +13,26 @@ from stemflow.model.facts import Fact
 from stemflow.model.records import SKIPPED, SUCCEEDED
 from stemflow.model.signature import Signature, Workflow
 from stemflow.ports import Clock, IdSource
-from stemflow.runtime.advance import Advance
-from stemflow.runtime.bulk import submit_many
-from stemflow.runtime.cancel import cancel
+from stemflow.runtime.attempt.process_pool import Processes
+from stemflow.runtime.client.cancel import cancel
+from stemflow.runtime.client.dead_letters import How, Replayed, letters_like, purge, replay
+from stemflow.runtime.client.preparer import Preparer
+from stemflow.runtime.client.rerun import rerun
+from stemflow.runtime.client.submit_many import submit_many
+from stemflow.runtime.client.wait_by_id import result_by_id, wait_by_id
 from stemflow.runtime.clock import SystemClock, SystemIds
-from stemflow.runtime.commits import Commits
-from stemflow.runtime.encoders import TaskPayloadEncoderRegistry
-from stemflow.runtime.handle import DuplicateRun, RunFailed, RunHandle, TaskResult, UnknownRun
-from stemflow.runtime.headers import TRACE_HEADERS
-from stemflow.runtime.isolate import Processes
-from stemflow.runtime.preparer import Preparer
-from stemflow.runtime.registry import TaskRegistry
-from stemflow.runtime.replay import How, Replayed, letters_like, purge, replay
-from stemflow.runtime.rerun import rerun
-from stemflow.runtime.service import Service
-from stemflow.runtime.signals import Signals
-from stemflow.runtime.signing import SigningKeys, Trust
-from stemflow.runtime.submission import Prepared, Submission
-from stemflow.runtime.telling import run_event, tell_commit
-from stemflow.runtime.values import Library
-from stemflow.runtime.waiting import result_by_id, wait_by_id
+from stemflow.runtime.commit.committer import Commits
+from stemflow.runtime.commit.decider import Advance
+from stemflow.runtime.commit.events import run_event, tell_commit
+from stemflow.runtime.payloads.encoders import TaskPayloadEncoderRegistry
+from stemflow.runtime.payloads.headers import TRACE_HEADERS
+from stemflow.runtime.payloads.signing import SigningKeys, Trust
+from stemflow.runtime.runs.handle import DuplicateRun, RunFailed, RunHandle, TaskResult, UnknownRun
+from stemflow.runtime.tasks.registry import TaskRegistry
+from stemflow.runtime.tasks.signals import Signals
+from stemflow.runtime.tasks.submission import Prepared, Submission
+from stemflow.runtime.values.library import Library
+from stemflow.runtime.worker.service import Service
 from stemflow.store.base import Store
 from stemflow.store.open import open_store
 from stemflow.units import Duration, parse_duration_ms

@@ -9,8 +9,8 @@ from typing import Final
 
 from stemflow.ports import Clock
 from stemflow.store.base import Store, StoreError
-from stemflow.store.memory import MemoryStore
-from stemflow.store.sqlite import SqliteStore
+from stemflow.store.memory.store import MemoryStore
+from stemflow.store.sqlite.store import SqliteStore
 
 DEFAULT_PATH: Final = ".stemflow/stemflow.db"
 REDIS: Final = re.compile(r"(rediss?(\+\w*)?|unix)")

@@ -6,9 +6,9 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from stemflow.model.signature import Signature
-from stemflow.runtime.context import NOTHING, TaskCancelled, TaskContext
-from stemflow.runtime.registry import Task
-from stemflow.runtime.sync_context import SyncTaskContext
+from stemflow.runtime.tasks.context import NOTHING, TaskCancelled, TaskContext
+from stemflow.runtime.tasks.registry import Task
+from stemflow.runtime.tasks.sync_context import SyncTaskContext
 
 T = TypeVar("T")
 

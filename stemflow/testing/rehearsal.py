@@ -16,13 +16,13 @@ from stemflow.errors import StemflowError
 from stemflow.model.plan import LeafPlan
 from stemflow.model.records import FINAL, HELD, READY, RUNNING, Node
 from stemflow.model.signature import Signature, Workflow
-from stemflow.runtime.context import TaskContext
 from stemflow.runtime.engine import Stemflow
-from stemflow.runtime.handle import RunHandle
-from stemflow.runtime.middleware import Middleware
-from stemflow.runtime.registry import TaskRegistry
-from stemflow.runtime.values import Values
-from stemflow.testing.vloop import SeededIds, VirtualClock, VirtualLoop, run
+from stemflow.runtime.runs.handle import RunHandle
+from stemflow.runtime.tasks.context import TaskContext
+from stemflow.runtime.tasks.middleware import Middleware
+from stemflow.runtime.tasks.registry import TaskRegistry
+from stemflow.runtime.values.library import Values
+from stemflow.testing.simulation.virtual_loop import SeededIds, VirtualClock, VirtualLoop, run
 
 P = ParamSpec("P")
 T = TypeVar("T")

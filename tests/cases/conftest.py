@@ -16,7 +16,7 @@ import pytest
 from stemflow import RetryPolicy, RunFailed, RunHandle, Signature, Stemflow, TaskRegistry, TaskResult
 from stemflow.model.facts import Ended, Failed, Lost, Ok
 from stemflow.model.records import ErrorInfo
-from stemflow.runtime.payload import encode
+from stemflow.runtime.payloads.json_data import encode
 from stemflow.store.base import Lease, Request, Want
 from stemflow.store.redis.open import open_redis
 

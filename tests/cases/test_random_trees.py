@@ -20,7 +20,7 @@ from stemflow import Canvas, Stemflow, TaskRegistry, TaskResult
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact
 from stemflow.model.signature import ChainSig, ChordSig, GroupSig, MapSig, TaskSig
-from stemflow.testing import vloop
+from stemflow.testing.simulation import virtual_loop as vloop
 
 DEPTH = 5
 LEAVES = 60

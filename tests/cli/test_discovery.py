@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from stemflow.runtime.discovery import TasksNotFound, find_tasks
-from stemflow.runtime.registry import DuplicateTask
+from stemflow.runtime.tasks.discovery import TasksNotFound, find_tasks
+from stemflow.runtime.tasks.registry import DuplicateTask
 
 MODULE = """
 from stemflow import TaskRegistry

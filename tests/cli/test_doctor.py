@@ -14,14 +14,14 @@ import pytest
 from stemflow import Stemflow, TaskRegistry
 from stemflow.model.records import Node
 from stemflow.runtime.doctor import clocks, leases, queues, timers, workers
-from stemflow.runtime.presence import Beat
+from stemflow.runtime.worker.presence import Beat
 from stemflow.store.health import QueueStock, Stock
-from stemflow.store.redis.examine import durability, memory, replication
+from stemflow.store.redis.health import durability, memory, replication
 from stemflow.store.redis.server import parsed
 from stemflow.store.redis.versions import GATE, TABLE, covered
-from stemflow.store.sqlite_health import file_system_of
-from stemflow.testing.programs import PACKAGES, server_binaries
-from stemflow.testing.server import Server
+from stemflow.store.sqlite.health import file_system_of
+from stemflow.testing.servers.executables import PACKAGES, server_binaries
+from stemflow.testing.servers.server import Server
 from tests.cli.test_run import follows_schema
 from tests.cli.world import Cli
 

@@ -13,8 +13,8 @@ import pytest
 from stemflow.dsl import parse_workflow
 from stemflow.model.facts import Ended, Ok
 from stemflow.model.records import Node
-from stemflow.runtime.discovery import find_tasks
 from stemflow.runtime.engine import Stemflow
+from stemflow.runtime.tasks.discovery import find_tasks
 from stemflow.store.base import Request, Want
 from tests.cli.world import Cli
 

@@ -14,7 +14,7 @@ from stemflow.cli.tree import Row, count_states
 from stemflow.dsl import parse_workflow
 from stemflow.model.records import ErrorInfo, Node
 from stemflow.runtime.engine import Stemflow
-from stemflow.runtime.progress import Progress
+from stemflow.runtime.runs.progress import Progress
 
 registry = TaskRegistry()
 

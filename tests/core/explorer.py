@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from stemflow.core.invariants import check_commit, check_run
 from stemflow.core.shape import Shape
-from stemflow.core.standing import check_standing
+from stemflow.core.snapshot_invariants import check_standing
 from stemflow.core.table import TABLE, Event, Kind
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Due, Ended, Fact, HandedBack, Heard, Lost, Requested, Stop
@@ -31,7 +31,7 @@ from stemflow.model.records import (
     State,
     is_below,
 )
-from stemflow.store.place import timer_of
+from stemflow.store.index_rules import timer_of
 from tests.core.evaluate import disagreements
 from tests.core.plans import OUTCOMES, Spec, build
 from tests.core.world import LATER_MS, NOW_MS, Broken, World, world_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stemflow.model.rates import Rate
-from stemflow.testing.ledger import Ledger
+from stemflow.testing.history.rate_ledger import Ledger
 
 WINDOW, PACE = Rate(2, 100, "k"), Rate(4, 100, "k", burst=2)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from stemflow.core import claims, ending, entry, leaf, scope, timer, unique
+from stemflow.core import admission as entry
+from stemflow.core import claims, ending, leaf, scope, timer, unique
 from stemflow.core.work import Work
 from stemflow.model.plan import LeafPlan
 from stemflow.model.records import Node

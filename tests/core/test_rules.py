@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stemflow.core.settle import settle, tolerates
-from stemflow.core.upstream import Source, admitted
+from stemflow.core.skip_rule import Source, admitted
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.records import Tally
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from stemflow.model.effects import Decision
 from stemflow.model.records import FINAL, Node
-from stemflow.testing.sim import CheckedStore, Process, World
-from stemflow.testing.sim_faults import Faults
-from stemflow.testing.vloop import VirtualLoop
+from stemflow.testing.simulation.faults import Faults
+from stemflow.testing.simulation.simulator import CheckedStore, Process, World
+from stemflow.testing.simulation.virtual_loop import VirtualLoop
 from tests.dags.dag import Witness, make_registry
 
 POINTS = ("crash in handler", "crash before exchange", "crash after exchange")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from stemflow import Stemflow, TaskResult
-from stemflow.store.memory import MemoryStore
-from stemflow.testing import vloop
+from stemflow.store.memory.store import MemoryStore
+from stemflow.testing.simulation import virtual_loop as vloop
 from tests.dags.dag import FILES, LARGEST, Dag, Witness, expected, load, make_registry, read_record, shown
 from tests.dags.death import POINTS, DagWorld
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stemflow import Canvas, Stemflow, TaskRegistry
-from stemflow.testing.server import Server
+from stemflow.testing.servers.server import Server
 
 PAGE = Path(__file__).parents[2] / "docs" / "workers.md"
 

@@ -12,8 +12,8 @@ from redis.crc import key_slot
 
 from stemflow import Stemflow
 from stemflow.runtime.clock import SystemIds
-from stemflow.testing.cluster import Cluster
-from stemflow.testing.server import Server
+from stemflow.testing.servers.cluster import Cluster
+from stemflow.testing.servers.server import Server
 from tests.faults.net_world import Net, net_on
 
 PARTS = 6

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from stemflow.cli.main import main
-from stemflow.store.sqlite import SqliteStore
+from stemflow.store.sqlite.store import SqliteStore
 
 CALLS = ("exchange", "expired")
 

@@ -21,10 +21,10 @@ from stemflow.cli.main import main
 from stemflow.model.effects import Decision
 from stemflow.model.records import FINAL, Node
 from stemflow.ports import Clock
-from stemflow.runtime import engine, service
-from stemflow.runtime.worker import Worker
+from stemflow.runtime import engine
+from stemflow.runtime.worker.worker import Worker, service
 from stemflow.store.base import Store
-from stemflow.testing.witness import Witness
+from stemflow.testing.history.witness import Witness
 
 CALLS = ("open", "exchange", "expired", "read", "note", "notes", "header", "plan", "prune")
 POINTS = ("leased", "before report", "after report", "lost leases taken", "before loss", "after loss")

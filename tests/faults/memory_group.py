@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stemflow.testing.server import until_true
+from stemflow.testing.servers.server import until_true
 
 TREE = Path("/sys/fs/cgroup")
 

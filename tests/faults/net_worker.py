@@ -14,7 +14,7 @@ from pathlib import Path
 from stemflow import Stemflow, TaskContext, TaskRegistry
 from stemflow.runtime.clock import SystemClock
 from stemflow.store.open import open_store
-from stemflow.testing.witness import Witness
+from stemflow.testing.history.witness import Witness
 
 
 def registry_of(witness: Witness) -> TaskRegistry:

@@ -12,14 +12,14 @@ from typing import Any
 from stemflow import Canvas, Signature, Stemflow, TaskContext, TaskRegistry
 from stemflow.model.records import Node
 from stemflow.runtime.clock import SystemClock
-from stemflow.runtime.handle import RunHandle
+from stemflow.runtime.runs.handle import RunHandle
 from stemflow.store.base import StateLost
 from stemflow.store.open import open_store
 from stemflow.store.redis.scripts import script
-from stemflow.testing.history import Clients, Verdict, check
-from stemflow.testing.proxy import Call, DropReply, Fate, Proxy
-from stemflow.testing.server import Server
-from stemflow.testing.witness import Witness
+from stemflow.testing.history.checker import Clients, Verdict, check
+from stemflow.testing.history.witness import Witness
+from stemflow.testing.servers.proxy import Call, DropReply, Fate, Proxy
+from stemflow.testing.servers.server import Server
 from tests.faults.table import record
 
 SCRIPTS = ("open", "submit", "exchange", "expired", "renew", "read", "note", "prune")

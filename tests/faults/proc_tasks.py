@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stemflow import Canvas, RateLimit, Signature, TaskContext, TaskRegistry
-from stemflow.testing.witness import Witness, sights_in
+from stemflow.testing.history.witness import Witness, sights_in
 
 registry = TaskRegistry()
 _own = Witness(Path(os.environ["WITNESS"])) if "WITNESS" in os.environ else None

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from stemflow import Stemflow
-from stemflow.testing.server import Server
-from stemflow.testing.witness import Sight
+from stemflow.testing.history.witness import Sight
+from stemflow.testing.servers.server import Server
 from tests.faults import proc_tasks
 from tests.faults.net_world import Net
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from stemflow.testing.proxy import Proxy
+from stemflow.testing.servers.proxy import Proxy
 
 
 @contextmanager

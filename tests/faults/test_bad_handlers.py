@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stemflow import Stemflow
-from stemflow.testing.server import Server
+from stemflow.testing.servers.server import Server
 from tests.faults.memory_group import memory_group
 from tests.faults.proc_tasks import forks, hold, leave, order, step, stubborn
 from tests.faults.proc_world import Place, place_on, until

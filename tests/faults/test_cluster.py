@@ -14,12 +14,12 @@ from stemflow.store.base import Store
 from stemflow.store.open import open_store
 from stemflow.store.redis.acl import acl_file
 from stemflow.store.redis.open import open_redis
-from stemflow.store.redis.spread import part_of
+from stemflow.store.redis.partitioned_exchange import part_of
 from stemflow.store.redis.url import place_of
-from stemflow.testing.cluster import Cluster
 from stemflow.testing.contract import StoreContract
-from stemflow.testing.contract_world import ManualClock
-from stemflow.testing.server import Server
+from stemflow.testing.contract.world import ManualClock
+from stemflow.testing.servers.cluster import Cluster
+from stemflow.testing.servers.server import Server
 from tests.faults.cluster_world import PARTS, in_time, net_over, other_than, slot_of
 from tests.faults.net_world import net_on
 

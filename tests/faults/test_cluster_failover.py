@@ -14,11 +14,11 @@ import pytest
 
 from stemflow import Stemflow
 from stemflow.runtime.clock import SystemIds
-from stemflow.runtime.handle import RunHandle
-from stemflow.store.redis.spread import part_of
-from stemflow.testing.cluster import Cluster
-from stemflow.testing.replicas import copied, cut_off
-from stemflow.testing.server import Server, until_true
+from stemflow.runtime.runs.handle import RunHandle
+from stemflow.store.redis.partitioned_exchange import part_of
+from stemflow.testing.servers.cluster import Cluster
+from stemflow.testing.servers.replicas import copied, cut_off
+from stemflow.testing.servers.server import Server, until_true
 from tests.faults.cluster_world import PARTS, net_over, slot_of
 from tests.faults.net_world import Net
 from tests.faults.proc_world import until

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from stemflow import Stemflow
-from stemflow.testing.cluster import Cluster, Move
-from stemflow.testing.server import Server, until_true
+from stemflow.testing.servers.cluster import Cluster, Move
+from stemflow.testing.servers.server import Server, until_true
 from tests.faults.cluster_world import PARTS, net_over, other_than, slot_of
 from tests.faults.net_world import Net
 from tests.faults.proc_world import until

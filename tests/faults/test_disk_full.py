@@ -12,8 +12,8 @@ import pytest
 
 from stemflow.store.base import StoreUnavailable
 from stemflow.store.redis import client
-from stemflow.testing.proxy import Answer
-from stemflow.testing.server import Server
+from stemflow.testing.servers.proxy import Answer
+from stemflow.testing.servers.server import Server
 from tests.faults.net_world import every, net_on
 from tests.faults.table import record
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from stemflow import Processes, Stemflow, TaskRegistry
-from stemflow.runtime import renew_watch
+from stemflow.runtime.worker import loop_watchdog as renew_watch
 from tests.faults import limit_tasks as tasks
 
 pytestmark = pytest.mark.faults

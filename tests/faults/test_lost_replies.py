@@ -10,16 +10,16 @@ import pytest
 
 from stemflow.store.base import INBOX_MS, Store
 from stemflow.store.redis.open import open_redis
-from stemflow.testing.contract_commit import CommitPromises
-from stemflow.testing.contract_inbox import ask, post, posted
-from stemflow.testing.contract_keep import KeepPromises
-from stemflow.testing.contract_lease import LeasePromises
-from stemflow.testing.contract_notes import NotePromises
-from stemflow.testing.contract_stock import StockPromises
-from stemflow.testing.contract_wait import WaitPromises
-from stemflow.testing.contract_world import ManualClock, User
-from stemflow.testing.proxy import Call, Fate, drop_reply
-from stemflow.testing.server import Server
+from stemflow.testing.contract.commit import CommitPromises
+from stemflow.testing.contract.inbox import ask, post, posted
+from stemflow.testing.contract.inventory import StockPromises
+from stemflow.testing.contract.lease import LeasePromises
+from stemflow.testing.contract.notes import NotePromises
+from stemflow.testing.contract.retention import KeepPromises
+from stemflow.testing.contract.wait import WaitPromises
+from stemflow.testing.contract.world import ManualClock, User
+from stemflow.testing.servers.proxy import Call, Fate, drop_reply
+from stemflow.testing.servers.server import Server
 from tests.faults.net_world import every, name_of, net_on
 from tests.faults.proxy_thread import proxy_beside
 from tests.faults.table import record

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from stemflow.runtime.handle import RunHandle
-from stemflow.testing.history import check
-from stemflow.testing.replicas import Watched, copied, cut_off
-from stemflow.testing.server import Server
+from stemflow.runtime.runs.handle import RunHandle
+from stemflow.testing.history.checker import check
+from stemflow.testing.servers.replicas import Watched, copied, cut_off
+from stemflow.testing.servers.server import Server
 from tests.faults.net_world import Net, net_on
 from tests.faults.proc_tasks import first_slow, step
 from tests.faults.proc_world import place_on, until

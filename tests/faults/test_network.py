@@ -14,8 +14,8 @@ import pytest
 from stemflow import Stemflow
 from stemflow.model.records import Node
 from stemflow.store.base import StoreError
-from stemflow.testing.proxy import Call, CutAfter, Fate
-from stemflow.testing.server import Server
+from stemflow.testing.servers.proxy import Call, CutAfter, Fate
+from stemflow.testing.servers.server import Server
 from tests.faults.net_world import SCRIPTS, name_of, net_on
 
 pytestmark = pytest.mark.faults

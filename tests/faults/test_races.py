@@ -20,14 +20,14 @@ from stemflow import Canvas, DuplicateRun, OptionError, Stemflow, TaskContext, T
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact
 from stemflow.runtime.clock import SystemClock
-from stemflow.runtime.handle import RunHandle
-from stemflow.runtime.registry import Task
-from stemflow.runtime.worker import Worker
+from stemflow.runtime.runs.handle import RunHandle
+from stemflow.runtime.tasks.registry import Task
+from stemflow.runtime.worker.worker import Worker
 from stemflow.store.base import Exchange, Request, Store, StoreError, Want
 from stemflow.store.open import open_store
-from stemflow.testing.contract_world import User, leaf
-from stemflow.testing.proxy import Answer
-from stemflow.testing.server import Server
+from stemflow.testing.contract.world import User, leaf
+from stemflow.testing.servers.proxy import Answer
+from stemflow.testing.servers.server import Server
 from tests.faults.net_worker import registry_of
 from tests.faults.net_world import Net, every, net_on
 from tests.faults.table import record

@@ -16,8 +16,8 @@ from stemflow import RateLimit, Stemflow, TaskContext, TaskRegistry
 from stemflow.model.records import Node
 from stemflow.runtime.clock import SystemClock
 from stemflow.store.open import open_store
-from stemflow.testing.ledger import Ledger
-from stemflow.testing.server import Server
+from stemflow.testing.history.rate_ledger import Ledger
+from stemflow.testing.servers.server import Server
 from tests.faults.proc_tasks import limited
 from tests.faults.proc_world import Place, Process, place_on, until
 

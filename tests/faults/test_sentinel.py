@@ -11,8 +11,8 @@ import pytest
 from stemflow.runtime.clock import SystemClock
 from stemflow.store.base import StoreError
 from stemflow.store.open import open_store
-from stemflow.testing.replicas import Watched, copied
-from stemflow.testing.server import Server, until_true
+from stemflow.testing.servers.replicas import Watched, copied
+from stemflow.testing.servers.server import Server, until_true
 from tests.faults.net_world import net_on
 
 pytestmark = pytest.mark.faults

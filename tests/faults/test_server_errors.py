@@ -14,11 +14,12 @@ from stemflow.model.effects import Decision
 from stemflow.runtime.clock import SystemClock
 from stemflow.store.base import BackpressureError, StoreError, StoreUnavailable
 from stemflow.store.open import open_store
-from stemflow.store.redis import client, standing
-from stemflow.testing.contract_world import RUN, User, begun, leaf, succeed
-from stemflow.testing.programs import version_of
-from stemflow.testing.proxy import Answer
-from stemflow.testing.server import Server
+from stemflow.store.redis import client
+from stemflow.store.redis import loss_detection as standing
+from stemflow.testing.contract.world import RUN, User, begun, leaf, succeed
+from stemflow.testing.servers.executables import version_of
+from stemflow.testing.servers.proxy import Answer
+from stemflow.testing.servers.server import Server
 from tests.faults.net_world import every, net_on
 from tests.faults.table import record
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stemflow.store.base import StateLost
-from stemflow.testing.server import Server
+from stemflow.testing.servers.server import Server
 from tests.faults.net_world import net_on
 from tests.faults.table import record
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from stemflow.runtime.handle import RunHandle
-from stemflow.testing.server import Server
+from stemflow.runtime.runs.handle import RunHandle
+from stemflow.testing.servers.server import Server
 from tests.faults.proc_tasks import first_slow, step, stubborn
 from tests.faults.proc_world import ROOT, Place, Process, place_on, until
 

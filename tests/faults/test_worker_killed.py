@@ -13,8 +13,8 @@ import pytest
 
 from stemflow import Signature
 from stemflow.model.records import Node
-from stemflow.testing.proxy import Call, DropReply, Fate
-from stemflow.testing.server import Server
+from stemflow.testing.servers.proxy import Call, DropReply, Fate
+from stemflow.testing.servers.server import Server
 from tests.faults.net_world import name_of
 from tests.faults.proc_tasks import first_slow, leave, step, sys_exit
 from tests.faults.proc_world import Place, Process, place_on, until

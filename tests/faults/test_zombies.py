@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stemflow.store.base import Request, Want
-from stemflow.testing.server import Server
+from stemflow.testing.servers.server import Server
 from tests.faults.proc_tasks import big_order, first_slow, order, step
 from tests.faults.proc_world import Place, place_on, until
 from tests.faults.table import record

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from stemflow import Stemflow, TaskRegistry
-from stemflow.runtime import renew, service
+from stemflow.runtime.worker import lease_renewal as renew
+from stemflow.runtime.worker import service
 from stemflow.store.base import Renewed
 
 

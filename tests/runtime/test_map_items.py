@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 from stemflow import Canvas, RetryPolicy, Stemflow, TaskRegistry
-from stemflow.runtime.values import PAGE, PAGES
-from stemflow.store.memory import MemoryStore
+from stemflow.runtime.values.library import PAGE, PAGES
+from stemflow.store.memory.store import MemoryStore
 
 
 async def test_a_page_of_items_is_read_once_however_many_members_ask_for_it(monkeypatch: Any) -> None:

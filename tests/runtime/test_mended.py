@@ -16,8 +16,8 @@ from stemflow.model.effects import Decision
 from stemflow.model.records import Key, Record
 from stemflow.runtime.clock import SystemClock
 from stemflow.store.base import BackpressureError, Exchange, Request, StoreUnavailable, Want
-from stemflow.store.memory import MemoryStore
-from stemflow.testing.vloop import VirtualClock, VirtualLoop
+from stemflow.store.memory.store import MemoryStore
+from stemflow.testing.simulation.virtual_loop import VirtualClock, VirtualLoop
 from tests.conftest import VirtualRun
 
 registry = TaskRegistry()

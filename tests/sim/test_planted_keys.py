@@ -10,8 +10,8 @@ from stemflow.core import claims, scope, unique
 from stemflow.core.fire import ACTIONS
 from stemflow.core.work import Work
 from stemflow.model.records import Node
-from stemflow.store import memory_queue
-from stemflow.testing import sim
+from stemflow.store.memory import queue as memory_queue
+from stemflow.testing.simulation import simulator as sim
 from tests.sim.test_simulation import _found, quiet
 
 __all__ = ["quiet"]

@@ -15,8 +15,8 @@ from stemflow.model.effects import Decision
 from stemflow.model.records import FINAL, Key, Node
 from stemflow.model.signature import WaitSig
 from stemflow.store.base import Renewed, Request, Want
-from stemflow.testing.sim import CheckedStore
-from stemflow.testing.vloop import SeededIds, VirtualClock, VirtualLoop, run
+from stemflow.testing.simulation.simulator import CheckedStore
+from stemflow.testing.simulation.virtual_loop import SeededIds, VirtualClock, VirtualLoop, run
 
 SEEDS = range(8)
 

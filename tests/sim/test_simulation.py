@@ -11,15 +11,16 @@ import pytest
 from msgspec import structs
 
 import stemflow.core.decide as machine
-from stemflow.core import claims, entry
+from stemflow.core import admission as entry
+from stemflow.core import claims
 from stemflow.core.fire import fire
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended
 from stemflow.model.records import FINAL, RUNNING, STOPPING, Node, Tally
-from stemflow.store import windows
-from stemflow.store.memory_inbox import Inboxes
-from stemflow.testing.sim import CheckedStore, Violation, campaign, simulate
-from stemflow.testing.sim_faults import FAULTS
+from stemflow.store import rate_windows as windows
+from stemflow.store.memory.inbox import Inboxes
+from stemflow.testing.simulation.faults import FAULTS
+from stemflow.testing.simulation.simulator import CheckedStore, Violation, campaign, simulate
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,8 @@ from stemflow import Stemflow, TaskRegistry
 from stemflow.store.base import Store
 from stemflow.store.open import open_store
 from stemflow.store.redis.open import open_redis
-from stemflow.testing.vloop import SeededIds, VirtualClock, VirtualLoop
-from stemflow.testing.wire import VirtualWire
+from stemflow.testing.simulation.virtual_connections import VirtualWire
+from stemflow.testing.simulation.virtual_loop import SeededIds, VirtualClock, VirtualLoop
 
 OpenApp = Callable[..., Awaitable[Stemflow]]
 

@@ -14,11 +14,11 @@ from stemflow import Stemflow
 from stemflow.model import wire
 from stemflow.model.plan import Plan
 from stemflow.model.records import Claim, Header, Key, Node
-from stemflow.store.memory import MemoryStore
-from stemflow.store.place import timer_of
+from stemflow.store.index_rules import timer_of
+from stemflow.store.memory.store import MemoryStore
 from stemflow.store.redis import codec
 from stemflow.store.redis.keys import page_field, page_key, run_name
-from stemflow.store.sqlite import SqliteStore
+from stemflow.store.sqlite.store import SqliteStore
 
 
 def intruder_of(app: Stemflow) -> Intruder:

@@ -20,7 +20,7 @@ from stemflow import (
     TaskRegistry,
     current_context,
 )
-from stemflow.testing.vloop import EPOCH_MS, VirtualClock
+from stemflow.testing.simulation.virtual_loop import EPOCH_MS, VirtualClock
 from tests.spec.conftest import OpenApp, renew_no_more
 
 START = datetime.fromtimestamp(EPOCH_MS / 1_000, UTC)

@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from stemflow import Canvas, Stemflow, TaskRegistry
-from stemflow.runtime import advance
-from stemflow.testing.wire import VirtualWire
+from stemflow.runtime.commit import decider as advance
+from stemflow.testing.simulation.virtual_connections import VirtualWire
 from tests.spec.conftest import OpenApp
 
 pytestmark = pytest.mark.parametrize("url", ["redis"], indirect=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stemflow import Canvas, OptionError, Reject, RunFailed, Stemflow, TaskDefinition, TaskRegistry
-from stemflow.testing.vloop import VirtualClock
+from stemflow.testing.simulation.virtual_loop import VirtualClock
 from tests.spec.conftest import OpenApp
 
 A_WEEK_S = 7 * 86_400

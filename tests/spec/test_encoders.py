@@ -28,8 +28,8 @@ from stemflow import (
 )
 from stemflow.dsl import parse_workflow
 from stemflow.model import wire
-from stemflow.runtime import payload
-from stemflow.runtime.encoders import encoder_of
+from stemflow.runtime.payloads import json_data as payload
+from stemflow.runtime.payloads.encoders import encoder_of
 
 if TYPE_CHECKING:
     from tests.spec.conftest import OpenApp

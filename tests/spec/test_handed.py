@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stemflow import Stemflow, TaskContext, TaskRegistry
-from stemflow.store.redis.news import News
+from stemflow.store.redis.notifications import News
 from tests.spec.conftest import OpenApp
 
 pytestmark = pytest.mark.parametrize("url", ["redis"], indirect=True)

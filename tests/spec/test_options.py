@@ -28,7 +28,7 @@ from stemflow import (
     TaskRegistry,
 )
 from stemflow.model.policy import OPTION_NAMES
-from stemflow.testing.vloop import EPOCH_MS
+from stemflow.testing.simulation.virtual_loop import EPOCH_MS
 from tests.spec.conftest import OpenApp
 from tests.spec.test_retries import lose
 

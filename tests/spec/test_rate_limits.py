@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from stemflow import Canvas, OptionError, RateLimit, Stemflow, TaskContext, TaskRegistry, load_workflow
-from stemflow.testing.vloop import VirtualClock
+from stemflow.testing.simulation.virtual_loop import VirtualClock
 
 OpenApp = Callable[..., Awaitable[Stemflow]]
 Option = dict[str, Any]

@@ -27,7 +27,7 @@ from stemflow import (
     UnknownTask,
 )
 from stemflow.model.policy import OPTION_NAMES
-from stemflow.testing.vloop import VirtualClock
+from stemflow.testing.simulation.virtual_loop import VirtualClock
 from tests.spec.conftest import OpenApp
 
 

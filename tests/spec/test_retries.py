@@ -24,7 +24,7 @@ from stemflow import (
 )
 from stemflow.model.facts import Lost
 from stemflow.store.base import Exchange, Request, StoreUnavailable, Want
-from stemflow.testing.vloop import EPOCH_MS, VirtualClock
+from stemflow.testing.simulation.virtual_loop import EPOCH_MS, VirtualClock
 from tests.spec.conftest import OpenApp
 
 NO_DELAY = RetryPolicy.of(backoff="fixed", initial=0)

@@ -11,8 +11,8 @@ import pytest
 from stemflow import Stemflow, TaskRegistry
 from stemflow.model.effects import Decision
 from stemflow.store.base import Exchange, Request, StoreUnavailable, Want
-from stemflow.store.memory import MemoryStore
-from stemflow.testing.vloop import VirtualClock
+from stemflow.store.memory.store import MemoryStore
+from stemflow.testing.simulation.virtual_loop import VirtualClock
 
 registry = TaskRegistry()
 at_once: list[int] = []

@@ -21,8 +21,8 @@ from stemflow import (
     TaskRegistry,
     WorkerEvent,
 )
-from stemflow.runtime.signals import Signal
-from stemflow.testing.vloop import EPOCH_MS, VirtualClock
+from stemflow.runtime.tasks.signals import Signal
+from stemflow.testing.simulation.virtual_loop import EPOCH_MS, VirtualClock
 from tests.spec.conftest import OpenApp
 
 TASK = ("received", "prerun", "postrun", "retry", "succeeded", "failed", "cancelled")

@@ -27,7 +27,7 @@ from stemflow.model import wire
 from stemflow.model.plan import LeafPlan, Plan
 from stemflow.model.rates import Rate
 from stemflow.model.records import ErrorInfo, Header, Node, Tally
-from stemflow.runtime.signing import Trust
+from stemflow.runtime.payloads.signing import Trust
 from tests.spec.intruder import intruder_of
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pytest
 from stemflow import Middleware, OptionError, SoftTimeLimitExceeded, Stemflow, TaskContext, TaskRegistry
 from stemflow.model.policy import Options
 from stemflow.model.records import Node
-from stemflow.runtime.running import Running
+from stemflow.runtime.attempt.in_flight import Running
 from tests.spec.conftest import OpenApp
 
 

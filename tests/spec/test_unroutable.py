@@ -24,8 +24,8 @@ from stemflow import (
     TaskRegistry,
     UnknownTask,
 )
-from stemflow.runtime.presence import beats
-from stemflow.testing.vloop import VirtualClock
+from stemflow.runtime.worker.presence import beats
+from stemflow.testing.simulation.virtual_loop import VirtualClock
 from tests.spec.conftest import OpenApp
 
 pay: TaskDefinition[int, int] = TaskDefinition("pay", encode_args=lambda amount: {"amount": amount})

@@ -21,8 +21,8 @@ from stemflow.store.redis.acl import DATA, USERS, acl_file
 from stemflow.store.redis.open import open_redis
 from stemflow.store.redis.url import place_of
 from stemflow.testing.contract import StoreContract
-from stemflow.testing.contract_world import ManualClock
-from stemflow.testing.server import Server
+from stemflow.testing.contract.world import ManualClock
+from stemflow.testing.servers.server import Server
 
 
 @pytest.fixture(scope="module")

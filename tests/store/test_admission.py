@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stemflow.model.rates import Rate
-from stemflow.store.windows import Lane, Past, Windows
-from stemflow.testing.server import Server
+from stemflow.store.rate_windows import Lane, Past, Windows
+from stemflow.testing.servers.server import Server
 
 ASK = """
 local request, answers = cmsgpack.unpack(ARGV[1]), {}

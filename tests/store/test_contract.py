@@ -13,16 +13,16 @@ import pytest
 from stemflow.model.records import HOUSE
 from stemflow.store.base import Store
 from stemflow.store.open import open_store
+from stemflow.store.redis.connections import Direct
 from stemflow.store.redis.open import open_redis
-from stemflow.store.redis.spread import PartOf, part_of
+from stemflow.store.redis.partitioned_exchange import PartOf, part_of
 from stemflow.store.redis.store import RedisStore
 from stemflow.store.redis.url import place_of
-from stemflow.store.redis.ways import Direct
 from stemflow.testing.contract import StoreContract
-from stemflow.testing.contract_keep import PrunePromises
-from stemflow.testing.contract_world import ManualClock
-from stemflow.testing.remote import RemoteStore
-from stemflow.testing.server import Server
+from stemflow.testing.contract.remote import RemoteStore
+from stemflow.testing.contract.retention import PrunePromises
+from stemflow.testing.contract.world import ManualClock
+from stemflow.testing.servers.server import Server
 
 
 class TestMemory(StoreContract, PrunePromises):
@@ -63,7 +63,7 @@ def other_process(server: Server) -> Iterator[str]:
     """A process that serves a store on the same server; the path of its socket."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/store"
-        words = [sys.executable, "-m", "stemflow.testing.remote", path, server.url]
+        words = [sys.executable, "-m", "stemflow.testing.contract.remote", path, server.url]
         with subprocess.Popen(words, stdout=subprocess.PIPE) as child:
             assert child.stdout is not None
             assert child.stdout.readline() == b"ready\n"

@@ -10,8 +10,8 @@ import pytest
 
 from stemflow.store.base import Lease
 from stemflow.store.redis.open import open_redis
-from stemflow.testing.contract_world import ManualClock, User, begun, leaf
-from stemflow.testing.server import Server
+from stemflow.testing.contract.world import ManualClock, User, begun, leaf
+from stemflow.testing.servers.server import Server
 
 
 class Idle(User):

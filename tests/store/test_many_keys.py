@@ -9,12 +9,12 @@ import pytest
 import redis
 
 from stemflow.model.rates import Rate
-from stemflow.store import windows
+from stemflow.store import rate_windows as windows
 from stemflow.store.base import Store
 from stemflow.store.open import open_store
 from stemflow.store.redis.open import open_redis
-from stemflow.testing.contract_world import ManualClock, User, leaf, paths
-from stemflow.testing.server import Server
+from stemflow.testing.contract.world import ManualClock, User, leaf, paths
+from stemflow.testing.servers.server import Server
 
 TENANTS = 1_500
 PERIOD_MS = 3_600_000

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from stemflow.store import owner
-from stemflow.store.owner import is_dead, owner_id
+from stemflow.store import process_owner as owner
+from stemflow.store.process_owner import is_dead, owner_id
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
@@ -23,7 +23,7 @@ def test_this_process_lives() -> None:
 
 
 def test_a_process_that_has_ended_is_dead() -> None:
-    program = "from stemflow.store.owner import owner_id; print(owner_id())"
+    program = "from stemflow.store.process_owner import owner_id; print(owner_id())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert is_dead(done.stdout.strip())
 

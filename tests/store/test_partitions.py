@@ -15,10 +15,10 @@ from stemflow.model.records import HOUSE
 from stemflow.runtime.clock import SystemClock
 from stemflow.store.base import Request, StoreError, Want
 from stemflow.store.open import open_store
-from stemflow.store.redis.spread import part_of
-from stemflow.testing.contract_world import User, leaf
-from stemflow.testing.server import Server
-from stemflow.testing.vloop import SeededIds
+from stemflow.store.redis.partitioned_exchange import part_of
+from stemflow.testing.contract.world import User, leaf
+from stemflow.testing.servers.server import Server
+from stemflow.testing.simulation.virtual_loop import SeededIds
 
 PARTS = 4
 

@@ -10,7 +10,7 @@ import pytest
 from stemflow.model.records import SUCCEEDED
 from stemflow.runtime.clock import SystemClock
 from stemflow.store.open import open_store
-from stemflow.testing.contract_world import RUN, User, leaf
+from stemflow.testing.contract.world import RUN, User, leaf
 
 pytestmark = pytest.mark.faults
 
@@ -19,8 +19,8 @@ import asyncio, sys
 from stemflow.runtime.clock import SystemClock
 from stemflow.model.effects import Decision, RunEnd
 from stemflow.store.open import open_store
-from stemflow.store.owner import owner_id
-from stemflow.testing.contract_world import User, change, succeed
+from stemflow.store.process_owner import owner_id
+from stemflow.testing.contract.world import User, change, succeed
 
 async def main(url):
     store = open_store(url, SystemClock())

@@ -6,10 +6,10 @@ import pytest
 
 from stemflow import Stemflow, TaskRegistry
 from stemflow.runtime.clock import SystemClock
-from stemflow.runtime.presence import beats
+from stemflow.runtime.worker.presence import beats
 from stemflow.store.base import StoreError
 from stemflow.store.open import open_store
-from stemflow.testing.server import Server
+from stemflow.testing.servers.server import Server
 
 
 @pytest.fixture

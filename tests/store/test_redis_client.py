@@ -15,11 +15,11 @@ from stemflow.store.base import StoreUnavailable
 from stemflow.store.open import open_store
 from stemflow.store.redis import client as client_module
 from stemflow.store.redis.client import Client
-from stemflow.store.redis.standing import Stranger
+from stemflow.store.redis.connections import Direct
+from stemflow.store.redis.loss_detection import Stranger
 from stemflow.store.redis.url import place_of
-from stemflow.store.redis.ways import Direct
-from stemflow.testing.proxy import Proxy
-from stemflow.testing.server import Server
+from stemflow.testing.servers.proxy import Proxy
+from stemflow.testing.servers.server import Server
 
 
 async def test_idle_connections_that_were_cut_cost_a_call_one_try_and_not_one_each(one_server: Server) -> None:

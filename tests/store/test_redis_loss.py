@@ -13,12 +13,12 @@ from stemflow import Stemflow, TaskRegistry
 from stemflow.model.effects import Decision
 from stemflow.model.records import Node
 from stemflow.runtime.clock import SystemClock
-from stemflow.runtime.handle import RunHandle
+from stemflow.runtime.runs.handle import RunHandle
 from stemflow.store.base import Request, StateLost, Store
 from stemflow.store.open import open_store
-from stemflow.testing.contract_world import RUN, User, leaf, succeed
-from stemflow.testing.replicas import follows
-from stemflow.testing.server import Server, until_true
+from stemflow.testing.contract.world import RUN, User, leaf, succeed
+from stemflow.testing.servers.replicas import follows
+from stemflow.testing.servers.server import Server, until_true
 
 PATIENCE_S = 10
 COPY_AT_ONCE = "repl-diskless-sync-delay 0"

@@ -12,9 +12,9 @@ from stemflow.runtime.clock import SystemClock
 from stemflow.store.base import BackpressureError, StoreError, StoreUnavailable
 from stemflow.store.open import open_store
 from stemflow.store.redis import client
-from stemflow.store.redis.wrapped import unwrapped
-from stemflow.testing.contract_world import User, begun, leaf
-from stemflow.testing.server import Server
+from stemflow.store.redis.script_errors import unwrapped
+from stemflow.testing.contract.world import User, begun, leaf
+from stemflow.testing.servers.server import Server
 
 IN_A_SCRIPT = "Error running script (call to f_78): @user_script:1: @user_script: 21: -"
 """As Redis before 7.0 says it, without the code ERR, which redis-py takes away."""

@@ -32,12 +32,12 @@ from stemflow.model.records import (
     Tally,
 )
 from stemflow.store.base import INBOX_MS, Exchange, Request, Store, Want
-from stemflow.store.memory import MemoryStore
+from stemflow.store.memory.store import MemoryStore
 from stemflow.store.open import open_store
 from stemflow.store.redis.open import open_redis
-from stemflow.store.sqlite import SqliteStore
-from stemflow.testing.contract_world import ManualClock
-from stemflow.testing.server import Server
+from stemflow.store.sqlite.store import SqliteStore
+from stemflow.testing.contract.world import ManualClock
+from stemflow.testing.servers.server import Server
 from tests.conftest import NIGHTLY
 
 RUNS = ("r", "s")

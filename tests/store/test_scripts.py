@@ -13,13 +13,13 @@ import stemflow.store.redis
 from stemflow.model.effects import DeadLetter, Decision, RunEnd
 from stemflow.model.records import Header
 from stemflow.store.base import Store
-from stemflow.store.redis.blob import pack
 from stemflow.store.redis.client import Client
 from stemflow.store.redis.open import open_redis
+from stemflow.store.redis.requests import pack
 from stemflow.store.redis.scripts import script
 from stemflow.store.redis.server import version_of
-from stemflow.testing.contract_world import ManualClock, User, begun, cancel, change, leaf, scope, succeed
-from stemflow.testing.server import Server
+from stemflow.testing.contract.world import ManualClock, User, begun, cancel, change, leaf, scope, succeed
+from stemflow.testing.servers.server import Server
 
 MOVES_ON = {"expired", "prune"}
 """What these have done is not there to be done again: the second answer is empty. Leases that an answer to `expired`

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from stemflow.store import sqlite, sqlite_schema
 from stemflow.store.base import Renewed, Store, StoreError, StoreUnavailable
 from stemflow.store.open import open_store
-from stemflow.store.owner import owner_id
-from stemflow.store.sqlite_schema import refused
-from stemflow.testing.contract_world import RUN, ManualClock, User, create, leaf, paths
+from stemflow.store.process_owner import owner_id
+from stemflow.store.sqlite import schema as sqlite_schema
+from stemflow.store.sqlite import store as sqlite
+from stemflow.store.sqlite.schema import refused
+from stemflow.testing.contract.world import RUN, ManualClock, User, create, leaf, paths
 
 
 @pytest.fixture
@@ -167,7 +168,7 @@ async def test_an_idle_worker_does_not_write(path: Path) -> None:
 
 
 async def test_the_lease_of_a_dead_process_is_lost_at_once(path: Path) -> None:
-    program = "from stemflow.store.owner import owner_id; print(owner_id('w'))"
+    program = "from stemflow.store.process_owner import owner_id; print(owner_id('w'))"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
     printed, _ = await process.communicate()
     store = store_at(path)

@@ -20,7 +20,7 @@ from stemflow import Stemflow, TaskRegistry
 from stemflow.runtime.clock import SystemClock
 from stemflow.store.base import StoreError, StoreUnavailable
 from stemflow.store.open import open_store
-from stemflow.testing.server import Server, free_port
+from stemflow.testing.servers.server import Server, free_port
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:

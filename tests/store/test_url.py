@@ -5,7 +5,7 @@ import pytest
 from stemflow.store.base import StoreError
 from stemflow.store.open import open_store
 from stemflow.store.redis.url import Place, place_of
-from stemflow.testing.contract_world import ManualClock
+from stemflow.testing.contract.world import ManualClock
 
 
 @pytest.mark.parametrize("parameter", ["no_such_thing=1", "partitions=none", "partitions=0", "partitions=1000"])

@@ -13,8 +13,8 @@ from stemflow import Stemflow, TaskContext, TaskRegistry
 from stemflow.model.records import Node
 from stemflow.runtime.clock import SystemClock
 from stemflow.store.open import open_store
-from stemflow.testing.history import Clients, Said, Verdict, check
-from stemflow.testing.witness import Sight, Witness
+from stemflow.testing.history.checker import Clients, Said, Verdict, check
+from stemflow.testing.history.witness import Sight, Witness
 
 SAID = [Said("r1", "ok"), Said("r2", "info"), Said("r3", "fail")]
 AFTER = {"b": ["a"]}

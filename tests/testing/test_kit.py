@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from stemflow import Canvas, RunFailed, TaskCancelled, TaskContext, TaskRegistry, load_workflow
-from stemflow.runtime.sync_context import SyncTaskContext
+from stemflow.runtime.tasks.sync_context import SyncTaskContext
 from stemflow.testing import Rehearsal, answers, context_for, virtual_time
-from stemflow.testing.vloop import Deadlock
+from stemflow.testing.simulation.virtual_loop import Deadlock
 
 registry = TaskRegistry()
 

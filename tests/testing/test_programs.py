@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from stemflow.testing import programs
-from stemflow.testing.programs import ONLY, PACKAGES, server_binaries, version_of
+from stemflow.testing.servers import executables as programs
+from stemflow.testing.servers.executables import ONLY, PACKAGES, server_binaries, version_of
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from stemflow.testing.proxy import Answer, Call, CutAfter, DropReply, Proxy, drop_reply, frame_end, words_of
+from stemflow.testing.servers.proxy import Answer, Call, CutAfter, DropReply, Proxy, drop_reply, frame_end, words_of
 
 ADD = b"*2\r\n$3\r\nADD\r\n$1\r\n1\r\n"
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from stemflow.testing.vloop import (
+from stemflow.testing.simulation.virtual_loop import (
     EPOCH_MS,
     Deadlock,
     OutOfTime,

@@ -28,11 +28,11 @@ from redis.exceptions import ConnectionError as Broken
 from redis.exceptions import TimeoutError as Slow
 
 from stemflow.store.base import BackpressureError, StateLost, StoreError, StoreUnavailable
+from stemflow.store.redis.connections import Ways
+from stemflow.store.redis.loss_detection import Ask, Standing, Stranger
+from stemflow.store.redis.script_errors import unwrapped
 from stemflow.store.redis.scripts import script
 from stemflow.store.redis.server import parsed
-from stemflow.store.redis.standing import Ask, Standing, Stranger
-from stemflow.store.redis.ways import Ways
-from stemflow.store.redis.wrapped import unwrapped
 
 T = TypeVar("T")
 

@@ -21,8 +21,8 @@ from redis.exceptions import ClusterDownError, MovedError, RedisError
 from redis.exceptions import ConnectionError as Broken
 from redis.exceptions import TimeoutError as Slow
 
+from stemflow.store.redis.connections import FIND_S, at, blocking, finder
 from stemflow.store.redis.url import Host, Place
-from stemflow.store.redis.ways import FIND_S, at, blocking, finder
 
 
 class Cluster:

@@ -17,7 +17,7 @@ from msgspec import NODEFAULT, Raw, Struct
 
 from stemflow.model import wire
 from stemflow.model.records import Claim, Header, Node, State
-from stemflow.store.place import timer_of
+from stemflow.store.index_rules import timer_of
 from stemflow.store.redis.keys import RAW
 
 STATES: Final[tuple[State, ...]] = get_args(State)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from stemflow.ports import Clock
 from stemflow.store.base import Store, StoreError
 from stemflow.store.redis.cluster import Cluster
+from stemflow.store.redis.connections import Direct, Sentinels, Ways, Wire
 from stemflow.store.redis.store import RedisStore
 from stemflow.store.redis.url import EXAMPLE, Place, place_of
-from stemflow.store.redis.ways import Direct, Sentinels, Ways, Wire
 
 
 def open_redis(url: str, clock: Clock, *, test_time: bool = False, wire: Wire | None = None) -> Store:
     """The store that `url` names, not yet connected; with `test_time` the clock is the store's time.
 
-    `wire` makes its connections in place of redis-py (`stemflow.testing.wire`).
+    `wire` makes its connections in place of redis-py (`stemflow.testing.simulation.virtual_connections`).
     """
     place = place_of(url)
     try:

@@ -27,16 +27,16 @@ from stemflow.store.base import (
     Want,
 )
 from stemflow.store.health import Examination, Stock, joined
-from stemflow.store.owner import owner_id
-from stemflow.store.redis.listen import Listener
-from stemflow.store.redis.news import News
-from stemflow.store.redis.part import FOLLOW_S, Part
+from stemflow.store.process_owner import owner_id
+from stemflow.store.redis.connections import Ways
+from stemflow.store.redis.loss_detection import Losses
+from stemflow.store.redis.notifications import News
+from stemflow.store.redis.partition import FOLLOW_S, Part
+from stemflow.store.redis.partitioned_exchange import PartOf, Spread, part_of
 from stemflow.store.redis.renewer import RedisRenewer
-from stemflow.store.redis.spread import PartOf, Spread, part_of
-from stemflow.store.redis.standing import Losses
-from stemflow.store.redis.time import ServerTime
+from stemflow.store.redis.server_time import ServerTime
+from stemflow.store.redis.subscriber import Listener
 from stemflow.store.redis.url import Place
-from stemflow.store.redis.ways import Ways
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
--- Where limited lanes stand, as `stemflow.store.turns` has it: open, or behind a limit (a gate) that keeps them waiting.
+-- Where limited lanes stand, as `stemflow.store.lane_choice` has it: open, or behind a limit (a gate) that keeps them waiting.
 --   o<queue>           what is open, by rank: 'l' and a lane, or 'g' and a gate that is not shut, which is as good as the
 --                      best lane behind it; ranks may be too good
 --   G<queue> 0 <gate>  the lanes behind a gate, by rank

@@ -1,4 +1,4 @@
--- Admission of rate limited leaves, as `stemflow.store.windows` has it. The past of a key: its longest period (6 bytes),
+-- Admission of rate limited leaves, as `stemflow.store.rate_windows` has it. The past of a key: its longest period (6 bytes),
 -- how many starts are kept (4), the number of paces (2); of each pace limit (4), period (6) and theoretical arrival time
 -- (6, and 4 for the parts of a millisecond); then the instants of the last starts (6 each).
 local GARBAGE_MS = 3600000

@@ -1,0 +1,1 @@
+"""Tasks that other processes have declared in the store."""

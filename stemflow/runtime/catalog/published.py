@@ -1,0 +1,97 @@
+"""What workers declare: the tasks that they know, so that others can submit those without importing them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct, json, structs
+
+from stemflow.errors import OptionError
+from stemflow.model.policy import Options
+from stemflow.runtime.tasks.registry import TaskRegistry
+from stemflow.store.base import Store
+
+TOPIC = "tasks"
+KEPT_MS = 86_400_000
+"""How long declarations are known after a worker last published them: a queue may be without workers over night."""
+
+_TYPES = {field.name: field.type for field in structs.fields(Options)}
+
+
+class Declaration(Struct, frozen=True, omit_defaults=True):
+    """One task as a worker declares it. `options`: the fields of `Options` that it sets; `schema`: of its arguments.
+
+    `local`: options that are functions, which nobody but those who have registered the task can call. `rest`: it takes
+    more by position than it has names for. `loose`: parameters that take more than their schema says.
+    """
+
+    options: Mapping[str, Any] = {}
+    local: tuple[str, ...] = ()
+    schema: Mapping[str, Any] = {}
+    rest: bool = False
+    loose: tuple[str, ...] = ()
+
+
+class Declarations(Struct, frozen=True):
+    """The tasks of one registry. Workers of one release share them, since they are named by their digest."""
+
+    at_ms: int
+    tasks: Mapping[str, Declaration]
+
+
+_decoder = json.Decoder(Declarations)
+
+
+def declared_by(registry: TaskRegistry) -> dict[str, Declaration]:
+    """What a worker with this registry declares."""
+    found = {}
+    for name in sorted(registry):
+        task = registry.get(name)
+        assert task is not None
+        options = {"params": task.params, **registry.defaults, **task.options}
+        local = tuple(sorted(option for option, value in options.items() if callable(value)))
+        told = {option: value for option, value in options.items() if option not in local}
+        parameters = task.parameters
+        found[name] = Declaration(told, local, task.schema(), parameters.rest is not None, parameters.loose())
+    return found
+
+
+def digest_of(tasks: Mapping[str, Declaration]) -> str:
+    return hashlib.sha256(json.encode(tasks, order="deterministic")).hexdigest()[:16]
+
+
+async def publish(store: Store, digest: str, tasks: Mapping[str, Declaration]) -> None:
+    await store.note(TOPIC, digest, json.encode(Declarations(store.now_ms(), tasks)), KEPT_MS)
+
+
+async def published(store: Store) -> dict[str, Declarations]:
+    """Declarations by digest."""
+    return {digest: _decoder.decode(body) for digest, body in (await store.notes(TOPIC)).items()}
+
+
+def newest(found: Iterable[Declarations]) -> dict[str, Declaration]:
+    """Tasks by name; where releases differ, as the one says that was published last."""
+    tasks: dict[str, Declaration] = {}
+    for one in sorted(found, key=lambda one: one.at_ms):
+        tasks.update(one.tasks)
+    return tasks
+
+
+def options_layer(name: str, declaration: Declaration) -> dict[str, Any]:
+    """The published options as a layer for `effective`; fields of another release that this one lacks are left out.
+
+    Raises OptionError for a task whose options only its own process can judge.
+    """
+    if declaration.local:
+        raise OptionError(
+            f"task {name}: {', '.join(declaration.local)}: expected an expression, got a function, which only a "
+            "process that has registered the task can call; register it here too, or write an expression"
+        )
+    return {
+        option: msgspec.convert(value, _TYPES[option])
+        for option, value in declaration.options.items()
+        if option in _TYPES
+    }

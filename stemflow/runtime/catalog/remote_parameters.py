@@ -1,0 +1,69 @@
+"""Parameters of a task by the JSON Schema that its worker has declared, where its function is not at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stemflow.runtime.catalog.published import Declaration
+from stemflow.runtime.payloads.converters import Convert, Converter, Misfit, shown
+from stemflow.runtime.payloads.json_data import NotSerializable, plain
+from stemflow.runtime.tasks.parameters import Parameter, Parameters
+
+
+class DeclaredConverter(Converter):
+    """Leaves a value as it is, if it fits a schema; anything fits the empty one."""
+
+    __slots__ = ()
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self.annotation, self.exact = Any, None
+        self.convert = _by_schema(schema) if schema else None
+
+
+ANYTHING = DeclaredConverter({})
+
+
+def declared_parameters(task: str, declaration: Declaration) -> Parameters:
+    """What a worker accepts for certain, and more where its schema does not tell exactly: it has the last word."""
+    schema = declaration.schema
+    properties, definitions = schema.get("properties", {}), schema.get("definitions", {})
+    required, by_position = set(schema.get("required", ())), declaration.options.get("params", ())
+
+    def one(name: str) -> Parameter:
+        own = properties.get(name)
+        told = own and name not in declaration.loose
+        converter = DeclaredConverter({**own, "definitions": definitions}) if told else ANYTHING
+        return Parameter(name, converter, name in required, own is not None)
+
+    return Parameters(
+        task,
+        [one(name) for name in by_position],
+        [one(name) for name in properties if name not in by_position],
+        ANYTHING if declaration.rest else None,
+        None if schema.get("additionalProperties") is False else ANYTHING,
+    )
+
+
+def _by_schema(schema: Mapping[str, Any]) -> Convert:
+    # Who submits tasks of others alone needs it, and only for those.
+    from jsonschema import Draft202012Validator  # noqa: PLC0415
+    from jsonschema.validators import extend  # noqa: PLC0415
+
+    from stemflow.dsl.wording import expected  # noqa: PLC0415
+
+    lists = Draft202012Validator.TYPE_CHECKER.redefine("array", lambda _, value: isinstance(value, (list, tuple)))
+    validator: Any = extend(Draft202012Validator, type_checker=lists)(schema)  # type: ignore[no-untyped-call]
+
+    def checked(value: Any) -> Any:
+        try:
+            data = plain(value, "arguments")
+        except NotSerializable:  # an encoder takes it that can write more than JSON
+            return value
+        fault = next(validator.iter_errors(data), None)
+        if fault is not None:
+            path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in fault.absolute_path)
+            raise Misfit(expected(fault)[0], shown(fault.instance), path)
+        return value
+
+    return checked

@@ -1,0 +1,154 @@
+"""Dead letters for the operator: replayed, which makes a new run of the old one, or purged."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import Struct
+
+from stemflow.errors import OptionError
+from stemflow.model.effects import DeadLetter, Decision
+from stemflow.model.records import FINAL, Key, Node
+from stemflow.runtime.client.rerun import repeat
+from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey
+from stemflow.runtime.runs.handle import DuplicateRun
+from stemflow.store.base import EVERY_LETTER, Letters, Request, Store
+from stemflow.units import Duration, parse_duration_ms
+
+if TYPE_CHECKING:
+    from stemflow.runtime.engine import Stemflow
+
+PAGE = 500
+"""Letters that are purged in one commit."""
+
+
+class Replayed(Struct, frozen=True):
+    """What became of the dead letters of one run: `run_id` is the new run, or None and `refused` says why not."""
+
+    run: str
+    letters: tuple[DeadLetter, ...]
+    run_id: str | None = None
+    refused: str | None = None
+
+
+class How(NamedTuple):
+    """How dead letters are replayed; see `Stemflow.replay`."""
+
+    delay_ms: int
+    dry_run: bool
+    allow_unknown: bool
+    known_tasks: frozenset[str]
+
+
+def letters_like(
+    app: Stemflow,
+    queue: str | None,
+    task: str | None,
+    reason: str | None,
+    since: Duration | datetime | None,
+    limit: int | None,
+) -> Letters:
+    """What `Stemflow.dead_letters` was given, as the store is asked. Raises OptionError, UnitError."""
+    since_ms = 0
+    if isinstance(since, datetime):
+        if since.tzinfo is None:
+            raise OptionError(f"dead letters: since: expected an instant with its time zone, got {since.isoformat()}")
+        since_ms = int(since.timestamp() * 1_000)
+    elif since is not None:
+        since_ms = app.store.now_ms() - parse_duration_ms(since)
+    most = EVERY_LETTER.limit if limit is None else limit
+    return Letters(queue=queue, task=task, reason=reason, since_ms=since_ms, limit=most)
+
+
+def replayed_as(root: Node, store: Store) -> str:
+    """The id of the run that takes up the dead letters of the run of `root`: always the same, so that a replay that is
+    repeated after a lost answer makes no second one. An id that was used again makes another run, with another base.
+    It is the first of a row of digests that lies in the partition of the old run."""
+    for turn in itertools.count():
+        what = f"{root.run}/{root.base}: replay" + (f" {turn}" if turn else "")
+        run = "0" + hashlib.blake2b(what.encode(), digest_size=16).hexdigest()[1:]
+        if store.home(run) == store.home(root.run):
+            return run
+    raise AssertionError("unreachable")
+
+
+async def replay(app: Stemflow, letters: Iterable[DeadLetter], how: How) -> list[Replayed]:
+    """See `Stemflow.replay`. Each run stands or falls alone."""
+    asked: dict[str, list[DeadLetter]] = {}
+    for letter in letters:
+        asked.setdefault(letter.run, []).append(letter)
+    known = how.known_tasks | frozenset(app.registry)
+    if not how.allow_unknown:
+        known |= (await app.preparer.elsewhere.read()).keys()
+    return [await _replay(app, run, some, how, known) for run, some in asked.items()]
+
+
+async def _replay(app: Stemflow, run: str, asked: list[DeadLetter], how: How, known: frozenset[str]) -> Replayed:
+    there = tuple(await app.store.dead_letters(run))
+    (root,) = await app.store.read([(run, "")])
+    if not isinstance(root, Node):
+        text = f"run {run}: expected it in {app.store.url}, but it was deleted; submit it anew, and purge what is left"
+        return Replayed(run, there or tuple(asked), refused=text)
+    new = replayed_as(root, app.store)
+    wanted = {letter.key for letter in asked}
+    if not any(letter.key in wanted for letter in there):
+        (again,) = await app.store.read([(new, "")])
+        taken_up = again is not None
+        return Replayed(run, tuple(asked), new if taken_up else None, None if taken_up else _gone(run))
+    refused = _refusal(root, there, frozenset() if how.allow_unknown else _unknown(there, known))
+    if refused is not None or how.dry_run:
+        return Replayed(run, there, None if refused else new, refused)
+    try:
+        await repeat(app, root, new, tuple(letter.key for letter in there), delay_ms=how.delay_ms)
+    except DuplicateRun as held:
+        text = f"run {run}: its unique key is held by run {held.run_id}, which has not ended; wait for it or cancel it"
+        return Replayed(run, there, refused=text)
+    except (SignatureInvalid, UnknownKey, OptionError) as error:
+        return Replayed(run, there, refused=str(error))
+    return Replayed(run, there, new)
+
+
+def _gone(run: str) -> str:
+    return (
+        f"run {run}: expected its dead letter, but it is gone: it was taken up by a rerun, purged, or is past its "
+        f"time; `stemflow runs` shows what was made of it, `stemflow rerun {run} --failed` "
+        "runs again what did not succeed"
+    )
+
+
+def _unknown(letters: tuple[DeadLetter, ...], known: frozenset[str]) -> frozenset[str]:
+    return frozenset(letter.task for letter in letters if letter.task) - known
+
+
+def _refusal(root: Node, letters: tuple[DeadLetter, ...], unknown: frozenset[str]) -> str | None:
+    if root.state not in FINAL:
+        return (
+            f"run {root.run}: expected it to have ended, it is {root.state}; wait until it has, or cancel it, "
+            "then replay"
+        )
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        return (
+            f"run {root.run}: expected tasks that are registered here or that a worker has declared, got {names}; "
+            "start a worker that has them, name their module, or allow unknown tasks"
+        )
+    return None
+
+
+async def purge(app: Stemflow, letters: Iterable[DeadLetter], dry_run: bool) -> list[DeadLetter]:
+    """See `Stemflow.purge`. One exchange a page, and one decision a run."""
+    asked: dict[Key, DeadLetter] = {letter.key: letter for letter in letters}
+    there = {letter.key for letter in await app.store.dead_letters()}
+    found = [letter for key, letter in asked.items() if key in there]
+    channel = f"purge-{app.ids.run_id()}"
+    for number, first in enumerate(range(0, 0 if dry_run else len(found), PAGE), 1):
+        runs: dict[str, list[Key]] = {}
+        for letter in found[first : first + PAGE]:
+            runs.setdefault(letter.run, []).append(letter.key)
+        decisions = [Decision(undead=tuple(keys)) for keys in runs.values()]
+        await app.store.exchange(Request(channel, number), decisions, None)
+    return found

@@ -1,0 +1,245 @@
+"""From what is submitted to what is stored: compile it, check its arguments, encode its inputs. Nothing is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct, structs
+
+from stemflow.canvas import call
+from stemflow.compile.desugar import desugar
+from stemflow.compile.edges import first_task, members_of
+from stemflow.compile.freeze import compile_plan, compile_task
+from stemflow.errors import OptionError
+from stemflow.model.effects import Pages
+from stemflow.model.plan import Plan
+from stemflow.model.policy import normalise
+from stemflow.model.records import HOUSE, ClaimSpec, Header, Node, child_path
+from stemflow.model.signature import AnySig, MapSig, TaskSig, Workflow
+from stemflow.ports import IdSource
+from stemflow.runtime.catalog.remote_tasks import Elsewhere
+from stemflow.runtime.client.run_ids import run_beside, shares_keys
+from stemflow.runtime.commit.decider import Advance
+from stemflow.runtime.commit.events import run_event
+from stemflow.runtime.payloads.headers import checked_headers, checked_meta, merged
+from stemflow.runtime.payloads.json_data import encode, plain, written
+from stemflow.runtime.tasks.argument_checks import check_items, check_plan, plain_signature, task_names
+from stemflow.runtime.tasks.registry import OptionsElsewhere, Task, TaskRegistry
+from stemflow.runtime.tasks.submission import Prepared, Submission
+from stemflow.runtime.values.binding import pages_of, seal_literals
+from stemflow.runtime.values.call_keys import key_text, lone_key
+from stemflow.runtime.values.library import Values, place
+
+
+class _Recipe(Struct, frozen=True):
+    """What all submissions of a registered task by itself share, as long as the call has no options of its own."""
+
+    task: Task[..., Any]
+    plan: Plan
+    encoder: str
+
+
+class _Compiled(Struct, frozen=True, gc=False):
+    """What becomes of a canvas or a workflow; `body` is the tree that its plan was made of."""
+
+    plan: Plan
+    body: AnySig
+    name: str
+    inputs: bytes = b"{}"
+    claim: ClaimSpec | None = None
+    headers: Mapping[str, str] = {}
+    meta: Mapping[str, Any] = {}
+
+
+class Preparer:
+    """One an engine."""
+
+    def __init__(self, registry: TaskRegistry, advance: Advance, ids: IdSource) -> None:
+        self._registry, self._advance, self._ids = registry, advance, ids
+        self._store, self._library = advance.store, advance.library
+        self._encoders = self._library.encoders
+        self.elsewhere = Elsewhere(self._store, registry)
+        self._recipes: dict[str, _Recipe] = {}
+
+    async def prepare(self, asked: Submission) -> Prepared:
+        """Compile and check what was asked for. Raises what `Stemflow.submit` does, but DuplicateRun."""
+        if asked.run_id == "":
+            raise OptionError("submit: expected a run id that is not empty")
+        run = asked.run_id or self._ids.run_id()
+        made = await self._compiled(asked, run)
+        if self._store.home(run) != self._store.home(HOUSE) and (made.claim is not None or shares_keys(made.plan)):
+            self._library.headers.pop(run, None)
+            if asked.run_id is not None:
+                raise OptionError(
+                    f"submit: run_id {run}: expected an id of the partition where keys lie, since this run has "
+                    "unique keys, concurrency keys or rate limits; leave run_id out, or choose one that is no UUIDv7"
+                )
+            run = run_beside(self._ids, self._store, HOUSE)
+            made = await self._compiled(asked, run)
+        now_ms = self._store.now_ms()
+        header = Header(
+            run=run,
+            plan=made.plan.digest,
+            name=made.name,
+            inputs=made.inputs,
+            created_at_ms=now_ms,
+            base=0 if asked.run_id is None else now_ms // 1_000,
+            claim=made.claim,
+            file=asked.file,
+            tasks=asked.tasks,
+            headers=merged(checked_headers(asked.headers, "submit"), made.headers),
+            meta=merged(checked_meta(asked.meta, "submit"), made.meta),
+            parent=asked.parent,
+            root=asked.root,
+            reply_to=self._store.address,
+        )
+        if made.plan.digest not in self._library.shapes:
+            self._library.learn(made.plan)
+        signals = self._registry.signals
+        if signals.before_publish:
+            signals.before_publish.send(run_event("before_publish", header, now_ms))
+        if asked.run_id is None:
+            self._advance.made(run)
+        self._library.remember(header)  # gates of the first steps ask for it before it is stored
+        items = () if isinstance(made.body, TaskSig) else self._items_of(made.body, run)
+        if items and (asked.run_id is None or await self._store.read([(run, "")]) == [None]):
+            self._library.staged.update((some.key, some.pages) for some in items)  # gates of members may ask for them
+        return Prepared(header, made.plan, items, made.body)
+
+    async def _compiled(self, asked: Submission, run: str) -> _Compiled:
+        what: Any = asked.what
+        if isinstance(what, Workflow):
+            return await self._workflow(what, run, asked, await self._others(what.body, asked))
+        what = call(what, asked.args, asked.kwargs)
+        if not isinstance(what, TaskSig) or what.success_hooks or what.failure_hooks or what.cancel_hooks:
+            return self._canvas(what, run, await self._others(what, asked))
+        recipe = self._recipe(what)
+        return self._lone(what, run, recipe, None if recipe is not None else await self._others(what, asked))
+
+    async def _others(self, sig: Any, asked: Submission) -> OptionsElsewhere | None:
+        """Where the options of those tasks stand that are not registered here."""
+        return await self.elsewhere.look(set(task_names(sig)), asked.allow_unknown)
+
+    # -- one task
+
+    def _lone(
+        self, sig: TaskSig[Any, Any], run: str, recipe: _Recipe | None, elsewhere: OptionsElsewhere | None
+    ) -> _Compiled:
+        parameters = self.elsewhere.parameters(sig.task)
+        if recipe is not None:
+            plan, encoder = recipe.plan, recipe.encoder
+        else:
+            plan = compile_task(sig, lambda sig: self._registry.lone_options_of(sig, elsewhere))
+            encoder = self._args_encoder(sig)
+        where = f"arguments of {sig.task}"
+        args, kwargs = sig.args, sig.kwargs
+        if encoder == "json":
+            args, kwargs = tuple(plain(args, where)), plain(kwargs, where)
+        if parameters is not None:
+            parameters.check(args, kwargs)
+        if encoder == "json":
+            inputs = written({"args": args, "kwargs": kwargs}, where)
+        else:
+            write = self._encoders.writer(encoder, place(run, "", "inputs"))
+            inputs = write({"args": list(args), "kwargs": dict(kwargs)}, where)
+        claim = None
+        if plan.options[0].unique:
+            options = self._registry.options_of(sig, None, elsewhere)
+            key = lone_key(sig.task, options, (args, kwargs))
+            claim = ClaimSpec(key, options.unique_mode, options.unique_for_ms)
+        return _Compiled(plan, sig, sig.task, inputs, claim, sig.headers, sig.meta)
+
+    def _recipe(self, sig: TaskSig[Any, Any]) -> _Recipe | None:
+        """None for a call that is like no other."""
+        task = self._registry.get(sig.task)
+        if task is None or sig.options or sig.countdown_ms or sig.eta_at_ms:
+            return None
+        found = self._recipes.get(sig.task)
+        if found is None or found.task is not task:
+            plan = compile_task(sig, self._registry.lone_options_of)
+            found = self._recipes[sig.task] = _Recipe(task, plan, self._args_encoder(sig))
+        return found
+
+    # -- canvases and workflows
+
+    def _canvas(self, sig: AnySig, run: str, elsewhere: OptionsElsewhere | None) -> _Compiled:
+        sig = plain_signature(sig, self._as_json)
+        encode([*self._literals(sig)], "arguments", limit=1 << 40)
+        sig = desugar(sig)
+        name = sig.name or type(sig).__name__[:-3].lower()
+        plan = compile_plan(sig, lambda sig: self._registry.options_of(sig, None, elsewhere))
+        check_plan(plan, self.elsewhere.parameters)
+        check_items(sig, self.elsewhere.parameters)
+        return _Compiled(seal_literals(plan, self._encoders, run), sig, name)
+
+    async def _workflow(
+        self, flow: Workflow, run: str, asked: Submission, elsewhere: OptionsElsewhere | None
+    ) -> _Compiled:
+        # Whoever has a Workflow has loaded this module already; others do not pay for it.
+        from stemflow.runtime.client.workflow_files import complete_inputs  # noqa: PLC0415
+
+        inputs = complete_inputs(flow, asked.inputs)
+        defaults = normalise(flow.task_defaults, "defaults.task")
+        body = flow.body if flow.timeout_ms is None else structs.replace(flow.body, timeout_ms=flow.timeout_ms)
+        if flow.concurrency is not None:
+            body = structs.replace(body, concurrency=flow.concurrency)
+        plan = compile_plan(
+            body,
+            lambda sig: self._registry.options_of(sig, defaults, elsewhere),
+            variables=flow.vars,
+            outputs=flow.outputs,
+            compensate_on=flow.compensate_on,
+        )
+        check_plan(plan, self.elsewhere.parameters)
+        write = self._encoders.writer(self._encoders.args, place(run, "", "inputs"))
+        stored = write(inputs, "inputs")
+        claim = None
+        if flow.unique_key is not None:
+            header = Header(run=run, plan=plan.digest, name=flow.name, inputs=stored)
+            claim = await self._workflow_claim(flow, plan, header, asked.again)
+        return _Compiled(plan, desugar(body), flow.name, stored, claim)
+
+    async def _workflow_claim(self, flow: Workflow, plan: Plan, header: Header, again: bool) -> ClaimSpec:
+        self._library.learn(plan)
+        self._library.headers[header.run] = header
+        root = Node(run=header.run, path="", plan=plan.digest, node=0, state="waiting")
+        binder = await self._advance.binder(plan.digest)
+        key = await binder.template(Values(self._library), root, flow.unique_key)
+        mode = "take" if again else flow.unique_mode
+        return ClaimSpec(f"workflow:{flow.name}:{key_text(key)}", mode, flow.unique_for_ms)
+
+    def _args_encoder(self, sig: TaskSig[Any, Any] | None) -> str:
+        return self.elsewhere.args_encoder(sig, self._encoders.args)
+
+    def _as_json(self, sig: TaskSig[Any, Any]) -> bool:
+        return self._args_encoder(sig) == "json"
+
+    def _literals(self, sig: AnySig) -> list[Any]:
+        """Every argument that the canvas was given and that is stored as JSON, to be checked."""
+        found: list[Any] = []
+        if isinstance(sig, TaskSig) and self._as_json(sig):
+            found += [list(sig.args), dict(sig.kwargs)]
+        for _, member in members_of(sig):
+            found += self._literals(member)
+        return found
+
+    def _items_of(self, sig: AnySig, run: str) -> tuple[Pages, ...]:
+        """Items that the canvas was given, in pages; they are stored in the commit that makes the run."""
+        found = []
+        for path, one in _maps(sig):
+            if isinstance(one.items, tuple):
+                encoder = self._args_encoder(first_task(one.do))
+                where = place(run, path, "items")
+                pages = pages_of(one.items, f"items of {path or 'the map'}", self._encoders, encoder, where)
+                found.append(Pages((run, path), pages))
+        return tuple(found)
+
+
+def _maps(sig: AnySig) -> list[tuple[str, MapSig[Any, Any]]]:
+    """The maps of a tree with their paths; a map inside a map has its items by expression, not by value."""
+    found = [("", sig)] if isinstance(sig, MapSig) else []
+    if not isinstance(sig, MapSig):
+        for segment, member in members_of(sig):
+            found += [(child_path(segment, path) if path else segment, one) for path, one in _maps(member)]
+    return found

@@ -1,0 +1,120 @@
+"""A new run of the same plan that keeps results of an old one, and what it does again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
+
+from stemflow.core.shape import Shape, segment
+from stemflow.errors import OptionError
+from stemflow.model.facts import Requested
+from stemflow.model.plan import ScopePlan
+from stemflow.model.records import FINAL, Header, Key, Node, child_path
+from stemflow.runtime.client.run_ids import run_beside
+from stemflow.runtime.runs.handle import RunHandle, UnknownRun
+from stemflow.runtime.tasks.submission import Prepared
+from stemflow.runtime.values.library import Values, place
+
+if TYPE_CHECKING:
+    from stemflow.runtime.engine import Stemflow
+
+
+async def rerun(app: Stemflow, run_id: str, *, failed: bool, from_step: str | None) -> RunHandle[Any]:
+    """See `Stemflow.rerun`."""
+    if failed == (from_step is not None):
+        raise OptionError("rerun: expected either failed or from_step")
+    (root,) = await app.store.read([(run_id, "")])
+    if not isinstance(root, Node):
+        raise UnknownRun(run_id, app.store.url)
+    if root.state not in FINAL:
+        raise OptionError(f"rerun: expected run {run_id} to have ended, it is {root.state}; cancel it first")
+    redo: tuple[str, ...] = ()
+    if from_step is not None:
+        old = await app.library.header(run_id)
+        redo = redo_paths(await app.library.shape(old.plan), from_step)
+    letters = tuple(letter.key for letter in await app.store.dead_letters(run_id))
+    return await repeat(app, root, run_beside(app.ids, app.store, run_id), letters, redo=redo)
+
+
+async def repeat(
+    app: Stemflow, root: Node, run: str, letters: tuple[Key, ...], *, redo: tuple[str, ...] = (), delay_ms: int = 0
+) -> RunHandle[Any]:
+    """Submit `run` in the place of the ended run of `root`, whose dead `letters` go in the same commit.
+
+    Raises DuplicateRun while its unique key is held by a run that has not ended, and what does not hold a signature.
+    """
+    old = await app.library.header(root.run)
+    shape = await app.library.shape(old.plan)
+    claim = None if old.claim is None else structs.replace(old.claim, mode="take")
+    now_ms = app.store.now_ms()
+    header = structs.replace(
+        old,
+        run=run,
+        inputs=await _inputs_of(app, root, old),
+        created_at_ms=now_ms,
+        base=0,
+        not_before_ms=now_ms + delay_ms if delay_ms else 0,
+        rerun_of=old.run,
+        origin=old.origin or old.run,
+        redo=redo,
+        claim=claim,
+        reply_to=app.store.address,
+        seal=None,
+    )
+    items = tuple([await app.library.items((old.run, path), (run, path)) for path in stored_maps(shape)])
+    app.library.headers[run] = header
+    app.library.staged.update((some.key, some.pages) for some in items)
+    one = Prepared(header, shape.plan, items)
+    try:
+        return app.handle_of(one, await app.commit([Requested(header, letters)], one))
+    finally:
+        app.unstage(one)
+
+
+async def _inputs_of(app: Stemflow, root: Node, header: Header) -> bytes:
+    """The inputs of a run for another of the same; they may be those of a later submission that was debounced."""
+    if root.inputs is None:
+        return header.inputs
+    if root.error is not None and root.error.type == "SignatureInvalid":
+        raise OptionError(
+            f"run {root.run}: expected inputs that somebody with a key has written, but they came from a later "
+            "submission into a record that was altered; submit it anew"
+        )
+    inputs = await Values(app.library).inputs(header, root)
+    write = app.encoders.writer(app.encoders.args, place(header.origin or header.run, "", "inputs"))
+    return write(inputs, "inputs")
+
+
+def stored_maps(shape: Shape) -> list[str]:
+    """The paths of the maps whose items were stored at submission."""
+    found, todo = [], [("", 0)]
+    while todo:
+        path, place = todo.pop()
+        plan = shape.nodes[place]
+        if isinstance(plan, ScopePlan) and plan.kind == "map":
+            found += [path] if isinstance(plan.items, int) else []
+        elif isinstance(plan, ScopePlan):
+            todo += [(child_path(path, segment(plan, i)), member) for i, member in enumerate(plan.members)]
+    return found
+
+
+def redo_paths(shape: Shape, step: str) -> tuple[str, ...]:
+    """The paths of `step` (a member of the root) and of every step that depends on it; raises OptionError."""
+    root = shape.nodes[0]
+    names = [segment(root, i) for i in range(len(root.members))] if isinstance(root, ScopePlan) else []
+    if step not in names or not isinstance(root, ScopePlan):
+        raise OptionError(f"rerun: --from: there is no step {step!r}; steps are {', '.join(names) or 'none'}")
+    first = names.index(step)
+    if root.kind == "steps":
+        dag, again, todo = shape.dag(0), {first}, [first]
+        while todo:
+            for following in dag.successors[todo.pop()]:
+                if following not in again:
+                    again.add(following)
+                    todo.append(following)
+    elif root.kind == "chain":
+        again = set(range(first, len(names)))
+    else:
+        again = {first, *([len(names) - 1] if root.kind == "chord" else [])}
+    return tuple(names[i] for i in sorted(again))

@@ -1,0 +1,59 @@
+"""Waiting for a task by its id alone, from any process."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
+
+from stemflow.model.records import FINAL, Node
+from stemflow.runtime.runs.decode import decode_as
+from stemflow.runtime.runs.handle import RunHandle, TaskResult, UnknownRun, result_of
+
+if TYPE_CHECKING:
+    from stemflow.runtime.engine import Stemflow
+
+LOOK_MS = 1_000
+"""The longest that one who waits for a task within a run goes without looking."""
+
+
+async def result_by_id(app: Stemflow, task_id: str, decode: Any) -> TaskResult[Any]:
+    """How a run (`RUN`) or a task of one (`RUN/path`) stands now; raises UnknownRun."""
+    run, _, path = task_id.partition("/")
+    (node,) = await app.store.read([(run, path)])
+    if not isinstance(node, Node):
+        raise UnknownRun(task_id, app.store.url)
+    return _decoded(await result_of(app, node), decode)
+
+
+async def wait_by_id(app: Stemflow, task_id: str, timeout: float | None, decode: Any) -> TaskResult[Any]:
+    """Wait for the end of a run or of a task of one; a task that has not been reached yet is waited for too."""
+    run, _, path = task_id.partition("/")
+    if not path:
+        handle: RunHandle[Any] = RunHandle(app, run)
+        return _decoded(await handle.wait(timeout), decode)
+    loop = asyncio.get_running_loop()
+    until = None if timeout is None else loop.time() + timeout
+    # The count is taken before the records are read, so what is committed in between is never slept over.
+    seen = await app.store.changed(0, 0, run)
+    while True:
+        root, node = await app.store.read([(run, ""), (run, path)])
+        if not isinstance(root, Node):
+            raise UnknownRun(run, app.store.url)
+        over = until is not None and loop.time() >= until
+        if isinstance(node, Node) and (node.state in FINAL or over):
+            return _decoded(await result_of(app, node), decode)
+        if root.state in FINAL:
+            raise UnknownRun(task_id, app.store.url)
+        if over:
+            return TaskResult(task_id=task_id, status="waiting", timed_out=True)
+        seen = await app.store.changed(seen, _pause_ms(loop.time(), until), run)
+
+
+def _pause_ms(now: float, until: float | None) -> int:
+    return LOOK_MS if until is None else max(1, min(LOOK_MS, round((until - now) * 1_000)))
+
+
+def _decoded(result: TaskResult[Any], decode: Any) -> TaskResult[Any]:
+    return result if decode is None else structs.replace(result, decode=decode_as(decode, result.task_id))

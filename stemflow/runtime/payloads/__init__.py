@@ -1,0 +1,1 @@
+"""Values as bytes: JSON data, encoders, encryption, signatures and headers."""

@@ -1,0 +1,39 @@
+"""What travels beside a task's arguments: headers (text by name) and meta (any JSON by name)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from stemflow.errors import OptionError
+from stemflow.runtime.payloads.json_data import decode, encode
+
+TRACE_HEADERS = ("traceparent", "tracestate")
+"""W3C Trace Context; https://www.w3.org/TR/trace-context/"""
+
+
+def checked_headers(headers: Mapping[str, str] | None, where: str) -> dict[str, str]:
+    """The headers as given; raises OptionError unless they are text by name."""
+    if not headers:
+        return {}
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise OptionError(f"{where}: headers: expected text under a name, got {name!r}: {value!r}")
+    return dict(headers)
+
+
+def checked_meta(meta: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
+    """The meta as JSON data; raises NotSerializable when it cannot be."""
+    return dict(decode(encode(dict(meta), f"{where}: meta"))) if meta else {}
+
+
+def merged(run: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is said of a run with what is said of one task put over it."""
+    if not own:
+        return run
+    return {**run, **own} if run else own
+
+
+def inherited(headers: Mapping[str, str], names: Iterable[str], given: Mapping[str, str]) -> dict[str, str]:
+    """The headers of a run that a task starts: those that are propagated by name, with `given` put over them."""
+    return {name: headers[name] for name in names if name in headers} | dict(given)

@@ -1,0 +1,1 @@
+"""Handles of runs, and the decoding of their results."""

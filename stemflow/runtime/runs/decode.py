@@ -1,0 +1,96 @@
+"""From the stored value of a run to the types that its tasks were annotated with, where somebody waits for it."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from stemflow.compile.edges import members_of
+from stemflow.model.plan import LeafPlan, Plan, ScopePlan
+from stemflow.model.signature import AnySig, TaskSig
+from stemflow.runtime.payloads.converters import BadResult, Converter, Misfit
+from stemflow.runtime.tasks.registry import TaskRegistry
+
+Decode = Callable[[Any], Any]
+_ERROR = {"type", "qualname", "message", "data"}
+
+
+def decoder(plan: Plan, registry: TaskRegistry, sig: AnySig | None = None, place: int = 0) -> Decode | None:
+    """What makes the value of the node at `place` out of its JSON data; None when that is the value.
+
+    A task is known by the registry, or says how with `decode=`, which only `sig`, the desugared tree of the
+    plan, can tell.
+    """
+    node = plan.nodes[place]
+    if isinstance(node, LeafPlan):
+        return _of_task(node.task, registry, sig)
+    if not isinstance(node, ScopePlan) or node.value is not None or not node.members or node.kind == "steps":
+        return None
+    # A task with hooks stands in a chain of one in the plan, so that its signature has no members there.
+    given: list[AnySig | None] = [] if sig is None else [member for _, member in members_of(sig)]
+    members = list(zip(node.members, given or [None] * len(node.members), strict=True))
+    if node.kind in ("chain", "chord"):
+        last, of_last = members[-1]
+        return decoder(plan, registry, of_last, last)
+    inside = [decoder(plan, registry, of_it, one) for one, of_it in members]
+    if not any(inside):
+        return None
+    if node.kind == "map":
+        one = _listed(inside, repeated=True) if node.spread == "chunk" else inside[0]
+        return _listed([one], repeated=True)
+    return _listed(inside, repeated=False)
+
+
+def _listed(decoders: list[Decode | None], *, repeated: bool) -> Decode:
+    """Decodes the slots of a list; null and the error of a failed member stay as they are, so do members that joined
+    while it ran."""
+
+    def decode(values: Any) -> Any:
+        if not isinstance(values, list):
+            return values
+        return [
+            value if one is None or value is None or _is_error(value) else one(value)
+            for value, one in zip(values, _for_all(decoders, len(values), repeated), strict=True)
+        ]
+
+    return decode
+
+
+def _for_all(decoders: list[Decode | None], count: int, repeated: bool) -> list[Decode | None]:
+    return decoders * count if repeated else [*decoders, *[None] * (count - len(decoders))][:count]
+
+
+def _is_error(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"error"} and isinstance(value["error"], dict) and (
+        value["error"].keys() == _ERROR
+    )  # fmt: skip
+
+
+def _of_task(name: str, registry: TaskRegistry, sig: AnySig | None) -> Decode | None:
+    if isinstance(sig, TaskSig) and sig.decode is not None:
+        return decode_as(sig.decode, name)
+    task = registry.get(name)
+    if task is None or task.result.convert is None or task.result.exact is type(None):
+        return None  # a handler that gives None may still put something else in its place
+    return _checked(task.result, name)
+
+
+def decode_as(decode: Any, task: str) -> Decode:
+    """A `decode=` as a function: a type is converted to, a function is called. Raises OptionError."""
+    is_type = isinstance(decode, (type, types.UnionType)) or typing.get_origin(decode) is not None
+    if not is_type and callable(decode):
+        called: Decode = decode
+        return called
+    return _checked(Converter(decode, f"task {task}: decode"), task)
+
+
+def _checked(converter: Converter, task: str) -> Decode:
+    def decode(value: Any) -> Any:
+        try:
+            return converter(value)
+        except Misfit as fault:
+            raise BadResult(task, fault) from None
+
+    return decode

@@ -1,0 +1,278 @@
+"""Handles of runs, and what waiting for one gives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from msgspec import Struct
+
+from stemflow.compile.edges import members_of
+from stemflow.core.ending import LEAST_KEPT_MS
+from stemflow.errors import StemflowError
+from stemflow.model.plan import LeafPlan, ScopePlan
+from stemflow.model.records import FAILED, FINAL, SUCCEEDED, ErrorInfo, Node, parent_path
+from stemflow.model.signature import AnySig
+from stemflow.runtime.runs.decode import Decode, decoder
+from stemflow.runtime.runs.progress import Progress, progress_of_run
+from stemflow.runtime.values.library import Values
+from stemflow.store.base import StateLost
+
+if TYPE_CHECKING:
+    from stemflow.runtime.engine import Stemflow
+
+T = TypeVar("T")
+D = TypeVar("D")
+EVENTS_PAUSE_MS = 1_000
+PAUSE_A_NODE_S = 0.000_2
+"""Looking costs work for each node of the run, so one who follows a large run looks less often."""
+
+
+class UnknownRun(StemflowError):
+    """There is no run with this id in the store."""
+
+    def __init__(self, run_id: str, url: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"run {run_id}: expected it in {url}, found none; `stemflow runs` lists those that are there")
+
+
+class DuplicateRun(StemflowError):
+    """The unique key is held by another run, and the mode is `reject`."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"submit: the unique key is held by run {run_id}; wait for it, or cancel it")
+
+
+class TaskResult(Struct, Generic[T], frozen=True, kw_only=True, dict=True):
+    """How a run, or a task of one, ended. `failed_at` is the path of the node whose `error` it is; `attempt` that
+    node's, from 0. `raw` is the JSON data that was stored, `timed_out` says that it has not ended yet.
+    """
+
+    task_id: str
+    status: str
+    raw: Any = None
+    error: ErrorInfo | None = None
+    failed_at: str | None = None
+    attempt: int = 0
+    timed_out: bool = False
+    decode: Decode | None = None
+
+    @cached_property
+    def value(self) -> T | None:
+        """The value as the task's annotation, or `decode=`, has it; None when it did not succeed. Raises BadResult."""
+        if self.decode is None or self.raw is None:
+            return self.raw  # type: ignore[no-any-return]
+        return self.decode(self.raw)  # type: ignore[no-any-return]
+
+    def value_or(self, default: D) -> T | D:
+        """The value, or `default` when there is none because it did not succeed."""
+        return self.value if self.status == SUCCEEDED else default  # type: ignore[return-value]
+
+    def required(self) -> T:
+        """The value; raises RunFailed when it did not succeed."""
+        if self.status != SUCCEEDED:
+            raise RunFailed(self)
+        return self.value  # type: ignore[return-value]
+
+
+class RunFailed(StemflowError):
+    """A run did not succeed: which node, at which attempt, with which error."""
+
+    def __init__(self, result: TaskResult[Any]) -> None:
+        self.result = result
+        self.run_id, self.node, self.attempt, self.error = (
+            result.task_id,
+            result.failed_at,
+            result.attempt,
+            result.error,
+        )
+        what = f"{self.error.type}: {self.error.message}" if self.error is not None else result.status
+        at = f" at {self.node} (attempt {self.attempt + 1})" if self.node else ""
+        super().__init__(f"run {self.run_id} {'timed out' if result.timed_out else result.status}{at}: {what}")
+
+
+async def _within(future: asyncio.Future[Node | None], timeout: float | None) -> Node | None:
+    """What `future` says within `timeout` seconds, else None."""
+    if timeout is None:
+        return await future
+    await asyncio.wait((future,), timeout=timeout)
+    return future.result() if future.done() else None
+
+
+class NodeEvent(Struct, frozen=True, kw_only=True):
+    """A node was seen in a new state, attempt or with new progress."""
+
+    path: str
+    state: str
+    attempt: int
+    at_ms: int
+    task: str | None = None
+    error: ErrorInfo | None = None
+    progress: Progress | None = None
+
+
+class RunHandle(Generic[T]):
+    """One run. `existing`: a submit under a unique key found it instead of starting another.
+
+    `holder`: the id of the run or task that held the unique key when this run was submitted all the same. `asked`: what
+    was submitted, with the digest of its plan; it knows the `decode=` of its tasks.
+    """
+
+    def __init__(
+        self,
+        app: Stemflow,
+        run_id: str,
+        *,
+        existing: bool = False,
+        holder: str | None = None,
+        known: bool = False,
+        asked: tuple[str, AnySig] | None = None,
+    ) -> None:
+        self.app = app
+        self._asked = asked
+        self.id = run_id
+        self.existing = existing
+        self.holder = holder
+        self._epoch = app.store.epoch
+        self._known_until_ms = app.store.now_ms() + LEAST_KEPT_MS if known else 0
+        """Until then it is there for certain, since it was submitted here."""
+
+    async def root(self) -> Node:
+        """The record of the run itself; raises UnknownRun, or StateLost when the store has lost it."""
+        (root,) = await self.app.store.read([(self.id, "")])
+        if isinstance(root, Node):
+            return root
+        if self._epoch != self.app.store.epoch:
+            raise StateLost(
+                f"run {self.id}: {self.app.store.url} has lost data since this run was known to be there, and it with "
+                "them; submit it again"
+            )
+        raise UnknownRun(self.id, self.app.store.url)
+
+    async def wait(self, timeout: float | None = None) -> TaskResult[T]:
+        """Wait for the end, at most `timeout` seconds (then `timed_out`); cannot miss it.
+
+        Raises StateLost when the store has lost the run.
+        """
+        future = self.app.store.watch(self.id)
+        try:
+            if self.app.store.now_ms() >= self._known_until_ms:
+                # An id that somebody wrote down may be wrong, and a run may be gone already.
+                root = await self.root()
+                if root.state in FINAL:
+                    return await self.result_of(root)
+            told = await _within(future, timeout)
+            return await self.result_of(told if told is not None else await self.root())
+        finally:
+            self.app.store.unwatch(self.id, future)
+
+    async def result_of(self, root: Node) -> TaskResult[T]:
+        """What waiting gives when the run stands as `root` says."""
+        sig = self._asked[1] if self._asked is not None and self._asked[0] == root.plan else None
+        return await result_of(self.app, root, sig)
+
+    async def duplicates(self) -> int:
+        """How many others have met the unique key of this run while it held it."""
+        return await Values(self.app.library).duplicates(await self.root())
+
+    async def cancel(self, *, force: bool = False) -> str:
+        """Stop the run, with `force` at once, as `Stemflow.cancel` does; answers the state that it was in."""
+        return await self.app.cancel(self.id, force=force)
+
+    async def nodes(self) -> list[Node]:
+        """The records of the run, in order of creation. A member that never opened has none."""
+        return await self.app.store.nodes(self.id)
+
+    async def value_of(self, path: str) -> Any:
+        """The value of one node of the run; null for one that has none."""
+        values = Values(self.app.library)
+        return await values.value(await values.node((self.id, path)))
+
+    async def events(self) -> AsyncIterator[NodeEvent]:
+        """Every change of a node that is seen, from the start, until the run has ended; no end is missed."""
+        seen: dict[str, tuple[Any, ...]] = {}
+        version = 0
+        while True:
+            told = await self.progress()
+            nodes = await self.nodes() or [await self.root()]
+            for node in sorted(nodes, key=_in_time):
+                last = told.get(node.path)
+                progress = last if last is not None and last.of(node) else None
+                mark = (node.state, node.attempt, progress)
+                if seen.get(node.path) != mark:
+                    seen[node.path] = mark
+                    yield await self._event(node, progress)
+            if any(not node.path and node.state in FINAL for node in nodes):
+                return
+            await asyncio.sleep(min(1.0, len(nodes) * PAUSE_A_NODE_S))
+            version = await self.app.store.changed(version, EVENTS_PAUSE_MS, self.id)
+
+    async def members(self, path: str = "") -> AsyncIterator[TaskResult[Any]]:
+        """How each member of the run (or of the composite at `path`) ended, as they end; first those that have ended.
+
+        Members are those of a group, map, chain or graph, and of a chord its header and body; what members add is among
+        them. One that never opened, or was skipped by another's failure, has no record and is left out.
+        """
+        async for event in self.events():
+            if event.state in FINAL and event.path != path and parent_path(event.path) == path:
+                (node,) = await self.app.store.read([(self.id, event.path)])
+                if isinstance(node, Node) and node.index >= 0:
+                    yield await result_of(self.app, node, await self._signature_of(node))
+
+    async def _signature_of(self, node: Node) -> AnySig | None:
+        """What was submitted for a member of the run, which may say how to decode it."""
+        if self._asked is None or self._asked[0] != node.plan or parent_path(node.path):
+            return None
+        root = (await self.app.library.shape(node.plan)).nodes[0]
+        given = [member for _, member in members_of(self._asked[1])]
+        return given[root.members.index(node.node)] if isinstance(root, ScopePlan) and given else None
+
+    async def progress(self) -> dict[str, Progress]:
+        """What handlers of this run last reported, by path, in whichever process they run."""
+        return await progress_of_run(self.app.store, self.id)
+
+    async def _event(self, node: Node, progress: Progress | None) -> NodeEvent:
+        plan = (await self.app.library.shape(node.plan)).nodes[node.node]
+        return NodeEvent(
+            path=node.path,
+            state=node.state,
+            attempt=node.attempt,
+            at_ms=node.ended_at_ms or node.started_at_ms or node.opened_at_ms,
+            task=plan.task if isinstance(plan, LeafPlan) else None,
+            error=node.error,
+            progress=progress,
+        )
+
+
+async def result_of(app: Stemflow, node: Node, sig: AnySig | None = None) -> TaskResult[Any]:
+    """The result of a run or of one of its nodes; `timed_out` when it has not ended. `sig`: the tree of its plan."""
+    name = f"{node.run}/{node.path}" if node.path else node.run
+    if node.state not in FINAL:
+        return TaskResult(task_id=name, status=node.state, timed_out=True)
+    app.library.trust.demand(node)
+    values = Values(app.library)
+    if node.state == SUCCEEDED:
+        plan = (await app.library.shape(node.plan)).plan
+        decode = decoder(plan, app.registry, sig, node.node)
+        return TaskResult(task_id=name, status=node.state, raw=await values.value(node), decode=decode)
+    if node.state != FAILED:
+        return TaskResult(task_id=name, status=node.state)
+    leaf = await values.node((node.run, node.failed_at or node.path))
+    return TaskResult(
+        task_id=name,
+        status=node.state,
+        error=await values.error_of(node),
+        failed_at=node.failed_at or node.path,
+        attempt=leaf.attempt if leaf is not None else 0,
+    )
+
+
+def _in_time(node: Node) -> tuple[int, int]:
+    """Changes in the order in which they happened; of those at one instant a member's end stands before its scope's."""
+    depth = sum(node.path.count(mark) for mark in ".[!")
+    if node.state in FINAL:
+        return node.ended_at_ms, -depth
+    return node.started_at_ms or node.opened_at_ms, depth

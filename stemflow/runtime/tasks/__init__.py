@@ -1,0 +1,1 @@
+"""Tasks as users define them: registry, options, parameters, contexts, middleware and signals."""

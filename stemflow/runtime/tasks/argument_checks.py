@@ -1,0 +1,146 @@
+"""Before a canvas or workflow is stored: arguments become JSON data, and those of known tasks are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from msgspec import structs
+
+from stemflow.compile.edges import first_task
+from stemflow.core.shape import body_index
+from stemflow.model.plan import LeafPlan, Plan, ScopePlan
+from stemflow.model.signature import AnySig, ChainSig, ChordSig, MapSig, Span, TaskSig
+from stemflow.runtime.payloads.converters import BadArguments
+from stemflow.runtime.payloads.json_data import plain
+from stemflow.runtime.tasks.parameters import Parameters, is_dynamic
+
+Known = Callable[[str], Parameters | None]
+"""What a task may be called with, by its name."""
+
+_CHILDREN = ("success_hooks", "failure_hooks", "cancel_hooks", "steps", "members", "header", "body", "do", "compensate")
+
+
+def plain_signature(sig: Any, as_json: Callable[[TaskSig[Any, Any]], bool]) -> Any:
+    """The same tree with dataclasses, dates, models and the like in arguments and items turned into JSON data.
+
+    Arguments of tasks of which `as_json` is not true are left as they are for their encoder. Raises NotSerializable
+    with the path of what cannot become JSON.
+    """
+    changed: dict[str, Any] = {}
+    if isinstance(sig, TaskSig) and as_json(sig):
+        where = f"arguments of {sig.task}"
+        _note(changed, "args", sig.args, tuple(plain(sig.args, where)))
+        _note(changed, "kwargs", sig.kwargs, plain(sig.kwargs, where))
+    elif isinstance(sig, MapSig) and isinstance(sig.items, tuple):
+        task = first_task(sig.do)
+        if task is None or as_json(task):
+            _note(changed, "items", sig.items, tuple(plain(sig.items, "items")))
+    for name in _CHILDREN:
+        child = getattr(sig, name, None)
+        if isinstance(child, tuple) and child:
+            _note(changed, name, child, tuple(plain_signature(one, as_json) for one in child))
+        elif child:
+            _note(changed, name, child, plain_signature(child, as_json))
+    return structs.replace(sig, **changed) if changed else sig
+
+
+def task_names(sig: Any) -> Iterator[str]:
+    """The names of all tasks in a tree."""
+    if isinstance(sig, TaskSig):
+        yield sig.task
+    for name in _CHILDREN:
+        child = getattr(sig, name, None)
+        for one in child if isinstance(child, tuple) else (child,):
+            if one is not None:
+                yield from task_names(one)
+
+
+def _note(changed: dict[str, Any], name: str, old: Any, new: Any) -> None:
+    same = old is new
+    if isinstance(old, tuple):
+        same = all(a is b for a, b in zip(old, new, strict=True))
+    if not same:
+        changed[name] = new
+
+
+def check_plan(plan: Plan, known: Known) -> None:
+    """Check the arguments that are given in a plan; raises BadArguments. Tasks that nobody knows are passed."""
+    for place, leaf in enumerate(plan.nodes):
+        if isinstance(leaf, LeafPlan):
+            parameters = known(leaf.task)
+            if parameters is None:
+                continue
+            if leaf.bind is None:
+                parameters.check(leaf.args, leaf.kwargs, _ahead(plan, place) if leaf.takes_prev else 0)
+            else:
+                check_bound(parameters, leaf.bind)
+
+
+def check_bound(parameters: Parameters, bind: Mapping[str, Any]) -> None:
+    """Check arguments of a workflow file: all names, and the values in which nothing is left to be evaluated."""
+    parameters.fit((), bind, 0)
+    parameters.check((), {name: value for name, value in bind.items() if not is_dynamic(value)}, None)
+
+
+def _ahead(plan: Plan, place: int) -> int | None:
+    """How many values are put in front of the arguments of the leaf at `place`; None when that is not known."""
+    while True:
+        above = plan.nodes[place].parent
+        if above < 0:
+            return 1
+        scope = plan.nodes[above]
+        assert isinstance(scope, ScopePlan)
+        if place not in scope.members:
+            return 1
+        index = scope.members.index(place)
+        if scope.kind == "map" and scope.spread != "env":
+            return 1 if scope.spread == "item" else None
+        if (scope.kind == "chain" and index > 0) or (scope.kind == "chord" and index == body_index(scope)):
+            return 1
+        place = above
+
+
+def check_items(sig: AnySig, known: Known) -> None:
+    """Check the items of the maps of a canvas as first arguments; raises BadArguments that names the item."""
+    for found, first in _mapped(sig):
+        parameters = known(first.task)
+        if parameters is None or first.bind is not None or first.immutable or found.spread == "env":
+            continue
+        for place, item in _sample(found.items):
+            for given in _given(found.spread, item):
+                try:
+                    parameters.check((*given, *first.args), first.kwargs, 0)
+                except BadArguments as fault:
+                    raise BadArguments(
+                        fault.task, f"items[{place}]: {fault.parameter}", fault.expected, fault.got, fault.path
+                    ) from None
+
+
+def _sample(items: Any) -> Iterator[tuple[int, Any]]:
+    """Items with their places; the numbers of a range are all of one type."""
+    if isinstance(items, Span):
+        numbers = range(items.start, items.stop, items.step)
+        return iter([(0, numbers[0])] if numbers else [])
+    return enumerate(items) if isinstance(items, tuple) else iter(())
+
+
+def _given(spread: str, item: Any) -> Iterator[tuple[Any, ...]]:
+    for one in item if spread == "chunk" else (item,):
+        unpacked = spread != "item" and isinstance(one, (list, tuple))
+        yield tuple(one) if unpacked else (one,)
+
+
+def _mapped(sig: Any) -> Iterator[tuple[MapSig[Any, Any], TaskSig[Any, Any]]]:
+    """Maps whose first task stands alone at the beginning, with that task."""
+    if isinstance(sig, MapSig):
+        head = sig.do
+        while isinstance(head, ChainSig) and head.steps:
+            head = head.steps[0]
+        if isinstance(head, TaskSig):
+            yield sig, head
+    for name in ("steps", "members", "header"):
+        for child in getattr(sig, name, ()):
+            yield from _mapped(child)
+    if isinstance(sig, ChordSig):
+        yield from _mapped(sig.body)

@@ -1,0 +1,200 @@
+"""How tasks are found: named on the command line, in pyproject.toml, or in a tasks.py beside the workflow file.
+
+A workflow file can never name a module, and the working directory is searched only for modules that the user named;
+it stands last on the search path, so that nothing in it can shadow what is installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import stat
+import sys
+import tomllib
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from stemflow.errors import StemflowError
+from stemflow.runtime.payloads.encoders import TaskPayloadEncoder, TaskPayloadEncoderRegistry
+from stemflow.runtime.tasks.registry import TaskRegistry
+
+BESIDE = "tasks.py"
+ATTRIBUTES = ("registry", "app")
+
+
+class TasksNotFound(StemflowError):
+    """No tasks can be had: where they were looked for, what was found there, what to do."""
+
+
+def find_tasks(named: Sequence[str], file: Path | None) -> TaskRegistry:
+    """The registry for a workflow file: of the modules `named` (`MODULE[:REGISTRY]`), else as pyproject.toml says,
+    else of the tasks.py beside `file`. Raises TasksNotFound.
+    """
+    if named:
+        return load_named(named, Path.cwd(), "--tasks")
+    start = file.resolve().parent if file is not None else Path.cwd()
+    project, modules = _from_pyproject(start)
+    if project is not None and modules:
+        return load_named(modules, project.parent, f"{project}: tool.stemflow.tasks")
+    beside = start / BESIDE
+    if file is not None and beside.is_file():
+        return _registry_of(_load_path(beside), None, str(beside))
+    text = f"{file or start}: expected its tasks, found neither --tasks, nor [tool.stemflow] tasks in a pyproject.toml"
+    if file is not None:
+        raise TasksNotFound(f"{text}, nor {beside}; pass --tasks MODULE, or write a tasks.py beside the workflow")
+    only = f" (`--tasks {beside.stem}` for the {BESIDE} that is here)" if beside.is_file() else ""
+    raise TasksNotFound(f"{text}; pass --tasks MODULE{only}")
+
+
+def load_named(named: Sequence[str], folder: Path, where: str) -> TaskRegistry:
+    """The registry of modules that the user named; `folder` is searched after everything installed."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    found = []
+    for name in named:
+        module, _, attribute = name.partition(":")
+        found.append(_registry_of(_load_module(module, folder, where), attribute or None, f"{where} {name}"))
+    registries = list(dict.fromkeys(found))
+    return registries[0] if len(registries) == 1 else _merged(registries, where)
+
+
+def _from_pyproject(start: Path) -> tuple[Path | None, list[str]]:
+    """The nearest pyproject.toml at or above `start`, and the modules that it names."""
+    path = next((one / "pyproject.toml" for one in (start, *start.parents) if (one / "pyproject.toml").is_file()), None)
+    if path is None:
+        return None, []
+    try:
+        table = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("stemflow", {})
+    except (OSError, ValueError) as error:
+        raise TasksNotFound(f"{path}: expected TOML, got {error}; mend it, or pass --tasks MODULE") from error
+    tasks = table.get("tasks", []) if isinstance(table, dict) else []
+    modules = [tasks] if isinstance(tasks, str) else tasks
+    if not isinstance(modules, list) or not all(isinstance(one, str) for one in modules):
+        raise TasksNotFound(f'{path}: tool.stemflow.tasks: expected a list of modules, got {tasks!r}; write ["MODULE"]')
+    return path, modules
+
+
+def _load_module(name: str, folder: Path, where: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise TasksNotFound(f"{where}: expected MODULE or MODULE:REGISTRY, got {name!r}; name it as in `import`")
+    _refuse_writable(folder / Path(*name.split(".")).with_suffix(".py"))
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise TasksNotFound(
+                f"{where}: expected a module {name}, found none in {folder} nor among the installed ones; "
+                "check its name and the environment"
+            ) from error
+        raise _raised(error, name) from error
+    except (Exception, SystemExit) as error:
+        raise _raised(error, name) from error
+
+
+def _load_path(path: Path) -> ModuleType:
+    """Load by path under a name of its own, so that it neither shadows nor is shadowed by an installed module."""
+    _refuse_writable(path)
+    name = f"_stemflow_tasks_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise _raised(error, str(path)) from error
+    return module
+
+
+def _raised(error: BaseException, where: str) -> TasksNotFound:
+    """The sentence for a module that cannot be imported, with the line of the user's code that raised."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    mine = [frame for frame in frames if frame.filename != __file__]
+    place = f"{mine[-1].filename}:{mine[-1].lineno}" if mine else where
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        place = f"{error.filename}:{error.lineno}"
+    what = f"{type(error).__name__}: {_text(error)}"
+    return TasksNotFound(f"{place}: expected to import the tasks, got {what}; mend that line, nothing was started")
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return error.msg if isinstance(error, SyntaxError) else str(error)
+    except Exception:
+        return "(its message cannot be shown)"
+
+
+def _refuse_writable(path: Path) -> None:
+    """Code that anybody on this machine may change is not loaded."""
+    for one in (path, path.parent):
+        try:
+            mode = os.stat(one).st_mode
+        except OSError:
+            continue
+        sticky = stat.S_ISDIR(mode) and mode & stat.S_ISVTX
+        if mode & stat.S_IWOTH and not sticky:
+            raise TasksNotFound(
+                f"{one}: expected tasks that not everybody may change, got a path open to all; `chmod o-w {one}`"
+            )
+
+
+def _registry_of(module: ModuleType, attribute: str | None, where: str) -> TaskRegistry:
+    names = (attribute,) if attribute else ATTRIBUTES
+    for name in names:
+        found = getattr(module, name, None)
+        registry = found if isinstance(found, TaskRegistry) else getattr(found, "registry", None)
+        if isinstance(registry, TaskRegistry):
+            return registry
+    raise TasksNotFound(
+        f"{where}: expected a TaskRegistry called {' or '.join(names)} in {module.__file__}, found none; "
+        "write `registry = TaskRegistry()` there, or name it as MODULE:REGISTRY"
+    )
+
+
+def _merged(registries: Sequence[TaskRegistry], where: str) -> TaskRegistry:
+    """One registry of several: the tasks, encoders, middlewares and listeners of all, for all.
+
+    What can only be one (defaults, strategy, limiter, keys, the encoders that write) must be the same everywhere.
+    Raises TasksNotFound, and DuplicateTask when two of them hold the same name.
+    """
+    merged = TaskRegistry()
+    for name in ("defaults", "retry_strategy", "rate_limiter", "signing"):
+        setattr(merged, name, _same(name, [getattr(one, name) for one in registries], where))
+    encoders = [one.encoders for one in registries]
+    merged.encoders = TaskPayloadEncoderRegistry(*_encoders(encoders, where))
+    for name in ("args", "results"):
+        setattr(merged.encoders, name, _same(f"encoders.{name}", [getattr(one, name) for one in encoders], where))
+    for registry in registries:
+        merged.middleware.join(registry.middleware)
+        merged.signals.join(registry.signals)
+        for name in registry:
+            task = registry.get(name)
+            assert task is not None
+            merged.register(task)
+    return merged
+
+
+def _same(name: str, values: Sequence[Any], where: str) -> Any:
+    if any(one != values[0] for one in values):
+        raise TasksNotFound(
+            f"{where}: {name}: expected registries that agree, got {' and '.join(map(repr, values))}; set it in all of "
+            "them, or make one registry that the modules share"
+        )
+    return values[0]
+
+
+def _encoders(registries: Sequence[TaskPayloadEncoderRegistry], where: str) -> list[TaskPayloadEncoder]:
+    """Each once; refuses two of one id."""
+    found: dict[str, TaskPayloadEncoder] = {}
+    for encoder in (encoder for registry in registries for encoder in registry):
+        if found.setdefault(encoder.id, encoder) is not encoder:
+            raise TasksNotFound(f"{where}: encoder {encoder.id!r}: expected one, got two; let the modules share it")
+    return list(found.values())

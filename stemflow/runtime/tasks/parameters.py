@@ -1,0 +1,275 @@
+"""The parameters of a task: how the arguments of a call become what the handler is annotated with.
+
+Everything that can be known at registration is worked out there; a call of a handler of plain types costs a look at
+the type of each argument.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from stemflow.compile.arguments import ArgumentFault
+from stemflow.errors import OptionError
+from stemflow.runtime.payloads.converters import BadArguments, Converter, Misfit, hints_of
+from stemflow.runtime.payloads.converters import named as named_type
+from stemflow.runtime.tasks.context import TaskContext
+from stemflow.runtime.tasks.sync_context import SyncTaskContext
+
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Parameter:
+    """One parameter with its converter. `name` is empty for what `*args` takes."""
+
+    __slots__ = ("name", "converter", "required", "by_name")
+
+    def __init__(self, name: str, converter: Converter, required: bool, by_name: bool) -> None:
+        self.name, self.converter, self.required, self.by_name = name, converter, required, by_name
+
+
+class Parameters:
+    """What a task may be called with. `rest` and `others` are the types of `*args` and `**kwargs`, if it has them."""
+
+    def __init__(
+        self,
+        task: str,
+        positional: Sequence[Parameter],
+        by_name: Sequence[Parameter],
+        rest: Converter | None = None,
+        others: Converter | None = None,
+    ) -> None:
+        self.task = task
+        self.positional, self.rest, self.others = tuple(positional), rest, others
+        self.names = {p.name: p for p in (*positional, *by_name) if p.by_name}
+        self.place = {p.name: i for i, p in enumerate(positional)}
+        self._required = [p.name for p in (*positional, *by_name) if p.required]
+        self._plan = tuple((p.converter.exact, p.converter.convert) for p in positional)
+        self._least = sum(p.required for p in positional)
+        self._simple = not any(p.required for p in by_name)
+
+    def convert(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a complete call as the handler wants them; raises BadArguments."""
+        if kwargs or not self._simple or not self._least <= len(args) <= len(self._plan):
+            self.fit(args, kwargs, 0)
+            return self._converted(args, kwargs, 0)
+        for value, (exact, convert) in zip(args, self._plan, strict=False):
+            if convert is not None and type(value) is not exact:
+                return self._converted(args, kwargs, 0)
+        return args, kwargs
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any], ahead: int | None = 0) -> None:
+        """Whether a call that may be partial fits: `ahead` values are put in front later, or (None) nobody knows how
+        many. Raises BadArguments.
+        """
+        if ahead == 0:
+            self.convert(tuple(args), dict(kwargs))
+            return
+        self.fit(args, kwargs, ahead)
+        self._converted(() if ahead is None else args, kwargs, ahead or 0)
+
+    def fit(self, args: Sequence[Any], kwargs: Mapping[str, Any], ahead: int | None = 0) -> None:
+        """Whether number and names fit, whatever the values; raises BadArguments."""
+        for name in kwargs:
+            if name not in self.names and self.others is None:
+                known = ", ".join(self.names) or "none"
+                raise BadArguments(self.task, name, f"one of the parameters ({known})", "a name that is none of them")
+        if ahead is None:
+            return
+        count, most = len(args) + ahead, len(self.positional)
+        if count > most and self.rest is None:
+            raise BadArguments(self.task, "", f"at most {most} by position", str(count))
+        for name in kwargs:
+            if self.place.get(name, count) < count and name in self.names:
+                raise BadArguments(self.task, name, "one value", "two, one by position and one by name")
+        for name in self._required:
+            if name not in kwargs and self.place.get(name, count) >= count:
+                raise BadArguments(self.task, name, "a value", "none")
+
+    def _converted(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], ahead: int
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        listed = []
+        for place, value in enumerate(args, ahead):
+            if place < len(self.positional):
+                listed.append(self._one(self.positional[place].name, self.positional[place].converter, value))
+            else:
+                assert self.rest is not None
+                listed.append(self._one(f"argument {place + 1}", self.rest, value))
+        named = {}
+        for name, value in kwargs.items():
+            converter = self.names[name].converter if name in self.names else self.others
+            named[name] = value if converter is None else self._one(name, converter, value)
+        return tuple(listed), named
+
+    def _one(self, name: str, converter: Converter, value: Any) -> Any:
+        try:
+            return converter(value)
+        except Misfit as fault:
+            raise BadArguments(self.task, name, fault.expected, fault.got, fault.path) from None
+
+    def faults(self, bind: Mapping[str, Any]) -> Iterator[ArgumentFault]:
+        """Everything that is wrong with arguments of a workflow file: names, and values without an expression."""
+        for name, value in bind.items():
+            if name not in self.names and self.others is None:
+                yield ArgumentFault("unknown", name, known=tuple(self.names))
+            elif not is_dynamic(value):
+                try:
+                    self._converted((), {name: value}, 0)
+                except BadArguments as fault:
+                    yield ArgumentFault("value", name, fault.expected, fault.got, fault.path)
+        for name in self._required:
+            if name not in bind:
+                yield ArgumentFault("missing", name)
+
+    def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments by the names of the parameters; positional ones beyond them are left out."""
+        return dict(zip([p.name for p in self.positional], args, strict=False)) | dict(kwargs)
+
+    def loose(self) -> tuple[str, ...]:
+        """Parameters whose converters take more than their schemas say: those of pydantic, and Decimal, where numbers
+        will do for text."""
+        return tuple(name for name, one in self.names.items() if one.converter.is_loose())
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of the arguments by name."""
+        properties, definitions = {}, dict[str, Any]()
+        for name, parameter in self.names.items():
+            schema = dict(parameter.converter.schema())
+            definitions |= schema.pop("definitions", {})
+            properties[name] = schema
+        required = [name for name in self._required if name in self.names]
+        found: dict[str, Any] = {"type": "object", "properties": properties, "required": required}
+        found["additionalProperties"] = False if self.others is None else self.others.schema()
+        return found | ({"definitions": definitions} if definitions else {})
+
+
+_ASYNC_CONTEXT = (TaskContext, "TaskContext", "stemflow.TaskContext")
+_SYNC_CONTEXT = (SyncTaskContext, "SyncTaskContext", "stemflow.SyncTaskContext")
+
+
+def is_dynamic(value: Any) -> bool:
+    """Whether an expression stands in a value of a workflow file."""
+    if isinstance(value, str):
+        return "${{" in value
+    if isinstance(value, dict):
+        return any(map(is_dynamic, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(is_dynamic, value))
+
+
+def takes_context(function: Callable[..., Any]) -> bool:
+    """Whether the first parameter is annotated as a context; raises OptionError when it is the wrong one."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters:
+        return False
+    annotation = parameters[0].annotation
+    if annotation in _SYNC_CONTEXT and inspect.iscoroutinefunction(function):
+        raise OptionError(
+            f"{function.__qualname__}: expected an `async def` to take a TaskContext, got SyncTaskContext, whose "
+            "methods would block the event loop; annotate it with TaskContext"
+        )
+    return annotation in _ASYNC_CONTEXT or annotation in _SYNC_CONTEXT
+
+
+def parameters_of(task: str, function: Callable[..., Any], local: Mapping[str, Any] | None = None) -> Parameters:
+    """Read a function's parameters; raises OptionError for an annotation that cannot be used."""
+    given = list(inspect.signature(function).parameters.values())[1 if takes_context(function) else 0 :]
+    resolve = hints_of(function, local)
+    positional, by_name = [], []
+    rest = others = None
+    for one in given:
+        where = f"task {task}: parameter {one.name}"
+        converter = Converter(_resolved(resolve, one.name, one.annotation, where), where)
+        parameter = Parameter(one.name, converter, one.default is one.empty, one.kind is not one.POSITIONAL_ONLY)
+        if one.kind in _BY_POSITION:
+            positional.append(parameter)
+        elif one.kind is one.KEYWORD_ONLY:
+            by_name.append(parameter)
+        elif one.kind is one.VAR_POSITIONAL:
+            rest = converter
+        else:
+            others = converter
+    return Parameters(task, positional, by_name, rest, others)
+
+
+def result_of(task: str, function: Callable[..., Any], local: Mapping[str, Any] | None = None) -> Converter:
+    """The converter of what a function returns; raises OptionError for an annotation that cannot be used."""
+    annotation = inspect.signature(function).return_annotation
+    where = f"task {task}: result"
+    return Converter(_resolved(hints_of(function, local), "return", annotation, where), where)
+
+
+def _resolved(resolve: Callable[[str, Any], Any], name: str, annotation: Any, where: str) -> Any:
+    if annotation is inspect.Parameter.empty:
+        return Any
+    try:
+        return resolve(name, annotation)
+    except Exception as error:
+        raise OptionError(
+            f"{where}: expected an annotation that can be read when the task is registered, got {annotation!r}: "
+            f"{error}; import its names at run time and define its classes above the task, or write Any"
+        ) from error
+
+
+class ObjectParameters(Parameters):
+    """Those of a handler whose arguments are the fields of one object."""
+
+    whole: Converter
+
+    def convert(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The object as the one argument; raises BadArguments."""
+        self.fit(args, kwargs)
+        return (self._object(self.named(args, kwargs)),), {}
+
+    def _object(self, fields: dict[str, Any]) -> Any:
+        try:
+            return None if self.whole.exact is type(None) else self.whole(fields)
+        except Misfit as fault:
+            place = fault.path.removeprefix(".")
+            raise BadArguments(self.task, place, fault.expected, fault.got) from None
+
+
+def object_parameters(task: str, call: Callable[..., Any]) -> ObjectParameters:
+    """The parameters of a handler's `call(context, args)`, from the annotation of `args`; raises OptionError."""
+    given = list(inspect.signature(call).parameters.values())
+    if len(given) != 2:
+        raise OptionError(f"task {task}: call: expected the parameters (self, context, args), got {len(given) + 1}")
+    where = f"task {task}: {given[1].name}"
+    annotation = _resolved(hints_of(call, None), given[1].name, given[1].annotation, where)
+    whole = Converter(annotation, where)
+    others = None
+    if annotation is Any or typing.get_origin(annotation) in (dict, Mapping) or annotation is dict:
+        value = (typing.get_args(annotation) or (str, Any))[1]
+        fields, others = [], Converter(value, where)
+    else:
+        fields = [Parameter(name, Converter(kind, f"{where}.{name}"), required, True)
+                  for name, kind, required in _fields(annotation, where)]  # fmt: skip
+    found = ObjectParameters(task, fields, (), None, others)
+    found.whole = whole
+    return found
+
+
+def _fields(kind: Any, where: str) -> list[tuple[str, Any, bool]]:
+    """(name in JSON, annotation, whether it must be given) of each field of a class."""
+    if hasattr(kind, "model_fields") and hasattr(kind, "model_validate"):
+        return [(one.alias or name, one.annotation, one.is_required()) for name, one in kind.model_fields.items()]
+    if kind is None or kind is type(None):
+        return []
+    info = msgspec.inspect.type_info(kind)
+    if not isinstance(info, (msgspec.inspect.DataclassType, msgspec.inspect.StructType, msgspec.inspect.TypedDictType)):
+        raise OptionError(
+            f"{where}: expected a dataclass, Struct, TypedDict, model or dict, got {named_type(kind)}; "
+            "its fields are the task's arguments"
+        )
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return [(field.encode_name, _bare(hints[field.name]), field.required) for field in info.fields]
+
+
+def _bare(annotation: Any) -> Any:
+    """Without the Required and NotRequired of a TypedDict."""
+    wrapped = typing.get_origin(annotation) in (typing.Required, typing.NotRequired)
+    return typing.get_args(annotation)[0] if wrapped else annotation

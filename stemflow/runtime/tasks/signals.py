@@ -1,0 +1,174 @@
+"""Signals: what happens in this process, told to whoever listens. A listener changes nothing of what it is told of."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Generic, Literal, TypeVar
+
+from msgspec import Struct
+
+from stemflow.model.records import ErrorInfo, task_id
+from stemflow.runtime.runs.progress import Progress
+from stemflow.runtime.tasks.context import TaskContext
+
+E = TypeVar("E", bound="TaskEvent | RunEvent | WorkerEvent")
+F = TypeVar("F", bound="Callable[..., Any]")
+
+log = logging.getLogger("stemflow.signals")
+
+PATIENCE_S = 5.0
+"""How long an engine that is left waits for listeners that are still at work."""
+
+
+class TaskEvent(Struct, frozen=True, kw_only=True):
+    """Something happened to a task. `at_ms` is the store's clock; what does not belong to the signal is None."""
+
+    signal: str
+    task: str
+    run_id: str
+    node: str
+    attempt: int
+    queue: str
+    at_ms: int
+    error: ErrorInfo | None = None
+    next_at_ms: int | None = None
+    """retry: when it is tried again."""
+    limit: Literal["soft", "hard"] | None = None
+    """timeout: which limit has passed."""
+    progress: Progress | None = None
+    context: TaskContext | None = None
+    """prerun, postrun, progress, timeout: the context of the attempt."""
+
+    @property
+    def id(self) -> str:
+        return task_id((self.run_id, self.node))
+
+
+class RunEvent(Struct, frozen=True, kw_only=True):
+    """Something happened to a run. `existing`: the submission found another run, whose id this is."""
+
+    signal: str
+    run_id: str
+    name: str
+    at_ms: int
+    headers: Mapping[str, str] = {}
+    existing: bool = False
+    error: ErrorInfo | None = None
+
+
+class WorkerEvent(Struct, frozen=True, kw_only=True):
+    """Something happened to the worker `worker`, which runs `running` tasks at this moment."""
+
+    signal: str
+    worker: str
+    at_ms: int
+    running: int = 0
+    error: ErrorInfo | None = None
+
+
+class Signal(Generic[E]):
+    """One kind of event. It is true while somebody listens."""
+
+    __slots__ = ("name", "_listeners", "_followed")
+
+    def __init__(self, name: str, followed: set[asyncio.Task[Any]]) -> None:
+        self.name = name
+        self._listeners: list[Callable[[E], Any]] = []
+        self._followed = followed
+
+    def __bool__(self) -> bool:
+        return bool(self._listeners)
+
+    def connect(self, listener: F) -> F:
+        """Call `listener(event)` each time, in the order of connecting; a coroutine goes on as a task of its own."""
+        self._listeners.append(listener)
+        return listener
+
+    def disconnect(self, listener: Callable[..., Any]) -> None:
+        """Call it no more; one that is not connected is no error."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    def send(self, event: E) -> None:
+        """Tell all listeners; what one raises is logged and stops nobody."""
+        for listener in tuple(self._listeners):
+            try:
+                answer = listener(event)
+            except KeyboardInterrupt:
+                raise
+            except BaseException:
+                log.exception("signal %s: its listener %r raised; nothing else is changed by that", self.name, listener)
+                continue
+            if inspect.iscoroutine(answer):
+                task = asyncio.get_running_loop().create_task(self._finish(answer, listener))
+                self._followed.add(task)
+                task.add_done_callback(self._followed.discard)
+
+    async def _finish(self, answer: Coroutine[Any, Any, Any], listener: Callable[..., Any]) -> None:
+        try:
+            await answer
+        except Exception:
+            log.exception("signal %s: its listener %r raised; nothing else is changed by that", self.name, listener)
+
+
+class Signals:
+    """All signals of a registry: of tasks, of runs, and of the workers that serve it in this process."""
+
+    def __init__(self) -> None:
+        self._followed: set[asyncio.Task[Any]] = set()
+        self.before_publish: Signal[RunEvent] = self._signal("before_publish")
+        self.after_publish: Signal[RunEvent] = self._signal("after_publish")
+        self.received: Signal[TaskEvent] = self._signal("received")
+        self.prerun: Signal[TaskEvent] = self._signal("prerun")
+        self.postrun: Signal[TaskEvent] = self._signal("postrun")
+        self.progress: Signal[TaskEvent] = self._signal("progress")
+        self.timeout: Signal[TaskEvent] = self._signal("timeout")
+        self.retry: Signal[TaskEvent] = self._signal("retry")
+        self.succeeded: Signal[TaskEvent] = self._signal("succeeded")
+        self.failed: Signal[TaskEvent] = self._signal("failed")
+        self.cancelled: Signal[TaskEvent] = self._signal("cancelled")
+        self.run_started: Signal[RunEvent] = self._signal("run_started")
+        self.run_completed: Signal[RunEvent] = self._signal("run_completed")
+        self.run_failed: Signal[RunEvent] = self._signal("run_failed")
+        self.run_cancelled: Signal[RunEvent] = self._signal("run_cancelled")
+        self.run_suspended: Signal[RunEvent] = self._signal("run_suspended")
+        self.run_resumed: Signal[RunEvent] = self._signal("run_resumed")
+        self.worker_init: Signal[WorkerEvent] = self._signal("worker_init")
+        self.worker_ready: Signal[WorkerEvent] = self._signal("worker_ready")
+        self.worker_heartbeat: Signal[WorkerEvent] = self._signal("worker_heartbeat")
+        self.worker_error: Signal[WorkerEvent] = self._signal("worker_error")
+        self.worker_stopping: Signal[WorkerEvent] = self._signal("worker_stopping")
+        self.worker_shutdown: Signal[WorkerEvent] = self._signal("worker_shutdown")
+        self.of_ends: dict[str, Signal[TaskEvent]] = {
+            "succeeded": self.succeeded, "failed": self.failed, "cancelled": self.cancelled,
+        }  # fmt: skip
+        self.of_run_ends: dict[str, Signal[RunEvent]] = {
+            "succeeded": self.run_completed, "skipped": self.run_completed,
+            "failed": self.run_failed, "cancelled": self.run_cancelled,
+        }  # fmt: skip
+
+    def join(self, other: Signals) -> None:
+        """Tell the listeners of another registry, too: those that are connected there by now."""
+        for name, signal in vars(self).items():
+            if isinstance(signal, Signal):
+                for listener in getattr(other, name)._listeners:
+                    signal.connect(listener)
+
+    def _signal(self, name: str) -> Signal[Any]:
+        return Signal(name, self._followed)
+
+    async def settle(self) -> None:
+        """Wait for listeners that are still at work on this loop, for a while; then they are cancelled."""
+        loop = asyncio.get_running_loop()
+        mine = {task for task in self._followed if task.get_loop() is loop and task is not asyncio.current_task()}
+        if not mine:
+            return
+        _, late = await asyncio.wait(mine, timeout=PATIENCE_S)
+        for task in late:
+            log.warning("a listener has not ended within %g s and is cancelled: %r", PATIENCE_S, task.get_coro())
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=PATIENCE_S)

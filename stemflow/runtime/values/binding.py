@@ -1,0 +1,227 @@
+"""Binding: the arguments of a call, just before it is made; and the values of gates, while a decision is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import structs
+
+from stemflow.compile.freeze import named
+from stemflow.core.rates import given_keys
+from stemflow.core.shape import Shape
+from stemflow.errors import StemflowError
+from stemflow.expr import parse_condition, parse_template
+from stemflow.model.effects import Frozen, GateError, GateKey
+from stemflow.model.plan import AnyPlan, LeafPlan, Plan, ScopePlan, Sealed
+from stemflow.model.policy import Options
+from stemflow.model.records import SUCCEEDED, ErrorInfo, Key, Node
+from stemflow.runtime.payloads.encoders import TaskPayloadEncoderRegistry, UnknownEncoder
+from stemflow.runtime.payloads.headers import merged
+from stemflow.runtime.payloads.signing import SigningError
+from stemflow.runtime.values.call_keys import concurrency_key, key_text, unique_key
+from stemflow.runtime.values.call_keys import named as by_name
+from stemflow.runtime.values.library import PAGE, Values, place
+from stemflow.store.base import StoreError
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+PAGE_BYTES = 64 * 1_048_576
+"""The largest page of a map's items, in bytes."""
+
+_NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index", "run", "self", "error"})
+
+
+class Bound(tuple[Call, ...]):
+    """The calls that one task makes: one, or one for each element of a chunk."""
+
+    chunked = False
+
+
+class Binder:
+    """Evaluates what a plan left to be evaluated late. Names of maps are taken from the plan's own maps."""
+
+    def __init__(self, shape: Shape) -> None:
+        maps = [node for node in shape.nodes if isinstance(node, ScopePlan) and node.kind == "map"]
+        self.names = _NAMES | {name for node in maps for name in (node.var, node.index_var)}
+
+    async def template(self, values: Values, node: Node, tree: Any) -> Any:
+        template = parse_template(tree, self.names)
+        if template.constant:
+            return template({})
+        return template(await values.env(node, (reference.path for reference in template.references)))
+
+    async def condition(self, values: Values, node: Node, source: str) -> Any:
+        expression = parse_condition(source, self.names)
+        return expression(await values.env(node, (reference.path for reference in expression.references)))
+
+    async def outputs(self, values: Values, scope: Node, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs of a scope whose members have ended; one over a step that gave nothing is null.
+
+        In a body that is not `steps`, `prev` and `results` are the value that the body gave.
+        """
+        filled: dict[str, Any] = {}
+        for name, one in tree.items():
+            template = parse_template(one, self.names)
+            env = await values.env(scope, (reference.path for reference in template.references))
+            if env.keys() & {"prev", "results"}:
+                env["prev"] = env["results"] = await values.value(scope)
+            steps = env.get("steps", {})
+            void = any(
+                reference.path[0] == "steps" and len(reference.path) > 1 and not reference.optional
+                and steps.get(reference.path[1], {}).get("state") != SUCCEEDED
+                for reference in template.references
+            )  # fmt: skip
+            filled[name] = None if void else template(env)
+        return filled
+
+    async def calls(self, values: Values, node: Node, leaf: LeafPlan) -> Bound:
+        """The calls of a leaf, or of a later one whose arguments it was given. Raises ExpressionError."""
+        if node.stand_in is not None:
+            return await self._calls_of(values, node.stand_in)
+        if leaf.bind is not None:
+            bound = await self.template(values, await values.origin(node), dict(leaf.bind))
+            return Bound([((), bound)])
+        args, kwargs = leaf.args, dict(leaf.kwargs)
+        if leaf.sealed is not None:
+            given = await values.literal(node, leaf.sealed)
+            args, kwargs = tuple(given["args"]), given["kwargs"]
+        if not node.path and not args and not kwargs:
+            inputs = await values.inputs(await values.library.header(node.run), node)
+            return Bound([(tuple(inputs.get("args", ())), inputs.get("kwargs", {}))])
+        before = await values.prev(node) if leaf.takes_prev and node.path else None
+        if before is None:
+            return Bound([(args, kwargs)])
+        if before.how == "star":
+            return Bound([((*before.value, *args), kwargs)])
+        if before.how == "chunk":
+            many = Bound([((*_unpacked(item), *args), kwargs) for item in before.value])
+            many.chunked = True
+            return many
+        return Bound([((before.value, *args), kwargs)])
+
+    async def _calls_of(self, values: Values, key: Key) -> Bound:
+        node = await values.node(key)
+        assert node is not None
+        shape = await values.library.shape(node.plan)
+        leaf = shape.nodes[node.node]
+        assert isinstance(leaf, LeafPlan)
+        return await Binder(shape).calls(values, node, leaf)
+
+
+def _unpacked(item: Any) -> tuple[Any, ...]:
+    return tuple(item) if isinstance(item, list) else (item,)
+
+
+async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: AnyPlan) -> Any:
+    """The value of a gate, or a GateError: a failing expression fails the node, not the engine."""
+    name = key[2]
+    try:
+        if name == "when":
+            assert plan.when is not None
+            return bool(await binder.condition(values, node, plan.when))
+        if name == "items":
+            assert isinstance(plan, ScopePlan) and isinstance(plan.items, str)
+            return await _frozen(values, await binder.condition(values, node, plan.items), node, plan)
+        if name == "value":
+            assert isinstance(plan, ScopePlan) and plan.value is not None
+            write = await values.library.writer(values.library.encoders.results, *node.key, "result")
+            return write(await binder.outputs(values, node, plan.value), f"outputs of {node.path or 'the run'}")
+        return await _key(values, binder, node, plan, name)
+    except (StoreError, SigningError):
+        raise
+    except Exception as error:
+        dead = "unknown-encoder" if isinstance(error, UnknownEncoder) else None
+        return GateError(ErrorInfo(type(error).__name__, f"{name}: {error}", f"stemflow.{type(error).__name__}"), dead)
+
+
+async def _frozen(values: Values, items: Any, node: Node, scope: ScopePlan) -> Frozen:
+    if isinstance(items, dict) or not isinstance(items, (list, tuple, range)):
+        raise StemflowError(f"map {node.path}: items: expected a list, got {type(items).__name__}")
+    everything = list(items)
+    shape = await values.library.shape(node.plan)
+    encoder = _args_encoder(shape.plan, scope) or values.library.encoders.args
+    where = "" if encoder == "json" else await values.library.place(*node.key, "items")
+    what = f"items of {node.path}"
+    return Frozen(len(everything), pages_of(everything, what, values.library.encoders, encoder, where))
+
+
+def _args_encoder(plan: Plan, node: AnyPlan) -> str | None:
+    """The encoder of arguments; that of a map's items is its first task's, whose arguments they are."""
+    while isinstance(node, ScopePlan) and node.members:
+        node = plan.nodes[node.members[0]]
+    return plan.options[node.options].args_encoder if isinstance(node, LeafPlan) else None
+
+
+def seal_literals(plan: Plan, encoders: TaskPayloadEncoderRegistry, origin: str, added_by: str = "") -> Plan:
+    """Encode literal arguments and items in a plan of the run `origin`, where their encoder is not JSON.
+
+    `added_by`: the task that adds the plan to its run, or is replaced by it.
+    """
+    nodes = list(plan.nodes)
+    for index, node in enumerate(nodes):
+        encoder = _args_encoder(plan, node) or encoders.args
+        if encoder == "json":
+            continue
+        where = place(origin, added_by, f"literal {index}")
+        if isinstance(node, LeafPlan) and (node.args or node.kwargs):
+            given = {"args": list(node.args), "kwargs": dict(node.kwargs)}
+            body = encoders.writer(encoder, where)(given, f"arguments of {node.task}")
+            nodes[index] = structs.replace(node, args=(), kwargs={}, sealed=Sealed(body))
+        elif isinstance(node, ScopePlan) and isinstance(node.items, tuple):
+            body = encoders.writer(encoder, where, limit=PAGE_BYTES)(list(node.items), "items")
+            nodes[index] = structs.replace(node, items=Sealed(body, len(node.items)))
+    if nodes == list(plan.nodes):
+        return plan
+    return named(structs.replace(plan, nodes=tuple(nodes), origin=added_by))
+
+
+def pages_of(
+    items: list[Any] | tuple[Any, ...], what: str, encoders: TaskPayloadEncoderRegistry, encoder: str, where: str
+) -> tuple[bytes, ...]:
+    """Items as lists of at most PAGE elements, by `encoder` for the place `where`."""
+    return tuple(
+        encoders.writer(encoder, f"{where} {number}", limit=PAGE_BYTES)(
+            list(items[number * PAGE : (number + 1) * PAGE]), f"{what} from {number * PAGE}"
+        )
+        for number in range((len(items) + PAGE - 1) // PAGE)
+    )
+
+
+async def rate_keys(values: Values, binder: Binder, node: Node, leaf: LeafPlan, options: Options) -> tuple[str, ...]:
+    """The keys that `given_keys` names, evaluated."""
+    given = given_keys(options)
+    env: dict[str, Any] = {"headers": merged((await values.library.header(node.run)).headers, leaf.headers)}
+    if any("args" in key for key in given):
+        (call, *_) = await binder.calls(values, node, leaf)
+        env["args"] = by_name(options.params, call)
+    return tuple([key_text(await _text(values, binder, node, key, env)) if "${{" in key else key for key in given])
+
+
+async def _key(values: Values, binder: Binder, node: Node, plan: AnyPlan, name: str) -> Any:
+    """The unique key or the concurrency key of a node, or those of its rates; over its arguments by name where it is a
+    task."""
+    if not isinstance(plan, LeafPlan):
+        assert isinstance(plan, ScopePlan) and plan.concurrency is not None
+        return concurrency_key(await binder.template(values, node, plan.concurrency.key), node.path)
+    options = (await values.library.shape(node.plan)).plan.options[plan.options]
+    if name == "rate_limit":
+        return await rate_keys(values, binder, node, plan, options)
+    limited = options.concurrency
+    source = options.unique_by if name == "unique" else limited.key if limited is not None else None
+    calls: Sequence[Call] = ()
+    if name == "unique" or "args" in (source or ""):
+        calls = await binder.calls(values, node, plan)
+    named_calls = [{"args": by_name(options.params, call)} for call in calls or [((), {})]]
+    texts = [await _text(values, binder, node, source, names) for names in named_calls]
+    if name == "unique":
+        return unique_key(plan.task, options, calls, texts)
+    return concurrency_key(texts[0], plan.task)
+
+
+async def _text(values: Values, binder: Binder, node: Node, source: str | None, names: Mapping[str, Any]) -> Any:
+    if source is None:
+        return None
+    template = parse_template(source, binder.names | {"args", "headers"})
+    env = await values.env(await values.origin(node), (reference.path for reference in template.references))
+    return template({**env, **names})

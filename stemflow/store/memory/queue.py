@@ -1,0 +1,173 @@
+"""What is ready, delayed or timed, in heaps. An entry that is no longer true of its record is skipped at the top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from heapq import heappop, heappush
+
+from stemflow.model.facts import Due
+from stemflow.model.records import READY, Key, Node, Record
+from stemflow.store.base import TIMER_PAGE, Want
+from stemflow.store.lane_choice import Passing, choose
+from stemflow.store.memory.lanes import Entry, MemoryShelf, Rank
+from stemflow.store.rate_windows import Windows
+
+_Delayed = tuple[int, int, Key, int]
+"""(at_ms, order, key, rev)"""
+
+
+class Queues:
+    """By queue: a heap of delayed leaves, one of ready leaves without limits, and a shelf of those with limits."""
+
+    __slots__ = ("_delayed", "_ready", "_shelves")
+
+    def __init__(self) -> None:
+        self._ready: dict[str, list[Entry]] = {}
+        self._shelves: dict[str, MemoryShelf] = {}
+        self._delayed: dict[str, list[_Delayed]] = {}
+
+    def add(self, node: Node, order: int, now_ms: int) -> None:
+        """A leaf became READY."""
+        if node.at_ms > now_ms:
+            heappush(self._delayed.setdefault(node.queue, []), (node.at_ms, order, node.key, node.rev))
+            return
+        entry = (-node.priority, order, node.key, node.rev)
+        if node.limits:
+            self._shelves.setdefault(node.queue, MemoryShelf()).add(node.limits, entry)
+            return
+        heap = self._ready.get(node.queue)
+        if heap is None:
+            heap = self._ready[node.queue] = []
+        heappush(heap, entry)
+
+    def take(
+        self, want: Want, records: Mapping[Key, Record], windows: Windows, now_ms: int
+    ) -> tuple[list[Node], int | None]:
+        """Up to `want.limit` leaves, best first; and when a limit opens behind which others wait."""
+        plains, shelves = [], []
+        for queue in self._named(want.queues):
+            self._wake(queue, records, now_ms)
+            if heap := self._ready.get(queue):
+                plains.append(_Plain(heap, records, want.only_run, now_ms))
+            if shelf := self._shelves.get(queue):
+                shelf.look(records, now_ms)
+                shelves.append(shelf)
+        if want.only_run is None:
+            taken = choose(plains, shelves, windows, want.limit)
+            waits = [shelf.next_at_ms() for shelf in shelves]
+        else:
+            passing: list[Passing[Node]] = [shelf.of_run(want.only_run, want.limit) for shelf in shelves]
+            taken = choose(plains, passing, windows, want.limit)
+            waits = [one.next_at_ms for one in passing]
+        for plain in plains:
+            plain.restore()
+        self._sweep(self._named(want.queues))
+        return taken, min((at_ms for at_ms in waits if at_ms is not None and want.limit), default=None)
+
+    def _named(self, queues: Sequence[str] | None) -> Sequence[str]:
+        """All queues where none is named."""
+        return tuple(dict.fromkeys((*self._ready, *self._shelves, *self._delayed))) if queues is None else queues
+
+    def next_at_ms(self, queues: Sequence[str] | None, records: Mapping[Key, Record], now_ms: int) -> int | None:
+        """When the first delayed leaf of these queues may be leased."""
+        instants = []
+        for queue in self._named(queues):
+            self._wake(queue, records, now_ms)
+            if delayed := self._delayed.get(queue):
+                instants.append(delayed[0][0])
+        return min(instants, default=None)
+
+    def _wake(self, queue: str, records: Mapping[Key, Record], now_ms: int) -> None:
+        """Move what is due, and drop what is stale, until the first delayed entry is true and in the future."""
+        delayed = self._delayed.get(queue)
+        while delayed:
+            at_ms, order, key, rev = delayed[0]
+            node = records.get(key)
+            live = node.__class__ is Node and node.rev == rev and node.state == READY
+            if live and at_ms > now_ms:
+                return
+            heappop(delayed)
+            if live:
+                self.add(node, order, now_ms)  # type: ignore[arg-type]
+
+    def _sweep(self, queues: Sequence[str]) -> None:
+        """Forget queues that are empty."""
+        for queue in queues:
+            if queue in self._ready and not self._ready[queue]:
+                del self._ready[queue]
+            if queue in self._shelves and not self._shelves[queue]:
+                del self._shelves[queue]
+
+
+class _Plain:
+    """As `turns.Plain`: one heap, within one exchange. What others want is put aside."""
+
+    __slots__ = ("_aside", "_heap", "_now_ms", "_only_run", "_records")
+
+    def __init__(self, heap: list[Entry], records: Mapping[Key, Record], only_run: str | None, now_ms: int) -> None:
+        self._heap, self._records, self._only_run, self._now_ms = heap, records, only_run, now_ms
+        self._aside: list[Entry] = []
+
+    def first(self) -> Rank | None:
+        """Bring an entry to the top that is true, wanted and not expired."""
+        heap = self._heap
+        while heap:
+            entry = heap[0]
+            node = self._records.get(entry[2])
+            if node is not None and node.rev == entry[3] and node.state == READY:  # type: ignore[union-attr]
+                if self._only_run is not None and entry[2][0] != self._only_run:
+                    self._aside.append(entry)
+                elif (expires := node.due_at_ms) is None or expires > self._now_ms:  # type: ignore[union-attr]
+                    return entry[:2]
+            heappop(heap)
+        return None
+
+    def take(self) -> Node:
+        return self._records[heappop(self._heap)[2]]  # type: ignore[return-value]
+
+    def restore(self) -> None:
+        for entry in self._aside:
+            heappush(self._heap, entry)
+
+
+class Timers:
+    """The instants of timers: a heap of those to come, and those that are due and not yet moved."""
+
+    __slots__ = ("_at", "_due", "_heap")
+
+    def __init__(self) -> None:
+        self._at: dict[Key, int] = {}
+        self._heap: list[tuple[int, Key]] = []
+        self._due: dict[Key, int] = {}
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._at
+
+    def set(self, key: Key, at_ms: int | None) -> None:
+        """Set, move or drop (None) the timer of a node."""
+        if self._at.get(key) == at_ms:
+            return
+        self._due.pop(key, None)
+        if at_ms is None:
+            del self._at[key]
+        else:
+            self._at[key] = at_ms
+            heappush(self._heap, (at_ms, key))
+
+    def overdue_since_ms(self, now_ms: int) -> int | None:
+        """The instant of the first timer that is due."""
+        return min((at_ms for at_ms in self._at.values() if at_ms <= now_ms), default=None)
+
+    def due(self, only_run: str | None, now_ms: int) -> tuple[tuple[Due, ...], int | None]:
+        """A page of timers that are due, and the instant of the next one to come."""
+        heap = self._heap
+        while heap and (self._at.get(heap[0][1]) != heap[0][0] or heap[0][0] <= now_ms):
+            at_ms, key = heappop(heap)
+            if self._at.get(key) == at_ms:
+                self._due[key] = at_ms
+        next_at_ms = heap[0][0] if heap else None
+        if not self._due:
+            return (), next_at_ms
+        found = [(at_ms, key) for key, at_ms in self._due.items() if only_run is None or key[0] == only_run]
+        page = tuple(Due(key, at_ms) for at_ms, key in sorted(found)[:TIMER_PAGE])
+        return page, now_ms if len(found) > TIMER_PAGE else next_at_ms

@@ -1,0 +1,451 @@
+"""The store in memory: for tests, simulation and runs that nobody needs to find again. One process, one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from stemflow.model.effects import DeadLetter, Decision, Put
+from stemflow.model.facts import Due
+from stemflow.model.plan import Plan
+from stemflow.model.records import FINAL, HOUSE, STOPPING, Claim, Header, Key, Node, Record
+from stemflow.ports import Clock
+from stemflow.store.base import (
+    EVERY_LETTER,
+    LOSS_LEASE_MS,
+    MEMO_MS,
+    Exchange,
+    Lease,
+    Letters,
+    Outlived,
+    Renewed,
+    Request,
+    RunInfo,
+    StoreError,
+    Want,
+)
+from stemflow.store.health import Examination, Finding, Stock
+from stemflow.store.index_rules import changes_something, guarded, may_hold_lease, timer_of, window_of
+from stemflow.store.memory.inbox import Inboxes
+from stemflow.store.memory.inventory import queues_of
+from stemflow.store.memory.notes import Notes
+from stemflow.store.memory.queue import Queues, Timers
+from stemflow.store.memory.retention import DeadLetters, Ends, Plans
+from stemflow.store.rate_windows import Past, Windows
+from stemflow.store.waiters import Changes, Watches
+
+
+class _Memo(NamedTuple):
+    """The last request of a channel that changed something, with its answer: (key, token) of each lease."""
+
+    sequence: int
+    at_ms: int
+    committed: tuple[bool, ...]
+    held: tuple[tuple[Key, int], ...]
+
+
+class _Held:
+    """The entry of a lease. Renewals from a thread move `until_ms` in place; a transfer puts another entry there."""
+
+    __slots__ = ("token", "until_ms")
+
+    def __init__(self, token: int, until_ms: int) -> None:
+        self.token, self.until_ms = token, until_ms
+
+
+class MemoryStore:
+    """All records in dicts; a method that changes something has no await in it, so each is atomic."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self.url = url
+        self.address = ""
+        self.overlaps = False
+        self.epoch = 0
+        self._clock = clock
+        self._now_ms = 0
+        self._records: dict[Key, Record] = {}
+        self._order: dict[Key, int] = {}
+        self._count = 0
+        self._paths: dict[str, list[Key]] = {}
+        self._headers: dict[str, Header] = {}
+        self._plans = Plans()
+        self._pages: dict[str, dict[tuple[str, int], bytes]] = {}
+        self._dead = DeadLetters()
+        self._ends = Ends()
+        self._queues = Queues()
+        self._timers = Timers()
+        self._leases: dict[Key, _Held] = {}
+        self._windows: dict[Key, int] = {}
+        self._past: dict[str, Past] = {}
+        self._past_until: dict[str, int] = {}
+        self._memos: dict[str, _Memo] = {}
+        self._notes = Notes()
+        self._inboxes = Inboxes()
+        self._changes = Changes()
+        self._watches = Watches()
+
+    async def open(self) -> None:
+        """Nothing to connect to."""
+
+    async def close(self) -> None:
+        """Nothing to let go of; what was stored stays with the object."""
+
+    def now_ms(self) -> int:
+        self._now_ms = max(self._now_ms, self._clock.now_ms())
+        return self._now_ms
+
+    # -- exchange
+
+    async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
+        now_ms = self.now_ms()
+        memo = self._memos.get(request.channel)
+        if memo is not None and request.sequence <= memo.sequence:
+            return self._repeat(request, memo, decisions, want, now_ms)
+        committed = tuple([self._commit(decision, now_ms) for decision in decisions])
+        leases, timers, next_at_ms = self._hand_out(want, now_ms) if want is not None else ((), (), None)
+        if leases or any(ok and changes_something(one) for ok, one in zip(committed, decisions, strict=True)):
+            held = tuple([(lease.node.key, lease.node.delivery) for lease in leases])
+            self._memos[request.channel] = _Memo(request.sequence, now_ms, committed, held)
+        inbox, elsewhere = self._inboxes.take(want, self._records, now_ms)
+        return Exchange(
+            committed=committed,
+            leases=leases,
+            timers=timers,
+            next_at_ms=next_at_ms,
+            now_ms=now_ms,
+            current=self._current(decisions, committed),
+            inbox=inbox,
+            elsewhere=elsewhere,
+        )
+
+    def _current(
+        self, decisions: Sequence[Decision], committed: Sequence[bool]
+    ) -> tuple[tuple[Key, Record | None], ...]:
+        if all(committed):
+            return ()
+        return tuple([(key, self._records.get(key)) for key in guarded(decisions, committed)])
+
+    def _repeat(
+        self, request: Request, memo: _Memo, decisions: Sequence[Decision], want: Want | None, now_ms: int
+    ) -> Exchange:
+        sequence, committed, held = memo.sequence, memo.committed, memo.held
+        if request.sequence < sequence:
+            raise StoreError(
+                f"{self.url}: channel {request.channel}: expected request {sequence} or later, got {request.sequence}; "
+                "give each caller a channel of its own"
+            )
+        leases = []
+        for key, token in held:
+            entry, node = self._leases.get(key), self._records.get(key)
+            if entry is not None and entry.token == token and isinstance(node, Node):
+                leases.append(self._granted(node, entry.until_ms))
+        timers, next_at_ms = self._due(want, now_ms) if want is not None else ((), None)
+        return Exchange(
+            committed=committed,
+            leases=tuple(leases),
+            timers=timers,
+            next_at_ms=next_at_ms,
+            now_ms=now_ms,
+            current=self._current(decisions, committed),
+        )
+
+    def _commit(self, decision: Decision, now_ms: int) -> bool:
+        records, dropped = self._records, decision.dropped
+        puts = (*decision.puts, *decision.twins()) if decision.also else decision.puts
+        for put in puts:
+            stored = None if put.key[0] in dropped else records.get(put.key)
+            if (stored.rev if stored is not None else 0) != put.guard:
+                return False
+            if stored.__class__ is Node and stored.delivery != put.token:
+                return False
+        for key, rev in decision.seen:
+            stored = records.get(key)
+            if (stored.rev if stored is not None else 0) != rev:
+                return False
+        for run in dropped:
+            self._drop(run)
+        for put in puts:
+            if put.key[0] == HOUSE:
+                self._put_claim(put)
+            else:
+                self._put_node(put, now_ms)
+        self._rest(decision, now_ms)
+        if changes_something(decision):
+            self._changes.note()
+        return True
+
+    def _rest(self, decision: Decision, now_ms: int) -> None:
+        for header in (*decision.headers, *decision.also):
+            if self._headers.setdefault(header.run, header) is header:
+                self._plans.use(header.run, header.plan)
+        for plan in decision.plans:
+            self._plans.add(plan)
+        for run, digest in decision.fragments:
+            self._plans.use(run, digest)
+        for some in decision.pages:
+            run, path = some.key
+            self._pages.setdefault(run, {}).update(((path, n), page) for n, page in enumerate(some.pages))
+        self._inboxes.commit(decision)
+        self._dead.drop(decision.undead)
+        self._dead.add(decision.dead)
+        for end in decision.ended:
+            self._ends.set(end.run, max(now_ms + end.keep_ms, self._dead.until_ms(end.run)))
+            self._watches.resolve(end.run, self._root(end.run))
+
+    def _put_claim(self, put: Put) -> None:
+        self._windows.pop(put.key, None)
+        if put.record is None:
+            self._records.pop(put.key, None)
+            return
+        self._records[put.key] = put.record
+        until_ms = window_of(put.record) if isinstance(put.record, Claim) else None
+        if until_ms is not None:
+            self._windows[put.key] = until_ms
+
+    def _put_node(self, put: Put, now_ms: int) -> None:
+        key, node = put.key, put.record
+        if not isinstance(node, Node):
+            raise TypeError(f"put {key}: expected a Node, got {node!r}")
+        if put.guard == 0:
+            self._order[key] = self._count = self._count + 1
+            self._paths.setdefault(key[0], []).append(key)
+        elif key in self._leases and not may_hold_lease(node):
+            del self._leases[key]
+        self._records[key] = node
+        if node.state == "ready":
+            self._queues.add(node, self._order[key], now_ms)
+        if node.due_at_ms is not None or key in self._timers:
+            self._timers.set(key, timer_of(node))
+
+    # -- handing out
+
+    def _hand_out(self, want: Want, now_ms: int) -> tuple[tuple[Lease, ...], tuple[Due, ...], int | None]:
+        windows = Windows(now_ms, self._past.get)
+        nodes, blocked = self._queues.take(want, self._records, windows, now_ms)
+        for key, past in windows.started().items():
+            self._past[key], self._past_until[key] = past, now_ms + past.span_ms
+        leases = tuple([self._lease(node, now_ms) for node in nodes])
+        timers, next_at_ms = self._due(want, now_ms)
+        free_at_ms = self._inboxes.next_at_ms(want.only_run, now_ms)
+        instants = [at_ms for at_ms in (next_at_ms, blocked, free_at_ms) if at_ms is not None]
+        return leases, timers, min(instants, default=None)
+
+    def _lease(self, ready: Node, now_ms: int) -> Lease:
+        """READY x leased, the one cell of the table that a store carries out."""
+        node = copy.copy(ready)
+        node.state = "running"
+        node.delivery += 1
+        key = node.key
+        until_ms = now_ms + node.lease_ms
+        self._records[key] = node
+        self._leases[key] = _Held(node.delivery, until_ms)
+        if key in self._timers:
+            self._timers.set(key, timer_of(node))
+        return self._granted(node, until_ms)
+
+    def _granted(self, node: Node, until_ms: int) -> Lease:
+        return Lease(node, until_ms, None if node.path else self._headers.get(node.run))
+
+    def _due(self, want: Want, now_ms: int) -> tuple[tuple[Due, ...], int | None]:
+        timers, timer_at_ms = self._timers.due(want.only_run, now_ms)
+        delayed_at_ms = self._queues.next_at_ms(want.queues, self._records, now_ms)
+        instants = [at_ms for at_ms in (timer_at_ms, delayed_at_ms) if at_ms is not None]
+        return timers, min(instants, default=None)
+
+    # -- leases
+
+    async def expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
+        now_ms = self.now_ms()
+        late = [
+            (held.until_ms, self._order[key], key)
+            for key, held in self._leases.items()
+            if held.until_ms <= now_ms and run in (None, key[0])
+        ]
+        return [self._transfer(key, now_ms) for _, _, key in sorted(late)[:limit]]
+
+    def _transfer(self, key: Key, now_ms: int) -> Lease:
+        node = copy.copy(self._records[key])
+        assert isinstance(node, Node)
+        node.delivery += 1
+        held = _Held(node.delivery, now_ms + LOSS_LEASE_MS)
+        self._records[key], self._leases[key] = node, held
+        return self._granted(node, held.until_ms)
+
+    def renewer(self) -> MemoryRenewer:
+        return MemoryRenewer(self)
+
+    def renew(self, held: Sequence[tuple[Key, int, int]]) -> Renewed:
+        """As `Renewer.renew`; each step is atomic under the interpreter's lock, so any thread may call it."""
+        now_ms = self.now_ms()
+        gone, stopping = [], []
+        for key, token, lease_ms in held:
+            entry = self._leases.get(key)
+            if entry is None or entry.token != token:
+                gone.append((key, token))
+                continue
+            entry.until_ms = now_ms + lease_ms
+            node = self._records.get(key)
+            if isinstance(node, Node) and node.state == STOPPING:
+                stopping.append((key, node.kill))
+        return Renewed(tuple(gone), tuple(stopping))
+
+    # -- reading
+
+    def home(self, run: str) -> int:
+        return 0
+
+    async def read(self, keys: Sequence[Key]) -> list[Record | None]:
+        return [self._records.get(key) for key in keys]
+
+    async def nodes(self, run: str) -> list[Node]:
+        return [node for key in self._paths.get(run, ()) if isinstance(node := self._records[key], Node)]
+
+    async def header(self, run: str) -> Header | None:
+        return self._headers.get(run)
+
+    async def plan(self, digest: str) -> Plan | None:
+        return self._plans.get(digest)
+
+    async def page(self, key: Key, number: int) -> bytes | None:
+        run, path = key
+        return self._pages.get(run, {}).get((path, number))
+
+    async def runs(self, limit: int, prefix: str = "") -> list[RunInfo]:
+        found: list[RunInfo] = []
+        for run in reversed(self._headers):
+            root = self._records.get((run, ""))
+            if run.startswith(prefix) and isinstance(root, Node) and len(found) < limit:
+                found.append(RunInfo(self._headers[run], root))
+        return found
+
+    async def dead_letters(self, run: str | None = None, which: Letters = EVERY_LETTER) -> list[DeadLetter]:
+        return self._dead.fitting(run, which, self.now_ms())
+
+    async def examine(self) -> Examination:
+        text = "everything is in the memory of this process and gone with it"
+        return Examination((Finding("durability", "warning", text, "for runs that matter use `sqlite:` or a server"),))
+
+    async def stock(self) -> Stock:
+        now_ms = self.now_ms()
+        late = [held.until_ms for held in self._leases.values() if held.until_ms <= now_ms]
+        return Stock(
+            queues=queues_of(self._records, self._order, now_ms),
+            leased=len(self._leases),
+            late=len(late),
+            late_since_ms=min(late, default=None),
+            overdue_since_ms=self._timers.overdue_since_ms(now_ms),
+            letters=len(self._dead.fitting(None, EVERY_LETTER, now_ms)),
+            runs=len(self._headers),
+        )
+
+    # -- deleting
+
+    async def past(self) -> Outlived:
+        now_ms = self.now_ms()
+        letters = len(self._dead.past(now_ms, EVERY_LETTER.limit))
+        claims, starts, memos = self._outlived(now_ms)
+        others = len(claims) + len(starts) + len(memos)
+        return Outlived(runs=self._ends.count(now_ms), dead_letters=letters, others=others)
+
+    async def prune(self, limit: int) -> int:
+        now_ms = self.now_ms()
+        gone = self._dead.drop(self._dead.past(now_ms, limit))
+        gone += self._prune_house(now_ms)
+        while gone < limit and (run := self._ends.next(now_ms)) is not None:
+            gone += self._drop(run, limit - gone)
+        return gone
+
+    def _prune_house(self, now_ms: int) -> int:
+        """Windows of claims and of rate limits, and memos."""
+        claims, starts, memos = self._outlived(now_ms)
+        for place in claims:
+            del self._records[place], self._windows[place]
+        for key in starts:
+            del self._past[key], self._past_until[key]
+        for channel in memos:
+            del self._memos[channel]
+        return len(claims) + len(starts) + len(memos)
+
+    def _outlived(self, now_ms: int) -> tuple[list[Key], list[str], list[str]]:
+        """Windows of claims and of rate limits, and memos that are past their time."""
+        claims = [key for key, until_ms in self._windows.items() if until_ms <= now_ms]
+        starts = [key for key, until_ms in self._past_until.items() if until_ms <= now_ms]
+        memos = [channel for channel, memo in self._memos.items() if memo.at_ms <= now_ms - MEMO_MS]
+        return claims, starts, memos
+
+    def _drop(self, run: str, limit: int | None = None) -> int:
+        """Delete a run, or `limit` nodes and pages of it, the root last; answers how many."""
+        keys, pages, gone = self._paths.get(run, []), self._pages.get(run, {}), 0
+        while (limit is None or gone < limit) and (pages or len(keys) > 1):
+            gone += 1
+            if pages:
+                pages.popitem()
+            else:
+                self._drop_node(keys.pop())
+        if pages or len(keys) > 1 or (limit is not None and gone >= limit):
+            return gone
+        for key in keys:
+            self._drop_node(key)
+        for table in (self._paths, self._pages, self._headers):
+            table.pop(run, None)
+        self._ends.forget(run)
+        self._inboxes.drop(run)
+        self._dead.drop_run(run)
+        self._plans.drop_run(run)
+        return gone + 1
+
+    def _drop_node(self, key: Key) -> None:
+        del self._records[key], self._order[key]
+        self._leases.pop(key, None)
+        if key in self._timers:
+            self._timers.set(key, None)
+
+    # -- hints
+
+    async def note(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
+        self._notes.set(topic, name, body, self.now_ms(), ttl_ms)
+        self._changes.note()
+
+    async def notes(self, topic: str) -> dict[str, bytes]:
+        return self._notes.of(topic, self.now_ms())
+
+    # -- waiting
+
+    def watch(self, run: str) -> asyncio.Future[Node | None]:
+        root = self._root(run)
+        return self._watches.add(run, root is not None and root.state in FINAL, root)
+
+    def _root(self, run: str) -> Node | None:
+        root = self._records.get((run, ""))
+        return root if isinstance(root, Node) else None
+
+    def unwatch(self, run: str, future: asyncio.Future[Node | None]) -> None:
+        self._watches.drop(run, future)
+
+    @property
+    def watching(self) -> int:
+        return len(self._watches)
+
+    def handed(self, owner: str) -> list[Lease]:
+        return []
+
+    async def work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
+        return await self.changed(seen, timeout_ms)
+
+    async def changed(self, seen: int, timeout_ms: int | None, run: str | None = None) -> int:
+        return await self._changes.wait(seen, timeout_ms)
+
+
+class MemoryRenewer:
+    """Renews straight in the store's tables."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def renew(self, held: Sequence[tuple[Key, int, int]]) -> Renewed:
+        return self._store.renew(held)
+
+    def close(self) -> None:
+        """Nothing to let go of."""

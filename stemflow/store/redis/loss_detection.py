@@ -1,0 +1,133 @@
+"""Which data the server has: whether it is still what this process was told of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from stemflow.store.base import StateLost, StoreError
+from stemflow.store.redis.requests import pack
+from stemflow.store.redis.scripts import script
+from stemflow.store.redis.server import parsed, version_of
+
+log = logging.getLogger("stemflow.store")
+
+
+class Ask(Protocol):
+    """Sends one command and gives its answer."""
+
+    def __call__(self, *command: Any) -> Awaitable[Any]: ...
+
+
+class Stranger:
+    """In the place of a `Standing` for who only looks: it makes no partition and rests on nothing."""
+
+    def __init__(self, prefix: bytes) -> None:
+        self.prefix = prefix
+        self.version = (0, 0)
+
+    async def greet(self, ask: Ask) -> None:
+        self.version = version_of(parsed(bytes(await ask(b"INFO", b"server"))))
+
+    def holds(self, epoch: int) -> bool:
+        return True
+
+    def loss(self) -> StateLost:
+        raise NotImplementedError
+
+
+class Losses:
+    """How often this process has found that acknowledged data is gone; `told` is called each time."""
+
+    def __init__(self, told: Callable[[], None]) -> None:
+        self.count, self.text = 0, ""
+        self._told = told
+
+    def add(self, text: str) -> None:
+        self.count, self.text = self.count + 1, text
+        log.critical("%s", text)
+        self._told()
+
+
+class Standing:
+    """The data of one partition, by its id, and how far this process has seen it.
+
+    Every exchange that changes something moves the position on by one; answers to reads tell it, too. `made`: begins
+    the ids under which this process makes the partition, which is one of `parts`.
+    """
+
+    def __init__(
+        self, shown: str, prefix: bytes, made: str, parts: int, given: Callable[[], int], losses: Losses
+    ) -> None:
+        self.version = (0, 0)
+        self.name = b""
+        """The id of the partition."""
+        self._shown, self.prefix, self._made, self._given = shown, prefix, made, given
+        self._parts, self._losses = parts, losses
+        self.now_ms = 0
+        """The server's time at the last look."""
+        self._looks = 0
+        self._boot, self._number = "", 0
+        """The start of the server that is known, and which one in the life of the data it is."""
+        self._position = 0
+
+    async def greet(self, ask: Ask) -> None:
+        """Ask a server that may not be the one before, or have other data."""
+        about = parsed(bytes(await ask(b"INFO", b"server")))
+        self.version = version_of(about)
+        await self._look(ask, about.get("run_id", "")[:16])
+
+    look = greet
+    """The same over a connection that there is, since the data may not be what it was."""
+
+    async def _look(self, ask: Ask, boot: str) -> None:
+        found = script("open", self.version)
+        self._looks += 1
+        made = f"{self._made}.{self._looks}"
+        request = pack((self._given(), made, boot, self._boot or False, self._parts, self._number))
+        before, seen = (self.name, self._boot, self._number), self._position
+        now_ms, name, position, least, parts, number = await ask(b"EVAL", found.text, b"1", self.prefix, request)
+        self.now_ms = int(now_ms)
+        if parts != self._parts:
+            raise StoreError(
+                f"{self._shown}: expected ?partitions={parts}, with which this store was made, got {self._parts}; give "
+                "the same number everywhere, or another ?prefix for a store of its own"
+            )
+        if before != (self.name, self._boot, self._number):
+            # Another connection was quicker, and the answer is about what was known before.
+            if (self.name, self._boot, self._number) != (name, boot, number):
+                await self._look(ask, boot)
+            return
+        known, self.name, self._boot, self._number = self.name, name, boot, number
+        if known and known != name:
+            self._lose("it was emptied, or started without its data", position)
+        elif known and least < seen:
+            # What was seen since the question was sent, by other connections, may lie beyond the answer.
+            self._lose("it went back to an earlier state", position)
+        else:
+            self._position = max(self._position, position)
+
+    @property
+    def epoch(self) -> int:
+        return self._losses.count
+
+    def seen(self, position: int) -> None:
+        """Something was read, or answered, that stands at this position."""
+        self._position = max(self._position, position)
+
+    def holds(self, epoch: int) -> bool:
+        """Whether what was read in this epoch is still true."""
+        return epoch == self.epoch
+
+    def _lose(self, how: str, position: int) -> None:
+        self._position = position
+        self._losses.add(
+            f"{self._shown}: the server has lost data that it had acknowledged: {how}. What this process knew is void, "
+            "and it goes on with what is there; `appendonly yes` keeps data over a restart, with "
+            "`appendfsync always` all of it"
+        )
+
+    def loss(self) -> StateLost:
+        """The error for a caller whose request rests on what is lost."""
+        return StateLost(self._losses.text)

@@ -1,0 +1,221 @@
+"""One partition: its records, queues and claims, under one hash tag, so that a script finds all of it in one place."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, Final
+
+from stemflow.model import wire
+from stemflow.model.effects import DeadLetter, Decision
+from stemflow.model.plan import Plan
+from stemflow.model.records import Header, Key, Node, Record
+from stemflow.store.base import LOSS_LEASE_MS, Exchange, Lease, Letters, Request, RunInfo, StoreError, Want
+from stemflow.store.health import Examination, Stock
+from stemflow.store.redis.client import PATIENCE_S, Client
+from stemflow.store.redis.codec import decode_header, decode_node
+from stemflow.store.redis.connections import Ways
+from stemflow.store.redis.health import examine
+from stemflow.store.redis.keys import page_field, page_key, run_name, run_of
+from stemflow.store.redis.loss_detection import Losses, Standing, Stranger
+from stemflow.store.redis.notifications import News
+from stemflow.store.redis.replies import exchange_of, header_of, leases_of, record_of, stock_of
+from stemflow.store.redis.requests import Encoder, pack, text
+from stemflow.store.redis.server import refuse_unfit
+from stemflow.store.redis.server_time import ServerTime
+from stemflow.store.redis.url import Place
+
+FOLLOW_S: Final = 60
+"""How long followers are told of changes without asking again; they do at a third."""
+LISTED: Final = 500
+"""Runs that are listed at a time."""
+
+
+class Part:
+    """Partition `number` of a store, over connections of its own."""
+
+    def __init__(
+        self, place: Place, number: int, ways: Ways, address: str, news: News, time: ServerTime, losses: Losses
+    ) -> None:
+        self.url, self.number = place.shown, number
+        self.prefix = b"{%s:%d}" % (place.name.encode(), number)
+        self._base, self._address = place.name.encode(), address.encode()
+        self._ways, self._news, self._time = ways, news, time
+        self._encoder = Encoder()
+        self.standing = Standing(place.shown, self.prefix, address, place.partitions, time.given, losses)
+        self.client = Client(place.shown, ways, self.standing)
+
+    async def open(self) -> None:
+        visitor = self._visitor()
+        try:
+            refuse_unfit(self.url, await visitor.info())
+        finally:
+            await visitor.close()
+        # The connection that this makes is asked which data there are.
+        await self.client.call(b"INFO", b"server")
+        self._time.heard(self.standing.now_ms)
+
+    async def close(self) -> None:
+        await self.client.close()
+
+    def _visitor(self) -> Client:
+        """A client that makes no partition."""
+        return Client(self.url, self._ways, Stranger(self.prefix))
+
+    async def examine(self) -> Examination:
+        visitor = self._visitor()
+        try:
+            return await examine(visitor, self.prefix)
+        finally:
+            await visitor.close()
+
+    async def stock(self) -> Stock:
+        return stock_of(await self.client.run("stock", self.prefix, pack((self._time.given(),))))
+
+    # -- exchange
+
+    async def exchange(
+        self, request: Request, decisions: Sequence[Decision], want: Want | None, patience_s: float = PATIENCE_S
+    ) -> Exchange:
+        """See `Store.exchange`; a server that is away is given up after `patience_s`."""
+        submitted = [header.run for decision in decisions for header in (*decision.headers, *decision.also)]
+        for run in submitted:
+            self._news.submitted(run)
+        blob = self._encoder.exchange(self._time.given(), request, decisions, want, self.standing.name.decode())
+        script = "submit" if submitted else "exchange"
+        answer = await self.client.run(
+            script, self.prefix, blob, self._base, self._address, epoch=request.epoch, patience_s=patience_s
+        )
+        if answer[0] == b"lost":
+            await self.standing.look(self.client.call)
+        if answer[0] == b"lost" or not self.standing.holds(request.epoch):
+            raise self.standing.loss()
+        if answer[0] != b"ok":
+            raise self._overtaken(answer, request)
+        self._time.heard(answer[1])
+        self.standing.seen(answer[7])
+        found = exchange_of(answer, decisions)
+        for decision, committed in zip(decisions, found.committed, strict=True):
+            self._heard(decision, committed)
+        return found
+
+    def _heard(self, decision: Decision, committed: bool) -> None:
+        if committed:
+            for end in decision.ended:
+                self._news.ended(end.run, decision.root_of(end.run))
+        else:
+            for header in (*decision.headers, *decision.also):
+                self._news.refused(header.run)
+
+    def _overtaken(self, answer: Sequence[Any], request: Request) -> StoreError:
+        return StoreError(
+            f"{self.url}: channel {request.channel}: expected request {answer[1]} or later, got {request.sequence}; "
+            "give each caller a channel of its own"
+        )
+
+    async def expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
+        request = pack((self._time.given(), limit, LOSS_LEASE_MS, "" if run is None else text(run_name(run))))
+        now_ms, leases = await self.client.run("expired", self.prefix, request)
+        self._time.heard(now_ms)
+        return leases_of(leases)
+
+    # -- reading
+
+    async def read(self, keys: Sequence[Key]) -> list[Record | None]:
+        if not keys:
+            return []
+        wanted = [part for run, path in keys for part in (text(run_name(run)), path)]
+        epoch = self.standing.epoch
+        name, position, *values = await self.client.run("read", self.prefix, pack(wanted))
+        if name != self.standing.name:
+            await self.standing.look(self.client.call)
+        elif self.standing.holds(epoch):
+            self.standing.seen(position)
+        return [record_of(key, value) for key, value in zip(keys, values, strict=True)]
+
+    async def nodes(self, run: str) -> list[Node]:
+        name = run_name(run)
+        root = await self.client.call(b"GET", self.prefix + name)
+        others = await self.client.call(b"HGETALL", self.prefix + b"n" + name)
+        found = [("", root)] if root is not None else []
+        found += [(path.decode(), value) for path, value in zip(others[::2], others[1::2], strict=True)]
+        return [decode_node(run, path, value)[0] for path, value in sorted(found, key=lambda pair: pair[1][:5])]
+
+    async def header(self, run: str) -> Header | None:
+        name = run_name(run)
+        beside, value = await self.client.call(b"MGET", self.prefix + b"h" + name, self.prefix + name)
+        if value is None:
+            return None if beside is None else decode_header(run, beside)
+        return header_of(run, *decode_node(run, "", value), beside)
+
+    async def plan(self, digest: str) -> Plan | None:
+        body = await self.client.call(b"GET", self.prefix + b"p" + digest.encode())
+        return None if body is None else wire.decode_plan(body)
+
+    async def page(self, key: Key, number: int) -> bytes | None:
+        found: bytes | None = await self.client.call(
+            b"HGET", page_key(self.prefix, key[0]), page_field(key[1], number)
+        )
+        return found
+
+    async def runs(self, limit: int, prefix: str = "") -> list[RunInfo]:
+        found: list[RunInfo] = []
+        for first in itertools.count(0, LISTED):
+            names = await self.client.call(b"LRANGE", self.prefix + b"L", first, first + LISTED - 1)
+            wanted = [name for name in names if run_of(name).startswith(prefix)]
+            found += await self._listed(wanted[: limit - len(found)])
+            if len(names) < LISTED or len(found) >= limit:
+                return found[:limit]
+        return found
+
+    async def _listed(self, names: Sequence[bytes]) -> list[RunInfo]:
+        if not names:
+            return []
+        keys = [self.prefix + kind + name for name in names for kind in (b"", b"h")]
+        values = await self.client.call(b"MGET", *keys)
+        found = []
+        for name, value, beside in zip(names, values[::2], values[1::2], strict=True):
+            run = run_of(name)
+            root, section = decode_node(run, "", value) if value is not None else (None, b"")
+            header = header_of(run, root, section, beside) if root is not None else None
+            if root is not None and header is not None:
+                found.append(RunInfo(header, root))
+        return found
+
+    async def dead_letters(self, run: str | None, which: Letters) -> list[DeadLetter]:
+        values = await self.client.call(b"HVALS", self.prefix + b"D")
+        letters = [wire.decode_dead_letter(memoryview(value)[5:]) for value in sorted(values, reverse=True)]
+        now_ms = self._time.now_ms()
+        found = [
+            one
+            for one in letters
+            if (run is None or one.run == run) and which.fit(one) and one.at_ms + one.keep_ms > now_ms
+        ]
+        return sorted(found, key=lambda one: -one.at_ms)[: which.limit]
+
+    async def past_letters(self) -> int:
+        """How many dead letters are past their time."""
+        found: int = await self.client.call(b"ZCOUNT", self.prefix + b"U", b"-inf", b"%d" % self._time.now_ms())
+        return found
+
+    async def prune(self, limit: int) -> int:
+        """Runs, plans, claims, starts and memos expire by themselves; their names and dead letters do not."""
+        gone: int = await self.client.run("prune", self.prefix, pack((self._time.given(), limit)))
+        return gone
+
+    # -- hints
+
+    async def note(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
+        run = text(run_name(topic[4:])) if topic.startswith("run:") else False
+        request = pack((self._time.given(), topic, name, text(body), ttl_ms, run))
+        self._time.heard(await self.client.run("note", self.prefix, request, self._base))
+
+    async def notes(self, topic: str) -> dict[str, bytes]:
+        found = await self.client.call(b"HGETALL", self.prefix + b"N" + topic.encode())
+        now_ms = self._time.now_ms()
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return {name.decode(): one[6:] for name, one in pairs if int.from_bytes(one[:6], "little") > now_ms}
+
+    async def follow(self) -> None:
+        """Ask for news of changes for a while."""
+        await self.client.call(b"SET", self.prefix + b"f", b"", b"EX", FOLLOW_S)

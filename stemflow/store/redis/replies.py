@@ -1,0 +1,112 @@
+"""What the scripts answer, as values."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, Final
+
+from stemflow.model import wire
+from stemflow.model.effects import Decision
+from stemflow.model.facts import Due
+from stemflow.model.records import HOUSE, Header, Key, Node, Record
+from stemflow.store.base import Exchange, Inbox, Lease
+from stemflow.store.health import QueueStock, Stock
+from stemflow.store.index_rules import guarded
+from stemflow.store.redis.codec import decode_claim, decode_header, decode_node
+from stemflow.store.redis.keys import key_of, run_of
+
+_HANDED: Final = struct.Struct("<QIIII")
+
+
+def exchange_of(answer: Sequence[Any], decisions: Sequence[Decision]) -> Exchange:
+    """The answer of `exchange.lua`."""
+    _, now_ms, bits, leases, timers, next_at_ms, current, _, inbox, elsewhere = answer
+    committed = tuple([bit == 49 for bit in bits])
+    return Exchange(
+        committed=committed,
+        leases=tuple(leases_of(leases)) if leases else (),
+        timers=tuple([Due(key_of(timers[i]), timers[i + 1]) for i in range(0, len(timers), 2)]),
+        next_at_ms=None if next_at_ms < 0 else next_at_ms,
+        now_ms=now_ms,
+        current=_current(current, decisions, committed) if current else (),
+        inbox=tuple([_inbox(*inbox[i : i + 4]) for i in range(0, len(inbox), 4)]),
+        elsewhere=tuple([run_of(run) for run in elsewhere]),
+    )
+
+
+def _inbox(name: bytes, upto: int, posts: Sequence[bytes], scopes: Sequence[bytes]) -> Inbox:
+    run = run_of(name)
+    found = tuple([wire.decode_post(body) for body in posts[1::2]])
+    nodes = zip(scopes[::2], scopes[1::2], strict=True)
+    return Inbox(run, upto, found, tuple([decode_node(run, path.decode(), value)[0] for path, value in nodes]))
+
+
+def _current(
+    values: Sequence[bytes], decisions: Sequence[Decision], committed: Sequence[bool]
+) -> tuple[tuple[Key, Record | None], ...]:
+    named: list[Key] = []
+    for decision, ok in zip(decisions, committed, strict=True):
+        if not ok:
+            named += [put.key for put in decision.puts]
+            named += [key for key, _ in decision.seen]
+    found = dict(zip(named, values, strict=True))
+    return tuple([(key, record_of(key, found[key])) for key in guarded(decisions, committed)])
+
+
+def leases_of(values: Sequence[Any]) -> list[Lease]:
+    """Leases as they stand in an answer: run, path, value, until_ms, and the header where it stands beside."""
+    leases = []
+    for i in range(0, len(values), 5):
+        run, path = run_of(values[i]), values[i + 1].decode()
+        node, section = decode_node(run, path, values[i + 2])
+        header = header_of(run, node, section, values[i + 4]) if section and not path else None
+        leases.append(Lease(node, values[i + 3], header))
+    return leases
+
+
+def handed_of(news: bytes) -> tuple[bytes, Lease]:
+    """A lease as it is told to who is handed it, behind the id of its partition; see `hand` in `exchange.lua`."""
+    until_ms, *lengths = _HANDED.unpack_from(news)
+    parts, at = [], _HANDED.size
+    for length in lengths:
+        parts.append(news[at : at + length])
+        at += length
+    name, run, path, value = parts
+    (lease,) = leases_of((run, path, value, until_ms, news[at:]))
+    return name, lease
+
+
+def header_of(run: str, root: Node, section: bytes, beside: bytes | None) -> Header | None:
+    found = decode_header(run, section, root) if section else None
+    return found if found is not None or not beside else decode_header(run, beside)
+
+
+def record_of(key: Key, value: bytes) -> Record | None:
+    """A record by its value; b"" is none."""
+    if not value:
+        return None
+    return decode_claim(value) if key[0] == HOUSE else decode_node(*key, value)[0]
+
+
+def stock_of(answer: Sequence[Any]) -> Stock:
+    """The answer of `stock.lua`."""
+    _, leased, late, late_since_ms, overdue_since_ms, letters, runs, queues = answer
+    found = []
+    for i in range(0, len(queues), 9):
+        name, ready, delayed, *leaves = queues[i : i + 9]
+        oldest, later = _leaf(*leaves[:3]), _leaf(*leaves[3:])
+        found.append(QueueStock(queue=name.decode(), ready=ready, delayed=delayed, oldest=oldest, next=later))
+    return Stock(
+        queues=tuple(sorted(found, key=lambda one: one.queue)),
+        leased=leased,
+        late=late,
+        late_since_ms=None if late_since_ms < 0 else late_since_ms,
+        overdue_since_ms=None if overdue_since_ms < 0 else overdue_since_ms,
+        letters=letters,
+        runs=runs,
+    )
+
+
+def _leaf(run: bytes, path: bytes, value: bytes) -> Node | None:
+    return decode_node(run_of(run), path.decode(), value)[0] if value else None

@@ -1,0 +1,135 @@
+"""Requests as one MessagePack string each. The server's decoder knows texts only, so bytes are written as texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from stemflow.model import wire
+from stemflow.model.effects import DeadLetter, Decision, Put
+from stemflow.model.plan import Plan
+from stemflow.model.rates import Rate
+from stemflow.model.records import HOUSE, READY, Claim, Header, Node
+from stemflow.store.base import Request, Want
+from stemflow.store.index_rules import changes_something, may_hold_lease, timer_of, window_of
+from stemflow.store.redis import codec
+from stemflow.store.redis.keys import run_name
+
+pack = msgspec.msgpack.encode
+
+def text(data: bytes) -> Raw:
+    """Bytes as the server's decoder takes them."""
+    length = len(data)
+    if length < 32:
+        return Raw(bytes((0xA0 | length,)) + data)
+    if length < 256:
+        return Raw(bytes((0xD9, length)) + data)
+    if length < 65_536:
+        return Raw(b"\xda" + length.to_bytes(2, "big") + data)
+    return Raw(b"\xdb" + length.to_bytes(4, "big") + data)
+
+
+def _letter(letter: DeadLetter) -> tuple[Raw, Raw, Raw, int]:
+    run = run_name(letter.run)
+    return text(run), text(run + letter.path.encode()), text(wire.encode(letter)), letter.at_ms + letter.keep_ms
+
+
+class Encoder:
+    """Writes requests. Plans are written once; limits of lanes, too."""
+
+    def __init__(self) -> None:
+        self._plans: dict[str, Raw] = {}
+        self._lanes: dict[tuple[tuple[Rate, ...], int], Raw] = {}
+
+    def exchange(
+        self, now_ms: int, request: Request, decisions: Sequence[Decision], want: Want | None, id: str
+    ) -> bytes:
+        sent: set[str] = set()
+        wanted: Any = False
+        if want is not None:
+            only_run = False if want.only_run is None else text(run_name(want.only_run))
+            handed = False if want.handed is None else want.handed
+            wanted = (want.owner, want.limit, False if want.queues is None else want.queues, only_run, handed)
+        made = [self._decision(one, sent) for one in decisions]
+        return pack((now_ms, request.channel, request.sequence, made, wanted, id))
+
+    def _decision(self, one: Decision, sent: set[str]) -> tuple[Any, ...]:
+        headers = {header.run: header for header in one.headers} if one.headers else {}
+        puts = [self._put(put, headers) for put in one.puts] or False
+        seen = [(text(run_name(key[0])), key[1], rev) for key, rev in one.seen] if one.seen else False
+        rest = [(text(run_name(run)), text(codec.encode_header(header))) for run, header in headers.items()] or False
+        plans = [self._plan(plan, sent) for plan in one.plans if plan.digest not in sent] or False
+        pages = [(text(run_name(p.key[0])), p.key[1], [text(page) for page in p.pages]) for p in one.pages] or False
+        dead = [_letter(letter) for letter in one.dead] or False
+        ended = [(text(run_name(end.run)), end.keep_ms) for end in one.ended] if one.ended else False
+        made = (puts, seen, rest, plans, pages, dead, ended, changes_something(one))
+        if not (one.undead or one.dropped or one.also or one.posts or one.heard):
+            return made
+        undead = [text(run_name(run) + path.encode()) for run, path in one.undead]
+        posts = [(text(run_name(post.run)), post.path, text(wire.encode(post))) for post in one.posts]
+        heard = [(text(run_name(run)), upto) for run, upto in one.heard]
+        return (*made, undead, [text(run_name(run)) for run in one.dropped], [*self._twins(one)], posts, heard)
+
+    def _twins(self, one: Decision) -> Iterator[tuple[Raw, ...]]:
+        root = one.root_of(one.headers[0].run) if one.also else None
+        for header in one.also:
+            assert root is not None
+            section, beside = codec.section_of(header, root)
+            twin = (text(run_name(header.run)), text(section))
+            yield twin if beside is None else (*twin, text(beside))
+
+    def _put(self, put: Put, headers: dict[str, Header]) -> tuple[Any, ...]:
+        run, path = put.key
+        node = put.record
+        if run == HOUSE:
+            return self._claim(put)
+        if not isinstance(node, Node):
+            raise TypeError(f"put {put.key}: expected a Node, got {node!r}")
+        timer = timer_of(node) if node.due_at_ms is not None else None
+        ready = (node.at_ms, node.queue, self._lane(node.limits, node.priority)) if node.state == READY else False
+        made = (
+            text(run_name(run)),
+            path,
+            put.guard,
+            put.token,
+            text(codec.head_of(node, timer)),
+            text(codec.body_of(node)),
+            may_hold_lease(node),
+            -1 if timer is None else timer,
+            ready,
+        )
+        if path or put.guard or run not in headers:
+            return made
+        section, beside = codec.section_of(headers.pop(run), node)
+        return (*made, text(section)) if beside is None else (*made, text(section), text(beside))
+
+    def _claim(self, put: Put) -> tuple[Any, ...]:
+        claim = put.record
+        if claim is None:
+            return "", put.key[1], put.guard, 0, "", False, -1
+        if not isinstance(claim, Claim):
+            raise TypeError(f"put {put.key}: expected a Claim, got {claim!r}")
+        rev, body = codec.claim_parts(claim)
+        until_ms = window_of(claim)
+        return "", put.key[1], put.guard, 0, text(rev), text(body), -1 if until_ms is None else until_ms
+
+    def _plan(self, plan: Plan, sent: set[str]) -> tuple[str, Raw]:
+        sent.add(plan.digest)
+        found = self._plans.get(plan.digest)
+        if found is None:
+            if len(self._plans) >= 256:
+                self._plans.clear()
+            found = self._plans[plan.digest] = text(wire.encode(plan))
+        return plan.digest, found
+
+    def _lane(self, limits: tuple[Rate, ...], priority: int) -> Raw:
+        found = self._lanes.get((limits, priority))
+        if found is None:
+            if len(self._lanes) >= 4_096:
+                self._lanes.clear()
+            name = b"%d:" % priority + (msgspec.json.encode(limits) if limits else b"")
+            found = self._lanes[limits, priority] = text(name)
+        return found

@@ -1,0 +1,151 @@
+"""What is in an SQLite store, and how safe its file is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from typing import Final
+
+from stemflow.model.records import Node
+from stemflow.store.health import Examination, Finding, QueueStock, Stock
+from stemflow.store.sqlite.lease import revive
+
+NETWORKED: Final = frozenset(
+    ("9p", "afs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "lustre", "nfs", "nfs4", "smb3", "smbfs")
+)
+PASSING: Final = frozenset({"ramfs", "tmpfs"})
+LEAST_FREE: Final = 256 * 1024 * 1024
+"""Bytes; with less free a disk counts as nearly full."""
+LARGE: Final = 1024**3
+"""A file of more bytes than this gets the quick check of its integrity."""
+
+
+def examine(url: str, path: str) -> Examination:
+    """Looks at the file from outside and makes none where there is none."""
+    if not os.path.exists(path):
+        text = f"expected a file at {path}, found none"
+        return Examination((Finding("file", "error", text, "`run`, `submit` or `worker` make it"),), usable=False)
+    found = [_file_system(path), _disk(path)]
+    try:
+        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)
+        try:
+            found += [_journal(db), _integrity(db, path)]
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        text = f"{url}: SQLite said {error}"
+        found.append(Finding("integrity", "error", text, f"restore a copy, or `sqlite3 {path} .recover`"))
+    return Examination(tuple(found), usable=all(one.level != "error" for one in found))
+
+
+def _file_system(path: str) -> Finding:
+    kind = file_system_of(os.path.abspath(path))
+    if kind in NETWORKED:
+        return Finding(
+            "file-system", "error", f"the file lies on {kind}, over a network, where SQLite cannot lock it reliably",
+            "move it to a local disk, or use a store on Redis or Valkey",
+        )  # fmt: skip
+    if kind in PASSING:
+        return Finding("file-system", "warning", f"the file lies on {kind}: it is gone when the machine restarts",
+                       "move it to a disk")  # fmt: skip
+    if kind == "overlay":
+        return Finding("file-system", "warning", "the file lies in a container's own layer: it is gone with the "
+                       "container", "mount a volume and keep it there")  # fmt: skip
+    return Finding("file-system", "ok", f"the file lies on {kind or 'a file system whose kind is not known here'}")
+
+
+def file_system_of(path: str, mounts: str = "/proc/mounts") -> str:
+    """The kind of file system that `path` lies on, or an empty text where that cannot be found out."""
+    try:
+        with open(mounts, encoding="utf-8", errors="replace") as file:
+            known = [line.split(" ") for line in file]
+    except OSError:
+        return ""
+    real, best = os.path.realpath(path), ("", "")
+    for _, mounted, kind, *_ in known:
+        place = mounted.encode().decode("unicode_escape")
+        if (real == place or real.startswith(place.rstrip("/") + "/")) and len(place) >= len(best[0]):
+            best = (place, kind)
+    return best[1]
+
+
+def _disk(path: str) -> Finding:
+    free = shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
+    size = sum(os.path.getsize(path + end) for end in ("", "-wal") if os.path.exists(path + end))
+    text = f"{_bytes(size)} used, {_bytes(free)} free on its disk"
+    if free < LEAST_FREE:
+        return Finding("disk", "warning", text, "free some space before commits fail")
+    return Finding("disk", "ok", text)
+
+
+def _bytes(count: int) -> str:
+    size, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}"
+
+
+def _journal(db: sqlite3.Connection) -> Finding:
+    (mode,) = db.execute("PRAGMA journal_mode").fetchone()
+    if mode != "wal":
+        return Finding("durability", "error", f"expected the journal mode wal, got {mode}", "use a local disk")
+    return Finding(
+        "durability", "ok",
+        "journal WAL, synchronous NORMAL: a killed process loses nothing; a loss of power may take the last commits "
+        "and leaves a consistent earlier state",
+    )  # fmt: skip
+
+
+def _integrity(db: sqlite3.Connection, path: str) -> Finding:
+    check = "quick_check" if os.path.getsize(path) > LARGE else "integrity_check"
+    said = [text for (text,) in db.execute(f"PRAGMA {check}(5)").fetchall()]
+    if said != ["ok"]:
+        return Finding("integrity", "error", f"{check} said {'; '.join(said)}",
+                       f"restore a copy, or `sqlite3 {path} .recover`")  # fmt: skip
+    return Finding("integrity", "ok", f"{check} of SQLite {sqlite3.sqlite_version} found nothing amiss")
+
+
+# -- what is in it
+
+
+def stock(db: sqlite3.Connection, now_ms: int) -> Stock:
+    late, late_since = db.execute(
+        "SELECT count(*), min(lease_until_ms) FROM nodes WHERE lease_until_ms <= ?", (now_ms,)
+    ).fetchone()
+    return Stock(
+        queues=tuple(_queues(db, now_ms)),
+        leased=_count(db, "nodes WHERE lease_until_ms IS NOT NULL"),
+        late=late,
+        late_since_ms=late_since,
+        overdue_since_ms=db.execute("SELECT min(due_at_ms) FROM nodes WHERE due_at_ms <= ?", (now_ms,)).fetchone()[0],
+        letters=_count(db, f"dead WHERE until_ms > {now_ms:d}"),
+        runs=_count(db, "runs"),
+    )
+
+
+def _count(db: sqlite3.Connection, what: str) -> int:
+    count: int = db.execute(f"SELECT count(*) FROM {what}").fetchone()[0]
+    return count
+
+
+def _queues(db: sqlite3.Connection, now_ms: int) -> list[QueueStock]:
+    counted = db.execute(
+        "SELECT queue, sum(at_ms <= ?), sum(at_ms > ?), min(CASE WHEN at_ms <= ? THEN id END) FROM nodes"
+        " WHERE place IN ('ready', 'delayed') GROUP BY queue ORDER BY queue",
+        (now_ms, now_ms, now_ms),
+    ).fetchall()
+    later = "SELECT id FROM nodes WHERE place = 'delayed' AND queue = ? AND at_ms > ? ORDER BY at_ms, id LIMIT 1"
+    found = []
+    for queue, ready, delayed, oldest in counted:
+        (first,) = db.execute(later, (queue, now_ms)).fetchone() or (None,)
+        nodes = [_node(db, row) for row in (oldest, first)]
+        found.append(QueueStock(queue=queue, ready=ready, delayed=delayed, oldest=nodes[0], next=nodes[1]))
+    return found
+
+
+def _node(db: sqlite3.Connection, row: int | None) -> Node | None:
+    found = db.execute("SELECT state, delivery, body FROM nodes WHERE id = ?", (row,)).fetchone()
+    return None if found is None else revive(*found)

@@ -1,0 +1,60 @@
+"""Promises about notes: hints that live for a time and decide nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+from stemflow.testing.contract.world import Promises
+
+_PATIENCE_S = 10
+_TOPIC = "run:r"
+
+
+class NotePromises(Promises):
+    """Whoever looks sees the latest of each name, until its time is over."""
+
+    async def test_a_note_is_found_under_its_topic_and_name_by_every_user(self) -> None:
+        async with self.world() as w:
+            await w.one.store.note(_TOPIC, "a", b"1", 1_000)
+            await w.two.store.note(_TOPIC, "b", b"2", 1_000)
+            await w.two.store.note("workers", "a", b"3", 1_000)
+            for user in (w.one, w.two):
+                assert await user.store.notes(_TOPIC) == {"a": b"1", "b": b"2"}
+                assert await user.store.notes("workers") == {"a": b"3"}
+                assert await user.store.notes("other") == {}
+
+    async def test_a_note_takes_the_place_of_the_one_of_its_name(self) -> None:
+        async with self.world() as w:
+            await w.one.store.note(_TOPIC, "a", b"1", 1_000)
+            await w.two.store.note(_TOPIC, "a", b"2", 1_000)
+            assert await w.one.store.notes(_TOPIC) == {"a": b"2"}
+
+    async def test_a_note_is_gone_when_its_time_is_over(self) -> None:
+        async with self.world() as w:
+            await w.one.store.note(_TOPIC, "short", b"1", 1_000)
+            await w.one.store.note(_TOPIC, "long", b"2", 2_000)
+            w.clock.advance(999)
+            assert set(await w.two.store.notes(_TOPIC)) == {"short", "long"}
+            w.clock.advance(1)
+            assert set(await w.two.store.notes(_TOPIC)) == {"long"}
+
+    async def test_a_note_that_is_written_again_lives_from_then_on(self) -> None:
+        async with self.world() as w:
+            await w.one.store.note(_TOPIC, "a", b"1", 1_000)
+            w.clock.advance(900)
+            await w.one.store.note(_TOPIC, "a", b"2", 1_000)
+            w.clock.advance(900)
+            assert await w.one.store.notes(_TOPIC) == {"a": b"2"}
+            await w.one.store.note(_TOPIC, "a", b"3", 1)
+            w.clock.advance(1)
+            assert await w.one.store.notes(_TOPIC) == {}
+
+    async def test_a_note_wakes_whoever_waits_for_a_change(self) -> None:
+        async with self.world() as w:
+            for writer in (w.one, w.two):
+                seen = await w.one.store.changed(0, 0)
+                waiting = asyncio.ensure_future(w.one.store.changed(seen, None))
+                await asyncio.sleep(0)
+                assert not waiting.done()
+                await writer.store.note(_TOPIC, "a", b"1", 1_000)
+                await asyncio.wait_for(waiting, _PATIENCE_S)

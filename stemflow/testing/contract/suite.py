@@ -1,0 +1,20 @@
+"""The contract of a store: one test a promise of `stemflow.store.base`.
+
+A test class inherits it and gives `make_store` and `second`; its methods are coroutines for pytest-asyncio.
+"""
+
+from __future__ import annotations
+
+from stemflow.testing.contract.commit import CommitPromises
+from stemflow.testing.contract.inbox import InboxPromises
+from stemflow.testing.contract.inventory import StockPromises
+from stemflow.testing.contract.lease import LeasePromises
+from stemflow.testing.contract.notes import NotePromises
+from stemflow.testing.contract.retention import KeepPromises
+from stemflow.testing.contract.wait import WaitPromises
+
+
+class StoreContract(
+    CommitPromises, LeasePromises, InboxPromises, WaitPromises, NotePromises, KeepPromises, StockPromises
+):
+    """Every promise that a store makes, on two users of the same data."""

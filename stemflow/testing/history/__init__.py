@@ -1,0 +1,1 @@
+"""Checkers of what happened: witness logs, delivery histories and rate-limit ledgers."""

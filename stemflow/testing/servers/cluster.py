@@ -1,0 +1,199 @@
+"""Nodes of a cluster for tests, and slots that move from one to another."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+
+from stemflow.testing.servers.replicas import COPIED, follows
+from stemflow.testing.servers.server import PATIENCE_S, Server, fine, free_port, until_true, words_of
+
+
+class Cluster:
+    """Nodes over which all slots are spread evenly. Each keeps its data over a restart.
+
+    With `replicas`, each has one, which takes its place when the others have not heard of it for `timeout_ms`.
+    """
+
+    SLOTS = 16_384
+
+    def __init__(
+        self, binary: str, folder: Path, nodes: int = 3, *, replicas: bool = False, timeout_ms: int = 2_000
+    ) -> None:
+        common = ("cluster-enabled yes", f"cluster-node-timeout {timeout_ms}", "appendfsync everysec")
+
+        def server(name: str) -> Server:
+            return Server(binary, folder / name, (*common, *COPIED), free_port(with_bus=True))
+
+        self.nodes = [server(f"node-{n}") for n in range(nodes)]
+        self.replicas = [server(f"replica-{n}") for n in range(nodes if replicas else 0)]
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def __enter__(self) -> Cluster:
+        try:
+            for node in self.all:
+                node.start()
+            for n, (node, (first, last)) in enumerate(zip(self.nodes, self.ranges(), strict=True)):
+                fine(node.ask("CLUSTER", "ADDSLOTS", *(str(slot) for slot in range(first, last + 1))))
+                fine(node.ask("CLUSTER", "SET-CONFIG-EPOCH", str(n + 1)))
+            for node in self.all[1:]:
+                fine(self.nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(node.port)))
+            until_true(self.is_whole)
+            for node, replica in zip(self.nodes, self.replicas, strict=False):
+                fine(replica.ask("CLUSTER", "REPLICATE", self.id_of(node)))
+            until_true(lambda: all(self._knows_replicas(node) for node in self.all))
+            until_true(lambda: all(follows(replica) for replica in self.replicas))
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """The slots that each node has at the start: the first and the last."""
+        count = len(self.nodes)
+        return [(self.SLOTS * n // count, self.SLOTS * (n + 1) // count - 1) for n in range(count)]
+
+    def is_whole(self) -> bool:
+        """Whether all nodes know of each other, and serve all slots."""
+        return all(self._whole(node) for node in self.all)
+
+    def _whole(self, node: Server) -> bool:
+        told = node.ask("CLUSTER", "INFO")
+        return b"cluster_state:ok" in told and b"cluster_known_nodes:%d\r" % len(self.all) in told
+
+    def _knows_replicas(self, node: Server) -> bool:
+        told = node.ask("CLUSTER", "NODES").decode().splitlines()
+        return sum("slave" in line.split()[2] for line in told if len(line.split()) > 7) == len(self.replicas)
+
+    @property
+    def all(self) -> list[Server]:
+        """Nodes and replicas, as they were at the start."""
+        return [*self.nodes, *self.replicas]
+
+    def replica_of(self, node: Server) -> Server:
+        """Who was made its replica at the start."""
+        return self.replicas[self.nodes.index(node)]
+
+    def owner(self, slot: int) -> Server:
+        """The node that owns a slot, as it says itself, among those that run."""
+        for node in self.all:
+            if node.runs and _owns(node, slot):
+                return node
+        raise RuntimeError(f"nobody owns slot {slot}")
+
+    def told(self) -> str:
+        """What each node that answers says of all nodes and their slots."""
+        lines = []
+        for node in self.all:
+            try:
+                lines.append(f"{node.port}: {node.ask('CLUSTER', 'NODES').decode()}")
+            except OSError as error:
+                lines.append(f"{node.port}: {error}")
+        return "\n".join(lines)
+
+    def id_of(self, node: Server) -> str:
+        return node.ask("CLUSTER", "MYID").split(b"\r\n")[1].decode()
+
+    def move(self, slot: int, to: Server, pause_s: float = 0.0) -> int:
+        """Move a slot key by key, with a pause after each; how many keys there were."""
+        move = Move(self, slot, to)
+        move.begin()
+        count = move.carry(pause_s=pause_s)
+        move.end()
+        return count
+
+    @property
+    def moves_at_once(self) -> bool:
+        """Whether the nodes know how to move a slot as a whole (Valkey from 9.0)."""
+        return b"MIGRATESLOTS" in self.nodes[0].ask("CLUSTER", "HELP").upper()
+
+    def move_at_once(self, to: Server, *slots: int | tuple[int, int]) -> None:
+        """Move slots, or ranges of them, which one node owns, each as a whole."""
+        ranges = [slot if isinstance(slot, tuple) else (slot, slot) for slot in slots]
+        source = self.owner(ranges[0][0])
+        words = [word for first, last in ranges for word in ("SLOTSRANGE", str(first), str(last))]
+        fine(source.ask("CLUSTER", "MIGRATESLOTS", *words, "NODE", self.id_of(to)))
+        firsts = [first for first, _ in ranges]
+        until_true(lambda: all(_owns(to, slot) and not _owns(source, slot) for slot in firsts))
+
+    def flush(self) -> None:
+        for node in self.nodes:
+            node.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for node in self.all:
+            node.kill()
+
+
+class Move:
+    """A slot that moves from its owner key by key, as tools for resharding do it. After a fault it can go on."""
+
+    def __init__(self, cluster: Cluster, slot: int, to: Server) -> None:
+        self.slot, self.source, self.to = slot, cluster.owner(slot), to
+        self._from_id, self._to_id = cluster.id_of(self.source), cluster.id_of(to)
+
+    def begin(self) -> None:
+        fine(self.to.ask("CLUSTER", "SETSLOT", str(self.slot), "IMPORTING", self._from_id))
+        fine(self.source.ask("CLUSTER", "SETSLOT", str(self.slot), "MIGRATING", self._to_id))
+
+    def left(self) -> int:
+        """How many keys the old owner still has."""
+        return int(self.source.ask("CLUSTER", "COUNTKEYSINSLOT", str(self.slot))[1:])
+
+    def carry(self, most: int = 1_000_000, pause_s: float = 0.0) -> int:
+        """Move keys, with a pause after each, until there are none, or `most` have been moved; how many."""
+        count, until = 0, time.monotonic() + PATIENCE_S
+        while count < most and (keys := self._keys(min(10, most - count))):
+            for key in keys:
+                # One that both have was moved when a node died.
+                told = self.source.ask_raw(
+                    b"MIGRATE", b"127.0.0.1", b"%d" % self.to.port, key, b"0", b"5000", b"REPLACE"
+                )
+                if told not in (b"+OK\r\n", b"+NOKEY\r\n"):
+                    raise RuntimeError(f"expected that {key!r} moves, got {told!r}")
+                time.sleep(pause_s)
+                count += 1
+            if time.monotonic() > until:
+                raise RuntimeError(f"slot {self.slot} still has keys at its old node after {count} were moved")
+        return count
+
+    def _keys(self, most: int) -> list[bytes]:
+        return words_of(self.source.ask("CLUSTER", "GETKEYSINSLOT", str(self.slot), str(most)))
+
+    def end(self) -> None:
+        """Returns when the new owner owns it, and both know."""
+        mine = ("CLUSTER", "SETSLOT", str(self.slot), "NODE", self._to_id)
+
+        def settled() -> bool:
+            # The target first: only then does the source tell its clients where the slot is now.
+            waiting = [node for node in (self.to, self.source) if _is_open(node, self.slot)]
+            for node in waiting:
+                node.ask(*mine)
+            return not waiting and _owns(self.to, self.slot)
+
+        until_true(settled)
+
+
+def _holds(part: str, slot: int) -> bool:
+    first, _, last = part.partition("-")
+    return first.isdecimal() and int(first) <= slot <= int(last or first)
+
+
+def _owns(node: Server, slot: int) -> bool:
+    """Whether the node says that it owns the slot. While a slot changes hands nobody or two may say so."""
+    for line in node.ask("CLUSTER", "NODES").decode().splitlines():
+        words = line.split()
+        if len(words) > 8 and "myself" in words[2]:
+            return any(_holds(part, slot) for part in words[8:])
+    return False
+
+
+def _is_open(node: Server, slot: int) -> bool:
+    """Whether the node still takes the slot for one that moves."""
+    return b"[%d-" % slot in node.ask("CLUSTER", "NODES")

@@ -1,0 +1,373 @@
+"""The simulation: the real pump, advance, renewal and recovery on a seeded loop with virtual time, under drawn faults.
+
+`simulate(seed)` runs one world: a few processes on one store, random workflows, faults, then a liveness phase with the
+faults off. The invariants hold after every commit and at the end. The same seed gives the identical trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+from msgspec import Struct
+
+from stemflow.core.invariants import check_commit, check_run
+from stemflow.core.shape import Shape
+from stemflow.core.snapshot_invariants import check_claims
+from stemflow.model.effects import Decision
+from stemflow.model.facts import Ended, Fact
+from stemflow.model.records import FINAL, Claim, Key, Node, Record
+from stemflow.runtime.engine import Stemflow
+from stemflow.runtime.runs.handle import DuplicateRun, RunHandle
+from stemflow.runtime.worker.exchange_loop import Pump
+from stemflow.runtime.worker.handler_services import EngineBackstage
+from stemflow.runtime.worker.lease_recovery import recover
+from stemflow.runtime.worker.lease_renewal import RenewTask
+from stemflow.runtime.worker.worker import Worker
+from stemflow.store.base import Exchange, Lease, Renewed, Renewer
+from stemflow.store.memory.retention import Plans
+from stemflow.store.memory.store import MemoryStore
+from stemflow.testing.history.rate_ledger import Ledger
+from stemflow.testing.simulation.checks import at_commit, at_lease
+from stemflow.testing.simulation.faults import Faults, FlakyStore
+from stemflow.testing.simulation.virtual_loop import SeededIds, VirtualClock, VirtualLoop, run
+from stemflow.testing.simulation.workloads import KEYED, Witness, keyed_run, make_registry, random_tree
+
+FAULTY_S = 30.0
+"""Virtual seconds with faults on."""
+LIVENESS_S = 120.0
+"""Virtual seconds within which every run must end once the faults are off."""
+
+
+NEVER_RAN = ("Duplicate", "SelfDeadlock")
+"""Errors of tasks that were refused before they were leased; they leave no dead letter."""
+
+
+class Violation(AssertionError):
+    """An invariant was broken; the message tells the seed and the story."""
+
+
+class Report(Struct, frozen=True):
+    """What one seed did. `digest` is of everything observed: equal for equal seeds."""
+
+    seed: int
+    digest: str
+    runs: int
+    commits: int
+    posts: int
+    hit: dict[str, int]
+
+
+class CheckedStore(MemoryStore):
+    """The memory store, with the invariants checked after each commit."""
+
+    def __init__(self, url: str, clock: VirtualClock, tell: Callable[[str], None]) -> None:
+        super().__init__(url, clock)
+        self.tell = tell
+        self.commits = self.posts = 0
+        self.ledger = Ledger()
+        self.opened: dict[Key, int] = {}
+        self.ended: dict[Key, int] = {}
+
+    def _commit(self, decision: Decision, now_ms: int) -> bool:
+        before: dict[Key, Record | None] = {put.key: self._records.get(put.key) for put in decision.puts}
+        broken = at_commit(decision, self._records)
+        if not super()._commit(decision, now_ms):
+            return False
+        self.commits += 1
+        self.posts += len(decision.posts)
+        for put in decision.puts:
+            after = self._records.get(put.key)
+            self.opened.setdefault(put.key, self.commits)
+            if isinstance(after, Node) and after.state in FINAL:
+                self.ended.setdefault(put.key, self.commits)
+            self.tell(f"{now_ms} {put.key} {getattr(after, 'state', 'claim')}")
+        broken += check_commit(before, {key: self._records.get(key) for key in before}, now_ms)
+        broken += check_claims(before, self._records, _Shapes(self._plans))
+        if broken:
+            raise Violation("; ".join(broken))
+        return True
+
+    def overtake(self, decisions: Sequence[Decision]) -> None:
+        """As if somebody had just written the scopes that `decisions` change, and left them as they were."""
+        for put in (put for one in decisions for put in one.puts):
+            stored = self._records.get(put.key)
+            if isinstance(stored, Node) and stored.tally is not None and stored.state not in FINAL:
+                self._records[put.key] = twin = copy.copy(stored)
+                twin.rev += 1
+
+    def _lease(self, ready: Node, now_ms: int) -> Lease:
+        broken = at_lease(ready, self._records, now_ms) + self.ledger.start(ready.limits, now_ms)
+        if broken:
+            raise Violation("; ".join(broken))
+        return super()._lease(ready, now_ms)
+
+    def leaked_claims(self) -> list[str]:
+        """I6: a claim whose holder has ended is a window, or it is gone."""
+        found = []
+        for record in self._records.values():
+            if isinstance(record, Claim) and not record.finished:
+                for key in record.holders:
+                    holder = self._records.get(key)
+                    if not isinstance(holder, Node) or holder.state in FINAL:
+                        found.append(f"claim {record.key} is held by {key}, which has ended")
+        return found
+
+
+class _Shapes(dict[str, Shape]):
+    """Shapes of stored plans, made when they are asked for."""
+
+    def __init__(self, plans: Plans) -> None:
+        self.plans = plans
+
+    def __missing__(self, digest: str) -> Shape:
+        plan = self.plans.get(digest)
+        if plan is None:
+            raise KeyError(digest)
+        return self.setdefault(digest, Shape(plan))
+
+
+class SimWorker(Worker):
+    """The real worker, whose facts may come late or twice."""
+
+    faults: Faults
+    store: FlakyStore
+
+    def start(self, lease: Lease) -> None:
+        # The other of two exchanges may have been answered in the instant of the death.
+        if not self.store.dead:
+            super().start(lease)
+
+    def report(self, running: Any, outcome: Any) -> None:
+        if self.faults.strikes("late fact"):
+            asyncio.get_running_loop().call_later(self.faults.rng.uniform(0.1, 5.0), super().report, running, outcome)
+            return
+        super().report(running, outcome)
+        if self.faults.strikes("duplicated fact"):
+            self.facts.append(self.facts[-1])
+
+
+class SimPump(Pump):
+    """The real pump, whose accepted reports are checked for their token."""
+
+    def settle(self, batch: list[Fact], decision: Decision, committed: bool, answer: Exchange) -> None:
+        if committed:
+            refused = {id(fact) for fact in decision.refused}
+            tokens = {put.key: put.token for put in decision.puts}
+            for fact in batch:
+                if (
+                    isinstance(fact, Ended)
+                    and id(fact) not in refused
+                    and tokens.get(fact.key, fact.token) != fact.token
+                ):
+                    raise Violation(
+                        f"{fact.key}: a report under token {fact.token} was accepted, {tokens[fact.key]} holds"
+                    )
+        super().settle(batch, decision, committed, answer)
+
+
+class FlakyRenewer:
+    """Renewal that fails to happen when the fault strikes."""
+
+    def __init__(self, inner: Renewer, faults: Faults) -> None:
+        self.inner, self.faults = inner, faults
+
+    def renew(self, held: Sequence[tuple[Key, int, int]]) -> Renewed:
+        if self.faults.strikes("lease not renewed"):
+            return Renewed((), ())
+        return self.inner.renew(held)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class Process:
+    """One worker process of the world; `die` is kill -9."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        skew = world.rng.randint(-2_000, 2_000) if world.faults.strikes("skewed clock") else 0
+        self.store = FlakyStore(world.store, world.faults, self.die, skew)
+        self.app = Stemflow(
+            registry=world.registry_for(self), worker=False, clock=world.clock, ids=world.ids, store=self.store
+        )
+        self.app.advance.contention.wide = world.wide
+        self.worker = SimWorker(
+            self.store, self.app.advance, self.app.registry, EngineBackstage(self.app),
+            owner=name, channel=name, concurrency=world.rng.randint(1, 4), pool=world.pool,
+        )  # fmt: skip
+        self.worker.faults = world.faults
+        self.worker.pump = SimPump(self.worker, name)
+        self.worker.pump.plenty = 1
+        renew = RenewTask(self.worker, FlakyRenewer(world.store.renewer(), world.faults), 1_000)
+        self.tasks = [
+            asyncio.create_task(self._guarded(part), name=f"{name}.{label}")
+            for label, part in (
+                ("pump", self.worker.pump.run),
+                ("renew", renew.run),
+                ("recover", partial(recover, self.worker)),
+            )
+        ]
+
+    async def _guarded(self, part: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await part()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self.world.fail(error)
+
+    def die(self) -> None:
+        """Nothing of this process has an effect from here on."""
+        self.store.dead = True
+        for task in self.tasks:
+            task.cancel()
+        for running in list(self.worker.running.values()):
+            running.reported = True
+            if running.task is not None:
+                running.task.cancel()
+        self.worker.running.clear()
+        self.world.died(self)
+
+
+class World:
+    """A store, some processes, some runs, one seed."""
+
+    def __init__(self, loop: VirtualLoop, store_class: type[CheckedStore]) -> None:
+        self.loop, self.rng = loop, loop.rng
+        self.clock = VirtualClock(loop)
+        self.faults = Faults(self.rng)
+        self.ids = SeededIds(self.rng)
+        self.witness = Witness()
+        self.store = store_class("memory:", self.clock, loop.observe)
+        self.processes: list[Process] = []
+        self.wide = self.rng.choice((1, 2, 16))
+        """From how many members on the ends of those of a scope are posted where many change it."""
+        self.pool: Any = None
+        self.broken: BaseException | None = None
+        self.count = 0
+
+    def registry_for(self, process: Process) -> Any:
+        return make_registry(self.rng, self.witness, self.faults, process.die)
+
+    def fail(self, error: BaseException) -> None:
+        self.broken = self.broken or error
+
+    def start(self) -> None:
+        self.count += 1
+        self.processes.append(Process(self, f"w{self.count}"))
+
+    def died(self, process: Process) -> None:
+        self.processes.remove(process)
+        if self.faults.on:
+            self.loop.call_later(self.rng.uniform(0.1, 5.0), self.start)
+
+    async def play(self) -> int:
+        """Faults on, then liveness; answers the number of runs."""
+        for _ in range(self.rng.randint(1, 3)):
+            self.start()
+        app = Stemflow(
+            registry=make_registry(self.rng, self.witness, self.faults, lambda: None),
+            worker=False, clock=self.clock, ids=self.ids, store=self.store,
+        )  # fmt: skip
+        runs, keyed = [], self.rng.choice(KEYED)
+        crowded = self.rng.random() < 0.4
+        for _ in range(self.rng.randint(4, 7) if crowded else self.rng.randint(1, 3)):
+            await asyncio.sleep(self.rng.uniform(0, 0.4 if crowded else 2))
+            tree = random_tree(self.rng, app.registry, 1 if crowded else 3, keyed)
+            try:
+                runs.append(await app.submit(keyed_run(self.rng, tree) if self.rng.random() < 0.3 else tree))
+            except DuplicateRun:
+                continue
+            for fault in ("cancelled run", "forced cancel"):
+                if self.faults.strikes(fault):
+                    self.loop.call_later(self.rng.uniform(0, 5), self._cancel, runs[-1], fault == "forced cancel")
+        await self._until(runs, FAULTY_S)
+        self.faults.on = False
+        for process in list(self.processes):
+            if self.rng.random() < 0.5:
+                process.die()
+        self.start()
+        await self._until(runs, LIVENESS_S)
+        for handle in runs:
+            await self._judge(handle.id)
+        for process in list(self.processes):
+            process.die()
+        await asyncio.sleep(0)
+        return len(runs)
+
+    def _cancel(self, handle: RunHandle[Any], force: bool) -> None:
+        self.loop.create_task(self._cancelled(handle, force))
+
+    async def _cancelled(self, handle: RunHandle[Any], force: bool) -> None:
+        """A forced cancel leaves nothing of its run open."""
+        await handle.cancel(force=force)
+        going_on = [node.path for node in await handle.nodes() if node.state not in FINAL]
+        if force and going_on:
+            self.fail(Violation(f"run {handle.id} goes on after a forced cancel: {going_on}"))
+
+    async def _until(self, runs: Sequence[Any], seconds: float) -> None:
+        end = self.loop.time() + seconds
+        while self.loop.time() < end:
+            if self.broken is not None:
+                raise self.broken
+            states = [(await handle.root()).state for handle in runs]
+            if all(state in FINAL for state in states):
+                return
+            await asyncio.sleep(0.5)
+
+    async def _judge(self, run: str) -> None:
+        nodes = await self.store.nodes(run)
+        root = next(node for node in nodes if not node.path)
+        if root.state not in FINAL:
+            stuck = [f"{n.path or 'root'}={n.state}" for n in nodes if n.state not in FINAL]
+            raise Violation(f"run {run} did not end within {LIVENESS_S} s of virtual time: {', '.join(stuck)}")
+        shapes = {node.plan: await self._shape(node.plan) for node in nodes}
+        broken = check_run({node.key: node for node in nodes}, shapes, self.store.opened, self.store.ended)
+        broken += self._dead_letters(run, nodes, await self.store.dead_letters(run))
+        broken += self.store.leaked_claims()
+        if broken:
+            raise Violation("; ".join(broken))
+
+    async def _shape(self, digest: str) -> Shape:
+        plan = await self.store.plan(digest)
+        assert plan is not None
+        return Shape(plan)
+
+    def _dead_letters(self, run: str, nodes: Sequence[Node], letters: Sequence[Any]) -> list[str]:
+        """I17: each task that failed for good has one dead letter, and nothing else has."""
+        dead = Counter(letter.path for letter in letters)
+        ran = [n for n in nodes if n.tally is None and n.state == "failed" and n.alias is None]
+        failed = {n.path for n in ran if n.error is None or n.error.type not in NEVER_RAN}
+        return [f"{path}: {dead[path]} dead letters" for path in failed | set(dead) if dead[path] != (path in failed)]
+
+
+def simulate(seed: int, store_class: type[CheckedStore] = CheckedStore) -> Report:
+    """One world from one seed; raises Violation with the seed in its message."""
+    held: list[World] = []
+
+    async def main(loop: VirtualLoop) -> int:
+        world = World(loop, store_class)
+        held.append(world)
+        return await world.play()
+
+    try:
+        runs, digest = run(main, seed, horizon_s=3_600)
+    except Exception as error:
+        raise Violation(f"seed {seed}: {type(error).__name__}: {error}") from error
+    return Report(seed, digest, runs, held[0].store.commits, held[0].store.posts, dict(held[0].faults.hit))
+
+
+def campaign(seeds: Sequence[int]) -> tuple[int, Counter[str]]:
+    """Many worlds; answers commits and how often each fault was hit."""
+    hit: Counter[str] = Counter()
+    commits = 0
+    for seed in seeds:
+        report = simulate(seed)
+        hit.update(report.hit)
+        commits += report.commits
+    return commits, hit

@@ -1,0 +1,174 @@
+"""Random workloads for the simulation: trees of small tasks that misbehave, with the value that they must give."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+from stemflow.canvas import Canvas
+from stemflow.model.policy import UNIQUE_MODES, Concurrency, RetryPolicy
+from stemflow.model.rates import RateLimit
+from stemflow.model.signature import ChainSig, MemberPolicy, Signature, WaitSig, Workflow
+from stemflow.runtime.tasks.context import Ignore, Reject, TaskContext
+from stemflow.runtime.tasks.registry import Task, TaskRegistry
+from stemflow.testing.simulation.faults import Faults
+
+Step = Signature[Any, Any]
+
+
+class Witness:
+    """What handlers say of themselves: (run, path, attempt, what). Checks never trust the store's records alone."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, int, str]] = []
+
+    def write(self, context: TaskContext, what: str) -> None:
+        self.lines.append((context.run_id, context.node, context.attempt, what))
+
+    def count(self, run: str, path: str, what: str) -> int:
+        return sum(line[:2] == (run, path) and line[3] == what for line in self.lines)
+
+
+def make_registry(rng: random.Random, witness: Witness, faults: Faults, crash: Callable[[], None]) -> TaskRegistry:
+    """Tasks whose behaviour is drawn: at once, slow, slower than a lease, failing at first, failing for good."""
+    registry = TaskRegistry()
+
+    async def behave(context: TaskContext, how: str) -> None:
+        witness.write(context, "start")
+        if faults.strikes("crash in handler"):
+            crash()
+            await asyncio.sleep(3_600)
+        if how == "slow":
+            await asyncio.sleep(rng.uniform(0.1, 2.0))
+        elif how == "long":
+            await asyncio.sleep(rng.uniform(2.0, 8.0))
+        elif how == "flaky" and context.attempt < 1:
+            raise RuntimeError("the first attempt fails")
+        elif how == "bad":
+            raise Reject("fails for good")
+        elif how == "ignored":
+            raise Ignore("not this time")
+        elif how == "adds" and context.in_fan_in:
+            await context.add_to_group(leaf.si("x", "quick"))
+        elif how == "replaces" and context.node.count("[") < 6:
+            await context.replace(Canvas.group(leaf.si("x", "quick"), leaf.si("y", "slow")))
+
+    retry = RetryPolicy.of(initial="200ms", max="1s")
+    options: dict[str, Any] = {"max_retries": 2, "retry": retry, "visibility_timeout": "3s", "max_deliveries": 1_000}
+
+    async def leaf_function(ctx: TaskContext, name: str, how: str) -> str:
+        await behave(ctx, how)
+        witness.write(ctx, "end")
+        return name
+
+    async def joined_function(ctx: TaskContext, before: Any, name: str, how: str) -> Any:
+        await behave(ctx, how)
+        witness.write(ctx, "end")
+        return [before, name]
+
+    async def note_function(ctx: TaskContext, news: Any) -> None:
+        witness.write(ctx, "hook")
+
+    leaf: Task[..., Any] = registry.task("leaf", **options)(leaf_function)
+    registry.task("joined", **options)(joined_function)
+    registry.task("note", **options)(note_function)
+    registry.task("only", unique=True, unique_for="1s", **options)(leaf_function)
+    registry.task("limited", rate_limit=_limits(rng), **options)(leaf_function)
+    registry.task("by_name", rate_limit=_limits(rng, "name:${{ args.name }}"), **options)(leaf_function)
+    registry.task("crowd", rate_limit="3/s", group_rate_limit=_limits(rng), **options)(leaf_function)
+    for mode in ("return_existing", "replace", "keep_last", "skip", "reject"):
+        registry.task(mode, unique=True, unique_by="k", unique_mode=mode, **options)(leaf_function)
+    registry.task("throttled", unique=True, unique_by="k", unique_mode="keep_last", unique_for="2s",
+                  **options)(leaf_function)  # fmt: skip
+    registry.task("debounce", unique=True, unique_by="${{ args.name }}", unique_mode="debounce", unique_for="1s",
+                  concurrency={"key": "debounced"}, **options)(leaf_function)  # fmt: skip
+    registry.task("brief", expires="1s", **options)(leaf_function)
+    registry.task("alone", concurrency=1, expires="5s", **options)(leaf_function)
+    registry.task("pair", concurrency={"key": "${{ args.name }}", "limit": 2}, expires="10s", **options)(leaf_function)
+    return registry
+
+
+def _limits(rng: random.Random, key: str = "") -> list[RateLimit]:
+    """One limit, or two; those that count are the ones of the process that submits."""
+    limit, per = rng.randint(1, 4), f"{rng.choice((100, 300, 1_000, 2_000))}ms"
+    found = [RateLimit(limit, per, key), RateLimit(limit, per, key, burst=rng.randint(1, limit), pace=True)]
+    return [rng.choice(found), *([RateLimit(8, "5s", key)] if rng.random() < 0.3 else [])]
+
+
+KEYED = (
+    "only",
+    "limited",
+    "by_name",
+    "crowd",
+    "return_existing",
+    "replace",
+    "keep_last",
+    "skip",
+    "reject",
+    "throttled",
+    "debounce",
+    "alone",
+    "brief",
+    "pair",
+)
+POLICIES: tuple[MemberPolicy, ...] = ("fail_fast", "fail_fast", "collect", "ignore")
+HOWS = ("quick", "quick", "quick", "slow", "slow", "long", "flaky", "bad", "ignored", "adds", "replaces")
+
+
+def keyed_run(rng: random.Random, tree: Step) -> Workflow:
+    """A whole run under a unique key, a concurrency key, or both; all such runs meet in them."""
+    limited = Concurrency("run", rng.randint(1, 2)) if rng.random() < 0.5 else None
+    key = "k" if limited is None or rng.random() < 0.7 else None
+    return Workflow(
+        name="keyed", body=ChainSig(steps=(tree,)), unique_key=key, unique_mode=rng.choice(UNIQUE_MODES),
+        unique_for_ms=rng.choice((None, 1_000)), concurrency=limited,
+    )  # fmt: skip
+
+
+def random_tree(rng: random.Random, registry: TaskRegistry, depth: int, keyed: str) -> Step:
+    """A tree whose leaves take no input first and then, in chains, that of the step before.
+
+    `keyed` is the task with a key that the runs of one world meet in.
+    """
+    leaf = registry.get("leaf")
+    assert leaf is not None
+    kind = rng.choice(("leaf", "leaf", "chain", "group", "chord", "map", "wait")) if depth else "leaf"
+    width = rng.randint(1, 3)
+    policy: MemberPolicy = rng.choice(POLICIES)
+    tree: Step
+    if kind == "chain":
+        tree = Canvas.chain([_member(rng, registry, depth - 1, keyed), *(_joined(rng, registry) for _ in range(width))])
+    elif kind == "group":
+        members = [_member(rng, registry, depth - 1, keyed) for _ in range(width)]
+        tree = Canvas.group(members, on_member_error=policy)
+    elif kind == "chord":
+        members = [_member(rng, registry, depth - 1, keyed) for _ in range(width)]
+        tree = Canvas.chord(members, _joined(rng, registry), on_member_error=policy)
+    elif kind == "map":
+        each = Canvas.task("leaf", rng.choice(HOWS))
+        tree = Canvas.map(each, [str(i) for i in range(rng.randint(0, 5))], concurrency=rng.randint(1, 3))
+    elif kind == "wait":
+        tree = Canvas.chain([WaitSig(for_ms=rng.randint(1, 3_000)), leaf.si("w", "quick")])
+    else:
+        tree = _leaf(rng, registry, keyed)
+    if kind in ("chain", "group") and rng.random() < 0.3:
+        tree = tree.with_concurrency(f"scope {depth}")
+    if rng.random() < 0.2:
+        tree = rng.choice((tree.on_failure, tree.on_success, tree.on_cancel))(Canvas.task("note"))
+    return tree
+
+
+def _member(rng: random.Random, registry: TaskRegistry, depth: int, keyed: str) -> Step:
+    return random_tree(rng, registry, depth, keyed)
+
+
+def _leaf(rng: random.Random, registry: TaskRegistry, keyed: str) -> Step:
+    task = registry.get(rng.choice(("leaf", "leaf", "leaf", keyed, keyed, rng.choice(KEYED))))
+    assert task is not None
+    return task.si(rng.choice("abc"), rng.choice(HOWS))
+
+
+def _joined(rng: random.Random, registry: TaskRegistry) -> Step:
+    return Canvas.task("joined", rng.choice("xyz"), rng.choice(HOWS[:9]))
