@@ -6,10 +6,10 @@ from argparse import Namespace
 
 from stemflow.cli.exits import FINE
 from stemflow.store.redis.acl import acl_file
-from stemflow.store.redis.url import place_of
+from stemflow.store.redis.url import parse_url
 
 
 def main(arguments: Namespace) -> int:
     """Print the lines of an ACL file."""
-    print(acl_file(place_of(arguments.store)))
+    print(acl_file(parse_url(arguments.store)))
     return FINE

@@ -17,7 +17,7 @@ from stemflow.model.signature import TaskSig
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class GraphNode:
     """A node of the drawing: a task, or a frame around others."""
 
     path: str
@@ -44,20 +44,20 @@ def main(arguments: Namespace) -> int:
 Edges = list[tuple[str, str, list[str]]]
 
 
-def _place(path: str, sig: Any, name: str, below: dict[str, list[str]]) -> Place:
+def _place(path: str, sig: Any, name: str, below: dict[str, list[str]]) -> GraphNode:
     kind = "task" if isinstance(sig, TaskSig) else type(sig).__name__.removesuffix("Sig").lower()
     short = path[len(parent_path(path)) :].removeprefix(".") if path else name
     label = f"{short}: {sig.task}" if isinstance(sig, TaskSig) else short if kind == "steps" else f"{short} ({kind})"
-    return Place(path, kind, shown(label), tuple(below.get(path, ())))
+    return GraphNode(path, kind, shown(label), tuple(below.get(path, ())))
 
 
-def _json(places: dict[str, Place], edges: Edges) -> Iterator[str]:
+def _json(places: dict[str, GraphNode], edges: Edges) -> Iterator[str]:
     nodes = [{"path": one.path, "kind": one.kind, "label": one.label} for one in places.values()]
     lines = [{"from": source, "to": target, "kinds": kinds} for source, target, kinds in edges]
     yield json_text({"nodes": nodes, "edges": lines}, indent=2)
 
 
-def _mermaid(places: dict[str, Place], edges: Edges) -> Iterator[str]:
+def _mermaid(places: dict[str, GraphNode], edges: Edges) -> Iterator[str]:
     ids = {path: f"n{number}" for number, path in enumerate(places)}
     yield "flowchart LR"
     yield from _mermaid_inside(places, ids, places[""], 1)
@@ -65,7 +65,7 @@ def _mermaid(places: dict[str, Place], edges: Edges) -> Iterator[str]:
         yield f"  {ids[source]} {'-.->' if kinds == ['order'] else '-->'} {ids[target]}"
 
 
-def _mermaid_inside(places: dict[str, Place], ids: dict[str, str], place: Place, depth: int) -> Iterator[str]:
+def _mermaid_inside(places: dict[str, GraphNode], ids: dict[str, str], place: GraphNode, depth: int) -> Iterator[str]:
     label = place.label.replace('"', "#quot;")
     if not place.inside:
         yield f'{"  " * depth}{ids[place.path]}["{label}"]'
@@ -76,7 +76,7 @@ def _mermaid_inside(places: dict[str, Place], ids: dict[str, str], place: Place,
     yield f"{'  ' * depth}end"
 
 
-def _dot(places: dict[str, Place], edges: Edges) -> Iterator[str]:
+def _dot(places: dict[str, GraphNode], edges: Edges) -> Iterator[str]:
     yield "digraph workflow {"
     yield "  rankdir=LR; compound=true; node [shape=box];"
     yield from _dot_inside(places, places[""], 1)
@@ -89,7 +89,7 @@ def _dot(places: dict[str, Place], edges: Edges) -> Iterator[str]:
     yield "}"
 
 
-def _dot_inside(places: dict[str, Place], place: Place, depth: int) -> Iterator[str]:
+def _dot_inside(places: dict[str, GraphNode], place: GraphNode, depth: int) -> Iterator[str]:
     indent = "  " * depth
     if not place.inside:
         yield f"{indent}{_quoted(place.path)} [label={_quoted(place.label)}];"
@@ -101,7 +101,7 @@ def _dot_inside(places: dict[str, Place], place: Place, depth: int) -> Iterator[
     yield f"{indent}}}"
 
 
-def _leaf(places: dict[str, Place], path: str) -> str:
+def _leaf(places: dict[str, GraphNode], path: str) -> str:
     """Graphviz draws edges between leaves and cuts them at the frames that are named."""
     while places[path].inside:
         path = places[path].inside[0]

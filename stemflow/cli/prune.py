@@ -19,7 +19,7 @@ def main(arguments: Namespace) -> int:
 
 async def _prune(arguments: Namespace) -> int:
     async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
-        past = await app.store.past()
+        past = await app.store.count_expired()
         records = 0 if arguments.dry_run else await prune(app.store)
     if arguments.json:
         counts = {"runs": past.runs, "dead_letters": past.dead_letters, "others": past.others}

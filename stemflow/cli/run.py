@@ -16,7 +16,7 @@ from stemflow.cli.tree import public_state
 from stemflow.cli.workflow_file import read_file, require_valid
 from stemflow.compile.edges import CycleError
 from stemflow.errors import OptionError
-from stemflow.model.records import FINAL, HOUSE
+from stemflow.model.records import FINAL, NO_RUN
 from stemflow.model.signature import Workflow
 from stemflow.runtime.client.run_ids import run_beside
 from stemflow.runtime.clock import SystemClock, SystemIds
@@ -49,7 +49,7 @@ def main(arguments: Namespace) -> int:
 
 async def _run(arguments: Namespace, asked: Asked) -> int:
     store = open_store(arguments.store, SystemClock())
-    run = run_beside(SystemIds(), store, HOUSE)
+    run = run_beside(SystemIds(), store, NO_RUN)
     settings: dict[str, Any] = {"concurrency": arguments.concurrency, "only_run": run, "store": store}
     async with Stemflow(arguments.store, asked.registry, **settings) as app:
         handle = await _submit(app, arguments, asked, run)

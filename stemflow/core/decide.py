@@ -21,8 +21,8 @@ from stemflow.model.facts import (
     Fact,
     Failed,
     HandedBack,
-    Heard,
     Ignored,
+    InboxRead,
     Lost,
     Ok,
     Replaced,
@@ -97,7 +97,7 @@ def step(w: Work, fact: Fact) -> bool:
         done = _end(w, fact)
     elif isinstance(fact, Distrusted):
         done = condemn(w, fact)
-    elif isinstance(fact, Heard):
+    elif isinstance(fact, InboxRead):
         done = _hear(w, fact)
     else:
         done = _other(w, fact)
@@ -123,9 +123,9 @@ def _other(w: Work, fact: Lost | Due | Stop) -> bool:
     return fire(w, node, "forced", None) if fact.force else fire(w, node, "stop", True)
 
 
-def _hear(w: Work, fact: Heard) -> bool:
+def _hear(w: Work, fact: InboxRead) -> bool:
     """Tell the scopes of the ends that were posted; one that they have heard of already changes nothing."""
-    w.heard.append((fact.key[0], fact.upto))
+    w.consumed.append((fact.key[0], fact.upto))
     w.want([post.scope for post in fact.posts])
     for post in fact.posts:
         scope = w.node(post.scope)
@@ -139,7 +139,7 @@ def _request(w: Work, fact: Requested) -> bool:
     header, key = fact.header, fact.key
     before = w.node(key)
     if before is not None and not is_over(w, before):
-        w.undead.extend(fact.undead)
+        w.purged.extend(fact.purged)
         w.replies.append(Reply("accepted", header.run))
         return False
     holder = None
@@ -153,7 +153,7 @@ def _request(w: Work, fact: Requested) -> bool:
         w.drop(before)
         header = structs.replace(header, base=MARGIN + max(header.base, before.rev, before.delivery))
     w.new_headers[header.run] = header
-    w.undead.extend(fact.undead)
+    w.purged.extend(fact.purged)
     w.shape(header.plan)
     w.also += fact.also
     node = Node(run=header.run, path="", plan=header.plan, node=0, state=WAITING, opened_at_ms=w.now_ms)

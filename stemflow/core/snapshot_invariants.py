@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from stemflow.core.members import window_of
 from stemflow.core.shape import Shape, body_index
 from stemflow.model.plan import LeafPlan, ScopePlan, WaitPlan
-from stemflow.model.records import FINAL, HELD, HOUSE, STOPPING, Claim, Key, Node, Record, Tally, parent_path
+from stemflow.model.records import FINAL, HELD, NO_RUN, STOPPING, Claim, Key, Node, Record, Tally, parent_path
 
 
 def check_standing(records: Mapping[Key, Record], shapes: Mapping[str, Shape]) -> list[str]:
@@ -63,7 +63,7 @@ def _claim(claim: Claim, records: Mapping[Key, Record]) -> list[str]:
 
 def _kept_by_claims(node: Node, limited: bool, records: Mapping[Key, Record]) -> list[str]:
     """A HELD node is known where it waits, or has a timer; one that goes on holds its keys."""
-    slot, claim = (records.get((HOUSE, key or "")) for key in (node.slot, node.claim))
+    slot, claim = (records.get((NO_RUN, key or "")) for key in (node.slot, node.claim))
     if node.state != HELD:
         placed = not limited or (isinstance(slot, Claim) and node.key in slot.holders)
         broken = [] if placed else ["it goes on without a place under its concurrency key"]

@@ -14,7 +14,7 @@ from stemflow.model.facts import End, Fact, Post
 from stemflow.model.plan import AnyPlan, LeafPlan, Plan, ScopePlan
 from stemflow.model.records import (
     FINAL,
-    HOUSE,
+    NO_RUN,
     WAITING,
     Claim,
     Header,
@@ -95,7 +95,7 @@ class Work:
 
     __slots__ = (
         "view", "now_ms", "read", "changed", "guards", "pending", "new_headers", "also", "new_shapes", "fragments",
-        "pages", "dead", "undead", "dropped", "ended", "replies", "refused", "posts", "heard",
+        "pages", "dead", "purged", "dropped", "ended", "replies", "refused", "posts", "consumed",
     )  # fmt: skip
 
     def __init__(self, view: View, now_ms: int) -> None:
@@ -111,13 +111,13 @@ class Work:
         self.fragments: list[tuple[str, str]] = []
         self.pages: list[Pages] = []
         self.dead: list[DeadLetter] = []
-        self.undead: list[Key] = []
+        self.purged: list[Key] = []
         self.dropped: dict[str, int] = {}
         self.ended: list[RunEnd] = []
         self.replies: list[Reply] = []
         self.refused: list[Fact] = []
         self.posts: dict[Key, list[End]] = {}
-        self.heard: list[tuple[str, int]] = []
+        self.consumed: list[tuple[str, int]] = []
 
     # -- reading
 
@@ -221,12 +221,12 @@ class Work:
         del self.changed[node.key], self.guards[node.key]
 
     def claim(self, key: str) -> Claim | None:
-        found = self.record((HOUSE, key))
+        found = self.record((NO_RUN, key))
         assert not isinstance(found, Node)
         return found
 
     def set_claim(self, key: str, claim: Claim | None) -> None:
-        place = (HOUSE, key)
+        place = (NO_RUN, key)
         if place not in self.guards:
             before = self.view.records.get(place)
             self.guards[place] = (before.rev if before else 0, 0)
@@ -266,13 +266,13 @@ class Work:
             pages=tuple(self.pages),
             fragments=tuple(self.fragments),
             dead=tuple(self.dead),
-            undead=tuple(self.undead),
+            purged=tuple(self.purged),
             dropped=tuple(self.dropped),
             ended=tuple(self.ended),
             replies=tuple(self.replies),
             refused=tuple(self.refused),
             posts=tuple([Post(*key, tuple(ends), self.header(key[0]).base) for key, ends in self.posts.items()]),
-            heard=tuple(self.heard),
+            consumed=tuple(self.consumed),
         )
 
     def _first_rev(self, record: Record) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from stemflow.dsl.expressions import Expressions, Names
-from stemflow.dsl.findings import Findings, Place
+from stemflow.dsl.findings import Findings, Position
 from stemflow.dsl.options import OptionReader
 from stemflow.dsl.source import Node
 from stemflow.dsl.vocabulary import KINDS, NAMES
@@ -40,20 +40,20 @@ class Spot(NamedTuple):
     """Where a step stands: its mapping, and the name or the value that leads to it."""
 
     node: Node
-    place: Place
+    place: Position
 
 
 class Context(NamedTuple):
     """What a step is told by the step around it; `siblings` are what `needs` may name, None outside `steps`."""
 
     path: str
-    place: Place
+    place: Position
     names: Names
     name: str | None = None
     siblings: frozenset[str] | None = None
     depth: int = 0
 
-    def inner(self, segment: str, place: Place, names: Names, name: str | None = None) -> Context:
+    def inner(self, segment: str, place: Position, names: Names, name: str | None = None) -> Context:
         """The context of a child of this step."""
         return Context(child_path(self.path, segment), place, names, name, None, self.depth + 1)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from stemflow.dsl.findings import Findings, Place
+from stemflow.dsl.findings import Findings, Position
 from stemflow.dsl.source import Node
 from stemflow.dsl.spans import place_inside
 from stemflow.expr import ExpressionError, Reference, parse_condition, parse_template
@@ -45,7 +45,7 @@ class Use(NamedTuple):
 
     path: str
     source: str
-    place: Place
+    place: Position
 
 
 @dataclass(slots=True)

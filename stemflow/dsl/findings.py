@@ -9,7 +9,7 @@ from typing import NamedTuple
 from stemflow.model.diagnostic import Diagnostic
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Line, column and exclusive end column, from 1; all 0 when no place is known."""
 
     line: int = 0
@@ -22,9 +22,9 @@ class Findings:
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self._found: dict[tuple[str, str, Place], Diagnostic] = {}
+        self._found: dict[tuple[str, str, Position], Diagnostic] = {}
 
-    def error(self, code: str, message: str, place: Place, hint: str | None = None) -> None:
+    def error(self, code: str, message: str, place: Position, hint: str | None = None) -> None:
         """Add an error."""
         found = Diagnostic(code, message, *place, hint=hint, file=self.file)
         self._found.setdefault((code, message, place), found)

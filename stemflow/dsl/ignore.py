@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from stemflow.dsl.findings import Findings, Place
+from stemflow.dsl.findings import Findings, Position
 from stemflow.model.diagnostic import Diagnostic
 
 _COMMENT = re.compile(r"#[ \t]*stemflow:[ \t]*ignore=(\S*)[ \t]*([^\r\n]*)")
@@ -23,14 +23,14 @@ def read_ignores(text: str, findings: Findings) -> Mapping[int, frozenset[str]]:
         found = _COMMENT.search(line)
         if found is None:
             continue
-        place = Place(number, found.start() + 1, found.end() + 1)
+        place = Position(number, found.start() + 1, found.end() + 1)
         _check(found[1], found[2], place, findings)
         target = number + 1 if not line[: found.start()].strip() else number
         ignored[target] = ignored.get(target, frozenset()) | frozenset(found[1].split(","))
     return ignored
 
 
-def _check(codes: str, reason: str, place: Place, findings: Findings) -> None:
+def _check(codes: str, reason: str, place: Position, findings: Findings) -> None:
     if not _CODES.fullmatch(codes):
         findings.error("SF016", f"ignore: expected codes such as SF204 or SF204,SF502, got {codes!r}", place)
     elif not reason.strip():

@@ -10,7 +10,7 @@ from typing import Any
 
 from stemflow.dsl.build import Builder, Context, Spot
 from stemflow.dsl.expressions import SUBMITTED, WHOLE_RUN, Expressions, Use
-from stemflow.dsl.findings import Findings, Place
+from stemflow.dsl.findings import Findings, Position
 from stemflow.dsl.ignore import is_ignored, read_ignores
 from stemflow.dsl.inputs import inputs_schema, read_inputs
 from stemflow.dsl.options import OptionReader
@@ -35,7 +35,7 @@ class Parsed:
     _uses: tuple[Use, ...]
     _ignored: Mapping[int, frozenset[str]]
 
-    def locate(self, path_of_step: str, key: str | None = None) -> Place:
+    def locate(self, path_of_step: str, key: str | None = None) -> Position:
         """Line, column and exclusive end column of a step, or of what `key` names in it.
 
         `key` is a dotted path (`needs[0]`, `args.x`; the key before a missing part is taken), `ref:NAME` (the first use
@@ -45,10 +45,10 @@ class Parsed:
             return self._use(path_of_step, key)
         spot = self._spots.get(path_of_step)
         if spot is None:
-            return Place() if self._root is None else self._root.place
+            return Position() if self._root is None else self._root.place
         return spot.place if key is None else _inside(spot, _KEY_PART.findall(key))
 
-    def _use(self, path: str, key: str) -> Place:
+    def _use(self, path: str, key: str) -> Position:
         kind, _, source = key.partition(":")
         inside = (path,) if kind == "outputs" else (path, f"{path}.", f"{path}[", f"{path}!")
         for use in self._uses:
@@ -61,7 +61,7 @@ class Parsed:
         return is_ignored(self._ignored, found)
 
 
-def _inside(spot: Spot, parts: list[str]) -> Place:
+def _inside(spot: Spot, parts: list[str]) -> Position:
     """The place of the value under a key: a scalar itself, else the key that leads to a collection."""
     node, place = spot
     for part in parts:

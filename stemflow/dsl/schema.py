@@ -15,7 +15,7 @@ import msgspec
 from jsonschema import ValidationError
 from jsonschema.validators import Draft7Validator, extend
 
-from stemflow.dsl.findings import Findings, Place, describe, did_you_mean
+from stemflow.dsl.findings import Findings, Position, describe, did_you_mean
 from stemflow.dsl.source import Node
 from stemflow.dsl.vocabulary import BODIES, KINDS, NOT_YET, TASK_ONLY
 from stemflow.dsl.wording import expected, show_path
@@ -86,7 +86,7 @@ def _tell(root: Node, path: tuple[str | int, ...], error: Any, findings: Finding
         findings.error("SF011", f"{where}: expected {wanted}, got {describe(error.instance)}", node.place, hint)
 
 
-def find(root: Node, path: tuple[str | int, ...]) -> tuple[Node, Place]:
+def find(root: Node, path: tuple[str | int, ...]) -> tuple[Node, Position]:
     """The node at `path`, and where the key or the dash that leads to it stands."""
     node, place = root, root.place
     for step in path:
@@ -128,7 +128,7 @@ def _all_step_keys() -> list[str]:
     return list(dict.fromkeys(key for kind in KINDS for key in definitions[f"{kind}_step"]["properties"]))
 
 
-def _missing(node: Node, place: Place, path: tuple[str | int, ...], error: Any, findings: Findings) -> None:
+def _missing(node: Node, place: Position, path: tuple[str | int, ...], error: Any, findings: Findings) -> None:
     where = show_path(path)
     missing = [key for key in error.schema["required"] if key not in error.instance]
     if any(key in NOT_YET and key not in _all_step_keys() for key in node.members):

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from yaml import CSafeLoader, events
 
-from stemflow.dsl.findings import Findings, Place
+from stemflow.dsl.findings import Findings, Position
 from stemflow.dsl.scalars import ScalarError, resolve
 
 MOST_BYTES = 10_000_000
@@ -32,13 +32,13 @@ class Node:
     """A value with its place. `keys` are the places of a mapping's keys; `start` and `end` are offsets in the text."""
 
     value: Any
-    place: Place
+    place: Position
     start: int
     end: int
     style: str = ""
     members: dict[str, Node] = field(default_factory=dict)
     items: list[Node] = field(default_factory=list)
-    keys: dict[str, Place] = field(default_factory=dict)
+    keys: dict[str, Position] = field(default_factory=dict)
     size: int = 1
     height: int = 1
     flawed: bool = False
@@ -54,12 +54,12 @@ class Node:
         found = self.get(key)
         return found.value if found is not None and isinstance(found.value, str) else None
 
-    def key_place(self, key: str) -> Place:
+    def key_place(self, key: str) -> Position:
         """Where `key` stands, or where the mapping begins."""
         return self.keys.get(key, self.place)
 
 
-_NOWHERE = Place()
+_NOWHERE = Position()
 
 
 class _Stop(Exception):
@@ -74,7 +74,7 @@ class _Open:
     is_mapping: bool
     anchor: str | None
     key: str | None = None
-    key_place: Place = _NOWHERE
+    key_place: Position = _NOWHERE
     merges: bool = False
     merged: list[Node] = field(default_factory=list)
 
@@ -82,7 +82,7 @@ class _Open:
 def read(text: str, findings: Findings) -> Node | None:
     """The one document of `text`; None when it cannot be read (the findings say why)."""
     if len(text) > MOST_BYTES or len(text.encode(errors="replace")) > MOST_BYTES:
-        findings.error("SF003", f"the file is larger than the limit of {MOST_BYTES:,} bytes", Place(1, 1, 2),
+        findings.error("SF003", f"the file is larger than the limit of {MOST_BYTES:,} bytes", Position(1, 1, 2),
                        "split it into several workflows")  # fmt: skip
         return None
     reader = _Reader(text.removeprefix("\ufeff"), findings)
@@ -122,10 +122,10 @@ class _Reader:
                                 "keep one workflow in a file")  # fmt: skip
                     raise _Stop
         if self.root is None:
-            self.refuse("SF001", "the file is empty", Place(1, 1, 2), 'begin with: stemflow: "1"')
+            self.refuse("SF001", "the file is empty", Position(1, 1, 2), 'begin with: stemflow: "1"')
         return self.root
 
-    def refuse(self, code: str, message: str, place: Place, hint: str | None = None) -> None:
+    def refuse(self, code: str, message: str, place: Position, hint: str | None = None) -> None:
         self.findings.error(code, message, place, hint)
 
     # -- one event each
@@ -154,7 +154,7 @@ class _Reader:
             raise ScalarError(f"!!{kind}: expected a value of this type, got {event.value!r}")
         return float(value) if kind == "float" and isinstance(value, int) else value
 
-    def unknown_tag(self, tag: str, place: Place) -> None:
+    def unknown_tag(self, tag: str, place: Position) -> None:
         shown = "!!" + tag.removeprefix(_CORE) if tag.startswith(_CORE) else tag
         self.refuse("SF004", f"the tag {shown} is not allowed: a workflow file holds JSON data only", place,
                     "remove the tag")  # fmt: skip
@@ -264,10 +264,10 @@ class _Reader:
             # The reader of characters gives an offset only.
             offset = getattr(error, "position", 0)
             before = self.text[: offset if isinstance(offset, int) else 0]
-            place = Place(before.count("\n") + 1, offset - before.rfind("\n"), offset - before.rfind("\n") + 1)
+            place = Position(before.count("\n") + 1, offset - before.rfind("\n"), offset - before.rfind("\n") + 1)
             self.refuse("SF001", f"this is not YAML: {problem}", place, "save the file as UTF-8 text")
             return
-        place = Place(mark.line + 1, mark.column + 1, mark.column + 2)
+        place = Position(mark.line + 1, mark.column + 1, mark.column + 2)
         at = self.text[mark.index : mark.index + 1]
         if at == "\t":
             self.refuse("SF001", "this is not YAML: a tab stands where only spaces may indent", place,
@@ -288,17 +288,17 @@ class _Reader:
         return f"{problem} {context} that begins at line {start.line + 1}, column {start.column + 1}"
 
 
-def _place(event: Any) -> Place:
+def _place(event: Any) -> Position:
     """The place of an event; what runs over several lines is marked by its first character."""
     start, end = event.start_mark, event.end_mark
     one_line = end.line == start.line and end.column > start.column
-    return Place(start.line + 1, start.column + 1, end.column + 1 if one_line else start.column + 2)
+    return Position(start.line + 1, start.column + 1, end.column + 1 if one_line else start.column + 2)
 
 
 def _merge(node: Node, sources: list[Node]) -> None:
     """Put the keys of `sources` before the node's own; the node wins, then the earlier source."""
     members: dict[str, Node] = {}
-    keys: dict[str, Place] = {}
+    keys: dict[str, Position] = {}
     for source in sources:
         for key, member in source.members.items():
             if key not in members:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from stemflow.dsl.findings import Place
+from stemflow.dsl.findings import Position
 from stemflow.dsl.source import Node
 
 
-def place_inside(text: str, node: Node, column: int, end: int) -> Place:
+def place_inside(text: str, node: Node, column: int, end: int) -> Position:
     """Where `node.value[column:end]` stands in the file; the scalar itself where quoting or folding hides it.
 
     The n-th occurrence in the value is the n-th in the raw text, whatever stands between them.
@@ -23,7 +23,7 @@ def place_inside(text: str, node: Node, column: int, end: int) -> Place:
     before = raw[:offset]
     lines = before.count("\n")
     first = offset - before.rfind("\n") if lines else node.place.column + offset
-    return Place(node.place.line + lines, first, first + len(fragment))
+    return Position(node.place.line + lines, first, first + len(fragment))
 
 
 def _occurrences(value: str, fragment: str, before: int) -> int:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from stemflow.errors import StemflowError
 
-Place = tuple[str | int, ...]
+ValuePath = tuple[str | int, ...]
 
 
 class Span(NamedTuple):
@@ -23,7 +23,7 @@ class ExpressionError(StemflowError):
     `place` leads from the root of a template's tree to that scalar and is empty for a lone scalar.
     """
 
-    def __init__(self, message: str, column: int, end: int, hint: str | None = None, place: Place = ()) -> None:
+    def __init__(self, message: str, column: int, end: int, hint: str | None = None, place: ValuePath = ()) -> None:
         super().__init__(f"{message}; {hint}" if hint else message)
         self.message = message
         self.column = column
@@ -31,7 +31,7 @@ class ExpressionError(StemflowError):
         self.hint = hint
         self.place = place
 
-    def within(self, place: Place) -> ExpressionError:
+    def within(self, place: ValuePath) -> ExpressionError:
         """The same error, said of the scalar at `place` of a larger tree."""
         moved = type(self)(self.message, self.column, self.end, self.hint, (*place, *self.place))
         return moved.with_traceback(self.__traceback__)
@@ -52,7 +52,7 @@ class Reference:
     optional: bool
     column: int
     end: int
-    place: Place = ()
+    place: ValuePath = ()
 
 
 class Refusal(Exception):

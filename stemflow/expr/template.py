@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from stemflow.expr.errors import ExpressionError, ExpressionLimitError, Place, Reference, Refusal, Span
+from stemflow.expr.errors import ExpressionError, ExpressionLimitError, Reference, Refusal, Span, ValuePath
 from stemflow.expr.expression import Expression, compile_at
 from stemflow.expr.limits import RESULT_BYTES, STEPS
 from stemflow.expr.operators import text_of
@@ -89,7 +89,7 @@ class _Tree:
         self.names = names
         self.references: list[Reference] = []
 
-    def parse(self, value: Any, place: Place) -> Filler | None:
+    def parse(self, value: Any, place: ValuePath) -> Filler | None:
         if isinstance(value, str):
             return self.scalar(value, place) if OPEN in value else None
         if isinstance(value, dict):
@@ -102,7 +102,7 @@ class _Tree:
             return lambda env, steps: [fill(env, steps) for fill in fillers]
         return None
 
-    def object(self, value: dict[str, Any], place: Place) -> Filler | None:
+    def object(self, value: dict[str, Any], place: ValuePath) -> Filler | None:
         for key in value:
             if OPEN in key:
                 start = key.index(OPEN)
@@ -117,7 +117,7 @@ class _Tree:
         fillers = {key: part or _same(value[key]) for key, part in parts.items()}
         return lambda env, steps: {key: fill(env, steps) for key, fill in fillers.items()}
 
-    def scalar(self, text: str, place: Place) -> Filler:
+    def scalar(self, text: str, place: ValuePath) -> Filler:
         try:
             pieces = _pieces(text, self.names)
         except ExpressionError as error:
@@ -180,7 +180,7 @@ def _joined(pieces: list[_Piece], env: Mapping[str, Any], steps: int) -> str:
     return "".join(texts)
 
 
-def _located(fill: Filler, place: Place) -> Filler:
+def _located(fill: Filler, place: ValuePath) -> Filler:
     def located(env: Mapping[str, Any], steps: int) -> Any:
         try:
             return fill(env, steps)

@@ -85,13 +85,13 @@ class Decision(Struct, frozen=True, kw_only=True, gc=False):
     fragments: tuple[tuple[str, str], ...] = ()
     """(run, plan digest) of the plans that a run uses beside that of its header."""
     dead: tuple[DeadLetter, ...] = ()
-    undead: tuple[Key, ...] = ()
+    purged: tuple[Key, ...] = ()
     """Dead letters that are no more: replayed or purged. One that is not there is no matter."""
     dropped: tuple[str, ...] = ()
     """Runs past their time whose id is used again: all of each is deleted before `puts` are written."""
     posts: tuple[Post, ...] = ()
     """What is left for whoever is given the inbox of a run."""
-    heard: tuple[tuple[str, int], ...] = ()
+    consumed: tuple[tuple[str, int], ...] = ()
     """(run, number) of what was in its inbox up to that number; it is taken out."""
     ended: tuple[RunEnd, ...] = ()
     """Runs whose root became final in this commit: their waiters are woken."""

@@ -56,13 +56,13 @@ Outcome = Ok | Failed | Ignored | HandedBack | Replaced
 
 class Requested(Struct, frozen=True, tag=True, gc=False):
     """A run was asked for. Its plan is already known under `header.plan`. It takes the place of the dead letters
-    `undead`, of a run that it repeats.
+    `purged`, of a run that it repeats.
 
     `also`: more runs of the same plan, one whose runs begin alike (`core.alike`), under ids that were made just now.
     """
 
     header: Header
-    undead: tuple[Key, ...] = ()
+    purged: tuple[Key, ...] = ()
     also: tuple[Header, ...] = ()
 
     @property
@@ -135,7 +135,7 @@ class Post(Struct, frozen=True, omit_defaults=True):
         return (self.run, self.path)
 
 
-class Heard(Struct, frozen=True, tag=True):
+class InboxRead(Struct, frozen=True, tag=True):
     """What was in the inbox of the run of `key` up to number `upto`."""
 
     key: Key
@@ -143,4 +143,4 @@ class Heard(Struct, frozen=True, tag=True):
     posts: tuple[Post, ...] = ()
 
 
-Fact = Requested | Ended | Lost | Due | Stop | Distrusted | Heard
+Fact = Requested | Ended | Lost | Due | Stop | Distrusted | InboxRead

@@ -33,7 +33,7 @@ Cause = Literal["condition", "upstream"]
 Key = tuple[str, str]
 """(run id, path) of a node; ("", key) of a claim."""
 
-HOUSE: Final = ""
+NO_RUN: Final = ""
 """The run part of the keys of claims, which belong to no run."""
 
 

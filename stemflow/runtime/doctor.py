@@ -13,7 +13,7 @@ from stemflow.ports import Clock
 from stemflow.runtime.catalog.published import published
 from stemflow.runtime.worker.presence import Beat, beats
 from stemflow.store.base import Store, StoreError
-from stemflow.store.health import Finding, Level, QueueStock, Stock, lasts_since_ms
+from stemflow.store.health import Finding, Inventory, Level, QueueInventory, lasts_since_ms
 from stemflow.store.open import open_store
 from stemflow.units import format_duration
 
@@ -41,7 +41,7 @@ class Diagnosis(Struct, frozen=True):
 async def diagnose(url: str, clock: Clock) -> Diagnosis:
     """All findings about the store at `url`. Raises StoreError when it cannot be reached."""
     store = open_store(url, clock)
-    examined = await store.examine()
+    examined = await store.check_health()
     inside = await _opened(store, clock) if examined.usable else []
     return Diagnosis(store.url, (*examined.findings, *inside))
 
@@ -58,7 +58,7 @@ async def _opened(store: Store, clock: Clock) -> list[Finding]:
 
 
 async def _inside(store: Store, clock: Clock) -> list[Finding]:
-    stock, told = await store.stock(), await beats(store)
+    stock, told = await store.inventory(), await beats(store)
     now_ms, here_ms = store.now_ms(), clock.now_ms()
     alive = [beat for beat in told.values() if beat.alive(now_ms)]
     return [
@@ -91,7 +91,7 @@ def workers(told: Iterable[Beat], now_ms: int) -> Finding:
     return Finding("workers", "ok", text)
 
 
-def queues(stock: Iterable[QueueStock], alive: Iterable[Beat], now_ms: int) -> list[Finding]:
+def queues(stock: Iterable[QueueInventory], alive: Iterable[Beat], now_ms: int) -> list[Finding]:
     """One finding a queue in which something waits."""
     found = [_queue(one, any(_serves(beat, one.queue) for beat in alive), now_ms) for one in stock]
     return found or [Finding("queues", "ok", "nothing waits in any queue")]
@@ -101,7 +101,7 @@ def _serves(beat: Beat, queue: str) -> bool:
     return beat.queues is None or queue in beat.queues
 
 
-def _queue(stock: QueueStock, served: bool, now_ms: int) -> Finding:
+def _queue(stock: QueueInventory, served: bool, now_ms: int) -> Finding:
     text = f"queue {stock.queue}: {stock.ready} ready, {stock.delayed} delayed"
     oldest = stock.oldest
     if oldest is not None:
@@ -116,7 +116,7 @@ def _queue(stock: QueueStock, served: bool, now_ms: int) -> Finding:
     return Finding("queues", "ok", text)
 
 
-async def _unroutable(store: Store, stock: Iterable[QueueStock], alive: Iterable[Beat]) -> list[Finding]:
+async def _unroutable(store: Store, stock: Iterable[QueueInventory], alive: Iterable[Beat]) -> list[Finding]:
     """Queues that are served, but whose oldest task, or that due next, none of their workers has declared."""
     declared = await published(store)
     known: Mapping[str, set[str]] = {digest: set(one.tasks) for digest, one in declared.items()}
@@ -138,7 +138,7 @@ async def _task_of(store: Store, node: Node) -> str | None:
     return leaf.task if isinstance(leaf, LeafPlan) else None
 
 
-def leases(stock: Stock, now_ms: int) -> Finding:
+def leases(stock: Inventory, now_ms: int) -> Finding:
     text = f"{_many(stock.leased, 'task')} leased"
     if stock.late_since_ms is None:
         return Finding("leases", "ok", text)
@@ -149,14 +149,14 @@ def leases(stock: Stock, now_ms: int) -> Finding:
     return Finding("leases", "warning", text, "any worker of this store takes them over: start one")
 
 
-def timers(stock: Stock, now_ms: int) -> Finding:
+def timers(stock: Inventory, now_ms: int) -> Finding:
     if stock.overdue_since_ms is None or now_ms - stock.overdue_since_ms <= LATE_MS:
         return Finding("timers", "ok", "no timer is late")
     text = f"a timer (a wait, a time limit, an expiry) is late by {_about(now_ms - stock.overdue_since_ms)}"
     return Finding("timers", "warning", text, "any worker of this store sees to it: start one")
 
 
-def letters(stock: Stock) -> Finding:
+def letters(stock: Inventory) -> Finding:
     if not stock.letters:
         return Finding("dead-letters", "ok", "no dead letters")
     return Finding("dead-letters", "warning", _many(stock.letters, "dead letter"), "`stemflow dlq list` shows them")

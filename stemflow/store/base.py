@@ -16,7 +16,7 @@ from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.facts import Due, Post
 from stemflow.model.plan import Plan
 from stemflow.model.records import Header, Key, Node, Record
-from stemflow.store.health import Examination, Stock
+from stemflow.store.health import HealthReport, Inventory
 
 
 class StoreError(StemflowError):
@@ -44,8 +44,8 @@ class Want(Struct, frozen=True, kw_only=True):
     limit: int
     queues: tuple[str, ...] | None = None
     only_run: str | None = None
-    handed: int | None = None
-    """How many leases it was given by `Store.handed` so far, if it has nothing to do and may be given one so."""
+    pushes: int | None = None
+    """How many leases it was given by `Store.pushed_leases` so far, if it has nothing to do and may be given one so."""
 
 
 class Lease(Struct, frozen=True, gc=False):
@@ -92,7 +92,7 @@ class Exchange(Struct, frozen=True, kw_only=True):
     current: tuple[tuple[Key, Record | None], ...] = ()
     """What the guards of stale decisions named, as it now is, so that deciding again needs no reading."""
     inbox: tuple[Inbox, ...] = ()
-    elsewhere: tuple[str, ...] = ()
+    busy_inboxes: tuple[str, ...] = ()
     """Runs whose inbox was handed out before, to whoever has it now (INBOX_RUNS of them)."""
 
 
@@ -111,7 +111,7 @@ class RunInfo(Struct, frozen=True):
     root: Node
 
 
-class Outlived(Struct, frozen=True, kw_only=True):
+class ExpiredCounts(Struct, frozen=True, kw_only=True):
     """What is past its time: ended runs, dead letters, and `others` (claims past their window, starts that no rate
     limit looks back to, memos). What a server lets expire by itself is not among them."""
 
@@ -120,7 +120,7 @@ class Outlived(Struct, frozen=True, kw_only=True):
     others: int
 
 
-class Letters(Struct, frozen=True, kw_only=True):
+class DeadLetterFilter(Struct, frozen=True, kw_only=True):
     """Which dead letters are meant: all of what is given must fit. `since_ms`: not older than this instant."""
 
     queue: str | None = None
@@ -135,7 +135,7 @@ class Letters(Struct, frozen=True, kw_only=True):
         return letter.at_ms >= self.since_ms and all(want is None or want == has for want, has in given)
 
 
-EVERY_LETTER = Letters()
+ALL_DEAD_LETTERS = DeadLetterFilter()
 
 
 class Renewer(Protocol):
@@ -154,7 +154,7 @@ class Store(Protocol):
     url: str
     address: str
     """Goes into `Header.reply_to` of what is submitted here, so that the news of its end comes straight to `watch`."""
-    overlaps: bool
+    concurrent_exchanges: bool
     """Whether it is a server, which works while its caller does: exchanges on different channels may be under way at
     once, and a worker with nothing to do may be handed a lease by others."""
 
@@ -164,14 +164,14 @@ class Store(Protocol):
 
     async def close(self) -> None: ...
 
-    async def examine(self) -> Examination:
+    async def check_health(self) -> HealthReport:
         """What can be found out about the store's server or file, open or not; nothing is made, nothing is changed.
 
         Raises StoreError when it cannot be reached at all.
         """
         ...
 
-    async def stock(self) -> Stock:
+    async def inventory(self) -> Inventory:
         """What is in the store, and what stands still in it."""
         ...
 
@@ -205,8 +205,8 @@ class Store(Protocol):
         """
         ...
 
-    def home(self, run: str) -> int:
-        """The number of the partition where `run` lies, or with HOUSE the keys that runs share: one decision touches
+    def partition_of(self, run: str) -> int:
+        """The number of the partition where `run` lies, or with NO_RUN the keys that runs share: one decision touches
         runs of one partition only."""
         ...
 
@@ -230,11 +230,13 @@ class Store(Protocol):
         """Newest first; with `prefix` only runs whose id begins so."""
         ...
 
-    async def dead_letters(self, run: str | None = None, which: Letters = EVERY_LETTER) -> list[DeadLetter]:
+    async def dead_letters(
+        self, run: str | None = None, which: DeadLetterFilter = ALL_DEAD_LETTERS
+    ) -> list[DeadLetter]:
         """Those (of one run) that are not past their time, the newest first; of one instant the last written first."""
         ...
 
-    async def past(self) -> Outlived:
+    async def count_expired(self) -> ExpiredCounts:
         """How much of what is stored is past its time and waits for `prune`; nothing is changed."""
         ...
 
@@ -246,7 +248,7 @@ class Store(Protocol):
         """
         ...
 
-    async def expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
+    async def take_expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
         """Transfer leases (of one run) that are past their time, or whose owner is known to be dead, to `owner`.
 
         In one step each gets `delivery` + 1 and a short lease (2 s), so that the old worker's report is refused from
@@ -254,14 +256,14 @@ class Store(Protocol):
         """
         ...
 
-    async def note(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
+    async def put_hint(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
         """Keep a hint for `ttl_ms`, in place of the one of that name; it wakes whoever waits in `changed`.
 
         Hints tell what goes on (progress, who is there) and are never part of a decision.
         """
         ...
 
-    async def notes(self, topic: str) -> dict[str, bytes]:
+    async def hints(self, topic: str) -> dict[str, bytes]:
         """The hints of a topic by name that are not past their time."""
         ...
 
@@ -281,7 +283,7 @@ class Store(Protocol):
     @property
     def watching(self) -> int: ...
 
-    async def changed(self, seen: int, timeout_ms: int | None, run: str | None = None) -> int:
+    async def wait_for_change(self, seen: int, timeout_ms: int | None, run: str | None = None) -> int:
         """Wait until the count of commits, by anyone, is no longer `seen`, or `timeout_ms` have passed; the count now.
 
         With `run`, changes of other runs may be left out. It may return early, never late by more than 20 ms. Begin
@@ -289,12 +291,12 @@ class Store(Protocol):
         """
         ...
 
-    def handed(self, owner: str) -> list[Lease]:
+    def pushed_leases(self, owner: str) -> list[Lease]:
         """The leases, at most one after each exchange, that `owner` was given by whoever made a leaf ready while it
         waited in `work`; each is told of once."""
         ...
 
-    async def work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
+    async def wait_for_work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
         """Wait until there may be work for `owner`, whose last exchange wanted more than it got; as `changed`, with a
         count of its own."""
         ...

@@ -21,14 +21,14 @@ class Finding(Struct, frozen=True):
     advice: str = ""
 
 
-class Examination(Struct, frozen=True):
+class HealthReport(Struct, frozen=True):
     """What was found out about a store from outside. Where it is not `usable`, it cannot be opened."""
 
     findings: tuple[Finding, ...]
     usable: bool = True
 
 
-class QueueStock(Struct, frozen=True, kw_only=True):
+class QueueInventory(Struct, frozen=True, kw_only=True):
     """Leaves of one queue in READY: those that may be leased, and those whose instant is to come.
 
     `oldest`: of those that may be leased the one that was created first; `next`: of the others the one that is due
@@ -42,14 +42,14 @@ class QueueStock(Struct, frozen=True, kw_only=True):
     next: Node | None = None
 
 
-class Stock(Struct, frozen=True, kw_only=True):
+class Inventory(Struct, frozen=True, kw_only=True):
     """What is in a store. `late`: leases that are past their time, and `late_since_ms` when the first of them ended.
 
     A server counts leaves by the entries of its queues: one that was stopped while it waited may be counted until a
     worker meets it.
     """
 
-    queues: tuple[QueueStock, ...]
+    queues: tuple[QueueInventory, ...]
     leased: int
     late: int
     late_since_ms: int | None
@@ -60,15 +60,15 @@ class Stock(Struct, frozen=True, kw_only=True):
     """Runs that are kept, ended or not."""
 
 
-def joined(parts: Sequence[Stock]) -> Stock:
+def joined(parts: Sequence[Inventory]) -> Inventory:
     """The stock of a store by those of its partitions."""
     if len(parts) == 1:
         return parts[0]
-    queues: dict[str, list[QueueStock]] = {}
+    queues: dict[str, list[QueueInventory]] = {}
     for one in parts:
         for queue in one.queues:
             queues.setdefault(queue.queue, []).append(queue)
-    return Stock(
+    return Inventory(
         queues=tuple(_queue(name, queues[name]) for name in sorted(queues)),
         leased=sum(one.leased for one in parts),
         late=sum(one.late for one in parts),
@@ -79,8 +79,8 @@ def joined(parts: Sequence[Stock]) -> Stock:
     )
 
 
-def _queue(name: str, parts: Sequence[QueueStock]) -> QueueStock:
-    return QueueStock(
+def _queue(name: str, parts: Sequence[QueueInventory]) -> QueueInventory:
+    return QueueInventory(
         queue=name,
         ready=sum(one.ready for one in parts),
         delayed=sum(one.delayed for one in parts),

@@ -44,4 +44,4 @@ def window_of(claim: Claim) -> int | None:
 def changes_something(decision: Decision) -> bool:
     """Whether committing it writes anything; a decision that only refuses facts does not."""
     records = decision.puts or decision.headers or decision.plans or decision.pages
-    return bool(records or decision.dead or decision.undead or decision.posts or decision.heard)
+    return bool(records or decision.dead or decision.purged or decision.posts or decision.consumed)

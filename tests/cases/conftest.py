@@ -160,7 +160,7 @@ class World:
         """The lease passes its time and is taken over by a sweeper, which reports the loss."""
         assert self.clock is not None
         self.clock.passed_ms += lease.node.lease_ms + 1
-        for taken in await self.app.store.expired("sweeper", 100):
+        for taken in await self.app.store.take_expired("sweeper", 100):
             self.app.advance.leased(taken)
             await self.app.commit([Lost(taken.node.key, taken.node.delivery)])
 

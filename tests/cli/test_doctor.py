@@ -15,7 +15,7 @@ from stemflow import Stemflow, TaskRegistry
 from stemflow.model.records import Node
 from stemflow.runtime.doctor import clocks, leases, queues, timers, workers
 from stemflow.runtime.worker.presence import Beat
-from stemflow.store.health import QueueStock, Stock
+from stemflow.store.health import Inventory, QueueInventory
 from stemflow.store.redis.health import durability, memory, replication
 from stemflow.store.redis.server import parsed
 from stemflow.store.redis.versions import GATE, TABLE, covered
@@ -250,9 +250,9 @@ def test_clocks_that_are_apart_are_told() -> None:
     )  # fmt: skip
 
 
-def a_stock(**fields: Any) -> Stock:
+def a_stock(**fields: Any) -> Inventory:
     nothing: dict[str, Any] = {"late_since_ms": None, "overdue_since_ms": None, "letters": 0, "runs": 0}
-    return Stock(**{"queues": (), "leased": 2, "late": 0, **nothing, **fields})
+    return Inventory(**{"queues": (), "leased": 2, "late": 0, **nothing, **fields})
 
 
 def test_leases_and_timers_that_nobody_sees_to_are_told() -> None:
@@ -271,7 +271,7 @@ def a_beat(at_ms: int, queues: tuple[str, ...] | None = None) -> Beat:
 
 def test_a_task_that_waits_too_long_is_told_though_its_queue_is_served() -> None:
     node = Node(run="r", path="", plan="p", node=1, state="ready", opened_at_ms=1_000)
-    stock = QueueStock(queue="q", ready=1, delayed=0, oldest=node)
+    stock = QueueInventory(queue="q", ready=1, delayed=0, oldest=node)
     beats = [a_beat(0, ("q",))]
     assert queues([stock], beats, 100_000)[0].level == "ok"
     assert queues([stock], beats, 400_000)[0].level == "warning"

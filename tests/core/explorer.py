@@ -13,12 +13,12 @@ from stemflow.core.shape import Shape
 from stemflow.core.snapshot_invariants import check_standing
 from stemflow.core.table import TABLE, Event, Kind
 from stemflow.model.effects import Decision
-from stemflow.model.facts import Due, Ended, Fact, HandedBack, Heard, Lost, Requested, Stop
+from stemflow.model.facts import Due, Ended, Fact, HandedBack, InboxRead, Lost, Requested, Stop
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.records import (
     FAILED,
     FINAL,
-    HOUSE,
+    NO_RUN,
     READY,
     RUNNING,
     STOPPING,
@@ -189,7 +189,7 @@ class Explorer:
             if isinstance(step.fact, Stop) and step.fact.force:
                 forced |= {step.key}
                 _all_is_over(world, step.key, decision)
-            if isinstance(step.fact, Heard):
+            if isinstance(step.fact, InboxRead):
                 _heard_once(world, step.fact)
             elif not isinstance(step.fact, (Stop, Requested)):
                 _changes_nothing(world, step.fact, "the same fact again")
@@ -300,7 +300,7 @@ def steps_from(point: Point, case: Case) -> Iterator[Step]:
             yield Step("request", Requested(header), (run, ""), budget, True)
     for run in dict.fromkeys(post.run for post in world.posts):
         posts = tuple(post for post in world.posts if post.run == run)
-        yield Step("hear", Heard((run, ""), len(posts), posts), (run, ""), budget, True)
+        yield Step("hear", InboxRead((run, ""), len(posts), posts), (run, ""), budget, True)
     for key, node in world.records.items():
         if isinstance(node, Node) and node.state not in FINAL:
             yield from _steps_of(point, world, key, node)
@@ -364,7 +364,7 @@ def _debounced_gives_its_arguments(world: World, header: Header, decision: Decis
         if debounced and (not isinstance(found, Node) or found.inputs != (header.run, header.inputs)):
             raise Broken(f"{reply.run} does not have the inputs of {header.run}")
     for put in decision.puts:
-        claim = world.records.get((HOUSE, put.record.claim or "")) if isinstance(put.record, Node) else None
+        claim = world.records.get((NO_RUN, put.record.claim or "")) if isinstance(put.record, Node) else None
         if put.guard or not isinstance(claim, Claim):
             continue
         of = next((one.of for one in claim.sharers if one.node == put.key), None)
@@ -387,7 +387,7 @@ def _changes_nothing(world: World, fact: Fact, what: str) -> None:
         raise Broken(f"{what} changed something")
 
 
-def _heard_once(world: World, fact: Heard) -> None:
+def _heard_once(world: World, fact: InboxRead) -> None:
     for put in world.decide(fact).puts:
         stored = world.records.get(put.key)
         if stored is None or put.record is None or meaning(put.record) != meaning(stored):

@@ -10,7 +10,7 @@ from stemflow.core.decide import decide
 from stemflow.core.shape import Shape
 from stemflow.core.work import View
 from stemflow.model.effects import Decision, Frozen, GateError, GateKey, Need
-from stemflow.model.facts import Fact, Heard, Post
+from stemflow.model.facts import Fact, InboxRead, Post
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.records import RUNNING, Header, Key, Node, Record
 from tests.core.plans import BOOM, FRAGMENTS
@@ -45,7 +45,7 @@ class World:
         known: dict[Key, Record | None] = {} if empty else dict(self.records)
         gates: dict[GateKey, Any] = {}
         hot = ()
-        if self.hot and not any(isinstance(fact, Heard) for fact in facts):
+        if self.hot and not any(isinstance(fact, InboxRead) for fact in facts):
             hot = tuple(key for key, one in self.records.items() if isinstance(one, Node) and one.tally is not None)
         while True:
             answer = decide(View(known, self.headers, self.shapes, gates, hot), facts, self.now_ms)
@@ -68,7 +68,7 @@ class World:
             seen = self.records.get(key)
             if (seen.rev if seen else 0) != rev:
                 raise Broken(f"{key}: it rests on revision {rev}, which was not what was read")
-        heard = {run for run, _ in decision.heard}
+        heard = {run for run, _ in decision.consumed}
         self.posts = (*(post for post in self.posts if post.run not in heard), *decision.posts)
         for put in decision.puts:
             if put.record is None:

@@ -8,7 +8,7 @@ from typing import Any
 from stemflow.cli.main import main
 from stemflow.store.sqlite.store import SqliteStore
 
-CALLS = ("exchange", "expired")
+CALLS = ("exchange", "take_expired")
 
 
 def arm(when: str, at: int) -> None:

@@ -26,7 +26,7 @@ from stemflow.runtime.worker.worker import Worker, service
 from stemflow.store.base import Store
 from stemflow.testing.history.witness import Witness
 
-CALLS = ("open", "exchange", "expired", "read", "note", "notes", "header", "plan", "prune")
+CALLS = ("open", "exchange", "take_expired", "read", "put_hint", "hints", "header", "plan", "prune")
 POINTS = ("leased", "before report", "after report", "lost leases taken", "before loss", "after loss")
 """Named points; `call` is any point before or after any call of the store."""
 
@@ -49,7 +49,7 @@ class Fragile:
             answer = await found(*args, **more)
             if name == "exchange" and answer.leases:
                 after.append("leased")
-            if name == "expired" and answer:
+            if name == "take_expired" and answer:
                 self._losing = True
                 after.append("lost leases taken")
             self._come_to(*after, "call")

@@ -15,7 +15,7 @@ from stemflow.store.open import open_store
 from stemflow.store.redis.acl import acl_file
 from stemflow.store.redis.open import open_redis
 from stemflow.store.redis.partitioned_exchange import part_of
-from stemflow.store.redis.url import place_of
+from stemflow.store.redis.url import parse_url
 from stemflow.testing.contract import StoreContract
 from stemflow.testing.contract.world import ManualClock
 from stemflow.testing.servers.cluster import Cluster
@@ -170,7 +170,7 @@ async def test_while_a_node_is_away_runs_on_the_others_are_started_and_end(own: 
 
 
 async def test_users_of_the_acl_file_have_the_rights_that_a_cluster_takes(empty: Cluster, tmp_path: Path) -> None:
-    user, *rest = acl_file(place_of(empty.url)).splitlines()[0].removeprefix("user ").split()
+    user, *rest = acl_file(parse_url(empty.url)).splitlines()[0].removeprefix("user ").split()
     for node in empty.nodes:
         assert node.ask("ACL", "SETUSER", user, *rest, ">secret") == b"+OK\r\n"
     try:

@@ -233,7 +233,9 @@ async def test_sweepers_that_race_take_each_lost_lease_once(empty: Server, tmp_p
         await owner.begin(*(leaf(f"[{i}]", lease_ms=1) for i in range(1_000)))
         leased = await owner.lease(1_000)
         await asyncio.sleep(0.01)
-        found = await asyncio.gather(*(store.expired(f"sweeper {i % 8}", 20) for i in range(20) for store in stores))
+        found = await asyncio.gather(
+            *(store.take_expired(f"sweeper {i % 8}", 20) for i in range(20) for store in stores)
+        )
         taken = [(lease.node.path, lease.node.delivery) for some in found for lease in some]
         assert len(taken) == len(set(taken)) == len(leased)
         assert {lease.node.delivery for lease in leased} == {token - 1 for _, token in taken}

@@ -81,18 +81,18 @@ async def test_in_want_of_memory_work_is_refused_whole_and_whatever_ends_work_go
         renewer = store.renewer()
         assert renewer.renew([(a.node.key, a.node.delivery, 30_000)]).gone == ()
         renewer.close()
-        (lost,) = await store.expired("one", 10)
+        (lost,) = await store.take_expired("one", 10)
         assert lost.node.path == b.node.path
         answer = await user.exchange(Decision(puts=(succeed(a), succeed(lost))), want=user.want(1))
         assert answer.committed == (True,)
         assert [lease.node.path for lease in answer.leases] == ["c"]
-        await store.note("t", "n", b"{}", 1_000)
+        await store.put_hint("t", "n", b"{}", 1_000)
         await store.prune(10)
         assert (await user.node("a")).state == "succeeded"
         # A new connection is greeted, too, and one who follows is served
         other = open_store(of_each.url, SystemClock())
         await other.open()
-        await other.changed(0, 10, RUN)
+        await other.wait_for_change(0, 10, RUN)
         await other.close()
         # And when there is memory again, work is taken
         fill(of_each, False)

@@ -38,7 +38,7 @@ async def begun(app: Stemflow, signature: Any) -> RunHandle:
     """Submit, and wait until its handler has reported progress."""
     handle = await app.submit(signature)
     async with asyncio.timeout(PATIENCE_S):
-        while not await app.store.notes(f"run:{handle.id}"):  # noqa: ASYNC110
+        while not await app.store.hints(f"run:{handle.id}"):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     return handle
 
@@ -109,7 +109,7 @@ async def test_the_context_works_across_the_pipe(app: Stemflow, task: Any) -> No
     assert added == 7
     assert (asked["id"], asked["attempt"], asked["headers"]) == (f"{handle.id}/[0]", 0, {"tenant": "t1"})
     assert (await (await app.handle(asked["run"])).wait(PATIENCE_S)).value == 3
-    (note,) = (await app.store.notes(f"run:{handle.id}")).values()
+    (note,) = (await app.store.hints(f"run:{handle.id}")).values()
     assert b'"half":true' in note
 
 

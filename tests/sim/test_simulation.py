@@ -90,10 +90,10 @@ def test_posts_that_are_heard_twice_count_once() -> None:
             self.heard: set[tuple[str, int]] = set()
 
         def _commit(self, decision: Decision, now_ms: int) -> bool:
-            fresh = set(decision.heard) - self.heard
+            fresh = set(decision.consumed) - self.heard
             self.heard |= fresh
-            kept = tuple(one for one in decision.heard if one not in fresh)
-            return super()._commit(structs.replace(decision, heard=kept), now_ms)
+            kept = tuple(one for one in decision.consumed if one not in fresh)
+            return super()._commit(structs.replace(decision, consumed=kept), now_ms)
 
     assert sum(simulate(seed, Twice).posts for seed in range(100)) > 0
 

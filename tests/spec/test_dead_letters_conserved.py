@@ -17,7 +17,7 @@ from stemflow import Canvas, Reject, Stemflow, TaskRegistry
 from stemflow.model.effects import DeadLetter
 from tests.spec.conftest import OpenApp
 
-CALLS = ("exchange", "dead_letters", "read", "header", "plan", "page", "notes")
+CALLS = ("exchange", "dead_letters", "read", "header", "plan", "page", "hints")
 
 
 class Crashed(Exception):

@@ -46,7 +46,7 @@ async def lost(app: Stemflow, what: Signature[object, object], times: int) -> Ru
         answer = await app.store.exchange(request, [], Want(owner="dying", limit=1, only_run=handle.id))
         (lease,) = answer.leases
         await asyncio.sleep(lease.node.lease_ms / 1_000 + 1)
-        for taken in await app.store.expired("sweeper", 100):
+        for taken in await app.store.take_expired("sweeper", 100):
             app.advance.leased(taken)
             await app.commit([Lost(taken.node.key, taken.node.delivery)])
     return handle

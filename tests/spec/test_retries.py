@@ -504,7 +504,7 @@ async def lose(app: Stemflow, run: str, times: int) -> None:
         request = Request(f"dying {run}", number + 1)
         (lease,) = (await app.store.exchange(request, [], Want(owner="dying", limit=1, only_run=run))).leases
         await asyncio.sleep(lease.node.lease_ms / 1_000 + 1)
-        for taken in await app.store.expired("sweeper", 100):
+        for taken in await app.store.take_expired("sweeper", 100):
             app.advance.leased(taken)
             await app.commit([Lost(taken.node.key, taken.node.delivery)])
 

@@ -19,7 +19,7 @@ from stemflow.store.base import Store
 from stemflow.store.open import open_store
 from stemflow.store.redis.acl import DATA, USERS, acl_file
 from stemflow.store.redis.open import open_redis
-from stemflow.store.redis.url import place_of
+from stemflow.store.redis.url import parse_url
 from stemflow.testing.contract import StoreContract
 from stemflow.testing.contract.world import ManualClock
 from stemflow.testing.servers.server import Server
@@ -29,7 +29,7 @@ from stemflow.testing.servers.server import Server
 def guarded(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with the users of the file, as an operator makes them; the password of each is its name."""
     folder = tmp_path_factory.mktemp("acl")
-    text = acl_file(place_of("redis://localhost"))
+    text = acl_file(parse_url("redis://localhost"))
     (folder / "users.acl").write_text(f"user default on nopass ~* &* +@all\n{text}\n")
     with Server(server.binary, folder, [f"aclfile {folder / 'users.acl'}"]) as started:
         for user in USERS:
@@ -106,7 +106,7 @@ def test_what_nobody_needs_is_refused(guarded: Server, user: str, words: str) ->
 async def test_the_doctor_may_ask_for_settings_and_a_worker_gets_by_without(guarded: Server) -> None:
     for user, asked in (("stemflow-doctor", True), ("stemflow-worker", False)):
         store = open_store(url_of(guarded, user), SystemClock())
-        found = {one.check: one for one in (await store.examine()).findings}
+        found = {one.check: one for one in (await store.check_health()).findings}
         assert ("unknown" in found["snapshots"].text) is not asked
         assert ("unknown" in found["keys"].text) is not asked
         assert found["scripts"].level == "ok"
@@ -114,13 +114,13 @@ async def test_the_doctor_may_ask_for_settings_and_a_worker_gets_by_without(guar
 
 def test_nobody_can_log_in_before_a_password_is_given(server: Server) -> None:
     # A line of the file, as it is printed, lets nobody in
-    assert all("resetpass" in line and ">" not in line for line in acl_file(place_of("redis://localhost")).splitlines())
+    assert all("resetpass" in line and ">" not in line for line in acl_file(parse_url("redis://localhost")).splitlines())
 
 
 def test_the_file_is_printed_for_the_prefix_of_a_store(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["acl", "--store", "redis://localhost/0?prefix=shop"]) == 0
     out = capsys.readouterr().out
-    assert out == acl_file(place_of("redis://localhost?prefix=shop")) + "\n"
+    assert out == acl_file(parse_url("redis://localhost?prefix=shop")) + "\n"
     assert "~{shop:*}* resetchannels &shop:*" in out
 
 

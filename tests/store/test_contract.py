@@ -10,14 +10,14 @@ from typing import cast
 
 import pytest
 
-from stemflow.model.records import HOUSE
+from stemflow.model.records import NO_RUN
 from stemflow.store.base import Store
 from stemflow.store.open import open_store
-from stemflow.store.redis.connections import Direct
+from stemflow.store.redis.connections import DirectConnections
 from stemflow.store.redis.open import open_redis
 from stemflow.store.redis.partitioned_exchange import PartOf, part_of
 from stemflow.store.redis.store import RedisStore
-from stemflow.store.redis.url import place_of
+from stemflow.store.redis.url import parse_url
 from stemflow.testing.contract import StoreContract
 from stemflow.testing.contract.remote import RemoteStore
 from stemflow.testing.contract.retention import PrunePromises
@@ -94,18 +94,18 @@ class TestPartitions(StoreContract):
     @pytest.fixture(autouse=True)
     def _server(self, one_server: Server) -> None:
         one_server.flush()
-        self.place = place_of(f"{one_server.url}?partitions=3")
+        self.place = parse_url(f"{one_server.url}?partitions=3")
 
     def make_store(self, clock: ManualClock) -> Store:
         part_of = type(self).part_of
-        return RedisStore(self.place, clock, Direct(self.place), test_time=True, part_of=part_of)
+        return RedisStore(self.place, clock, DirectConnections(self.place), test_time=True, part_of=part_of)
 
     def second(self, store: Store, clock: ManualClock) -> Store:
         return self.make_store(clock)
 
 
 def spread(run: str, parts: int) -> int:
-    return zlib.crc32(run.encode()) % parts if run != HOUSE else 0
+    return zlib.crc32(run.encode()) % parts if run != NO_RUN else 0
 
 
 class TestSpreadPartitions(TestPartitions):

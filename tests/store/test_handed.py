@@ -18,14 +18,14 @@ class Idle(User):
     """A worker that has asked and got nothing, and has heard of nothing yet."""
 
     async def waits(self, **fields: Any) -> None:
-        assert (await self.ask(1, handed=0, **fields)).leases == ()
-        self.seen = await self.store.work(self.name, 0, 0)
+        assert (await self.ask(1, pushes=0, **fields)).leases == ()
+        self.seen = await self.store.wait_for_work(self.name, 0, 0)
 
     async def handed(self) -> list[Lease]:
         """What it is given within a moment."""
         for _ in range(3):
-            self.seen = await self.store.work(self.name, self.seen, 100)
-            if found := self.store.handed(self.name):
+            self.seen = await self.store.wait_for_work(self.name, self.seen, 100)
+            if found := self.store.pushed_leases(self.name):
                 return found
         return []
 
@@ -54,7 +54,7 @@ async def test_a_leaf_that_becomes_ready_is_leased_to_one_that_waits(two: tuple[
     # It is a lease like any other, told of once
     assert (lease.node, lease.until_ms) == (await busy.node("a"), busy.store.now_ms() + lease.node.lease_ms)
     assert (lease.node.state, lease.node.delivery) == ("running", 1)
-    assert idle.store.handed("idle") == []
+    assert idle.store.pushed_leases("idle") == []
     assert await busy.lease() == ()
 
 
@@ -84,12 +84,12 @@ async def test_what_comes_in_numbers_is_fetched_not_handed(two: tuple[Idle, User
 
 
 @pytest.mark.parametrize(
-    "fields", [{"queues": ("slow",)}, {"handed": None}, {"only_run": "none"}], ids=["queue", "unasked", "run"]
+    "fields", [{"queues": ("slow",)}, {"pushes": None}, {"only_run": "none"}], ids=["queue", "unasked", "run"]
 )
 async def test_nothing_is_handed_that_was_not_wanted(fields: dict[str, Any], two: tuple[Idle, User]) -> None:
     idle, busy = two
-    assert (await idle.ask(1, **{"handed": 0, **fields})).leases == ()
-    idle.seen = await idle.store.work(idle.name, 0, 0)
+    assert (await idle.ask(1, **{"pushes": 0, **fields})).leases == ()
+    idle.seen = await idle.store.wait_for_work(idle.name, 0, 0)
     if "only_run" in fields:
         # Who serves one run alone does not offer itself
         await idle.ask(1, only_run="none")
@@ -121,12 +121,12 @@ async def test_one_that_has_not_heard_of_the_last_is_handed_no_other(two: tuple[
     await idle.waits()
     await busy.begin(leaf("a"))
     # Given a worker that goes on as if nothing had come
-    await idle.ask(1, handed=0)
+    await idle.ask(1, pushes=0)
     await busy.begin(leaf("b"), run="other")
     assert [lease.node.path for lease in await busy.lease()] == ["b"]
     # When it has heard, it may be handed the next
     assert len(await idle.handed()) == 1
-    await idle.ask(1, handed=1)
+    await idle.ask(1, pushes=1)
     await busy.begin(leaf("c"), run="third")
     assert [lease.node.path for lease in await idle.handed()] == ["c"]
 
@@ -137,7 +137,7 @@ async def test_a_repeated_request_hands_nothing_again(two: tuple[Idle, User]) ->
     made = begun("r", leaf("a", "r"))
     await busy.exchange(made)
     assert len(await idle.handed()) == 1
-    await idle.ask(1, handed=1)
+    await idle.ask(1, pushes=1)
     assert (await busy.repeat(made)).committed == (True,)
     assert await idle.handed() == []
 

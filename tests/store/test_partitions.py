@@ -11,7 +11,7 @@ import pytest
 
 from stemflow import Canvas, RetryPolicy, RunFailed, Stemflow, TaskContext, TaskRegistry
 from stemflow.errors import OptionError
-from stemflow.model.records import HOUSE
+from stemflow.model.records import NO_RUN
 from stemflow.runtime.clock import SystemClock
 from stemflow.store.base import Request, StoreError, Want
 from stemflow.store.open import open_store
@@ -51,7 +51,7 @@ def test_ids_of_the_engine_are_spread_and_others_lie_with_the_keys() -> None:
     found = Counter(part_of(ids.run_id(), PARTS) for _ in range(1_000))
     assert set(found) == set(range(PARTS))
     assert max(found.values()) < 2 * min(found.values())
-    assert {part_of(run, PARTS) for run in ("order-1", HOUSE, "0" * 32, "f" * 32)} == {0}
+    assert {part_of(run, PARTS) for run in ("order-1", NO_RUN, "0" * 32, "f" * 32)} == {0}
 
 
 async def test_runs_are_spread_and_one_worker_serves_all_partitions(app: Stemflow, registry: TaskRegistry) -> None:

@@ -57,7 +57,7 @@ async def test_what_a_killed_process_was_told_is_kept_and_its_lease_is_lost_at_o
     await process.wait()
     states = {node.path: node.state for node in await store.nodes(RUN)}
     assert {states[path] for path in told if path} == {SUCCEEDED}
-    assert len(await store.expired("parent", 10)) == 1
+    assert len(await store.take_expired("parent", 10)) == 1
     await store.close()
 
 

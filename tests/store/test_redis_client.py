@@ -15,9 +15,9 @@ from stemflow.store.base import StoreUnavailable
 from stemflow.store.open import open_store
 from stemflow.store.redis import client as client_module
 from stemflow.store.redis.client import Client
-from stemflow.store.redis.connections import Direct
-from stemflow.store.redis.loss_detection import Stranger
-from stemflow.store.redis.url import place_of
+from stemflow.store.redis.connections import DirectConnections
+from stemflow.store.redis.loss_detection import PassiveObserver
+from stemflow.store.redis.url import parse_url
 from stemflow.testing.servers.proxy import Proxy
 from stemflow.testing.servers.server import Server
 
@@ -44,8 +44,8 @@ async def test_an_answer_that_took_all_of_a_call_s_time_is_asked_for_once_more(
 ) -> None:
     # Given calls that may take as long as their callers wait
     monkeypatch.setattr(client_module, "ANSWER_S", 1.0)
-    place = place_of(one_server.url)
-    client = Client(place.shown, Direct(place), Stranger(b"{sf:0}"))
+    place = parse_url(one_server.url)
+    client = Client(place.shown, DirectConnections(place), PassiveObserver(b"{sf:0}"))
     await client.call(b"PING", patience_s=1.0)
     # When the server stands still for longer than that
     os.kill(one_server.pid, signal.SIGSTOP)

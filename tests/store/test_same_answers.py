@@ -162,7 +162,7 @@ class Same:
         answers = []
         for place, store in enumerate(self.stores):
             upto = {run: numbers[place] for run, numbers in self.given.items()}
-            own = [replace(one, heard=tuple((run, upto.get(run, 0)) for run, _ in one.heard)) for one in made]
+            own = [replace(one, consumed=tuple((run, upto.get(run, 0)) for run, _ in one.consumed)) for one in made]
             answers.append(await store.exchange(request, own, want))
         for place, inbox in enumerate(answers[0].inbox):
             self.given[inbox.run] = [one.inbox[place].upto for one in answers]
@@ -185,7 +185,7 @@ class Same:
                 # Much that is past its time is pruned in an order of each store's own.
                 self.clock.advance(ms if ms < INBOX_MS or not self.prunes else 0)
             case ("expired", limit, run):
-                await self.all(lambda store: store.expired("o", limit, run))
+                await self.all(lambda store: store.take_expired("o", limit, run))
             case ("prune", limit):
                 if self.prunes:
                     await self.all(lambda store: store.prune(limit))
@@ -226,8 +226,8 @@ class Same:
         )
         keys = [change.key for change in changed]
         letters = [DeadLetter(run, path, "t", "final", now_ms, keep_ms=60) for run, path in keys]
-        effects: Any = {"undead": tuple(keys)} if dead else {"dead": tuple(letters)}
-        effects |= {"posts": tuple(posts), "heard": tuple((run, 0) for run in heard)}
+        effects: Any = {"purged": tuple(keys)} if dead else {"dead": tuple(letters)}
+        effects |= {"posts": tuple(posts), "consumed": tuple((run, 0) for run in heard)}
         return Decision(puts=tuple(puts), headers=headers, also=also, ended=ended, **effects)
 
     async def view(self) -> None:

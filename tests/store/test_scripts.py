@@ -110,10 +110,10 @@ async def test_every_script_may_be_called_twice(store: Store, twice: Twice, cloc
     assert renewer.renew(held) == renewer.renew(held)
     renewer.close()
     await one.exchange(Decision(puts=(succeed(leases[0]),)), want=one.want(1))
-    await store.note("run:r", "progress", b"50", 1_000)
-    await store.stock()
+    await store.put_hint("run:r", "progress", b"50", 1_000)
+    await store.inventory()
     clock.advance(120)
-    taken = await store.expired("sweeper", 10)
+    taken = await store.take_expired("sweeper", 10)
     assert taken
     assert all(lease.node.delivery == 2 for lease in taken)
     await two.ask(5)

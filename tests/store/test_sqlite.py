@@ -161,7 +161,7 @@ async def test_an_idle_worker_does_not_write(path: Path) -> None:
     before = watcher.execute("PRAGMA data_version").fetchone()
     for _ in range(3):
         await User(store, "one").ask()
-        await store.expired("one", 10)
+        await store.take_expired("one", 10)
     assert watcher.execute("PRAGMA data_version").fetchone() == before
     watcher.close()
     await store.close()
@@ -176,7 +176,7 @@ async def test_the_lease_of_a_dead_process_is_lost_at_once(path: Path) -> None:
     await User(store, "one").begin(leaf("a"), leaf("b"))
     (dead,) = await User(store, "dead").lease(1, owner=printed.decode().strip())
     await User(store, "live").lease(1, owner=owner_id("w"))
-    lost = await store.expired("two", 10)
+    lost = await store.take_expired("two", 10)
     await store.close()
     assert paths(lost) == [dead.node.path]
 
@@ -200,8 +200,8 @@ async def test_a_note_is_there_after_the_file_is_opened_again(path: Path) -> Non
     for _ in range(2):
         store = store_at(path)
         await store.open()
-        found.append(await store.notes("topic"))
-        await store.note("topic", "a", b"1", 1_000)
+        found.append(await store.hints("topic"))
+        await store.put_hint("topic", "a", b"1", 1_000)
         await store.close()
     assert found == [{}, {"a": b"1"}]
 
@@ -210,9 +210,9 @@ async def test_notes_past_their_time_leave_nothing_in_the_file(path: Path) -> No
     clock = ManualClock()
     store = open_store(f"sqlite:{path}", clock)
     await store.open()
-    await store.note("topic", "a", b"1", 1_000)
+    await store.put_hint("topic", "a", b"1", 1_000)
     clock.advance(1_000)
-    await store.note("another", "b", b"2", 1_000)
+    await store.put_hint("another", "b", b"2", 1_000)
     await store.close()
     db = sqlite3.connect(path)
     assert db.execute("SELECT name FROM notes").fetchall() == [("b",)]

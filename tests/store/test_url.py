@@ -4,7 +4,7 @@ import pytest
 
 from stemflow.store.base import StoreError
 from stemflow.store.open import open_store
-from stemflow.store.redis.url import Place, place_of
+from stemflow.store.redis.url import RedisLocation, parse_url
 from stemflow.testing.contract.world import ManualClock
 
 
@@ -26,8 +26,8 @@ def test_a_prefix_and_parameters_of_the_client_are_taken() -> None:
 
 
 def test_sentinels_are_read_with_the_service_and_their_own_login() -> None:
-    place = place_of("redis+sentinel://me:secret@a:1,[::1]:2,c/main/3?prefix=shop&sentinel_password=other")
-    assert place == Place(
+    place = parse_url("redis+sentinel://me:secret@a:1,[::1]:2,c/main/3?prefix=shop&sentinel_password=other")
+    assert place == RedisLocation(
         "redis://me:secret@a:1/3",
         "redis+sentinel://me:***@a:1,[::1]:2,c/main/3?prefix=shop&sentinel_password=***",
         "shop",
@@ -40,7 +40,7 @@ def test_sentinels_are_read_with_the_service_and_their_own_login() -> None:
 
 
 def test_the_nodes_of_a_cluster_are_read_with_the_number_of_partitions() -> None:
-    place = place_of("rediss+cluster://:secret@a:1,b/?partitions=12&ssl_ca_certs=/x.pem")
+    place = parse_url("rediss+cluster://:secret@a:1,b/?partitions=12&ssl_ca_certs=/x.pem")
     assert (place.kind, place.partitions, place.hosts) == ("cluster", 12, (("a", 1), ("b", 6379)))
     assert place.url == "rediss://:secret@a:1?ssl_ca_certs=%2Fx.pem"
 

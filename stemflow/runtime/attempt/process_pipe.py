@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from stemflow.model.policy import Options
-from stemflow.runtime.attempt.task_import import Place
+from stemflow.runtime.attempt.task_import import TaskSource
 from stemflow.runtime.values.binding import Call
 
 HEAD = struct.Struct(">I")
@@ -26,7 +26,7 @@ READY, ASK, ENDED = "ready", "ask", "ended"
 class Job(Struct, frozen=True):
     """One call: where its task is, under which options, and what its context holds."""
 
-    place: Place
+    place: TaskSource
     options: Options
     context: dict[str, Any]
     calls: list[Call]

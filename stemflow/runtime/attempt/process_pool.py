@@ -20,7 +20,7 @@ from stemflow.model.policy import Options
 from stemflow.runtime.attempt import process_pipe as pipe
 from stemflow.runtime.attempt.execute import Output
 from stemflow.runtime.attempt.process_pipe import Job
-from stemflow.runtime.attempt.task_import import Place
+from stemflow.runtime.attempt.task_import import TaskSource
 from stemflow.runtime.tasks.context import Backstage, TaskContext
 from stemflow.runtime.values.binding import Bound
 
@@ -101,7 +101,7 @@ class Child:
     # -- one call
 
     async def attempt(
-        self, place: Place, options: Options, context: TaskContext, bound: Bound, output: Output
+        self, place: TaskSource, options: Options, context: TaskContext, bound: Bound, output: Output
     ) -> Outcome | Crashed:
         """Have it make the call; Crashed when it dies meanwhile. A caller that does not wait for it has it killed."""
         outcome: asyncio.Future[Outcome | Crashed] = asyncio.get_running_loop().create_future()

@@ -14,11 +14,11 @@ from stemflow.expr import ExpressionError
 from stemflow.model.facts import Failed, HandedBack, Ok, Outcome, Replaced
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.policy import Options
-from stemflow.model.records import HOUSE, ErrorInfo, Node, parent_path, task_id
+from stemflow.model.records import NO_RUN, ErrorInfo, Node, parent_path, task_id
 from stemflow.runtime.attempt.execute import Output, attempt, refused
 from stemflow.runtime.attempt.in_flight import Running
 from stemflow.runtime.attempt.process_pool import Crashed
-from stemflow.runtime.attempt.soft_limit import place_of
+from stemflow.runtime.attempt.soft_limit import execution_mode
 from stemflow.runtime.attempt.task_import import locate
 from stemflow.runtime.attempt.verify_lease import vouch
 from stemflow.runtime.client.run_ids import shares_keys
@@ -60,7 +60,11 @@ class Attempts:
         outcome = await self._attempted(running)
         brought = (outcome.plan,) if isinstance(outcome, Replaced) else outcome.added if isinstance(outcome, Ok) else ()
         run = running.node.run
-        if brought and self._store.home(run) != self._store.home(HOUSE) and any(map(shares_keys, brought)):
+        if (
+            brought
+            and self._store.partition_of(run) != self._store.partition_of(NO_RUN)
+            and any(map(shares_keys, brought))
+        ):
             error = OptionError(
                 f"run {run}: expected that what joins it shares no keys, since it lies in another partition than they "
                 "do, got tasks with unique keys, concurrency keys or rate limits; start them as a run of their own "
@@ -107,7 +111,7 @@ class Attempts:
         except BadPayload as error:
             return Failed(describe(error), "final", dead="bad-arguments")
         output = await self._output(node, write)
-        if place_of(task.is_async, options) == "process":
+        if execution_mode(task.is_async, options) == "process":
             return await self._in_process(running, task, options, context, bound, output)
         if isinstance(context, SyncTaskContext):
             context.ask = partial(ask_loop, asyncio.get_running_loop(), context)
@@ -165,7 +169,7 @@ class Attempts:
     async def _context(
         self, node: Node, leaf: LeafPlan, options: Options, running: Running, task: Task[..., Any]
     ) -> TaskContext:
-        kind = TaskContext if place_of(task.is_async, options) == "loop" else SyncTaskContext
+        kind = TaskContext if execution_mode(task.is_async, options) == "loop" else SyncTaskContext
         header = await self._library.header(node.run)
         before = await Values(self._library, known=self._advance.records).parent_path(node)
         told = encoders_told(node, leaf, options, header, self._library.encoders)

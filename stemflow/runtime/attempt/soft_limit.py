@@ -11,10 +11,10 @@ from stemflow.errors import OptionError
 from stemflow.model.policy import Options
 from stemflow.runtime.tasks.context import SoftTimeLimitExceeded, TaskContext
 
-Place = Literal["loop", "thread", "process"]
+ExecutionMode = Literal["loop", "thread", "process"]
 
 
-def place_of(is_async: bool, options: Options) -> Place:
+def execution_mode(is_async: bool, options: Options) -> ExecutionMode:
     """The place where a handler of this kind runs under these options."""
     if options.isolation == "process":
         return "process"

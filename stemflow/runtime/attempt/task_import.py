@@ -17,7 +17,7 @@ from stemflow.errors import OptionError
 from stemflow.runtime.tasks.registry import Task, TaskRegistry
 
 
-class Place(Struct, frozen=True):
+class TaskSource(Struct, frozen=True):
     """Where a task is: `modules` are pairs of name and file, the likelier first; `main` is how to load `__main__`."""
 
     name: str
@@ -26,7 +26,7 @@ class Place(Struct, frozen=True):
     main: dict[str, Any] = {}
 
 
-def locate(task: Task[..., Any], registry: TaskRegistry) -> Place:
+def locate(task: Task[..., Any], registry: TaskRegistry) -> TaskSource:
     """The place of a task; raises OptionError when a process that imports its modules would not find it there."""
     function = inspect.unwrap(task.function)
     names = dict.fromkeys((function.__module__, registry.home))
@@ -42,7 +42,9 @@ def locate(task: Task[..., Any], registry: TaskRegistry) -> Place:
         )
     files = tuple((module.__name__, getattr(module, "__file__", None)) for module in modules)
     main = spawn.get_preparation_data("stemflow") if "__main__" in names else {}
-    return Place(task.name, function.__qualname__, files, {k: v for k, v in main.items() if k.startswith("init_main")})
+    return TaskSource(
+        task.name, function.__qualname__, files, {k: v for k, v in main.items() if k.startswith("init_main")}
+    )
 
 
 def check_start(registry: TaskRegistry) -> None:
@@ -64,7 +66,7 @@ class Importing:
     main = False
 
 
-def find(place: Place) -> tuple[Task[..., Any], TaskRegistry]:
+def find(place: TaskSource) -> tuple[Task[..., Any], TaskRegistry]:
     """The task at `place` with its registry, in this process; imports what it needs. Raises what the imports raise,
     and LookupError."""
     if place.main:

@@ -64,12 +64,12 @@ def digest_of(tasks: Mapping[str, Declaration]) -> str:
 
 
 async def publish(store: Store, digest: str, tasks: Mapping[str, Declaration]) -> None:
-    await store.note(TOPIC, digest, json.encode(Declarations(store.now_ms(), tasks)), KEPT_MS)
+    await store.put_hint(TOPIC, digest, json.encode(Declarations(store.now_ms(), tasks)), KEPT_MS)
 
 
 async def published(store: Store) -> dict[str, Declarations]:
     """Declarations by digest."""
-    return {digest: _decoder.decode(body) for digest, body in (await store.notes(TOPIC)).items()}
+    return {digest: _decoder.decode(body) for digest, body in (await store.hints(TOPIC)).items()}
 
 
 def newest(found: Iterable[Declarations]) -> dict[str, Declaration]:

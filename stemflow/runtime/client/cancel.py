@@ -30,7 +30,7 @@ async def cancel(app: Stemflow, run: str, *, force: bool) -> str:
 async def _give_up_lost(app: Stemflow, run: str) -> None:
     """Where its worker has died nobody hears that a task is to end, so its lost lease is reported here."""
     while True:
-        leases = await app.store.expired(owner_id("cancel"), BATCH, run)
+        leases = await app.store.take_expired(owner_id("cancel"), BATCH, run)
         for lease in leases:
             app.advance.leased(lease)
         if leases:

@@ -16,14 +16,14 @@ from stemflow.model.records import FINAL, Key, Node
 from stemflow.runtime.client.rerun import repeat
 from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey
 from stemflow.runtime.runs.handle import DuplicateRun
-from stemflow.store.base import EVERY_LETTER, Letters, Request, Store
+from stemflow.store.base import ALL_DEAD_LETTERS, DeadLetterFilter, Request, Store
 from stemflow.units import Duration, parse_duration_ms
 
 if TYPE_CHECKING:
     from stemflow.runtime.engine import Stemflow
 
 PAGE = 500
-"""Letters that are purged in one commit."""
+"""DeadLetterFilter that are purged in one commit."""
 
 
 class Replayed(Struct, frozen=True):
@@ -51,7 +51,7 @@ def letters_like(
     reason: str | None,
     since: Duration | datetime | None,
     limit: int | None,
-) -> Letters:
+) -> DeadLetterFilter:
     """What `Stemflow.dead_letters` was given, as the store is asked. Raises OptionError, UnitError."""
     since_ms = 0
     if isinstance(since, datetime):
@@ -60,8 +60,8 @@ def letters_like(
         since_ms = int(since.timestamp() * 1_000)
     elif since is not None:
         since_ms = app.store.now_ms() - parse_duration_ms(since)
-    most = EVERY_LETTER.limit if limit is None else limit
-    return Letters(queue=queue, task=task, reason=reason, since_ms=since_ms, limit=most)
+    most = ALL_DEAD_LETTERS.limit if limit is None else limit
+    return DeadLetterFilter(queue=queue, task=task, reason=reason, since_ms=since_ms, limit=most)
 
 
 def replayed_as(root: Node, store: Store) -> str:
@@ -71,7 +71,7 @@ def replayed_as(root: Node, store: Store) -> str:
     for turn in itertools.count():
         what = f"{root.run}/{root.base}: replay" + (f" {turn}" if turn else "")
         run = "0" + hashlib.blake2b(what.encode(), digest_size=16).hexdigest()[1:]
-        if store.home(run) == store.home(root.run):
+        if store.partition_of(run) == store.partition_of(root.run):
             return run
     raise AssertionError("unreachable")
 
@@ -149,6 +149,6 @@ async def purge(app: Stemflow, letters: Iterable[DeadLetter], dry_run: bool) -> 
         runs: dict[str, list[Key]] = {}
         for letter in found[first : first + PAGE]:
             runs.setdefault(letter.run, []).append(letter.key)
-        decisions = [Decision(undead=tuple(keys)) for keys in runs.values()]
+        decisions = [Decision(purged=tuple(keys)) for keys in runs.values()]
         await app.store.exchange(Request(channel, number), decisions, None)
     return found

@@ -15,7 +15,7 @@ from stemflow.errors import OptionError
 from stemflow.model.effects import Pages
 from stemflow.model.plan import Plan
 from stemflow.model.policy import normalise
-from stemflow.model.records import HOUSE, ClaimSpec, Header, Node, child_path
+from stemflow.model.records import NO_RUN, ClaimSpec, Header, Node, child_path
 from stemflow.model.signature import AnySig, MapSig, TaskSig, Workflow
 from stemflow.ports import IdSource
 from stemflow.runtime.catalog.remote_tasks import Elsewhere
@@ -68,14 +68,16 @@ class Preparer:
             raise OptionError("submit: expected a run id that is not empty")
         run = asked.run_id or self._ids.run_id()
         made = await self._compiled(asked, run)
-        if self._store.home(run) != self._store.home(HOUSE) and (made.claim is not None or shares_keys(made.plan)):
+        if self._store.partition_of(run) != self._store.partition_of(NO_RUN) and (
+            made.claim is not None or shares_keys(made.plan)
+        ):
             self._library.headers.pop(run, None)
             if asked.run_id is not None:
                 raise OptionError(
                     f"submit: run_id {run}: expected an id of the partition where keys lie, since this run has "
                     "unique keys, concurrency keys or rate limits; leave run_id out, or choose one that is no UUIDv7"
                 )
-            run = run_beside(self._ids, self._store, HOUSE)
+            run = run_beside(self._ids, self._store, NO_RUN)
             made = await self._compiled(asked, run)
         now_ms = self._store.now_ms()
         header = Header(

@@ -23,8 +23,8 @@ def begins_alike(plan: Plan) -> bool:
 
 
 def run_beside(ids: IdSource, store: Store, other: str) -> str:
-    """A new id for a run that lies where the run `other` does; HOUSE: where shared keys are."""
+    """A new id for a run that lies where the run `other` does; NO_RUN: where shared keys are."""
     run = ids.run_id()
-    while store.home(run) != store.home(other):
+    while store.partition_of(run) != store.partition_of(other):
         run = ids.run_id()
     return run

@@ -73,7 +73,7 @@ def _alike(app: Stemflow, prepared: Sequence[Prepared]) -> list[Prepared]:
     groups: dict[tuple[str, int], list[Prepared]] = {}
     others: list[Prepared] = []
     for one in prepared:
-        key = (one.plan.digest, app.store.home(one.header.run))
+        key = (one.plan.digest, app.store.partition_of(one.header.run))
         if key in groups or begins_alike(one.plan):
             groups.setdefault(key, []).append(one)
         else:

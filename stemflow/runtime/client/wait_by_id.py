@@ -36,7 +36,7 @@ async def wait_by_id(app: Stemflow, task_id: str, timeout: float | None, decode:
     loop = asyncio.get_running_loop()
     until = None if timeout is None else loop.time() + timeout
     # The count is taken before the records are read, so what is committed in between is never slept over.
-    seen = await app.store.changed(0, 0, run)
+    seen = await app.store.wait_for_change(0, 0, run)
     while True:
         root, node = await app.store.read([(run, ""), (run, path)])
         if not isinstance(root, Node):
@@ -48,7 +48,7 @@ async def wait_by_id(app: Stemflow, task_id: str, timeout: float | None, decode:
             raise UnknownRun(task_id, app.store.url)
         if over:
             return TaskResult(task_id=task_id, status="waiting", timed_out=True)
-        seen = await app.store.changed(seen, _pause_ms(loop.time(), until), run)
+        seen = await app.store.wait_for_change(seen, _pause_ms(loop.time(), until), run)
 
 
 def _pause_ms(now: float, until: float | None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 
-from stemflow.model.facts import Distrusted, Fact, Heard
+from stemflow.model.facts import Distrusted, Fact, InboxRead
 from stemflow.model.records import Key, Node, Record
 
 
@@ -46,4 +46,4 @@ def _apart(fact: Fact, hot: Set[str]) -> str:
     """What keeps a fact apart from others of its run."""
     if isinstance(fact, Distrusted):
         return "distrusted"
-    return "heard" if isinstance(fact, Heard) and fact.key[0] in hot else ""
+    return "heard" if isinstance(fact, InboxRead) and fact.key[0] in hot else ""

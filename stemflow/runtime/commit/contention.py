@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Sequence, Set
 
 from stemflow.model.effects import Decision, Put
-from stemflow.model.facts import Fact, Heard
+from stemflow.model.facts import Fact, InboxRead
 from stemflow.model.records import Key, Node, Record
 from stemflow.store.base import Exchange, Store
 
@@ -41,9 +41,9 @@ class Contention:
         for one in answer.inbox:
             if len(one.posts) > sum(post.run == one.run for post in posts):
                 self._seen(post.scope for post in one.posts)
-        if answer.elsewhere:
+        if answer.busy_inboxes:
             puts = [put for one in committed for put in self._wide(one)]
-            self._seen(put.key for put in puts if put.key[0] in answer.elsewhere)
+            self._seen(put.key for put in puts if put.key[0] in answer.busy_inboxes)
 
     def _seen(self, scopes: Iterable[Key]) -> None:
         until_ms = self._store.now_ms() + HOT_MS
@@ -59,7 +59,7 @@ class Contention:
             return ()
         now_ms = self._store.now_ms()
         self._until_ms = {key: until_ms for key, until_ms in self._until_ms.items() if until_ms > now_ms}
-        heard = {fact.key[0] for fact in facts if isinstance(fact, Heard)}
+        heard = {fact.key[0] for fact in facts if isinstance(fact, InboxRead)}
         return {key for key in self._until_ms if key[0] not in heard}
 
     def _wide(self, decision: Decision) -> Iterator[Put]:

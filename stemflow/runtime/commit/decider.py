@@ -10,9 +10,9 @@ from msgspec import structs
 from stemflow.core.decide import decide
 from stemflow.core.work import View
 from stemflow.model.effects import Decision, Frozen, GateKey, Need
-from stemflow.model.facts import Distrusted, Ended, Fact, Heard, Ok, Replaced
+from stemflow.model.facts import Distrusted, Ended, Fact, InboxRead, Ok, Replaced
 from stemflow.model.plan import Plan
-from stemflow.model.records import FINAL, HOUSE, RUNNING, STOPPING, Key, Node, Record
+from stemflow.model.records import FINAL, NO_RUN, RUNNING, STOPPING, Key, Node, Record
 from stemflow.runtime.commit.contention import Contention
 from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey, same_meaning
 from stemflow.runtime.values.binding import Binder, gate
@@ -137,7 +137,7 @@ class Advance:
     def _drop_absent(self, keys: Sequence[Key]) -> None:
         """That a record does not exist is true only now; claims are everybody's and change too often to be kept."""
         for key in keys:
-            if key[0] == HOUSE or self.records.get(key) is None:
+            if key[0] == NO_RUN or self.records.get(key) is None:
                 self.records.pop(key, None)
 
     def void(self) -> None:
@@ -147,7 +147,7 @@ class Advance:
         self.library.void()
 
     def _forget(self, runs: set[str]) -> None:
-        for key in [key for key in self.records if key[0] in runs or key[0] == HOUSE]:
+        for key in [key for key in self.records if key[0] in runs or key[0] == NO_RUN]:
             del self.records[key]
 
     def made(self, run: str) -> None:
@@ -205,8 +205,8 @@ class Advance:
         try:
             known = all(self.trust.genuine(post) for post in inbox.posts)
         except SignatureInvalid as error:
-            return [Distrusted(root, str(error)), Heard(root, inbox.upto)]
-        return [Heard(root, inbox.upto, inbox.posts)] if known else []
+            return [Distrusted(root, str(error)), InboxRead(root, inbox.upto)]
+        return [InboxRead(root, inbox.upto, inbox.posts)] if known else []
 
     def _heed(self, node: Node) -> None:
         """What is known of a run that had the id of this one before is forgotten."""

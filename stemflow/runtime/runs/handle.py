@@ -208,7 +208,7 @@ class RunHandle(Generic[T]):
             if any(not node.path and node.state in FINAL for node in nodes):
                 return
             await asyncio.sleep(min(1.0, len(nodes) * PAUSE_A_NODE_S))
-            version = await self.app.store.changed(version, EVENTS_PAUSE_MS, self.id)
+            version = await self.app.store.wait_for_change(version, EVENTS_PAUSE_MS, self.id)
 
     async def members(self, path: str = "") -> AsyncIterator[TaskResult[Any]]:
         """How each member of the run (or of the composite at `path`) ended, as they end; first those that have ended.

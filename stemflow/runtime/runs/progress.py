@@ -37,12 +37,12 @@ def _topic(run: str) -> str:
 
 async def progress_of_run(store: Store, run: str) -> dict[str, Progress]:
     """The latest progress in a run by path, in whichever process the handlers run."""
-    return {path: _progress.decode(body) for path, body in (await store.notes(_topic(run))).items()}
+    return {path: _progress.decode(body) for path, body in (await store.hints(_topic(run))).items()}
 
 
 async def note_progress(store: Store, context: TaskContext, percent: float, data: Any) -> Progress:
     """Keep what a handler reports, and answer it; raises NotSerializable when `data` is not JSON."""
     told = {"token": context.delivery, "percent": percent, "data": data, "at_ms": store.now_ms()}
     body = encode(told, f"progress of {context.name}")
-    await store.note(_topic(context.run_id), context.node, body, PROGRESS_TTL_MS)
+    await store.put_hint(_topic(context.run_id), context.node, body, PROGRESS_TTL_MS)
     return _progress.decode(body)

@@ -18,7 +18,7 @@ from stemflow.model.effects import Pages
 from stemflow.model.plan import Plan, ScopePlan, Sealed
 from stemflow.model.records import (
     FAILED,
-    HOUSE,
+    NO_RUN,
     SUCCEEDED,
     Claim,
     ErrorInfo,
@@ -434,7 +434,7 @@ class Values:
         """How many others have met the unique key of `node` while it held it."""
         if node.claim is None:
             return node.duplicates
-        (claim,) = await self.store.read([(HOUSE, node.claim)])
+        (claim,) = await self.store.read([(NO_RUN, node.claim)])
         return claim.duplicates if isinstance(claim, Claim) and node.key in claim.holders else node.duplicates
 
     async def _names_above(self, node: Node, names: set[str], steps: set[str], env: dict[str, Any]) -> None:

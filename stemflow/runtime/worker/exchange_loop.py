@@ -92,7 +92,7 @@ class Pump:
         """Exchange until the worker drains and nothing is left to report."""
         worker = self.worker
         self.advance.contention.hears = True
-        beside = asyncio.ensure_future(self._beside()) if self.store.overlaps else None
+        beside = asyncio.ensure_future(self._beside()) if self.store.concurrent_exchanges else None
         try:
             while not (worker.draining and not worker.facts and not worker.running and not self._second.busy):
                 if beside is not None and beside.done():
@@ -158,7 +158,7 @@ class Pump:
                 batches.append(batch)
                 decisions.append(decision)
         # Whoever leaves something in an inbox, or takes it out, is there for what else is in it, even while it drains.
-        inbox = worker.draining and any(one.posts or one.heard for one in decisions)
+        inbox = worker.draining and any(one.posts or one.consumed for one in decisions)
         want = self._want() if inbox or not worker.draining else None
         asked = 0 if want is None else want.limit
         self._asked += asked
@@ -185,7 +185,7 @@ class Pump:
         other = self._second if lane is self._first else self._first
         groups = grouped(facts, self.advance.records, self.advance.contention.runs())
         share = len(facts)
-        if self.store.overlaps and not other.busy and share >= 2 * self.plenty:
+        if self.store.concurrent_exchanges and not other.busy and share >= 2 * self.plenty:
             share = (share + 1) // 2
             self._much.set()
         taken: list[list[Fact]] = []
@@ -206,10 +206,10 @@ class Pump:
             return Want(owner=worker.owner, limit=0, queues=worker.queues, only_run=worker.only_run)
         limit = 0 if self.apart.wary and self._asked else self.apart.limit(self._free)
         busy = worker.running or worker.leaked or self.apart.wary
-        waits = self.store.overlaps and not busy and worker.only_run is None
+        waits = self.store.concurrent_exchanges and not busy and worker.only_run is None
         handed = self._handed if waits else None
         self._offered = waits and limit > 0
-        return Want(owner=worker.owner, limit=limit, queues=worker.queues, only_run=worker.only_run, handed=handed)
+        return Want(owner=worker.owner, limit=limit, queues=worker.queues, only_run=worker.only_run, pushes=handed)
 
     async def _decided(self, batch: list[Fact]) -> Decision | None:
         """None when the store could not be read (the facts wait) or the machine failed (they are set aside)."""
@@ -299,7 +299,7 @@ class Pump:
 
     def _receive(self) -> bool:
         """Start what was handed to this worker while it had nothing to do, and nothing else is to be done."""
-        leases = self.store.handed(self.worker.owner)
+        leases = self.store.pushed_leases(self.worker.owner)
         if not leases:
             return False
         self._handed += len(leases)
@@ -360,7 +360,7 @@ class Pump:
         if worker.draining and not worker.running and not self._second.busy:
             return
         if self._news is None:
-            self._news = asyncio.ensure_future(self.store.work(worker.owner, self._seen, IDLE_MS))
+            self._news = asyncio.ensure_future(self.store.wait_for_work(worker.owner, self._seen, IDLE_MS))
             self._news.add_done_callback(lambda _: self._poked.set())
         alarm = None
         if self._next_at_ms is not None:

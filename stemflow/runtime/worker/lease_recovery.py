@@ -18,7 +18,7 @@ async def sweep(worker: Worker) -> int:
     """One look; the number of leases that were found lost."""
     found = 0
     while True:
-        leases = await worker.store.expired(worker.owner, BATCH)
+        leases = await worker.store.take_expired(worker.owner, BATCH)
         for lease in leases:
             worker.lost(lease)
         found += len(leases)

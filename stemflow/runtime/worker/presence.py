@@ -50,7 +50,7 @@ _beat = json.Decoder(Beat)
 
 async def beats(store: Store) -> dict[str, Beat]:
     """What workers last told, by owner; also of those that have stopped or fallen silent a short while ago."""
-    return {owner: _beat.decode(body) for owner, body in (await store.notes(TOPIC)).items()}
+    return {owner: _beat.decode(body) for owner, body in (await store.hints(TOPIC)).items()}
 
 
 class Presence:
@@ -94,7 +94,7 @@ class Presence:
             at_ms=now_ms, declares=self.digest,
         )  # fmt: skip
         kept_ms = max(self.unroutable_after_ms, SILENT_AFTER_MS) + BEAT_MS
-        await worker.store.note(TOPIC, worker.owner, json.encode(beat), kept_ms)
+        await worker.store.put_hint(TOPIC, worker.owner, json.encode(beat), kept_ms)
 
     async def without(self, task: str, node: Node) -> Failed | HandedBack:
         """The outcome of an attempt at a task that is not registered here: back for another worker, until none has

@@ -37,7 +37,7 @@ class Inboxes:
         self._count = 0
 
     def commit(self, decision: Decision) -> None:
-        for run, upto in decision.heard:
+        for run, upto in decision.consumed:
             self._hear(run, upto)
         for post in decision.posts:
             self._count += 1

@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 from stemflow.model.effects import DeadLetter
 from stemflow.model.plan import Plan
 from stemflow.model.records import Key
-from stemflow.store.base import Letters
+from stemflow.store.base import DeadLetterFilter
 
 
 class DeadLetters:
@@ -44,7 +44,7 @@ class DeadLetters:
         """When the last one of a run is past its time."""
         return max((_until_ms(self._letters[(run, path)]) for path in self._paths.get(run, ())), default=0)
 
-    def fitting(self, run: str | None, which: Letters, now_ms: int) -> list[DeadLetter]:
+    def fitting(self, run: str | None, which: DeadLetterFilter, now_ms: int) -> list[DeadLetter]:
         of_run = [one for one in reversed(self._letters.values()) if run is None or one.run == run]
         alive = [one for one in of_run if _until_ms(one) > now_ms and which.fit(one)]
         return sorted(alive, key=lambda one: -one.at_ms)[: which.limit]

@@ -10,23 +10,23 @@ from typing import NamedTuple
 from stemflow.model.effects import DeadLetter, Decision, Put
 from stemflow.model.facts import Due
 from stemflow.model.plan import Plan
-from stemflow.model.records import FINAL, HOUSE, STOPPING, Claim, Header, Key, Node, Record
+from stemflow.model.records import FINAL, NO_RUN, STOPPING, Claim, Header, Key, Node, Record
 from stemflow.ports import Clock
 from stemflow.store.base import (
-    EVERY_LETTER,
+    ALL_DEAD_LETTERS,
     LOSS_LEASE_MS,
     MEMO_MS,
+    DeadLetterFilter,
     Exchange,
+    ExpiredCounts,
     Lease,
-    Letters,
-    Outlived,
     Renewed,
     Request,
     RunInfo,
     StoreError,
     Want,
 )
-from stemflow.store.health import Examination, Finding, Stock
+from stemflow.store.health import Finding, HealthReport, Inventory
 from stemflow.store.index_rules import changes_something, guarded, may_hold_lease, timer_of, window_of
 from stemflow.store.memory.inbox import Inboxes
 from stemflow.store.memory.inventory import queues_of
@@ -61,7 +61,7 @@ class MemoryStore:
     def __init__(self, url: str, clock: Clock) -> None:
         self.url = url
         self.address = ""
-        self.overlaps = False
+        self.concurrent_exchanges = False
         self.epoch = 0
         self._clock = clock
         self._now_ms = 0
@@ -117,7 +117,7 @@ class MemoryStore:
             now_ms=now_ms,
             current=self._current(decisions, committed),
             inbox=inbox,
-            elsewhere=elsewhere,
+            busy_inboxes=elsewhere,
         )
 
     def _current(
@@ -167,7 +167,7 @@ class MemoryStore:
         for run in dropped:
             self._drop(run)
         for put in puts:
-            if put.key[0] == HOUSE:
+            if put.key[0] == NO_RUN:
                 self._put_claim(put)
             else:
                 self._put_node(put, now_ms)
@@ -188,7 +188,7 @@ class MemoryStore:
             run, path = some.key
             self._pages.setdefault(run, {}).update(((path, n), page) for n, page in enumerate(some.pages))
         self._inboxes.commit(decision)
-        self._dead.drop(decision.undead)
+        self._dead.drop(decision.purged)
         self._dead.add(decision.dead)
         for end in decision.ended:
             self._ends.set(end.run, max(now_ms + end.keep_ms, self._dead.until_ms(end.run)))
@@ -256,7 +256,7 @@ class MemoryStore:
 
     # -- leases
 
-    async def expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
+    async def take_expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
         now_ms = self.now_ms()
         late = [
             (held.until_ms, self._order[key], key)
@@ -293,7 +293,7 @@ class MemoryStore:
 
     # -- reading
 
-    def home(self, run: str) -> int:
+    def partition_of(self, run: str) -> int:
         return 0
 
     async def read(self, keys: Sequence[Key]) -> list[Record | None]:
@@ -320,34 +320,36 @@ class MemoryStore:
                 found.append(RunInfo(self._headers[run], root))
         return found
 
-    async def dead_letters(self, run: str | None = None, which: Letters = EVERY_LETTER) -> list[DeadLetter]:
+    async def dead_letters(
+        self, run: str | None = None, which: DeadLetterFilter = ALL_DEAD_LETTERS
+    ) -> list[DeadLetter]:
         return self._dead.fitting(run, which, self.now_ms())
 
-    async def examine(self) -> Examination:
+    async def check_health(self) -> HealthReport:
         text = "everything is in the memory of this process and gone with it"
-        return Examination((Finding("durability", "warning", text, "for runs that matter use `sqlite:` or a server"),))
+        return HealthReport((Finding("durability", "warning", text, "for runs that matter use `sqlite:` or a server"),))
 
-    async def stock(self) -> Stock:
+    async def inventory(self) -> Inventory:
         now_ms = self.now_ms()
         late = [held.until_ms for held in self._leases.values() if held.until_ms <= now_ms]
-        return Stock(
+        return Inventory(
             queues=queues_of(self._records, self._order, now_ms),
             leased=len(self._leases),
             late=len(late),
             late_since_ms=min(late, default=None),
             overdue_since_ms=self._timers.overdue_since_ms(now_ms),
-            letters=len(self._dead.fitting(None, EVERY_LETTER, now_ms)),
+            letters=len(self._dead.fitting(None, ALL_DEAD_LETTERS, now_ms)),
             runs=len(self._headers),
         )
 
     # -- deleting
 
-    async def past(self) -> Outlived:
+    async def count_expired(self) -> ExpiredCounts:
         now_ms = self.now_ms()
-        letters = len(self._dead.past(now_ms, EVERY_LETTER.limit))
+        letters = len(self._dead.past(now_ms, ALL_DEAD_LETTERS.limit))
         claims, starts, memos = self._outlived(now_ms)
         others = len(claims) + len(starts) + len(memos)
-        return Outlived(runs=self._ends.count(now_ms), dead_letters=letters, others=others)
+        return ExpiredCounts(runs=self._ends.count(now_ms), dead_letters=letters, others=others)
 
     async def prune(self, limit: int) -> int:
         now_ms = self.now_ms()
@@ -404,11 +406,11 @@ class MemoryStore:
 
     # -- hints
 
-    async def note(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
+    async def put_hint(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
         self._notes.set(topic, name, body, self.now_ms(), ttl_ms)
         self._changes.note()
 
-    async def notes(self, topic: str) -> dict[str, bytes]:
+    async def hints(self, topic: str) -> dict[str, bytes]:
         return self._notes.of(topic, self.now_ms())
 
     # -- waiting
@@ -428,13 +430,13 @@ class MemoryStore:
     def watching(self) -> int:
         return len(self._watches)
 
-    def handed(self, owner: str) -> list[Lease]:
+    def pushed_leases(self, owner: str) -> list[Lease]:
         return []
 
-    async def work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
-        return await self.changed(seen, timeout_ms)
+    async def wait_for_work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
+        return await self.wait_for_change(seen, timeout_ms)
 
-    async def changed(self, seen: int, timeout_ms: int | None, run: str | None = None) -> int:
+    async def wait_for_change(self, seen: int, timeout_ms: int | None, run: str | None = None) -> int:
         return await self._changes.wait(seen, timeout_ms)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from stemflow.store.redis.url import Place
+from stemflow.store.redis.url import RedisLocation
 
 CONNECTION: Final = (
     "ping", "select", "info", "eval", "evalsha", "publish", "pubsub|numsub", "subscribe", "unsubscribe",
@@ -31,7 +31,7 @@ def rules(name: str, more: tuple[str, ...] = ()) -> str:
     return f"resetkeys ~{{{name}:*}}* resetchannels &{name}:* -@all {allowed}"
 
 
-def acl_file(place: Place) -> str:
+def acl_file(place: RedisLocation) -> str:
     """The lines of an ACL file, a user each. None has a password yet, so none can log in."""
     route = CLUSTER if place.kind == "cluster" else ()
     lines = [f"user {user} on resetpass {rules(place.name, (*route, *more))}" for user, more in USERS.items()]

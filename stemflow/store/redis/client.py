@@ -28,8 +28,8 @@ from redis.exceptions import ConnectionError as Broken
 from redis.exceptions import TimeoutError as Slow
 
 from stemflow.store.base import BackpressureError, StateLost, StoreError, StoreUnavailable
-from stemflow.store.redis.connections import Ways
-from stemflow.store.redis.loss_detection import Ask, Standing, Stranger
+from stemflow.store.redis.connections import Connections
+from stemflow.store.redis.loss_detection import Ask, LossDetector, PassiveObserver
 from stemflow.store.redis.script_errors import unwrapped
 from stemflow.store.redis.scripts import script
 from stemflow.store.redis.server import parsed
@@ -58,9 +58,9 @@ class Client:
     `standing` hears of every new connection before anything else is sent on it.
     """
 
-    def __init__(self, shown: str, ways: Ways, standing: Standing | Stranger) -> None:
+    def __init__(self, shown: str, connections: Connections, standing: LossDetector | PassiveObserver) -> None:
         self.shown = shown
-        self._ways, self._standing = ways, standing
+        self._connections, self._standing = connections, standing
         self._free: list[AbstractConnection] = []
         self._changes = 0
         self._jitter = random.Random()
@@ -94,7 +94,7 @@ class Client:
                 raise
             except (RedisError, OSError) as error:
                 problem, late = self.problem(error), isinstance(error, Slow)
-                elsewhere = self._ways.heed(self._standing.prefix, error)
+                elsewhere = self._connections.heed(self._standing.prefix, error)
             if elsewhere and loop.time() < until:
                 await self.let_go()
                 await asyncio.sleep(0)
@@ -120,13 +120,13 @@ class Client:
             return await self._send(command, epoch)
 
     async def _send(self, command: Sequence[Any], epoch: int | None) -> Any:
-        if self._ways.doubt and self._free:
-            await self._ways.ask()
-        if self._ways.changes != self._changes:
-            self._changes = self._ways.changes
+        if self._connections.doubt and self._free:
+            await self._connections.ask()
+        if self._connections.changes != self._changes:
+            self._changes = self._connections.changes
             await self.let_go()
         free = self._free
-        connection = free.pop() if free else self._ways.connection(self._standing.prefix)
+        connection = free.pop() if free else self._connections.connection(self._standing.prefix)
         try:
             if not connection.is_connected:
                 await self._connect(connection)

@@ -22,13 +22,13 @@ from redis.exceptions import ConnectionError as Broken
 from redis.exceptions import TimeoutError as Slow
 
 from stemflow.store.redis.connections import FIND_S, at, blocking, finder
-from stemflow.store.redis.url import Host, Place
+from stemflow.store.redis.url import Host, RedisLocation
 
 
-class Cluster:
-    """The ways to the nodes of a cluster, of which `place.hosts` are some."""
+class ClusterConnections:
+    """The connections to the nodes of a cluster, of which `place.hosts` are some."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: RedisLocation) -> None:
         self._place = place
         self._make = finder(place.url)
         self._ranges: list[tuple[int, int, Host]] = []
@@ -111,7 +111,7 @@ class Cluster:
         self._ranges, self._others, self.doubt = ranges, others, False
         self._moved.clear()
 
-    # -- ways
+    # -- connections
 
     def connection(self, prefix: bytes) -> AbstractConnection:
         return self._make(partial(self.owner, key_slot(prefix)))

@@ -1,4 +1,4 @@
-"""Ways to a server: how a connection is made, and how it finds the server that it is to."""
+"""Connections to a server: how a connection is made, and how it finds the server that it is to."""
 
 # mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry as BlockingRetry
 from redis.sentinel import Sentinel as BlockingSentinel
 
-from stemflow.store.redis.url import Host, Place, joined
+from stemflow.store.redis.url import Host, RedisLocation, joined
 
 CONNECT_S: Final = 5.0
 """How long connecting, and an answer on a blocking connection, may take."""
@@ -23,8 +23,8 @@ FIND_S: Final = 1.0
 """How long one sentinel, or node of a cluster, is asked where a server is before the next one is."""
 
 
-class Ways(Protocol):
-    """The ways to the servers of one store. Nothing here is connected; `connect()` of a connection finds its server."""
+class Connections(Protocol):
+    """Makes the connections to the servers of one store, unconnected: `connect()` of a connection finds its server."""
 
     changes: int
     """How often partitions were found at other servers than before; connections from before are of no more use."""
@@ -32,7 +32,7 @@ class Ways(Protocol):
     """Whether `ask` should be awaited before a connection that there is already is used again."""
 
     async def ask(self) -> None:
-        """Find out where the partitions are now."""
+        """FindHost out where the partitions are now."""
         ...
 
     def connection(self, prefix: bytes) -> AbstractConnection:
@@ -54,14 +54,14 @@ class Ways(Protocol):
     async def close(self) -> None: ...
 
 
-class Wire(Protocol):
+class ConnectionFactory(Protocol):
     """What makes connections."""
 
     def make_connection(self) -> Any: ...
 
 
-class Settled:
-    """Ways of a partition that is always found as it was at first, or anew with each connection."""
+class StableConnections:
+    """Connections of a partition that is always found as it was at first, or anew with each connection."""
 
     changes = 0
     doubt = False
@@ -70,12 +70,12 @@ class Settled:
         return
 
 
-class Direct(Settled):
+class DirectConnections(StableConnections):
     """One server that its URL names; `wire` makes the connections in place of redis-py."""
 
-    def __init__(self, place: Place, wire: Wire | None = None) -> None:
+    def __init__(self, place: RedisLocation, wire: ConnectionFactory | None = None) -> None:
         self._url = place.url
-        self._wire: Wire = wire if wire is not None else ConnectionPool.from_url(place.url, **settings())
+        self._wire: ConnectionFactory = wire if wire is not None else ConnectionPool.from_url(place.url, **settings())
 
     def connection(self, prefix: bytes) -> AbstractConnection:
         return self.news()
@@ -94,10 +94,10 @@ class Direct(Settled):
         return
 
 
-class Sentinels(Settled):
+class SentinelConnections(StableConnections):
     """The primary, as sentinels know it; they are asked at each new connection."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: RedisLocation) -> None:
         self._place = place
         login: dict[str, Any] = dict(place.sentinel_login)
         given = {"socket_timeout": FIND_S, "socket_connect_timeout": FIND_S, **login}
@@ -130,13 +130,13 @@ class Sentinels(Settled):
             other.close()
 
 
-Find = Callable[[], Awaitable[Host]]
+FindHost = Callable[[], Awaitable[Host]]
 
 
-class Found(Connection):
+class FoundConnection(Connection):
     """A connection that asks for its server each time it connects."""
 
-    def __init__(self, find: Find, **given: Any) -> None:
+    def __init__(self, find: FindHost, **given: Any) -> None:
         super().__init__(**given)
         self._find = find
 
@@ -145,14 +145,14 @@ class Found(Connection):
         await super().connect()
 
 
-class FoundTls(Found, SSLConnection):
+class FoundTlsConnection(FoundConnection, SSLConnection):
     """The same with TLS."""
 
 
-def finder(url: str) -> Callable[[Find], AbstractConnection]:
+def finder(url: str) -> Callable[[FindHost], AbstractConnection]:
     """What makes connections with the login and settings of `url`, to servers that are found."""
     given: dict[str, Any] = {**parse_url(url), **settings()}
-    made = FoundTls if given.pop("connection_class", None) is SSLConnection else Found
+    made = FoundTlsConnection if given.pop("connection_class", None) is SSLConnection else FoundConnection
     return lambda find: made(find, **given)
 
 

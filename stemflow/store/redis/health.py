@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from stemflow.store.base import StoreError
-from stemflow.store.health import Examination, Finding, Level
+from stemflow.store.health import Finding, HealthReport, Level
 from stemflow.store.redis.client import Client
 from stemflow.store.redis.requests import pack
 from stemflow.store.redis.server import KEEP, evicts
@@ -21,11 +21,11 @@ FULL: Final = 0.9
 NO_CONFIG: Final = "CONFIG GET is refused to this user; `stemflow acl` prints one that may ask"
 
 
-async def examine(client: Client, prefix: bytes) -> Examination:
+async def check_health(client: Client, prefix: bytes) -> HealthReport:
     """Asks the server; changes nothing."""
     info = await client.info()
     config = await _config(client)
-    return Examination(
+    return HealthReport(
         (
             covered(info),
             *durability(info, config),

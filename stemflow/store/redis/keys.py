@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from stemflow.model.records import HOUSE, Key
+from stemflow.model.records import NO_RUN, Key
 
 RAW = 114
 """`r`: the run's id is 16 bytes; any other id stands as a text behind `t` and its length."""
@@ -13,7 +13,7 @@ RAW = 114
 @lru_cache(maxsize=65_536)
 def run_name(run: str) -> bytes:
     """The bytes that name a run; b"" for the house of claims."""
-    if run == HOUSE:
+    if run == NO_RUN:
         return b""
     if len(run) == 32:
         try:

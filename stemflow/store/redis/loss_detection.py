@@ -20,8 +20,8 @@ class Ask(Protocol):
     def __call__(self, *command: Any) -> Awaitable[Any]: ...
 
 
-class Stranger:
-    """In the place of a `Standing` for who only looks: it makes no partition and rests on nothing."""
+class PassiveObserver:
+    """In the place of a `LossDetector` for who only looks: it makes no partition and rests on nothing."""
 
     def __init__(self, prefix: bytes) -> None:
         self.prefix = prefix
@@ -37,7 +37,7 @@ class Stranger:
         raise NotImplementedError
 
 
-class Losses:
+class LossLog:
     """How often this process has found that acknowledged data is gone; `told` is called each time."""
 
     def __init__(self, told: Callable[[], None]) -> None:
@@ -50,7 +50,7 @@ class Losses:
         self._told()
 
 
-class Standing:
+class LossDetector:
     """The data of one partition, by its id, and how far this process has seen it.
 
     Every exchange that changes something moves the position on by one; answers to reads tell it, too. `made`: begins
@@ -58,7 +58,7 @@ class Standing:
     """
 
     def __init__(
-        self, shown: str, prefix: bytes, made: str, parts: int, given: Callable[[], int], losses: Losses
+        self, shown: str, prefix: bytes, made: str, parts: int, given: Callable[[], int], losses: LossLog
     ) -> None:
         self.version = (0, 0)
         self.name = b""

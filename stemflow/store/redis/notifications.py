@@ -11,8 +11,8 @@ from stemflow.model.records import FINAL, Node
 from stemflow.store.base import Lease, StoreError
 from stemflow.store.redis.codec import decode_node
 from stemflow.store.redis.keys import run_name, run_of
-from stemflow.store.redis.replies import handed_of
-from stemflow.store.redis.subscriber import Listener
+from stemflow.store.redis.replies import pushed_lease_of
+from stemflow.store.redis.subscriber import Subscriber
 from stemflow.store.waiters import Changes, Watches
 
 OWN: Final = 100_000
@@ -25,7 +25,7 @@ LOOK_S: Final = 5.0
 """How often those who wait look for themselves, in case the news was lost."""
 
 
-class News:
+class Notifications:
     """What has been heard. `look(runs)` reads their roots; `follow()` asks for news of changes for a minute."""
 
     def __init__(
@@ -48,9 +48,9 @@ class News:
         """Watched runs of which it is not known whether they are among what the server has lost."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._round: asyncio.TimerHandle | None = None
-        self.listener: Listener
+        self.listener: Subscriber
 
-    async def open(self, listener: Listener) -> None:
+    async def open(self, listener: Subscriber) -> None:
         self.listener = listener
         listener.start()
         await listener.add(self._address)
@@ -71,7 +71,7 @@ class News:
             self._hear_end(news)
         else:
             if news and channel.startswith(self._work):
-                self._handed.setdefault(channel, []).append(handed_of(news))
+                self._handed.setdefault(channel, []).append(pushed_lease_of(news))
             count = self._counts.get(channel)
             if count is not None:
                 count.note()
@@ -188,14 +188,14 @@ class News:
 
     # -- waiting for work, or for changes
 
-    async def work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
+    async def wait_for_work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
         return await self._wait(self._work + owner.encode(), seen, timeout_ms)
 
-    def handed(self, owner: str) -> list[tuple[bytes, Lease]]:
+    def pushed_leases(self, owner: str) -> list[tuple[bytes, Lease]]:
         """The leases that `owner` was given since this was last asked, each with the id of its partition."""
         return self._handed.pop(self._work + owner.encode(), [])
 
-    async def changed(self, seen: int, timeout_ms: int | None, run: str | None) -> int:
+    async def wait_for_change(self, seen: int, timeout_ms: int | None, run: str | None) -> int:
         await self._follow()
         return await self._wait(self._changes + (b"" if run is None else run_name(run)), seen, timeout_ms)
 

@@ -10,20 +10,20 @@ from stemflow.model import wire
 from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.plan import Plan
 from stemflow.model.records import Header, Key, Node, Record
-from stemflow.store.base import LOSS_LEASE_MS, Exchange, Lease, Letters, Request, RunInfo, StoreError, Want
-from stemflow.store.health import Examination, Stock
+from stemflow.store.base import LOSS_LEASE_MS, DeadLetterFilter, Exchange, Lease, Request, RunInfo, StoreError, Want
+from stemflow.store.health import HealthReport, Inventory
 from stemflow.store.redis.client import PATIENCE_S, Client
 from stemflow.store.redis.codec import decode_header, decode_node
-from stemflow.store.redis.connections import Ways
-from stemflow.store.redis.health import examine
+from stemflow.store.redis.connections import Connections
+from stemflow.store.redis.health import check_health
 from stemflow.store.redis.keys import page_field, page_key, run_name, run_of
-from stemflow.store.redis.loss_detection import Losses, Standing, Stranger
-from stemflow.store.redis.notifications import News
-from stemflow.store.redis.replies import exchange_of, header_of, leases_of, record_of, stock_of
+from stemflow.store.redis.loss_detection import LossDetector, LossLog, PassiveObserver
+from stemflow.store.redis.notifications import Notifications
+from stemflow.store.redis.replies import exchange_of, header_of, inventory_of, leases_of, record_of
 from stemflow.store.redis.requests import Encoder, pack, text
 from stemflow.store.redis.server import refuse_unfit
 from stemflow.store.redis.server_time import ServerTime
-from stemflow.store.redis.url import Place
+from stemflow.store.redis.url import RedisLocation
 
 FOLLOW_S: Final = 60
 """How long followers are told of changes without asking again; they do at a third."""
@@ -31,19 +31,26 @@ LISTED: Final = 500
 """Runs that are listed at a time."""
 
 
-class Part:
+class Partition:
     """Partition `number` of a store, over connections of its own."""
 
     def __init__(
-        self, place: Place, number: int, ways: Ways, address: str, news: News, time: ServerTime, losses: Losses
+        self,
+        place: RedisLocation,
+        number: int,
+        connections: Connections,
+        address: str,
+        news: Notifications,
+        time: ServerTime,
+        losses: LossLog,
     ) -> None:
         self.url, self.number = place.shown, number
         self.prefix = b"{%s:%d}" % (place.name.encode(), number)
         self._base, self._address = place.name.encode(), address.encode()
-        self._ways, self._news, self._time = ways, news, time
+        self._connections, self._news, self._time = connections, news, time
         self._encoder = Encoder()
-        self.standing = Standing(place.shown, self.prefix, address, place.partitions, time.given, losses)
-        self.client = Client(place.shown, ways, self.standing)
+        self.standing = LossDetector(place.shown, self.prefix, address, place.partitions, time.given, losses)
+        self.client = Client(place.shown, connections, self.standing)
 
     async def open(self) -> None:
         visitor = self._visitor()
@@ -60,17 +67,17 @@ class Part:
 
     def _visitor(self) -> Client:
         """A client that makes no partition."""
-        return Client(self.url, self._ways, Stranger(self.prefix))
+        return Client(self.url, self._connections, PassiveObserver(self.prefix))
 
-    async def examine(self) -> Examination:
+    async def check_health(self) -> HealthReport:
         visitor = self._visitor()
         try:
-            return await examine(visitor, self.prefix)
+            return await check_health(visitor, self.prefix)
         finally:
             await visitor.close()
 
-    async def stock(self) -> Stock:
-        return stock_of(await self.client.run("stock", self.prefix, pack((self._time.given(),))))
+    async def inventory(self) -> Inventory:
+        return inventory_of(await self.client.run("stock", self.prefix, pack((self._time.given(),))))
 
     # -- exchange
 
@@ -113,7 +120,7 @@ class Part:
             "give each caller a channel of its own"
         )
 
-    async def expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
+    async def take_expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
         request = pack((self._time.given(), limit, LOSS_LEASE_MS, "" if run is None else text(run_name(run))))
         now_ms, leases = await self.client.run("expired", self.prefix, request)
         self._time.heard(now_ms)
@@ -153,9 +160,7 @@ class Part:
         return None if body is None else wire.decode_plan(body)
 
     async def page(self, key: Key, number: int) -> bytes | None:
-        found: bytes | None = await self.client.call(
-            b"HGET", page_key(self.prefix, key[0]), page_field(key[1], number)
-        )
+        found: bytes | None = await self.client.call(b"HGET", page_key(self.prefix, key[0]), page_field(key[1], number))
         return found
 
     async def runs(self, limit: int, prefix: str = "") -> list[RunInfo]:
@@ -182,7 +187,7 @@ class Part:
                 found.append(RunInfo(header, root))
         return found
 
-    async def dead_letters(self, run: str | None, which: Letters) -> list[DeadLetter]:
+    async def dead_letters(self, run: str | None, which: DeadLetterFilter) -> list[DeadLetter]:
         values = await self.client.call(b"HVALS", self.prefix + b"D")
         letters = [wire.decode_dead_letter(memoryview(value)[5:]) for value in sorted(values, reverse=True)]
         now_ms = self._time.now_ms()
@@ -205,12 +210,12 @@ class Part:
 
     # -- hints
 
-    async def note(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
+    async def put_hint(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
         run = text(run_name(topic[4:])) if topic.startswith("run:") else False
         request = pack((self._time.given(), topic, name, text(body), ttl_ms, run))
         self._time.heard(await self.client.run("note", self.prefix, request, self._base))
 
-    async def notes(self, topic: str) -> dict[str, bytes]:
+    async def hints(self, topic: str) -> dict[str, bytes]:
         found = await self.client.call(b"HGETALL", self.prefix + b"N" + topic.encode())
         now_ms = self._time.now_ms()
         pairs = zip(found[::2], found[1::2], strict=True)

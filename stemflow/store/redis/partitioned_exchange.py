@@ -14,7 +14,7 @@ from stemflow.model.effects import Decision
 from stemflow.model.facts import Due
 from stemflow.model.records import Key, Record
 from stemflow.store.base import TIMER_PAGE, Exchange, Inbox, Lease, Request, StoreError, StoreUnavailable, Want
-from stemflow.store.redis.partition import Part
+from stemflow.store.redis.partition import Partition
 from stemflow.store.redis.server_time import ServerTime
 
 log = logging.getLogger("stemflow.store")
@@ -49,7 +49,7 @@ class _Gathered:
         self.leases: list[Lease] = []
         self.timers: list[Due] = []
         self.inbox: list[Inbox] = []
-        self.elsewhere: list[str] = []
+        self.busy_inboxes: list[str] = []
         self.current: list[tuple[Key, Record | None]] = []
 
     def add(self, answer: Exchange, places: Sequence[int] = ()) -> None:
@@ -58,18 +58,18 @@ class _Gathered:
         self.leases += answer.leases
         self.timers += answer.timers
         self.inbox += answer.inbox
-        self.elsewhere += answer.elsewhere
+        self.busy_inboxes += answer.busy_inboxes
         self.current += answer.current
 
 
-class Spread:
+class PartitionedExchange:
     """Decisions go to their partitions at once. For leases one partition is asked first, another one each time, and the
     others only while leases are wanted or something in them is due, so that a busy worker asks one alone.
 
     Requests for leases alone go over a channel of their own; one without an answer is repeated before another is made.
     """
 
-    def __init__(self, shown: str, parts: Sequence[Part], time: ServerTime, part_of: PartOf) -> None:
+    def __init__(self, shown: str, parts: Sequence[Partition], time: ServerTime, part_of: PartOf) -> None:
         self._shown, self._parts, self._time, self._part_of = shown, parts, time, part_of
         self._next_at: list[int | None] = [0] * len(parts)
         """By partition, the earliest instant at which something in it may be due; 0 is not known."""
@@ -83,7 +83,7 @@ class Spread:
     async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
         if want is not None:
             # One that waits in many partitions would be handed a lease in each.
-            want = structs.replace(want, handed=None)
+            want = structs.replace(want, pushes=None)
         groups = self._groups(decisions)
         order = [] if want is None else self._order(request, decisions, want)
         first = order.pop(0) if order else None
@@ -157,7 +157,7 @@ class Spread:
         found.add(answer, places)
         if want is not None:
             self._heard(part, answer)
-        elif any(decisions[place].posts or decisions[place].heard for place in places):
+        elif any(decisions[place].posts or decisions[place].consumed for place in places):
             self._next_at[part] = 0  # its inbox may be free now
 
     async def _ask(self, found: _Gathered, part: int, request: Request, want: Want) -> None:
@@ -198,12 +198,12 @@ class Spread:
             now_ms=now_ms,
             current=tuple(found.current),
             inbox=tuple(found.inbox),
-            elsewhere=tuple(found.elsewhere),
+            busy_inboxes=tuple(found.busy_inboxes),
         )
 
 
 def _runs_of(decision: Decision) -> Iterator[str]:
-    """The runs that a decision touches; HOUSE for the keys that runs share."""
+    """The runs that a decision touches; NO_RUN for the keys that runs share."""
     for put in decision.puts:
         yield put.key[0]
     for key, _ in decision.seen:
@@ -214,11 +214,11 @@ def _runs_of(decision: Decision) -> Iterator[str]:
         yield some.key[0]
     for letter in decision.dead:
         yield letter.run
-    for key in decision.undead:
+    for key in decision.purged:
         yield key[0]
     for post in decision.posts:
         yield post.run
-    for run, _ in decision.heard:
+    for run, _ in decision.consumed:
         yield run
     yield from decision.dropped
     for end in decision.ended:

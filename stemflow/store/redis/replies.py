@@ -9,9 +9,9 @@ from typing import Any, Final
 from stemflow.model import wire
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Due
-from stemflow.model.records import HOUSE, Header, Key, Node, Record
+from stemflow.model.records import NO_RUN, Header, Key, Node, Record
 from stemflow.store.base import Exchange, Inbox, Lease
-from stemflow.store.health import QueueStock, Stock
+from stemflow.store.health import Inventory, QueueInventory
 from stemflow.store.index_rules import guarded
 from stemflow.store.redis.codec import decode_claim, decode_header, decode_node
 from stemflow.store.redis.keys import key_of, run_of
@@ -31,7 +31,7 @@ def exchange_of(answer: Sequence[Any], decisions: Sequence[Decision]) -> Exchang
         now_ms=now_ms,
         current=_current(current, decisions, committed) if current else (),
         inbox=tuple([_inbox(*inbox[i : i + 4]) for i in range(0, len(inbox), 4)]),
-        elsewhere=tuple([run_of(run) for run in elsewhere]),
+        busy_inboxes=tuple([run_of(run) for run in elsewhere]),
     )
 
 
@@ -65,7 +65,7 @@ def leases_of(values: Sequence[Any]) -> list[Lease]:
     return leases
 
 
-def handed_of(news: bytes) -> tuple[bytes, Lease]:
+def pushed_lease_of(news: bytes) -> tuple[bytes, Lease]:
     """A lease as it is told to who is handed it, behind the id of its partition; see `hand` in `exchange.lua`."""
     until_ms, *lengths = _HANDED.unpack_from(news)
     parts, at = [], _HANDED.size
@@ -86,18 +86,18 @@ def record_of(key: Key, value: bytes) -> Record | None:
     """A record by its value; b"" is none."""
     if not value:
         return None
-    return decode_claim(value) if key[0] == HOUSE else decode_node(*key, value)[0]
+    return decode_claim(value) if key[0] == NO_RUN else decode_node(*key, value)[0]
 
 
-def stock_of(answer: Sequence[Any]) -> Stock:
+def inventory_of(answer: Sequence[Any]) -> Inventory:
     """The answer of `stock.lua`."""
     _, leased, late, late_since_ms, overdue_since_ms, letters, runs, queues = answer
     found = []
     for i in range(0, len(queues), 9):
         name, ready, delayed, *leaves = queues[i : i + 9]
         oldest, later = _leaf(*leaves[:3]), _leaf(*leaves[3:])
-        found.append(QueueStock(queue=name.decode(), ready=ready, delayed=delayed, oldest=oldest, next=later))
-    return Stock(
+        found.append(QueueInventory(queue=name.decode(), ready=ready, delayed=delayed, oldest=oldest, next=later))
+    return Inventory(
         queues=tuple(sorted(found, key=lambda one: one.queue)),
         leased=leased,
         late=late,

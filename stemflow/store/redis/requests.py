@@ -12,7 +12,7 @@ from stemflow.model import wire
 from stemflow.model.effects import DeadLetter, Decision, Put
 from stemflow.model.plan import Plan
 from stemflow.model.rates import Rate
-from stemflow.model.records import HOUSE, READY, Claim, Header, Node
+from stemflow.model.records import NO_RUN, READY, Claim, Header, Node
 from stemflow.store.base import Request, Want
 from stemflow.store.index_rules import changes_something, may_hold_lease, timer_of, window_of
 from stemflow.store.redis import codec
@@ -51,8 +51,8 @@ class Encoder:
         wanted: Any = False
         if want is not None:
             only_run = False if want.only_run is None else text(run_name(want.only_run))
-            handed = False if want.handed is None else want.handed
-            wanted = (want.owner, want.limit, False if want.queues is None else want.queues, only_run, handed)
+            pushes = False if want.pushes is None else want.pushes
+            wanted = (want.owner, want.limit, False if want.queues is None else want.queues, only_run, pushes)
         made = [self._decision(one, sent) for one in decisions]
         return pack((now_ms, request.channel, request.sequence, made, wanted, id))
 
@@ -66,12 +66,12 @@ class Encoder:
         dead = [_letter(letter) for letter in one.dead] or False
         ended = [(text(run_name(end.run)), end.keep_ms) for end in one.ended] if one.ended else False
         made = (puts, seen, rest, plans, pages, dead, ended, changes_something(one))
-        if not (one.undead or one.dropped or one.also or one.posts or one.heard):
+        if not (one.purged or one.dropped or one.also or one.posts or one.consumed):
             return made
-        undead = [text(run_name(run) + path.encode()) for run, path in one.undead]
+        purged = [text(run_name(run) + path.encode()) for run, path in one.purged]
         posts = [(text(run_name(post.run)), post.path, text(wire.encode(post))) for post in one.posts]
-        heard = [(text(run_name(run)), upto) for run, upto in one.heard]
-        return (*made, undead, [text(run_name(run)) for run in one.dropped], [*self._twins(one)], posts, heard)
+        heard = [(text(run_name(run)), upto) for run, upto in one.consumed]
+        return (*made, purged, [text(run_name(run)) for run in one.dropped], [*self._twins(one)], posts, heard)
 
     def _twins(self, one: Decision) -> Iterator[tuple[Raw, ...]]:
         root = one.root_of(one.headers[0].run) if one.also else None
@@ -84,7 +84,7 @@ class Encoder:
     def _put(self, put: Put, headers: dict[str, Header]) -> tuple[Any, ...]:
         run, path = put.key
         node = put.record
-        if run == HOUSE:
+        if run == NO_RUN:
             return self._claim(put)
         if not isinstance(node, Node):
             raise TypeError(f"put {put.key}: expected a Node, got {node!r}")

@@ -16,27 +16,27 @@ from stemflow.model.plan import Plan
 from stemflow.model.records import Header, Key, Node, Record
 from stemflow.ports import Clock
 from stemflow.store.base import (
-    EVERY_LETTER,
+    ALL_DEAD_LETTERS,
     BackpressureError,
+    DeadLetterFilter,
     Exchange,
+    ExpiredCounts,
     Lease,
-    Letters,
-    Outlived,
     Request,
     RunInfo,
     Want,
 )
-from stemflow.store.health import Examination, Stock, joined
+from stemflow.store.health import HealthReport, Inventory, joined
 from stemflow.store.process_owner import owner_id
-from stemflow.store.redis.connections import Ways
-from stemflow.store.redis.loss_detection import Losses
-from stemflow.store.redis.notifications import News
-from stemflow.store.redis.partition import FOLLOW_S, Part
-from stemflow.store.redis.partitioned_exchange import PartOf, Spread, part_of
+from stemflow.store.redis.connections import Connections
+from stemflow.store.redis.loss_detection import LossLog
+from stemflow.store.redis.notifications import Notifications
+from stemflow.store.redis.partition import FOLLOW_S, Partition
+from stemflow.store.redis.partitioned_exchange import PartitionedExchange, PartOf, part_of
 from stemflow.store.redis.renewer import RedisRenewer
 from stemflow.store.redis.server_time import ServerTime
-from stemflow.store.redis.subscriber import Listener
-from stemflow.store.redis.url import Place
+from stemflow.store.redis.subscriber import Subscriber
+from stemflow.store.redis.url import RedisLocation
 
 T = TypeVar("T")
 
@@ -54,20 +54,26 @@ class RedisStore:
     server's; `part_of` says where a run lies."""
 
     def __init__(
-        self, place: Place, clock: Clock, ways: Ways, *, test_time: bool = False, part_of: PartOf = part_of
+        self,
+        place: RedisLocation,
+        clock: Clock,
+        connections: Connections,
+        *,
+        test_time: bool = False,
+        part_of: PartOf = part_of,
     ) -> None:
         self.url = place.shown
         self.address = _name_of_listener()
-        self.overlaps = True
-        self._place, self._ways, self._part_of = place, ways, part_of
+        self.concurrent_exchanges = True
+        self._place, self._connections, self._part_of = place, connections, part_of
         self._time = ServerTime(clock, test_time)
-        self._news = News(place.name.encode(), self.address, self._look, self._follow)
-        self._losses = Losses(self._news.void)
+        self._news = Notifications(place.name.encode(), self.address, self._look, self._follow)
+        self._losses = LossLog(self._news.void)
         self._parts = [
-            Part(place, number, ways, self.address, self._news, self._time, self._losses)
+            Partition(place, number, connections, self.address, self._news, self._time, self._losses)
             for number in range(place.partitions)
         ]
-        self._spread = Spread(place.shown, self._parts, self._time, part_of)
+        self._partitioned = PartitionedExchange(place.shown, self._parts, self._time, part_of)
         self._turn = 0
         self._follow_at_ms = 0
         self._opened = False
@@ -80,12 +86,12 @@ class RedisStore:
         try:
             # The first one says how many there are; none is made before that is known to fit.
             await self._parts[0].open()
-            await self._each(self._parts[1:], Part.open)
+            await self._each(self._parts[1:], Partition.open)
         except BaseException:
             await self._let_go()
             raise
         self._opened = True
-        await self._news.open(Listener(self.url, self._ways.news, self._news.hear, self._news.missed))
+        await self._news.open(Subscriber(self.url, self._connections.news, self._news.hear, self._news.missed))
 
     async def close(self) -> None:
         if self._opened:
@@ -96,7 +102,7 @@ class RedisStore:
     async def _let_go(self) -> None:
         for part in self._parts:
             await part.close()
-        await self._ways.close()
+        await self._connections.close()
 
     def now_ms(self) -> int:
         return self._time.now_ms()
@@ -107,17 +113,17 @@ class RedisStore:
 
     # -- partitions
 
-    def home(self, run: str) -> int:
+    def partition_of(self, run: str) -> int:
         return self._part_of(run, len(self._parts))
 
-    def _of(self, run: str) -> Part:
-        return self._parts[self.home(run)]
+    def _of(self, run: str) -> Partition:
+        return self._parts[self.partition_of(run)]
 
-    async def _each(self, parts: Sequence[Part], work: Callable[[Part], Awaitable[T]]) -> list[T]:
+    async def _each(self, parts: Sequence[Partition], work: Callable[[Partition], Awaitable[T]]) -> list[T]:
         """What `work` gives for each of them, at the same time."""
         return list(await asyncio.gather(*(work(part) for part in parts)))
 
-    def _in_turn(self) -> Iterable[Part]:
+    def _in_turn(self) -> Iterable[Partition]:
         """All of them, beginning with another one each time."""
         self._turn += 1
         first = self._turn % len(self._parts)
@@ -128,24 +134,24 @@ class RedisStore:
     async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
         if len(self._parts) == 1:
             return await self._parts[0].exchange(request, decisions, want)
-        return await self._spread.exchange(request, decisions, want)
+        return await self._partitioned.exchange(request, decisions, want)
 
     # -- leases
 
-    async def expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
+    async def take_expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
         if run is not None:
-            return await self._of(run).expired(owner, limit, run)
+            return await self._of(run).take_expired(owner, limit, run)
         found: list[Lease] = []
         for part in self._in_turn():
             if len(found) < limit:
-                found += await part.expired(owner, limit - len(found))
+                found += await part.take_expired(owner, limit - len(found))
         return found
 
     def renewer(self) -> RedisRenewer:
         first = self._parts[0]
         return RedisRenewer(
-            self._ways.blocking,
-            self._ways.heed,
+            self._connections.blocking,
+            self._connections.heed,
             first.client.problem,
             lambda run: self._of(run).prefix,
             lambda: first.standing.version,
@@ -157,7 +163,7 @@ class RedisStore:
     async def read(self, keys: Sequence[Key]) -> list[Record | None]:
         if len(self._parts) == 1:
             return await self._parts[0].read(keys)
-        groups: dict[Part, list[Key]] = {}
+        groups: dict[Partition, list[Key]] = {}
         for key in keys:
             groups.setdefault(self._of(key[0]), []).append(key)
         found: dict[Key, Record | None] = {}
@@ -190,31 +196,33 @@ class RedisStore:
         found = [info for some in parts for info in some]
         return sorted(found, key=lambda info: info.header.created_at_ms, reverse=True)[:limit]
 
-    async def dead_letters(self, run: str | None = None, which: Letters = EVERY_LETTER) -> list[DeadLetter]:
+    async def dead_letters(
+        self, run: str | None = None, which: DeadLetterFilter = ALL_DEAD_LETTERS
+    ) -> list[DeadLetter]:
         parts = self._parts if run is None else [self._of(run)]
         found = await self._each(parts, lambda part: part.dead_letters(run, which))
         letters = [letter for some in found for letter in some]
         return sorted(letters, key=lambda one: -one.at_ms)[: which.limit]
 
-    async def examine(self) -> Examination:
+    async def check_health(self) -> HealthReport:
         try:
-            first, *others = await self._each(self._parts, Part.examine)
+            first, *others = await self._each(self._parts, Partition.check_health)
         finally:
             if not self._opened:
-                await self._ways.close()
+                await self._connections.close()
         findings = list(first.findings)
         for number, one in enumerate(others, 1):
             told = [structs.replace(found, text=f"partition {number}: {found.text}") for found in one.findings]
             findings += [found for found in told if found.level != "ok" and self._place.kind == "cluster"]
-        return Examination(tuple(findings), all(one.usable for one in (first, *others)))
+        return HealthReport(tuple(findings), all(one.usable for one in (first, *others)))
 
-    async def stock(self) -> Stock:
-        return joined(await self._each(self._parts, Part.stock))
+    async def inventory(self) -> Inventory:
+        return joined(await self._each(self._parts, Partition.inventory))
 
-    async def past(self) -> Outlived:
+    async def count_expired(self) -> ExpiredCounts:
         """Dead letters: all else expires by itself, and what is left of it are names."""
-        counts = await self._each(self._parts, Part.past_letters)
-        return Outlived(runs=0, dead_letters=sum(counts), others=0)
+        counts = await self._each(self._parts, Partition.past_letters)
+        return ExpiredCounts(runs=0, dead_letters=sum(counts), others=0)
 
     async def prune(self, limit: int) -> int:
         gone = 0
@@ -225,13 +233,13 @@ class RedisStore:
 
     # -- hints
 
-    async def note(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
-        await self._of_topic(topic).note(topic, name, body, ttl_ms)
+    async def put_hint(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
+        await self._of_topic(topic).put_hint(topic, name, body, ttl_ms)
 
-    async def notes(self, topic: str) -> dict[str, bytes]:
-        return await self._of_topic(topic).notes(topic)
+    async def hints(self, topic: str) -> dict[str, bytes]:
+        return await self._of_topic(topic).hints(topic)
 
-    def _of_topic(self, topic: str) -> Part:
+    def _of_topic(self, topic: str) -> Partition:
         return self._of(topic[4:]) if topic.startswith("run:") else self._parts[0]
 
     # -- waiting
@@ -246,15 +254,15 @@ class RedisStore:
     def watching(self) -> int:
         return self._news.watching
 
-    async def changed(self, seen: int, timeout_ms: int | None, run: str | None = None) -> int:
-        return await self._news.changed(seen, timeout_ms, run)
+    async def wait_for_change(self, seen: int, timeout_ms: int | None, run: str | None = None) -> int:
+        return await self._news.wait_for_change(seen, timeout_ms, run)
 
-    def handed(self, owner: str) -> list[Lease]:
+    def pushed_leases(self, owner: str) -> list[Lease]:
         names = {part.standing.name for part in self._parts}
-        return [lease for name, lease in self._news.handed(owner) if name in names]
+        return [lease for name, lease in self._news.pushed_leases(owner) if name in names]
 
-    async def work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
-        return await self._news.work(owner, seen, timeout_ms)
+    async def wait_for_work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
+        return await self._news.wait_for_work(owner, seen, timeout_ms)
 
     async def _look(self, runs: Sequence[str]) -> dict[str, Node]:
         roots = await self.read([(run, "") for run in runs])
@@ -265,7 +273,7 @@ class RedisStore:
         now_ms = self._time.monotonic_ms()
         if now_ms >= self._follow_at_ms:
             try:
-                await self._each(self._parts, Part.follow)
+                await self._each(self._parts, Partition.follow)
             except BackpressureError:
                 return  # whoever follows looks every now and then anyway
             self._follow_at_ms = now_ms + FOLLOW_S * 1_000 // 3

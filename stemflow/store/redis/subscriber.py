@@ -19,7 +19,7 @@ PING_S: Final = 10.0
 """How often a silent connection is tried, so that one that was cut without a word is noticed."""
 
 
-class Listener:
+class Subscriber:
     """Subscribes to channels; `hear(channel, news)` for each message, `missed()` when some may have been lost."""
 
     def __init__(

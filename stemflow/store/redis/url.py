@@ -30,7 +30,7 @@ _HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]\s]+)(?::(\d{1,5}))?")
 _PORTS: Final[dict[Kind, int]] = {"server": 6379, "sentinel": 26379, "cluster": 6379}
 
 
-class Place(Struct, frozen=True):
+class RedisLocation(Struct, frozen=True):
     """Where a store is: `url` for redis-py (of the first host), `shown` without a password, `name` in front of its
     keys. `hosts` are sentinels, or nodes of a cluster to begin with."""
 
@@ -45,7 +45,7 @@ class Place(Struct, frozen=True):
     """`username` and `password` for the sentinels, where they ask for one."""
 
 
-def place_of(url: str) -> Place:
+def parse_url(url: str) -> RedisLocation:
     """Reads a URL; raises StoreError. `prefix` and `partitions` are the store's, `sentinel_username` and
     `sentinel_password` for the sentinels, other parameters are redis-py's."""
     shown = _shown(url)
@@ -65,20 +65,20 @@ def place_of(url: str) -> Place:
         keys = [(one, given.pop(f"sentinel_{one}")) for one in ("username", "password") if f"sentinel_{one}" in given]
         some = _hosts(shown, scheme, "sentinel", hosts)
         url = f"{front}{joined(some[0])}/{database}{_query(given)}"
-        return Place(url, shown, name, partitions, "sentinel", some, service, tuple(keys))
+        return RedisLocation(url, shown, name, partitions, "sentinel", some, service, tuple(keys))
     if how == "cluster":
         if path not in ("", "/", "/0"):
             raise StoreError(
                 f"store {shown}: expected no database, a cluster has one alone, got {path!r}; leave it out"
             )
         some = _hosts(shown, scheme, "cluster", hosts)
-        return Place(f"{front}{joined(some[0])}{_query(given)}", shown, name, partitions, "cluster", some)
+        return RedisLocation(f"{front}{joined(some[0])}{_query(given)}", shown, name, partitions, "cluster", some)
     if "," in hosts:
         raise StoreError(
             f"store {shown}: expected one server, got {hosts}; "
             f"write {FORMS['redis+sentinel']} or {FORMS['redis+cluster']} for several"
         )
-    return Place(f"{front}{hosts}{path}{_query(given)}", shown, name, partitions)
+    return RedisLocation(f"{front}{hosts}{path}{_query(given)}", shown, name, partitions)
 
 
 def _partitions(shown: str, text: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from stemflow.model import wire
 from stemflow.model.effects import Decision, Put
-from stemflow.model.records import HOUSE, READY, Claim, Node
+from stemflow.model.records import NO_RUN, READY, Claim, Node
 from stemflow.store.index_rules import may_hold_lease, timer_of, window_of
 from stemflow.store.sqlite import inbox as sqlite_inbox
 from stemflow.store.sqlite.lanes import join, lane_name, rank_of
@@ -33,9 +33,9 @@ def commit(db: sqlite3.Connection, decision: Decision, now_ms: int) -> bool:
         db.execute("ROLLBACK TO decision")
         db.execute("RELEASE decision")
         return False
-    if decision.headers or decision.plans or decision.pages or decision.dead or decision.undead or decision.ended:
+    if decision.headers or decision.plans or decision.pages or decision.dead or decision.purged or decision.ended:
         _rest(db, decision, now_ms)
-    if decision.posts or decision.heard:
+    if decision.posts or decision.consumed:
         sqlite_inbox.commit(db, decision)
     db.execute("RELEASE decision")
     return True
@@ -50,7 +50,7 @@ def _written(db: sqlite3.Connection, decision: Decision, now_ms: int) -> bool:
 def _as_seen(db: sqlite3.Connection, decision: Decision) -> bool:
     """Whether the records that were read, but are not written, are still as they were."""
     for (run, path), rev in decision.seen:
-        if run == HOUSE:
+        if run == NO_RUN:
             row = db.execute("SELECT rev FROM claims WHERE key = ?", (path,)).fetchone()
         else:
             row = db.execute("SELECT rev FROM nodes WHERE run = ? AND path = ?", (run, path)).fetchone()
@@ -72,7 +72,7 @@ def _put(db: sqlite3.Connection, puts: Sequence[Put], now_ms: int) -> bool:
     limited: list[Put] = []
     for put in puts:
         node = put.record
-        if put.key[0] == HOUSE:
+        if put.key[0] == NO_RUN:
             if not _put_claim(db, put):
                 return False
         elif not isinstance(node, Node):
@@ -146,7 +146,7 @@ def _rest(db: sqlite3.Connection, decision: Decision, now_ms: int) -> None:
     for some in decision.pages:
         rows = ((*some.key, number, page) for number, page in enumerate(some.pages))
         db.executemany("INSERT OR REPLACE INTO pages (run, path, number, body) VALUES (?, ?, ?, ?)", rows)
-    db.executemany("DELETE FROM dead WHERE run = ? AND path = ?", decision.undead)
+    db.executemany("DELETE FROM dead WHERE run = ? AND path = ?", decision.purged)
     for letter in decision.dead:
         about = (*letter.key, letter.queue, letter.reason, letter.at_ms, letter.at_ms + letter.keep_ms)
         db.execute(_LETTER, (*about, wire.encode(letter)))

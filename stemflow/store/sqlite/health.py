@@ -8,7 +8,7 @@ import sqlite3
 from typing import Final
 
 from stemflow.model.records import Node
-from stemflow.store.health import Examination, Finding, QueueStock, Stock
+from stemflow.store.health import Finding, HealthReport, Inventory, QueueInventory
 from stemflow.store.sqlite.lease import revive
 
 NETWORKED: Final = frozenset(
@@ -21,11 +21,11 @@ LARGE: Final = 1024**3
 """A file of more bytes than this gets the quick check of its integrity."""
 
 
-def examine(url: str, path: str) -> Examination:
+def check_health(url: str, path: str) -> HealthReport:
     """Looks at the file from outside and makes none where there is none."""
     if not os.path.exists(path):
         text = f"expected a file at {path}, found none"
-        return Examination((Finding("file", "error", text, "`run`, `submit` or `worker` make it"),), usable=False)
+        return HealthReport((Finding("file", "error", text, "`run`, `submit` or `worker` make it"),), usable=False)
     found = [_file_system(path), _disk(path)]
     try:
         db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)
@@ -36,7 +36,7 @@ def examine(url: str, path: str) -> Examination:
     except sqlite3.Error as error:
         text = f"{url}: SQLite said {error}"
         found.append(Finding("integrity", "error", text, f"restore a copy, or `sqlite3 {path} .recover`"))
-    return Examination(tuple(found), usable=all(one.level != "error" for one in found))
+    return HealthReport(tuple(found), usable=all(one.level != "error" for one in found))
 
 
 def _file_system(path: str) -> Finding:
@@ -111,11 +111,11 @@ def _integrity(db: sqlite3.Connection, path: str) -> Finding:
 # -- what is in it
 
 
-def stock(db: sqlite3.Connection, now_ms: int) -> Stock:
+def inventory(db: sqlite3.Connection, now_ms: int) -> Inventory:
     late, late_since = db.execute(
         "SELECT count(*), min(lease_until_ms) FROM nodes WHERE lease_until_ms <= ?", (now_ms,)
     ).fetchone()
-    return Stock(
+    return Inventory(
         queues=tuple(_queues(db, now_ms)),
         leased=_count(db, "nodes WHERE lease_until_ms IS NOT NULL"),
         late=late,
@@ -131,7 +131,7 @@ def _count(db: sqlite3.Connection, what: str) -> int:
     return count
 
 
-def _queues(db: sqlite3.Connection, now_ms: int) -> list[QueueStock]:
+def _queues(db: sqlite3.Connection, now_ms: int) -> list[QueueInventory]:
     counted = db.execute(
         "SELECT queue, sum(at_ms <= ?), sum(at_ms > ?), min(CASE WHEN at_ms <= ? THEN id END) FROM nodes"
         " WHERE place IN ('ready', 'delayed') GROUP BY queue ORDER BY queue",
@@ -142,7 +142,7 @@ def _queues(db: sqlite3.Connection, now_ms: int) -> list[QueueStock]:
     for queue, ready, delayed, oldest in counted:
         (first,) = db.execute(later, (queue, now_ms)).fetchone() or (None,)
         nodes = [_node(db, row) for row in (oldest, first)]
-        found.append(QueueStock(queue=queue, ready=ready, delayed=delayed, oldest=nodes[0], next=nodes[1]))
+        found.append(QueueInventory(queue=queue, ready=ready, delayed=delayed, oldest=nodes[0], next=nodes[1]))
     return found
 
 

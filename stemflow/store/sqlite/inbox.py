@@ -19,7 +19,7 @@ class Boxes(NamedTuple):
     """The runs whose inbox is free, those where it is not, and when the next one of these is."""
 
     free: Sequence[str]
-    elsewhere: tuple[str, ...]
+    busy_inboxes: tuple[str, ...]
     next_at_ms: int | None
 
 
@@ -27,7 +27,7 @@ NONE: Final = Boxes((), (), None)
 
 
 def commit(db: sqlite3.Connection, decision: Decision) -> None:
-    for run, upto in decision.heard:
+    for run, upto in decision.consumed:
         db.execute("DELETE FROM posts WHERE run = ? AND id <= ?", (run, upto))
         db.execute("UPDATE inboxes SET free_at_ms = 0 WHERE run = ?", (run,))
         db.execute("DELETE FROM inboxes WHERE run = ? AND NOT EXISTS (SELECT 1 FROM posts WHERE run = ?)", (run, run))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from stemflow.store.base import MEMO_MS, Outlived
+from stemflow.store.base import MEMO_MS, ExpiredCounts
 from stemflow.store.sqlite import inbox as sqlite_inbox
 
 FREE_PAGES: Final = 1_000
@@ -36,14 +36,14 @@ def is_past(db: sqlite3.Connection, now_ms: int) -> bool:
     )
 
 
-def past(db: sqlite3.Connection, now_ms: int) -> Outlived:
+def past(db: sqlite3.Connection, now_ms: int) -> ExpiredCounts:
     """How much there is to delete."""
     runs = db.execute("SELECT count(*) FROM runs WHERE until_ms <= ?", (now_ms,)).fetchone()[0]
     letters, *others = (
         db.execute(f"SELECT count(*) FROM {table} WHERE {instant} <= ?", (_limit_of(instant, now_ms),)).fetchone()[0]
         for table, _, instant in _PAST
     )
-    return Outlived(runs=runs, dead_letters=letters, others=sum(others))
+    return ExpiredCounts(runs=runs, dead_letters=letters, others=sum(others))
 
 
 def prune(db: sqlite3.Connection, limit: int, now_ms: int) -> int:

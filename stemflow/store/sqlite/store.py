@@ -15,21 +15,21 @@ import msgspec
 from stemflow.model import wire
 from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.plan import Plan
-from stemflow.model.records import FINAL, HOUSE, Header, Key, Node, Record
+from stemflow.model.records import FINAL, NO_RUN, Header, Key, Node, Record
 from stemflow.ports import Clock
 from stemflow.store.base import (
-    EVERY_LETTER,
+    ALL_DEAD_LETTERS,
+    DeadLetterFilter,
     Exchange,
+    ExpiredCounts,
     Inbox,
     Lease,
-    Letters,
-    Outlived,
     Request,
     RunInfo,
     StoreError,
     Want,
 )
-from stemflow.store.health import Examination, Stock
+from stemflow.store.health import HealthReport, Inventory
 from stemflow.store.index_rules import changes_something, guarded
 from stemflow.store.sqlite import health as sqlite_health
 from stemflow.store.sqlite import inbox as sqlite_inbox
@@ -57,7 +57,7 @@ class SqliteStore:
     def __init__(self, url: str, path: str, clock: Clock) -> None:
         self.url = url
         self.address = ""
-        self.overlaps = False
+        self.concurrent_exchanges = False
         self.epoch = 0
         self._path = path
         self._clock = clock
@@ -159,7 +159,7 @@ class SqliteStore:
             timers=timers,
             next_at_ms=_first(next_at_ms, boxes.next_at_ms),
             now_ms=now_ms,
-            elsewhere=boxes.elsewhere,
+            busy_inboxes=boxes.busy_inboxes,
         )
 
     def _exchange(
@@ -191,7 +191,7 @@ class SqliteStore:
             now_ms=now_ms,
             current=tuple([(key, _record(db, key)) for key in stale]),
             inbox=inbox,
-            elsewhere=boxes.elsewhere,
+            busy_inboxes=boxes.busy_inboxes,
         )
 
     def _memo(self, db: sqlite3.Connection, request: Request) -> _Memo | None:
@@ -213,7 +213,7 @@ class SqliteStore:
 
     # -- leases
 
-    async def expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
+    async def take_expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
         if not await self._read(lambda db: sqlite_lease.late(db, 1, self.now_ms(), run)):
             return []
         return await self._write(lambda db: sqlite_lease.transfer(db, owner, limit, self.now_ms(), run))
@@ -223,7 +223,7 @@ class SqliteStore:
 
     # -- reading
 
-    def home(self, run: str) -> int:
+    def partition_of(self, run: str) -> int:
         return 0
 
     async def read(self, keys: Sequence[Key]) -> list[Record | None]:
@@ -256,7 +256,9 @@ class SqliteStore:
         rows = await self._patiently(lambda: self._db.execute(found, (len(prefix), prefix, limit)).fetchall())
         return [RunInfo(wire.decode_header(header), revive(*root)) for header, *root in rows]
 
-    async def dead_letters(self, run: str | None = None, which: Letters = EVERY_LETTER) -> list[DeadLetter]:
+    async def dead_letters(
+        self, run: str | None = None, which: DeadLetterFilter = ALL_DEAD_LETTERS
+    ) -> list[DeadLetter]:
         asked = {"run": run, "queue": which.queue, "reason": which.reason}
         given = {column: value for column, value in asked.items() if value is not None}
         found = (
@@ -269,16 +271,16 @@ class SqliteStore:
         letters = (wire.decode_dead_letter(body) for (body,) in rows)
         return list(islice((one for one in letters if which.fit(one)), which.limit))
 
-    async def examine(self) -> Examination:
-        return sqlite_health.examine(self.url, self._path)
+    async def check_health(self) -> HealthReport:
+        return sqlite_health.check_health(self.url, self._path)
 
-    async def stock(self) -> Stock:
+    async def inventory(self) -> Inventory:
         now_ms = self.now_ms()
-        return await self._read(lambda db: sqlite_health.stock(db, now_ms))
+        return await self._read(lambda db: sqlite_health.inventory(db, now_ms))
 
     # -- deleting
 
-    async def past(self) -> Outlived:
+    async def count_expired(self) -> ExpiredCounts:
         now_ms = self.now_ms()
         return await self._read(lambda db: sqlite_prune.past(db, now_ms))
 
@@ -293,11 +295,11 @@ class SqliteStore:
 
     # -- hints
 
-    async def note(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
+    async def put_hint(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
         await self._write(lambda db: put_note(db, (topic, name, body), self.now_ms(), ttl_ms))
         self._changes.note()
 
-    async def notes(self, topic: str) -> dict[str, bytes]:
+    async def hints(self, topic: str) -> dict[str, bytes]:
         found = "SELECT name, body FROM notes WHERE topic = ? AND until_ms > ?"
         rows = await self._patiently(lambda: self._db.execute(found, (topic, self.now_ms())).fetchall())
         return dict(rows)
@@ -320,13 +322,13 @@ class SqliteStore:
     def watching(self) -> int:
         return len(self._watches)
 
-    def handed(self, owner: str) -> list[Lease]:
+    def pushed_leases(self, owner: str) -> list[Lease]:
         return []
 
-    async def work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
-        return await self.changed(seen, timeout_ms)
+    async def wait_for_work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
+        return await self.wait_for_change(seen, timeout_ms)
 
-    async def changed(self, seen: int, timeout_ms: int | None, run: str | None = None) -> int:
+    async def wait_for_change(self, seen: int, timeout_ms: int | None, run: str | None = None) -> int:
         await self._patiently(self._look)
         self._arm()
         return await self._changes.wait(seen, timeout_ms)
@@ -365,7 +367,7 @@ def _first(*instants: int | None) -> int | None:
 
 
 def _record(db: sqlite3.Connection, key: Key) -> Record | None:
-    if key[0] == HOUSE:
+    if key[0] == NO_RUN:
         row = db.execute("SELECT body FROM claims WHERE key = ?", (key[1],)).fetchone()
         return None if row is None else wire.decode_claim(row[0])
     row = db.execute("SELECT state, delivery, body FROM nodes WHERE run = ? AND path = ?", key).fetchone()

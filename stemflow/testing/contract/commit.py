@@ -188,7 +188,7 @@ class CommitPromises(Promises):
             await w.one.begin(leaf("a", lease_ms=1_000), leaf("b", lease_ms=9_000), leaf("c", lease_ms=9_000))
             leases = await w.one.lease()
             w.clock.advance(1_000)
-            assert paths(await w.two.store.expired("two", 10)) == ["a"]
+            assert paths(await w.two.store.take_expired("two", 10)) == ["a"]
             assert await w.two.commit(succeed(leases[2]))
             assert paths((await w.one.repeat(want=w.one.want())).leases) == ["b"]
 
@@ -262,4 +262,4 @@ class CommitPromises(Promises):
 def _in_one_partition(store: Store) -> list[str]:
     """Names of three runs, in their order."""
     names = [f"run-{number:02}" for number in range(99)]
-    return [name for name in names if store.home(name) == store.home(names[0])][:3]
+    return [name for name in names if store.partition_of(name) == store.partition_of(names[0])][:3]

@@ -21,7 +21,7 @@ def posted(*posts: Post) -> Decision:
 
 
 def heard(inbox: Inbox) -> Decision:
-    return Decision(heard=((inbox.run, inbox.upto),))
+    return Decision(consumed=((inbox.run, inbox.upto),))
 
 
 async def ask(user: User, *decisions: Decision, limit: int = 5, only_run: str | None = None) -> Exchange:
@@ -54,20 +54,20 @@ class InboxPromises(Promises):
             answer = await ask(w.one, posted(post(0)))
             assert paths(answer.leases) == ["a"]
             assert [one.posts for one in answer.inbox] == [(post(0),)]
-            assert answer.elsewhere == ()
+            assert answer.busy_inboxes == ()
 
     async def test_it_is_handed_to_nobody_else_for_a_while_and_then_again(self) -> None:
         async with self.world() as w:
             await w.one.begin()
             await ask(w.one, posted(post(0)))
             answer = await ask(w.two, posted(post(2)))
-            assert (answer.inbox, answer.elsewhere) == ((), (RUN,))
+            assert (answer.inbox, answer.busy_inboxes) == ((), (RUN,))
             assert answer.next_at_ms == w.clock.at_ms + INBOX_MS
             w.clock.advance(INBOX_MS - 1)
             assert await fetched(w.two) == await fetched(w.one) == []
             w.clock.advance(1)
             assert await fetched(w.two) == [post(0), post(2)]
-            assert (await ask(w.one)).elsewhere == (RUN,)
+            assert (await ask(w.one)).busy_inboxes == (RUN,)
 
     async def test_what_is_heard_is_taken_out_and_the_rest_is_free(self) -> None:
         async with self.world() as w:
@@ -78,7 +78,7 @@ class InboxPromises(Promises):
             assert rest.posts == (post(2),)
             assert (await ask(w.two, heard(inbox))).inbox == (rest,)  # nothing of it is lost by hearing twice
             answer = await ask(w.two, heard(rest))
-            assert (answer.inbox, answer.elsewhere, answer.next_at_ms) == ((), (), None)
+            assert (answer.inbox, answer.busy_inboxes, answer.next_at_ms) == ((), (), None)
             w.clock.advance(INBOX_MS)
             assert await fetched(w.one) == []
             assert await fetched(w.one, heard(rest), posted(post(4))) == [post(4)]
@@ -91,15 +91,15 @@ class InboxPromises(Promises):
             assert (await ask(w.two, only_run="other")).inbox == ()
             (inbox,) = (await ask(w.two, only_run=RUN)).inbox
             assert inbox.posts == (post(0),)
-            assert (await ask(w.one, only_run="other")).elsewhere == ()
-            assert (await ask(w.one, only_run=RUN)).elsewhere == (RUN,)
+            assert (await ask(w.one, only_run="other")).busy_inboxes == ()
+            assert (await ask(w.one, only_run=RUN)).busy_inboxes == (RUN,)
 
     async def test_a_stale_decision_posts_nothing_and_hears_nothing(self) -> None:
         async with self.world() as w:
             await w.one.begin(leaf("a"))
             (inbox,) = (await ask(w.one, posted(post(0)))).inbox
             stale = change(leaf("a", rev=9), priority=1)
-            assert not await w.one.commit(stale, posts=(post(2),), heard=((RUN, inbox.upto),))
+            assert not await w.one.commit(stale, posts=(post(2),), consumed=((RUN, inbox.upto),))
             w.clock.advance(INBOX_MS)
             assert await fetched(w.two) == [post(0)]
 
@@ -131,7 +131,7 @@ class InboxPromises(Promises):
             assert len(given) >= INBOX_RUNS
             assert sorted(inbox.run for inbox in (*given, *rest)) == runs
             await w.one.exchange(*map(heard, given))
-            assert (await ask(w.one)).elsewhere == tuple(inbox.run for inbox in rest)
+            assert (await ask(w.one)).busy_inboxes == tuple(inbox.run for inbox in rest)
 
     async def test_the_posts_of_a_run_go_with_it(self) -> None:
         async with self.world() as w:
@@ -149,9 +149,9 @@ class InboxPromises(Promises):
         async with self.world() as w:
             await w.one.begin()
             await w.two.ask(5)
-            seen = await w.two.store.work("two", 0, 0)
+            seen = await w.two.store.wait_for_work("two", 0, 0)
             await w.two.ask(5)
-            woken = asyncio.ensure_future(w.two.store.work("two", seen, _PATIENCE_S * 1_000))
+            woken = asyncio.ensure_future(w.two.store.wait_for_work("two", seen, _PATIENCE_S * 1_000))
             await asyncio.sleep(0.05)
             await w.one.exchange(posted(post(0)))
             assert await asyncio.wait_for(woken, _PATIENCE_S / 2) != seen

@@ -230,9 +230,9 @@ class LeasePromises(Promises):
             await w.one.begin(leaf("a", lease_ms=100))
             await w.one.lease()
             w.clock.advance(99)
-            assert await w.two.store.expired("two", 10) == []
+            assert await w.two.store.take_expired("two", 10) == []
             now_ms = w.clock.advance(1)
-            (lost,) = await w.two.store.expired("two", 10)
+            (lost,) = await w.two.store.take_expired("two", 10)
             assert (lost.node.state, lost.node.delivery, lost.until_ms) == (RUNNING, 2, now_ms + LOSS_LEASE_MS)
             assert await w.one.node("a") == lost.node
 
@@ -241,7 +241,7 @@ class LeasePromises(Promises):
             await w.one.begin(leaf("a", lease_ms=100))
             (lease,) = await w.one.lease()
             w.clock.advance(100)
-            (lost,) = await w.two.store.expired("two", 10)
+            (lost,) = await w.two.store.take_expired("two", 10)
             assert not await w.one.commit(succeed(lease))
             assert await w.two.commit(change(lost.node, state=READY, losses=1))
             assert not await w.one.commit(succeed(lease))
@@ -253,24 +253,24 @@ class LeasePromises(Promises):
             (lease,) = await w.one.lease()
             w.clock.advance(5_000)
             assert await w.one.commit(succeed(lease))
-            assert await w.two.store.expired("two", 10) == []
+            assert await w.two.store.take_expired("two", 10) == []
 
     async def test_the_lease_of_a_sweeper_that_dies_is_lost_in_turn(self) -> None:
         async with self.world() as w:
             await w.one.begin(leaf("a", lease_ms=100))
             await w.one.lease()
             w.clock.advance(100)
-            await w.two.store.expired("two", 10)
-            assert await w.one.store.expired("one", 10) == []
+            await w.two.store.take_expired("two", 10)
+            assert await w.one.store.take_expired("one", 10) == []
             w.clock.advance(LOSS_LEASE_MS)
-            assert [lease.node.delivery for lease in await w.one.store.expired("one", 10)] == [3]
+            assert [lease.node.delivery for lease in await w.one.store.take_expired("one", 10)] == [3]
 
     async def test_lost_leases_come_in_pages(self) -> None:
         async with self.world() as w:
             await w.one.begin(*(leaf(f"[{i}]", lease_ms=100) for i in range(5)))
             await w.one.lease()
             w.clock.advance(100)
-            pages = [len(await w.two.store.expired("two", 2)) for _ in range(3)]
+            pages = [len(await w.two.store.take_expired("two", 2)) for _ in range(3)]
             assert pages == [2, 2, 1]
 
     async def test_lost_leases_of_one_run_are_taken_over_alone(self) -> None:
@@ -279,10 +279,10 @@ class LeasePromises(Promises):
             await w.one.begin(leaf("c", run="other", lease_ms=100), run="other")
             await w.one.lease()
             w.clock.advance(100)
-            assert await w.two.store.expired("two", 10, "another") == []
-            assert paths(await w.two.store.expired("two", 10, "other")) == ["c"]
-            assert paths(await w.two.store.expired("two", 1, RUN)) == ["a"]
-            assert paths(await w.two.store.expired("two", 10)) == ["b"]
+            assert await w.two.store.take_expired("two", 10, "another") == []
+            assert paths(await w.two.store.take_expired("two", 10, "other")) == ["c"]
+            assert paths(await w.two.store.take_expired("two", 1, RUN)) == ["a"]
+            assert paths(await w.two.store.take_expired("two", 10)) == ["b"]
 
     async def test_a_leaf_that_became_a_scope_holds_no_lease(self) -> None:
         async with self.world() as w:
@@ -290,7 +290,7 @@ class LeasePromises(Promises):
             (lease,) = await w.one.lease()
             assert await w.one.commit(change(lease.node, tally=Tally(1)))
             w.clock.advance(100)
-            assert await w.two.store.expired("two", 10) == []
+            assert await w.two.store.take_expired("two", 10) == []
 
     async def test_a_renewed_lease_is_not_lost(self) -> None:
         async with self.world() as w:
@@ -305,9 +305,9 @@ class LeasePromises(Promises):
             finally:
                 renewer.close()
             w.clock.advance(99)
-            assert await w.two.store.expired("two", 10) == []
+            assert await w.two.store.take_expired("two", 10) == []
             w.clock.advance(1)
-            assert paths(await w.two.store.expired("two", 10)) == ["a"]
+            assert paths(await w.two.store.take_expired("two", 10)) == ["a"]
 
     async def test_a_renewal_tells_which_leases_are_gone_and_who_must_stop(self) -> None:
         async with self.world() as w:

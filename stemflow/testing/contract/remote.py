@@ -51,11 +51,11 @@ class RemoteStore:
             await self._call("close")
             self._disconnect()
 
-    async def examine(self) -> Any:
+    async def check_health(self) -> Any:
         if self._writer is not None:
-            return await self._call("examine")
+            return await self._call("check_health")
         await self._connect()
-        found = await self._call("examine")
+        found = await self._call("check_health")
         self._disconnect()
         return found
 

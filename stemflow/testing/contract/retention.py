@@ -6,7 +6,7 @@ from stemflow.model.effects import DeadLetter, Decision, Pages, RunEnd
 from stemflow.model.plan import LeafPlan, Plan
 from stemflow.model.rates import Rate
 from stemflow.model.records import SUCCEEDED, Claim, Header
-from stemflow.store.base import Letters, Outlived
+from stemflow.store.base import DeadLetterFilter, ExpiredCounts
 from stemflow.testing.contract.world import RUN, Promises, User, begun, change, create, leaf, paths, scope
 from stemflow.testing.simulation.virtual_loop import EPOCH_MS
 
@@ -47,14 +47,14 @@ class KeepPromises(Promises):
                 await w.one.commit(create(leaf(f"[{number}]")), dead=(each,))
             assert await w.two.store.dead_letters() == [three, two, one]
             assert await w.two.store.dead_letters("x") == [three, one]
-            assert await w.two.store.dead_letters("x", Letters(reason="poison")) == [one]
+            assert await w.two.store.dead_letters("x", DeadLetterFilter(reason="poison")) == [one]
             for which, expected in (
-                (Letters(limit=2), [three, two]),
-                (Letters(queue="slow"), [two]),
-                (Letters(task="t"), [three, one]),
-                (Letters(task="t", limit=1), [three]),
-                (Letters(reason="poison"), [two, one]),
-                (Letters(since_ms=EPOCH_MS + 1), [three, two]),
+                (DeadLetterFilter(limit=2), [three, two]),
+                (DeadLetterFilter(queue="slow"), [two]),
+                (DeadLetterFilter(task="t"), [three, one]),
+                (DeadLetterFilter(task="t", limit=1), [three]),
+                (DeadLetterFilter(reason="poison"), [two, one]),
+                (DeadLetterFilter(since_ms=EPOCH_MS + 1), [three, two]),
             ):
                 assert await w.two.store.dead_letters(None, which) == expected
 
@@ -68,8 +68,8 @@ class KeepPromises(Promises):
         async with self.world() as w:
             await w.one.exchange(begun(RUN, leaf("x"), dead=(letter(RUN), letter(RUN, "b"), letter("s"))))
             stale = change(leaf("x", rev=9), priority=1)
-            assert not await w.two.commit(stale, undead=((RUN, "b"),))
-            assert await w.two.commit(undead=((RUN, "a"), (RUN, "none")))
+            assert not await w.two.commit(stale, purged=((RUN, "b"),))
+            assert await w.two.commit(purged=((RUN, "a"), (RUN, "none")))
             assert await w.one.store.dead_letters() == [letter("s"), letter(RUN, "b")]
 
     async def test_a_dead_letter_is_gone_when_its_time_is_over(self) -> None:
@@ -84,11 +84,11 @@ class KeepPromises(Promises):
         async with self.world() as w:
             await w.one.exchange(begun(RUN, dead=(letter(RUN, keep_ms=1_000), letter("s", keep_ms=5_000))))
             w.clock.advance(999)
-            assert (await w.two.store.past()).dead_letters == 0
+            assert (await w.two.store.count_expired()).dead_letters == 0
             w.clock.advance(1)
-            assert await w.two.store.past() == Outlived(runs=0, dead_letters=1, others=0)
+            assert await w.two.store.count_expired() == ExpiredCounts(runs=0, dead_letters=1, others=0)
             assert await prune(w.two) == 1
-            assert await w.two.store.past() == Outlived(runs=0, dead_letters=0, others=0)
+            assert await w.two.store.count_expired() == ExpiredCounts(runs=0, dead_letters=0, others=0)
             assert await w.two.store.dead_letters() == [letter("s", keep_ms=5_000)]
 
     async def test_an_id_that_is_used_again_begins_anew(self) -> None:
@@ -220,11 +220,11 @@ class PrunePromises(Promises):
             await w.one.commit(create(window))
             await end(w.one, RUN, 0)
             w.clock.advance(999)
-            assert await w.two.store.past() == Outlived(runs=0, dead_letters=0, others=0)
+            assert await w.two.store.count_expired() == ExpiredCounts(runs=0, dead_letters=0, others=0)
             w.clock.advance(1)
-            assert await w.two.store.past() == Outlived(runs=1, dead_letters=1, others=1)
+            assert await w.two.store.count_expired() == ExpiredCounts(runs=1, dead_letters=1, others=1)
             await prune(w.two)
-            assert await w.two.store.past() == Outlived(runs=0, dead_letters=0, others=0)
+            assert await w.two.store.count_expired() == ExpiredCounts(runs=0, dead_letters=0, others=0)
 
     async def test_pruning_goes_in_small_steps(self) -> None:
         async with self.world() as w:
@@ -238,11 +238,11 @@ class PrunePromises(Promises):
             for run in ("x", "y"):
                 await w.one.begin(run=run)
                 await end(w.one, run, 0)
-            await w.two.store.changed(0, 0)
+            await w.two.store.wait_for_change(0, 0)
             w.clock.advance(10)
             await prune(w.one)
             await w.one.begin()
             watched = w.two.store.watch(RUN)
             await end(w.one, RUN, 0)
-            await w.two.store.changed(0, 100)
+            await w.two.store.wait_for_change(0, 100)
             assert watched.done()

@@ -71,8 +71,8 @@ class WaitPromises(Promises):
     async def test_whoever_waits_is_woken_by_a_commit_of_another_user(self) -> None:
         async with self.world() as w:
             await w.one.begin()
-            seen = await w.one.store.changed(0, 0)
-            waiting = asyncio.ensure_future(w.one.store.changed(seen, None))
+            seen = await w.one.store.wait_for_change(0, 0)
+            waiting = asyncio.ensure_future(w.one.store.wait_for_change(seen, None))
             await asyncio.sleep(0)
             assert not waiting.done()
             await w.two.begin(run="other")
@@ -80,15 +80,15 @@ class WaitPromises(Promises):
 
     async def test_a_commit_between_two_waits_ends_the_second_at_once(self) -> None:
         async with self.world() as w:
-            seen = await w.one.store.changed(0, 0)
+            seen = await w.one.store.wait_for_change(0, 0)
             await w.two.begin()
-            await asyncio.wait_for(w.one.store.changed(seen, None), _PATIENCE_S)
+            await asyncio.wait_for(w.one.store.wait_for_change(seen, None), _PATIENCE_S)
 
     async def test_who_wanted_more_is_woken_by_work_that_somebody_else_adds(self) -> None:
         async with self.world() as w:
             assert (await w.one.ask()).leases == ()
-            seen = await w.one.store.work(w.one.name, 0, 0)
-            waiting = asyncio.ensure_future(w.one.store.work(w.one.name, seen, None))
+            seen = await w.one.store.wait_for_work(w.one.name, 0, 0)
+            waiting = asyncio.ensure_future(w.one.store.wait_for_work(w.one.name, seen, None))
             await asyncio.sleep(0)
             assert not waiting.done()
             await w.two.begin(leaf("a"))
@@ -99,23 +99,23 @@ class WaitPromises(Promises):
         async with self.world() as w:
             for delayed in (leaf("a", at_ms=w.clock.at_ms + 50), leaf("b", state=HELD, due_at_ms=w.clock.at_ms + 40)):
                 assert (await w.one.ask()).next_at_ms in (None, w.clock.at_ms + 50)
-                seen = await w.one.store.work(w.one.name, 0, 0)
-                waiting = asyncio.ensure_future(w.one.store.work(w.one.name, seen, None))
+                seen = await w.one.store.wait_for_work(w.one.name, 0, 0)
+                waiting = asyncio.ensure_future(w.one.store.wait_for_work(w.one.name, seen, None))
                 await w.two.begin(delayed, run=f"run-{delayed.state}")
                 await asyncio.wait_for(waiting, _PATIENCE_S)
 
     async def test_work_that_comes_between_asking_and_waiting_is_heard_of(self) -> None:
         async with self.world() as w:
-            seen = await w.one.store.work(w.one.name, 0, 0)
+            seen = await w.one.store.wait_for_work(w.one.name, 0, 0)
             assert (await w.one.ask(queues=("default", "slow"))).leases == ()
             await w.two.begin(leaf("a"))
-            await asyncio.wait_for(w.one.store.work(w.one.name, seen, None), _PATIENCE_S)
+            await asyncio.wait_for(w.one.store.wait_for_work(w.one.name, seen, None), _PATIENCE_S)
 
     async def test_who_follows_one_run_is_woken_by_its_changes(self) -> None:
         async with self.world() as w:
             await w.one.begin(leaf("a"))
-            seen = await w.one.store.changed(0, 0, RUN)
-            waiting = asyncio.ensure_future(w.one.store.changed(seen, None, RUN))
+            seen = await w.one.store.wait_for_change(0, 0, RUN)
+            waiting = asyncio.ensure_future(w.one.store.wait_for_change(seen, None, RUN))
             await asyncio.sleep(0)
             await w.two.lease()
             await end(w.two)
@@ -124,20 +124,20 @@ class WaitPromises(Promises):
     async def test_waiting_ends_with_its_time(self) -> None:
         async with self.world() as w:
             await w.one.begin()
-            seen = await w.one.store.changed(0, 0)
-            await asyncio.wait_for(w.one.store.changed(seen, 1), _PATIENCE_S)
+            seen = await w.one.store.wait_for_change(0, 0)
+            await asyncio.wait_for(w.one.store.wait_for_change(seen, 1), _PATIENCE_S)
 
     async def test_asking_in_vain_is_not_a_change(self) -> None:
         async with self.world() as w:
             await w.one.begin()
-            seen = await w.one.store.changed(0, 0)
-            waiting = asyncio.ensure_future(w.one.store.changed(seen, None))
+            seen = await w.one.store.wait_for_change(0, 0)
+            waiting = asyncio.ensure_future(w.one.store.wait_for_change(seen, None))
             for user in (w.one, w.two):
                 assert (await user.ask()).leases == ()
                 assert (await user.exchange(Decision())).committed == (True,)
-                await user.store.expired(user.name, 10)
+                await user.store.take_expired(user.name, 10)
             # Longer than a store may be late with the news of a change.
-            await w.two.store.changed(await w.two.store.changed(0, 0), 40)
+            await w.two.store.wait_for_change(await w.two.store.wait_for_change(0, 0), 40)
             assert not waiting.done()
             waiting.cancel()
 

@@ -17,7 +17,7 @@ from stemflow.runtime.runs.handle import RunHandle
 from stemflow.store.base import BackpressureError, StoreError
 from stemflow.testing.history.witness import Sight
 
-Place = tuple[str, str]
+NodeKey = tuple[str, str]
 """(run id, path of the node)."""
 
 
@@ -58,11 +58,11 @@ class Verdict(Struct, frozen=True, kw_only=True):
     """Runs that are there and have not ended."""
     unexpected: tuple[str, ...]
     """Runs that are there, or whose tasks ran, though nobody asked for them or the asker was told that they failed."""
-    double_commits: tuple[Place, ...]
+    double_commits: tuple[NodeKey, ...]
     """Nodes with two committed outcomes, or one that the store's last record contradicts."""
-    double_leases: tuple[Place, ...]
+    double_leases: tuple[NodeKey, ...]
     """Nodes that two handlers worked on under the same token."""
-    out_of_order: tuple[Place, ...]
+    out_of_order: tuple[NodeKey, ...]
     """Nodes that began before one that they wait for had ended."""
     doubled: int
     """Deliveries beyond the first of an attempt: allowed, since a handler runs at least once."""
@@ -123,8 +123,8 @@ def _lost(told: Mapping[str, str], sights: Sequence[Sight], final: Mapping[str, 
     return gone | hollow
 
 
-def _double_commits(sights: Sequence[Sight], nodes: Mapping[Place, Node]) -> set[Place]:
-    outcomes: dict[Place, set[tuple[int, str]]] = {}
+def _double_commits(sights: Sequence[Sight], nodes: Mapping[NodeKey, Node]) -> set[NodeKey]:
+    outcomes: dict[NodeKey, set[tuple[int, str]]] = {}
     for sight in sights:
         if sight.event == "commit":
             outcomes.setdefault((sight.run, sight.node), set()).add((sight.token, sight.state))
@@ -136,9 +136,9 @@ def _double_commits(sights: Sequence[Sight], nodes: Mapping[Place, Node]) -> set
     return found
 
 
-def _out_of_order(sights: Sequence[Sight], after: Mapping[str, Iterable[str]]) -> set[Place]:
-    found: set[Place] = set()
-    ended: dict[Place, int] = {}
+def _out_of_order(sights: Sequence[Sight], after: Mapping[str, Iterable[str]]) -> set[NodeKey]:
+    found: set[NodeKey] = set()
+    ended: dict[NodeKey, int] = {}
     for sight in sights:
         if sight.event == "end":
             at_ns = ended.get((sight.run, sight.node), sight.at_ns)
@@ -151,7 +151,7 @@ def _out_of_order(sights: Sequence[Sight], after: Mapping[str, Iterable[str]]) -
     return found
 
 
-def _refused(sights: Sequence[Sight], nodes: Mapping[Place, Node]) -> int:
+def _refused(sights: Sequence[Sight], nodes: Mapping[NodeKey, Node]) -> int:
     ends = {(s.run, s.node, s.token) for s in sights if s.event == "end"}
     return sum(
         (run, path) in nodes and nodes[(run, path)].state in FINAL and nodes[(run, path)].delivery != token

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from stemflow.model.effects import Decision
-from stemflow.model.records import FINAL, HOUSE, RUNNING, STOPPING, SUCCEEDED, Claim, Key, Node, Record, parent_path
+from stemflow.model.records import FINAL, NO_RUN, RUNNING, STOPPING, SUCCEEDED, Claim, Key, Node, Record, parent_path
 
 
 def at_lease(leaf: Node, records: Mapping[Key, Record], now_ms: int) -> list[str]:
@@ -44,7 +44,7 @@ def at_commit(decision: Decision, records: Mapping[Key, Record]) -> list[str]:
 
 def _not_held(node: Node, records: Mapping[Key, Record]) -> list[str]:
     """The keys that it names and does not hold."""
-    claims = {name: records.get((HOUSE, name)) for name in (node.slot, node.claim) if name}
+    claims = {name: records.get((NO_RUN, name)) for name in (node.slot, node.claim) if name}
     return [
         name
         for name, claim in claims.items()

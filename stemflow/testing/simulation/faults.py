@@ -56,7 +56,7 @@ class FlakyStore:
     def __init__(self, store: Any, faults: Faults, die: Any, skew_ms: int) -> None:
         self.inner, self.faults, self.die, self.skew_ms = store, faults, die, skew_ms
         self.dead = False
-        self.overlaps = True  # it may be slow
+        self.concurrent_exchanges = True  # it may be slow
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -82,9 +82,9 @@ class FlakyStore:
             raise StoreUnavailable("simulated: the reply was lost")
         return answer
 
-    async def expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
+    async def take_expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
         await self._alive()
-        leases: list[Lease] = await self.inner.expired(owner, limit, run)
+        leases: list[Lease] = await self.inner.take_expired(owner, limit, run)
         return leases
 
     async def _alive(self) -> None:

@@ -1,4 +1,4 @@
--- Decisions: {puts, seen, headers, plans, pages, dead, ended, changes, undead, dropped, also, posts, heard}; an empty
+-- Decisions: {puts, seen, headers, plans, pages, dead, ended, changes, purged, dropped, also, posts, heard}; an empty
 -- part is false, the last five are left out where all are empty. A dead letter: {run, run .. path, body, until_ms}. `also` names more
 -- new runs whose roots are like that of the first put: {run, section, header}. A post: {run, path of the scope, body};
 -- heard: {run, number up to which}.

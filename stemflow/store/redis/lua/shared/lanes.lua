@@ -208,7 +208,7 @@ local function try(lane, rank, rates, taken)
   if not surface(lane) then
     leave(queue, name)
   elseif rank_of(name, lane.order) > rank then
-    stand(queue, name, rank_of(name, lane.order), place_of(queue, name))
+    stand(queue, name, rank_of(name, lane.order), parse_url(queue, name))
   elseif rates.admit(lane.limits) then
     take_head(lane, taken)
     if surface(lane) then stand(queue, name, rank_of(name, lane.order), '') else leave(queue, name) end

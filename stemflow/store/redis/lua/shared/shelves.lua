@@ -12,11 +12,11 @@ local function rank_of(lane, order) return (9 - tonumber(string.match(lane, '^%-
 
 local function behind(queue, gate) return P .. 'G' .. queue .. '\0' .. gate end
 
-local function place_of(queue, lane) return call('HGET', P .. 'H' .. queue, lane) end
+local function parse_url(queue, lane) return call('HGET', P .. 'H' .. queue, lane) end
 
 -- Something became ready in a lane.
 local function join(queue, lane, rank)
-  local open, gate = P .. 'o' .. queue, place_of(queue, lane)
+  local open, gate = P .. 'o' .. queue, parse_url(queue, lane)
   if not gate then
     call('HSET', P .. 'H' .. queue, lane, '')
     call('ZADD', open, rank, 'l' .. lane)
@@ -30,7 +30,7 @@ end
 
 -- The lane stands nowhere; nor does a gate behind which there is nobody.
 local function leave(queue, lane)
-  local gate = place_of(queue, lane)
+  local gate = parse_url(queue, lane)
   call('HDEL', P .. 'H' .. queue, lane)
   if gate == '' then
     call('ZREM', P .. 'o' .. queue, 'l' .. lane)
@@ -44,7 +44,7 @@ local function leave(queue, lane)
 end
 
 local function stand(queue, lane, rank, gate)
-  if place_of(queue, lane) ~= gate then leave(queue, lane) end
+  if parse_url(queue, lane) ~= gate then leave(queue, lane) end
   call('HSET', P .. 'H' .. queue, lane, gate)
   if gate == '' then
     call('ZADD', P .. 'o' .. queue, rank, 'l' .. lane)
