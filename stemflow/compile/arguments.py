@@ -6,10 +6,9 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from stemflow.compile.edges import members_of
 from stemflow.model.diagnostic import Diagnostic
-from stemflow.model.records import child_path
 from stemflow.model.signature import AnySig, TaskSig
+from stemflow.model.tree import walk
 
 Locate = Callable[[str, str | None], tuple[int, int, int]]
 """(path of a step, key in it or None) -> (line, column, end column) in the file, from 1."""
@@ -40,15 +39,14 @@ class TypedTasks(Protocol):
 
 
 def wrong_arguments(
-    sig: AnySig, path: str, locate: Locate, tasks: TypedTasks, defaults: Mapping[str, Any]
+    body: AnySig, locate: Locate, tasks: TypedTasks, defaults: Mapping[str, Any]
 ) -> Iterator[Diagnostic]:
-    """The findings about the calls in `sig` and below it, which stands at `path`."""
-    if isinstance(sig, TaskSig):
-        yield from _of_call(sig, path, locate, tasks, defaults)
-        if sig.compensate is not None:
-            yield from _of_call(sig.compensate, f"{path}!compensate", locate, tasks, defaults)
-    for segment, member in members_of(sig):
-        yield from wrong_arguments(member, child_path(path, segment), locate, tasks, defaults)
+    """The findings about the calls in the body of a workflow."""
+    for path, sig in walk(body):
+        if isinstance(sig, TaskSig):
+            yield from _of_call(sig, path, locate, tasks, defaults)
+            if sig.compensate is not None:
+                yield from _of_call(sig.compensate, f"{path}!compensate", locate, tasks, defaults)
 
 
 def _of_call(

@@ -6,24 +6,26 @@ of a group to its members, those of a chord to its header's members and its body
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_never
 
 from msgspec import structs
 
 from stemflow.model.signature import (
+    HOOKS,
     AnySig,
     ChainSig,
     ChordSig,
     GroupSig,
     MapSig,
     MemberPolicy,
+    Signature,
     StepsSig,
     TaskSig,
     WaitSig,
 )
+from stemflow.model.tree import changed
 
-_HOOKS = ("success_hooks", "failure_hooks", "cancel_hooks")
-Composite = TypeVar("Composite", GroupSig[Any, Any], ChordSig[Any, Any], MapSig[Any, Any])
+Composite = TypeVar("Composite", bound=Signature[Any, Any])
 _POLICY = ("name", "when", "needs", "run_on", "on_error", "at")
 _NO_POLICY: dict[str, Any] = {"name": None, "when": None, "needs": (), "run_on": "success", "on_error": "fail"}
 
@@ -35,19 +37,17 @@ def desugar(sig: AnySig) -> AnySig:
             return _wrapped(sig) if _has_hooks(sig) else sig
         case ChainSig():
             return structs.replace(sig, steps=_chain_steps(sig.steps))
-        case GroupSig():
-            given = _hand_down(sig, sig.members)
-            return structs.replace(_without_hooks(sig), members=tuple(map(desugar, given)))
+        case GroupSig() | MapSig():
+            return _handed_down(sig)
         case ChordSig():
             header = _hand_down(sig, _flat(sig.header, sig.policy))
-            hooks = {hook: getattr(sig.body, hook) + getattr(sig, hook) for hook in _HOOKS}
+            hooks = {hook: getattr(sig.body, hook) + getattr(sig, hook) for hook in HOOKS}
             body = structs.replace(sig.body, **hooks)
             return structs.replace(_without_hooks(sig), header=tuple(map(desugar, header)), body=desugar(body))
-        case MapSig():
-            (do,) = _hand_down(sig, (sig.do,))
-            return structs.replace(_without_hooks(sig), do=desugar(do))
         case StepsSig():
-            return structs.replace(sig, steps=tuple(map(desugar, sig.steps)))
+            return changed(sig, desugar, members_only=True)
+        case _:
+            assert_never(sig)
 
 
 def is_empty(sig: AnySig) -> bool:
@@ -82,14 +82,19 @@ def _has_hooks(sig: AnySig) -> bool:
     return bool(sig.success_hooks or sig.failure_hooks or sig.cancel_hooks)
 
 
+def _handed_down(sig: GroupSig[Any, Any] | MapSig[Any, Any]) -> AnySig:
+    """Its hooks go to each member."""
+    return changed(_without_hooks(sig), lambda one: desugar(_hand_down(sig, (one,))[0]), members_only=True)
+
+
 def _without_hooks(sig: Composite) -> Composite:
-    return structs.replace(sig, **dict.fromkeys(_HOOKS, ()))
+    return structs.replace(sig, **dict.fromkeys(HOOKS, ()))
 
 
 def _hand_down(sig: AnySig, members: tuple[AnySig, ...]) -> tuple[AnySig, ...]:
     if not _has_hooks(sig):
         return members
-    return tuple(_given(member, {hook: getattr(sig, hook) for hook in _HOOKS}) for member in members)
+    return tuple(_given(member, {hook: getattr(sig, hook) for hook in HOOKS}) for member in members)
 
 
 def _given(member: AnySig, hooks: dict[str, Any]) -> AnySig:
@@ -101,6 +106,6 @@ def _given(member: AnySig, hooks: dict[str, Any]) -> AnySig:
 
 
 def _wrapped(sig: TaskSig[Any, Any] | WaitSig[Any, Any]) -> ChainSig[Any, Any]:
-    policy = {name: getattr(sig, name) for name in (*_POLICY, *_HOOKS)}
-    bare = structs.replace(sig, **_NO_POLICY, **dict.fromkeys(_HOOKS, ()))
+    policy = {name: getattr(sig, name) for name in (*_POLICY, *HOOKS)}
+    bare = structs.replace(sig, **_NO_POLICY, **dict.fromkeys(HOOKS, ()))
     return ChainSig(steps=(bare,), **policy)

@@ -1,4 +1,4 @@
-"""The edges of a signature: its members, the steps that expressions refer to, and whether they form a circle."""
+"""The edges of a signature: the steps that expressions refer to, and whether they form a circle."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from stemflow.expr import ExpressionError, parse_condition, parse_template
 from stemflow.model.policy import Concurrency
 from stemflow.model.rates import rates_of
 from stemflow.model.records import child_path
-from stemflow.model.signature import AnySig, ChainSig, ChordSig, GroupSig, MapSig, StepsSig, TaskSig
-
-BODY = "then"
+from stemflow.model.signature import AnySig, MapSig, StepsSig, TaskSig
+from stemflow.model.tree import members_of
 
 NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index", "run", "env", "self", "error"})
 """Every name that an expression may use somewhere; the `as` names of maps are added where they hold."""
@@ -27,37 +26,6 @@ class CycleError(StemflowError):
     def __init__(self, path: tuple[str, ...]) -> None:
         self.path = path
         super().__init__(f"steps: expected no cycle, got {' -> '.join(path)}; take one of these edges out")
-
-
-def first_task(sig: AnySig) -> TaskSig[Any, Any] | None:
-    """The task that is given what `sig` is given; None where nothing is a task."""
-    while not isinstance(sig, TaskSig):
-        members = members_of(sig)
-        if not members:
-            return None
-        sig = members[0][1]
-    return sig
-
-
-def members_of(sig: AnySig) -> tuple[tuple[str, AnySig], ...]:
-    """(path segment, signature) of each static member; a map has its template under `[*]`."""
-    match sig:
-        case TaskSig():
-            return ()
-        case ChainSig() | StepsSig():
-            return _segments(sig.steps)
-        case GroupSig():
-            return _segments(sig.members)
-        case ChordSig():
-            return (*_segments(sig.header), (BODY, sig.body))
-        case MapSig():
-            return (("[*]", sig.do),)
-        case _:
-            return ()
-
-
-def _segments(members: tuple[AnySig, ...]) -> tuple[tuple[str, AnySig], ...]:
-    return tuple((member.name or f"[{i}]", member) for i, member in enumerate(members))
 
 
 def dependencies(step: AnySig) -> Iterator[tuple[str, str]]:

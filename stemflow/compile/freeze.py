@@ -11,7 +11,6 @@ import networkx as nx
 from msgspec import structs
 
 from stemflow.compile.desugar import desugar
-from stemflow.compile.edges import members_of
 from stemflow.compile.graph import graph_of, reversed_edges
 from stemflow.model.plan import AnyPlan, Edge, EdgeKind, Handler, LeafPlan, Plan, ScopePlan, WaitPlan
 from stemflow.model.policy import Options
@@ -26,6 +25,7 @@ from stemflow.model.signature import (
     TaskSig,
     WaitSig,
 )
+from stemflow.model.tree import members_of
 
 OptionsOf = Callable[[TaskSig[Any, Any]], Options]
 """The effective options of a call; the caller knows the registry and the defaults."""
@@ -33,7 +33,12 @@ OptionsOf = Callable[[TaskSig[Any, Any]], Options]
 _EDGE_KINDS: tuple[EdgeKind, ...] = ("data", "optional", "order")
 
 
-def compile_plan(
+def compile_plan(sig: AnySig, options_of: OptionsOf, **given: Any) -> Plan:
+    """The plan of `compile_tree` alone, for callers that need no tree."""
+    return compile_tree(sig, options_of, **given)[0]
+
+
+def compile_tree(
     sig: AnySig,
     options_of: OptionsOf,
     *,
@@ -41,8 +46,10 @@ def compile_plan(
     outputs: Mapping[str, Any] | None = None,
     compensate_on: Sequence[str] = (),
     inline_items: bool = False,
-) -> Plan:
-    """Compile a signature; raises CycleError and OptionError.
+) -> tuple[Plan, AnySig]:
+    """Compile a signature into a plan, and the desugared tree that has one signature for each node of the plan.
+
+    Raises CycleError and OptionError.
 
     `outputs` is the tree that becomes the value of the whole. `compensate_on` names the final states (failed,
     cancelled) after which what has succeeded is undone. `inline_items`: lists that maps go over stay in the plan, as
@@ -57,7 +64,7 @@ def compile_plan(
         freezer.nodes[0] = structs.replace(freezer.nodes[0], value=outputs)
     if compensate_on:
         freezer.add_undo(plain, compensate_on)
-    return _sealed(freezer, variables or {})
+    return _sealed(freezer, variables or {}), plain
 
 
 def compile_task(sig: TaskSig[Any, Any], options_of: OptionsOf) -> Plan:

@@ -11,9 +11,10 @@ from typing import Any
 
 import networkx as nx
 
-from stemflow.compile.edges import check_cycles, dependencies, members_of
+from stemflow.compile.edges import check_cycles, dependencies
 from stemflow.model.records import child_path
 from stemflow.model.signature import AnySig, ChainSig, ChordSig, StepsSig, TaskSig
+from stemflow.model.tree import members_of
 
 
 def graph_of(sig: AnySig) -> nx.DiGraph[str]:

@@ -7,12 +7,13 @@ from collections.abc import Collection, Iterator
 from typing import Any, TypeGuard
 
 from stemflow.compile.arguments import Locate, TypedTasks, wrong_arguments
-from stemflow.compile.edges import NAMES, CycleError, check_cycles, dependencies, members_of
+from stemflow.compile.edges import NAMES, CycleError, check_cycles, dependencies
 from stemflow.expr import ExpressionError, parse_template
 from stemflow.model.diagnostic import Diagnostic
 from stemflow.model.policy import Concurrency
 from stemflow.model.records import child_path
 from stemflow.model.signature import AnySig, StepsSig, TaskSig, Workflow
+from stemflow.model.tree import members_of, walk
 
 
 def check(workflow: Workflow, locate: Locate, known_tasks: Collection[str] | None) -> list[Diagnostic]:
@@ -20,13 +21,13 @@ def check(workflow: Workflow, locate: Locate, known_tasks: Collection[str] | Non
 
     Where it knows parameters too, as a registry does, literal arguments are checked.
     """
-    found = [*_references(workflow.body, "", locate)]
+    found = [*_references(workflow.body, locate)]
     around = () if workflow.concurrency is None else ((workflow.concurrency.key, "the workflow"),)
     found += _self_deadlocks(workflow.body, "", locate, around)
     if known_tasks is not None:
-        found += _unknown_tasks(workflow.body, "", locate, known_tasks)
+        found += _unknown_tasks(workflow.body, locate, known_tasks)
     if isinstance(known_tasks, TypedTasks):
-        found += wrong_arguments(workflow.body, "", locate, known_tasks, workflow.task_defaults)
+        found += wrong_arguments(workflow.body, locate, known_tasks, workflow.task_defaults)
     try:
         check_cycles(workflow.body)
     except CycleError as cycle:
@@ -48,8 +49,10 @@ def did_you_mean(word: str, known: Collection[str], what: str) -> str | None:
     return f"{what}: {', '.join(sorted(known))}" if 0 < len(known) <= 12 else None
 
 
-def _references(sig: AnySig, path: str, locate: Locate) -> Iterator[Diagnostic]:
-    if isinstance(sig, StepsSig):
+def _references(body: AnySig, locate: Locate) -> Iterator[Diagnostic]:
+    for path, sig in walk(body):
+        if not isinstance(sig, StepsSig):
+            continue
         names = {step.name for step in sig.steps if step.name}
         for step in sig.steps:
             place = child_path(path, step.name or "")
@@ -61,8 +64,6 @@ def _references(sig: AnySig, path: str, locate: Locate) -> Iterator[Diagnostic]:
                     yield _unknown_step(locate, place, source, kind, names)
         if sig.outputs is not None:
             yield from _outputs(sig, names, locate)
-    for segment, member in members_of(sig):
-        yield from _references(member, child_path(path, segment), locate)
 
 
 def _unknown_step(locate: Locate, place: str, source: str, kind: str, names: Collection[str]) -> Diagnostic:
@@ -80,14 +81,13 @@ def _outputs(sig: StepsSig[Any, Any], names: Collection[str], locate: Locate) ->
                       did_you_mean(source, names, "steps here"))  # fmt: skip
 
 
-def _unknown_tasks(sig: AnySig, path: str, locate: Locate, known: Collection[str]) -> Iterator[Diagnostic]:
-    if isinstance(sig, TaskSig):
+def _unknown_tasks(body: AnySig, locate: Locate, known: Collection[str]) -> Iterator[Diagnostic]:
+    calls = ((path, sig) for path, sig in walk(body) if isinstance(sig, TaskSig))
+    for path, sig in calls:
         for task, key in ((sig, "task"), (sig.compensate, "compensate")):
             if task is not None and task.task not in known:
                 yield _at(locate, path, key, "SF401", f"no task is registered as `{task.task}`",
                           did_you_mean(task.task, known, "registered tasks"))  # fmt: skip
-    for segment, member in members_of(sig):
-        yield from _unknown_tasks(member, child_path(path, segment), locate, known)
 
 
 def _self_deadlocks(

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from msgspec import Struct, structs
 
@@ -28,12 +28,24 @@ if TYPE_CHECKING:
     """A child in the tree: at run time the closed union of kinds, so that a decoded tree is checked whole."""
 
 
+HOOKS = ("success_hooks", "failure_hooks", "cancel_hooks")
+"""Fields of every signature that hold hooks."""
+
+
 class NoInput:
     """Marks a signature whose arguments are complete, so that it can only start a chain."""
 
 
 class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag=True):
-    """What every kind of step has: a name in its parent, when it runs, what its failure means, its hooks."""
+    """What every kind of step has: a name in its parent, when it runs, what its failure means, its hooks.
+
+    A kind declares the fields that hold signatures; `stemflow.model.tree` walks over them.
+    """
+
+    MEMBERS: ClassVar[Mapping[str, str | None]] = {}
+    """Field with members -> path segment of its one member; None: each has its name or its index."""
+    OTHERS: ClassVar[tuple[str, ...]] = HOOKS
+    """Fields with signatures that run on some condition beside the members."""
 
     name: str | None = None
     when: str | None = None
@@ -102,6 +114,8 @@ class TaskSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defa
     beside the arguments and reach the handler's context.
     """
 
+    OTHERS = (*HOOKS, "compensate")
+
     task: str
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = {}
@@ -122,11 +136,15 @@ class TaskSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defa
 class ChainSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="chain"):
     """Steps in order, each given the result of the one before."""
 
+    MEMBERS = {"steps": None}
+
     steps: tuple[Child, ...] = ()
 
 
 class GroupSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="group"):
     """Members side by side; the value is the list of their results in signature order."""
+
+    MEMBERS = {"members": None}
 
     members: tuple[Child, ...] = ()
     policy: MemberPolicy = "fail_fast"
@@ -134,6 +152,8 @@ class GroupSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_def
 
 class ChordSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="chord"):
     """A header of members side by side, then a body that is given the ordered list of their results."""
+
+    MEMBERS = {"header": None, "body": "then"}
 
     header: tuple[Child, ...] = ()
     body: Child
@@ -156,6 +176,8 @@ class MapSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defau
     through one task that is called for each element (`chunk`).
     """
 
+    MEMBERS = {"do": "[*]"}
+
     do: Child
     items: str | Span | tuple[Any, ...]
     var: str = "item"
@@ -167,6 +189,8 @@ class MapSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defau
 
 class StepsSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="steps"):
     """A DAG of named steps; references between them and `needs` are its edges; `outputs` is its value."""
+
+    MEMBERS = {"steps": None}
 
     steps: tuple[Child, ...] = ()
     outputs: Mapping[str, Any] | None = None

@@ -8,15 +8,14 @@ from typing import Any
 from msgspec import Struct, structs
 
 from stemflow.canvas import call
-from stemflow.compile.desugar import desugar
-from stemflow.compile.edges import first_task, members_of
-from stemflow.compile.freeze import compile_plan, compile_task
+from stemflow.compile.freeze import compile_task, compile_tree
 from stemflow.errors import OptionError
 from stemflow.model.effects import Pages
 from stemflow.model.plan import Plan
 from stemflow.model.policy import normalise
-from stemflow.model.records import NO_RUN, ClaimSpec, Header, Node, child_path
+from stemflow.model.records import NO_RUN, ClaimSpec, Header, Node
 from stemflow.model.signature import AnySig, MapSig, TaskSig, Workflow
+from stemflow.model.tree import everything, first_task, walk
 from stemflow.ports import IdSource
 from stemflow.runtime.catalog.remote_tasks import Elsewhere
 from stemflow.runtime.client.run_ids import run_beside, shares_keys
@@ -168,12 +167,11 @@ class Preparer:
     def _canvas(self, sig: AnySig, run: str, elsewhere: OptionsElsewhere | None) -> _Compiled:
         sig = plain_signature(sig, self._as_json)
         encode([*self._literals(sig)], "arguments", limit=1 << 40)
-        sig = desugar(sig)
-        name = sig.name or type(sig).__name__[:-3].lower()
-        plan = compile_plan(sig, lambda sig: self._registry.options_of(sig, None, elsewhere))
+        plan, tree = compile_tree(sig, lambda sig: self._registry.options_of(sig, None, elsewhere))
         check_plan(plan, self.elsewhere.parameters)
-        check_items(sig, self.elsewhere.parameters)
-        return _Compiled(seal_literals(plan, self._encoders, run), sig, name)
+        check_items(tree, self.elsewhere.parameters)
+        name = tree.name or type(tree).__name__[:-3].lower()
+        return _Compiled(seal_literals(plan, self._encoders, run), tree, name)
 
     async def _workflow(
         self, flow: Workflow, run: str, asked: Submission, elsewhere: OptionsElsewhere | None
@@ -186,7 +184,7 @@ class Preparer:
         body = flow.body if flow.timeout_ms is None else structs.replace(flow.body, timeout_ms=flow.timeout_ms)
         if flow.concurrency is not None:
             body = structs.replace(body, concurrency=flow.concurrency)
-        plan = compile_plan(
+        plan, tree = compile_tree(
             body,
             lambda sig: self._registry.options_of(sig, defaults, elsewhere),
             variables=flow.vars,
@@ -200,7 +198,7 @@ class Preparer:
         if flow.unique_key is not None:
             header = Header(run=run, plan=plan.digest, name=flow.name, inputs=stored)
             claim = await self._workflow_claim(flow, plan, header, asked.again)
-        return _Compiled(plan, desugar(body), flow.name, stored, claim)
+        return _Compiled(plan, tree, flow.name, stored, claim)
 
     async def _workflow_claim(self, flow: Workflow, plan: Plan, header: Header, again: bool) -> ClaimSpec:
         self._library.learn(plan)
@@ -219,29 +217,18 @@ class Preparer:
 
     def _literals(self, sig: AnySig) -> list[Any]:
         """Every argument that the canvas was given and that is stored as JSON, to be checked."""
-        found: list[Any] = []
-        if isinstance(sig, TaskSig) and self._as_json(sig):
-            found += [list(sig.args), dict(sig.kwargs)]
-        for _, member in members_of(sig):
-            found += self._literals(member)
-        return found
+        tasks = [one for one in everything(sig) if isinstance(one, TaskSig) and self._as_json(one)]
+        return [given for one in tasks for given in (list(one.args), dict(one.kwargs))]
 
     def _items_of(self, sig: AnySig, run: str) -> tuple[Pages, ...]:
         """Items that the canvas was given, in pages; they are stored in the commit that makes the run."""
         found = []
-        for path, one in _maps(sig):
-            if isinstance(one.items, tuple):
+        for path, one in walk(sig):
+            # A map inside a map has its items in the plan.
+            if isinstance(one, MapSig) and isinstance(one.items, tuple) and "*" not in path:
                 encoder = self._args_encoder(first_task(one.do))
                 where = place(run, path, "items")
                 pages = pages_of(one.items, f"items of {path or 'the map'}", self._encoders, encoder, where)
                 found.append(Pages((run, path), pages))
         return tuple(found)
 
-
-def _maps(sig: AnySig) -> list[tuple[str, MapSig[Any, Any]]]:
-    """The maps of a tree with their paths; a map inside a map has its items by expression, not by value."""
-    found = [("", sig)] if isinstance(sig, MapSig) else []
-    if not isinstance(sig, MapSig):
-        for segment, member in members_of(sig):
-            found += [(child_path(segment, path) if path else segment, one) for path, one in _maps(member)]
-    return found

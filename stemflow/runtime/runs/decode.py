@@ -7,9 +7,9 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from stemflow.compile.edges import members_of
 from stemflow.model.plan import LeafPlan, Plan, ScopePlan
 from stemflow.model.signature import AnySig, TaskSig
+from stemflow.model.tree import members_of
 from stemflow.runtime.payloads.converters import BadResult, Converter, Misfit
 from stemflow.runtime.tasks.registry import TaskRegistry
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msgspec import Struct
 
-from stemflow.compile.edges import members_of
 from stemflow.core.ending import LEAST_KEPT_MS
 from stemflow.errors import StemflowError
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.records import FAILED, FINAL, SUCCEEDED, ErrorInfo, Node, parent_path
 from stemflow.model.signature import AnySig
+from stemflow.model.tree import members_of
 from stemflow.runtime.runs.decode import Decode, decoder
 from stemflow.runtime.runs.progress import Progress, progress_of_run
 from stemflow.runtime.values.library import Values

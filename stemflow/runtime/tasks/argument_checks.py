@@ -7,18 +7,16 @@ from typing import Any
 
 from msgspec import structs
 
-from stemflow.compile.edges import first_task
 from stemflow.core.shape import body_index
 from stemflow.model.plan import LeafPlan, Plan, ScopePlan
-from stemflow.model.signature import AnySig, ChainSig, ChordSig, MapSig, Span, TaskSig
+from stemflow.model.signature import AnySig, ChainSig, MapSig, Span, TaskSig
+from stemflow.model.tree import changed, everything, first_task, walk
 from stemflow.runtime.payloads.converters import BadArguments
 from stemflow.runtime.payloads.json_data import plain
 from stemflow.runtime.tasks.parameters import Parameters, is_dynamic
 
 Known = Callable[[str], Parameters | None]
 """What a task may be called with, by its name."""
-
-_CHILDREN = ("success_hooks", "failure_hooks", "cancel_hooks", "steps", "members", "header", "body", "do", "compensate")
 
 
 def plain_signature(sig: Any, as_json: Callable[[TaskSig[Any, Any]], bool]) -> Any:
@@ -27,41 +25,30 @@ def plain_signature(sig: Any, as_json: Callable[[TaskSig[Any, Any]], bool]) -> A
     Arguments of tasks of which `as_json` is not true are left as they are for their encoder. Raises NotSerializable
     with the path of what cannot become JSON.
     """
-    changed: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if isinstance(sig, TaskSig) and as_json(sig):
         where = f"arguments of {sig.task}"
-        _note(changed, "args", sig.args, tuple(plain(sig.args, where)))
-        _note(changed, "kwargs", sig.kwargs, plain(sig.kwargs, where))
+        _note(fields, "args", sig.args, tuple(plain(sig.args, where)))
+        _note(fields, "kwargs", sig.kwargs, plain(sig.kwargs, where))
     elif isinstance(sig, MapSig) and isinstance(sig.items, tuple):
         task = first_task(sig.do)
         if task is None or as_json(task):
-            _note(changed, "items", sig.items, tuple(plain(sig.items, "items")))
-    for name in _CHILDREN:
-        child = getattr(sig, name, None)
-        if isinstance(child, tuple) and child:
-            _note(changed, name, child, tuple(plain_signature(one, as_json) for one in child))
-        elif child:
-            _note(changed, name, child, plain_signature(child, as_json))
-    return structs.replace(sig, **changed) if changed else sig
+            _note(fields, "items", sig.items, tuple(plain(sig.items, "items")))
+    own = structs.replace(sig, **fields) if fields else sig
+    return changed(own, lambda child: plain_signature(child, as_json))
 
 
 def task_names(sig: Any) -> Iterator[str]:
     """The names of all tasks in a tree."""
-    if isinstance(sig, TaskSig):
-        yield sig.task
-    for name in _CHILDREN:
-        child = getattr(sig, name, None)
-        for one in child if isinstance(child, tuple) else (child,):
-            if one is not None:
-                yield from task_names(one)
+    return (one.task for one in everything(sig) if isinstance(one, TaskSig))
 
 
-def _note(changed: dict[str, Any], name: str, old: Any, new: Any) -> None:
+def _note(fields: dict[str, Any], name: str, old: Any, new: Any) -> None:
     same = old is new
     if isinstance(old, tuple):
         same = all(a is b for a, b in zip(old, new, strict=True))
     if not same:
-        changed[name] = new
+        fields[name] = new
 
 
 def check_plan(plan: Plan, known: Known) -> None:
@@ -131,16 +118,12 @@ def _given(spread: str, item: Any) -> Iterator[tuple[Any, ...]]:
         yield tuple(one) if unpacked else (one,)
 
 
-def _mapped(sig: Any) -> Iterator[tuple[MapSig[Any, Any], TaskSig[Any, Any]]]:
-    """Maps whose first task stands alone at the beginning, with that task."""
-    if isinstance(sig, MapSig):
-        head = sig.do
-        while isinstance(head, ChainSig) and head.steps:
-            head = head.steps[0]
-        if isinstance(head, TaskSig):
-            yield sig, head
-    for name in ("steps", "members", "header"):
-        for child in getattr(sig, name, ()):
-            yield from _mapped(child)
-    if isinstance(sig, ChordSig):
-        yield from _mapped(sig.body)
+def _mapped(body: AnySig) -> Iterator[tuple[MapSig[Any, Any], TaskSig[Any, Any]]]:
+    """Maps whose first task is alone at the beginning, with that task."""
+    for _, sig in walk(body):
+        if isinstance(sig, MapSig):
+            head = sig.do
+            while isinstance(head, ChainSig) and head.steps:
+                head = head.steps[0]
+            if isinstance(head, TaskSig):
+                yield sig, head

@@ -1,0 +1,75 @@
+"""One walk over a tree of signatures. Each signature class declares the fields that hold others.
+
+`Signature.MEMBERS` names the fields whose signatures are steps of the composite, in order, each with the path segment
+of its one member, or None where a member's segment is its name or its index. `Signature.OTHERS` names the fields whose
+signatures run on some condition beside the members: hooks and the compensation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from msgspec import structs
+
+from stemflow.model.records import child_path
+from stemflow.model.signature import AnySig, Signature, TaskSig
+
+Sig = TypeVar("Sig", bound=Signature[Any, Any])
+
+
+def members_of(sig: AnySig) -> tuple[tuple[str, AnySig], ...]:
+    """(path segment, signature) of each static member, in order; a map has its template under `[*]`."""
+    found: list[tuple[str, AnySig]] = []
+    for field, segment in sig.MEMBERS.items():
+        for one in _listed(getattr(sig, field)):
+            found.append((segment or one.name or f"[{len(found)}]", one))
+    return tuple(found)
+
+
+def walk(sig: AnySig, path: str = "") -> Iterator[tuple[str, AnySig]]:
+    """(path, signature) of `sig` and of every member below it, a composite before its members."""
+    yield path, sig
+    for segment, member in members_of(sig):
+        yield from walk(member, child_path(path, segment))
+
+
+def everything(sig: AnySig) -> Iterator[AnySig]:
+    """`sig` with all that it holds: members, hooks and compensations, at any depth."""
+    yield sig
+    for field in (*sig.MEMBERS, *sig.OTHERS):
+        for one in _listed(getattr(sig, field)):
+            yield from everything(one)
+
+
+def changed(sig: Sig, change: Callable[[Any], Any], *, members_only: bool = False) -> Sig:
+    """`sig` with `change` applied to each signature that it holds directly; `sig` itself where nothing changes.
+
+    `members_only` leaves hooks and compensations as they are.
+    """
+    fields: dict[str, Any] = {}
+    for field in sig.MEMBERS if members_only else (*sig.MEMBERS, *sig.OTHERS):
+        held = getattr(sig, field)
+        if isinstance(held, tuple):
+            new = tuple(map(change, held))
+            if any(a is not b for a, b in zip(held, new, strict=True)):
+                fields[field] = new
+        elif held is not None and (one := change(held)) is not held:
+            fields[field] = one
+    return structs.replace(sig, **fields) if fields else sig
+
+
+def first_task(sig: AnySig) -> TaskSig[Any, Any] | None:
+    """The task that is given what `sig` is given; None where nothing is a task."""
+    while not isinstance(sig, TaskSig):
+        members = members_of(sig)
+        if not members:
+            return None
+        sig = members[0][1]
+    return sig
+
+
+def _listed(held: Any) -> tuple[Any, ...]:
+    if isinstance(held, tuple):
+        return held
+    return () if held is None else (held,)
