@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from argparse import Namespace
 from collections.abc import Iterator, Sequence
 
+from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE
 from stemflow.cli.find_run import find_run
 from stemflow.cli.follow import command
@@ -17,12 +17,12 @@ from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.tasks.registry import TaskRegistry
 
 
-def main(arguments: Namespace) -> int:
+def main(arguments: Arguments) -> int:
     """Cancel; one that has ended already stays as it is, which is FINE too."""
     return asyncio.run(_cancel(arguments))
 
 
-async def _cancel(arguments: Namespace) -> int:
+async def _cancel(arguments: Arguments) -> int:
     async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
         handle = await find_run(app, arguments.run)
         was = await handle.cancel(force=arguments.force)
@@ -37,7 +37,7 @@ async def _cancel(arguments: Namespace) -> int:
     return FINE
 
 
-def _story(arguments: Namespace, was: str, root: Node, nodes: Sequence[Node]) -> Iterator[str]:
+def _story(arguments: Arguments, was: str, root: Node, nodes: Sequence[Node]) -> Iterator[str]:
     """What has become of the run, and what to do when it goes on for longer than it should."""
     run, state = root.run, public_state(root.state)
     if was in FINAL:
@@ -50,7 +50,7 @@ def _story(arguments: Namespace, was: str, root: Node, nodes: Sequence[Node]) ->
         yield from _still_open(arguments, was, run, [n for n in nodes if n.tally is None and n.state not in FINAL])
 
 
-def _still_open(arguments: Namespace, was: str, run: str, leaves: Sequence[Node]) -> Iterator[str]:
+def _still_open(arguments: Arguments, was: str, run: str, leaves: Sequence[Node]) -> Iterator[str]:
     force = command(arguments, "cancel", "--force", run)
     told = [leaf for leaf in leaves if leaf.state == STOPPING]
     hooks = len(leaves) - len(told)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from pathlib import Path
 
+from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import Refused
 from stemflow.cli.find_run import find_run
 from stemflow.model.records import Header
@@ -13,7 +13,7 @@ from stemflow.runtime.tasks.discovery import find_tasks
 from stemflow.runtime.tasks.registry import TaskRegistry
 
 
-async def header_of(arguments: Namespace) -> Header:
+async def header_of(arguments: Arguments) -> Header:
     """What is known of the run that the user named; raises Refused when it cannot be found."""
     async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
         handle = await find_run(app, arguments.run)

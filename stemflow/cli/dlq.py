@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from argparse import Namespace
 from typing import Any
 
+from stemflow.cli.arguments import Arguments
 from stemflow.cli.continue_run import tasks_of
 from stemflow.cli.exits import FINE, WRONG_USAGE, Refused
 from stemflow.cli.follow import command
@@ -21,12 +21,12 @@ from stemflow.runtime.tasks.registry import TaskRegistry
 _FILTERS = ("queue", "task", "reason", "since", "run", "limit")
 
 
-def main(arguments: Namespace) -> int:
+def main(arguments: Arguments) -> int:
     """Carry out one of the four actions."""
     return asyncio.run(_dlq(arguments))
 
 
-async def _dlq(arguments: Namespace) -> int:
+async def _dlq(arguments: Arguments) -> int:
     async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
         if arguments.action == "list":
             return await _list(app, arguments)
@@ -43,7 +43,7 @@ async def _dlq(arguments: Namespace) -> int:
 # -- which letters
 
 
-async def _chosen(app: Stemflow, arguments: Namespace) -> list[DeadLetter]:
+async def _chosen(app: Stemflow, arguments: Arguments) -> list[DeadLetter]:
     """Those that fit the filters; the run may be given by the beginning of its id."""
     found = await app.dead_letters(
         queue=arguments.queue, task=arguments.task, reason=arguments.reason, since=arguments.since
@@ -75,7 +75,7 @@ def _named(letters: list[DeadLetter], given: str) -> list[DeadLetter]:
     return found
 
 
-async def _meant(app: Stemflow, arguments: Namespace) -> list[DeadLetter]:
+async def _meant(app: Stemflow, arguments: Arguments) -> list[DeadLetter]:
     """What `replay` and `purge` are to touch: never everything, unless that is said."""
     given = arguments.letters or [name for name in _FILTERS if getattr(arguments, name) is not None]
     if not given and not arguments.all:
@@ -105,7 +105,7 @@ def _is(given: str, one: Replayed) -> bool:
 # -- the actions
 
 
-async def _list(app: Stemflow, arguments: Namespace) -> int:
+async def _list(app: Stemflow, arguments: Arguments) -> int:
     most = 50 if arguments.limit is None else arguments.limit
     letters = await _chosen(app, arguments)
     if arguments.json:
@@ -123,7 +123,7 @@ async def _list(app: Stemflow, arguments: Namespace) -> int:
     return FINE
 
 
-async def _show(app: Stemflow, arguments: Namespace) -> int:
+async def _show(app: Stemflow, arguments: Arguments) -> int:
     letters = _named(await app.dead_letters(), arguments.letter)
     if arguments.json:
         print(json_text([await _full(app, one) for one in letters]))
@@ -150,7 +150,7 @@ async def _full(app: Stemflow, letter: DeadLetter) -> dict[str, Any]:
     return {**letter_data(letter), **more}
 
 
-async def _replay(app: Stemflow, letters: list[DeadLetter], before: list[Replayed], arguments: Namespace) -> int:
+async def _replay(app: Stemflow, letters: list[DeadLetter], before: list[Replayed], arguments: Arguments) -> int:
     done = before + await app.replay(
         letters, delay=arguments.delay / 1_000, dry_run=arguments.dry_run,
         allow_unknown=arguments.allow_unknown, known_tasks=await _known(app, letters, arguments.tasks),
@@ -165,7 +165,7 @@ async def _replay(app: Stemflow, letters: list[DeadLetter], before: list[Replaye
     return WRONG_USAGE if refused else FINE
 
 
-def _tell(done: list[Replayed], arguments: Namespace) -> None:
+def _tell(done: list[Replayed], arguments: Arguments) -> None:
     made = [one for one in done if one.run_id is not None]
     for one in made:
         failed = ", ".join(shown(letter.task or letter.path or "the run") for letter in one.letters[:4])
@@ -203,7 +203,7 @@ async def _known(app: Stemflow, letters: list[DeadLetter], named: list[str]) -> 
     return frozenset(known)
 
 
-async def _purge(app: Stemflow, letters: list[DeadLetter], arguments: Namespace) -> int:
+async def _purge(app: Stemflow, letters: list[DeadLetter], arguments: Arguments) -> int:
     gone = await app.purge(letters, dry_run=arguments.dry_run)
     if arguments.json:
         print(json_text({"dry_run": arguments.dry_run, "purged": [letter_id(one) for one in gone]}))

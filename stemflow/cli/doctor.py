@@ -6,9 +6,9 @@ import asyncio
 import shutil
 import sys
 import textwrap
-from argparse import Namespace
 from typing import Any, Final
 
+from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE, RUN_FAILED
 from stemflow.cli.text import json_text, shown
 from stemflow.runtime.clock import SystemClock
@@ -19,7 +19,7 @@ INDENT: Final = 23
 NARROWEST: Final = 30
 
 
-def main(arguments: Namespace) -> int:
+def main(arguments: Arguments) -> int:
     """Print the findings; the exit code is 1 where one of them is an error."""
     found = asyncio.run(diagnose(arguments.store, SystemClock()))
     print(json_text(_data(found)) if arguments.json else _text(found))

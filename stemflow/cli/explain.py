@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from argparse import Namespace
 from pathlib import Path
 
+from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE, Refused
 
 PAGES = Path(__file__).resolve().parent / "pages"
 
 
-def main(arguments: Namespace) -> int:
+def main(arguments: Arguments) -> int:
     """Print the page of a code, or the list of all codes."""
     if arguments.code is None:
         for code in codes():

@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import threading
-from argparse import Namespace
 from collections.abc import Iterator
 from types import FrameType
 from typing import Final
 
+from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE, INVALID_FILE, RUN_FAILED, WRONG_USAGE
 from stemflow.runtime.clock import SystemClock
 from stemflow.runtime.worker.reconnect_backoff import Pauses
@@ -70,7 +70,7 @@ class Member:
         log.warning("worker process %d ended with %s; it is started again in %.1f s", self.number, _how(code), pause)
 
 
-def serve_many(arguments: Namespace) -> int:
+def serve_many(arguments: Arguments) -> int:
     """Keep `--processes` workers alive until told to stop; FINE when all of them ended well."""
     members = [Member(number, _command(arguments, number)) for number in range(1, arguments.processes + 1)]
     told = Told()
@@ -131,7 +131,7 @@ def _wait(members: list[Member], told: Told) -> int:
     return max(codes)
 
 
-def _command(arguments: Namespace, number: int) -> list[str]:
+def _command(arguments: Arguments, number: int) -> list[str]:
     given = {
         "--store": arguments.store, "--concurrency": arguments.concurrency,
         "--grace": f"{arguments.grace}ms", "--unroutable-after": f"{arguments.unroutable_after}ms",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import sys
-from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
+from stemflow.cli.arguments import DEFAULT_STORE, STORE_VARIABLE, Arguments
 from stemflow.cli.exits import FINE, INTERRUPTED, RUN_FAILED
 from stemflow.cli.interrupt import interrupts
 from stemflow.cli.live import Watch, choose_watch, prints_aside, tree_rows
-from stemflow.cli.parser import DEFAULT_STORE
 from stemflow.cli.render import counts_text, error_text
 from stemflow.cli.text import json_text, short_duration, shown
 from stemflow.cli.tree import Row, count_states, public_state
@@ -26,13 +26,15 @@ MOST_NAMED = 10
 """Failed steps that a summary names."""
 
 
-def command(arguments: Namespace, *words: str) -> str:
-    """A command to type next, on the same store."""
-    store = ("--store", arguments.store) if arguments.store != DEFAULT_STORE else ()
+def command(arguments: Arguments, *words: str) -> str:
+    """A command to type next, on the same store; `--store` is repeated as it was given, which may be `@FILE`."""
+    implied = os.environ.get(STORE_VARIABLE, DEFAULT_STORE)
+    given = getattr(arguments.store, "given", arguments.store)
+    store = ("--store", given) if given != implied else ()
     return f"`{shlex.join(('stemflow', *words, *store))}`"
 
 
-async def follow(app: Stemflow, handle: RunHandle[Any], arguments: Namespace) -> int:
+async def follow(app: Stemflow, handle: RunHandle[Any], arguments: Arguments) -> int:
     """Show the run until it ends, then print its outputs and a summary. Ctrl-C hands back what runs here."""
     watch = choose_watch(sys.stderr)
     try:
@@ -71,7 +73,7 @@ async def _watched(app: Stemflow, handle: RunHandle[Any], watch: Watch, asked: a
         await asyncio.gather(showing, ending, asking, return_exceptions=True)
 
 
-async def _interrupted(handle: RunHandle[Any], watch: Watch, arguments: Namespace) -> int:
+async def _interrupted(handle: RunHandle[Any], watch: Watch, arguments: Arguments) -> int:
     root = await handle.root()
     if root.state in FINAL:
         show = command(arguments, "show", handle.id)
@@ -107,7 +109,7 @@ def error_data(error: ErrorInfo, path: str | None, attempt: int) -> dict[str, An
     return {"type": error.type, "message": error.message, "step": step, "attempt": attempt + 1, "data": error.data}
 
 
-async def summary(app: Stemflow, rows: Sequence[Row], result: TaskResult[Any], arguments: Namespace) -> list[str]:
+async def summary(app: Stemflow, rows: Sequence[Row], result: TaskResult[Any], arguments: Arguments) -> list[str]:
     """How the run ended, which steps failed and how, and what to type next."""
     root, state = rows[0], public_state(result.status)
     lasted = short_duration(root.lasted_ms(app.store.now_ms()) or 0)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE
 from stemflow.cli.text import json_text, shown
 from stemflow.cli.workflow_file import read_file, require_valid
@@ -26,7 +26,7 @@ class GraphNode:
     inside: tuple[str, ...]
 
 
-def main(arguments: Namespace) -> int:
+def main(arguments: Arguments) -> int:
     """Print the graph in the format that was asked for."""
     workflow = require_valid(read_file(arguments.file).checked(None))
     graph = graph_of(desugar(workflow.body))

@@ -1,37 +1,36 @@
-"""The entry of the command line: parse, load the one module that is needed, turn errors into sentences and codes."""
+"""The entry point of the command line: parse, import the one module that is needed, turn errors into messages and exit
+codes."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import threading
 from collections.abc import Sequence
 from typing import Final
 
-from stemflow.cli.exits import INTERRUPTED, PIPE_CLOSED, WRONG_USAGE, Refused
-from stemflow.cli.parser import build_parser
+from stemflow.cli.exits import FINE, INTERRUPTED, PIPE_CLOSED, WRONG_USAGE, Refused
 from stemflow.cli.text import shown
+from stemflow.cli.version import version_text
 from stemflow.errors import StemflowError
 
 _ESCAPED: Final = "backslashreplace"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carry out one command and answer its exit code; without `argv` it is the process's own command line."""
+    """Run one command and return its exit code; `argv` defaults to the command line of the process."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=_ESCAPED)
-    code = _guarded(argv)
+    code = _guarded(sys.argv[1:] if argv is None else list(argv))
     if argv is None:
         _leave(code)
     return code
 
 
-def _guarded(argv: Sequence[str] | None) -> int:
+def _guarded(words: list[str]) -> int:
     try:
-        arguments = build_parser().parse_args(argv)
-        code: int = importlib.import_module(arguments.module).main(arguments)
+        code = _run(words)
         sys.stdout.flush()
         return code
     except Refused as refused:
@@ -44,6 +43,15 @@ def _guarded(argv: Sequence[str] | None) -> int:
         # The reader has left; without this the interpreter would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+
+
+def _run(words: list[str]) -> int:
+    if words == ["--version"]:  # answered before click is imported
+        print(version_text())
+        return FINE
+    from stemflow.cli.usage import run
+
+    return run(words)
 
 
 def _say(error: Exception, code: int, more: tuple[str, ...] = ()) -> int:

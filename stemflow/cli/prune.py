@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from argparse import Namespace
 
+from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE
 from stemflow.cli.text import json_text
 from stemflow.runtime.engine import Stemflow
@@ -12,12 +12,12 @@ from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.worker.retention import prune
 
 
-def main(arguments: Namespace) -> int:
+def main(arguments: Arguments) -> int:
     """Count what is past its time, delete it unless it is a dry run, and tell."""
     return asyncio.run(_prune(arguments))
 
 
-async def _prune(arguments: Namespace) -> int:
+async def _prune(arguments: Arguments) -> int:
     async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
         past = await app.store.count_expired()
         records = 0 if arguments.dry_run else await prune(app.store)

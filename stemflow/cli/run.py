@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from argparse import Namespace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE, INVALID_FILE, WRONG_USAGE, Refused
 from stemflow.cli.follow import command, follow, print_result
 from stemflow.cli.inputs import read_inputs
@@ -36,7 +36,7 @@ class Asked(NamedTuple):
     path: str
 
 
-def main(arguments: Namespace) -> int:
+def main(arguments: Arguments) -> int:
     """Run one file; nothing is stored before the file, its tasks and its inputs are known to be right."""
     source = read_file(arguments.file)
     if source.parsed.workflow is None:
@@ -47,7 +47,7 @@ def main(arguments: Namespace) -> int:
     return asyncio.run(_run(arguments, Asked(workflow, registry, inputs, os.path.abspath(arguments.file))))
 
 
-async def _run(arguments: Namespace, asked: Asked) -> int:
+async def _run(arguments: Arguments, asked: Asked) -> int:
     store = open_store(arguments.store, SystemClock())
     run = run_beside(SystemIds(), store, NO_RUN)
     settings: dict[str, Any] = {"concurrency": arguments.concurrency, "only_run": run, "store": store}
@@ -58,7 +58,7 @@ async def _run(arguments: Namespace, asked: Asked) -> int:
         return await follow(app, handle, arguments)
 
 
-async def _submit(app: Stemflow, arguments: Namespace, asked: Asked, run: str) -> RunHandle[Any]:
+async def _submit(app: Stemflow, arguments: Arguments, asked: Asked, run: str) -> RunHandle[Any]:
     found = {"run_id": run, "file": asked.path, "tasks": tuple(arguments.tasks), "again": arguments.again}
     try:
         return await app.submit(asked.workflow, inputs=asked.inputs, **found)
@@ -73,7 +73,7 @@ async def _submit(app: Stemflow, arguments: Namespace, asked: Asked, run: str) -
         raise Refused(f"{arguments.file}: {error}", INVALID_FILE) from None
 
 
-async def _existing(handle: RunHandle[Any], arguments: Namespace) -> int:
+async def _existing(handle: RunHandle[Any], arguments: Arguments) -> int:
     """Another run holds the unique key: show what it gave, or say how to go on with it."""
     root = await handle.root()
     if root.state not in FINAL:
@@ -86,6 +86,6 @@ async def _existing(handle: RunHandle[Any], arguments: Namespace) -> int:
     return FINE
 
 
-def _held(run: str, arguments: Namespace) -> Refused:
+def _held(run: str, arguments: Arguments) -> Refused:
     return Refused(f"run {run} is unfinished and holds the same unique key; "
                    f"{command(arguments, 'resume', run)} goes on with it", WRONG_USAGE)  # fmt: skip

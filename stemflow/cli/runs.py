@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from argparse import Namespace
 from datetime import datetime
 from typing import Any
 
+from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE
 from stemflow.cli.text import json_text, short_duration, shown
 from stemflow.cli.tree import public_state
@@ -15,12 +15,12 @@ from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.store.base import RunInfo
 
 
-def main(arguments: Namespace) -> int:
+def main(arguments: Arguments) -> int:
     """Print the list; an empty one prints nothing (or `[]`)."""
     return asyncio.run(_runs(arguments))
 
 
-async def _runs(arguments: Namespace) -> int:
+async def _runs(arguments: Arguments) -> int:
     async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
         found = await app.store.runs(arguments.limit)
         now_ms = app.store.now_ms()

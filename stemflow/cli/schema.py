@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from pathlib import Path
 
+from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE, Refused
 
 _NAME = "workflow.v1.schema.json"
@@ -14,7 +14,7 @@ _PLACES = (_PACKAGE / "schemas" / _NAME, _PACKAGE.parent / "schemas" / _NAME)
 """Inside the package when it is installed; at the top of the repository in a source checkout."""
 
 
-def main(arguments: Namespace) -> int:
+def main(arguments: Arguments) -> int:
     """Print the schema as it is shipped, or with the tasks of the modules that are named."""
     path = next((one for one in _PLACES if one.is_file()), None)
     if path is None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE
 from stemflow.cli.find_run import find_run
 from stemflow.cli.follow import command, error_data
@@ -25,12 +25,12 @@ _WIDEST_RESULT = 100
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
-def main(arguments: Namespace) -> int:
+def main(arguments: Arguments) -> int:
     """Print the run as it stands now; FINE whatever its state is."""
     return asyncio.run(_show(arguments))
 
 
-async def _show(arguments: Namespace) -> int:
+async def _show(arguments: Arguments) -> int:
     async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
         handle = await find_run(app, arguments.run)
         if arguments.json:

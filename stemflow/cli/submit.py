@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE, INVALID_FILE, Refused
 from stemflow.cli.follow import command
 from stemflow.cli.inputs import read_inputs
@@ -22,12 +22,12 @@ from stemflow.runtime.tasks.discovery import TasksNotFound, find_tasks
 from stemflow.runtime.tasks.registry import TaskRegistry, UnknownTask
 
 
-def main(arguments: Namespace) -> int:
+def main(arguments: Arguments) -> int:
     """Submit one file; its tasks are those found here, else those that workers have declared."""
     return asyncio.run(_submit(arguments, _registry(arguments), os.path.abspath(arguments.file)))
 
 
-def _registry(arguments: Namespace) -> TaskRegistry:
+def _registry(arguments: Arguments) -> TaskRegistry:
     try:
         return find_tasks(arguments.tasks, Path(arguments.file))
     except TasksNotFound:
@@ -36,7 +36,7 @@ def _registry(arguments: Namespace) -> TaskRegistry:
         return TaskRegistry()
 
 
-async def _submit(arguments: Namespace, registry: TaskRegistry, path: str) -> int:
+async def _submit(arguments: Arguments, registry: TaskRegistry, path: str) -> int:
     source = read_file(arguments.file)
     if source.parsed.workflow is None:
         require_valid(source.checked(None))
@@ -59,7 +59,7 @@ async def _submit(arguments: Namespace, registry: TaskRegistry, path: str) -> in
     return _told(handle, arguments)
 
 
-def _told(handle: RunHandle[Any], arguments: Namespace) -> int:
+def _told(handle: RunHandle[Any], arguments: Arguments) -> int:
     if handle.existing:
         print(f"run {handle.id} holds the same unique key; nothing was submitted", file=sys.stderr)
     print(json_text({"run_id": handle.id}) if arguments.json else handle.id)

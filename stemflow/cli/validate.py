@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import Namespace
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE, INVALID_FILE, Refused
 from stemflow.cli.report import as_data, as_github, as_text, count_text
 from stemflow.cli.text import json_text
@@ -15,7 +15,7 @@ from stemflow.cli.workflow_file import read_file
 from stemflow.runtime.client.workflow_files import Checked
 
 
-def main(arguments: Namespace) -> int:
+def main(arguments: Arguments) -> int:
     """Check the files; INVALID_FILE when one has an error (or, with `--strict`, a warning)."""
     known = _known_tasks(arguments.tasks)
     checked = [read_file(file).checked(known) for path in arguments.paths for file in _files(path)]

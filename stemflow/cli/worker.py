@@ -6,11 +6,11 @@ import asyncio
 import logging
 import os
 import sys
-from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE, RUN_FAILED
 from stemflow.cli.fleet import PARENT, serve_many
 from stemflow.cli.stopping import Stopping
@@ -28,7 +28,7 @@ NAMED: Final = 8
 """Tasks and queues that the first line names."""
 
 
-def main(arguments: Namespace) -> int:
+def main(arguments: Arguments) -> int:
     """Serve until told to stop; the exit code is FINE when it was told, RUN_FAILED when it could not go on."""
     with _log_to_stderr(arguments):
         if arguments.processes > 1:
@@ -37,7 +37,7 @@ def main(arguments: Namespace) -> int:
         return asyncio.run(_serve(arguments, registry))
 
 
-async def _serve(arguments: Namespace, registry: TaskRegistry) -> int:
+async def _serve(arguments: Arguments, registry: TaskRegistry) -> int:
     app = Stemflow(
         arguments.store, registry, concurrency=arguments.concurrency, queues=arguments.queues, name=arguments.name,
         unroutable_after=arguments.unroutable_after / 1_000,
@@ -101,7 +101,7 @@ async def _orphaned(told: asyncio.Event) -> None:
     told.set()
 
 
-def _first_line(arguments: Namespace, app: Stemflow) -> str:
+def _first_line(arguments: Arguments, app: Stemflow) -> str:
     assert app.service is not None
     tasks = sorted(app.registry)
     names = ", ".join(tasks[:NAMED]) + (", ..." if len(tasks) > NAMED else "")
@@ -124,7 +124,7 @@ class _Shown(logging.Formatter):
 
 
 @contextmanager
-def _log_to_stderr(arguments: Namespace) -> Iterator[None]:
+def _log_to_stderr(arguments: Arguments) -> Iterator[None]:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Shown())
     root = logging.getLogger("stemflow")

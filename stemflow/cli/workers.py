@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from argparse import Namespace
 from typing import Any
 
+from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE
 from stemflow.cli.text import json_text, short_duration, shown
 from stemflow.runtime.catalog.published import published
@@ -14,12 +14,12 @@ from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.worker.presence import Beat, beats
 
 
-def main(arguments: Namespace) -> int:
+def main(arguments: Arguments) -> int:
     """Print the list; an empty one prints nothing (or `[]`)."""
     return asyncio.run(_workers(arguments))
 
 
-async def _workers(arguments: Namespace) -> int:
+async def _workers(arguments: Arguments) -> int:
     async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
         told = await beats(app.store)
         tasks = {digest: sorted(one.tasks) for digest, one in (await published(app.store)).items()}

@@ -25,12 +25,19 @@ def open_store(url: str, clock: Clock) -> Store:
     scheme, colon, rest = url.partition(":")
     if scheme == "memory" and colon and not rest.strip("/"):
         return MemoryStore(url, clock)
-    if scheme == "sqlite" and colon and rest != ":memory:":
-        path = rest.removeprefix("//") if rest.startswith("///") else rest
-        return SqliteStore(url, os.path.expanduser(path or DEFAULT_PATH), clock)
+    if (path := sqlite_path(url)) is not None:
+        return SqliteStore(url, path, clock)
     if colon and REDIS.fullmatch(scheme):
         opened: Store = import_module("stemflow.store.redis.open").open_redis(url, clock)
         return opened
     raise StoreError(
         f"store {url!r}: expected memory:, sqlite:PATH or redis://HOST:PORT; write for example sqlite:{DEFAULT_PATH}"
     )
+
+
+def sqlite_path(url: str) -> str | None:
+    """The path of the database file that `url` names; None for a store of another kind."""
+    scheme, colon, rest = url.partition(":")
+    if scheme != "sqlite" or not colon or rest == ":memory:":
+        return None
+    return os.path.expanduser((rest.removeprefix("//") if rest.startswith("///") else rest) or DEFAULT_PATH)

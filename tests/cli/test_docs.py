@@ -14,9 +14,10 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+from click import Group
 
+from stemflow.cli.grammar.program import PROGRAM
 from stemflow.cli.main import main
-from stemflow.cli.parser import build_parser
 from tests.cli.world import plain
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
@@ -88,13 +89,8 @@ def test_every_example_prints_what_the_page_says(tmp_path: Path, monkeypatch: py
 
 def test_every_command_and_option_stands_on_the_page() -> None:
     page = PAGE.read_text("utf-8")
-    (commands,) = [action for action in build_parser()._actions if hasattr(action.choices, "items")]
-    assert commands.choices is not None
-    for name, command in dict(commands.choices).items():
+    for name, command in PROGRAM.commands.items():
         assert f"`stemflow {name}" in page, name
-        actions = [*command._actions]
-        for inner in [one.choices.values() for one in actions if hasattr(one.choices, "values")]:
-            actions += [action for each in inner for action in each._actions]
-        for action in actions:
-            for option in action.option_strings:
-                assert option in ("-h", "--help") or f"`{option}" in page or f" {option}" in page, f"{name} {option}"
+        inner = command.commands.values() if isinstance(command, Group) else (command,)
+        for option in [text for each in inner for param in each.params for text in param.opts if text.startswith("-")]:
+            assert f"`{option}" in page or f" {option}" in page, f"{name} {option}"

@@ -27,7 +27,8 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.mark.parametrize("words", [("--help",), ("run", "--help"), ("--version",), ("explain", "SF101"), ("schema",)])
+@pytest.mark.parametrize("words", [("--help",), ("run", "--help"), ("--version",), ("explain", "SF101"), ("schema",),
+    ("completion", "zsh"), ("rnu",)])
 def test_a_command_that_only_prints_imports_nothing_slow(words: tuple[str, ...], tmp_path: Path) -> None:
     assert run(tmp_path, *words).stdout.splitlines()[-1] == "imported:"
 

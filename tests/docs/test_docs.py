@@ -103,9 +103,7 @@ def test_the_step_for_ci_accepts_the_workflows_of_the_repository(
 def test_every_command_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
     named = set(re.findall(r"(?:^|`)stemflow ([a-z]+)", README, re.MULTILINE))
     for command in sorted(named):
-        with pytest.raises(SystemExit) as left:
-            main([command, "--help"])
-        assert left.value.code == 0, command
+        assert main([command, "--help"]) == 0, command
     assert {"runs", "show", "cancel", "resume", "rerun"} <= named
     capsys.readouterr()
 

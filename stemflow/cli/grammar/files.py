@@ -1,0 +1,45 @@
+"""Commands on workflow files alone, and those that print something about stemflow itself."""
+
+from __future__ import annotations
+
+import click
+
+from stemflow.cli.grammar.options import command, tasks
+from stemflow.cli.grammar.types import Code
+
+FORMATS = ("text", "json", "github")
+GRAPH_FORMATS = ("mermaid", "dot", "json")
+SHELLS = ("bash", "zsh", "fish")
+
+VALIDATE = command(
+    "validate", "check workflow files without running anything",
+    click.Argument(
+        ["paths"], metavar="PATH...", nargs=-1, required=True, type=click.Path(), help="A workflow file, or a folder."
+    ),
+    click.Option(["--format"], type=click.Choice(FORMATS), default="text", help="The format of the findings (text)."),
+    click.Option(["--strict"], is_flag=True, help="Treat warnings as errors."),
+    tasks(),
+)  # fmt: skip
+GRAPH = command(
+    "graph", "print the steps of a workflow and their dependencies",
+    click.Argument(["file"], metavar="FILE", type=click.Path(), help="The workflow file."),
+    click.Option(
+        ["--format"], type=click.Choice(GRAPH_FORMATS), default="mermaid", help="The format of the graph (mermaid)."
+    ),
+)  # fmt: skip
+SCHEMA = command(
+    "schema", "print the JSON Schema of workflow files",
+    tasks("Include these tasks: their names, and the schema of each one's arguments; may be repeated."),
+)  # fmt: skip
+EXPLAIN = command(
+    "explain", "explain a finding of validate",
+    click.Argument(
+        ["code"], metavar="[CODE]", required=False, type=Code(), help="Such as SF101; without it, all codes are listed."
+    ),
+)  # fmt: skip
+COMPLETION = command(
+    "completion", "print a script that completes stemflow's commands and options in a shell",
+    click.Argument(["shell"], metavar="SHELL", type=click.Choice(SHELLS), help="bash, zsh or fish."),
+)  # fmt: skip
+
+COMMANDS = (VALIDATE, GRAPH, SCHEMA, EXPLAIN, COMPLETION)

@@ -1,0 +1,94 @@
+"""Building a command, and the options that several commands share."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from stemflow.cli.arguments import DEFAULT_STORE, STORE_VARIABLE, Arguments
+from stemflow.cli.grammar.types import Positive, RunId, Store
+
+Check = Callable[[Arguments], None]
+
+
+class OrderedGroup(click.Group):
+    """Lists its commands in the order in which they are declared."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def command(name: str, summary: str, *params: click.Parameter, module: str = "", check: Check | None = None,
+            **more: Any) -> click.Command:  # fmt: skip
+    """A command that `stemflow.cli.MODULE.main(arguments)` carries out; the module is imported when the command runs.
+
+    `summary` is the line of `stemflow --help`, `module` the command's name unless given, `check` looks at what one
+    option alone cannot know, and `more` are arguments that the module gets besides the options.
+    """
+
+    def carry_out(**given: Any) -> int:
+        arguments = Arguments(**given, **more)
+        if check is not None:
+            check(arguments)
+        code: int = importlib.import_module(f"stemflow.cli.{module or name}").main(arguments)
+        return code
+
+    help_text = f"{summary[0].upper()}{summary[1:]}."
+    return click.Command(name, params=list(params), callback=carry_out, help=help_text, short_help=summary)
+
+
+def store() -> list[click.Parameter]:
+    """`--store`, and `--json` for the commands that print an object."""
+    return [store_url(), click.Option(["--json"], is_flag=True, help="Print JSON on standard output.")]
+
+
+def store_url(default: str = DEFAULT_STORE) -> click.Option:
+    """`--store`, also read from the environment."""
+    text = ("sqlite:PATH, sqlite: for .stemflow/stemflow.db (the default), redis://HOST:PORT/DB, memory:, or @FILE "
+            "for a file that holds the URL.")  # fmt: skip
+    return click.Option(
+        ["--store"], type=Store(), metavar="URL", default=default, envvar=STORE_VARIABLE, show_envvar=True, help=text
+    )
+
+
+def tasks(text: str = "") -> click.Option:
+    """`--tasks`."""
+    default = "Where the tasks are; may be repeated (default: pyproject.toml, else tasks.py beside the file)."
+    return click.Option(
+        ["--tasks"], metavar="MODULE[:REGISTRY]", multiple=True, callback=_as_list, help=text or default
+    )
+
+
+def concurrency() -> click.Option:
+    """`--concurrency`."""
+    return click.Option(
+        ["--concurrency"], type=Positive(), default=100, metavar="N", help="Tasks at the same time (100)."
+    )
+
+
+def run_id(text: str = "The id of the run, or the beginning of it.") -> click.Argument:
+    """The argument RUN."""
+    return click.Argument(["run"], metavar="RUN", type=RunId(), help=text)
+
+
+def workflow_file() -> list[click.Parameter]:
+    """The argument FILE and the inputs of its run."""
+    return [
+        click.Argument(["file"], metavar="FILE", type=click.Path(), help="The workflow file."),
+        click.Option(
+            ["-i", "--input"], metavar="NAME=VALUE", multiple=True, callback=_as_list, help="An input; may be repeated."
+        ),
+        click.Option(
+            ["--inputs"], metavar="FILE", type=click.Path(), help="A JSON or YAML file of inputs; -i overrides it."
+        ),
+        click.Option(
+            ["--again"], is_flag=True, help="Run although a finished run holds the same unique key."
+        ),
+    ]  # fmt: skip
+
+
+def _as_list(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> list[str]:
+    return list(value)
