@@ -56,8 +56,6 @@ PENDING: frozenset[str] = frozenset(
         "docs/cli.md",
         "docs/durability.md",
         "docs/expressions.md",
-        "docs/faults.md",
-        "docs/invariants.md",
         "docs/life-of-a-run.md",
         "docs/performance.md",
         "docs/rules.md",

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "faults.md"
 ROWS = "STEMFLOW_FAULT_ROWS"
 """The variable with the file that `record` writes to."""
-HEAD = "| fault | what is shown | tests | runs | tries | lost | doubled | stuck |\n|---|---|---|---|---|---|---|---|\n"
+HEAD = "| fault | test | runs | tries | lost | doubled | stuck |\n|---|---|---|---|---|---|---|\n"
 
 
 class Row(Struct, frozen=True):
@@ -34,15 +34,12 @@ class Row(Struct, frozen=True):
     test: str
 
     def line(self) -> str:
-        file, _, name = self.test.partition("::")
-        sentence = name.partition("[")[0].removeprefix("test_").replace("_", " ")
-        link = f"[{Path(file).name}](../{file})"
         numbers = (self.runs, self.tries, self.lost, self.doubled, self.stuck)
-        return f"| {self.fault} | {sentence} | {link} | {' | '.join(map(str, numbers))} |\n"
+        return f"| {self.fault} | `{self.test.partition('[')[0]}` | {' | '.join(map(str, numbers))} |\n"
 
 
 def record(fault: str, *, runs: int, tries: int, lost: int, doubled: int, stuck: int) -> None:
-    """Tell what was measured: runs that were judged, faults that struck, runs that were lost, deliveries beyond the
+    """Record what was measured: runs that were judged, faults that struck, runs that were lost, deliveries beyond the
     first of an attempt, runs that did not end."""
     test = os.environ["PYTEST_CURRENT_TEST"].rpartition(" (")[0]
     row = Row(fault, runs, tries, lost, doubled, stuck, test)

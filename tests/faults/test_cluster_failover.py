@@ -75,7 +75,7 @@ async def test_runs_of_a_node_that_is_killed_go_on_at_its_replica(pairs: Cluster
         assert pairs.owner(slot_of(PART)) is pairs.replica_of(node)
         await net.finish(working)
         assert set(net.epochs) == {0}
-        assert (await net.judge("cluster, fail-over from a node that is killed")).doubled == 0
+        assert (await net.judge("cluster, failover from a node that is killed")).doubled == 0
 
 
 async def test_runs_of_a_node_that_hangs_go_on_at_its_replica(pairs: Cluster, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ async def test_runs_of_a_node_that_hangs_go_on_at_its_replica(pairs: Cluster, tm
         await asyncio.to_thread(until_true, lambda: b"role:slave" in node.ask("INFO", "replication"))
         assert pairs.owner(slot_of(PART)) is pairs.replica_of(node)
         await net.orders(producer, 40, 30)
-        assert (await net.judge("cluster, fail-over from a node that hangs")).lost == ()
+        assert (await net.judge("cluster, failover from a node that hangs")).lost == ()
 
 
 async def test_what_a_replica_in_a_cluster_had_not_heard_is_told_as_lost(pairs: Cluster, tmp_path: Path) -> None:

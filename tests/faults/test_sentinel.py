@@ -45,7 +45,7 @@ async def test_workers_go_on_with_the_replica_when_the_primary_dies(
             await net.orders(producer, 20)
             # and those of before stand as they stood
             assert [app.store.epoch for app in (*engines, producer)] == [0] * 3
-            verdict = await net.judge(f"fail-over, sentinels {sentinels}")
+            verdict = await net.judge(f"failover, sentinels {sentinels}")
             print(f"consuming again after {took:.1f} s; runs that were lost: {len(verdict.lost)}")
 
 
@@ -57,7 +57,7 @@ async def test_a_primary_that_gives_its_place_away_loses_nothing(one_server: Ser
             sentinel = watched.sentinels[0]
             told = sentinel.ask("SENTINEL", "FAILOVER", "nobody", "COORDINATED")
             if b"No such master" not in told:
-                pytest.skip(f"this server knows no coordinated fail-over: {told!r}")
+                pytest.skip(f"this server knows no coordinated failover: {told!r}")
             # When the primary gives its place away, of its own accord and under load
             async with asyncio.TaskGroup() as coming:
                 for _ in range(200):
@@ -67,7 +67,7 @@ async def test_a_primary_that_gives_its_place_away_loses_nothing(one_server: Ser
             # Then work goes on, by the connections that were open too, and nothing is lost
             await net.orders(engine, 20)
             assert engine.store.epoch == 0
-            await net.judge("fail-over, planned")
+            await net.judge("failover, planned")
 
 
 def _give_away(watched: Watched) -> None:
