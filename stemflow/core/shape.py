@@ -93,3 +93,18 @@ def base_size(record: Node) -> int:
     """Members of an opened scope before any joined it while it ran."""
     assert record.tally is not None
     return record.tally.size - sum(count for _, count in record.extra)
+
+
+def shares_keys(plan: Plan) -> bool:
+    """Whether its tasks share a unique key, a concurrency key or a rate limit with other runs."""
+    for one in plan.options:
+        if one.unique or one.concurrency is not None or one.rate_limits or one.group_rates:
+            return True
+    return any(isinstance(node, ScopePlan) and node.concurrency is not None for node in plan.nodes)
+
+
+def starts_identically(plan: Plan) -> bool:
+    """Whether all runs of the plan start with the same records, whatever their arguments and headers are: the plan is
+    one task, and none of its keys depends on the call."""
+    leaf = plan.nodes[0]
+    return len(plan.nodes) == 1 and isinstance(leaf, LeafPlan) and not leaf.undo and not shares_keys(plan)

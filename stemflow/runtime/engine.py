@@ -7,30 +7,30 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
-from stemflow.errors import StemflowError
 from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.facts import Fact
 from stemflow.model.records import SKIPPED, SUCCEEDED
 from stemflow.model.signature import Signature, Workflow
 from stemflow.ports import Clock, IdSource
 from stemflow.runtime.attempt.process_pool import Processes
-from stemflow.runtime.client.cancel import cancel
 from stemflow.runtime.client.dead_letters import How, Replayed, letters_like, purge, replay
+from stemflow.runtime.client.parts import Parts
 from stemflow.runtime.client.preparer import Preparer
 from stemflow.runtime.client.rerun import rerun
 from stemflow.runtime.client.submit_many import submit_many
+from stemflow.runtime.client.submitter import Submitter
 from stemflow.runtime.client.wait_by_id import result_by_id, wait_by_id
 from stemflow.runtime.clock import SystemClock, SystemIds
 from stemflow.runtime.commit.committer import Commits
 from stemflow.runtime.commit.decider import Advance
-from stemflow.runtime.commit.events import run_event, tell_commit
+from stemflow.runtime.commit.events import tell_commit
 from stemflow.runtime.payloads.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.payloads.headers import TRACE_HEADERS
 from stemflow.runtime.payloads.signing import SigningKeys, Trust
-from stemflow.runtime.runs.handle import DuplicateRun, RunFailed, RunHandle, TaskResult, UnknownRun
+from stemflow.runtime.runs.handle import RunFailed, RunHandle, TaskResult, UnknownRun
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.tasks.signals import Signals
-from stemflow.runtime.tasks.submission import Prepared, Submission
+from stemflow.runtime.tasks.submission import Submission
 from stemflow.runtime.values.library import Library
 from stemflow.runtime.worker.service import Service
 from stemflow.store.base import Store
@@ -83,6 +83,11 @@ class Stemflow:
             Commits(self.store, self.advance, f"engine-{self.ids.run_id()}", self._committed) for _ in range(2)
         )
         self.preparer = Preparer(self.registry, self.advance, self.ids)
+        self.parts = Parts(
+            store=self.store, library=self.library, registry=self.registry, ids=self.ids, advance=self.advance,
+            commits=self.commits, second_commits=self.more_commits, preparer=self.preparer,
+        )  # fmt: skip
+        self.submitter = Submitter(self.parts)
         away_ms = parse_duration_ms(unroutable_after)
         self.service = Service(self, concurrency, queues, only_run, processes, name, away_ms) if worker else None
 
@@ -153,58 +158,19 @@ class Stemflow:
             what=what, args=args, kwargs=kwargs, inputs=inputs or {}, headers=headers or {}, meta=meta or {},
             run_id=run_id, file=file, tasks=tasks, again=again, allow_unknown=allow_unknown,
         )  # fmt: skip
-        return await self.accept(asked)
+        return await self.submitter.submit(asked)
 
     @property
     def signals(self) -> Signals:
         """The registry's signals: what happens in this process to its tasks and runs."""
         return self.registry.signals
 
-    async def accept(self, asked: Submission) -> RunHandle[Any]:
-        """The one way into the store, past the middlewares: of `submit`, and of tasks that start runs."""
-        chain = self.registry.middleware
-        return await (chain.enqueue(asked, self._accept) if chain.on_enqueue else self._accept(asked))
-
     async def submit_many(self, signatures: Iterable[Signature[Any, Any]]) -> list[RunHandle[Any]]:
         """Submit many runs in few round trips; their handles in order.
 
         Each is a run of its own that is stored or refused alone. DuplicateRun is raised when all are through.
         """
-        return await submit_many(self, signatures)
-
-    async def _accept(self, asked: Submission) -> RunHandle[Any]:
-        one = await self.preparer.prepare(asked)
-        try:
-            return self.handle_of(one, await self.commit([one.fact], one))
-        finally:
-            self.unstage(one)
-
-    def unstage(self, one: Prepared) -> None:
-        """The items of a submission are in the store now, or never will be."""
-        for some in one.items:
-            self.library.staged.pop(some.key, None)
-
-    def handle_of(self, one: Prepared, decision: Decision) -> RunHandle[Any]:
-        """The handle of what was submitted, after its commit; raises DuplicateRun when its key is held."""
-        header = one.header
-        if not decision.headers or (decision.ended and any(end.run == header.run for end in decision.ended)):
-            self.library.headers.pop(header.run, None)
-        if not decision.replies:
-            raise StemflowError(f"run {header.run}: the store answered nothing to its submission")
-        reply = decision.replies[0]
-        if reply.status == "refused":
-            raise DuplicateRun(reply.run)
-        run = header.run if reply.status == "accepted" else reply.run
-        existing = reply.status == "existing"
-        if self.signals.after_publish:
-            told = run_event("after_publish", header, self.store.now_ms(), run_id=run, existing=existing)
-            self.signals.after_publish.send(told)
-        asked = None if one.body is None else (one.plan.digest, one.body)
-        return RunHandle(self, run, existing=existing, holder=reply.holder, known=True, asked=asked)
-
-    async def commit(self, facts: list[Fact], prepared: Prepared | None = None) -> Decision:
-        """Decide and commit, again while it is stale."""
-        return await self.commits.one(facts, prepared)
+        return await submit_many(self.parts, self.submitter, signatures)
 
     def _committed(self, decision: Decision, facts: list[Fact]) -> None:
         tell_commit(self.signals, self.library, decision, facts, self.store.now_ms())
@@ -218,7 +184,7 @@ class Stemflow:
         (root,) = await self.store.read([(run_id, "")])
         if root is None:
             raise UnknownRun(run_id, self.store.url)
-        return RunHandle(self, run_id)
+        return RunHandle(self.parts, run_id)
 
     @overload
     async def wait_for_task(
@@ -232,7 +198,7 @@ class Stemflow:
         At most `timeout` seconds, then the answer is `timed_out`. `decode`: a type or a function for its value; else
         the registry's. Raises UnknownRun for what is not there, and for a task that a finished run never reached.
         """
-        return await wait_by_id(self, task_id, timeout, decode)
+        return await wait_by_id(self.parts, task_id, timeout, decode)
 
     @overload
     async def result(self, task_id: str, *, decode: Callable[[Any], T]) -> TaskResult[T]: ...
@@ -240,7 +206,7 @@ class Stemflow:
     async def result(self, task_id: str) -> TaskResult[Any]: ...
     async def result(self, task_id: str, *, decode: Any = None) -> TaskResult[Any]:
         """How a run or a task stands now (`timed_out`: it has not ended); raises UnknownRun."""
-        return await result_by_id(self, task_id, decode)
+        return await result_by_id(self.parts, task_id, decode)
 
     async def cancel(self, run_id: str, *, force: bool = False) -> str:
         """Stop everything of a run that has not ended; answers the state that it was in: one that was `stopping` had
@@ -249,7 +215,7 @@ class Stemflow:
         What runs is told to end and may take its time; hooks and compensation run. With `force` the run has ended when
         this returns: nothing is waited for, and hooks and compensation are cut off or not begun. Raises UnknownRun.
         """
-        return await cancel(self, run_id, force=force)
+        return await self.parts.cancel(run_id, force=force)
 
     async def rerun(self, run_id: str, *, failed: bool = False, from_step: str | None = None) -> RunHandle[Any]:
         """A new run of the same plan that keeps the results of the old one.
@@ -257,7 +223,7 @@ class Stemflow:
         `failed`: only what did not succeed runs again; `from_step`: that step and all that depends on it. The old run
         must have ended; its dead letters go with it, since the new one takes them up.
         """
-        return await rerun(self, run_id, failed=failed, from_step=from_step)
+        return await rerun(self.parts, self.submitter, run_id, failed=failed, from_step=from_step)
 
     # -- dead letters
 
@@ -275,7 +241,7 @@ class Stemflow:
 
         `since`: an instant with its time zone, or how long ago. `run`: of this run alone. `limit`: at most so many.
         """
-        which = letters_like(self, queue, task, reason, since, limit)
+        which = letters_like(self.store.now_ms(), queue, task, reason, since, limit)
         return await self.store.dead_letters(run, which)
 
     async def replay(
@@ -297,11 +263,11 @@ class Stemflow:
         `allow_unknown`. With `dry_run` nothing is changed.
         """
         how = How(parse_duration_ms(delay), dry_run, allow_unknown, frozenset(known_tasks))
-        return await replay(self, letters, how)
+        return await replay(self.parts, self.submitter, letters, how)
 
     async def purge(self, letters: Iterable[DeadLetter], *, dry_run: bool = False) -> list[DeadLetter]:
         """Throw these dead letters away; their runs stay as they ended. Answers those that were there."""
-        return await purge(self, letters, dry_run)
+        return await purge(self.store, self.ids, letters, dry_run)
 
     async def hand_back(self, grace_ms: int = 0) -> None:
         """Lease nothing more, and after `grace_ms` give back what runs, uncharged; runs stay active."""

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stemflow.core.shape import body_index
+from stemflow.core.shape import body_index, shares_keys
 from stemflow.errors import OptionError, StemflowError
 from stemflow.expr import ExpressionError
 from stemflow.model.facts import Failed, HandedBack, Ok, Outcome, Replaced
@@ -18,14 +18,13 @@ from stemflow.model.records import NO_RUN, ErrorInfo, Node, parent_path, task_id
 from stemflow.runtime.attempt.execute import Output, attempt, refused
 from stemflow.runtime.attempt.in_flight import Running
 from stemflow.runtime.attempt.process_pool import Crashed
-from stemflow.runtime.attempt.soft_limit import execution_mode
 from stemflow.runtime.attempt.task_import import locate
 from stemflow.runtime.attempt.verify_lease import vouch
-from stemflow.runtime.client.run_ids import shares_keys
 from stemflow.runtime.commit.events import context_event, task_event
 from stemflow.runtime.payloads.encoders import BadPayload, UnknownEncoder, Write, encoders_told
 from stemflow.runtime.payloads.headers import merged
 from stemflow.runtime.tasks.context import TaskContext
+from stemflow.runtime.tasks.placement import execution_mode
 from stemflow.runtime.tasks.rate_limiter import refused_ms
 from stemflow.runtime.tasks.registry import Task
 from stemflow.runtime.tasks.retry_decision import Judge, describe

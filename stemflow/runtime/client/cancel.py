@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from stemflow.model.facts import Lost, Stop
 from stemflow.model.records import FINAL, Node
+from stemflow.runtime.commit.committer import Commits
+from stemflow.runtime.commit.decider import Advance
 from stemflow.runtime.runs.handle import UnknownRun
+from stemflow.store.base import Store
 from stemflow.store.process_owner import owner_id
-
-if TYPE_CHECKING:
-    from stemflow.runtime.engine import Stemflow
 
 BATCH = 200
 
 
-async def cancel(app: Stemflow, run: str, *, force: bool) -> str:
-    """Stop everything of the run that has not ended; answers the state that it was in. Raises UnknownRun."""
-    (root,) = await app.store.read([(run, "")])
+async def cancel(store: Store, advance: Advance, commits: Commits, run: str, *, force: bool) -> str:
+    """Stop every task of the run that has not ended; return the state the run was in. Raises UnknownRun."""
+    (root,) = await store.read([(run, "")])
     if not isinstance(root, Node):
-        raise UnknownRun(run, app.store.url)
+        raise UnknownRun(run, store.url)
     if root.state not in FINAL:
-        await app.commit([Stop((run, ""), force)])
+        await commits.one([Stop((run, ""), force)])
         if not force:
-            await _give_up_lost(app, run)
+            await _give_up_lost(store, advance, commits, run)
     return root.state
 
 
-async def _give_up_lost(app: Stemflow, run: str) -> None:
-    """Where its worker has died nobody hears that a task is to end, so its lost lease is reported here."""
+async def _give_up_lost(store: Store, advance: Advance, commits: Commits, run: str) -> None:
+    """Report the lost leases of the run: a worker that died does not learn that its tasks are to stop."""
     while True:
-        leases = await app.store.take_expired(owner_id("cancel"), BATCH, run)
+        leases = await store.take_expired(owner_id("cancel"), BATCH, run)
         for lease in leases:
-            app.advance.leased(lease)
+            advance.leased(lease)
         if leases:
-            await app.commit([Lost(lease.node.key, lease.node.delivery) for lease in leases])
+            await commits.one([Lost(lease.node.key, lease.node.delivery) for lease in leases])
         if len(leases) < BATCH:
             return

@@ -6,21 +6,21 @@ import hashlib
 import itertools
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from msgspec import Struct
 
 from stemflow.errors import OptionError
 from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.records import FINAL, Key, Node
+from stemflow.ports import IdSource
+from stemflow.runtime.client.parts import Parts
 from stemflow.runtime.client.rerun import repeat
+from stemflow.runtime.client.submitter import Submitter
 from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey
 from stemflow.runtime.runs.handle import DuplicateRun
 from stemflow.store.base import ALL_DEAD_LETTERS, DeadLetterFilter, Request, Store
 from stemflow.units import Duration, parse_duration_ms
-
-if TYPE_CHECKING:
-    from stemflow.runtime.engine import Stemflow
 
 PAGE = 500
 """DeadLetterFilter that are purged in one commit."""
@@ -45,7 +45,7 @@ class How(NamedTuple):
 
 
 def letters_like(
-    app: Stemflow,
+    now_ms: int,
     queue: str | None,
     task: str | None,
     reason: str | None,
@@ -59,7 +59,7 @@ def letters_like(
             raise OptionError(f"dead letters: since: expected an instant with its time zone, got {since.isoformat()}")
         since_ms = int(since.timestamp() * 1_000)
     elif since is not None:
-        since_ms = app.store.now_ms() - parse_duration_ms(since)
+        since_ms = now_ms - parse_duration_ms(since)
     most = ALL_DEAD_LETTERS.limit if limit is None else limit
     return DeadLetterFilter(queue=queue, task=task, reason=reason, since_ms=since_ms, limit=most)
 
@@ -76,34 +76,37 @@ def replayed_as(root: Node, store: Store) -> str:
     raise AssertionError("unreachable")
 
 
-async def replay(app: Stemflow, letters: Iterable[DeadLetter], how: How) -> list[Replayed]:
+async def replay(parts: Parts, submitter: Submitter, letters: Iterable[DeadLetter], how: How) -> list[Replayed]:
     """See `Stemflow.replay`. Each run stands or falls alone."""
     asked: dict[str, list[DeadLetter]] = {}
     for letter in letters:
         asked.setdefault(letter.run, []).append(letter)
-    known = how.known_tasks | frozenset(app.registry)
+    known = how.known_tasks | frozenset(parts.registry)
     if not how.allow_unknown:
-        known |= (await app.preparer.elsewhere.read()).keys()
-    return [await _replay(app, run, some, how, known) for run, some in asked.items()]
+        known |= (await parts.preparer.elsewhere.read()).keys()
+    return [await _replay(parts, submitter, run, some, how, known) for run, some in asked.items()]
 
 
-async def _replay(app: Stemflow, run: str, asked: list[DeadLetter], how: How, known: frozenset[str]) -> Replayed:
-    there = tuple(await app.store.dead_letters(run))
-    (root,) = await app.store.read([(run, "")])
+async def _replay(
+    parts: Parts, submitter: Submitter, run: str, asked: list[DeadLetter], how: How, known: frozenset[str]
+) -> Replayed:
+    there = tuple(await parts.store.dead_letters(run))
+    (root,) = await parts.store.read([(run, "")])
     if not isinstance(root, Node):
-        text = f"run {run}: expected it in {app.store.url}, but it was deleted; submit it anew, and purge what is left"
+        url = parts.store.url
+        text = f"run {run}: expected it in {url}, but it was deleted; submit it anew, and purge what is left"
         return Replayed(run, there or tuple(asked), refused=text)
-    new = replayed_as(root, app.store)
+    new = replayed_as(root, parts.store)
     wanted = {letter.key for letter in asked}
     if not any(letter.key in wanted for letter in there):
-        (again,) = await app.store.read([(new, "")])
+        (again,) = await parts.store.read([(new, "")])
         taken_up = again is not None
         return Replayed(run, tuple(asked), new if taken_up else None, None if taken_up else _gone(run))
     refused = _refusal(root, there, frozenset() if how.allow_unknown else _unknown(there, known))
     if refused is not None or how.dry_run:
         return Replayed(run, there, None if refused else new, refused)
     try:
-        await repeat(app, root, new, tuple(letter.key for letter in there), delay_ms=how.delay_ms)
+        await repeat(parts, submitter, root, new, tuple(letter.key for letter in there), delay_ms=how.delay_ms)
     except DuplicateRun as held:
         text = f"run {run}: its unique key is held by run {held.run_id}, which has not ended; wait for it or cancel it"
         return Replayed(run, there, refused=text)
@@ -139,16 +142,16 @@ def _refusal(root: Node, letters: tuple[DeadLetter, ...], unknown: frozenset[str
     return None
 
 
-async def purge(app: Stemflow, letters: Iterable[DeadLetter], dry_run: bool) -> list[DeadLetter]:
+async def purge(store: Store, ids: IdSource, letters: Iterable[DeadLetter], dry_run: bool) -> list[DeadLetter]:
     """See `Stemflow.purge`. One exchange a page, and one decision a run."""
     asked: dict[Key, DeadLetter] = {letter.key: letter for letter in letters}
-    there = {letter.key for letter in await app.store.dead_letters()}
+    there = {letter.key for letter in await store.dead_letters()}
     found = [letter for key, letter in asked.items() if key in there]
-    channel = f"purge-{app.ids.run_id()}"
+    channel = f"purge-{ids.run_id()}"
     for number, first in enumerate(range(0, 0 if dry_run else len(found), PAGE), 1):
         runs: dict[str, list[Key]] = {}
         for letter in found[first : first + PAGE]:
             runs.setdefault(letter.run, []).append(letter.key)
         decisions = [Decision(purged=tuple(keys)) for keys in runs.values()]
-        await app.store.exchange(Request(channel, number), decisions, None)
+        await store.exchange(Request(channel, number), decisions, None)
     return found

@@ -9,6 +9,7 @@ from msgspec import Struct, structs
 
 from stemflow.canvas import call
 from stemflow.compile.freeze import compile_task, compile_tree
+from stemflow.core.shape import shares_keys
 from stemflow.errors import OptionError
 from stemflow.model.effects import Pages
 from stemflow.model.plan import Plan
@@ -18,7 +19,7 @@ from stemflow.model.signature import AnySig, MapSig, TaskSig, Workflow
 from stemflow.model.tree import everything, first_task, walk
 from stemflow.ports import IdSource
 from stemflow.runtime.catalog.remote_tasks import Elsewhere
-from stemflow.runtime.client.run_ids import run_beside, shares_keys
+from stemflow.runtime.client.run_ids import run_id_beside
 from stemflow.runtime.commit.decider import Advance
 from stemflow.runtime.commit.events import run_event
 from stemflow.runtime.payloads.headers import checked_headers, checked_meta, merged
@@ -76,7 +77,7 @@ class Preparer:
                     f"submit: run_id {run}: expected an id of the partition where keys lie, since this run has "
                     "unique keys, concurrency keys or rate limits; leave run_id out, or choose one that is no UUIDv7"
                 )
-            run = run_beside(self._ids, self._store, NO_RUN)
+            run = run_id_beside(self._ids, self._store, NO_RUN)
             made = await self._compiled(asked, run)
         now_ms = self._store.now_ms()
         header = Header(
@@ -231,4 +232,3 @@ class Preparer:
                 pages = pages_of(one.items, f"items of {path or 'the map'}", self._encoders, encoder, where)
                 found.append(Pages((run, path), pages))
         return tuple(found)
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import structs
 
@@ -11,47 +11,55 @@ from stemflow.errors import OptionError
 from stemflow.model.facts import Requested
 from stemflow.model.plan import ScopePlan
 from stemflow.model.records import FINAL, Header, Key, Node, child_path
-from stemflow.runtime.client.run_ids import run_beside
+from stemflow.runtime.client.parts import Parts
+from stemflow.runtime.client.run_ids import run_id_beside
+from stemflow.runtime.client.submitter import Submitter
 from stemflow.runtime.runs.handle import RunHandle, UnknownRun
 from stemflow.runtime.tasks.submission import Prepared
 from stemflow.runtime.values.library import Values, place
 
-if TYPE_CHECKING:
-    from stemflow.runtime.engine import Stemflow
 
-
-async def rerun(app: Stemflow, run_id: str, *, failed: bool, from_step: str | None) -> RunHandle[Any]:
+async def rerun(
+    parts: Parts, submitter: Submitter, run_id: str, *, failed: bool, from_step: str | None
+) -> RunHandle[Any]:
     """See `Stemflow.rerun`."""
     if failed == (from_step is not None):
         raise OptionError("rerun: expected either failed or from_step")
-    (root,) = await app.store.read([(run_id, "")])
+    (root,) = await parts.store.read([(run_id, "")])
     if not isinstance(root, Node):
-        raise UnknownRun(run_id, app.store.url)
+        raise UnknownRun(run_id, parts.store.url)
     if root.state not in FINAL:
         raise OptionError(f"rerun: expected run {run_id} to have ended, it is {root.state}; cancel it first")
     redo: tuple[str, ...] = ()
     if from_step is not None:
-        old = await app.library.header(run_id)
-        redo = redo_paths(await app.library.shape(old.plan), from_step)
-    letters = tuple(letter.key for letter in await app.store.dead_letters(run_id))
-    return await repeat(app, root, run_beside(app.ids, app.store, run_id), letters, redo=redo)
+        old = await parts.library.header(run_id)
+        redo = redo_paths(await parts.library.shape(old.plan), from_step)
+    letters = tuple(letter.key for letter in await parts.store.dead_letters(run_id))
+    return await repeat(parts, submitter, root, run_id_beside(parts.ids, parts.store, run_id), letters, redo=redo)
 
 
 async def repeat(
-    app: Stemflow, root: Node, run: str, letters: tuple[Key, ...], *, redo: tuple[str, ...] = (), delay_ms: int = 0
+    parts: Parts,
+    submitter: Submitter,
+    root: Node,
+    run: str,
+    letters: tuple[Key, ...],
+    *,
+    redo: tuple[str, ...] = (),
+    delay_ms: int = 0,
 ) -> RunHandle[Any]:
     """Submit `run` in the place of the ended run of `root`, whose dead `letters` go in the same commit.
 
     Raises DuplicateRun while its unique key is held by a run that has not ended, and what does not hold a signature.
     """
-    old = await app.library.header(root.run)
-    shape = await app.library.shape(old.plan)
+    old = await parts.library.header(root.run)
+    shape = await parts.library.shape(old.plan)
     claim = None if old.claim is None else structs.replace(old.claim, mode="take")
-    now_ms = app.store.now_ms()
+    now_ms = parts.store.now_ms()
     header = structs.replace(
         old,
         run=run,
-        inputs=await _inputs_of(app, root, old),
+        inputs=await _inputs_of(parts, root, old),
         created_at_ms=now_ms,
         base=0,
         not_before_ms=now_ms + delay_ms if delay_ms else 0,
@@ -59,20 +67,16 @@ async def repeat(
         origin=old.origin or old.run,
         redo=redo,
         claim=claim,
-        reply_to=app.store.address,
+        reply_to=parts.store.address,
         seal=None,
     )
-    items = tuple([await app.library.items((old.run, path), (run, path)) for path in stored_maps(shape)])
-    app.library.headers[run] = header
-    app.library.staged.update((some.key, some.pages) for some in items)
-    one = Prepared(header, shape.plan, items)
-    try:
-        return app.handle_of(one, await app.commit([Requested(header, letters)], one))
-    finally:
-        app.unstage(one)
+    items = tuple([await parts.library.items((old.run, path), (run, path)) for path in stored_maps(shape)])
+    parts.library.headers[run] = header
+    parts.library.staged.update((some.key, some.pages) for some in items)
+    return await submitter.store(Prepared(header, shape.plan, items), Requested(header, letters))
 
 
-async def _inputs_of(app: Stemflow, root: Node, header: Header) -> bytes:
+async def _inputs_of(parts: Parts, root: Node, header: Header) -> bytes:
     """The inputs of a run for another of the same; they may be those of a later submission that was debounced."""
     if root.inputs is None:
         return header.inputs
@@ -81,8 +85,9 @@ async def _inputs_of(app: Stemflow, root: Node, header: Header) -> bytes:
             f"run {root.run}: expected inputs that somebody with a key has written, but they came from a later "
             "submission into a record that was altered; submit it anew"
         )
-    inputs = await Values(app.library).inputs(header, root)
-    write = app.encoders.writer(app.encoders.args, place(header.origin or header.run, "", "inputs"))
+    inputs = await Values(parts.library).inputs(header, root)
+    encoders = parts.library.encoders
+    write = encoders.writer(encoders.args, place(header.origin or header.run, "", "inputs"))
     return write(inputs, "inputs")
 
 

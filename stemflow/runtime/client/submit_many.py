@@ -6,18 +6,17 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import structs
 
+from stemflow.core.shape import starts_identically
 from stemflow.model.signature import Signature
-from stemflow.runtime.client.run_ids import begins_alike
+from stemflow.runtime.client.parts import Parts
+from stemflow.runtime.client.submitter import Submitter
 from stemflow.runtime.commit.committer import Commits
 from stemflow.runtime.runs.handle import RunHandle
 from stemflow.runtime.tasks.submission import Prepared, Submission
-
-if TYPE_CHECKING:
-    from stemflow.runtime.engine import Stemflow
 
 PAGE = 500
 """Runs in one exchange."""
@@ -25,12 +24,14 @@ AHEAD = 2
 """Pages under way at once."""
 
 
-async def submit_many(app: Stemflow, signatures: Iterable[Signature[Any, Any]]) -> list[RunHandle[Any]]:
+async def submit_many(
+    parts: Parts, submitter: Submitter, signatures: Iterable[Signature[Any, Any]]
+) -> list[RunHandle[Any]]:
     """See `Stemflow.submit_many`. While the store takes one page, the next one is prepared."""
     asked = [Submission(what=signature) for signature in signatures]
-    if app.registry.middleware.on_enqueue:
-        return [await app.accept(one) for one in asked]
-    rest, lanes = iter(asked), cycle((app.commits, app.more_commits))
+    if parts.registry.middleware.on_enqueue:
+        return [await submitter.submit(one) for one in asked]
+    rest, lanes = iter(asked), cycle((parts.commits, parts.second_commits))
     pages = iter(lambda: list(islice(rest, PAGE)), [])
     under_way: deque[asyncio.Task[list[RunHandle[Any]]]] = deque()
     handles: list[RunHandle[Any]] = []
@@ -38,7 +39,7 @@ async def submit_many(app: Stemflow, signatures: Iterable[Signature[Any, Any]]) 
         for page, commits in zip(pages, lanes, strict=False):
             if len(under_way) == AHEAD:
                 handles += await under_way.popleft()
-            under_way.append(asyncio.create_task(_submit(app, page, commits)))
+            under_way.append(asyncio.create_task(_submit(parts, submitter, page, commits)))
             await asyncio.sleep(0)
         while under_way:
             handles += await under_way.popleft()
@@ -49,32 +50,32 @@ async def submit_many(app: Stemflow, signatures: Iterable[Signature[Any, Any]]) 
     return handles
 
 
-async def _submit(app: Stemflow, page: list[Submission], commits: Commits) -> list[RunHandle[Any]]:
-    prepared = [await app.preparer.prepare(one) for one in page]
-    groups = _alike(app, prepared)
+async def _submit(parts: Parts, submitter: Submitter, page: list[Submission], commits: Commits) -> list[RunHandle[Any]]:
+    prepared = [await parts.preparer.prepare(one) for one in page]
+    groups = _alike(parts, prepared)
     try:
         decisions = await commits.each([([one.fact], one) for one in groups])
     finally:
         for one in prepared:
-            app.unstage(one)
+            submitter.unstage(one)
     of_runs = {
         header.run: decision
         for one, decision in zip(groups, decisions, strict=True)
         for header in (one.header, *one.also)
     }
-    return [app.handle_of(one, of_runs[one.header.run]) for one in prepared]
+    return [submitter.handle_of(one, of_runs[one.header.run]) for one in prepared]
 
 
-def _alike(app: Stemflow, prepared: Sequence[Prepared]) -> list[Prepared]:
+def _alike(parts: Parts, prepared: Sequence[Prepared]) -> list[Prepared]:
     """Those that begin alike, in one partition, as one submission each, which one decision answers. Signatures are made
     for each run."""
-    if app.library.trust.keys is not None:
+    if parts.library.trust.keys is not None:
         return list(prepared)
     groups: dict[tuple[str, int], list[Prepared]] = {}
     others: list[Prepared] = []
     for one in prepared:
-        key = (one.plan.digest, app.store.partition_of(one.header.run))
-        if key in groups or begins_alike(one.plan):
+        key = (one.plan.digest, parts.store.partition_of(one.header.run))
+        if key in groups or starts_identically(one.plan):
             groups.setdefault(key, []).append(one)
         else:
             others.append(one)

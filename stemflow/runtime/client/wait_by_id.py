@@ -3,52 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import structs
 
 from stemflow.model.records import FINAL, Node
 from stemflow.runtime.runs.decode import decode_as
-from stemflow.runtime.runs.handle import RunHandle, TaskResult, UnknownRun, result_of
-
-if TYPE_CHECKING:
-    from stemflow.runtime.engine import Stemflow
+from stemflow.runtime.runs.handle import RunAccess, RunHandle, TaskResult, UnknownRun, result_of
 
 LOOK_MS = 1_000
 """The longest that one who waits for a task within a run goes without looking."""
 
 
-async def result_by_id(app: Stemflow, task_id: str, decode: Any) -> TaskResult[Any]:
+async def result_by_id(access: RunAccess, task_id: str, decode: Any) -> TaskResult[Any]:
     """How a run (`RUN`) or a task of one (`RUN/path`) stands now; raises UnknownRun."""
     run, _, path = task_id.partition("/")
-    (node,) = await app.store.read([(run, path)])
+    (node,) = await access.store.read([(run, path)])
     if not isinstance(node, Node):
-        raise UnknownRun(task_id, app.store.url)
-    return _decoded(await result_of(app, node), decode)
+        raise UnknownRun(task_id, access.store.url)
+    return _decoded(await result_of(access, node), decode)
 
 
-async def wait_by_id(app: Stemflow, task_id: str, timeout: float | None, decode: Any) -> TaskResult[Any]:
+async def wait_by_id(access: RunAccess, task_id: str, timeout: float | None, decode: Any) -> TaskResult[Any]:
     """Wait for the end of a run or of a task of one; a task that has not been reached yet is waited for too."""
     run, _, path = task_id.partition("/")
     if not path:
-        handle: RunHandle[Any] = RunHandle(app, run)
+        handle: RunHandle[Any] = RunHandle(access, run)
         return _decoded(await handle.wait(timeout), decode)
     loop = asyncio.get_running_loop()
     until = None if timeout is None else loop.time() + timeout
     # The count is taken before the records are read, so what is committed in between is never slept over.
-    seen = await app.store.wait_for_change(0, 0, run)
+    seen = await access.store.wait_for_change(0, 0, run)
     while True:
-        root, node = await app.store.read([(run, ""), (run, path)])
+        root, node = await access.store.read([(run, ""), (run, path)])
         if not isinstance(root, Node):
-            raise UnknownRun(run, app.store.url)
+            raise UnknownRun(run, access.store.url)
         over = until is not None and loop.time() >= until
         if isinstance(node, Node) and (node.state in FINAL or over):
-            return _decoded(await result_of(app, node), decode)
+            return _decoded(await result_of(access, node), decode)
         if root.state in FINAL:
-            raise UnknownRun(task_id, app.store.url)
+            raise UnknownRun(task_id, access.store.url)
         if over:
             return TaskResult(task_id=task_id, status="waiting", timed_out=True)
-        seen = await app.store.wait_for_change(seen, _pause_ms(loop.time(), until), run)
+        seen = await access.store.wait_for_change(seen, _pause_ms(loop.time(), until), run)
 
 
 def _pause_ms(now: float, until: float | None) -> int:

@@ -5,19 +5,26 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from stemflow.model.plan import LeafPlan, Plan, ScopePlan
 from stemflow.model.signature import AnySig, TaskSig
 from stemflow.model.tree import members_of
 from stemflow.runtime.payloads.converters import BadResult, Converter, Misfit
-from stemflow.runtime.tasks.registry import TaskRegistry
 
 Decode = Callable[[Any], Any]
 _ERROR = {"type", "qualname", "message", "data"}
 
 
-def decoder(plan: Plan, registry: TaskRegistry, sig: AnySig | None = None, place: int = 0) -> Decode | None:
+class ResultTypes(Protocol):
+    """Knows the annotated result types of tasks; the registry of tasks is one."""
+
+    def result_converter(self, task: str) -> Converter | None:
+        """The converter to the annotated result type of a task; None for a task that is not known."""
+        ...
+
+
+def decoder(plan: Plan, results: ResultTypes, sig: AnySig | None = None, place: int = 0) -> Decode | None:
     """What makes the value of the node at `place` out of its JSON data; None when that is the value.
 
     A task is known by the registry, or says how with `decode=`, which only `sig`, the desugared tree of the
@@ -25,7 +32,7 @@ def decoder(plan: Plan, registry: TaskRegistry, sig: AnySig | None = None, place
     """
     node = plan.nodes[place]
     if isinstance(node, LeafPlan):
-        return _of_task(node.task, registry, sig)
+        return _of_task(node.task, results, sig)
     if not isinstance(node, ScopePlan) or node.value is not None or not node.members or node.kind == "steps":
         return None
     # A task with hooks stands in a chain of one in the plan, so that its signature has no members there.
@@ -33,8 +40,8 @@ def decoder(plan: Plan, registry: TaskRegistry, sig: AnySig | None = None, place
     members = list(zip(node.members, given or [None] * len(node.members), strict=True))
     if node.kind in ("chain", "chord"):
         last, of_last = members[-1]
-        return decoder(plan, registry, of_last, last)
-    inside = [decoder(plan, registry, of_it, one) for one, of_it in members]
+        return decoder(plan, results, of_last, last)
+    inside = [decoder(plan, results, of_it, one) for one, of_it in members]
     if not any(inside):
         return None
     if node.kind == "map":
@@ -68,13 +75,13 @@ def _is_error(value: Any) -> bool:
     )  # fmt: skip
 
 
-def _of_task(name: str, registry: TaskRegistry, sig: AnySig | None) -> Decode | None:
+def _of_task(name: str, results: ResultTypes, sig: AnySig | None) -> Decode | None:
     if isinstance(sig, TaskSig) and sig.decode is not None:
         return decode_as(sig.decode, name)
-    task = registry.get(name)
-    if task is None or task.result.convert is None or task.result.exact is type(None):
-        return None  # a handler that gives None may still put something else in its place
-    return _checked(task.result, name)
+    converter = results.result_converter(name)
+    if converter is None or converter.convert is None or converter.exact is type(None):
+        return None  # a handler that returns None may still replace itself by something with a result
+    return _checked(converter, name)
 
 
 def decode_as(decode: Any, task: str) -> Decode:

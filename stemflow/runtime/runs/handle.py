@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -15,13 +15,10 @@ from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.records import FAILED, FINAL, SUCCEEDED, ErrorInfo, Node, parent_path
 from stemflow.model.signature import AnySig
 from stemflow.model.tree import members_of
-from stemflow.runtime.runs.decode import Decode, decoder
+from stemflow.runtime.runs.decode import Decode, ResultTypes, decoder
 from stemflow.runtime.runs.progress import Progress, progress_of_run
-from stemflow.runtime.values.library import Values
-from stemflow.store.base import StateLost
-
-if TYPE_CHECKING:
-    from stemflow.runtime.engine import Stemflow
+from stemflow.runtime.values.library import Library, Values
+from stemflow.store.base import StateLost, Store
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -114,6 +111,18 @@ class NodeEvent(Struct, frozen=True, kw_only=True):
     progress: Progress | None = None
 
 
+class RunAccess(Protocol):
+    """What a handle reads its run with, and how it cancels it."""
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def library(self) -> Library: ...
+    @property
+    def result_types(self) -> ResultTypes: ...
+    async def cancel(self, run_id: str, *, force: bool = False) -> str: ...
+
+
 class RunHandle(Generic[T]):
     """One run. `existing`: a submit under a unique key found it instead of starting another.
 
@@ -123,7 +132,7 @@ class RunHandle(Generic[T]):
 
     def __init__(
         self,
-        app: Stemflow,
+        access: RunAccess,
         run_id: str,
         *,
         existing: bool = False,
@@ -131,35 +140,36 @@ class RunHandle(Generic[T]):
         known: bool = False,
         asked: tuple[str, AnySig] | None = None,
     ) -> None:
-        self.app = app
+        self._access = access
         self._asked = asked
         self.id = run_id
         self.existing = existing
         self.holder = holder
-        self._epoch = app.store.epoch
-        self._known_until_ms = app.store.now_ms() + LEAST_KEPT_MS if known else 0
+        self._epoch = access.store.epoch
+        self._known_until_ms = access.store.now_ms() + LEAST_KEPT_MS if known else 0
         """Until then it is there for certain, since it was submitted here."""
 
     async def root(self) -> Node:
         """The record of the run itself; raises UnknownRun, or StateLost when the store has lost it."""
-        (root,) = await self.app.store.read([(self.id, "")])
+        (root,) = await self._access.store.read([(self.id, "")])
         if isinstance(root, Node):
             return root
-        if self._epoch != self.app.store.epoch:
+        if self._epoch != self._access.store.epoch:
+            url = self._access.store.url
             raise StateLost(
-                f"run {self.id}: {self.app.store.url} has lost data since this run was known to be there, and it with "
-                "them; submit it again"
+                f"run {self.id}: {url} has lost data since this run was known to be there, and it with them; "
+                "submit it again"
             )
-        raise UnknownRun(self.id, self.app.store.url)
+        raise UnknownRun(self.id, self._access.store.url)
 
     async def wait(self, timeout: float | None = None) -> TaskResult[T]:
         """Wait for the end, at most `timeout` seconds (then `timed_out`); cannot miss it.
 
         Raises StateLost when the store has lost the run.
         """
-        future = self.app.store.watch(self.id)
+        future = self._access.store.watch(self.id)
         try:
-            if self.app.store.now_ms() >= self._known_until_ms:
+            if self._access.store.now_ms() >= self._known_until_ms:
                 # An id that somebody wrote down may be wrong, and a run may be gone already.
                 root = await self.root()
                 if root.state in FINAL:
@@ -167,28 +177,28 @@ class RunHandle(Generic[T]):
             told = await _within(future, timeout)
             return await self.result_of(told if told is not None else await self.root())
         finally:
-            self.app.store.unwatch(self.id, future)
+            self._access.store.unwatch(self.id, future)
 
     async def result_of(self, root: Node) -> TaskResult[T]:
         """What waiting gives when the run stands as `root` says."""
         sig = self._asked[1] if self._asked is not None and self._asked[0] == root.plan else None
-        return await result_of(self.app, root, sig)
+        return await result_of(self._access, root, sig)
 
     async def duplicates(self) -> int:
         """How many others have met the unique key of this run while it held it."""
-        return await Values(self.app.library).duplicates(await self.root())
+        return await Values(self._access.library).duplicates(await self.root())
 
     async def cancel(self, *, force: bool = False) -> str:
         """Stop the run, with `force` at once, as `Stemflow.cancel` does; answers the state that it was in."""
-        return await self.app.cancel(self.id, force=force)
+        return await self._access.cancel(self.id, force=force)
 
     async def nodes(self) -> list[Node]:
         """The records of the run, in order of creation. A member that never opened has none."""
-        return await self.app.store.nodes(self.id)
+        return await self._access.store.nodes(self.id)
 
     async def value_of(self, path: str) -> Any:
         """The value of one node of the run; null for one that has none."""
-        values = Values(self.app.library)
+        values = Values(self._access.library)
         return await values.value(await values.node((self.id, path)))
 
     async def events(self) -> AsyncIterator[NodeEvent]:
@@ -208,7 +218,7 @@ class RunHandle(Generic[T]):
             if any(not node.path and node.state in FINAL for node in nodes):
                 return
             await asyncio.sleep(min(1.0, len(nodes) * PAUSE_A_NODE_S))
-            version = await self.app.store.wait_for_change(version, EVENTS_PAUSE_MS, self.id)
+            version = await self._access.store.wait_for_change(version, EVENTS_PAUSE_MS, self.id)
 
     async def members(self, path: str = "") -> AsyncIterator[TaskResult[Any]]:
         """How each member of the run (or of the composite at `path`) ended, as they end; first those that have ended.
@@ -218,24 +228,24 @@ class RunHandle(Generic[T]):
         """
         async for event in self.events():
             if event.state in FINAL and event.path != path and parent_path(event.path) == path:
-                (node,) = await self.app.store.read([(self.id, event.path)])
+                (node,) = await self._access.store.read([(self.id, event.path)])
                 if isinstance(node, Node) and node.index >= 0:
-                    yield await result_of(self.app, node, await self._signature_of(node))
+                    yield await result_of(self._access, node, await self._signature_of(node))
 
     async def _signature_of(self, node: Node) -> AnySig | None:
         """What was submitted for a member of the run, which may say how to decode it."""
         if self._asked is None or self._asked[0] != node.plan or parent_path(node.path):
             return None
-        root = (await self.app.library.shape(node.plan)).nodes[0]
+        root = (await self._access.library.shape(node.plan)).nodes[0]
         given = [member for _, member in members_of(self._asked[1])]
         return given[root.members.index(node.node)] if isinstance(root, ScopePlan) and given else None
 
     async def progress(self) -> dict[str, Progress]:
         """What handlers of this run last reported, by path, in whichever process they run."""
-        return await progress_of_run(self.app.store, self.id)
+        return await progress_of_run(self._access.store, self.id)
 
     async def _event(self, node: Node, progress: Progress | None) -> NodeEvent:
-        plan = (await self.app.library.shape(node.plan)).nodes[node.node]
+        plan = (await self._access.library.shape(node.plan)).nodes[node.node]
         return NodeEvent(
             path=node.path,
             state=node.state,
@@ -247,16 +257,16 @@ class RunHandle(Generic[T]):
         )
 
 
-async def result_of(app: Stemflow, node: Node, sig: AnySig | None = None) -> TaskResult[Any]:
+async def result_of(access: RunAccess, node: Node, sig: AnySig | None = None) -> TaskResult[Any]:
     """The result of a run or of one of its nodes; `timed_out` when it has not ended. `sig`: the tree of its plan."""
     name = f"{node.run}/{node.path}" if node.path else node.run
     if node.state not in FINAL:
         return TaskResult(task_id=name, status=node.state, timed_out=True)
-    app.library.trust.demand(node)
-    values = Values(app.library)
+    access.library.trust.demand(node)
+    values = Values(access.library)
     if node.state == SUCCEEDED:
-        plan = (await app.library.shape(node.plan)).plan
-        decode = decoder(plan, app.registry, sig, node.node)
+        plan = (await access.library.shape(node.plan)).plan
+        decode = decoder(plan, access.result_types, sig, node.node)
         return TaskResult(task_id=name, status=node.state, raw=await values.value(node), decode=decode)
     if node.state != FAILED:
         return TaskResult(task_id=name, status=node.state)

@@ -6,9 +6,8 @@ from typing import Any
 
 from msgspec import Struct, json
 
-from stemflow.model.records import RUNNING, STOPPING, Node
+from stemflow.model.records import RUNNING, STOPPING, Key, Node
 from stemflow.runtime.payloads.json_data import encode
-from stemflow.runtime.tasks.context import TaskContext
 from stemflow.store.base import Store
 
 PROGRESS_TTL_MS = 3_600_000
@@ -40,9 +39,11 @@ async def progress_of_run(store: Store, run: str) -> dict[str, Progress]:
     return {path: _progress.decode(body) for path, body in (await store.hints(_topic(run))).items()}
 
 
-async def note_progress(store: Store, context: TaskContext, percent: float, data: Any) -> Progress:
-    """Keep what a handler reports, and answer it; raises NotSerializable when `data` is not JSON."""
-    told = {"token": context.delivery, "percent": percent, "data": data, "at_ms": store.now_ms()}
-    body = encode(told, f"progress of {context.name}")
-    await store.put_hint(_topic(context.run_id), context.node, body, PROGRESS_TTL_MS)
+async def store_progress(store: Store, node: Key, token: int, percent: float, data: Any, task: str) -> Progress:
+    """Store what the handler of `node` reports under its fencing `token`, for PROGRESS_TTL_MS; return what was stored.
+
+    `task` is the name that an error gives. Raises NotSerializable when `data` is not JSON, and StoreError.
+    """
+    body = encode({"token": token, "percent": percent, "data": data, "at_ms": store.now_ms()}, f"progress of {task}")
+    await store.put_hint(_topic(node[0]), node[1], body, PROGRESS_TTL_MS)
     return _progress.decode(body)

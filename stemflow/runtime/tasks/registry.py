@@ -20,7 +20,7 @@ from stemflow.expr import ExpressionError, parse_condition, parse_template
 from stemflow.model.options import TaskOptions, given_options
 from stemflow.model.policy import Options, effective, normalise
 from stemflow.model.signature import MemberPolicy, NoInput, Signature, TaskSig
-from stemflow.runtime.attempt.soft_limit import check_place
+from stemflow.runtime.payloads.converters import Converter
 from stemflow.runtime.payloads.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.payloads.headers import checked_headers, checked_meta
 from stemflow.runtime.payloads.json_data import plain
@@ -29,6 +29,7 @@ from stemflow.runtime.tasks.context import TaskContext, instant_ms
 from stemflow.runtime.tasks.definitions import Args, Result, TaskDefinition, TaskHandler, TaskMetadata
 from stemflow.runtime.tasks.middleware import Middleware, MiddlewareChain
 from stemflow.runtime.tasks.parameters import Parameters, object_parameters, parameters_of, result_of, takes_context
+from stemflow.runtime.tasks.placement import check_place
 from stemflow.runtime.tasks.rate_limiter import RateLimiter, checked_limiter
 from stemflow.runtime.tasks.retry_decision import RetryStrategy, checked_strategy
 from stemflow.runtime.tasks.signals import Signals
@@ -331,6 +332,11 @@ class TaskRegistry:
 
     def get(self, name: str) -> Task[..., Any] | None:
         return self._tasks.get(name)
+
+    def result_converter(self, task: str) -> Converter | None:
+        """The converter to the annotated result type of a task; None when it is not registered here."""
+        found = self._tasks.get(task)
+        return None if found is None else found.result
 
     def __contains__(self, name: object) -> bool:
         return name in self._tasks

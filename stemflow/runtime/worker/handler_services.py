@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stemflow.model.signature import Signature
 from stemflow.runtime.commit.events import context_event
 from stemflow.runtime.payloads.headers import inherited
-from stemflow.runtime.runs.progress import note_progress
+from stemflow.runtime.runs.progress import store_progress
 from stemflow.runtime.tasks.context import TaskContext
 from stemflow.runtime.tasks.submission import Submission
 
@@ -31,7 +31,9 @@ class EngineBackstage:
             self.app.service.renew_now(context, for_ms)
 
     async def progress(self, context: TaskContext, percent: float, data: Any) -> None:
-        told = await note_progress(self.app.store, context, percent, data)
+        told = await store_progress(
+            self.app.store, (context.run_id, context.node), context.delivery, percent, data, context.name
+        )
         if self.app.signals.progress:
             self.app.signals.progress.send(context_event("progress", context, told.at_ms, progress=told))
 
@@ -51,4 +53,4 @@ class EngineBackstage:
             parent=(context.run_id, context.node),
             root=context.root_id,
         )
-        return (await self.app.accept(submission)).id
+        return (await self.app.submitter.submit(submission)).id

@@ -1,0 +1,40 @@
+"""What the functions of the client work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stemflow.ports import IdSource
+from stemflow.runtime.client.cancel import cancel
+from stemflow.runtime.client.preparer import Preparer
+from stemflow.runtime.commit.committer import Commits
+from stemflow.runtime.commit.decider import Advance
+from stemflow.runtime.runs.decode import ResultTypes
+from stemflow.runtime.tasks.registry import TaskRegistry
+from stemflow.runtime.values.library import Library
+from stemflow.store.base import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of one engine that submit, wait, cancel and rerun; no worker among them.
+
+    `second_commits` commits on a channel of its own, so that `submit_many` has two exchanges under way.
+    """
+
+    store: Store
+    library: Library
+    registry: TaskRegistry
+    ids: IdSource
+    advance: Advance
+    commits: Commits
+    second_commits: Commits
+    preparer: Preparer
+
+    @property
+    def result_types(self) -> ResultTypes:
+        return self.registry
+
+    async def cancel(self, run_id: str, *, force: bool = False) -> str:
+        """Cancel a run; return the state it was in. Raises UnknownRun."""
+        return await cancel(self.store, self.advance, self.commits, run_id, force=force)
