@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from stemflow.core.shape import BODY, Shape, segment, static_size
+from stemflow.core.kinds import rules_of
+from stemflow.core.kinds.chord import BODY
+from stemflow.core.shape import Shape
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.records import FINAL, Node, Tally, child_path, parent_path
 
@@ -83,7 +85,7 @@ class Tree:
         tally = node.tally
         assert tally is not None
         for index in self._unfolded(plan, many):
-            part = segment(plan, index)
+            part = rules_of(plan).segment(plan, index)
             path = child_path(node.path, part)
             told.add(path)
             record = self.by_path.get(path)
@@ -98,23 +100,25 @@ class Tree:
     ) -> Iterator[Row]:
         """A member without a record; what is inside one that will never run is left out."""
         plan = shape.nodes[place]
-        many = isinstance(plan, ScopePlan) and self._is_folded(plan, static_size(plan))
-        counts = {state: static_size(plan)} if many and isinstance(plan, ScopePlan) else {}
+        size = rules_of(plan).size(plan) if isinstance(plan, ScopePlan) else 0
+        many = isinstance(plan, ScopePlan) and self._is_folded(plan, size)
+        counts = {state: size} if many else {}
         name = path[len(parent_path(path)) :].removeprefix(".")
         yield replace(self._row(shape, place, path, name, depth, state, None, counts), cause=cause)
         if isinstance(plan, ScopePlan) and state not in FINAL:
             for index in self._unfolded(plan, many):
-                inner = child_path(path, segment(plan, index))
+                inner = child_path(path, rules_of(plan).segment(plan, index))
                 yield from self._unopened(shape, plan.members[index], inner, depth + 1, state)
 
     def _unfolded(self, plan: ScopePlan, many: bool) -> range:
-        size = static_size(plan)
+        rules = rules_of(plan)
+        size = rules.size(plan)
         if not many:
             return range(size)
-        return range(size - 1, size) if plan.kind == "chord" else range(0)
+        return range(size - 1, size) if rules.has_body else range(0)
 
     def _is_folded(self, plan: ScopePlan, size: int) -> bool:
-        return self.collapse is not None and plan.kind in ("group", "map", "chord") and size > self.collapse
+        return self.collapse is not None and rules_of(plan).wide and size > self.collapse
 
     def _counts(self, scope: Node) -> dict[str, int]:
         """Members by state; those without a record are waiting."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from stemflow.core.kinds import rules_of
 from stemflow.core.members import open_members
-from stemflow.core.shape import body_index
 from stemflow.core.work import Work
 from stemflow.model.plan import Plan, ScopePlan
 from stemflow.model.records import RUNNING, Node
@@ -24,7 +24,7 @@ def _fan_in_of(w: Work, node: Node) -> Node | None:
         if scope is None:
             return None
         plan = w.scope_of(scope)
-        if plan.kind in ("group", "map") or (plan.kind == "chord" and node.index != body_index(plan)):
+        if rules_of(plan).may_join(plan, node.index):
             return scope
         node = scope
     return None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from stemflow.core.shape import Shape, body_index, static_size
+from stemflow.core.kinds import rules_of
+from stemflow.core.shape import Shape
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.records import FINAL, Claim, Key, Node, Record, Tally, parent_path
 
@@ -130,16 +131,9 @@ def _order(
     """Members that wait for others were opened after those had ended (I11)."""
     members = (n for n in nodes.values() if n.path and n.run == scope.run and parent_path(n.path) == scope.path)
     from_index = {member.index: member for member in members}
-    waits: list[tuple[int, int]] = []
-    size = static_size(plan)
-    if plan.kind == "chain":
-        waits = [(i, i + 1) for i in range(size - 1)]
-    elif plan.kind == "chord":
-        waits = [(i, body_index(plan)) for i in range(size - 1)]
-    elif plan.kind == "steps":
-        waits = [(e.source, target) for target, edges in enumerate(shape.dag(scope.node).edges) for e in edges]
+    assert scope.tally is not None
     broken = []
-    for source, target in waits:
+    for source, target in rules_of(plan).waits(shape, scope.node, scope.tally.size):
         first, second = from_index.get(source), from_index.get(target)
         if first and second and opened[second.key] < ended.get(first.key, opened[second.key] + 1):
             broken.append(f"{second.path} was opened before {first.path} had ended")

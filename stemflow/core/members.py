@@ -1,4 +1,4 @@
-"""The members of a scope: opening them, skipping them in bulk, telling them to stop, and who comes after whom."""
+"""The members of a scope: opening them, skipping them in bulk, stopping them. Their order is up to `core.kinds`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,14 @@ from collections.abc import Iterable, Iterator
 
 from stemflow.core.ending import how_ended
 from stemflow.core.fire import fire
-from stemflow.core.settle import gives_up
-from stemflow.core.shape import body_index, kind_of
-from stemflow.core.skip_rule import admitted
+from stemflow.core.kinds import rules_of
+from stemflow.core.kinds.base import View
+from stemflow.core.shape import kind_of
 from stemflow.core.table import TABLE, Event
 from stemflow.core.work import Missing, Tick, Work
 from stemflow.model.effects import GateError
 from stemflow.model.plan import ScopePlan
 from stemflow.model.records import FINAL, WAITING, Node, Tally
-
-DEFAULT_WINDOW = 1_000
-"""Members of a map that are open at once where the workflow names no `concurrency`."""
-
-
-def window_of(plan: ScopePlan) -> int:
-    return plan.window or DEFAULT_WINDOW
 
 
 def tally_of(scope: Node) -> Tally:
@@ -57,10 +50,10 @@ def open_member(w: Work, scope: Node, index: int) -> None:
         fire(w, node, "opened", None)
 
 
-def skip_members(w: Work, scope: Node, indices: range, how: str) -> None:
-    """Members that will never run: one bit each, no record; they end SKIPPED with the cause that `how` names."""
-    if _all_may(w, scope, "upstream", indices):
-        tally_of(scope).end_many((1 << indices.stop) - (1 << indices.start), how)
+def skip_members(w: Work, scope: Node, members: int, how: str) -> None:
+    """Members (a bit each) that will never run get no record; they end SKIPPED with the cause that `how` names."""
+    if _all_may(w, scope, "upstream", bits(members)):
+        tally_of(scope).end_many(members, how)
 
 
 def cancel_unopened(w: Work, scope: Node) -> None:
@@ -69,7 +62,7 @@ def cancel_unopened(w: Work, scope: Node) -> None:
         tally_of(scope).cancel_unopened()
 
 
-def _all_may(w: Work, scope: Node, event: Event, indices: range) -> bool:
+def _all_may(w: Work, scope: Node, event: Event, indices: Iterable[int]) -> bool:
     """Whether the table lets each of these members end at `event` before it was opened."""
     nodes, members = w.shape(scope.plan).nodes, w.scope_of(scope).members
     kinds = {kind_of(nodes[members[index]]) for index in indices}
@@ -106,67 +99,11 @@ def bits(mask: int) -> Iterator[int]:
 
 def advance(w: Work, scope: Node, plan: ScopePlan, index: int, how: str) -> None:
     """Open or skip what waited for member `index`."""
-    if gives_up(plan, scope.failed_at is not None):
+    rules, failed = rules_of(plan), scope.failed_at is not None
+    if rules.gives_up(plan, failed):
         return
-    if plan.kind == "map":
-        _advance_map(w, scope, plan)
-    elif plan.kind == "steps":
-        _advance_steps(w, scope, plan, index)
-    elif plan.kind == "chain":
-        _advance_chain(w, scope, plan, index, how)
-    elif plan.kind == "chord":
-        _advance_chord(w, scope, plan)
-
-
-def _advance_map(w: Work, scope: Node, plan: ScopePlan) -> None:
-    """The next in the window."""
-    tally = tally_of(scope)
-    following = tally.opened.bit_length()
-    if scope.extra:  # those that joined while it ran were opened out of turn
-        following = (tally.opened ^ (tally.opened + 1)).bit_length() - 1
-    if following < tally.size and tally.open.bit_count() < window_of(plan):
-        open_member(w, scope, following)
-
-
-def _advance_chain(w: Work, scope: Node, plan: ScopePlan, index: int, how: str) -> None:
-    tally, following = tally_of(scope), index + 1
-    if following == tally.size:
-        return
-    member = w.shape(scope.plan).nodes[plan.members[index]]
-    if how == "ok" or (how == "failed" and member.on_error == "continue"):
-        open_member(w, scope, following)
-    else:
-        skip_members(w, scope, range(following, tally.size), how if how == "skipped" else "upstream")
-
-
-def _advance_chord(w: Work, scope: Node, plan: ScopePlan) -> None:
-    tally, body = tally_of(scope), body_index(plan)
-    if tally.ended >> body & 1 or tally.opened >> body & 1 or tally.done < tally.size - 1:
-        return
-    if scope.failed_at is None and not tally.cancelled:
-        open_member(w, scope, body)
-    else:
-        skip_members(w, scope, range(body, body + 1), "upstream")
-
-
-def _advance_steps(w: Work, scope: Node, plan: ScopePlan, index: int) -> None:
-    """Open what waited for `index`; a skip goes on to what waited for the skipped, without recursion."""
-    tally, shape = tally_of(scope), w.shape(scope.plan)
-    dag = shape.dag(scope.node)
-    ready, ended = [], [index]
-    while ended:
-        for target in dag.successors[ended.pop()]:
-            if dag.needed[target] & ~tally.ended or (tally.opened | tally.ended) >> target & 1:
-                continue
-            member = shape.nodes[plan.members[target]]
-            sources = [
-                (edge.kind, tally.how(edge.source), shape.nodes[plan.members[edge.source]].on_error)
-                for edge in dag.edges[target]
-            ]
-            verdict = admitted(member.run_on, sources)
-            if verdict is None:
-                ready.append(target)
-            elif _all_may(w, scope, "upstream", range(target, target + 1)):
-                tally.end_many(1 << target, verdict)
-                ended.append(target)
-    open_members(w, scope, dict.fromkeys(ready))
+    view = View(w.shape(scope.plan), scope.node, tally_of(scope), failed, bool(scope.extra))
+    moves = rules.after(view, index, how)
+    for members, cause in moves.ended:
+        skip_members(w, scope, members, cause)
+    open_members(w, scope, moves.opened)

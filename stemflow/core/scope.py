@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stemflow.core import admission as entry
 from stemflow.core.ending import bury, finish, how_ended, leave
 from stemflow.core.fire import fire
+from stemflow.core.kinds import rules_of
 from stemflow.core.leaf import undone_path
-from stemflow.core.members import advance, cancel_unopened, open_below, open_members, stop_members, tally_of, window_of
-from stemflow.core.settle import natural, settle, tolerates
-from stemflow.core.shape import static_size
+from stemflow.core.members import (
+    advance,
+    cancel_unopened,
+    open_below,
+    open_members,
+    skip_members,
+    stop_members,
+    tally_of,
+)
 from stemflow.core.work import Tick, Work
-from stemflow.model.effects import Frozen, GateError, Pages
+from stemflow.model.effects import Frozen, GateError, GateName, Pages
 from stemflow.model.facts import Ended, Replaced
-from stemflow.model.plan import Handler, ScopePlan, Sealed
+from stemflow.model.plan import Handler, ScopePlan
 from stemflow.model.records import (
     CANCELLED,
     FAILED,
@@ -30,7 +39,6 @@ from stemflow.model.records import (
     Tally,
     child_path,
 )
-from stemflow.model.signature import Span
 
 
 def open_scope(w: Work, scope: Node, refusal: GateError | None) -> None:
@@ -58,54 +66,42 @@ def wake(w: Work, scope: Node, _: object) -> None:
 def _begin(w: Work, scope: Node, refusal: GateError | None) -> None:
     """Open the members that wait for nobody."""
     plan = w.scope_of(scope)
+    rules = rules_of(plan)
     scope.state, scope.at_ms, scope.due_at_ms = RUNNING, 0, None
-    size = refusal or (_map_size(w, scope, plan) if plan.kind == "map" else static_size(plan))
-    if isinstance(size, GateError):
-        bury(w, scope, size)
-        scope.tally, scope.error, scope.failed_at = Tally(0), size.error, scope.path
+    answer: Any
+    if rules.repeats and plan.undo and refusal is None:
+        answer = _undone_size(w, scope)
+        if answer is None:
+            return finish(w, scope, SKIPPED, cause="condition")
+    else:
+        answer = refusal or _answer(w, scope, rules.gate(plan))
+    if isinstance(answer, GateError):
+        bury(w, scope, answer)
+        scope.tally, scope.error, scope.failed_at = Tally(0), answer.error, scope.path
         return close(w, scope, plan, FAILED, None)
-    if size is None:
-        return finish(w, scope, SKIPPED, cause="condition")
-    scope.tally = Tally(size)
+    opening = rules.opening(w.shape(scope.plan), scope.node, answer)
+    scope.tally = Tally(opening.size)
     if plan.timeout_ms is not None:
         scope.due_at_ms = w.now_ms + plan.timeout_ms
-    open_members(w, scope, _first(w, scope, plan, size))
+    if opening.skipped:
+        skip_members(w, scope, opening.skipped, "skipped")
+    open_members(w, scope, opening.first)
     settle_scope(w, scope, plan)
 
 
-def _first(w: Work, scope: Node, plan: ScopePlan, size: int) -> range | tuple[int, ...]:
-    match plan.kind:
-        case "chain":
-            return range(min(size, 1))
-        case "chord":
-            return range(size - 1) or (0,)
-        case "steps":
-            return w.shape(scope.plan).dag(scope.node).roots
-        case "map":
-            return range(min(size, window_of(plan)))
-        case "group":
-            return range(size)
+def _answer(w: Work, scope: Node, gate: GateName | None) -> Any:
+    """The value of the gate of its kind; items are stored in pages, and the answer is their number."""
+    answer = None if gate is None else w.gate(scope.key, gate)
+    if isinstance(answer, Frozen):
+        w.pages.append(Pages(scope.key, answer.pages))
+        return answer.size
+    return answer
 
 
-def _map_size(w: Work, scope: Node, plan: ScopePlan) -> int | GateError | None:
-    """How many members the map has; None when there is no map to undo."""
-    if plan.undo:
-        done = w.node((scope.run, undone_path(scope.path)))
-        return None if done is None or done.tally is None else done.tally.size
-    if isinstance(plan.items, int):
-        return plan.items
-    if isinstance(plan.items, tuple):
-        return len(plan.items)
-    if isinstance(plan.items, Span):
-        return len(range(plan.items.start, plan.items.stop, plan.items.step))
-    if isinstance(plan.items, Sealed):
-        return plan.items.size
-    frozen = w.gate(scope.key, "items")
-    if isinstance(frozen, GateError):
-        return frozen
-    assert isinstance(frozen, Frozen)
-    w.pages.append(Pages(scope.key, frozen.pages))
-    return frozen.size
+def _undone_size(w: Work, scope: Node) -> int | None:
+    """How many members the scope that it undoes has; None when there is nothing to undo."""
+    done = w.node((scope.run, undone_path(scope.path)))
+    return None if done is None or done.tally is None else done.tally.size
 
 
 def tick(w: Work, scope: Node, news: Tick) -> None:
@@ -125,7 +121,7 @@ def _mind(w: Work, scope: Node, plan: ScopePlan, news: Tick) -> None:
     """Note the first failure that the scope does not tolerate."""
     if news.how == "failed" and scope.failed_at is None:
         _, digest, place = w.member(scope, news.index)
-        if not tolerates(plan, w.shape(digest).nodes[place], news.index):
+        if not rules_of(plan).tolerates(plan, w.shape(digest).nodes[place], news.index):
             scope.failed_at = news.failed_at
 
 
@@ -135,13 +131,13 @@ def settle_scope(w: Work, scope: Node, plan: ScopePlan) -> None:
     if scope.handling or scope.state not in (RUNNING, STOPPING):
         return
     if scope.state == RUNNING:
-        verdict = settle(plan, tally, scope.failed_at is not None)
+        verdict = rules_of(plan).settle(plan, tally, scope.failed_at is not None)
         if verdict.move == "stop":
             stop(w, scope, verdict.state, kill=False)
         elif verdict.move == "close":
             close(w, scope, plan, verdict.state, verdict.cause)
     elif not tally.open:
-        state, cause = natural(plan, tally, scope.failed_at is not None)
+        state, cause = rules_of(plan).natural(plan, tally, scope.failed_at is not None)
         if scope.verdict is not None:
             state, cause = scope.verdict, None
         close(w, scope, plan, state, cause)

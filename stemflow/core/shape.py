@@ -9,9 +9,6 @@ from stemflow.model.plan import AnyPlan, Edge, LeafPlan, Plan, ScopePlan
 from stemflow.model.policy import Options
 from stemflow.model.records import Node
 
-BODY = "then"
-"""The path segment of a chord's body."""
-
 
 class Shape:
     """Read-only view of one plan; made once a process and plan."""
@@ -25,10 +22,14 @@ class Shape:
         """Successors and predecessor masks of the `steps` scope `node`."""
         found = self._dags.get(node)
         if found is None:
-            scope = self.nodes[node]
-            assert isinstance(scope, ScopePlan)
-            found = self._dags[node] = Dag(scope)
+            found = self._dags[node] = Dag(self.scope(node))
         return found
+
+    def scope(self, node: int) -> ScopePlan:
+        """The composite at `node`."""
+        plan = self.nodes[node]
+        assert isinstance(plan, ScopePlan)
+        return plan
 
     def queue_of(self, node: int) -> str:
         """The queue of a task, or of the first task in a composite; `default` where there is none."""
@@ -68,25 +69,6 @@ def kind_of(node: AnyPlan) -> Kind:
     if isinstance(node, LeafPlan):
         return "leaf"
     return "scope" if isinstance(node, ScopePlan) else "wait"
-
-
-def static_size(scope: ScopePlan) -> int:
-    """Members known from the plan alone (a map has none)."""
-    return 0 if scope.kind == "map" else len(scope.members)
-
-
-def body_index(scope: ScopePlan) -> int:
-    """The member index of a chord's body, -1 for any other kind."""
-    return len(scope.members) - 1 if scope.kind == "chord" else -1
-
-
-def segment(scope: ScopePlan, index: int) -> str:
-    """The last part of the path of member `index`."""
-    if scope.kind == "chord" and index == len(scope.members) - 1:
-        return BODY
-    if scope.names is not None and index < len(scope.names):
-        return scope.names[index]
-    return f"[{index}]"
 
 
 def base_size(record: Node) -> int:

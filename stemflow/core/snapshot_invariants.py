@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from stemflow.core.members import window_of
-from stemflow.core.shape import Shape, body_index
+from stemflow.core.kinds import rules_of
+from stemflow.core.kinds.map import window_of
+from stemflow.core.shape import Shape
 from stemflow.model.plan import LeafPlan, ScopePlan, WaitPlan
 from stemflow.model.records import FINAL, HELD, NO_RUN, STOPPING, Claim, Key, Node, Record, Tally, parent_path
 
@@ -101,7 +102,7 @@ def _going_on(node: Node, records: Mapping[Key, Record], shapes: Mapping[str, Sh
             broken.append(f"its members {early} were opened before those that they wait for had ended")
         elif node.tally.complete and not node.handling:
             broken.append("it stays open although every member has ended")
-        if plan.kind == "map" and not node.extra and node.tally.open.bit_count() > window_of(plan):
+        if rules_of(plan).repeats and not node.extra and node.tally.open.bit_count() > window_of(plan):
             broken.append(f"{node.tally.open.bit_count()} members are open at once, its window is {window_of(plan)}")
     return broken
 
@@ -126,16 +127,8 @@ def _below_stopped(node: Node, records: Mapping[Key, Record]) -> list[str]:
 
 def _early(scope: Node, plan: ScopePlan, tally: Tally, shape: Shape) -> list[int]:
     """Members that were opened before their predecessors had ended (I11)."""
-    if plan.kind == "chain":
-        return [i for i in range(1, tally.size) if tally.opened >> i & 1 and not tally.ended >> (i - 1) & 1]
-    if plan.kind == "chord":
-        body = body_index(plan)
-        waits = tally.opened >> body & 1 and ((1 << tally.size) - 1) & ~(1 << body) & ~tally.ended
-        return [body] if waits else []
-    if plan.kind == "steps":
-        needed = shape.dag(scope.node).needed
-        return [i for i in range(tally.size) if tally.opened >> i & 1 and needed[i] & ~tally.ended]
-    return []
+    waits = rules_of(plan).waits(shape, scope.node, tally.size)
+    return sorted({later for earlier, later in waits if tally.opened >> later & 1 and not tally.ended >> earlier & 1})
 
 
 __all__ = ["check_claims", "check_standing"]

@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from stemflow.core.shape import Shape, base_size, segment
+from stemflow.core.kinds import rules_of
+from stemflow.core.shape import Shape, base_size
 from stemflow.model.effects import DeadLetter, Decision, GateKey, GateName, Need, Pages, Put, Reply, RunEnd
 from stemflow.model.facts import End, Fact, Post
 from stemflow.model.plan import AnyPlan, LeafPlan, Plan, ScopePlan
@@ -178,10 +179,11 @@ class Work:
     def member(self, scope: Node, index: int) -> tuple[Key, str, int]:
         """(key, plan digest, plan node) of member `index` of an opened scope."""
         plan = self.scope_of(scope)
-        key = (scope.run, child_path(scope.path, segment(plan, index)))
+        rules = rules_of(plan)
+        key = (scope.run, child_path(scope.path, rules.segment(plan, index)))
         base = base_size(scope)
         if index < base:
-            return key, scope.plan, plan.members[0 if plan.kind == "map" else index]
+            return key, scope.plan, rules.place(plan, index)
         joined = index - base
         for digest, count in scope.extra:
             if joined < count:

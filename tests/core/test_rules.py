@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stemflow.core.settle import settle, tolerates
+from stemflow.core.kinds import rules_of
 from stemflow.core.skip_rule import Source, admitted
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.records import Tally
@@ -70,14 +70,14 @@ def test_a_scope_goes_on_stops_or_ends_as_the_page_says(row: list[str]) -> None:
     kind, policy, members, said = row
     sources = [source(words) for words in members.split("; ") if words]
     scope = ScopePlan(kind=kind, policy=policy, members=tuple(range(len(sources))))  # type: ignore[arg-type]
-    tally, failed = Tally(len(sources)), False
+    rules, tally, failed = rules_of(scope), Tally(len(sources)), False
     for index, (_, how, on_error) in enumerate(sources):
         if how != "open":
             tally.tick(index, how or "")
-            failed |= how == "failed" and not tolerates(scope, LeafPlan(task="t", on_error=on_error), index)
+            failed |= how == "failed" and not rules.tolerates(scope, LeafPlan(task="t", on_error=on_error), index)
 
     # When it is asked what to do
-    verdict = settle(scope, tally, failed)
+    verdict = rules.settle(scope, tally, failed)
 
     # Then it does what the page says
     words = {"stay": "stays", "stop": f"stops {verdict.state.upper()}"}.get(verdict.move, verdict.state.upper())

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stemflow.core.shape import body_index, shares_keys
+from stemflow.core.kinds import rules_of
+from stemflow.core.shape import shares_keys
 from stemflow.errors import OptionError, StemflowError
 from stemflow.expr import ExpressionError
 from stemflow.model.facts import Failed, HandedBack, Ok, Outcome, Replaced
@@ -199,7 +200,7 @@ class Attempts:
             assert isinstance(scope, Node)
             plan = (await self._library.shape(scope.plan)).nodes[scope.node]
             assert isinstance(plan, ScopePlan)
-            if plan.kind in ("group", "map") or (plan.kind == "chord" and node.index != body_index(plan)):
+            if rules_of(plan).may_join(plan, node.index):
                 return node.index >= 0
             node = scope
         return False

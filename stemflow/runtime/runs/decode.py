@@ -7,6 +7,7 @@ import typing
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from stemflow.core.kinds import rules_of
 from stemflow.model.plan import LeafPlan, Plan, ScopePlan
 from stemflow.model.signature import AnySig, TaskSig
 from stemflow.model.tree import members_of
@@ -33,18 +34,21 @@ def decoder(plan: Plan, results: ResultTypes, sig: AnySig | None = None, place: 
     node = plan.nodes[place]
     if isinstance(node, LeafPlan):
         return _of_task(node.task, results, sig)
-    if not isinstance(node, ScopePlan) or node.value is not None or not node.members or node.kind == "steps":
+    if not isinstance(node, ScopePlan) or node.value is not None or not node.members:
+        return None
+    rules = rules_of(node)
+    if rules.gives == "nothing":
         return None
     # A task with hooks stands in a chain of one in the plan, so that its signature has no members there.
     given: list[AnySig | None] = [] if sig is None else [member for _, member in members_of(sig)]
     members = list(zip(node.members, given or [None] * len(node.members), strict=True))
-    if node.kind in ("chain", "chord"):
+    if rules.gives == "last":
         last, of_last = members[-1]
         return decoder(plan, results, of_last, last)
     inside = [decoder(plan, results, of_it, one) for one, of_it in members]
     if not any(inside):
         return None
-    if node.kind == "map":
+    if rules.repeats:
         one = _listed(inside, repeated=True) if node.spread == "chunk" else inside[0]
         return _listed([one], repeated=True)
     return _listed(inside, repeated=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import structs
 
-from stemflow.core.shape import body_index
+from stemflow.core.kinds import rules_of
 from stemflow.model.plan import LeafPlan, Plan, ScopePlan
 from stemflow.model.signature import AnySig, ChainSig, MapSig, Span, TaskSig
 from stemflow.model.tree import changed, everything, first_task, walk
@@ -81,10 +81,9 @@ def _ahead(plan: Plan, place: int) -> int | None:
         if place not in scope.members:
             return 1
         index = scope.members.index(place)
-        if scope.kind == "map" and scope.spread != "env":
-            return 1 if scope.spread == "item" else None
-        if (scope.kind == "chain" and index > 0) or (scope.kind == "chord" and index == body_index(scope)):
-            return 1
+        feed = rules_of(scope).feed(scope, index)
+        if feed is not None:
+            return None if feed == "item" and scope.spread != "item" else 1
         place = above
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import structs
 
 from stemflow.compile.freeze import named
+from stemflow.core.kinds import rules_of
 from stemflow.core.rates import given_keys
 from stemflow.core.shape import Shape
 from stemflow.errors import StemflowError
@@ -39,11 +40,11 @@ class Bound(tuple[Call, ...]):
 
 
 class Binder:
-    """Evaluates what a plan left to be evaluated late. Names of maps are taken from the plan's own maps."""
+    """Evaluates what a plan left to be evaluated late. Names of items are taken from the plan's own maps."""
 
     def __init__(self, shape: Shape) -> None:
-        maps = [node for node in shape.nodes if isinstance(node, ScopePlan) and node.kind == "map"]
-        self.names = _NAMES | {name for node in maps for name in (node.var, node.index_var)}
+        scopes = [node for node in shape.nodes if isinstance(node, ScopePlan)]
+        self.names = _NAMES | {name for scope in scopes for name in rules_of(scope).names(scope)}
 
     async def template(self, values: Values, node: Node, tree: Any) -> Any:
         template = parse_template(tree, self.names)

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 from msgspec import Raw, json, to_builtins
 
 from stemflow.compile.freeze import named
+from stemflow.core.kinds import rules_of
 from stemflow.core.leaf import undone_path
-from stemflow.core.shape import Shape, base_size, body_index, segment
+from stemflow.core.shape import Shape, base_size
 from stemflow.errors import StemflowError
 from stemflow.model.effects import Pages
 from stemflow.model.plan import Plan, ScopePlan, Sealed
@@ -277,14 +278,10 @@ class Values:
         if node.tally is None or node.result is not None:
             return await self.library.read(node.result, *(node.alias or node.key), "result")
         plan = await self.scope(node)
-        if plan.kind == "steps":
-            return None
-        if plan.kind in ("group", "map"):
-            return await self.member_values(node, range(node.tally.size))
-        last = body_index(plan) if plan.kind == "chord" else len(plan.members) - 1
-        if last < 0:
-            return None
-        return await self.value(await self.node(self._member_key(node, plan, last)))
+        given = rules_of(plan).value_from(plan, node.tally)
+        if isinstance(given, range):
+            return await self.member_values(node, given)
+        return None if given is None else await self.value(await self.node(self._member_key(node, plan, given)))
 
     async def member_values(self, scope: Node, indices: Iterable[int]) -> list[Any]:
         """The values of members in order; null for one without, an error for one that failed under `collect`."""
@@ -306,11 +303,11 @@ class Values:
     async def header_values(self, key: Key, plan: ScopePlan) -> list[Any]:
         chord = await self.node(key)
         assert chord is not None and chord.tally is not None
-        body = body_index(plan)
+        body = rules_of(plan).last(plan)
         return await self.member_values(chord, (i for i in range(chord.tally.size) if i != body))
 
     def _member_key(self, scope: Node, plan: ScopePlan, index: int) -> Key:
-        return (scope.run, child_path(scope.path, segment(plan, index)))
+        return (scope.run, child_path(scope.path, rules_of(plan).segment(plan, index)))
 
     async def error_of(self, node: Node) -> ErrorInfo:
         """The error that made `node` FAILED: its own, or that of the leaf below it."""
@@ -336,16 +333,21 @@ class Values:
             plan = await self.scope(scope)
             if node.index < 0:
                 return Prev(await self._news(scope.key))
-            if plan.kind != "map" and node.index >= base_size(scope):
+            rules = rules_of(plan)
+            if not rules.repeats and node.index >= base_size(scope):
                 return None
-            if plan.kind == "chain" and 0 < node.index < base_size(scope):
-                return Prev(await self.value(await self.node(self._member_key(scope, plan, node.index - 1))))
-            if plan.kind == "chord" and node.index == body_index(plan):
-                return Prev(await self.header_values(scope.key, plan))
-            if plan.kind == "map" and plan.spread != "env":
-                item = await self.item(scope, plan, node.index)
-                return Prev(item, "one" if plan.spread == "item" else plan.spread)
-            node = scope
+            match rules.feed(plan, node.index):
+                case "before":
+                    return Prev(await self.value(await self.node(self._member_key(scope, plan, node.index - 1))))
+                case "results":
+                    return Prev(await self.header_values(scope.key, plan))
+                case "item":
+                    item = await self.item(scope, plan, node.index)
+                    return Prev(item, "one" if plan.spread == "item" else plan.spread)
+                case None:
+                    node = scope
+                case other:
+                    assert_never(other)
         return None
 
     async def parent_path(self, node: Node) -> str | None:
@@ -353,11 +355,11 @@ class Values:
         while node.path and not (node.node == 0 and node.index >= 0):
             scope = await self.above(node)
             plan = await self.scope(scope)
-            body = body_index(plan)
-            if plan.kind == "chain" and 0 < node.index < base_size(scope):
+            feed = rules_of(plan).feed(plan, node.index)
+            if feed == "before":
                 return await self._last_task(scope, node.index - 1)
-            if plan.kind == "chord" and node.index == body:
-                return await self._last_task(scope, 0) if body else None
+            if feed == "results":
+                return await self._last_task(scope, 0) if node.index else None
             node = scope
         return None
 
@@ -366,10 +368,11 @@ class Values:
         nodes = (await self.library.shape(scope.plan)).nodes
         path, plan, at = scope.path, nodes[scope.node], index
         while isinstance(plan, ScopePlan) and plan.members:
-            path = child_path(path, segment(plan, at))
-            plan = nodes[plan.members[0 if plan.kind == "map" else at]]
+            rules = rules_of(plan)
+            path = child_path(path, rules.segment(plan, at))
+            plan = nodes[rules.place(plan, at)]
             if isinstance(plan, ScopePlan):
-                at = len(plan.members) - 1 if plan.kind in ("chain", "chord") else 0
+                at = rules_of(plan).last(plan)
         return path
 
     async def _news(self, key: Key) -> Any:
@@ -444,7 +447,8 @@ class Values:
         while scope is not None:
             if scope.tally is not None:
                 plan = await self.scope(scope)
-                if plan.kind == "map" and scope is not node and names & {plan.var, plan.index_var, "item", "index"}:
+                given = rules_of(plan).names(plan)
+                if given and scope is not node and names & {*given, "item", "index"}:
                     item = await self.item(scope, plan, node.index)
                     for name, value in (
                         (plan.var, item),
@@ -453,7 +457,7 @@ class Values:
                         ("index", node.index),
                     ):
                         env.setdefault(name, value)
-                if plan.kind == "steps" and plan.names is not None:
+                if rules_of(plan).names_steps and plan.names is not None:
                     for name in steps & set(plan.names) - set(shown):
                         shown[name] = await self._step(scope, name)
             node = scope

@@ -1,0 +1,183 @@
+"""What the machine asks of a kind of composite. Each kind is one object without state; its methods are pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Final, Literal, NamedTuple, assert_never
+
+from stemflow.core.shape import Shape
+from stemflow.model.effects import GateName
+from stemflow.model.plan import AnyPlan, ScopeKind, ScopePlan
+from stemflow.model.records import CANCELLED, FAILED, SUCCEEDED, Cause, State, Tally
+
+Feed = Literal["before", "results", "item"]
+"""What is put in front of a member's arguments: the value of the member before it, the values of a chord's header, or
+an item of a map."""
+
+Gives = Literal["nothing", "last", "all"]
+"""What the value of a composite is made of: null, the value of its last member, or the list of all members' values."""
+
+
+class View(NamedTuple):
+    """A scope whose members have begun to open, as its kind sees it.
+
+    `failed`: a member failed whose failure is not tolerated. `joined`: members joined while it ran.
+    """
+
+    shape: Shape
+    node: int
+    tally: Tally
+    failed: bool
+    joined: bool
+
+    @property
+    def plan(self) -> ScopePlan:
+        plan = self.shape.nodes[self.node]
+        assert isinstance(plan, ScopePlan)
+        return plan
+
+
+class Opening(NamedTuple):
+    """How a scope begins: its number of members, those that open now, and the bits of those that never run."""
+
+    size: int
+    first: Iterable[int]
+    skipped: int = 0
+
+
+class Moves(NamedTuple):
+    """What follows from the end of a member: members to open, and (bits, how) of members that end without running.
+
+    `how` is `skipped` (by condition) or `upstream`, as in a tally.
+    """
+
+    opened: Iterable[int] = ()
+    ended: tuple[tuple[int, str], ...] = ()
+
+
+NOTHING: Final = Moves()
+
+
+class Verdict(NamedTuple):
+    """`stay`: wait for more members; `stop`: stop the other members, then close; `close`: it is over."""
+
+    move: Literal["stay", "stop", "close"]
+    state: State = SUCCEEDED
+    cause: Cause | None = None
+
+
+STAY: Final = Verdict("stay")
+
+
+class KindRules:
+    """The rules of one kind. The defaults are those of members that run side by side and give no value."""
+
+    name: ClassVar[ScopeKind]
+    wide: ClassVar[bool] = False
+    """There may be very many members, which are alike: they are shown as counts."""
+    has_body: ClassVar[bool] = False
+    """Its last member comes after all others and is given their values."""
+    repeats: ClassVar[bool] = False
+    """All members are copies of one template."""
+    gives: ClassVar[Gives] = "nothing"
+    names_steps: ClassVar[bool] = False
+    """Expressions in its members, and below, read them as `steps.NAME`."""
+
+    # -- members
+
+    def size(self, plan: ScopePlan) -> int:
+        """Members known from the plan alone."""
+        return len(plan.members)
+
+    def segment(self, plan: ScopePlan, index: int) -> str:
+        """The last part of the path of member `index`."""
+        if plan.names is not None and index < len(plan.names):
+            return plan.names[index]
+        return f"[{index}]"
+
+    def place(self, plan: ScopePlan, index: int) -> int:
+        """The plan node of member `index`, which did not join while the scope ran."""
+        return plan.members[index]
+
+    # -- the course of a scope
+
+    def gate(self, plan: ScopePlan) -> GateName | None:
+        """The expression that must be evaluated before it can open its members."""
+        return None
+
+    def opening(self, shape: Shape, node: int, answer: Any) -> Opening:
+        """How it begins; `answer` is the value of its gate."""
+        raise NotImplementedError
+
+    def after(self, view: View, index: int, how: str) -> Moves:
+        """What follows when member `index` has ended as `how` says, which its tally knows already."""
+        return NOTHING
+
+    def tolerates(self, plan: ScopePlan, member: AnyPlan, index: int) -> bool:
+        """Whether the failure of this member leaves the scope unharmed."""
+        return member.on_error != "fail"
+
+    def gives_up(self, plan: ScopePlan, failed: bool) -> bool:
+        """Whether a failure that is not tolerated stops the other members at once."""
+        return failed and plan.policy == "fail_fast"
+
+    def settle(self, plan: ScopePlan, tally: Tally, failed: bool) -> Verdict:
+        """What the scope does next."""
+        if not tally.complete:
+            return Verdict("stop", FAILED) if self.gives_up(plan, failed) else STAY
+        return Verdict("close", *self.natural(plan, tally, failed))
+
+    def natural(self, plan: ScopePlan, tally: Tally, failed: bool) -> tuple[State, Cause | None]:
+        """How it ends once every member has ended, unless it was stopped in some other state."""
+        if failed:
+            return FAILED, None
+        if tally.cancelled:
+            return CANCELLED, None
+        return self.ends(plan, tally)
+
+    def ends(self, plan: ScopePlan, tally: Tally) -> tuple[State, Cause | None]:
+        """How it ends when no member failed unforgiven and none was cancelled: SUCCEEDED or SKIPPED."""
+        return SUCCEEDED, None
+
+    # -- order
+
+    def waits(self, shape: Shape, node: int, size: int) -> Iterable[tuple[int, int]]:
+        """(earlier, later) member indices: the later one never opens before the earlier one has ended.
+
+        `size`: its members now, those that joined while it ran among them.
+        """
+        return ()
+
+    def redone(self, shape: Shape, node: int, index: int) -> set[int]:
+        """The members that a rerun from member `index` runs again."""
+        return {index}
+
+    # -- values
+
+    def feed(self, plan: ScopePlan, index: int) -> Feed | None:
+        """What the kind puts in front of the arguments of member `index`; None: what its scope is given."""
+        return None
+
+    def value_from(self, plan: ScopePlan, tally: Tally) -> range | int | None:
+        """The members that give its value: several as a list, one as it is, or none (then it is null)."""
+        match self.gives:
+            case "nothing":
+                return None
+            case "last":
+                return self.last(plan) if plan.members else None
+            case "all":
+                return range(tally.size)
+            case other:
+                assert_never(other)
+
+    def names(self, plan: ScopePlan) -> tuple[str, ...]:
+        """The names that it adds to the expressions in its members."""
+        return ()
+
+    def last(self, plan: ScopePlan) -> int:
+        """The member at whose end its value exists, as far as the plan alone tells."""
+        return 0
+
+    def may_join(self, plan: ScopePlan, index: int) -> bool:
+        """Whether member `index` may add members next to itself while it runs."""
+        return False

@@ -1,0 +1,77 @@
+"""A map: one member for each item, all of them copies of one template, opened in a window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stemflow.core.kinds.base import NOTHING, Feed, KindRules, Moves, Opening, View
+from stemflow.core.shape import Shape
+from stemflow.model.effects import GateName
+from stemflow.model.plan import AnyPlan, ScopePlan, Sealed
+from stemflow.model.signature import Span
+
+DEFAULT_WINDOW = 1_000
+"""Members of a map that are open at once where the workflow names no `concurrency`."""
+
+
+def window_of(plan: ScopePlan) -> int:
+    """How many members may be open at once."""
+    return plan.window or DEFAULT_WINDOW
+
+
+class MapRules(KindRules):
+    """The value is the list of its members' values, in the order of the items."""
+
+    name = "map"
+    gives = "all"
+    wide = True
+    repeats = True
+
+    def size(self, plan: ScopePlan) -> int:
+        return 0
+
+    def place(self, plan: ScopePlan, index: int) -> int:
+        return plan.members[0]
+
+    def gate(self, plan: ScopePlan) -> GateName | None:
+        return "items" if isinstance(plan.items, str) or plan.items is None else None
+
+    def opening(self, shape: Shape, node: int, answer: Any) -> Opening:
+        plan = shape.scope(node)
+        size = answer if answer is not None else _given(plan)
+        return Opening(size, range(min(size, window_of(plan))))
+
+    def after(self, view: View, index: int, how: str) -> Moves:
+        """The next in the window."""
+        tally = view.tally
+        following = tally.opened.bit_length()
+        if view.joined:  # those that joined were opened out of turn
+            following = (tally.opened ^ (tally.opened + 1)).bit_length() - 1
+        if following < tally.size and tally.open.bit_count() < window_of(view.plan):
+            return Moves((following,))
+        return NOTHING
+
+    def tolerates(self, plan: ScopePlan, member: AnyPlan, index: int) -> bool:
+        return member.on_error != "fail" or plan.policy != "fail_fast"
+
+    def names(self, plan: ScopePlan) -> tuple[str, ...]:
+        return plan.var, plan.index_var
+
+    def feed(self, plan: ScopePlan, index: int) -> Feed | None:
+        return None if plan.spread == "env" else "item"
+
+    def may_join(self, plan: ScopePlan, index: int) -> bool:
+        return True
+
+
+def _given(plan: ScopePlan) -> int:
+    """The number of items where the plan knows it."""
+    items = plan.items
+    if isinstance(items, int):
+        return items
+    if isinstance(items, Span):
+        return len(range(items.start, items.stop, items.step))
+    if isinstance(items, Sealed):
+        return items.size
+    assert isinstance(items, tuple)
+    return len(items)

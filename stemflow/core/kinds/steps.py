@@ -1,0 +1,60 @@
+"""A graph of named steps: each opens when those that it waits for have ended, if the skip rule lets it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from stemflow.core.kinds.base import KindRules, Moves, Opening, View
+from stemflow.core.shape import Shape
+from stemflow.core.skip_rule import admitted
+
+
+class StepsRules(KindRules):
+    """Its value is its `outputs`, or null."""
+
+    name = "steps"
+    names_steps = True
+
+    def opening(self, shape: Shape, node: int, answer: Any) -> Opening:
+        return Opening(len(shape.scope(node).members), shape.dag(node).roots)
+
+    def after(self, view: View, index: int, how: str) -> Moves:
+        """Open what waited for `index`; a skip goes on to what waited for the skipped, without recursion."""
+        tally, shape, plan = view.tally, view.shape, view.plan
+        dag = shape.dag(view.node)
+        opened: dict[int, None] = {}
+        skipped: dict[int, str] = {}
+        bits, ended = tally.ended, [index]
+        while ended:
+            for target in dag.successors[ended.pop()]:
+                if dag.needed[target] & ~bits or (tally.opened | bits) >> target & 1:
+                    continue
+                sources = [
+                    (
+                        edge.kind,
+                        skipped.get(edge.source) or tally.how(edge.source),
+                        shape.nodes[plan.members[edge.source]].on_error,
+                    )
+                    for edge in dag.edges[target]
+                ]
+                verdict = admitted(shape.nodes[plan.members[target]].run_on, sources)
+                if verdict is None:
+                    opened[target] = None
+                else:
+                    skipped[target] = verdict
+                    bits |= 1 << target
+                    ended.append(target)
+        return Moves(opened, tuple((1 << target, verdict) for target, verdict in skipped.items()))
+
+    def waits(self, shape: Shape, node: int, size: int) -> Iterable[tuple[int, int]]:
+        return ((edge.source, target) for target, edges in enumerate(shape.dag(node).edges) for edge in edges)
+
+    def redone(self, shape: Shape, node: int, index: int) -> set[int]:
+        dag, again, todo = shape.dag(node), {index}, [index]
+        while todo:
+            for following in dag.successors[todo.pop()]:
+                if following not in again:
+                    again.add(following)
+                    todo.append(following)
+        return again

@@ -1,0 +1,82 @@
+"""A kind of composite is complete: rules, signature, schema, builder, freezer, explorer cases and documentation."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stemflow.compile.freeze import compile_plan
+from stemflow.core.kinds import KINDS
+from stemflow.dsl.parse import parse_workflow
+from stemflow.dsl.schema import load_schema
+from stemflow.dsl.vocabulary import KINDS as WORDS
+from stemflow.model.plan import ScopeKind, ScopePlan
+from stemflow.model.policy import Options
+from stemflow.model.signature import AnySig, StepsSig
+from tests.core.explored_cases import CASES
+from tests.core.plans import Spec
+
+ROOT = Path(__file__).parents[2]
+SIGNATURES = {kind.__struct_config__.tag: kind for kind in map(typing.get_origin, typing.get_args(AnySig))}
+KIND_NAMES = typing.get_args(ScopeKind)
+
+
+@pytest.mark.parametrize("kind", KIND_NAMES)
+def test_each_kind_of_a_plan_has_its_rules_in_a_file_of_its_name(kind: str) -> None:
+    rules = KINDS[kind]  # type: ignore[index]
+    module = importlib.import_module(f"stemflow.core.kinds.{kind}")
+    assert type(rules).__module__ == module.__name__ and rules.name == kind
+
+
+def test_there_are_rules_for_the_kinds_of_plans_and_for_no_others() -> None:
+    assert set(KINDS) == set(KIND_NAMES)
+
+
+@pytest.mark.parametrize("kind", KIND_NAMES)
+def test_each_kind_has_a_signature_and_a_schema(kind: str) -> None:
+    definitions = load_schema()["definitions"]
+    assert kind in SIGNATURES
+    assert kind in WORDS or kind == "steps"
+    if kind in WORDS:
+        assert kind in definitions[f"{kind}_step"]["properties"]
+
+
+@pytest.mark.parametrize("kind", KIND_NAMES)
+def test_the_explorer_goes_through_each_kind(kind: str) -> None:
+    assert any(kind == spec.kind for case in CASES for run in case.runs for spec in specs(run))
+
+
+def specs(spec: Spec) -> list[Spec]:
+    below = [*spec.members, *(handler for _, _, handler in spec.handlers)]
+    return [spec, *(one for member in below for one in specs(member))]
+
+
+def documented() -> list[str]:
+    """The workflow files on the page of the format."""
+    page = (ROOT / "docs" / "workflow-file.md").read_text("utf-8")
+    return re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+
+
+def kinds_in(text: str) -> set[str]:
+    """The kinds of composites in the plan of a workflow file."""
+    workflow = parse_workflow(text, "page").workflow
+    assert workflow is not None
+    nodes: Any = compile_plan(workflow.body, lambda _: Options()).nodes
+    return {node.kind for node in nodes if isinstance(node, ScopePlan)}
+
+
+def test_each_kind_is_on_the_page_of_the_format_and_can_be_built_and_frozen_from_there() -> None:
+    page = (ROOT / "docs" / "workflow-file.md").read_text("utf-8")
+    found = {kind for text in documented() for kind in kinds_in(text)}
+    assert found == set(KIND_NAMES)
+    for kind in KIND_NAMES:
+        assert f"`{kind}" in page
+
+
+def test_a_signature_that_is_a_graph_is_built_from_the_body_of_a_file() -> None:
+    assert SIGNATURES["steps"] is StepsSig
