@@ -1,17 +1,14 @@
-"""`matches`: regular expressions that run in time proportional to the text, by Thompson's construction.
+"""`matches`: regular expressions that run in time proportional to the text.
 
-The syntax is the regular part of Python's `re`: literals, `.`, classes, `\\d \\w \\s`, groups, `|`,
-`* + ? {m,n}`, `^`, `$`.
-Back references and look-around need backtracking and are refused, so no pattern can be catastrophic.
-Source: K. Thompson, Regular Expression Search Algorithm, CACM 11(6), 1968.
+The syntax is the regular part of Python's `re`: literals, `.`, classes, `\\d \\w \\s`, groups, `|`, `* + ? {m,n}`, `^`,
+`$`. Back references and look-around need backtracking and are refused, so no pattern takes exponential time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 
+from stemflow.expr.automaton import Automaton, State, Test, close
 from stemflow.expr.errors import LimitRefusal, Refusal
 from stemflow.expr.limits import Frame
 
@@ -19,17 +16,6 @@ PATTERN_CHARACTERS = 256
 TEXT_CHARACTERS = 10_000
 STATES = 2_000
 REPEATS = 1_000
-
-Test = Callable[[str], bool]
-
-
-@dataclass(slots=True)
-class State:
-    """One instruction: a test of a character, an anchor, a fork (`after` many) or, with no `after`, the end."""
-
-    after: list[int]
-    test: Test | None = None
-    anchor: str = ""
 
 
 def _word(char: str) -> bool:
@@ -76,10 +62,6 @@ class _Parser:
         self.states.append(state)
         return len(self.states) - 1
 
-    def close(self, open_ends: Iterable[int], target: int) -> None:
-        for end in open_ends:
-            self.states[end].after.append(target)
-
     def choice(self) -> tuple[int, list[int]]:
         start, ends = self.sequence()
         while self.peek() == "|":
@@ -94,7 +76,7 @@ class _Parser:
         ends = [start]
         while self.peek() and self.peek() not in "|)":
             first, more = self.repeated()
-            self.close(ends, first)
+            close(self.states, ends, first)
             ends = more
         return start, ends
 
@@ -122,14 +104,14 @@ class _Parser:
         for number, (start, more) in enumerate(copies[: high if high is not None else None]):
             if number >= low:
                 fork = self.add(State([start]))
-                self.close(ends, fork)
+                close(self.states, ends, fork)
                 skips.append(fork)
                 ends = more
                 if high is None:
-                    self.close(more, fork)
+                    close(self.states, more, fork)
                     return entry, skips
             else:
-                self.close(ends, start)
+                close(self.states, ends, start)
                 ends = more
         return entry, ends + skips
 
@@ -218,29 +200,14 @@ def _span(low: Test | str, high: Test | str) -> Test:
     return lambda char: low <= char <= high
 
 
-@lru_cache(maxsize=512)
-def _compile(pattern: str) -> tuple[list[State], int]:
+@lru_cache(maxsize=64)
+def _compile(pattern: str) -> Automaton:
     parser = _Parser(pattern)
     start, ends = parser.choice()
     if parser.peek():
         raise Refusal("a ')' in the pattern closes nothing", "write \\) for the character")
-    parser.close(ends, parser.add(State([])))
-    return parser.states, start
-
-
-def _follow(states: list[State], seeds: Iterable[int], first: bool, last: bool) -> tuple[set[int], bool]:
-    """States reached from `seeds` without reading a character, and whether the end is among them."""
-    seen = set(seeds)
-    pending = list(seen)
-    final = len(states) - 1
-    while pending:
-        state = states[pending.pop()]
-        if state.test is not None or (state.anchor == "^" and not first) or (state.anchor == "$" and not last):
-            continue
-        fresh = [place for place in state.after if place not in seen]
-        seen.update(fresh)
-        pending.extend(fresh)
-    return seen, final in seen
+    close(parser.states, ends, parser.add(State([])))
+    return Automaton(parser.states, start)
 
 
 def matches(frame: Frame, text: str, pattern: str) -> bool:
@@ -252,22 +219,7 @@ def matches(frame: Frame, text: str, pattern: str) -> bool:
             f"a text of {len(text):,} characters is above the limit of {TEXT_CHARACTERS:,} for matches()"
         )
     try:
-        states, start = _compile(pattern)
+        automaton = _compile(pattern)
     except RecursionError:
         raise LimitRefusal("the pattern is nested too deeply") from None
-    reached: list[int] = []
-    for at in range(len(text) + 1):
-        last = at == len(text) or (at == len(text) - 1 and text[at] == "\n")
-        alive, done = _follow(states, (*reached, start), at == 0, last)
-        if done:
-            return True
-        frame.charge(len(alive))
-        if at < len(text):
-            char = text[at]
-            reached = [
-                place
-                for number in alive
-                if (test := states[number].test) is not None and test(char)
-                for place in states[number].after
-            ]
-    return False
+    return automaton.search(frame, text)

@@ -10,6 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stemflow.expr import ExpressionError, compile_expression
+from stemflow.expr.automaton import ROW_ENTRIES, ROW_STATES
+from stemflow.expr.limits import Frame
+from stemflow.expr.pattern import _compile, matches
 
 EXPRESSION = compile_expression("matches(inputs.text, inputs.pattern)", ["inputs"])
 
@@ -91,3 +94,25 @@ def test_patterns_known_for_catastrophe_end_within_the_budget_of_steps(pattern: 
         assert found(pattern, "a" * 3000 + "!") in (True, False)
     except ExpressionError as error:
         assert "100,000 steps" in error.message
+
+
+def test_the_steps_of_a_match_do_not_depend_on_earlier_matches() -> None:
+    # Given a pattern whose deterministic automaton has more rows than are kept, and a text without a match
+    pattern, text = "(a|b)*a(a|b){9}c", "".join("ab"[(n * n // 7) % 2] for n in range(1500))
+    costs = []
+    for _ in range(3):
+        frame = Frame({}, 0, 1_000_000)
+        assert matches(frame, text, pattern) == (re.search(pattern, text) is not None)
+        costs.append(frame.left)
+    # Then each match is charged for the same
+    assert len(set(costs)) == 1
+    # And what is kept stays bounded
+    automaton = _compile(pattern)
+    assert automaton._entries <= ROW_ENTRIES
+    assert automaton._kept <= ROW_STATES
+
+
+@given(st.lists(st.text(alphabet="ab1\n", max_size=6), min_size=2, max_size=6), PATTERNS)
+def test_a_pattern_that_was_used_before_finds_what_pythons_re_finds(texts: list[str], pattern: str) -> None:
+    for text in texts:
+        assert found(pattern, text) == (re.search(pattern, text) is not None)
