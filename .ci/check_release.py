@@ -1,21 +1,23 @@
-"""Check that a release tag, pyproject.toml and CHANGELOG.md name the same version: `check_release.py v1.2.3`."""
+"""Check that a release tag, stemflow/version.py and CHANGELOG.md name the same version: `check_release.py v1.2.3`."""
 
 from __future__ import annotations
 
 import re
 import sys
-import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
 
-def problems(tag: str, pyproject: str, changelog: str) -> list[str]:
-    """What keeps `tag` from being released; empty if nothing does."""
+def problems(tag: str, source: str, changelog: str) -> list[str]:
+    """What keeps `tag` from being released; empty if nothing does. `source`: the text of stemflow/version.py."""
     found = []
-    version = tomllib.loads(pyproject)["project"]["version"]
+    written = re.search(r'(?m)^__version__ = "([^"]+)"$', source)
+    if written is None:
+        return ['stemflow/version.py: expected a line `__version__ = "X.Y.Z"`, got none']
+    version = written[1]
     if tag != f"v{version}":
-        found.append(f"tag: expected v{version} as pyproject.toml says, got {tag}")
+        found.append(f"tag: expected v{version} as stemflow/version.py says, got {tag}")
     section = re.search(r"(?m)^## \[(?!Unreleased)([^\]]+)\] - (\S+)$", changelog)
     if section is None:
         found.append("CHANGELOG.md: expected a section `## [VERSION] - DATE`, got none")
@@ -32,8 +34,8 @@ if __name__ == "__main__":
         sys.exit("check_release: expected one argument, the tag, such as v1.2.3")
     found = problems(
         sys.argv[1],
-        (ROOT / "pyproject.toml").read_text(encoding="utf-8"),
+        (ROOT / "stemflow" / "version.py").read_text(encoding="utf-8"),
         (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
     )
-    print(*found or ["release: tag, pyproject.toml and CHANGELOG.md agree"], sep="\n")
+    print(*found or ["release: tag, stemflow/version.py and CHANGELOG.md agree"], sep="\n")
     sys.exit(1 if found else 0)

@@ -11,8 +11,8 @@ from typing import Final
 
 from stemflow.cli.exits import FINE, INTERRUPTED, PIPE_CLOSED, WRONG_USAGE, Refused
 from stemflow.cli.text import shown
-from stemflow.cli.version import version_text
 from stemflow.errors import StemflowError
+from stemflow.version import __version__
 
 _ESCAPED: Final = "backslashreplace"
 
@@ -47,7 +47,7 @@ def _guarded(words: list[str]) -> int:
 
 def _run(words: list[str]) -> int:
     if words == ["--version"]:  # answered before click is imported
-        print(version_text())
+        print(f"stemflow {__version__}")
         return FINE
     from stemflow.cli.usage import run
 

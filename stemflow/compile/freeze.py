@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import networkx as nx
 from msgspec import structs
 
 from stemflow.compile.desugar import desugar
@@ -26,6 +25,9 @@ from stemflow.model.signature import (
     WaitSig,
 )
 from stemflow.model.tree import members_of
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 OptionsOf = Callable[[TaskSig[Any, Any]], Options]
 """The effective options of a call; the caller knows the registry and the defaults."""

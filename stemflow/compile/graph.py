@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
-from typing import Any
-
-import networkx as nx
+from typing import TYPE_CHECKING, Any
 
 from stemflow.compile.edges import check_cycles, dependencies
+from stemflow.lazy_import import LazyModule
 from stemflow.model.records import child_path
 from stemflow.model.signature import AnySig, ChainSig, ChordSig, StepsSig, TaskSig
 from stemflow.model.tree import members_of
+
+if TYPE_CHECKING:
+    import networkx as nx
+else:
+    nx = LazyModule("networkx")  # a tenth of a second, which only compiling has to pay
 
 
 def graph_of(sig: AnySig) -> nx.DiGraph[str]:

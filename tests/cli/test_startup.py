@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from stemflow.version import __version__
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys
@@ -18,7 +20,8 @@ try:
     main(sys.argv[1:])
 except SystemExit:
     pass
-print("imported:", *sorted({"asyncio", "networkx", "redis", "sqlite3", "jsonschema", "yaml"} & set(sys.modules)))
+SLOW = {"asyncio", "importlib.metadata", "jsonschema", "networkx", "redis", "sqlite3", "yaml"}
+print("imported:", *sorted((SLOW | {"stemflow.runtime.engine"}) & set(sys.modules)))
 """
 
 
@@ -31,6 +34,21 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     ("completion", "zsh"), ("rnu",)])
 def test_a_command_that_only_prints_imports_nothing_slow(words: tuple[str, ...], tmp_path: Path) -> None:
     assert run(tmp_path, *words).stdout.splitlines()[-1] == "imported:"
+
+
+@pytest.mark.parametrize("words", [("show", "0"), ("cancel", "0"), ("dlq", "list"), ("workers",), ("runs",)])
+def test_a_command_that_compiles_nothing_loads_neither_the_graph_library_nor_the_schema_checker(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    imported = set(run(tmp_path, *words).stdout.splitlines()[-1].split()[1:])
+    assert not {"networkx", "jsonschema", "redis", "importlib.metadata"} & imported
+    assert words != ("runs",) or "stemflow.runtime.engine" not in imported
+
+
+def test_the_version_is_printed_before_the_command_line_is_parsed(tmp_path: Path) -> None:
+    code = "import sys; from stemflow.cli.main import main; main(['--version']); print('click' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ran.stdout.split() == ["stemflow", __version__, "False"]
 
 
 def test_validate_needs_neither_an_event_loop_nor_a_store(tmp_path: Path) -> None:

@@ -75,16 +75,16 @@ def check_release() -> Any:
 
 def test_a_release_needs_tag_version_and_changelog_to_agree() -> None:
     problems = check_release().problems
-    project = '[project]\nversion = "1.2.3"\n'
+    project = '__version__ = "1.2.3"\n'
     log = "# Changelog\n\n## [Unreleased]\n\n## [1.2.3] - 2030-01-02\n- Something.\n"
     assert problems("v1.2.3", project, log) == []
-    assert problems("v1.2.4", project, log) == ["tag: expected v1.2.3 as pyproject.toml says, got v1.2.4"]
+    assert problems("v1.2.4", project, log) == ["tag: expected v1.2.3 as stemflow/version.py says, got v1.2.4"]
     assert len(problems("v1.2.3", project, log.replace("1.2.3]", "1.2.2]"))) == 1
     assert len(problems("v1.2.3", project, log.replace("## [1.2.3]", "- More.\n\n## [1.2.3]"))) == 1
     assert len(problems("v1.2.3", project, "# Changelog\n")) == 1
 
 
 def test_the_version_has_its_section_in_the_changelog() -> None:
-    version = re.search(r'(?m)^version = "(.*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    version = re.search(r'(?m)^__version__ = "(.*)"', (ROOT / "stemflow" / "version.py").read_text(encoding="utf-8"))
     assert version is not None
     assert f"\n## [{version[1]}] - " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

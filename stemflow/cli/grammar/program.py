@@ -6,13 +6,12 @@ import click
 
 from stemflow.cli.grammar import files, letters, running, stores
 from stemflow.cli.grammar.options import OrderedGroup
+from stemflow.version import __version__
 
 
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
-        from stemflow.cli.version import version_text
-
-        click.echo(version_text())
+        click.echo(f"stemflow {__version__}")
         ctx.exit()
 
 
