@@ -19,7 +19,7 @@ from stemflow.cli.tree import Row, count_states, public_state
 from stemflow.model.records import FAILED, FINAL, ErrorInfo, Node
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.runs.handle import RunHandle, TaskResult
-from stemflow.runtime.values.library import Values
+from stemflow.runtime.values.resolver import Values
 
 ASKED = "handing back what runs; Ctrl-C again leaves at once"
 MOST_NAMED = 10

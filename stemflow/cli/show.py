@@ -19,7 +19,7 @@ from stemflow.model.records import FAILED, FINAL, HELD, SUCCEEDED, Node, task_id
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.runs.handle import RunHandle
 from stemflow.runtime.tasks.registry import TaskRegistry
-from stemflow.runtime.values.library import Values
+from stemflow.runtime.values.resolver import Values
 
 _WIDEST_RESULT = 100
 _PACKAGE = Path(__file__).resolve().parent.parent

@@ -21,7 +21,7 @@ from stemflow.runtime.runs.handle import RunHandle
 from stemflow.runtime.tasks.context import TaskContext
 from stemflow.runtime.tasks.middleware import Middleware
 from stemflow.runtime.tasks.registry import TaskRegistry
-from stemflow.runtime.values.library import Values
+from stemflow.runtime.values.resolver import Values
 from stemflow.testing.simulation.virtual_loop import SeededIds, VirtualClock, VirtualLoop, run
 
 P = ParamSpec("P")

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from stemflow import Canvas, RetryPolicy, Stemflow, TaskRegistry
-from stemflow.runtime.values.library import PAGE, PAGES
+from stemflow.runtime.values.map_items import PAGE, PAGES
 from stemflow.store.memory.store import MemoryStore
 
 
@@ -67,7 +67,7 @@ async def test_pages_that_were_used_last_are_kept_and_no_more_than_a_few() -> No
         values = await app.run(Canvas.group(maps))
     # Then
     assert values == [[i, i + 1] for i in range(2 * PAGES)]
-    assert len(app.library.pages) == PAGES
+    assert len(app.library.items.pages) == PAGES
 
 
 async def test_a_plan_is_read_once_however_many_members_begin_together(monkeypatch: Any) -> None:

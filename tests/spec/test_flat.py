@@ -17,7 +17,7 @@ async def test_more_canvases_can_wait_to_be_stored_than_plans_are_kept(
     async def same(value: int) -> int:
         return value
 
-    monkeypatch.setattr("stemflow.runtime.values.library.PLANS", 3)
+    monkeypatch.setattr(app.library.shapes, "limit", 3)
     handles = await asyncio.gather(*(app.submit(same.s(n) | same.s()) for n in range(20)))
     assert [(await handle.wait()).value for handle in handles] == list(range(20))
     assert len(app.library.shapes) <= 3

@@ -31,7 +31,7 @@ from stemflow.runtime.tasks.registry import Task
 from stemflow.runtime.tasks.retry_decision import Judge, describe
 from stemflow.runtime.tasks.sync_context import SyncTaskContext, ask_loop
 from stemflow.runtime.values.binding import Bound
-from stemflow.runtime.values.library import Values
+from stemflow.runtime.values.resolver import Values
 
 if TYPE_CHECKING:
     from stemflow.runtime.worker.worker import Worker
@@ -99,7 +99,7 @@ class Attempts:
             return refusal
         try:
             bound = await binder.calls(values, node, leaf)
-            write = await self._library.writer(
+            write = await self._library.codec.writer(
                 options.result_encoder or self._library.encoders.results, *node.key, "result"
             )
         except ExpressionError as error:

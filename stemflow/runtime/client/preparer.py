@@ -29,7 +29,8 @@ from stemflow.runtime.tasks.registry import OptionsElsewhere, Task, TaskRegistry
 from stemflow.runtime.tasks.submission import Prepared, Submission
 from stemflow.runtime.values.binding import pages_of, seal_literals
 from stemflow.runtime.values.call_keys import key_text, lone_key
-from stemflow.runtime.values.library import Values, place
+from stemflow.runtime.values.resolver import Values
+from stemflow.runtime.values.value_codec import value_location
 
 
 class _Recipe(Struct, frozen=True):
@@ -106,7 +107,8 @@ class Preparer:
         self._library.remember(header)  # gates of the first steps ask for it before it is stored
         items = () if isinstance(made.body, TaskSig) else self._items_of(made.body, run)
         if items and (asked.run_id is None or await self._store.read([(run, "")]) == [None]):
-            self._library.staged.update((some.key, some.pages) for some in items)  # gates of members may ask for them
+            # Gates of members may ask for them before they are stored.
+            self._library.items.staged.update((some.key, some.pages) for some in items)
         return Prepared(header, made.plan, items, made.body)
 
     async def _compiled(self, asked: Submission, run: str) -> _Compiled:
@@ -143,7 +145,7 @@ class Preparer:
         if encoder == "json":
             inputs = written({"args": args, "kwargs": kwargs}, where)
         else:
-            write = self._encoders.writer(encoder, place(run, "", "inputs"))
+            write = self._encoders.writer(encoder, value_location(run, "", "inputs"))
             inputs = write({"args": list(args), "kwargs": dict(kwargs)}, where)
         claim = None
         if plan.options[0].unique:
@@ -193,7 +195,7 @@ class Preparer:
             compensate_on=flow.compensate_on,
         )
         check_plan(plan, self.elsewhere.parameters)
-        write = self._encoders.writer(self._encoders.args, place(run, "", "inputs"))
+        write = self._encoders.writer(self._encoders.args, value_location(run, "", "inputs"))
         stored = write(inputs, "inputs")
         claim = None
         if flow.unique_key is not None:
@@ -228,7 +230,7 @@ class Preparer:
             # A map inside a map has its items in the plan.
             if isinstance(one, MapSig) and isinstance(one.items, tuple) and "*" not in path:
                 encoder = self._args_encoder(first_task(one.do))
-                where = place(run, path, "items")
+                where = value_location(run, path, "items")
                 pages = pages_of(one.items, f"items of {path or 'the map'}", self._encoders, encoder, where)
                 found.append(Pages((run, path), pages))
         return tuple(found)

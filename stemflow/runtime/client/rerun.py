@@ -17,7 +17,8 @@ from stemflow.runtime.client.run_ids import run_id_beside
 from stemflow.runtime.client.submitter import Submitter
 from stemflow.runtime.runs.handle import RunHandle, UnknownRun
 from stemflow.runtime.tasks.submission import Prepared
-from stemflow.runtime.values.library import Values, place
+from stemflow.runtime.values.resolver import Values
+from stemflow.runtime.values.value_codec import value_location
 
 
 async def rerun(
@@ -71,9 +72,9 @@ async def repeat(
         reply_to=parts.store.address,
         seal=None,
     )
-    items = tuple([await parts.library.items((old.run, path), (run, path)) for path in stored_maps(shape)])
+    items = tuple([await parts.library.items.copied((old.run, path), (run, path)) for path in stored_maps(shape)])
     parts.library.headers[run] = header
-    parts.library.staged.update((some.key, some.pages) for some in items)
+    parts.library.items.staged.update((some.key, some.pages) for some in items)
     return await submitter.store(Prepared(header, shape.plan, items), Requested(header, letters))
 
 
@@ -88,7 +89,7 @@ async def _inputs_of(parts: Parts, root: Node, header: Header) -> bytes:
         )
     inputs = await Values(parts.library).inputs(header, root)
     encoders = parts.library.encoders
-    write = encoders.writer(encoders.args, place(header.origin or header.run, "", "inputs"))
+    write = encoders.writer(encoders.args, value_location(header.origin or header.run, "", "inputs"))
     return write(inputs, "inputs")
 
 

@@ -40,7 +40,7 @@ class Submitter:
     def unstage(self, prepared: Prepared) -> None:
         """Drop the map items that were kept in memory until the commit."""
         for some in prepared.items:
-            self._parts.library.staged.pop(some.key, None)
+            self._parts.library.items.staged.pop(some.key, None)
 
     def handle_of(self, prepared: Prepared, decision: Decision) -> RunHandle[Any]:
         """The handle of a run after the commit of `decision`. Raises DuplicateRun when its unique key is held."""

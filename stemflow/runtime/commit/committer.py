@@ -156,7 +156,7 @@ class Commits:
             return None
         if prepared is None or not decision.headers:
             return decision
-        items = [await library.sealed_pages(some) for some in prepared.items]
+        items = [await library.items.signed(some) for some in prepared.items]
         return structs.replace(decision, plans=(*decision.plans, prepared.plan), pages=(*items, *decision.pages))
 
 

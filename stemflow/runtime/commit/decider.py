@@ -16,7 +16,8 @@ from stemflow.model.records import FINAL, NO_RUN, RUNNING, STOPPING, Key, Node, 
 from stemflow.runtime.commit.contention import Contention
 from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey, same_meaning
 from stemflow.runtime.values.binding import Binder, gate
-from stemflow.runtime.values.library import PLANS, Library, Values
+from stemflow.runtime.values.library import PLANS, Library
+from stemflow.runtime.values.resolver import Values
 from stemflow.store.base import Inbox, Lease, Store
 
 CACHED = 50_000
@@ -112,7 +113,7 @@ class Advance:
             if put.record is not None:
                 put.record.seal = self.trust.seal_of(put.record)
         headers = tuple(structs.replace(one, seal=self.trust.seal_of(one)) for one in decision.headers)
-        pages = tuple([await self.library.sealed_pages(some) for some in decision.pages])
+        pages = tuple([await self.library.items.signed(some) for some in decision.pages])
         posts = tuple([structs.replace(one, seal=self.trust.seal_of(one)) for one in decision.posts])
         return structs.replace(decision, headers=headers, pages=pages, posts=posts)
 
@@ -123,7 +124,7 @@ class Advance:
         values = Values(self.library, need.working, self.records)
         answer = await gate(values, key, await self.binder(node.plan), node, shape.nodes[node.node])
         if isinstance(answer, Frozen):
-            self.library.staged[key[:2]] = answer.pages
+            self.library.items.staged[key[:2]] = answer.pages
         return answer
 
     async def binder(self, digest: str) -> Binder:
@@ -144,7 +145,7 @@ class Advance:
         """The store has lost some of its data, so nothing that was read is known to be true any more."""
         self.epoch = self.store.epoch
         self.records.clear()
-        self.library.void()
+        self.library.finished.clear()
 
     def _forget(self, runs: set[str]) -> None:
         for key in [key for key in self.records if key[0] in runs or key[0] == NO_RUN]:
@@ -163,7 +164,7 @@ class Advance:
             else:
                 self.records.pop(put.key, None)
                 if isinstance(record, Node) and record.path and record.state in FINAL:
-                    self.library.keep(record)
+                    self.library.finished.add(record)
         if len(self.records) > CACHED:
             self.records.clear()
         for header in decision.headers:
@@ -173,7 +174,7 @@ class Advance:
         for header in decision.also:
             self.records.pop((header.run, ""), None)
         for some in decision.pages:
-            self.library.staged.pop(some.key, None)
+            self.library.items.staged.pop(some.key, None)
         for end in decision.ended:
             self.library.headers.pop(end.run, None)
             self.trust.end(end.run)

@@ -17,7 +17,8 @@ from stemflow.model.signature import AnySig
 from stemflow.model.tree import members_of
 from stemflow.runtime.runs.decode import Decode, ResultTypes, decoder
 from stemflow.runtime.runs.progress import Progress, progress_of_run
-from stemflow.runtime.values.library import Library, Values
+from stemflow.runtime.values.library import Library
+from stemflow.runtime.values.resolver import Values
 from stemflow.store.base import StateLost, Store
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from stemflow.model.rates import RateLimit
 from stemflow.model.records import Node, task_id
 from stemflow.runtime.payloads.headers import merged
 from stemflow.runtime.values.binding import Binder, rate_keys
-from stemflow.runtime.values.library import Values
+from stemflow.runtime.values.resolver import Values
 
 log = logging.getLogger("stemflow.worker")
 

@@ -14,7 +14,7 @@ from stemflow.expr import ExpressionError, parse_condition
 from stemflow.model.facts import Failed
 from stemflow.model.policy import Options, RetryPolicy
 from stemflow.model.records import ErrorInfo
-from stemflow.runtime.values.library import public_error
+from stemflow.runtime.values.resolver import public_error
 from stemflow.units import Duration, parse_duration_ms
 
 log = logging.getLogger("stemflow.worker")

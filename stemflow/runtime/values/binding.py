@@ -22,7 +22,9 @@ from stemflow.runtime.payloads.headers import merged
 from stemflow.runtime.payloads.signing import SigningError
 from stemflow.runtime.values.call_keys import concurrency_key, key_text, unique_key
 from stemflow.runtime.values.call_keys import named as by_name
-from stemflow.runtime.values.library import PAGE, Values, place
+from stemflow.runtime.values.map_items import PAGE
+from stemflow.runtime.values.resolver import Values
+from stemflow.runtime.values.value_codec import value_location
 from stemflow.store.base import StoreError
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -126,7 +128,7 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
             return await _frozen(values, await binder.condition(values, node, plan.items), node, plan)
         if name == "value":
             assert isinstance(plan, ScopePlan) and plan.value is not None
-            write = await values.library.writer(values.library.encoders.results, *node.key, "result")
+            write = await values.library.codec.writer(values.library.encoders.results, *node.key, "result")
             return write(await binder.outputs(values, node, plan.value), f"outputs of {node.path or 'the run'}")
         return await _key(values, binder, node, plan, name)
     except (StoreError, SigningError):
@@ -142,7 +144,7 @@ async def _frozen(values: Values, items: Any, node: Node, scope: ScopePlan) -> F
     everything = list(items)
     shape = await values.library.shape(node.plan)
     encoder = _args_encoder(shape.plan, scope) or values.library.encoders.args
-    where = "" if encoder == "json" else await values.library.place(*node.key, "items")
+    where = "" if encoder == "json" else await values.library.codec.location(*node.key, "items")
     what = f"items of {node.path}"
     return Frozen(len(everything), pages_of(everything, what, values.library.encoders, encoder, where))
 
@@ -164,7 +166,7 @@ def seal_literals(plan: Plan, encoders: TaskPayloadEncoderRegistry, origin: str,
         encoder = _args_encoder(plan, node) or encoders.args
         if encoder == "json":
             continue
-        where = place(origin, added_by, f"literal {index}")
+        where = value_location(origin, added_by, f"literal {index}")
         if isinstance(node, LeafPlan) and (node.args or node.kwargs):
             given = {"args": list(node.args), "kwargs": dict(node.kwargs)}
             body = encoders.writer(encoder, where)(given, f"arguments of {node.task}")

@@ -1,0 +1,308 @@
+"""Values of a run: what a node gave, what the step before gave, what names stand for in an expression."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, assert_never
+
+from msgspec import to_builtins
+
+from stemflow.core.kinds import rules_of
+from stemflow.core.leaf import undone_path
+from stemflow.core.shape import base_size
+from stemflow.model.plan import ScopePlan, Sealed
+from stemflow.model.records import (
+    FAILED,
+    NO_RUN,
+    SUCCEEDED,
+    Claim,
+    ErrorInfo,
+    Header,
+    Key,
+    Node,
+    Record,
+    child_path,
+    parent_path,
+)
+from stemflow.model.signature import Span
+from stemflow.runtime.payloads.encoders import is_json
+from stemflow.runtime.payloads.json_data import decode
+from stemflow.runtime.values.library import Library
+from stemflow.runtime.values.map_items import PAGE
+from stemflow.runtime.values.value_codec import value_location
+
+
+class Prev(NamedTuple):
+    """The value put in front of the arguments, and how: `one`, unpacked (`star`), or `chunk` by chunk."""
+
+    value: Any
+    how: str = "one"
+
+
+class Values:
+    """Resolves values from records; `overlay` holds records that are decided but not yet committed.
+
+    `known` may hold old versions of scopes: good enough to walk upwards, since a scope's place and kind never change.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        overlay: Mapping[Key, Record | None] | None = None,
+        known: Mapping[Key, Record | None] | None = None,
+    ) -> None:
+        self.library = library
+        self.store = library.store
+        self.overlay = overlay or {}
+        self.known = known or {}
+
+    async def nodes(self, keys: Sequence[Key]) -> list[Node | None]:
+        found: dict[Key, Record | None] = {}
+        missing = []
+        for key in keys:
+            if key in self.overlay:
+                found[key] = self.overlay[key]
+            elif (done := self.library.finished.get(key)) is not None:
+                found[key] = done
+            else:
+                missing.append(key)
+        if missing:
+            read = await self.store.read(missing)
+            if self.library.trust.keys is not None:
+                for one in read:
+                    self.library.trust.demand(one)
+            found.update(zip(missing, read, strict=True))
+        return [record if isinstance(record := found[key], Node) else None for key in keys]
+
+    async def node(self, key: Key) -> Node | None:
+        return (await self.nodes([key]))[0]
+
+    async def above(self, node: Node) -> Node:
+        """The scope that holds `node`, perhaps in an old version."""
+        key = (node.run, parent_path(node.path))
+        found = self.known.get(key)
+        if not isinstance(found, Node) or found.tally is None:
+            found = await self.node(key)
+        assert found is not None
+        return found
+
+    async def scope(self, node: Node) -> ScopePlan:
+        plan = (await self.library.shape(node.plan)).nodes[node.node]
+        assert isinstance(plan, ScopePlan)
+        return plan
+
+    # -- what a node gave
+
+    async def value(self, node: Node | None) -> Any:
+        """The value of a node; null for one that was skipped, failed or never ran."""
+        if node is None or (node.state != SUCCEEDED and node.tally is None):
+            return None
+        if node.alias is not None and node.result is None:
+            return await self.value(await self.node(node.alias))
+        if node.tally is None or node.result is not None:
+            return await self.library.codec.read(node.result, *(node.alias or node.key), "result")
+        plan = await self.scope(node)
+        given = rules_of(plan).value_from(plan, node.tally)
+        if isinstance(given, range):
+            return await self.member_values(node, given)
+        return None if given is None else await self.value(await self.node(self._member_key(node, plan, given)))
+
+    async def member_values(self, scope: Node, indices: Iterable[int]) -> list[Any]:
+        """The values of members in order; null for one without, an error for one that failed under `collect`."""
+        plan = await self.scope(scope)
+        keys = [self._member_key(scope, plan, i) for i in indices]
+        values: list[Any] = []
+        for start in range(0, len(keys), PAGE):
+            for node in await self.nodes(keys[start : start + PAGE]):
+                if node is not None and node.state == FAILED and plan.policy == "collect":
+                    values.append({"error": public_error(await self.error_of(node))})
+                elif node is not None and node.tally is None and node.alias is None:
+                    done = node.result if node.state == SUCCEEDED else None
+                    bare = done is None or is_json(done)  # one coroutine less for each member of a wide join
+                    values.append(decode(done) if bare else await self.library.codec.read(done, *node.key, "result"))
+                else:
+                    values.append(await self.value(node) if node is not None and node.state == SUCCEEDED else None)
+        return values
+
+    async def header_values(self, key: Key, plan: ScopePlan) -> list[Any]:
+        chord = await self.node(key)
+        assert chord is not None and chord.tally is not None
+        body = rules_of(plan).last(plan)
+        return await self.member_values(chord, (i for i in range(chord.tally.size) if i != body))
+
+    def _member_key(self, scope: Node, plan: ScopePlan, index: int) -> Key:
+        return (scope.run, child_path(scope.path, rules_of(plan).segment(plan, index)))
+
+    async def error_of(self, node: Node) -> ErrorInfo:
+        """The error that made `node` FAILED: its own, or that of the leaf below it."""
+        seen: Node | None = node
+        if node.alias is not None and node.error is None:
+            seen = await self.node(node.alias)
+            return await self.error_of(seen) if seen is not None else ErrorInfo("Unknown", "its error is gone")
+        if node.error is None and node.failed_at is not None and node.failed_at != node.path:
+            seen = await self.node((node.run, node.failed_at))
+            if seen is not None and seen.alias is not None:
+                return await self.error_of(seen)
+        return seen.error if seen is not None and seen.error is not None else ErrorInfo("Unknown", "its error is gone")
+
+    # -- what the step before gave
+
+    async def prev(self, node: Node) -> Prev | None:
+        """The value that is put in front of the arguments of `node`, or None if there is none.
+
+        What a task put in its own place, or added beside itself, starts afresh: the task had the value already.
+        """
+        while node.path and not (node.node == 0 and node.index >= 0):
+            scope = await self.above(node)
+            plan = await self.scope(scope)
+            if node.index < 0:
+                return Prev(await self._news(scope.key))
+            rules = rules_of(plan)
+            if not rules.repeats and node.index >= base_size(scope):
+                return None
+            match rules.feed(plan, node.index):
+                case "before":
+                    return Prev(await self.value(await self.node(self._member_key(scope, plan, node.index - 1))))
+                case "results":
+                    return Prev(await self.header_values(scope.key, plan))
+                case "item":
+                    item = await self.item(scope, plan, node.index)
+                    return Prev(item, "one" if plan.spread == "item" else plan.spread)
+                case None:
+                    node = scope
+                case other:
+                    assert_never(other)
+        return None
+
+    async def parent_path(self, node: Node) -> str | None:
+        """The path of the task that made `node` ready: in a chain the last one before it; None for a first task."""
+        while node.path and not (node.node == 0 and node.index >= 0):
+            scope = await self.above(node)
+            plan = await self.scope(scope)
+            feed = rules_of(plan).feed(plan, node.index)
+            if feed == "before":
+                return await self._last_task(scope, node.index - 1)
+            if feed == "results":
+                return await self._last_task(scope, 0) if node.index else None
+            node = scope
+        return None
+
+    async def _last_task(self, scope: Node, index: int) -> str:
+        """Down from a member to the task that gave its value, by the plan alone."""
+        nodes = (await self.library.shape(scope.plan)).nodes
+        path, plan, at = scope.path, nodes[scope.node], index
+        while isinstance(plan, ScopePlan) and plan.members:
+            rules = rules_of(plan)
+            path = child_path(path, rules.segment(plan, at))
+            plan = nodes[rules.place(plan, at)]
+            if isinstance(plan, ScopePlan):
+                at = rules_of(plan).last(plan)
+        return path
+
+    async def _news(self, key: Key) -> Any:
+        """What a hook is told: the value, or who failed and how."""
+        scope = await self.node(key)
+        assert scope is not None
+        if scope.verdict == SUCCEEDED:
+            return await self.value(scope)
+        news: dict[str, Any] = {"id": f"{scope.run}/{scope.path}".rstrip("/"), "node": scope.path}
+        if scope.verdict == FAILED:
+            error = await self.error_of(scope)
+            news |= {"leaf": scope.failed_at, "error": public_error(error)}
+        return news
+
+    # -- what names stand for
+
+    async def item(self, scope: Node, plan: ScopePlan, index: int) -> Any:
+        if isinstance(plan.items, Span):
+            return range(plan.items.start, plan.items.stop, plan.items.step)[index]
+        if isinstance(plan.items, tuple):
+            return plan.items[index]
+        if isinstance(plan.items, Sealed):
+            items = await self.literal(scope, plan.items)
+            return items[index]
+        return await self.library.items.item(scope, index)
+
+    async def literal(self, node: Node, sealed: Sealed) -> Any:
+        """What an encoder wrote into the plan of `node`."""
+        plan = (await self.library.shape(node.plan)).plan
+        return await self.library.codec.read(sealed.body, node.run, plan.origin, f"literal {node.node}")
+
+    async def env(self, node: Node, wanted: Iterable[tuple[str, ...]]) -> dict[str, Any]:
+        """The names that an expression of `node` refers to, with their values. `wanted`: paths of references."""
+        paths = list(wanted)
+        names = {path[0] for path in paths}
+        env: dict[str, Any] = {}
+        header = await self.library.header(node.run)
+        if "inputs" in names:
+            env["inputs"] = await self.inputs(header)
+        if "vars" in names:
+            env["vars"] = to_builtins((await self.library.shape(header.plan)).plan.vars)
+        if "run" in names:
+            env["run"] = {"id": header.run, "name": header.name, "created_at_ms": header.created_at_ms}
+        if names & {"prev", "results"}:
+            before = await self.prev(node)
+            env["prev"] = env["results"] = before.value if before is not None else None
+        if "self" in names:
+            env["self"] = {"output": await self.value(node)}
+        await self._names_above(node, names, {path[1] for path in paths if path[0] == "steps" and len(path) > 1}, env)
+        return env
+
+    async def inputs(self, header: Header, root: Node | None = None) -> Any:
+        """The inputs of a run; a later submission that was debounced has brought newer ones."""
+        if root is None and header.claim is not None and header.claim.mode == "debounce":
+            root = await self.node((header.run, ""))
+        if root is None or root.inputs is None:
+            return await self.library.codec.read(header.inputs, header.run, "", "inputs")
+        run, newer = root.inputs
+        return decode(newer) if is_json(newer) else self.library.encoders.read(newer, value_location(run, "", "inputs"))
+
+    async def duplicates(self, node: Node) -> int:
+        """How many others have met the unique key of `node` while it held it."""
+        if node.claim is None:
+            return node.duplicates
+        (claim,) = await self.store.read([(NO_RUN, node.claim)])
+        return claim.duplicates if isinstance(claim, Claim) and node.key in claim.holders else node.duplicates
+
+    async def _names_above(self, node: Node, names: set[str], steps: set[str], env: dict[str, Any]) -> None:
+        """Items of the maps around `node`, and the steps beside it and beside what holds it."""
+        shown: dict[str, Any] = {}
+        scope: Node | None = node
+        while scope is not None:
+            if scope.tally is not None:
+                plan = await self.scope(scope)
+                given = rules_of(plan).names(plan)
+                if given and scope is not node and names & {*given, "item", "index"}:
+                    item = await self.item(scope, plan, node.index)
+                    for name, value in (
+                        (plan.var, item),
+                        (plan.index_var, node.index),
+                        ("item", item),
+                        ("index", node.index),
+                    ):
+                        env.setdefault(name, value)
+                if rules_of(plan).names_steps and plan.names is not None:
+                    for name in steps & set(plan.names) - set(shown):
+                        shown[name] = await self._step(scope, name)
+            node = scope
+            scope = await self.above(scope) if scope.path else None
+        if "steps" in names:
+            env["steps"] = shown
+
+    async def _step(self, scope: Node, name: str) -> Any:
+        node = await self.node((scope.run, child_path(scope.path, name)))
+        state = node.state if node is not None else "skipped"
+        output = await self.value(node) if state == SUCCEEDED else None
+        return {"output": output, "state": state}
+
+    async def origin(self, node: Node) -> Node:
+        """The node whose surroundings expressions of `node` are about: for an undo node the one that it undoes."""
+        if "!undo" not in node.path:
+            return node
+        done = await self.node((node.run, undone_path(node.path)))
+        return done if done is not None else node
+
+
+def public_error(error: ErrorInfo) -> dict[str, Any]:
+    """An error as users' code sees it."""
+    return {"type": error.type, "qualname": error.qualname, "message": error.message, "data": error.data}
