@@ -1,0 +1,82 @@
+"""Classes, attributes, functions and constants that the documentation names exist in the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "workflows" / "README.md", *(ROOT / "docs").rglob("*.md")]
+CODE = sorted((ROOT / "stemflow").rglob("*.py"))
+TEXTS = [
+    *CODE,
+    *(ROOT / "stemflow").rglob("*.lua"),
+    *(ROOT / "benchmarks").glob("*.py"),
+    *(ROOT / "tests").rglob("*.py"),
+    *(ROOT / "workflows").glob("*.py"),
+    *(ROOT / "schemas").glob("*.json"),
+]
+QUOTED = re.compile(r"`((?:\w+\.)*\w+)(?:\([^`]*\))?`")
+IDENTIFIER = re.compile(r"[a-z][A-Z]|[a-zA-Z]_[a-zA-Z]|^[A-Z]\w*\.\w")
+"""What is meant as the name of something: snake case, camel case, capitals with a line, or an attribute of a class."""
+ELSEWHERE = frozenset(
+    [
+        "PyThreadState_SetAsyncExc",
+        "RedisCluster",
+        "TopologicalSorter",
+        "TypeAdapter",
+        "ExecuteAndTimeout",
+        "GeneratorExit",
+        "CancelledError",
+        "TimeoutStopSec",
+        "terminationGracePeriodSeconds",
+        "uniqueItems",
+        "compare_digest",
+    ]
+)
+"""Names of other programs and libraries."""
+
+
+def attributes() -> dict[str, set[str]]:
+    """Class -> names of what it and its bases have."""
+    own: dict[str, set[str]] = {}
+    bases: dict[str, set[str]] = {}
+    for path in CODE:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                names = own.setdefault(node.name, set())
+                bases.setdefault(node.name, set()).update(base.id for base in node.bases if isinstance(base, ast.Name))
+                for inner in ast.walk(node):
+                    if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
+                        names.add(inner.name)
+                    elif isinstance(inner, ast.Name):
+                        names.add(inner.id)
+                    elif isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name):
+                        names |= {inner.attr} if inner.value.id == "self" else set()
+    for _ in range(4):
+        for name, above in bases.items():
+            own[name] |= {attribute for base in above for attribute in own.get(base, ())}
+    return own
+
+
+ATTRIBUTES = attributes()
+WORDS = {word for text in TEXTS for word in re.findall(r"\w+", text.read_text(encoding="utf-8"))}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_what_a_page_names_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    blocks = " ".join(re.findall(r"^```.*?^```", text, flags=re.DOTALL | re.MULTILINE))
+    known = WORDS | ELSEWHERE | set(re.findall(r"\w+", blocks))
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    unknown = []
+    for name in {name for name in QUOTED.findall(prose) if IDENTIFIER.search(name)}:
+        owner, _, attribute = name.rpartition(".")
+        if owner in ATTRIBUTES:
+            unknown += [] if attribute in ATTRIBUTES[owner] else [name]
+        elif not {*name.split(".")} <= known and not (ROOT / "tests" / "dsl" / "golden" / name).exists():
+            unknown.append(name)
+    assert sorted(unknown) == []
