@@ -28,15 +28,11 @@ RULED_OUT = {
 }
 PENDING: frozenset[str] = frozenset(
     [
-        "docs/README.md",
         "docs/adr/0023-processes-are-our-own.md",
         "docs/cli.md",
-        "docs/durability.md",
         "docs/expressions.md",
         "docs/life-of-a-run.md",
         "docs/performance.md",
-        "docs/rules.md",
-        "docs/scaling.md",
         "docs/state-machine.md",
         "docs/tasks/cancel.md",
         "docs/tasks/canvas.md",
@@ -52,9 +48,7 @@ PENDING: frozenset[str] = frozenset(
         "docs/tasks/signals.md",
         "docs/tasks/testing.md",
         "docs/tasks/uniqueness.md",
-        "docs/workers.md",
         "docs/workflow-file.md",
-        "workflows/README.md",
     ]
 )
 """Pages that are still to be rewritten."""
