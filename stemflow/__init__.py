@@ -32,7 +32,15 @@ if TYPE_CHECKING:
     )
     from stemflow.runtime.payloads.json_data import NotSerializable
     from stemflow.runtime.payloads.signing import SignatureInvalid, SigningKeys, UnknownKey
-    from stemflow.runtime.runs.handle import DuplicateRun, NodeEvent, RunFailed, RunHandle, TaskResult, UnknownRun
+    from stemflow.runtime.runs.handle import (
+        DuplicateRun,
+        NodeEvent,
+        RunConflict,
+        RunFailed,
+        RunHandle,
+        TaskResult,
+        UnknownRun,
+    )
     from stemflow.runtime.runs.progress import Progress
     from stemflow.runtime.tasks.context import (
         HandBack,
@@ -81,7 +89,15 @@ _HOMES = {
     ),
     "stemflow.runtime.tasks.definitions": ("TaskDefinition", "TaskEnqueueBuilder", "TaskHandler", "TaskMetadata"),
     "stemflow.runtime.engine": ("Stemflow",),
-    "stemflow.runtime.runs.handle": ("DuplicateRun", "NodeEvent", "RunFailed", "RunHandle", "TaskResult", "UnknownRun"),
+    "stemflow.runtime.runs.handle": (
+        "DuplicateRun",
+        "NodeEvent",
+        "RunConflict",
+        "RunFailed",
+        "RunHandle",
+        "TaskResult",
+        "UnknownRun",
+    ),
     "stemflow.runtime.tasks.middleware": ("Middleware",),
     "stemflow.runtime.attempt.process_pool": ("Processes",),
     "stemflow.runtime.payloads.json_data": ("NotSerializable",),
@@ -140,6 +156,7 @@ __all__ = [
     "Replayed",
     "RetryPolicy",
     "RetryStrategy",
+    "RunConflict",
     "RunEvent",
     "RunFailed",
     "RunHandle",

@@ -22,8 +22,9 @@ from stemflow.model.signature import (
     Signature,
     Span,
     TaskSig,
+    expect_signature,
 )
-from stemflow.units import parse_duration_ms
+from stemflow.units import Duration, duration_of
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -36,10 +37,22 @@ Sig = Signature
 Step = Signature[Any, Any]
 
 
-def _tuple(members: tuple[Any, ...]) -> tuple[Any, ...]:
-    if len(members) == 1 and not isinstance(members[0], Signature):
-        return tuple(members[0])
+_MEMBER_POLICIES = ("fail_fast", "collect", "ignore")
+
+
+def _members(where: str, members: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Signatures that were given one by one, or as one iterable; raises OptionError for what is none."""
+    if len(members) == 1 and not isinstance(members[0], (Signature, str)) and isinstance(members[0], Iterable):
+        members = tuple(members[0])
+    for place, member in enumerate(members):
+        expect_signature(member, f"{where}: member {place}")
     return members
+
+
+def _policy(where: str, policy: Any) -> Any:
+    if policy not in _MEMBER_POLICIES:
+        raise OptionError(f"{where}: on_member_error: expected {' or '.join(_MEMBER_POLICIES)}, got {policy!r}")
+    return policy
 
 
 class Canvas:
@@ -84,7 +97,7 @@ class Canvas:
     @staticmethod
     def chain(*steps: Any) -> Sig[Any, Any]:
         """Steps in order, each given the result of the one before; a failing step ends the chain with its error."""
-        return ChainSig(steps=_tuple(steps))
+        return ChainSig(steps=_members("chain", steps))
 
     @overload
     @staticmethod
@@ -95,7 +108,7 @@ class Canvas:
     @staticmethod
     def group(*members: Any, on_member_error: MemberPolicy = "fail_fast") -> Sig[Any, Any]:
         """Members side by side; the value is the list of their results in signature order (empty: `[]`)."""
-        return GroupSig(members=_tuple(members), policy=on_member_error)
+        return GroupSig(members=_members("group", members), policy=_policy("group", on_member_error))
 
     @overload
     @staticmethod
@@ -110,6 +123,9 @@ class Canvas:
     @staticmethod
     def chord(header: Any, body: Any, *, on_member_error: MemberPolicy | None = None) -> Sig[Any, Any]:
         """A header of members, then `body` once, with the ordered list of their results."""
+        expect_signature(body, "chord: body")
+        if on_member_error is not None:
+            _policy("chord", on_member_error)
         if isinstance(header, (GroupSig, MapSig)):
             if isinstance(header, MapSig):
                 return ChainSig(steps=(header, body))
@@ -117,7 +133,7 @@ class Canvas:
             sig = ChordSig[Any, Any](header=header.members, body=body, policy=policy)
             hooks = {h: getattr(header, h) for h in ("success_hooks", "failure_hooks", "cancel_hooks")}
             return _with_header_hooks(sig, hooks)
-        return ChordSig(header=tuple(header), body=body, policy=on_member_error or "fail_fast")
+        return ChordSig(header=_members("chord", (header,)), body=body, policy=on_member_error or "fail_fast")
 
     @staticmethod
     def map(
@@ -128,8 +144,7 @@ class Canvas:
         on_member_error: MemberPolicy = "fail_fast",
     ) -> Sig[NoInput, list[B]]:
         """`task` once for each item, as its first argument; `concurrency` members are open at once (default 1,000)."""
-        window = _window(concurrency)
-        return MapSig(do=task, items=_items(items), spread="item", window=window, policy=on_member_error)
+        return _map("map", task, items, "item", concurrency, on_member_error)
 
     @staticmethod
     def starmap(
@@ -137,19 +152,20 @@ class Canvas:
         on_member_error: MemberPolicy = "fail_fast",
     ) -> Sig[NoInput, list[B]]:  # fmt: skip
         """As `map`, each item unpacked into arguments."""
-        window = _window(concurrency)
-        return MapSig(do=task, items=_items(items), spread="star", window=window, policy=on_member_error)
+        return _map("starmap", task, items, "star", concurrency, on_member_error)
 
     @staticmethod
     def chunks(
-        task: Sig[Any, B], items: Iterable[Any], size: int, *, concurrency: int | None = None
-    ) -> Sig[NoInput, list[list[B]]]:
+        task: Sig[Any, B], items: Iterable[Any], size: int, *, concurrency: int | None = None,
+        on_member_error: MemberPolicy = "fail_fast",
+    ) -> Sig[NoInput, list[list[B]]]:  # fmt: skip
         """As `map`, but one member works through `size` items, so its result is a list; tuples are unpacked."""
-        if size < 1:
-            raise OptionError(f"chunks: expected a size of at least 1, got {size}")
-        everything = list(items)
-        pieces = tuple(everything[i : i + size] for i in range(0, len(everything), size))
-        return MapSig(do=task, items=pieces, spread="chunk", window=_window(concurrency))
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise OptionError(f"chunks: size: expected a whole number of at least 1, got {size!r}")
+        everything = _items("chunks", items)
+        everything = tuple(everything) if isinstance(everything, tuple) else tuple(everything.numbers)
+        pieces = [list(everything[i : i + size]) for i in range(0, len(everything), size)]
+        return _map("chunks", task, pieces, "chunk", concurrency, on_member_error)
 
 
 def _with_header_hooks(sig: ChordSig[Any, Any], hooks: Mapping[str, tuple[Any, ...]]) -> ChordSig[Any, Any]:
@@ -159,15 +175,23 @@ def _with_header_hooks(sig: ChordSig[Any, Any], hooks: Mapping[str, tuple[Any, .
     return structs.replace(sig, header=header)
 
 
-def _window(concurrency: int | None) -> int | None:
+def _map(where: str, task: Any, items: Any, spread: Any, concurrency: Any, policy: Any) -> MapSig[Any, Any]:
+    """The signature of `map`, `starmap` and `chunks`; raises OptionError for an argument that makes no map."""
+    expect_signature(task, f"{where}: task")
+    if concurrency is not None and (isinstance(concurrency, bool) or not isinstance(concurrency, int)):
+        raise OptionError(f"{where}: concurrency: expected a whole number of at least 1, got {concurrency!r}")
     if concurrency is not None and concurrency < 1:
-        raise OptionError(f"map: concurrency: expected at least 1, got {concurrency}")
-    return concurrency
+        raise OptionError(f"{where}: concurrency: expected at least 1, got {concurrency}")
+    return MapSig(
+        do=task, items=_items(where, items), spread=spread, window=concurrency, policy=_policy(where, policy)
+    )
 
 
-def _items(items: Iterable[Any]) -> Span | tuple[Any, ...]:
+def _items(where: str, items: Any) -> Span | tuple[Any, ...]:
     if isinstance(items, range):
         return Span(items.start, items.stop, items.step)
+    if isinstance(items, (str, bytes, Mapping, Signature)) or not isinstance(items, Iterable):
+        raise OptionError(f"{where}: items: expected a list or another iterable of items, got {type(items).__name__}")
     return tuple(items)
 
 
@@ -181,16 +205,17 @@ def call(sig: Step, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Step:
     )
 
 
-def skew(group: Sig[A, B], start: int | float = 1, step: int | float = 1) -> Sig[A, B]:
-    """Let the members of a group start `start`, `start + step`, ... seconds from now."""
+def skew(group: Sig[A, B], start: Duration = 1, step: Duration = 1) -> Sig[A, B]:
+    """Let the members of a group start `start`, `start + step`, ... from now; durations, or seconds as numbers."""
+    first_ms, step_ms = duration_of("skew: start", start), duration_of("skew: step", step)
     if not isinstance(group, GroupSig):
         raise OptionError(f"skew: expected a group, got {type(group).__name__}")
-    members = tuple(_at_heads(m, _starting_in(start + step * i)) for i, m in enumerate(group.members))
+    members = tuple(_at_heads(m, _starting_in(first_ms + step_ms * i)) for i, m in enumerate(group.members))
     return structs.replace(group, members=members)
 
 
-def _starting_in(seconds: int | float) -> Callable[[TaskSig[Any, Any]], TaskSig[Any, Any]]:
-    return lambda task: structs.replace(task, countdown_ms=parse_duration_ms(seconds))
+def _starting_in(delay_ms: int) -> Callable[[TaskSig[Any, Any]], TaskSig[Any, Any]]:
+    return lambda task: structs.replace(task, countdown_ms=delay_ms)
 
 
 def _at_heads(sig: Step, change: Callable[[TaskSig[Any, Any]], TaskSig[Any, Any]]) -> Step:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import re
+from datetime import timedelta
 
 from stemflow.errors import UnitError
 
-Duration = str | int | float
-"""A duration as users write it: `"1m30s"`, or a number of seconds."""
+Duration = str | int | float | timedelta
+"""A duration as users write it: `"1m30s"`, a number of seconds, or a timedelta."""
 
 _MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _LONGEST_MS = 100 * 366 * 86_400_000
 
 
-def parse_duration_ms(value: str | int | float) -> int:
-    """Read `"1m30s"`, `"200ms"`, `"2h"`, `"1d"`, or a number of seconds; raises UnitError."""
-    if isinstance(value, bool):
-        raise UnitError(f"expected a duration such as 30s or 1m30s, got {value!r}")
-    if isinstance(value, (int, float)):
-        total = float(value) * 1_000 if abs(value) <= _LONGEST_MS else -1.0
-    else:
+def parse_duration_ms(value: Duration) -> int:
+    """Read `"1m30s"`, `"200ms"`, `"2h"`, `"1d"`, a number of seconds, or a timedelta as milliseconds.
+
+    Raises UnitError for anything else, for a negative or infinite duration, NaN, and what is longer than 100 years.
+    """
+    if isinstance(value, timedelta):
+        total = value.total_seconds() * 1_000
+    elif isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise UnitError(f"expected a duration such as 30s, 1m30s, seconds or a timedelta, got {value!r}")
+    elif isinstance(value, str):
         total = _parts(value)
+    else:
+        total = float(value) * 1_000 if abs(value) <= _LONGEST_MS else math.inf
     if not 0 <= total <= _LONGEST_MS:
         raise UnitError(f"expected a duration from 0 to 100 years, got {value!r}")
     return round(total)
@@ -32,6 +39,14 @@ def _parts(text: str) -> float:
     if not parts or "".join(number + unit for number, unit in parts) != text.strip():
         raise UnitError(f"expected a duration such as 30s, 1m30s or 200ms, got {text!r}")
     return sum(float(number) * _MS[unit] for number, unit in parts)
+
+
+def duration_of(name: str, value: Duration) -> int:
+    """`parse_duration_ms` for the option or argument `name`, which the UnitError then names."""
+    try:
+        return parse_duration_ms(value)
+    except UnitError as error:
+        raise UnitError(f"{name}: {error}") from None
 
 
 def format_duration(ms: int) -> str:

@@ -14,6 +14,7 @@ from stemflow.cli.letter_text import letter_data, letter_id, line, story
 from stemflow.cli.text import json_text, shown
 from stemflow.errors import StemflowError
 from stemflow.model.effects import DeadLetter
+from stemflow.model.records import task_keys
 from stemflow.runtime.client.dead_letters import Replayed, replayed_as
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.tasks.registry import TaskRegistry
@@ -67,9 +68,11 @@ def _of_run(letters: list[DeadLetter], given: str) -> list[DeadLetter]:
 
 def _named(letters: list[DeadLetter], given: str) -> list[DeadLetter]:
     """The letters of `RUN`, or the one of `RUN/PATH`; raises Refused when there is none."""
-    run, _, path = given.partition("/")
-    found = [one for one in _of_run(letters, run) if not path or one.path == path]
-    if not found:
+    for run, path in task_keys(given):
+        found = [one for one in _of_run(letters, run) if not path or one.path == path]
+        if found:
+            break
+    else:
         raise Refused(f"dead letter {shown(given)}: expected it in the store, found none; "
                       "`stemflow dlq list` lists those that are there")  # fmt: skip
     return found
@@ -90,7 +93,10 @@ async def _meant(app: Stemflow, arguments: Arguments) -> list[DeadLetter]:
 
 async def _taken_up(app: Stemflow, given: str) -> Replayed | None:
     """The answer about a run that was replayed before and has left no letter since."""
-    runs = await app.store.runs(2, given.partition("/")[0])
+    for run, _ in task_keys(given):
+        runs = await app.store.runs(2, run)
+        if runs:
+            break
     if len(runs) != 1 or await app.dead_letters(run=runs[0].header.run):
         return None
     new = replayed_as(runs[0].root, app.store)
@@ -99,7 +105,7 @@ async def _taken_up(app: Stemflow, given: str) -> Replayed | None:
 
 
 def _is(given: str, one: Replayed) -> bool:
-    return one.run.startswith(given.partition("/")[0])
+    return any(one.run.startswith(run) for run, _ in task_keys(given))
 
 
 # -- the actions

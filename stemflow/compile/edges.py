@@ -7,7 +7,7 @@ from graphlib import CycleError as Circle
 from graphlib import TopologicalSorter
 from typing import Any
 
-from stemflow.errors import StemflowError
+from stemflow.errors import OptionError, StemflowError
 from stemflow.expr import ExpressionError, parse_condition, parse_template
 from stemflow.model.policy import Concurrency
 from stemflow.model.rates import rates_of
@@ -26,6 +26,19 @@ class CycleError(StemflowError):
     def __init__(self, path: tuple[str, ...]) -> None:
         self.path = path
         super().__init__(f"steps: expected no cycle, got {' -> '.join(path)}; take one of these edges out")
+
+
+def check_names(sig: AnySig, path: str = "") -> None:
+    """Raise OptionError for two members of one name, which would be one path, and for a header member named `then`."""
+    seen: set[str] = set()
+    for segment, member in members_of(sig):
+        if segment in seen:
+            where = path or "the canvas"
+            why = "that is the name of the body" if segment in sig.MEMBERS.values() else "two have it"
+            raise OptionError(f"{where}: expected members of different names, got {segment!r}: {why}; rename one")
+        seen.add(segment)
+        if not isinstance(member, TaskSig):
+            check_names(member, child_path(path, segment))
 
 
 def dependencies(step: AnySig) -> Iterator[tuple[str, str]]:

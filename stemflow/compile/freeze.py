@@ -10,6 +10,7 @@ import msgspec
 from msgspec import structs
 
 from stemflow.compile.desugar import desugar
+from stemflow.compile.edges import check_names
 from stemflow.compile.graph import graph_of, reversed_edges
 from stemflow.model.plan import AnyPlan, Edge, EdgeKind, Handler, LeafPlan, Plan, ScopePlan, WaitPlan
 from stemflow.model.policy import Options
@@ -58,6 +59,7 @@ def compile_tree(
     a fragment's must.
     """
     plain = desugar(sig)
+    check_names(plain)
     if (compensate_on or outputs is not None) and isinstance(plain, (TaskSig, WaitSig)):
         plain = ChainSig(steps=(plain,))
     freezer = _Freezer(graph_of(plain), options_of, inline_items)

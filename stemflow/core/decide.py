@@ -140,7 +140,7 @@ def _request(w: Work, fact: Requested) -> bool:
     before = w.node(key)
     if before is not None and not is_over(w, before):
         w.purged.extend(fact.purged)
-        w.replies.append(Reply("accepted", header.run))
+        w.replies.append(Reply("existing", header.run))
         return False
     holder = None
     if header.claim is not None:

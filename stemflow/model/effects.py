@@ -63,8 +63,12 @@ class Pages(Struct, frozen=True):
 
 
 class Reply(Struct, frozen=True, gc=False):
-    """What the asker of a run is told: `accepted`; `existing`: `run` holds the key; `refused`: `run` holds it,
-    mode reject. `holder` is the id of the task or run that held the key when it was accepted all the same."""
+    """What the submitter of a run gets back.
+
+    `accepted`: the run was created. `existing`: `run` was there before, under this id or as the holder of the unique
+    key. `refused`: `run` holds the key, mode reject. `holder`: the id of the task or run that held the key although
+    the new run was accepted.
+    """
 
     status: Literal["accepted", "existing", "refused"]
     run: str

@@ -8,7 +8,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from stemflow.errors import OptionError
-from stemflow.units import Duration, format_duration, parse_duration_ms, parse_rate
+from stemflow.units import Duration, duration_of, format_duration, parse_rate
 
 MOST_IN_A_WINDOW: Final = 100_000
 """A sliding window remembers so many starts at most; a paced limit remembers one instant."""
@@ -75,7 +75,7 @@ class RateLimit(Struct, frozen=True):
         if not isinstance(self.pace, bool):
             raise OptionError(f"pace: expected true or false, got {self.pace!r}")
         limit = _number("limit", self.limit, MOST_PACED if self.pace else MOST_IN_A_WINDOW)
-        per_ms = parse_duration_ms(self.per)
+        per_ms = duration_of("per", self.per)
         if not 1 <= per_ms <= LONGEST_MS:
             raise OptionError(f"per: expected a duration from 1ms to 31d, got {self.per!r}")
         if not isinstance(self.key, str):

@@ -263,6 +263,17 @@ def task_id(key: Key) -> str:
     return f"{key[0]}/{key[1]}" if key[1] else key[0]
 
 
+def task_keys(task_id: str) -> list[Key]:
+    """The keys that a public id may stand for, in the order in which they count: the run of that id, then tasks of
+    runs whose id is what stands before a `/`, the longest run id first. A run id may hold a `/` itself."""
+    found = [(task_id, "")]
+    end = len(task_id)
+    while (end := task_id.rfind("/", 0, end)) > 0:
+        if task_id[end + 1 :]:
+            found.append((task_id[:end], task_id[end + 1 :]))
+    return found
+
+
 def child_path(parent: str, segment: str) -> str:
     """Join a member's segment (`name`, `[i]` or `!handler`) to the path of its scope."""
     if not parent or not segment or segment[0] in "[!":

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeVar
 
 from msgspec import Struct, structs
 
@@ -34,6 +35,36 @@ HOOKS = ("success_hooks", "failure_hooks", "cancel_hooks")
 
 class NoInput:
     """Marks a signature whose arguments are complete, so that it can only start a chain."""
+
+
+NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
+"""The name of a step: letters, digits, `_` and `-`, as in a workflow file."""
+
+
+def expect_signature(value: Any, where: str) -> Any:
+    """`value` if it is a signature; raises OptionError that begins with `where` and says what to write instead."""
+    if isinstance(value, Signature):
+        return value
+    raise OptionError(f"{where}: expected a signature, got {_described(value)}")
+
+
+def _described(value: Any) -> str:
+    """What was given in place of a signature, and how to make one of it."""
+    if callable(getattr(value, "s", None)):
+        name = getattr(value, "name", "task")
+        return f"the task {name}; call .s(...) on it: {name}.s(...)"
+    owner = getattr(value, "__self__", None)
+    if callable(value) and callable(getattr(owner, "s", None)):
+        called = f".{getattr(value, '__name__', 's')}"
+        return f"the method {called} of the task {getattr(owner, 'name', '')}; call it: {called}(...)"
+    if isinstance(value, str):
+        return f"the text {value[:80]!r}; write Canvas.task({value[:80]!r}, ...) for a task by its name, or task.s(...)"
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return f"a {type(value).__name__}; put its signatures into Canvas.group(...) or Canvas.chain(...)"
+    if callable(value):
+        name = getattr(value, "__name__", type(value).__name__)
+        return f"the function {name}; register it with @registry.task() and call .s(...) on the task"
+    return f"{type(value).__name__}; call .s(...) on a task, or use a constructor of Canvas"
 
 
 class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag=True):
@@ -63,18 +94,22 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
 
     def on_success(self, hook: Signature[Any, Any]) -> Signature[In_contra, Out_co]:
         """Run `hook` once with the result in front when this succeeds; on a group it is given to each member."""
+        expect_signature(hook, "on_success")
         return structs.replace(self, success_hooks=(*self.success_hooks, hook))
 
     def on_failure(self, hook: Signature[Any, Any]) -> Signature[In_contra, Out_co]:
         """Run `hook` once with `{id, node, leaf, error}` in front when this fails for good."""
+        expect_signature(hook, "on_failure")
         return structs.replace(self, failure_hooks=(*self.failure_hooks, hook))
 
     def on_cancel(self, hook: Signature[Any, Any]) -> Signature[In_contra, Out_co]:
         """Run `hook` once with `{id, node}` in front when this is cancelled."""
+        expect_signature(hook, "on_cancel")
         return structs.replace(self, cancel_hooks=(*self.cancel_hooks, hook))
 
     def __or__(self, following: Signature[Out_co, Following]) -> Signature[In_contra, Following]:
         """Chain: `a | b` gives the result of `a` to `b`."""
+        expect_signature(following, "after |")
         steps = self.steps if isinstance(self, ChainSig) and not self.has_policy else (self,)
         return ChainSig(steps=(*steps, following))
 
@@ -101,7 +136,15 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
         return structs.replace(self, concurrency=limited)
 
     def named(self, name: str) -> Signature[In_contra, Out_co]:
-        """Give this step a name; its path then ends in the name instead of its index."""
+        """Give this step a name; its path then ends in the name instead of its index.
+
+        A name has letters, digits, `_` and `-`, begins with a letter or `_`, and is unique among its siblings; raises
+        OptionError for another.
+        """
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise OptionError(
+                f"named: expected 1 to 128 letters, digits, _ and -, a letter or _ first, got {name!r}"
+            )
         return structs.replace(self, name=name)
 
 
@@ -166,6 +209,11 @@ class Span(Struct, frozen=True, tag="range"):
     start: int
     stop: int
     step: int = 1
+
+    @property
+    def numbers(self) -> range:
+        """The range itself."""
+        return range(self.start, self.stop, self.step)
 
 
 class MapSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="map"):

@@ -35,7 +35,7 @@ from stemflow.runtime.values.library import Library
 from stemflow.runtime.worker.service import Service
 from stemflow.store.base import Store
 from stemflow.store.open import open_store
-from stemflow.units import Duration, parse_duration_ms
+from stemflow.units import Duration, duration_of
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ class Stemflow:
             commits=self.commits, second_commits=self.more_commits, preparer=self.preparer,
         )  # fmt: skip
         self.submitter = Submitter(self.parts)
-        away_ms = parse_duration_ms(unroutable_after)
+        away_ms = duration_of("unroutable_after", unroutable_after)
         self.service = Service(self, concurrency, queues, only_run, processes, name, away_ms) if worker else None
 
     async def __aenter__(self) -> Stemflow:
@@ -150,9 +150,10 @@ class Stemflow:
         The options of a task that is not registered here are those that a worker has declared; with `allow_unknown` one
         that nobody has declared gets the registry's defaults, else it is refused.
         `headers` and `meta` reach each task of the run beside its arguments (`context.headers`, `context.meta`).
-        Submitting the same `run_id` again answers the same run. Under a unique key that is held the handle is the
-        holder's (`existing`), or DuplicateRun is raised, as its mode says. Raises UnknownTask, OptionError, CycleError,
-        BadArguments, NotSerializable; for a workflow InvalidInputs, when `inputs` do not fit what it declares.
+        Submitting the same `run_id` with the same work again returns a handle of the same run (`existing`); for other
+        work it raises RunConflict. Under a unique key that is held the handle is the holder's (`existing`), or
+        DuplicateRun is raised, as its mode says. Raises UnknownTask, OptionError, CycleError, BadArguments,
+        NotSerializable; for a workflow InvalidInputs, when `inputs` do not fit what it declares.
         """
         asked = Submission(
             what=what, args=args, kwargs=kwargs, inputs=inputs or {}, headers=headers or {}, meta=meta or {},
@@ -262,7 +263,7 @@ class Stemflow:
         A task that is neither registered here, nor among `known_tasks`, nor declared by a worker, is refused unless
         `allow_unknown`. With `dry_run` nothing is changed.
         """
-        how = How(parse_duration_ms(delay), dry_run, allow_unknown, frozenset(known_tasks))
+        how = How(duration_of("replay: delay", delay), dry_run, allow_unknown, frozenset(known_tasks))
         return await replay(self.parts, self.submitter, letters, how)
 
     async def purge(self, letters: Iterable[DeadLetter], *, dry_run: bool = False) -> list[DeadLetter]:

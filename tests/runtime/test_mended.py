@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 
-from stemflow import Canvas, OptionError, Reject, RetryPolicy, RunFailed, Stemflow, TaskContext, TaskRegistry
+from stemflow import (
+    Canvas,
+    OptionError,
+    Reject,
+    RetryPolicy,
+    RunConflict,
+    RunFailed,
+    Stemflow,
+    TaskContext,
+    TaskRegistry,
+)
 from stemflow.dsl import parse_workflow
 from stemflow.model.effects import Decision
 from stemflow.model.records import Key, Record
@@ -112,8 +122,9 @@ async def test_a_rerun_has_the_items_of_a_map_that_never_opened() -> None:
 async def test_submitting_a_run_id_again_leaves_the_items_of_the_run_alone() -> None:
     async with Stemflow("memory:", registry) as app:
         first = await app.submit(Canvas.map(same.s(), [1, 2, 3, 4], concurrency=1), run_id="r")
-        second = await app.submit(Canvas.map(same.s(), [10, 20, 30, 40], concurrency=1), run_id="r")
-        assert (await first.wait(5)).value == (await second.wait(5)).value == [1, 2, 3, 4]
+        with pytest.raises(RunConflict):
+            await app.submit(Canvas.map(same.s(), [10, 20, 30, 40], concurrency=1), run_id="r")
+        assert (await first.wait(5)).value == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])

@@ -20,7 +20,7 @@ from stemflow.runtime.client.submitter import Submitter
 from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey
 from stemflow.runtime.runs.handle import DuplicateRun
 from stemflow.store.base import ALL_DEAD_LETTERS, DeadLetterFilter, Request, Store
-from stemflow.units import Duration, parse_duration_ms
+from stemflow.units import Duration, duration_of
 
 PAGE = 500
 """DeadLetterFilter that are purged in one commit."""
@@ -59,7 +59,7 @@ def letters_like(
             raise OptionError(f"dead letters: since: expected an instant with its time zone, got {since.isoformat()}")
         since_ms = int(since.timestamp() * 1_000)
     elif since is not None:
-        since_ms = now_ms - parse_duration_ms(since)
+        since_ms = now_ms - duration_of("dead letters: since", since)
     most = ALL_DEAD_LETTERS.limit if limit is None else limit
     return DeadLetterFilter(queue=queue, task=task, reason=reason, since_ms=since_ms, limit=most)
 

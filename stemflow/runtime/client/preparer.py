@@ -14,7 +14,7 @@ from stemflow.errors import OptionError
 from stemflow.model.effects import Pages
 from stemflow.model.plan import Plan
 from stemflow.model.policy import normalise
-from stemflow.model.records import NO_RUN, ClaimSpec, Header, Node
+from stemflow.model.records import FINAL, NO_RUN, ClaimSpec, Header, Node
 from stemflow.model.signature import AnySig, MapSig, TaskSig, Workflow
 from stemflow.model.tree import everything, first_task, walk
 from stemflow.ports import IdSource
@@ -26,7 +26,7 @@ from stemflow.runtime.payloads.headers import checked_headers, checked_meta, mer
 from stemflow.runtime.payloads.json_data import encode, plain, written
 from stemflow.runtime.tasks.argument_checks import check_items, check_plan, plain_signature, task_names
 from stemflow.runtime.tasks.registry import OptionsElsewhere, Task, TaskRegistry
-from stemflow.runtime.tasks.submission import Prepared, Submission
+from stemflow.runtime.tasks.submission import Prepared, Submission, checked_submission, swallowed
 from stemflow.runtime.values.binding import pages_of, seal_literals
 from stemflow.runtime.values.call_keys import key_text, lone_key
 from stemflow.runtime.values.resolver import Values
@@ -65,8 +65,7 @@ class Preparer:
 
     async def prepare(self, asked: Submission) -> Prepared:
         """Compile and check what was asked for. Raises what `Stemflow.submit` does, but DuplicateRun."""
-        if asked.run_id == "":
-            raise OptionError("submit: expected a run id that is not empty")
+        asked = checked_submission(asked)
         run = asked.run_id or self._ids.run_id()
         made = await self._compiled(asked, run)
         if self._store.partition_of(run) != self._store.partition_of(NO_RUN) and (
@@ -102,24 +101,45 @@ class Preparer:
         signals = self._registry.signals
         if signals.before_publish:
             signals.before_publish.send(run_event("before_publish", header, now_ms))
+        items = () if isinstance(made.body, TaskSig) else self._items_of(made.body, run)
         if asked.run_id is None:
             self._advance.made(run)
-        self._library.remember(header)  # gates of the first steps ask for it before it is stored
-        items = () if isinstance(made.body, TaskSig) else self._items_of(made.body, run)
-        if items and (asked.run_id is None or await self._store.read([(run, "")]) == [None]):
-            # Gates of members may ask for them before they are stored.
+        if asked.run_id is None or not await self._under_way(run):
+            # Gates of the first steps ask for both before they are stored.
+            self._library.remember(header)
             self._library.items.staged.update((some.key, some.pages) for some in items)
         return Prepared(header, made.plan, items, made.body)
+
+    async def _under_way(self, run: str) -> bool:
+        """Whether there is a run of this id that has not ended: what is cached of it must stay as it is."""
+        (root,) = await self._store.read([(run, "")])
+        return isinstance(root, Node) and root.state not in FINAL
 
     async def _compiled(self, asked: Submission, run: str) -> _Compiled:
         what: Any = asked.what
         if isinstance(what, Workflow):
             return await self._workflow(what, run, asked, await self._others(what.body, asked))
         what = call(what, asked.args, asked.kwargs)
+        self._refuse_swallowed(what, asked)
         if not isinstance(what, TaskSig) or what.success_hooks or what.failure_hooks or what.cancel_hooks:
             return self._canvas(what, run, await self._others(what, asked))
         recipe = self._recipe(what)
         return self._lone(what, run, recipe, None if recipe is not None else await self._others(what, asked))
+
+    def _refuse_swallowed(self, sig: AnySig, asked: Submission) -> None:
+        """Raise OptionError for a keyword that `submit` takes though it may be meant for the first task."""
+        given = swallowed(asked)
+        first = first_task(sig) if given and asked.parent is None else None
+        parameters = None if first is None else self.elsewhere.parameters(first.task)
+        if first is None or parameters is None:
+            return
+        for name in given:
+            bound = name in first.kwargs or parameters.place.get(name, len(first.args)) < len(first.args)
+            if name in parameters.names and not bound:
+                raise OptionError(
+                    f"submit: {name}: expected it to be clear for whom it is, since {first.task} has a parameter of "
+                    f"this name, too; write .s({name}=...) for the task"
+                )
 
     async def _others(self, sig: Any, asked: Submission) -> OptionsElsewhere | None:
         """Where the options of those tasks stand that are not registered here."""

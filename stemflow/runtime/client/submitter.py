@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+from weakref import WeakValueDictionary
 
 from stemflow.errors import StemflowError
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Requested
 from stemflow.runtime.client.parts import Parts
+from stemflow.runtime.client.run_conflict import refuse_other_work
 from stemflow.runtime.commit.events import run_event
 from stemflow.runtime.runs.handle import DuplicateRun, RunHandle
 from stemflow.runtime.tasks.submission import Prepared, Submission
@@ -19,6 +22,7 @@ class Submitter:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._middleware, self._signals = parts.registry.middleware, parts.registry.signals
+        self._of_id: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def submit(self, asked: Submission) -> RunHandle[Any]:
         """Pass a submission through the middleware into the store. Raises what `Stemflow.submit` does."""
@@ -27,8 +31,18 @@ class Submitter:
         return await self._prepare_and_store(asked)
 
     async def _prepare_and_store(self, asked: Submission) -> RunHandle[Any]:
+        if not isinstance(asked.run_id, str):
+            return await self._prepare_and_store_one(asked)
+        # One at a time for each chosen id: two would overwrite each other's header in the library.
+        async with self._of_id.setdefault(asked.run_id, asyncio.Lock()):
+            return await self._prepare_and_store_one(asked)
+
+    async def _prepare_and_store_one(self, asked: Submission) -> RunHandle[Any]:
         prepared = await self._parts.preparer.prepare(asked)
-        return await self.store(prepared, prepared.fact)
+        handle = await self.store(prepared, prepared.fact)
+        if handle.existing and handle.id == prepared.header.run:
+            await refuse_other_work(self._parts.library, prepared)
+        return handle
 
     async def store(self, prepared: Prepared, fact: Requested) -> RunHandle[Any]:
         """Commit a run that is prepared; `fact` asks for it. Raises DuplicateRun."""

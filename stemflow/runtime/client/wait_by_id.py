@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import structs
 
-from stemflow.model.records import FINAL, Node
+from stemflow.model.records import FINAL, Key, Node, task_keys
 from stemflow.runtime.runs.decode import decode_as
 from stemflow.runtime.runs.handle import RunAccess, RunHandle, TaskResult, UnknownRun, result_of
 
@@ -17,16 +17,16 @@ LOOK_MS = 1_000
 
 async def result_by_id(access: RunAccess, task_id: str, decode: Any) -> TaskResult[Any]:
     """How a run (`RUN`) or a task of one (`RUN/path`) stands now; raises UnknownRun."""
-    run, _, path = task_id.partition("/")
-    (node,) = await access.store.read([(run, path)])
-    if not isinstance(node, Node):
+    nodes = await access.store.read(task_keys(task_id))
+    node = next((one for one in nodes if isinstance(one, Node)), None)
+    if node is None:
         raise UnknownRun(task_id, access.store.url)
     return _decoded(await result_of(access, node), decode)
 
 
 async def wait_by_id(access: RunAccess, task_id: str, timeout: float | None, decode: Any) -> TaskResult[Any]:
     """Wait for the end of a run or of a task of one; a task that has not been reached yet is waited for too."""
-    run, _, path = task_id.partition("/")
+    run, path = await _key_of(access, task_id)
     if not path:
         handle: RunHandle[Any] = RunHandle(access, run)
         return _decoded(await handle.wait(timeout), decode)
@@ -46,6 +46,15 @@ async def wait_by_id(access: RunAccess, task_id: str, timeout: float | None, dec
         if over:
             return TaskResult(task_id=task_id, status="waiting", timed_out=True)
         seen = await access.store.wait_for_change(seen, _pause_ms(loop.time(), until), run)
+
+
+async def _key_of(access: RunAccess, task_id: str) -> Key:
+    """The key that `task_id` stands for: of a run that is there, or of a task of one, which may not have begun."""
+    keys = task_keys(task_id)
+    if len(keys) == 1:
+        return keys[0]
+    roots = await access.store.read([(run, "") for run, _ in keys])
+    return next((key for key, root in zip(keys, roots, strict=True) if root is not None), keys[0])
 
 
 def _pause_ms(now: float, until: float | None) -> int:

@@ -13,17 +13,28 @@ TRACE_HEADERS = ("traceparent", "tracestate")
 
 
 def checked_headers(headers: Mapping[str, str] | None, where: str) -> dict[str, str]:
-    """The headers as given; raises OptionError unless they are text by name."""
+    """The headers as given.
+
+    Raises OptionError unless they are text by name, and NotSerializable for lone surrogates or more than 1 MiB in all.
+    """
     if not headers:
         return {}
+    if not isinstance(headers, Mapping):
+        raise OptionError(f"{where}: headers: expected text by name, got {type(headers).__name__}")
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise OptionError(f"{where}: headers: expected text under a name, got {name!r}: {value!r}")
+    encode(dict(headers), f"{where}: headers")
     return dict(headers)
 
 
 def checked_meta(meta: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
-    """The meta as JSON data; raises NotSerializable when it cannot be."""
+    """The meta as JSON data.
+
+    Raises OptionError for what is no mapping, and NotSerializable for what is not JSON or longer than 1 MiB.
+    """
+    if meta and not isinstance(meta, Mapping):
+        raise OptionError(f"{where}: meta: expected JSON data by name, got {type(meta).__name__}")
     return dict(decode(encode(dict(meta), f"{where}: meta"))) if meta else {}
 
 

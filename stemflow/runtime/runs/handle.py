@@ -76,6 +76,17 @@ class TaskResult(Struct, Generic[T], frozen=True, kw_only=True, dict=True):
         return self.value  # type: ignore[return-value]
 
 
+class RunConflict(StemflowError):
+    """A run of this id exists and does other work than the one that was submitted under it."""
+
+    def __init__(self, run_id: str, stored: str, asked: str) -> None:
+        self.run_id = run_id
+        super().__init__(
+            f"submit: run {run_id}: expected the work that this id stands for already ({stored}), got other work "
+            f"({asked}); choose another run_id"
+        )
+
+
 class RunFailed(StemflowError):
     """A run did not succeed: which node, at which attempt, with which error."""
 

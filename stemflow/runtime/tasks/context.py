@@ -14,7 +14,7 @@ from stemflow.errors import OptionError, StemflowError
 from stemflow.model.policy import RetryPolicy, normalise
 from stemflow.model.records import task_id
 from stemflow.model.signature import Signature
-from stemflow.units import Duration, parse_duration_ms
+from stemflow.units import Duration, duration_of
 
 
 class TaskCancelled(StemflowError):
@@ -42,7 +42,7 @@ class HandBack(StemflowError):
 
     def __init__(self, delay: Duration = "1s") -> None:
         super().__init__("the delivery is handed back")
-        self.delay_ms = parse_duration_ms(delay)
+        self.delay_ms = duration_of("HandBack: delay", delay)
 
 
 class RetryRequested(StemflowError):
@@ -170,7 +170,7 @@ class TaskContext:
 
         Raises TaskCancelled as `heartbeat` does.
         """
-        await self._backstage.extend_lease(self, parse_duration_ms(duration))
+        await self._backstage.extend_lease(self, duration_of(f"task {self.id}: extend_lease", duration))
 
     async def progress(self, percent: float, data: Any = None) -> None:
         """Report progress, 0 to 100, with any JSON data: stored for an hour, shown to whoever follows the run."""
@@ -222,7 +222,7 @@ class TaskContext:
             raise OptionError(f"{where}: policy: expected a RetryPolicy, got {policy!r}")
         if max_retries is not None:
             max_retries = normalise({"max_retries": max_retries}, where)["max_retries"]
-        after_ms = None if countdown is None else parse_duration_ms(countdown)
+        after_ms = None if countdown is None else duration_of(f"{where}: countdown", countdown)
         eta_at_ms = None if eta is None else instant_ms(eta, where)
         raise RetryRequested(after_ms, eta_at_ms, policy, max_retries, cause)
 

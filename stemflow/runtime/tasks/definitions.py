@@ -15,7 +15,7 @@ from stemflow.model.signature import In_contra, Out_co, TaskSig
 from stemflow.runtime.payloads.json_data import plain
 from stemflow.runtime.tasks.context import TaskContext, instant_ms
 from stemflow.runtime.tasks.retry_decision import RetryStrategy
-from stemflow.units import Duration, parse_duration_ms
+from stemflow.units import Duration, duration_of
 
 Args = TypeVar("Args")
 Args_contra = TypeVar("Args_contra", contravariant=True)
@@ -82,7 +82,7 @@ class TaskEnqueueBuilder(TaskSig[In_contra, Out_co], frozen=True, kw_only=True, 
 
     def delay(self, delay: Duration) -> TaskEnqueueBuilder[In_contra, Out_co]:
         """Start it no earlier than so long after it becomes ready."""
-        return structs.replace(self, countdown_ms=parse_duration_ms(delay))
+        return structs.replace(self, countdown_ms=duration_of(f"task {self.task}: delay", delay))
 
     def not_before(self, instant: Any) -> TaskEnqueueBuilder[In_contra, Out_co]:
         """Start it no earlier than a datetime that knows its time zone, or seconds since the epoch."""

@@ -35,7 +35,7 @@ from stemflow.runtime.tasks.retry_decision import RetryStrategy, checked_strateg
 from stemflow.runtime.tasks.signals import Signals
 from stemflow.runtime.tasks.sync_context import SyncTaskContext
 from stemflow.runtime.values.call_keys import judged
-from stemflow.units import parse_duration_ms
+from stemflow.units import Duration, duration_of
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -153,7 +153,7 @@ class Task(Generic[P, R_co]):
     def with_options(
         self,
         *,
-        countdown: str | float = 0,
+        countdown: Duration = 0,
         eta: datetime | float | None = None,
         headers: Mapping[str, str] | None = None,
         meta: Mapping[str, Any] | None = None,
@@ -166,7 +166,7 @@ class Task(Generic[P, R_co]):
         where = f"task {self.name}"
         normalise(options, where)
         beside = {
-            "countdown_ms": parse_duration_ms(countdown),
+            "countdown_ms": duration_of(f"{where}: countdown", countdown),
             "eta_at_ms": None if eta is None else instant_ms(eta, where),
             "headers": checked_headers(headers, where),
             "meta": checked_meta(meta, where),

@@ -15,7 +15,7 @@ from stemflow.model.facts import Failed
 from stemflow.model.policy import Options, RetryPolicy
 from stemflow.model.records import ErrorInfo
 from stemflow.runtime.values.resolver import public_error
-from stemflow.units import Duration, parse_duration_ms
+from stemflow.units import Duration, duration_of
 
 log = logging.getLogger("stemflow.worker")
 
@@ -102,9 +102,7 @@ class Judge(NamedTuple):
 
 
 def _milliseconds(delay: Any) -> int:
-    if not isinstance(delay, (str, int, float)):
-        raise OptionError(f"expected a duration or None, got {type(delay).__name__}")
-    return parse_duration_ms(delay)
+    return duration_of("next_delay", delay)
 
 
 def _said(wrong: BaseException) -> str:

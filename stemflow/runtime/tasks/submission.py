@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from stemflow.errors import OptionError
 from stemflow.model.effects import Pages
 from stemflow.model.facts import Requested
 from stemflow.model.plan import Plan
 from stemflow.model.records import Header, Key
-from stemflow.model.signature import AnySig, Signature, Workflow
+from stemflow.model.signature import AnySig, Signature, Workflow, expect_signature
 
 
 class Submission(Struct, frozen=True, kw_only=True, gc=False):
@@ -30,6 +33,89 @@ class Submission(Struct, frozen=True, kw_only=True, gc=False):
     allow_unknown: bool = False
     parent: Key | None = None
     root: str | None = None
+
+
+MAX_ID: Final = 200
+"""The longest run id, in characters."""
+MAX_PATH: Final = 4_096
+"""The longest path of a workflow file that a run remembers, in characters."""
+
+
+def checked_submission(asked: Submission) -> Submission:
+    """`asked` with every argument of the type that is stored; raises OptionError that names the wrong one.
+
+    What is stored must be readable by every worker, so nothing passes that a store would merely accept.
+    """
+    if not isinstance(asked.what, Workflow):
+        expect_signature(asked.what, "submit")
+        if asked.inputs:
+            names = ", ".join(map(str, asked.inputs))[:200]
+            raise OptionError(
+                f"submit: inputs: expected a workflow that declares {names}, got a signature; give a task its "
+                "arguments with .s(...)"
+            )
+    elif asked.args or asked.kwargs:
+        raise OptionError(f"submit: workflow {asked.what.name}: expected no arguments; give it inputs={{...}}")
+    if not isinstance(asked.inputs, Mapping):
+        raise OptionError(f"submit: inputs: expected a mapping of input names, got {type(asked.inputs).__name__}")
+    if asked.run_id is not None:
+        check_run_id(asked.run_id)
+    for name in ("again", "allow_unknown"):
+        if not isinstance(getattr(asked, name), bool):
+            raise OptionError(f"submit: {name}: expected True or False, got {getattr(asked, name)!r}")
+    return structs.replace(asked, file=_path(asked.file), tasks=_modules(asked.tasks))
+
+
+_KEYWORDS = ("run_id", "headers", "meta", "file", "tasks", "again", "allow_unknown")
+"""Keywords of `submit` that a task may have as parameters."""
+
+
+def swallowed(asked: Submission) -> tuple[str, ...]:
+    """The keywords of `submit` itself that were given a value of their own."""
+    return tuple(name for name in _KEYWORDS if getattr(asked, name))
+
+
+def check_run_id(run_id: Any, where: str = "submit: run_id") -> None:
+    """Raise OptionError unless `run_id` is text of 1 to 200 characters without control characters."""
+    if not isinstance(run_id, str):
+        raise OptionError(f"{where}: expected text, got {type(run_id).__name__} {run_id!r}; write str({run_id!r})")
+    if not 1 <= len(run_id) <= MAX_ID:
+        raise OptionError(f"{where}: expected 1 to {MAX_ID} characters, got {len(run_id)}")
+    _check_text(where, run_id)
+
+
+def _check_text(where: str, text: str) -> None:
+    if text.isprintable():
+        return
+    for place, character in enumerate(text):
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+            raise OptionError(
+                f"{where}: expected text without control characters, line separators and lone surrogates, got "
+                f"U+{ord(character):04X} at character {place + 1} of {text[:40]!a}"
+            )
+
+
+def _path(file: Any) -> str | None:
+    if file is None:
+        return None
+    if isinstance(file, os.PathLike):
+        file = os.fspath(file)
+    if not isinstance(file, str) or not 1 <= len(file) <= MAX_PATH:
+        raise OptionError(
+            f"submit: file: expected the path of a workflow file, 1 to {MAX_PATH} characters, got {str(file)[:80]!a}"
+        )
+    _check_text("submit: file", file)
+    return file
+
+
+def _modules(tasks: Any) -> tuple[str, ...]:
+    if not isinstance(tasks, (list, tuple)):
+        raise OptionError(f"submit: tasks: expected a tuple of module names, got {tasks!r:.80}; write ({tasks!r:.80},)")
+    for name in tasks:
+        if not isinstance(name, str) or not 1 <= len(name) <= MAX_PATH:
+            raise OptionError(f"submit: tasks: expected names of modules such as shop.tasks, got {name!r:.80}")
+        _check_text("submit: tasks", name)
+    return tuple(tasks)
 
 
 class Prepared(Struct, frozen=True, gc=False):
