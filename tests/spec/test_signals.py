@@ -262,8 +262,7 @@ async def test_trouble_of_the_worker_itself_is_told(
     async def broken(*_: Any) -> Any:
         raise ZeroDivisionError("in the machine")
 
-    assert app.service is not None
-    monkeypatch.setattr(app.service.worker.attempts, "_context", broken)
+    monkeypatch.setattr("stemflow.runtime.attempt.runner.context_of", broken)
     told = Told(registry, "worker_error")
     result = await (await app.submit(quick.s())).wait()
 

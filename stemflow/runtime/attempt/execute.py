@@ -1,8 +1,9 @@
-"""Executing one attempt: whatever the handler does becomes an Outcome value; exceptions stop here."""
+"""Calling the handler: whatever it returns or raises becomes an Outcome; its exceptions stop here."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from functools import partial
@@ -36,14 +37,14 @@ from stemflow.runtime.tasks.sync_context import SyncTaskContext
 from stemflow.runtime.values.binding import Bound, seal_literals
 from stemflow.store.base import BackpressureError, StateLost, StoreUnavailable
 
-Threads = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Calls a function in a thread."""
-_ASKED_FOR = (Ignore, HandBack, RetryRequested, ReplaceRequested)
-"""What a handler raises to ask for something; no error."""
+RunInThread = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Calls a function in a thread and gives its result."""
+_REQUESTS = (Ignore, HandBack, RetryRequested, ReplaceRequested)
+"""What a handler raises to request something; middlewares see no error."""
 
 
 def converted(task: Task[..., Any], bound: Bound) -> Bound:
-    """The calls with their arguments as the handler is annotated; raises BadArguments."""
+    """The calls with their arguments converted to the annotations of the handler. Raises BadArguments."""
     calls = Bound([task.parameters.convert(*call) for call in bound])
     calls.chunked = bound.chunked
     return calls
@@ -54,40 +55,47 @@ async def call(
     options: Options,
     context: TaskContext,
     bound: Bound,
-    threads: Threads,
+    threads: RunInThread,
     chain: MiddlewareChain,
 ) -> Any:
-    """Call the handler as often as it is bound, with the middlewares around each call; a chunk gives a list."""
+    """Make each of the bound calls with the middlewares around it; a chunk of a map gives the list of their results."""
     results = []
     for args, kwargs in bound:
         context.args, context.kwargs = args, kwargs
-        inmost = partial(_called, task, options, context, threads)
-        results.append(await (_guarded(chain, context, inmost) if chain.on_execute or chain.on_error else inmost()))
+        handler = partial(_call_handler, task, options, context, threads)
+        wrapped = chain.on_execute or chain.on_error
+        results.append(await (_call_wrapped(chain, context, handler) if wrapped else handler()))
     return results if bound.chunked else results[0]
 
 
-async def _guarded(chain: MiddlewareChain, context: TaskContext, inmost: Callable[[], Awaitable[Any]]) -> Any:
+async def _call_wrapped(chain: MiddlewareChain, context: TaskContext, handler: Callable[[], Awaitable[Any]]) -> Any:
+    """Call the handler inside the middlewares `on_execute`; its errors go to `on_error`."""
     try:
-        return await chain.execute(context, inmost)
-    except _ASKED_FOR:
+        return await chain.execute(context, handler)
+    except _REQUESTS:
         raise
     except Exception as error:
         return await chain.answer(context, error)
 
 
-async def _called(task: Task[..., Any], options: Options, context: TaskContext, threads: Threads) -> Any:
+async def _call_handler(task: Task[..., Any], options: Options, context: TaskContext, threads: RunInThread) -> Any:
     given = (context, *context.args) if task.takes_context else context.args
     if isinstance(context, SyncTaskContext):
-        return await _threaded(task.function, given, context.kwargs, threads)
-    return await _awaited(task.function(*given, **context.kwargs), options, context)
+        value = await _in_thread(task.function, given, context.kwargs, threads)
+        # A plain function that wraps an async one returns its coroutine.
+        return await value if inspect.isawaitable(value) else value
+    return await _with_soft_limit(task.function(*given, **context.kwargs), options, context)
 
 
-async def _awaited(coroutine: Any, options: Options, context: TaskContext) -> Any:
+async def _with_soft_limit(awaitable: Any, options: Options, context: TaskContext) -> Any:
+    """Await a handler, in which the soft limit may be raised. A wrapper may have returned a plain value."""
+    if not inspect.isawaitable(awaitable):
+        return awaitable
     if options.soft_ms is None or not options.soft_raises:
-        return await coroutine
-    limit = SoftLimit(coroutine)
+        return await awaitable
+    limit = SoftLimit(awaitable)
     context.strike = limit.strike
-    if context.soft_timeout.is_set():  # while a middleware was at work
+    if context.soft_timeout.is_set():  # it passed while a middleware was running
         limit.strike()
     try:
         return await limit
@@ -95,7 +103,7 @@ async def _awaited(coroutine: Any, options: Options, context: TaskContext) -> An
         context.strike = None
 
 
-async def _threaded(function: Callable[..., Any], args: Any, kwargs: Any, threads: Threads) -> Any:
+async def _in_thread(function: Callable[..., Any], args: Any, kwargs: Any, threads: RunInThread) -> Any:
     frame = copy_context()
 
     def work() -> tuple[Any, BaseException | None]:
@@ -112,11 +120,11 @@ async def _threaded(function: Callable[..., Any], args: Any, kwargs: Any, thread
 
 
 STORE_PAUSE_MS = 1_000
-"""How long a task waits that met a store which could not serve it."""
+"""How long a task is handed back for when the store could not serve what its handler requested."""
 
 
-class Writes(Protocol):
-    """What the outcome of an attempt is written with: its result, and the plans of what it adds or is replaced by."""
+class OutcomeWriter(Protocol):
+    """Encodes the outcome of an attempt: its result, and the plans of what it adds or is replaced by."""
 
     @property
     def registry(self) -> TaskRegistry: ...
@@ -125,7 +133,10 @@ class Writes(Protocol):
 
 
 class Output(NamedTuple):
-    """Writes as the engine of this process does."""
+    """Encodes outcomes in the process of the worker.
+
+    `write`: encodes the result. `origin`: the run under whose id values are located. `node`: the path of the task.
+    """
 
     elsewhere: Elsewhere
     encoders: TaskPayloadEncoderRegistry
@@ -138,6 +149,7 @@ class Output(NamedTuple):
         return self.elsewhere.registry
 
     async def plan(self, signature: Signature[Any, Any]) -> Plan:
+        """The plan of what a handler adds or is replaced by. Raises StemflowError."""
         others, known = await self.elsewhere.look(set(task_names(signature))), self.elsewhere.parameters
         sig = plain_signature(signature, lambda one: self.elsewhere.args_encoder(one, self.encoders.args) == "json")
         plan = compile_plan(sig, lambda one: self.registry.options_of(one, None, others), inline_items=True)
@@ -147,7 +159,7 @@ class Output(NamedTuple):
 
 
 async def refused(chain: MiddlewareChain, context: TaskContext, judge: Judge) -> Outcome | None:
-    """What the middlewares make of a delivery instead of letting it through; None when they do."""
+    """The outcome if a middleware refuses the delivery in `on_consume`, else None."""
     try:
         return None if await chain.consume(context) else Ignored()
     except HandBack as asked:
@@ -160,10 +172,10 @@ async def refused(chain: MiddlewareChain, context: TaskContext, judge: Judge) ->
         return judge(error)
 
 
-async def attempt(
-    task: Task[..., Any], context: TaskContext, bound: Bound, threads: Threads, output: Writes, judge: Judge
+async def execute(
+    task: Task[..., Any], context: TaskContext, bound: Bound, threads: RunInThread, output: OutcomeWriter, judge: Judge
 ) -> Outcome:
-    """Run one attempt. Only cancellation by the engine passes through."""
+    """Call the handler and return the outcome. Only a cancellation by the engine is raised."""
     try:
         bound = converted(task, bound)
     except BadArguments as fault:
@@ -174,7 +186,7 @@ async def attempt(
         added = tuple([await output.plan(GroupSig(members=(sig,))) for sig in context.added])
         return Ok(None if value is None else output.write(value, f"result of {task.name}"), added)
     except asyncio.CancelledError as cancelled:
-        if told_to_end():
+        if is_cancelled():
             raise
         return judge(cancelled)
     except BaseException as error:
@@ -183,16 +195,16 @@ async def attempt(
         leave()
 
 
-def told_to_end() -> bool:
-    """Whether the task that runs here was cancelled from outside, and the error is not the handler's own."""
+def is_cancelled() -> bool:
+    """Whether the asyncio task that runs here was cancelled; else a CancelledError is the handler's own."""
     try:
         current = asyncio.current_task()
-    except RuntimeError:  # a plain function that has a process of its own
+    except RuntimeError:  # a plain function in a process of the pool
         return False
     return current is not None and current.cancelling() > 0
 
 
-async def _outcome(error: BaseException, context: TaskContext, output: Writes, judge: Judge) -> Outcome:
+async def _outcome(error: BaseException, context: TaskContext, output: OutcomeWriter, judge: Judge) -> Outcome:
     match error:
         case Ignore():
             return Ignored()
@@ -201,7 +213,7 @@ async def _outcome(error: BaseException, context: TaskContext, output: Writes, j
         case Reject():
             return Failed(describe(error), "final")
         case RetryRequested():
-            return _again(error, judge)
+            return _retry(error, judge)
         case ReplaceRequested():
             try:
                 return Replaced(await _replacement(error.signature, context, output))
@@ -210,20 +222,20 @@ async def _outcome(error: BaseException, context: TaskContext, output: Writes, j
         case NotSerializable():
             return Failed(describe(error), "final")
         case StoreUnavailable() | BackpressureError() | StateLost():
-            # What it asked of the engine could not be had: that is no failure of the task.
+            # The store could not serve a request of the handler: that is no failure of the task.
             return HandedBack(STORE_PAUSE_MS)
     return judge(error)
 
 
-def _again(asked: RetryRequested, judge: Judge) -> Failed:
+def _retry(asked: RetryRequested, judge: Judge) -> Failed:
     cause, policy = asked.cause or asked, asked.policy
     most = policy.max_retries if asked.max_retries is None and policy is not None else asked.max_retries
     failed = Failed(describe(cause), "again", asked.after_ms, most, eta_at_ms=asked.eta_at_ms, retry=policy)
-    said_when = asked.after_ms is not None or asked.eta_at_ms is not None or policy is not None
-    return failed if said_when else judge.paced(failed, cause)
+    has_delay = asked.after_ms is not None or asked.eta_at_ms is not None or policy is not None
+    return failed if has_delay else judge.paced(failed, cause)
 
 
-async def _replacement(signature: Signature[Any, Any], context: TaskContext, output: Writes) -> Plan:
+async def _replacement(signature: Signature[Any, Any], context: TaskContext, output: OutcomeWriter) -> Plan:
     if isinstance(signature, (TaskSig, WaitSig)):
         signature = ChainSig(steps=(signature,))
     if isinstance(signature, ChainSig) and not signature.steps:

@@ -1,145 +1,159 @@
-"""One lease at work: its handler, its time limits, and its one report."""
+"""A lease in flight: its handler, its time limits, and its one report."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 from stemflow.model.facts import Failed, HandedBack, Outcome
 from stemflow.model.policy import Options
 from stemflow.model.records import Key, Node, task_id
 from stemflow.runtime.attempt.process_pool import Child, Crashed
-from stemflow.runtime.attempt.soft_limit import soften
+from stemflow.runtime.attempt.soft_limit import signal_soft_limit
 from stemflow.runtime.commit.events import context_event
 from stemflow.runtime.tasks.context import TaskContext, TaskTimeout
 from stemflow.runtime.tasks.retry_decision import Judge
-
-if TYPE_CHECKING:
-    from stemflow.runtime.worker.worker import Worker
-
-log = logging.getLogger("stemflow.worker")
+from stemflow.runtime.tasks.signals import Signal, TaskEvent
+from stemflow.store.base import Store
 
 DISOWN_AFTER_MS = 1_000
-"""How long a handler that was told to end may take before it is disowned."""
+"""How long a handler that was cancelled may take to end before its lease is given up."""
 RENEW_GRACE_MS = 2_000
-"""How long after its hard limit a lease is still renewed: time to be disowned and reported."""
+"""How long after its hard limit a lease is still renewed, so that the handler can be disowned and reported."""
 LEASES_HELD = 10
-"""For how many leases a handler without a hard limit may hold the loop before they are given up."""
+"""A handler without a hard limit may block the event loop for so many leases; then they are given up."""
+
+
+class LeaseCallbacks(NamedTuple):
+    """What a lease in flight needs of its worker.
+
+    `timeout`: the signal of soft and hard limits. `report`: queues the outcome and frees the slot. `leak`: keeps the
+    slot taken for a handler that was given up, until its future is done.
+    """
+
+    store: Store
+    timeout: Signal[TaskEvent]
+    report: Callable[[Running, Outcome | Crashed], None]
+    leak: Callable[[Running, asyncio.Future[Any]], None]
 
 
 class Running:
-    """Its outcome is reported once, whoever is first: the handler, a time limit, a stop."""
+    """A lease with its handler. Its outcome is reported once: by the handler, by a time limit, or by a stop."""
 
     __slots__ = (
-        "worker", "node", "options", "judge", "task", "thread", "child", "context", "reported", "reason", "timed_out",
-        "started_at_ms", "until_ms", "timers", "void",
+        "node", "options", "judge", "task", "thread", "child", "context", "reported", "reason", "timed_out",
+        "started_at_ms", "until_ms", "timers", "void", "_callbacks",
     )  # fmt: skip
 
-    def __init__(self, worker: Worker, node: Node) -> None:
-        self.worker = worker
+    def __init__(self, node: Node, callbacks: LeaseCallbacks) -> None:
         self.node = node
+        self._callbacks = callbacks
         self.options: Options | None = None
         self.judge = Judge()
         self.task: asyncio.Task[None] | None = None
         self.thread: asyncio.Future[Any] | None = None
-        """The call in a thread, which nothing can end; it holds a slot until it returns."""
+        """The call in a thread, which cannot be cancelled; it takes a slot until it returns."""
         self.child: Child | None = None
         """The process that the handler runs in."""
         self.context: TaskContext | None = None
         self.reported = False
         self.reason: Outcome | None = None
+        """The outcome to report if the handler does not succeed: set when it is cancelled."""
         self.timed_out = False
-        self.started_at_ms = worker.store.now_ms()
+        self.started_at_ms = callbacks.store.now_ms()
         self.until_ms = 0
         self.timers: list[asyncio.TimerHandle] = []
         self.void = False
-        """The store has lost what this rests on: its outcome is not reported."""
+        """The store has lost the records that this lease belongs to: its outcome is not reported."""
 
     def begin(self, context: TaskContext, options: Options) -> None:
-        """The handler starts now; so does its time."""
+        """Start the clock of the attempt: the handler is called now."""
         self.context, self.options = context, options
-        self.started_at_ms = self.worker.store.now_ms()
+        self.started_at_ms = self._callbacks.store.now_ms()
+        if options.soft_ms is None and options.hard_ms is None:
+            return
         call_later = asyncio.get_running_loop().call_later
         if options.soft_ms is not None:
-            self.timers.append(call_later(options.soft_ms / 1_000, self._soft, context))
+            self.timers.append(call_later(options.soft_ms / 1_000, self._soft_limit, context))
         if options.hard_ms is not None:
             context.deadline_ms = self.started_at_ms + options.hard_ms
-            self.timers.append(call_later(options.hard_ms / 1_000, self._hard, options))
+            self.timers.append(call_later(options.hard_ms / 1_000, self._hard_limit, options))
 
     @property
     def title(self) -> str:
-        """The task as the log names it."""
+        """The task as the log names it: its name and id."""
         name = "" if self.context is None else f"{self.context.name} "
         return f"task {name}({task_id(self.node.key)})"
 
     def keep_for(self, ms: int) -> None:
-        """From now on no renewal makes the lease end before `ms` have passed."""
-        self.until_ms = max(self.until_ms, self.worker.store.now_ms() + ms)
+        """Renew the lease for at least `ms` milliseconds from now, also by later renewals."""
+        self.until_ms = max(self.until_ms, self._callbacks.store.now_ms() + ms)
 
     def held(self) -> tuple[Key, int, int]:
-        """What a renewal asks for: (key, token, lease_ms)."""
-        left_ms = self.until_ms - self.worker.store.now_ms() if self.until_ms else 0
+        """What a renewal asks the store for: (key, fencing token, lease in ms)."""
+        left_ms = self.until_ms - self._callbacks.store.now_ms() if self.until_ms else 0
         return self.node.key, self.node.delivery, max(self.node.lease_ms, left_ms)
 
     def renewable(self, now_ms: int, loop_held_ms: int) -> bool:
-        """Whether its lease is worth keeping: not long after its hard limit, and, without one, not while a handler
-        holds the loop for ever."""
+        """Whether the lease is still to be renewed: not long after its hard limit, and without one not while a handler
+        blocks the event loop for many leases. `loop_held_ms`: for how long the loop has been blocked."""
         if self.options is None or self.options.hard_ms is None:
             return loop_held_ms <= LEASES_HELD * self.node.lease_ms
         return now_ms <= self.started_at_ms + self.options.hard_ms + RENEW_GRACE_MS
 
     def report(self, outcome: Outcome | Crashed) -> None:
+        """Report the outcome, unless another was reported before."""
         if self.reported:
             return
         self.reported = True
         for timer in self.timers:
             timer.cancel()
-        self.worker.report(self, outcome)
+        self._callbacks.report(self, outcome)
 
     def cancel(self, outcome: Outcome) -> None:
-        """Tell the handler to end; `outcome` is reported when it does, or when it has not after a grace period."""
+        """Cancel the handler; `outcome` is reported when it ends, or when it has not ended after a grace period."""
         if self.reported or self.reason is not None:
             return
         self.reason = outcome
         if self.context is not None:
             self.context.cancelled.set()
         if self.child is not None:
-            # Only one whose run was cancelled is given time to end by itself.
+            # Only a handler whose run was cancelled has time to end by itself.
             self.child.cancel() if isinstance(outcome, Failed) and not self.timed_out else self.child.kill()
         elif self.task is not None and self.thread is None:
             self.task.cancel()
         self.timers.append(asyncio.get_running_loop().call_later(DISOWN_AFTER_MS / 1_000, self.disown))
 
     def ended(self, task: asyncio.Task[None]) -> None:
-        """Whoever cancelled it before its first step has left the report to us."""
+        """Report for a task that was cancelled before its first step, which could not report itself."""
         if not self.reported:
             self.report(self.reason or HandedBack())
 
     def disown(self) -> None:
-        """Its lease is given up, and what it reports from now on does not count; its slot is taken until it ends."""
+        """Give up a handler that does not end: its lease is free, its result does not count, its slot stays taken."""
         assert self.reason is not None
         if self.child is not None:
             return self.child.kill()
         self.report(self.reason)
         work = self.thread or self.task
         assert work is not None
-        self.worker.leak(self, work)
+        self._callbacks.leak(self, work)
         if self.task is not None:
             self.task.cancel()
 
-    def _soft(self, context: TaskContext) -> None:
-        self._tell("soft")
+    def _soft_limit(self, context: TaskContext) -> None:
+        self._signal_timeout("soft")
         context.logger.warning("task %s passed its soft time limit; it goes on", context.id)
-        soften(context)
+        signal_soft_limit(context)
 
-    def _tell(self, limit: Literal["soft", "hard"]) -> None:
-        signal = self.worker.signals.timeout
-        if signal and self.context is not None:
-            signal.send(context_event("timeout", self.context, self.worker.store.now_ms(), limit=limit))
-
-    def _hard(self, options: Options) -> None:
+    def _hard_limit(self, options: Options) -> None:
         self.timed_out = True
-        self._tell("hard")
+        self._signal_timeout("hard")
         text = f"it did not end within its hard time limit of {options.hard_ms} ms"
         self.cancel(self.judge(TaskTimeout(text)))
+
+    def _signal_timeout(self, limit: Literal["soft", "hard"]) -> None:
+        if self._callbacks.timeout and self.context is not None:
+            now_ms = self._callbacks.store.now_ms()
+            self._callbacks.timeout.send(context_event("timeout", self.context, now_ms, limit=limit))

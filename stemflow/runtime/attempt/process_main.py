@@ -1,13 +1,14 @@
-"""A process of the pool: takes one call after another from its pipe, and ends when the worker has gone.
+"""The main program of a process of the pool: it makes one call after another, and ends when the worker has gone.
 
-The handler runs on the main thread; a second thread reads the pipe, so that a handler at work hears of its soft limit
-and of a cancel, and so that a worker that dies takes the process and all that it has started with it.
+The handler runs on the main thread. A second thread reads the pipe, so that a running handler gets its soft limit and
+its cancellation, and so that the death of the worker ends the process and everything that its handlers have started.
 """
 
 from __future__ import annotations
 
 import asyncio
 import faulthandler
+import inspect
 import os
 import queue
 import resource
@@ -15,7 +16,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
@@ -23,11 +24,12 @@ from typing import Any
 from stemflow.model.facts import Failed, HandedBack, Outcome
 from stemflow.model.records import ErrorInfo
 from stemflow.model.signature import Signature
-from stemflow.runtime.attempt import execute
 from stemflow.runtime.attempt import process_pipe as pipe
+from stemflow.runtime.attempt.execute import execute
 from stemflow.runtime.attempt.process_pipe import Job
-from stemflow.runtime.attempt.soft_limit import soften
-from stemflow.runtime.attempt.task_import import find
+from stemflow.runtime.attempt.process_tree import MARK, kill_tree
+from stemflow.runtime.attempt.soft_limit import signal_soft_limit
+from stemflow.runtime.attempt.task_import import TaskSource, find
 from stemflow.runtime.payloads.json_data import plain
 from stemflow.runtime.tasks.context import TaskContext
 from stemflow.runtime.tasks.registry import Task, TaskRegistry
@@ -41,21 +43,22 @@ class Link:
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
-        self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[TaskSource | Job | None] = queue.SimpleQueue()
         self._attempt: Attempt | None = None
-        self._told: list[str] = []
+        self._signals: list[str] = []
         self._answers: dict[int, Future[Any]] = {}
         self._asked = 0
-        self._lock, self._telling = threading.Lock(), threading.Lock()
+        self._sending, self._signalling = threading.Lock(), threading.Lock()
 
     def send(self, *message: Any) -> None:
+        """Send a message to the worker; from any thread."""
         data = pipe.framed(message)
-        with self._lock:
+        with self._sending:
             self.connection.sendall(data)
 
     def ask(self, what: str, *arguments: Any) -> Future[Any]:
-        """Have the worker answer."""
-        with self._lock:
+        """Have the worker call a method of its services or of the output; returns the future of its answer."""
+        with self._sending:
             self._asked += 1
             number = self._asked
         answer: Future[Any] = Future()
@@ -64,43 +67,45 @@ class Link:
         return answer
 
     def read(self) -> None:
-        """Hear the worker until it has gone; then end, with everything that was started here."""
+        """Read messages until the worker has gone; then kill this process and everything that was started here."""
         source = self.connection.makefile("rb")
         try:
             while len(head := source.read(pipe.HEAD.size)) == pipe.HEAD.size:
-                self._hear(*pipe.opened(source.read(*pipe.HEAD.unpack(head))))
+                self._receive(*pipe.opened(source.read(*pipe.HEAD.unpack(head))))
         finally:
-            leave()
+            kill_tree(os.getpid(), os.environ.get(MARK, ""))
 
-    def _hear(self, kind: str, *said: Any) -> None:
-        if kind == pipe.CALL:
+    def _receive(self, kind: str, *content: Any) -> None:
+        if kind == pipe.LOAD:
             self.serve(None)
-            self.jobs.put(said[0])
-        elif kind == pipe.BYE:
+            self.jobs.put(content[0])
+        elif kind == pipe.CALL:
+            self.jobs.put(content[0])
+        elif kind == pipe.EXIT:
             self.jobs.put(None)
         elif kind == pipe.ANSWER:
-            number, well, value = said
+            number, success, value = content
             answer = self._answers.pop(number)
-            answer.set_result(value) if well else answer.set_exception(value)
+            answer.set_result(value) if success else answer.set_exception(value)
         else:
-            with self._telling:
-                self._told.append(kind)
+            with self._signalling:
+                self._signals.append(kind)
                 if self._attempt is not None:
-                    self._attempt.hear(kind)
+                    self._attempt.signal(kind)
 
     def serve(self, attempt: Attempt | None) -> None:
-        """From now on what the worker tells is meant for this attempt, also what came while its task was imported."""
-        with self._telling:
+        """Pass signals to this attempt from now on, with those that have come since its task was loaded."""
+        with self._signalling:
             self._attempt = attempt
             if attempt is None:
-                self._told.clear()
+                self._signals.clear()
             else:
-                for kind in self._told:
-                    attempt.hear(kind)
+                for kind in self._signals:
+                    attempt.signal(kind)
 
 
 class Attempt:
-    """The call at work. It is its own backstage and output: what it asks of them is answered by the worker."""
+    """The call that is running: services of the handler and encoder of the outcome, both answered by the worker."""
 
     def __init__(self, link: Link, job: Job, task: Task[..., Any], registry: TaskRegistry) -> None:
         self.link, self.job, self.task, self.registry = link, job, task, registry
@@ -108,16 +113,16 @@ class Attempt:
         self._early: list[Callable[[], None]] = []
         self._starting = threading.Lock()
         self.running: asyncio.Task[Outcome] | None = None
-        self.told_to_end = False
+        self.cancelled = False
         kind = TaskContext if task.is_async else SyncTaskContext
         self.context = kind(**job.context, backstage=self)
         if isinstance(self.context, SyncTaskContext):
-            self.context.ask = finished
+            self.context.ask = result_of
         strategy = registry.strategy_of(task, job.options)
         self.judge = Judge(task.name, job.options, self.context.attempt, strategy)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """A method of the backstage."""
+        """A method of the services."""
 
         async def ask(context: TaskContext, *arguments: Any) -> Any:
             answer = self.link.ask(name, *arguments)
@@ -126,24 +131,27 @@ class Attempt:
         return ask
 
     def write(self, value: Any, what: str) -> bytes:
+        """Have the worker encode a value."""
         return bytes(self.link.ask("write", plain(value, what), what).result())
 
     async def plan(self, signature: Signature[Any, Any]) -> Any:
+        """Have the worker make the plan of a signature."""
         return self.link.ask("plan", signature).result()
 
-    def work(self) -> Outcome:
+    def run(self) -> Outcome:
+        """Make the call, on an event loop of its own where the handler or a middleware needs one."""
         bound = Bound(self.job.calls)
         bound.chunked = self.job.chunked
-        what = execute.attempt(self.task, self.context, bound, here, self, self.judge)
+        called = execute(self.task, self.context, bound, in_this_thread, self, self.judge)
         chain = self.registry.middleware
         if self.task.is_async or chain.on_execute or chain.on_error:
-            return asyncio.run(self._on_loop(what))
-        outcome: Outcome = finished(what)
+            return asyncio.run(self._on_loop(called))
+        outcome: Outcome = result_of(called)
         return outcome
 
-    async def _on_loop(self, what: Coroutine[Any, Any, Outcome]) -> Outcome:
+    async def _on_loop(self, called: Coroutine[Any, Any, Outcome]) -> Outcome:
         loop = asyncio.get_running_loop()
-        self.running = loop.create_task(what)
+        self.running = loop.create_task(called)
         with self._starting:
             self.loop = loop
             for act in self._early:
@@ -151,11 +159,11 @@ class Attempt:
         try:
             return await self.running
         except asyncio.CancelledError as cancelled:
-            return HandedBack() if self.told_to_end else self.judge(cancelled)
+            return HandedBack() if self.cancelled else self.judge(cancelled)
 
-    def hear(self, kind: str) -> None:
-        """The soft limit has passed, or the handler is told to end; called on the thread that reads."""
-        act = self._end if kind == pipe.CANCEL else self._soften
+    def signal(self, kind: str) -> None:
+        """Pass a soft limit or a cancellation to the handler; called in the thread that reads."""
+        act = self._cancel if kind == pipe.CANCEL else self._soft_limit
         if not self.task.is_async:
             return act()
         with self._starting:
@@ -164,32 +172,39 @@ class Attempt:
             with suppress(RuntimeError):  # the handler has just ended, and its loop with it
                 self.loop.call_soon_threadsafe(act)
 
-    def _soften(self) -> None:
-        soften(self.context)
+    def _soft_limit(self) -> None:
+        signal_soft_limit(self.context)
 
-    def _end(self) -> None:
-        self.told_to_end = True
+    def _cancel(self) -> None:
+        self.cancelled = True
         self.context.cancelled.set()
         if self.running is not None and self.task.is_async:
             self.running.cancel()
 
 
-async def here(work: Callable[[], Any]) -> Any:
-    """In the place of a thread: the process is the handler's own."""
-    return work()
+async def in_this_thread(work: Callable[[], Any]) -> Any:
+    """Call a plain function here, since the process is its own; an awaitable that it returns gets a loop if needed."""
+    value, error = work()
+    if inspect.isawaitable(value) and asyncio._get_running_loop() is None:
+        return asyncio.run(_awaited(value)), error
+    return value, error
 
 
-def finished(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """The value of a coroutine that waits for nothing."""
+async def _awaited(value: Awaitable[Any]) -> Any:
+    return await value
+
+
+def result_of(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a coroutine that never waits."""
     try:
         coroutine.send(None)
     except StopIteration as end:
         return end.value
-    raise AssertionError("expected a coroutine that waits for nothing")
+    raise AssertionError("expected a coroutine that never waits")
 
 
 def memory() -> int:
-    """Bytes of memory that this process takes; where the system does not tell, the most that it ever took."""
+    """The resident memory of this process in bytes; its peak on systems without /proc."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
@@ -197,32 +212,34 @@ def memory() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1_024)
 
 
-def leave() -> None:
-    """End this process and all that it has started; it leads a process group of its own."""
-    os.killpg(0, signal.SIGKILL)
-
-
 def main(descriptor: int) -> None:
-    """Serve the pipe at `descriptor` until the worker says goodbye, or has gone."""
+    """Serve the pipe with this file descriptor until the worker says so, or has gone."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        # The worker decides when this process ends. A handler, unlike SIG_IGN, is not passed on to programs started.
+        # The worker decides when this process ends. A handler, unlike SIG_IGN, is not inherited by started programs.
         signal.signal(number, lambda *_: None)
     faulthandler.enable()
     os.set_inheritable(descriptor, False)
     link = Link(socket.socket(fileno=descriptor))
     threading.Thread(target=link.read, name="stemflow-pipe", daemon=True).start()
     link.send(pipe.READY)
+    loaded: tuple[Task[..., Any], TaskRegistry] | None = None
     while (job := link.jobs.get()) is not None:
-        link.send(pipe.ENDED, _serve(link, job), memory())
+        if isinstance(job, TaskSource):
+            loaded = _load(link, job)
+        else:
+            assert loaded is not None
+            attempt = Attempt(link, job, *loaded)
+            link.serve(attempt)
+            link.send(pipe.ENDED, attempt.run(), memory())
 
 
-def _serve(link: Link, job: Job) -> Outcome:
+def _load(link: Link, source: TaskSource) -> tuple[Task[..., Any], TaskRegistry] | None:
     try:
-        task, registry = find(job.place)
+        loaded = find(source)
     except (Exception, SystemExit) as error:
-        text = f"task {job.place.name}: its process cannot import it: {type(error).__name__}: {error}"
-        trace = describe(error).traceback
-        return Failed(ErrorInfo("TaskNotImportable", text, "stemflow.TaskNotImportable", (), trace), "final")
-    attempt = Attempt(link, job, task, registry)
-    link.serve(attempt)
-    return attempt.work()
+        text = f"task {source.name}: its process cannot import it: {type(error).__name__}: {error}"
+        info = ErrorInfo("TaskNotImportable", text, "stemflow.TaskNotImportable", (), describe(error).traceback)
+        link.send(pipe.LOADED, Failed(info, "final"))
+        return None
+    link.send(pipe.LOADED, None)
+    return loaded

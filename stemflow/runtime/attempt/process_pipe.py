@@ -1,4 +1,4 @@
-"""What a worker and its processes say to each other: pickled tuples, each after its length in four bytes."""
+"""The messages between a worker and its processes: pickled tuples, each after its length in four bytes."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from typing import Any
 from msgspec import Struct
 
 from stemflow.model.policy import Options
-from stemflow.runtime.attempt.task_import import TaskSource
 from stemflow.runtime.values.binding import Call
 
 HEAD = struct.Struct(">I")
 
-CALL, SOFT, CANCEL, ANSWER, BYE = "call", "soft", "cancel", "answer", "bye"
-"""To the process: (CALL, job), (SOFT,), (CANCEL,), (ANSWER, number, well, value or exception), (BYE,)."""
-READY, ASK, ENDED = "ready", "ask", "ended"
-"""From it: (READY,), (ASK, number, what, arguments), (ENDED, outcome, bytes of memory)."""
+LOAD, CALL, SOFT, CANCEL, ANSWER, EXIT = "load", "call", "soft", "cancel", "answer", "exit"
+"""To the process: (LOAD, source), (CALL, job), (SOFT,), (CANCEL,), (ANSWER, number, success, value or exception),
+(EXIT,)."""
+READY, LOADED, ASK, ENDED = "ready", "loaded", "ask", "ended"
+"""From it: (READY,), (LOADED, None or Failed), (ASK, number, method, arguments), (ENDED, outcome, bytes of memory)."""
 
 
 class Job(Struct, frozen=True):
-    """One call: where its task is, under which options, and what its context holds."""
+    """One call of the task that was loaded: its options, the fields of its context, and its arguments."""
 
-    place: TaskSource
     options: Options
     context: dict[str, Any]
     calls: list[Call]
@@ -34,7 +33,7 @@ class Job(Struct, frozen=True):
 
 
 def read_only(content: dict[Any, Any]) -> MappingProxyType[Any, Any]:
-    """What pickle makes a mapping proxy of, which it knows nothing of by itself."""
+    """Make a mapping proxy; how pickle restores one, which it cannot store by itself."""
     return MappingProxyType(content)
 
 
@@ -43,7 +42,7 @@ class _Pickler(pickle.Pickler):
 
 
 def framed(message: tuple[Any, ...]) -> bytes:
-    """The bytes of a message; raises what pickle raises."""
+    """Encode a message, with its length in front. Raises what pickle raises."""
     buffer = io.BytesIO()
     buffer.write(HEAD.pack(0))
     _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(message)
@@ -53,6 +52,6 @@ def framed(message: tuple[Any, ...]) -> bytes:
 
 
 def opened(body: bytes) -> tuple[Any, ...]:
-    """The message in the bytes that followed a length."""
+    """Decode the bytes that followed a length."""
     message: tuple[Any, ...] = pickle.loads(body)
     return message

@@ -1,4 +1,4 @@
-"""Processes for handlers with `isolation="process"`: each takes one call at a time and can be killed."""
+"""The processes in which handlers with `isolation="process"` run: each makes one call at a time and can be killed."""
 
 from __future__ import annotations
 
@@ -10,34 +10,42 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 from msgspec import Struct
 
 from stemflow.errors import OptionError, StemflowError
-from stemflow.model.facts import Outcome
+from stemflow.model.facts import Failed, Outcome
 from stemflow.model.policy import Options
+from stemflow.model.records import ErrorInfo
 from stemflow.runtime.attempt import process_pipe as pipe
 from stemflow.runtime.attempt.execute import Output
 from stemflow.runtime.attempt.process_pipe import Job
+from stemflow.runtime.attempt.process_tree import MARK, kill_tree
 from stemflow.runtime.attempt.task_import import TaskSource
 from stemflow.runtime.tasks.context import Backstage, TaskContext
 from stemflow.runtime.values.binding import Bound
 
 log = logging.getLogger("stemflow.isolate")
 
-BYE_S = 1.0
-"""How long a process that is sent away may take to end."""
+EXIT_S = 1.0
+"""How long a process that was asked to end may take before it is killed."""
+IMPORT_S = 120.0
+"""How long a process may take to import the module of a task; no time limit of the task counts meanwhile."""
 
 _CONTEXT = [name for name in inspect.signature(TaskContext).parameters if name != "backstage"]
-_BACKSTAGE = frozenset(name for name in vars(Backstage) if not name.startswith("_"))
+_SERVICES = frozenset(name for name in vars(Backstage) if not name.startswith("_"))
 _OUTPUT = frozenset(("write", "plan"))
+_numbers = count(1)
 
 
 class Processes(Struct, frozen=True, kw_only=True):
-    """The pool for `isolation="process"`: how many processes at most, and when one is replaced between two tasks.
+    """Settings of the pool for `isolation="process"`: `Stemflow(..., processes=Processes(size=4))`.
 
-    `max_tasks_per_child`: after so many tasks. `max_memory_per_child`: when it takes more than so many bytes.
+    `size`: processes at most; default: one for each CPU. A process is replaced between two tasks after
+    `max_tasks_per_child` tasks, or when it takes more than `max_memory_per_child` bytes; None: never.
+    Raises OptionError.
     """
 
     size: int = os.cpu_count() or 1
@@ -52,7 +60,7 @@ class Processes(Struct, frozen=True, kw_only=True):
 
 
 class Crashed(Struct, frozen=True):
-    """The process of a handler died under it: a lost delivery, not a failure of the handler."""
+    """The process of a handler died during the attempt: a lost delivery, not a failure of the handler. `how`: why."""
 
     how: str
 
@@ -60,13 +68,17 @@ class Crashed(Struct, frozen=True):
 class Child:
     """A process of the pool, seen from the worker."""
 
-    def __init__(self, process: asyncio.subprocess.Process, connection: socket.socket) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, connection: socket.socket, mark: str) -> None:
         self.process = process
         self.tasks = 0
         self.memory = 0
         self.alive = True
+        self._mark = mark
         self._gone = False
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._killing: asyncio.Future[None] | None = None
+        loop = asyncio.get_running_loop()
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self._loaded: asyncio.Future[Failed | Crashed | None] | None = None
         self._outcome: asyncio.Future[Outcome | Crashed] | None = None
         self._serving: tuple[TaskContext, Backstage, Output] | None = None
         self._answering: set[asyncio.Task[None]] = set()
@@ -75,22 +87,23 @@ class Child:
 
     @classmethod
     async def spawn(cls) -> Child:
-        """Start a process, and wait until it can take a call. Raises StemflowError when it dies before that."""
+        """Start a process, and wait until it can take a call. Raises StemflowError if it dies before that."""
         ours, theirs = socket.socketpair()
         # Nothing is imported before the search path is this process's; standard output belongs to the program.
         program = f"import sys; sys.path[:] = {sys.path!r}\nfrom stemflow.runtime.attempt.process_main import main\n"
         program += f"main({theirs.fileno()})"
+        mark = f"{os.getpid()}.{next(_numbers)}"
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-c", program, stdin=asyncio.subprocess.DEVNULL, stdout=2,
-                pass_fds=(theirs.fileno(),), start_new_session=True,
+                pass_fds=(theirs.fileno(),), start_new_session=True, env={**os.environ, MARK: mark},
             )  # fmt: skip
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
-        child = cls(process, ours)
+        child = cls(process, ours, mark)
         try:
             await child.ready
         except BaseException:
@@ -100,21 +113,37 @@ class Child:
 
     # -- one call
 
-    async def attempt(
-        self, place: TaskSource, options: Options, context: TaskContext, bound: Bound, output: Output
-    ) -> Outcome | Crashed:
-        """Have it make the call; Crashed when it dies meanwhile. A caller that does not wait for it has it killed."""
+    async def load(self, source: TaskSource) -> Failed | Crashed | None:
+        """Have it import a task, before the time of the attempt starts; returns None when it has."""
+        loaded: asyncio.Future[Failed | Crashed | None] = asyncio.get_running_loop().create_future()
+        self._loaded = loaded
+        self.tasks += 1
+        try:
+            if not self.alive:
+                return Crashed(self._cause())
+            self._send(pipe.LOAD, source)
+            async with asyncio.timeout(IMPORT_S):
+                return await loaded
+        except TimeoutError:
+            text = f"task {source.name}: its process did not import it within {IMPORT_S:g} s"
+            return Failed(ErrorInfo("TaskNotImportable", text, "stemflow.TaskNotImportable"))
+        finally:
+            if not loaded.done() or loaded.cancelled():
+                self.kill()
+            self._loaded = None
+
+    async def attempt(self, options: Options, context: TaskContext, bound: Bound, output: Output) -> Outcome | Crashed:
+        """Have it call the task that it has loaded; Crashed if it dies. It is killed if this call is cancelled."""
         outcome: asyncio.Future[Outcome | Crashed] = asyncio.get_running_loop().create_future()
         self._outcome = outcome
         self._serving = (context, context._backstage, output)
-        context.strike = self.soften
-        self.tasks += 1
+        context.strike = self.signal_soft_limit
         given = {name: getattr(context, name) for name in _CONTEXT}
         try:
             if self.alive:
-                self._send(pipe.CALL, Job(place, options, given, list(bound), bound.chunked))
+                self._send(pipe.CALL, Job(options, given, list(bound), bound.chunked))
             else:
-                outcome.set_result(Crashed(self._how()))
+                outcome.set_result(Crashed(self._cause()))
             return await outcome
         finally:
             if not outcome.done() or outcome.cancelled():
@@ -123,37 +152,38 @@ class Child:
             for answering in self._answering:
                 answering.cancel()
 
-    def soften(self) -> None:
+    def signal_soft_limit(self) -> None:
+        """Pass on that the soft time limit has passed."""
         self._send(pipe.SOFT)
 
     def cancel(self) -> None:
-        """Tell the handler to end."""
+        """Ask the handler to end."""
         self._send(pipe.CANCEL)
 
     # -- its end
 
     def kill(self) -> None:
-        """End it now, with everything that it has started."""
+        """Kill it, with everything that its handlers have started; finding that takes a thread some milliseconds."""
         self.alive = False
-        if not self._gone:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+        if not self._gone and self._killing is None:
+            loop = asyncio.get_running_loop()
+            self._killing = loop.run_in_executor(None, kill_tree, self.process.pid, self._mark)
 
     async def retire(self) -> None:
-        """Send it away; what it does not end by itself, and what it has started, is killed."""
+        """Ask it to end; if it does not, it is killed, and in any case what its handlers have started."""
         self.alive = False
-        self._send(pipe.BYE)
+        self._send(pipe.EXIT)
         with suppress(TimeoutError):
-            async with asyncio.timeout(BYE_S):
+            async with asyncio.timeout(EXIT_S):
                 await self.process.wait()
         self.kill()
         await self._reading
 
     async def gone(self) -> None:
-        """Wait for the end of one that was killed, or died."""
+        """Wait for the end of a process that was killed, or died."""
         await self._reading
 
-    def _how(self) -> str:
+    def _cause(self) -> str:
         code = self.process.returncode
         if code is not None and code < 0:
             return f"its process was killed by {signal.Signals(-code).name}"
@@ -170,42 +200,45 @@ class Child:
         try:
             while True:
                 (size,) = pipe.HEAD.unpack(await reader.readexactly(pipe.HEAD.size))
-                self._hear(*pipe.opened(await reader.readexactly(size)))
+                self._receive(*pipe.opened(await reader.readexactly(size)))
         except (asyncio.IncompleteReadError, OSError):
             pass
-        # It has ended, or closed its pipe and would never be asked again; what it has started goes with it.
+        # It has ended, or closed its pipe and cannot be used any more; what its handlers have started is killed, too.
         self.kill()
         self._writer.close()
+        assert self._killing is not None
+        await self._killing
         await self.process.wait()
         self._gone = True
         if not self.ready.done():
-            self.ready.set_exception(StemflowError(f"{self._how()} before it was ready"))
-        if self._outcome is not None and not self._outcome.done():
-            self._outcome.set_result(Crashed(self._how()))
+            self.ready.set_exception(StemflowError(f"{self._cause()} before it was ready"))
+        for waiting in (self._loaded, self._outcome):
+            if waiting is not None and not waiting.done():
+                waiting.set_result(Crashed(self._cause()))
 
-    def _hear(self, kind: str, *said: Any) -> None:
+    def _receive(self, kind: str, *content: Any) -> None:
         if kind == pipe.READY:
             self.ready.set_result(None)
+        elif kind == pipe.LOADED and self._loaded is not None and not self._loaded.done():
+            self._loaded.set_result(content[0])
         elif kind == pipe.ENDED and self._outcome is not None and not self._outcome.done():
-            outcome, self.memory = said
+            outcome, self.memory = content
             self._outcome.set_result(outcome)
         elif kind == pipe.ASK and self._serving is not None:
-            answering = asyncio.ensure_future(self._answer(said, *self._serving))
+            answering = asyncio.ensure_future(self._answer(content, *self._serving))
             self._answering.add(answering)
             answering.add_done_callback(self._answering.discard)
 
-    async def _answer(
-        self, asked: tuple[Any, ...], context: TaskContext, backstage: Backstage, output: Output
-    ) -> None:
+    async def _answer(self, asked: tuple[Any, ...], context: TaskContext, services: Backstage, output: Output) -> None:
         number, what, arguments = asked
         try:
             if what in _OUTPUT:
                 value = getattr(output, what)(*arguments)
                 value = await value if inspect.isawaitable(value) else value
-            elif what in _BACKSTAGE:
-                value = await getattr(backstage, what)(context, *arguments)
+            elif what in _SERVICES:
+                value = await getattr(services, what)(context, *arguments)
             else:
-                raise AttributeError(f"task {context.id}: there is no {what!r} to ask the worker for")
+                raise AttributeError(f"task {context.id}: the worker has no service {what!r}")
             self._send(pipe.ANSWER, number, True, value)
         except Exception as error:
             try:
@@ -215,7 +248,7 @@ class Child:
 
 
 class Pool:
-    """Keeps up to `settings.size` processes; one is started when none is idle."""
+    """Keeps up to `settings.size` processes, and starts one when none is idle."""
 
     def __init__(self, settings: Processes) -> None:
         self.settings = settings
@@ -225,7 +258,7 @@ class Pool:
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def take(self) -> Child:
-        """A process that is free; waits for one. Give it back with `give`. Raises StemflowError."""
+        """Wait for a process that is free; return it with `give`. Raises StemflowError if one cannot be started."""
         if self._room is None:
             self._room = asyncio.Semaphore(self.settings.size)
         await self._room.acquire()
@@ -243,7 +276,7 @@ class Pool:
             raise
 
     def give(self, child: Child) -> None:
-        """It has no call any more: keep it, or replace it."""
+        """Return a process after its call: it is kept, or replaced if it is worn out or has died."""
         assert self._room is not None
         self._room.release()
         if child.alive and not self._worn(child):
@@ -262,7 +295,7 @@ class Pool:
         return tasks is not None and child.tasks >= tasks
 
     async def close(self) -> None:
-        """Send every process away."""
+        """End every process."""
         self._idle.clear()
         await asyncio.gather(*(child.retire() for child in self.children), *self._leaving)
         self.children.clear()

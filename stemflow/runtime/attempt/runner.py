@@ -1,206 +1,275 @@
-"""From a lease to an outcome: what the handler needs is found, its arguments are bound, it is called where it runs."""
+"""One attempt of a task as a record that named steps fill in, until one of them has the outcome.
+
+The order of the steps is `Attempts.steps`; each returns the outcome if the attempt ends there, else None.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Executor
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from stemflow.core.kinds import rules_of
-from stemflow.core.shape import shares_keys
+from msgspec import structs
+
+from stemflow.core.shape import Shape, shares_keys
 from stemflow.errors import OptionError, StemflowError
 from stemflow.expr import ExpressionError
 from stemflow.model.facts import Failed, HandedBack, Ok, Outcome, Replaced
-from stemflow.model.plan import LeafPlan, ScopePlan
+from stemflow.model.plan import LeafPlan
 from stemflow.model.policy import Options
-from stemflow.model.records import NO_RUN, ErrorInfo, Node, parent_path, task_id
-from stemflow.runtime.attempt.execute import Output, attempt, refused
+from stemflow.model.records import NO_RUN, ErrorInfo, Node
+from stemflow.runtime.attempt.context_of import context_of
+from stemflow.runtime.attempt.execute import Output, execute, refused
 from stemflow.runtime.attempt.in_flight import Running
-from stemflow.runtime.attempt.process_pool import Crashed
+from stemflow.runtime.attempt.process_pool import Crashed, Pool
+from stemflow.runtime.attempt.rate_check import rate_delay_ms
 from stemflow.runtime.attempt.task_import import locate
-from stemflow.runtime.attempt.verify_lease import vouch
+from stemflow.runtime.attempt.verify_lease import verify_lease
+from stemflow.runtime.catalog.remote_tasks import Elsewhere
+from stemflow.runtime.commit.decider import Advance
 from stemflow.runtime.commit.events import context_event, task_event
-from stemflow.runtime.payloads.encoders import BadPayload, UnknownEncoder, Write, encoders_told
-from stemflow.runtime.payloads.headers import merged
-from stemflow.runtime.tasks.context import TaskContext
-from stemflow.runtime.tasks.placement import execution_mode
-from stemflow.runtime.tasks.rate_limiter import refused_ms
-from stemflow.runtime.tasks.registry import Task
+from stemflow.runtime.payloads.encoders import BadPayload, UnknownEncoder
+from stemflow.runtime.tasks.context import Backstage, TaskContext
+from stemflow.runtime.tasks.placement import ExecutionMode, execution_mode
+from stemflow.runtime.tasks.registry import Task, TaskRegistry
 from stemflow.runtime.tasks.retry_decision import Judge, describe
 from stemflow.runtime.tasks.sync_context import SyncTaskContext, ask_loop
-from stemflow.runtime.values.binding import Bound
+from stemflow.runtime.values.binding import Binder, Bound
 from stemflow.runtime.values.resolver import Values
-
-if TYPE_CHECKING:
-    from stemflow.runtime.worker.worker import Worker
 
 T = TypeVar("T")
 
 log = logging.getLogger("stemflow.worker")
 
 UNKNOWN_TASK_DELAY_MS = 5_000
-"""A worker that lacks a task gives it back for this long."""
+"""How long a task that is not registered in this worker is handed back for."""
+
+Unregistered = Callable[[str, Node], Awaitable[Failed | HandedBack]]
+"""Gives the outcome of an attempt at a task that is not registered: its name, its record."""
 
 
 async def hand_back_unknown(task: str, node: Node) -> HandedBack:
-    log.warning("task %s is not registered here; it is handed back", task)
+    """Hand a task back, so that a worker which has registered it can take it."""
+    log.warning("task %s is not registered in this worker; it is handed back", task)
     return HandedBack(UNKNOWN_TASK_DELAY_MS)
 
 
-class Attempts:
-    """Those of one worker."""
+class Attempt:
+    """What is known of one attempt. Each step may rely on what the steps before it have set."""
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker, self._store, self._registry = worker, worker.store, worker.registry
-        self._advance, self._library, self._signals = worker.advance, worker.advance.library, worker.signals
+    __slots__ = ("running", "node", "leaf", "shape", "options", "task", "mode", "values", "binder", "context", "bound",
+                 "output")  # fmt: skip
+
+    shape: Shape
+    """The plan of the run. Set by `find_task`, as `leaf`, `options`, `task` and `mode`."""
+    leaf: LeafPlan
+    options: Options
+    task: Task[..., Any]
+    mode: ExecutionMode
+    values: Values
+    """Reads the values that arguments and keys are made of. Set by `check_rate`, as `binder`."""
+    binder: Binder
+    context: TaskContext
+    """What the handler is given. Set by `make_context`."""
+    bound: Bound
+    """The calls to make. Set by `bind_arguments`, as `output`."""
+    output: Output
+
+    def __init__(self, running: Running) -> None:
+        self.running = running
+        self.node = running.node
+
+
+class Attempts:
+    """Runs the attempts of one worker.
+
+    `services`: what running handlers ask the worker for. `queues`: those that the worker serves; None: all.
+    `threads`: runs handlers that are plain functions. `unregistered`: gives the outcome for a task that this worker
+    does not know.
+    """
+
+    def __init__(
+        self,
+        advance: Advance,
+        registry: TaskRegistry,
+        services: Backstage,
+        *,
+        elsewhere: Elsewhere,
+        queues: tuple[str, ...] | None,
+        threads: Executor,
+        processes: Pool,
+        unregistered: Unregistered = hand_back_unknown,
+    ) -> None:
+        self._advance, self._library, self._store = advance, advance.library, advance.store
+        self._registry, self._signals, self._services = registry, registry.signals, services
+        self._elsewhere, self._queues = elsewhere, queues
+        self._threads, self._processes = threads, processes
+        self._unregistered = unregistered
+        self.steps: tuple[Callable[[Attempt], Awaitable[Outcome | Crashed | None]], ...] = (
+            self.verify,
+            self.find_task,
+            self.check_budget,
+            self.check_rate,
+            self.make_context,
+            self.ask_middleware,
+            self.bind_arguments,
+            self.run_handler,
+        )
 
     async def of(self, running: Running) -> Outcome | Crashed:
-        outcome = await self._attempted(running)
-        brought = (outcome.plan,) if isinstance(outcome, Replaced) else outcome.added if isinstance(outcome, Ok) else ()
-        run = running.node.run
-        if (
-            brought
-            and self._store.partition_of(run) != self._store.partition_of(NO_RUN)
-            and any(map(shares_keys, brought))
-        ):
-            error = OptionError(
-                f"run {run}: expected that what joins it shares no keys, since it lies in another partition than they "
-                "do, got tasks with unique keys, concurrency keys or rate limits; start them as a run of their own "
-                "(`context.enqueue`), or submit this run under a run_id of your own"
-            )
-            return Failed(describe(error), "final")
-        return outcome
+        """Attempt the task of a lease. Raises StoreError, SigningError, CancelledError."""
+        attempt = Attempt(running)
+        for step in self.steps:
+            outcome = await step(attempt)
+            if outcome is not None:
+                return self.check_added(attempt, outcome)
+        raise AssertionError("expected an outcome of the last step")
 
-    async def _attempted(self, running: Running) -> Outcome | Crashed:
-        node = running.node
-        early_ms = await vouch(self._library, node, self._worker.queues)
-        if early_ms is not None:
-            return HandedBack(early_ms)
+    # -- steps
+
+    async def verify(self, attempt: Attempt) -> Outcome | None:
+        """Hand the lease back if it is too early. Raises SignatureInvalid, UnknownKey."""
+        early_ms = await verify_lease(self._library, attempt.node, self._queues)
+        return None if early_ms is None else HandedBack(early_ms)
+
+    async def find_task(self, attempt: Attempt) -> Outcome | None:
+        """Find the registered task, its options and where it runs."""
+        node = attempt.node
         shape = self._library.shapes.get(node.plan) or await self._library.shape(node.plan)
         leaf = shape.nodes[node.node]
         assert isinstance(leaf, LeafPlan)
         task = self._registry.get(leaf.task)
         if task is None:
-            return await self._worker.without(leaf.task, node)
-        options = shape.plan.options[leaf.options]
-        values = Values(self._library, known=self._advance.records)
-        binder = await self._advance.binder(node.plan)
-        limited_ms = await refused_ms(self._registry.rate_limiter, values, binder, node, leaf, options)
-        if limited_ms is not None:
-            return HandedBack(limited_ms)
+            return await self._unregistered(leaf.task, node)
+        attempt.shape, attempt.leaf, attempt.task = shape, leaf, task
+        options = attempt.options = shape.plan.options[leaf.options]
+        attempt.mode = execution_mode(task.is_async, options)
+        strategy = self._registry.strategy_of(task, options)
+        attempt.running.judge = Judge(leaf.task, options, node.attempt, strategy)
+        return None
+
+    async def check_budget(self, attempt: Attempt) -> Outcome | None:
+        """Fail a retry whose budget has passed while it waited, with the error of the attempt before it."""
+        node, budget_ms = attempt.node, attempt.options.retry.budget_ms
+        if budget_ms is None or not node.attempt or self._store.now_ms() <= node.opened_at_ms + budget_ms:
+            return None
+        error = node.error or ErrorInfo("RetryBudgetExceeded", "it was retried", "stemflow.RetryBudgetExceeded")
+        text = f"{error.message}; not tried again, its retry budget of {budget_ms} ms has passed"
+        return Failed(structs.replace(error, message=text), "final")
+
+    async def check_rate(self, attempt: Attempt) -> Outcome | None:
+        """Ask the rate limiter of the registry, and hand the task back for as long as it says."""
+        attempt.values = Values(self._library, known=self._advance.records)
+        attempt.binder = await self._advance.binder(attempt.node.plan)
+        if attempt.options.group_key is None and not attempt.options.group_rates:
+            return None
+        delay_ms = await rate_delay_ms(
+            self._registry.rate_limiter, attempt.values, attempt.binder, attempt.node, attempt.leaf, attempt.options
+        )
+        return None if delay_ms is None else HandedBack(delay_ms)
+
+    async def make_context(self, attempt: Attempt) -> Outcome | None:
+        """Send the signal `received`, and make the context of the handler."""
+        node, leaf = attempt.node, attempt.leaf
         if self._signals.received:
             self._signals.received.send(task_event("received", node, leaf.task, self._store.now_ms()))
-        running.judge = Judge(leaf.task, options, node.attempt, self._registry.strategy_of(task, options))
-        context = running.context = await self._context(node, leaf, options, running, task)
+        kind = TaskContext if attempt.mode == "loop" else SyncTaskContext
+        attempt.context = await context_of(kind, self._services, attempt.values, node, leaf, attempt.options)
+        attempt.running.context = attempt.context
+        return None
+
+    async def ask_middleware(self, attempt: Attempt) -> Outcome | None:
+        """Let the middlewares refuse the delivery."""
         chain = self._registry.middleware
-        if chain.on_consume and (refusal := await refused(chain, context, running.judge)) is not None:
-            return refusal
+        return await refused(chain, attempt.context, attempt.running.judge) if chain.on_consume else None
+
+    async def bind_arguments(self, attempt: Attempt) -> Outcome | None:
+        """Evaluate the arguments, and prepare how the result is encoded."""
+        node, codec, encoders = attempt.node, self._library.codec, self._library.encoders
         try:
-            bound = await binder.calls(values, node, leaf)
-            write = await self._library.codec.writer(
-                options.result_encoder or self._library.encoders.results, *node.key, "result"
-            )
+            attempt.bound = await attempt.binder.calls(attempt.values, node, attempt.leaf)
+            write = await codec.writer(attempt.options.result_encoder or encoders.results, *node.key, "result")
         except ExpressionError as error:
-            return Failed(
-                ErrorInfo("ExpressionError", f"args of {node.path}: {error}", "stemflow.ExpressionError"), "final"
-            )
+            text = f"args of {node.path}: {error}"
+            return Failed(ErrorInfo("ExpressionError", text, "stemflow.ExpressionError"), "final")
         except UnknownEncoder as error:
             return Failed(describe(error), "final", dead="unknown-encoder")
         except BadPayload as error:
             return Failed(describe(error), "final", dead="bad-arguments")
-        output = await self._output(node, write)
-        if execution_mode(task.is_async, options) == "process":
-            return await self._in_process(running, task, options, context, bound, output)
+        origin = await self._library.origin_of(node.run)
+        attempt.output = Output(self._elsewhere, encoders, write, origin, node.path)
+        return None
+
+    async def run_handler(self, attempt: Attempt) -> Outcome | Crashed:
+        """Call the handler where it runs: on the event loop, in a thread or in a process of the pool."""
+        if attempt.mode == "process":
+            return await self._in_process(attempt)
+        running, context = attempt.running, attempt.context
         if isinstance(context, SyncTaskContext):
             context.ask = partial(ask_loop, asyncio.get_running_loop(), context)
-        running.begin(context, options)
-        attempted = attempt(task, context, bound, self._in_thread(running), output, running.judge)
-        return await self._called(context, attempted)
+        running.begin(context, attempt.options)
+        called = execute(attempt.task, context, attempt.bound, self._in_thread(running), attempt.output, running.judge)
+        return await self._signalled(context, called)
 
-    async def _called(self, context: TaskContext, attempted: Coroutine[Any, Any, T]) -> T:
-        """The attempt, with the signals before and after it."""
+    def check_added(self, attempt: Attempt, outcome: Outcome | Crashed) -> Outcome | Crashed:
+        """Fail a task that adds what shares keys with other runs to a run in another partition than the keys."""
+        if isinstance(outcome, Ok):
+            added = outcome.added
+        elif isinstance(outcome, Replaced):
+            added = (outcome.plan,)
+        else:
+            return outcome
+        run, partition_of = attempt.node.run, self._store.partition_of
+        if not added or partition_of(run) == partition_of(NO_RUN) or not any(map(shares_keys, added)):
+            return outcome
+        error = OptionError(
+            f"run {run}: expected that what joins it shares no keys, since it is in another partition than they are, "
+            "got tasks with unique keys, concurrency keys or rate limits; start them as a run of their own "
+            "(`context.enqueue`), or submit this run under a run_id of your own"
+        )
+        return Failed(describe(error), "final")
+
+    # -- where a handler runs
+
+    async def _signalled(self, context: TaskContext, called: Coroutine[Any, Any, T]) -> T:
+        """Await the call, with the signals `prerun` and `postrun` around it."""
         outcome: T | None = None
         if self._signals.prerun:
             self._signals.prerun.send(context_event("prerun", context, self._store.now_ms()))
         try:
-            outcome = await attempted
+            outcome = await called
             return outcome
         finally:
             if self._signals.postrun:
                 error = outcome.error if isinstance(outcome, Failed) else None
                 self._signals.postrun.send(context_event("postrun", context, self._store.now_ms(), error=error))
 
-    async def _in_process(
-        self,
-        running: Running,
-        task: Task[..., Any],
-        options: Options,
-        context: TaskContext,
-        bound: Bound,
-        output: Output,
-    ) -> Outcome | Crashed:
+    async def _in_process(self, attempt: Attempt) -> Outcome | Crashed:
+        running, context = attempt.running, attempt.context
         try:
-            place = locate(task, self._registry)
+            place = locate(attempt.task, self._registry)
         except OptionError as error:
             return Failed(describe(error), "final")
         try:
-            running.child = await self._worker.processes.take()
+            running.child = await self._processes.take()
         except StemflowError as error:
             return Crashed(str(error))
-        running.begin(context, options)
         try:
-            return await self._called(context, running.child.attempt(place, options, context, bound, output))
+            failed = await running.child.load(place)
+            if failed is not None or running.reason is not None:  # cancelled while its module was imported
+                return failed or HandedBack()
+            running.begin(context, attempt.options)
+            called = running.child.attempt(attempt.options, context, attempt.bound, attempt.output)
+            return await self._signalled(context, called)
         finally:
-            self._worker.processes.give(running.child)
-
-    async def _output(self, node: Node, write: Write) -> Output:
-        header = await self._library.header(node.run)
-        return Output(self._worker.elsewhere, self._library.encoders, write, header.origin or node.run, node.path)
+            self._processes.give(running.child)
 
     def _in_thread(self, running: Running) -> Callable[[Callable[[], Any]], Awaitable[Any]]:
         def call(work: Callable[[], Any]) -> Awaitable[Any]:
-            running.thread = asyncio.get_running_loop().run_in_executor(self._worker.pool, work)
+            running.thread = asyncio.get_running_loop().run_in_executor(self._threads, work)
             return asyncio.shield(running.thread)
 
         return call
-
-    async def _context(
-        self, node: Node, leaf: LeafPlan, options: Options, running: Running, task: Task[..., Any]
-    ) -> TaskContext:
-        kind = TaskContext if execution_mode(task.is_async, options) == "loop" else SyncTaskContext
-        header = await self._library.header(node.run)
-        before = await Values(self._library, known=self._advance.records).parent_path(node)
-        told = encoders_told(node, leaf, options, header, self._library.encoders)
-        parent = header.parent if before is None else (node.run, before)
-        return kind(
-            run_id=node.run,
-            node=node.path,
-            name=leaf.task,
-            backstage=self._worker.backstage,
-            attempt=node.attempt,
-            max_retries=options.max_retries,
-            headers=merged(merged(header.headers, leaf.headers), told.headers),
-            meta=merged(merged(header.meta, leaf.meta), told.meta),
-            queue=node.queue,
-            enqueued_at_ms=node.opened_at_ms,
-            parent_id=None if parent is None else task_id(parent),
-            root_id=header.root,
-            delivery=node.delivery,
-            in_fan_in=bool(node.path) and await self._in_fan_in(node),
-        )
-
-    async def _in_fan_in(self, node: Node) -> bool:
-        """Whether `add_to_group` has a group, chord header or map to join."""
-        while node.path:
-            scope = self._advance.records.get((node.run, parent_path(node.path)))
-            if scope is None:
-                (scope,) = await self._store.read([(node.run, parent_path(node.path))])
-            assert isinstance(scope, Node)
-            plan = (await self._library.shape(scope.plan)).nodes[scope.node]
-            assert isinstance(plan, ScopePlan)
-            if rules_of(plan).may_join(plan, node.index):
-                return node.index >= 0
-            node = scope
-        return False

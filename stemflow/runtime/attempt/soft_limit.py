@@ -1,4 +1,4 @@
-"""What the soft time limit of a handler does to it where it runs."""
+"""What the soft time limit does to a running handler."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 from stemflow.runtime.tasks.context import SoftTimeLimitExceeded, TaskContext
 
 
-def soften(context: TaskContext) -> None:
-    """The soft limit has passed: the handler can see it, and it is raised where it awaits if the task asked for it."""
+def signal_soft_limit(context: TaskContext) -> None:
+    """Set `context.soft_timeout`, and raise SoftTimeLimitExceeded where the handler awaits if the task asked for it."""
     context.soft_timeout.set()
     if context.strike is not None:
         context.strike()
 
 
 class SoftLimit:
-    """Drives a coroutine so that one SoftTimeLimitExceeded can be raised where it awaits."""
+    """Awaits a coroutine so that SoftTimeLimitExceeded can be raised in it, once, at its current or next await."""
 
     def __init__(self, coroutine: Any) -> None:
         self.coroutine = coroutine
@@ -25,6 +25,7 @@ class SoftLimit:
         self.task: asyncio.Task[Any] | None = None
 
     def strike(self) -> None:
+        """The soft limit has passed: raise in the coroutine."""
         self.due = True
         if self.task is not None:
             self.task.cancel()
@@ -32,7 +33,7 @@ class SoftLimit:
     def __await__(self) -> Generator[Any, None, Any]:
         self.task = asyncio.current_task()
         if self.due and self.task is not None:
-            self.task.cancel()  # told before it began: where it first awaits
+            self.task.cancel()  # the limit passed before the start: raise at the first await
         inner = self.coroutine.__await__()
         raised: BaseException | None = None
         while True:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Distrusted, Ended, Fact, Failed, HandedBack, Lost, Ok, Outcome
 from stemflow.model.records import CANCELLED, STOPPING, ErrorInfo, Key, Node
-from stemflow.runtime.attempt.in_flight import Running
+from stemflow.runtime.attempt.in_flight import LeaseCallbacks, Running
 from stemflow.runtime.attempt.process_pool import Crashed, Pool, Processes
 from stemflow.runtime.attempt.runner import Attempts, hand_back_unknown
 from stemflow.runtime.catalog.remote_tasks import Elsewhere
@@ -59,7 +59,11 @@ class Worker:
         self.without: Callable[[str, Node], Awaitable[Failed | HandedBack]] = hand_back_unknown
         self.pool = pool or ThreadPoolExecutor(concurrency, thread_name_prefix="stemflow")
         self.processes = Pool(processes or Processes())
-        self.attempts = Attempts(self)
+        self.attempts = Attempts(
+            advance, registry, backstage, elsewhere=self.elsewhere, queues=queues, threads=self.pool,
+            processes=self.processes, unregistered=self._unregistered,
+        )  # fmt: skip
+        self._callbacks = LeaseCallbacks(store, self.signals.timeout, self.report, self.leak)
         self.held_ms: Callable[[], int] = lambda: 0
         """For how long the event loop has been held."""
         self.leasing: Callable[[int], None] = lambda lease_ms: None
@@ -74,6 +78,9 @@ class Worker:
         self.stale_reports = 0
         self._impatient = asyncio.Event()
         self.pump = Pump(self, channel)
+
+    async def _unregistered(self, task: str, node: Node) -> Failed | HandedBack:
+        return await self.without(task, node)
 
     def void(self) -> None:
         """The store has lost some of its data, so nobody knows who has which lease: what runs here is cancelled, and
@@ -108,7 +115,7 @@ class Worker:
     def start(self, lease: Lease) -> None:
         node = lease.node
         self.advance.leased(lease)
-        running = self.running[(node.key, node.delivery)] = Running(self, node)
+        running = self.running[(node.key, node.delivery)] = Running(node, self._callbacks)
         if self.handing_back:
             return running.report(HandedBack())
         self.leasing(node.lease_ms)
