@@ -1,4 +1,4 @@
-"""Draws the table of the machine as a page: `python -m stemflow.testing.diagram docs/state-machine.md`."""
+"""Render the transition table as a page: `python -m stemflow.testing.diagram docs/state-machine.md`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from stemflow.model.records import FINAL
 
 WHAT: dict[Kind, str] = {
     "leaf": "A task.",
-    "wait": "A timer; it holds no worker.",
-    "scope": "A run, chain, group, chord, map, DAG of steps, handler, or what a task put in its own place.",
+    "wait": "A timer; it occupies no worker.",
+    "scope": "A node with members: a run, chain, group, chord, map, graph of steps, hook, or what replaced a task.",
 }
 
 HEAD = """\
 # The state machine
 
-Drawn from the one table of the machine, `stemflow/core/table.py`; do not edit this page, write it anew with
+This page is generated from the transition table in `stemflow/core/table.py`. Do not edit it; run
 `python -m stemflow.testing.diagram docs/state-machine.md`.
 
-A pair of state and event that is not here changes nothing: late and double reports are ordinary, and they are
-answered, not raised. WAITING is never stored: a member that was not opened yet has no record, and one that is skipped
-or cancelled before it was opened (`upstream`, `stop`) has only a bit in the tally of its scope.
+A pair of state and event that is not in the table changes nothing: late and duplicate reports are normal, so they get
+an answer, not an exception. WAITING is never stored: a member that has not opened has no record, and a member that was
+skipped or cancelled before it opened (`upstream`, `stop`) is only a bit in the tally of its scope.
 """
 
 

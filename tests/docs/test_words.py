@@ -30,11 +30,6 @@ PENDING: frozenset[str] = frozenset(
     [
         "docs/adr/0023-processes-are-our-own.md",
         "docs/cli.md",
-        "docs/expressions.md",
-        "docs/life-of-a-run.md",
-        "docs/performance.md",
-        "docs/state-machine.md",
-        "docs/workflow-file.md",
     ]
 )
 """Pages that are still to be rewritten."""
