@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stemflow.model.signature import NoInput, Signature
     from stemflow.runtime.attempt.process_pool import Processes
     from stemflow.runtime.client.dead_letters import Replayed
+    from stemflow.runtime.client.lifecycle import NotOpen
     from stemflow.runtime.client.workflow_files import InvalidInputs, InvalidWorkflow, load_workflow
     from stemflow.runtime.engine import Stemflow
     from stemflow.runtime.payloads.aes_gcm import AesGcmEncoder
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
     from stemflow.runtime.tasks.signals import RunEvent, TaskEvent, WorkerEvent
     from stemflow.runtime.tasks.submission import Submission
     from stemflow.runtime.tasks.sync_context import SyncTaskContext
-    from stemflow.store.base import BackpressureError, StateLost, StoreError, StoreUnavailable
+    from stemflow.store.base import BackpressureError, StateLost, StoreClosed, StoreError, StoreUnavailable
 
 _HOMES = {
     "stemflow.canvas": ("Canvas", "skew"),
@@ -105,6 +106,7 @@ _HOMES = {
     "stemflow.runtime.tasks.rate_limiter": ("RateLimiter",),
     "stemflow.runtime.tasks.registry": ("DuplicateTask", "Task", "TaskRegistry", "UnknownTask"),
     "stemflow.runtime.client.dead_letters": ("Replayed",),
+    "stemflow.runtime.client.lifecycle": ("NotOpen",),
     "stemflow.runtime.tasks.signals": ("RunEvent", "TaskEvent", "WorkerEvent"),
     "stemflow.runtime.tasks.submission": ("Submission",),
     "stemflow.runtime.tasks.sync_context": ("SyncTaskContext",),
@@ -112,7 +114,7 @@ _HOMES = {
     "stemflow.runtime.payloads.converters": ("BadArguments", "BadResult"),
     "stemflow.runtime.tasks.retry_decision": ("RetryStrategy",),
     "stemflow.runtime.client.workflow_files": ("InvalidInputs", "InvalidWorkflow", "load_workflow"),
-    "stemflow.store.base": ("BackpressureError", "StateLost", "StoreError", "StoreUnavailable"),
+    "stemflow.store.base": ("BackpressureError", "StateLost", "StoreClosed", "StoreError", "StoreUnavailable"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -146,6 +148,7 @@ __all__ = [
     "Middleware",
     "NoInput",
     "NodeEvent",
+    "NotOpen",
     "NotSerializable",
     "OptionError",
     "Processes",
@@ -167,6 +170,7 @@ __all__ = [
     "StateLost",
     "Stemflow",
     "StemflowError",
+    "StoreClosed",
     "StoreError",
     "StoreUnavailable",
     "Submission",

@@ -14,6 +14,7 @@ from stemflow.model.signature import Signature, Workflow
 from stemflow.ports import Clock, IdSource
 from stemflow.runtime.attempt.process_pool import Processes
 from stemflow.runtime.client.dead_letters import How, Replayed, letters_like, purge, replay
+from stemflow.runtime.client.lifecycle import Lifecycle
 from stemflow.runtime.client.parts import Parts
 from stemflow.runtime.client.preparer import Preparer
 from stemflow.runtime.client.rerun import rerun
@@ -75,9 +76,20 @@ class Stemflow:
         self.ids = ids or SystemIds()
         self.registry = registry if registry is not None else TaskRegistry()
         self.store = store if store is not None else open_store(url, self.clock)
+        self._url = None if store is not None or url.startswith("memory:") else url
         self.encoders = encoders or self.registry.encoders
-        self.library = Library(self.store, self.encoders, Trust(signing or self.registry.signing))
+        self._signing = signing or self.registry.signing
         self.propagated_headers = propagated_headers
+        self._lifecycle = Lifecycle(self.store.url)
+        away_ms = duration_of("unroutable_after", unroutable_after)
+        self._make_service = (
+            (lambda: Service(self, concurrency, queues, only_run, processes, name, away_ms)) if worker else None
+        )
+        self._assemble()
+
+    def _assemble(self) -> None:
+        """Make the parts that serve from one opening to the next closing."""
+        self.library = Library(self.store, self.encoders, Trust(self._signing))
         self.advance = Advance(self.store, self.library)
         self.commits, self.more_commits = (
             Commits(self.store, self.advance, f"engine-{self.ids.run_id()}", self._committed) for _ in range(2)
@@ -85,25 +97,39 @@ class Stemflow:
         self.preparer = Preparer(self.registry, self.advance, self.ids)
         self.parts = Parts(
             store=self.store, library=self.library, registry=self.registry, ids=self.ids, advance=self.advance,
-            commits=self.commits, second_commits=self.more_commits, preparer=self.preparer,
+            commits=self.commits, second_commits=self.more_commits, preparer=self.preparer, lifecycle=self._lifecycle,
         )  # fmt: skip
         self.submitter = Submitter(self.parts)
-        away_ms = duration_of("unroutable_after", unroutable_after)
-        self.service = Service(self, concurrency, queues, only_run, processes, name, away_ms) if worker else None
+        self.service = self._make_service() if self._make_service is not None else None
 
     async def __aenter__(self) -> Stemflow:
-        await self.store.open()
-        if self.service is not None:
-            await self.service.start()
+        """Open the store and start the worker. Raises NotOpen if the engine is open, StoreError.
+
+        An engine that was closed may be opened again, on any event loop; what is in `memory:` is still there.
+        """
+        if self._lifecycle.open():
+            if self._url is not None:
+                self.store = open_store(self._url, self.clock)
+            self._assemble()
+        try:
+            await self.store.open()
+            if self.service is not None:
+                await self.service.start()
+        except BaseException:
+            self._lifecycle.close()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.service is not None:
-            await self.service.stop(0)
-        await self.signals.settle()
-        await self.store.close()
+        try:
+            if self.service is not None:
+                await self.service.stop(0)
+            await self.signals.settle()
+        finally:
+            self._lifecycle.close()
+            await self.store.close()
 
     # -- submitting
 
@@ -155,6 +181,7 @@ class Stemflow:
         DuplicateRun is raised, as its mode says. Raises UnknownTask, OptionError, CycleError, BadArguments,
         NotSerializable; for a workflow InvalidInputs, when `inputs` do not fit what it declares.
         """
+        self._lifecycle.require()
         asked = Submission(
             what=what, args=args, kwargs=kwargs, inputs=inputs or {}, headers=headers or {}, meta=meta or {},
             run_id=run_id, file=file, tasks=tasks, again=again, allow_unknown=allow_unknown,
@@ -171,6 +198,7 @@ class Stemflow:
 
         Each is a run of its own that is stored or refused alone. DuplicateRun is raised when all are through.
         """
+        self._lifecycle.require()
         return await submit_many(self.parts, self.submitter, signatures)
 
     def _committed(self, decision: Decision, facts: list[Fact]) -> None:
@@ -182,6 +210,7 @@ class Stemflow:
 
     async def handle(self, run_id: str) -> RunHandle[Any]:
         """The handle of a run by its id; raises UnknownRun."""
+        self._lifecycle.require()
         (root,) = await self.store.read([(run_id, "")])
         if root is None:
             raise UnknownRun(run_id, self.store.url)
@@ -199,6 +228,7 @@ class Stemflow:
         At most `timeout` seconds, then the answer is `timed_out`. `decode`: a type or a function for its value; else
         the registry's. Raises UnknownRun for what is not there, and for a task that a finished run never reached.
         """
+        self._lifecycle.require()
         return await wait_by_id(self.parts, task_id, timeout, decode)
 
     @overload
@@ -207,6 +237,7 @@ class Stemflow:
     async def result(self, task_id: str) -> TaskResult[Any]: ...
     async def result(self, task_id: str, *, decode: Any = None) -> TaskResult[Any]:
         """How a run or a task stands now (`timed_out`: it has not ended); raises UnknownRun."""
+        self._lifecycle.require()
         return await result_by_id(self.parts, task_id, decode)
 
     async def cancel(self, run_id: str, *, force: bool = False) -> str:
@@ -216,6 +247,7 @@ class Stemflow:
         What runs is told to end and may take its time; hooks and compensation run. With `force` the run has ended when
         this returns: nothing is waited for, and hooks and compensation are cut off or not begun. Raises UnknownRun.
         """
+        self._lifecycle.require()
         return await self.parts.cancel(run_id, force=force)
 
     async def rerun(self, run_id: str, *, failed: bool = False, from_step: str | None = None) -> RunHandle[Any]:
@@ -224,6 +256,7 @@ class Stemflow:
         `failed`: only what did not succeed runs again; `from_step`: that step and all that depends on it. The old run
         must have ended; its dead letters go with it, since the new one takes them up.
         """
+        self._lifecycle.require()
         return await rerun(self.parts, self.submitter, run_id, failed=failed, from_step=from_step)
 
     # -- dead letters
@@ -242,6 +275,7 @@ class Stemflow:
 
         `since`: an instant with its time zone, or how long ago. `run`: of this run alone. `limit`: at most so many.
         """
+        self._lifecycle.require()
         which = letters_like(self.store.now_ms(), queue, task, reason, since, limit)
         return await self.store.dead_letters(run, which)
 
@@ -263,11 +297,13 @@ class Stemflow:
         A task that is neither registered here, nor among `known_tasks`, nor declared by a worker, is refused unless
         `allow_unknown`. With `dry_run` nothing is changed.
         """
+        self._lifecycle.require()
         how = How(duration_of("replay: delay", delay), dry_run, allow_unknown, frozenset(known_tasks))
         return await replay(self.parts, self.submitter, letters, how)
 
     async def purge(self, letters: Iterable[DeadLetter], *, dry_run: bool = False) -> list[DeadLetter]:
         """Throw these dead letters away; their runs stay as they ended. Answers those that were there."""
+        self._lifecycle.require()
         return await purge(self.store, self.ids, letters, dry_run)
 
     async def hand_back(self, grace_ms: int = 0) -> None:

@@ -27,6 +27,10 @@ class StoreUnavailable(StoreError):
     """The store did not answer; whether the call was carried out is unknown. Sending the same request again is safe."""
 
 
+class StoreClosed(StoreError):
+    """The store was closed by its process while somebody waited. What waits goes on in the store."""
+
+
 class BackpressureError(StoreError):
     """The store takes no new work for the moment; what is under way goes on."""
 

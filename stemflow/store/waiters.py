@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from stemflow.model.records import Node
+from stemflow.store.base import StoreClosed
 
 
 class Changes:
@@ -77,6 +78,16 @@ class Watches:
             left.pop(future, None)
             if not left:
                 del self._by_run[run]
+
+    def close(self, url: str) -> None:
+        """Fail every future with StoreClosed: no news comes any more."""
+        closed = f"{url}: expected the end of a run, but the store was closed; the run goes on there"
+        waiting = [future for of_run in self._by_run.values() for future in of_run]
+        self._by_run.clear()
+        for future in waiting:
+            if not future.done():
+                future.set_exception(StoreClosed(closed))
+                future.exception()  # a waiter that was cancelled meanwhile does not retrieve it
 
     def __contains__(self, run: str) -> bool:
         return run in self._by_run

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from stemflow.ports import IdSource
 from stemflow.runtime.client.cancel import cancel
+from stemflow.runtime.client.lifecycle import Lifecycle
 from stemflow.runtime.client.preparer import Preparer
 from stemflow.runtime.commit.committer import Commits
 from stemflow.runtime.commit.decider import Advance
@@ -30,10 +31,15 @@ class Parts:
     commits: Commits
     second_commits: Commits
     preparer: Preparer
+    lifecycle: Lifecycle
 
     @property
     def result_types(self) -> ResultTypes:
         return self.registry
+
+    def require_open(self) -> None:
+        """Raise NotOpen unless the engine is open on the running event loop."""
+        self.lifecycle.require()
 
     async def cancel(self, run_id: str, *, force: bool = False) -> str:
         """Cancel a run; return the state it was in. Raises UnknownRun."""

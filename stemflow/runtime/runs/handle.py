@@ -132,6 +132,9 @@ class RunAccess(Protocol):
     def library(self) -> Library: ...
     @property
     def result_types(self) -> ResultTypes: ...
+    def require_open(self) -> None:
+        """Raise NotOpen unless the engine is open on the running event loop."""
+
     async def cancel(self, run_id: str, *, force: bool = False) -> str: ...
 
 
@@ -177,8 +180,10 @@ class RunHandle(Generic[T]):
     async def wait(self, timeout: float | None = None) -> TaskResult[T]:
         """Wait for the end, at most `timeout` seconds (then `timed_out`); cannot miss it.
 
-        Raises StateLost when the store has lost the run.
+        Raises StateLost when the store has lost the run, NotOpen if the engine is not open, and StoreClosed if it is
+        closed meanwhile; the run goes on in its store.
         """
+        self._access.require_open()
         future = self._access.store.watch(self.id)
         try:
             if self._access.store.now_ms() >= self._known_until_ms:

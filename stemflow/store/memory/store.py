@@ -85,12 +85,17 @@ class MemoryStore:
         self._inboxes = Inboxes()
         self._changes = Changes()
         self._watches = Watches()
+        self._users = 0
 
     async def open(self) -> None:
-        """Nothing to connect to."""
+        """Count one more user of the object."""
+        self._users += 1
 
     async def close(self) -> None:
-        """Nothing to let go of; what was stored stays with the object."""
+        """Count one user less; with the last one, those who wait get StoreClosed. What was stored stays."""
+        self._users = max(0, self._users - 1)
+        if not self._users:
+            self._watches.close(self.url)
 
     def now_ms(self) -> int:
         self._now_ms = max(self._now_ms, self._clock.now_ms())

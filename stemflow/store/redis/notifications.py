@@ -55,9 +55,12 @@ class Notifications:
         listener.start()
         await listener.add(self._address)
 
-    async def close(self) -> None:
+    async def close(self, url: str) -> None:
+        """Stop listening; those who wait for the end of a run get StoreClosed."""
         if self._round is not None:
             self._round.cancel()
+            self._round = None
+        self._watches.close(url)
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()

@@ -96,7 +96,7 @@ class RedisStore:
     async def close(self) -> None:
         if self._opened:
             self._opened = False
-            await self._news.close()
+            await self._news.close(self.url)
             await self._let_go()
 
     async def _let_go(self) -> None:

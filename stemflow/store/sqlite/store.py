@@ -93,6 +93,7 @@ class SqliteStore:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        self._watches.close(self.url)
 
     def now_ms(self) -> int:
         self._now_ms = max(self._now_ms, self._clock.now_ms())
