@@ -48,7 +48,7 @@ async def lost(app: Stemflow, what: Signature[object, object], times: int) -> Ru
         await asyncio.sleep(lease.node.lease_ms / 1_000 + 1)
         for taken in await app.store.take_expired("sweeper", 100):
             app.advance.leased(taken)
-            await app.commit([Lost(taken.node.key, taken.node.delivery)])
+            await app.commits.one([Lost(taken.node.key, taken.node.delivery)])
     return handle
 
 
@@ -57,7 +57,7 @@ async def put_off(app: Stemflow, ms: int) -> None:
     request, want = Request("in between", 1), Want(owner="in between", limit=1)
     (lease,) = (await app.store.exchange(request, [], want)).leases
     app.advance.leased(lease)
-    await app.commit([Ended(lease.node.key, lease.node.delivery, HandedBack(ms))])
+    await app.commits.one([Ended(lease.node.key, lease.node.delivery, HandedBack(ms))])
 
 
 async def test_a_task_that_was_lost_twice_runs_with_no_neighbours(
