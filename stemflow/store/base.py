@@ -166,7 +166,8 @@ class Store(Protocol):
         """Connect and create what is missing. Raises StoreError with a place and a next step."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Let go of connections once it was called as often as `open`; then watchers get StoreClosed."""
 
     async def check_health(self) -> HealthReport:
         """What can be found out about the store's server or file, open or not; nothing is made, nothing is changed.

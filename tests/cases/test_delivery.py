@@ -69,13 +69,13 @@ async def test_members_that_end_before_the_producer_knows_of_its_chord_still_cou
         states = await world.states(await world.app.handle("late"))
         return [states.get(f"[{i}]") for i in range(2)] == ["succeeded"] * 2
 
-    producer = Stemflow("memory:", world.registry, worker=False, store=LateAnswers(world.app.store, members_ended))
-
-    # When it submits, then the body has everything
-    sig = Canvas.chord([world.add.si(1, 1), world.add.si(1, 1)], world.tsum.s())
-    world.app.service.worker.poke()
-    handle = await producer.submit(sig, run_id="late")
-    assert (await world.outcome(handle)).value == 4
+    late = LateAnswers(world.app.store, members_ended)
+    async with Stemflow("memory:", world.registry, worker=False, store=late) as producer:
+        # When it submits, then the body has everything
+        sig = Canvas.chord([world.add.si(1, 1), world.add.si(1, 1)], world.tsum.s())
+        world.app.service.worker.poke()
+        handle = await producer.submit(sig, run_id="late")
+        assert (await world.outcome(handle)).value == 4
 
 
 @pytest.mark.case("B13")

@@ -77,10 +77,12 @@ class RedisStore:
         self._turn = 0
         self._follow_at_ms = 0
         self._opened = False
+        self._users = 0
 
     # -- opening
 
     async def open(self) -> None:
+        self._users += 1
         if self._opened:
             return
         try:
@@ -88,13 +90,15 @@ class RedisStore:
             await self._parts[0].open()
             await self._each(self._parts[1:], Partition.open)
         except BaseException:
+            self._users -= 1
             await self._let_go()
             raise
         self._opened = True
         await self._news.open(Subscriber(self.url, self._connections.news, self._news.hear, self._news.missed))
 
     async def close(self) -> None:
-        if self._opened:
+        self._users = max(0, self._users - 1)
+        if self._opened and not self._users:
             self._opened = False
             await self._news.close(self.url)
             await self._let_go()

@@ -66,11 +66,13 @@ class SqliteStore:
         self._jitter = random.Random(os.getpid())
         self._changes = Changes()
         self._watches = Watches()
+        self._users = 0
         self._version = 0
         self._ended = 0
         self._poll: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
+        self._users += 1
         if self._connection is not None:
             return
         db = connect(self.url, self._path)
@@ -78,6 +80,7 @@ class SqliteStore:
             await self._patiently(lambda: prepare(self.url, db))
             await self._patiently(lambda: self._begin(db))
         except BaseException:
+            self._users -= 1
             db.close()
             raise
         self._connection = db
@@ -87,6 +90,9 @@ class SqliteStore:
         self._ended = db.execute("SELECT coalesce(max(ended), 0) FROM runs WHERE ended IS NOT NULL").fetchone()[0]
 
     async def close(self) -> None:
+        self._users = max(0, self._users - 1)
+        if self._users:
+            return
         if self._poll is not None:
             self._poll.cancel()
             self._poll = None
