@@ -12,7 +12,9 @@ from typing import Any, TypeVar, overload
 from msgspec import structs
 
 from stemflow.errors import OptionError
+from stemflow.expr import ExpressionError, parse_condition
 from stemflow.model.signature import (
+    DEFAULT_CASE,
     ChainSig,
     ChordSig,
     GroupSig,
@@ -21,9 +23,13 @@ from stemflow.model.signature import (
     NoInput,
     Signature,
     Span,
+    SwitchSig,
     TaskSig,
+    case_name,
+    case_text,
     expect_signature,
 )
+from stemflow.model.tree import changed
 from stemflow.units import Duration, duration_of
 
 A = TypeVar("A")
@@ -33,10 +39,12 @@ D = TypeVar("D")
 E = TypeVar("E")
 F = TypeVar("F")
 E2 = TypeVar("E2")
+CaseKey = TypeVar("CaseKey", bound=str | int | bool | None)
 Sig = Signature
 Step = Signature[Any, Any]
 
 
+_SWITCH_NAMES = frozenset({"inputs", "vars", "prev", "results", "item", "index", "run"})
 _MEMBER_POLICIES = ("fail_fast", "collect", "ignore")
 
 
@@ -56,7 +64,7 @@ def _policy(where: str, policy: Any) -> Any:
 
 
 class Canvas:
-    """Constructors of signatures: `task`, `chain`, `group`, `chord`, `map`, `starmap`, `chunks`."""
+    """Constructors of signatures: `task`, `chain`, `group`, `chord`, `map`, `starmap`, `chunks`, `switch`."""
 
     @overload
     @staticmethod
@@ -167,6 +175,41 @@ class Canvas:
         pieces = [list(everything[i : i + size]) for i in range(0, len(everything), size)]
         return _map("chunks", task, pieces, "chunk", concurrency, on_member_error)
 
+    @staticmethod
+    def switch(on: str, cases: Mapping[CaseKey, Sig[A, B]], default: Sig[A, B] | None = None) -> Sig[A, B]:
+        """The one of `cases` whose key is the value of the expression `on`; else `default`.
+
+        The value is that of the case taken. With neither, the switch is skipped, as by a `when` that is false.
+
+        Args:
+            on: An expression, such as `prev.kind` in a chain, where `prev` is the value of the step before.
+            cases: Key -> signature. A key is compared as a text; for `true`, `null` and numbers, with their JSON.
+            default: What runs if no key is the value.
+
+        Raises:
+            OptionError: `on` is no expression, there is no case, two keys are the same as texts, or one is `default`.
+
+        Example:
+            `Canvas.chain(find.s(7), Canvas.switch("prev.kind", {"card": charge.s(), "bank": transfer.s()}))`
+        """
+        try:
+            parse_condition(on, _SWITCH_NAMES)
+        except ExpressionError as error:
+            raise OptionError(f"switch: on: {error.message}") from None
+        for key, case in cases.items():
+            expect_signature(case, f"switch: case {key!r}")
+        if default is not None:
+            expect_signature(default, "switch: default")
+        keys = tuple(map(case_text, cases))
+        if not keys:
+            raise OptionError("switch: expected at least one case, got none")
+        if len(set(keys)) < len(keys):
+            raise OptionError(f"switch: expected different keys, got {', '.join(keys)}")
+        if DEFAULT_CASE in keys:
+            raise OptionError(f"switch: expected no case called {DEFAULT_CASE!r}; give it as `default=`")
+        named = tuple(structs.replace(one, name=case_name(key)) for key, one in zip(keys, cases.values(), strict=True))
+        return SwitchSig(on=on, keys=keys, cases=named, default=default)
+
 
 def _with_header_hooks(sig: ChordSig[Any, Any], hooks: Mapping[str, tuple[Any, ...]]) -> ChordSig[Any, Any]:
     if not any(hooks.values()):
@@ -228,13 +271,11 @@ def _at_heads(sig: Step, change: Callable[[TaskSig[Any, Any]], TaskSig[Any, Any]
             head = next((i for i, step in enumerate(steps) if not _is_void(step)), 0)
             steps[head] = _at_heads(steps[head], change)
             return structs.replace(sig, steps=tuple(steps))
-        case GroupSig():
-            return structs.replace(sig, members=tuple(_at_heads(m, change) for m in sig.members))
+        case GroupSig() | MapSig() | SwitchSig():
+            return changed(sig, lambda member: _at_heads(member, change), members_only=True)
         case ChordSig():
             return structs.replace(sig, header=tuple(_at_heads(m, change) for m in sig.header))
-        case MapSig():
-            return structs.replace(sig, do=_at_heads(sig.do, change))
-    return sig
+    return sig  # a wait, an empty chain, or a graph, whose steps name what they need
 
 
 def _is_void(sig: Any) -> bool:

@@ -20,6 +20,7 @@ from stemflow.model.signature import (
     MemberPolicy,
     Signature,
     StepsSig,
+    SwitchSig,
     TaskSig,
     WaitSig,
 )
@@ -44,7 +45,7 @@ def desugar(sig: AnySig) -> AnySig:
             hooks = {hook: getattr(sig.body, hook) + getattr(sig, hook) for hook in HOOKS}
             body = structs.replace(sig.body, **hooks)
             return structs.replace(_without_hooks(sig), header=tuple(map(desugar, header)), body=desugar(body))
-        case StepsSig():
+        case StepsSig() | SwitchSig():
             return changed(sig, desugar, members_only=True)
         case _:
             assert_never(sig)

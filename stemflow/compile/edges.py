@@ -12,7 +12,7 @@ from stemflow.expr import ExpressionError, parse_condition, parse_template
 from stemflow.model.policy import Concurrency
 from stemflow.model.rates import rates_of
 from stemflow.model.records import child_path
-from stemflow.model.signature import AnySig, MapSig, StepsSig, TaskSig
+from stemflow.model.signature import AnySig, MapSig, StepsSig, SwitchSig, TaskSig
 from stemflow.model.tree import members_of
 
 NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index", "run", "env", "self", "error"})
@@ -71,6 +71,8 @@ def expressions(step: AnySig, names: frozenset[str] = NAMES) -> Iterator[tuple[A
             yield key, names | {"args", "headers"}
     elif step.concurrency is not None:
         yield step.concurrency.key, names
+    if isinstance(step, SwitchSig):
+        yield (step.on,), names
     if isinstance(step, MapSig):
         if isinstance(step.items, str):
             yield (step.items,), names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 import msgspec
 from msgspec import structs
@@ -22,6 +22,7 @@ from stemflow.model.signature import (
     GroupSig,
     MapSig,
     StepsSig,
+    SwitchSig,
     TaskSig,
     WaitSig,
 )
@@ -30,6 +31,14 @@ from stemflow.model.tree import members_of
 if TYPE_CHECKING:
     import networkx as nx
 
+Composite = (
+    ChainSig[Any, Any]
+    | GroupSig[Any, Any]
+    | ChordSig[Any, Any]
+    | MapSig[Any, Any]
+    | StepsSig[Any, Any]
+    | SwitchSig[Any, Any]
+)
 OptionsOf = Callable[[TaskSig[Any, Any]], Options]
 """The effective options of a call; the caller knows the registry and the defaults."""
 
@@ -139,7 +148,7 @@ class _Freezer:
             **common,
         )
 
-    def _add_scope(self, sig: Any, path: str, place: int, common: Mapping[str, Any], fed: bool) -> None:
+    def _add_scope(self, sig: Composite, path: str, place: int, common: Mapping[str, Any], fed: bool) -> None:
         self.nodes.append(ScopePlan(kind="chain"))
         members = members_of(sig)
         places = []
@@ -157,7 +166,7 @@ class _Freezer:
         fields["handlers"] = self._hooks(sig, path, place)
         self.nodes[place] = ScopePlan(**fields)
 
-    def _kind_fields(self, sig: Any, path: str) -> dict[str, Any]:
+    def _kind_fields(self, sig: Composite, path: str) -> dict[str, Any]:
         match sig:
             case ChainSig():
                 return {"kind": "chain"}
@@ -173,7 +182,10 @@ class _Freezer:
                 items = len(sig.items) if isinstance(sig.items, tuple) and not inline else sig.items
                 names = {"var": sig.var, "index_var": sig.index_var, "spread": sig.spread, "names": None}
                 return {"kind": "map", "items": items, "window": sig.window, "policy": sig.policy, **names}
-        raise TypeError(f"{type(sig).__name__} is not a composite")
+            case SwitchSig():
+                return {"kind": "switch", "on": sig.on, "cases": sig.keys}
+            case _:
+                assert_never(sig)
 
     def _edges(self, sig: StepsSig[Any, Any], path: str) -> tuple[tuple[Edge, ...], ...]:
         assert self.graph is not None

@@ -18,14 +18,17 @@ from stemflow.dsl.vocabulary import KINDS, NAMES
 from stemflow.expr.functions import FUNCTION_NAMES
 from stemflow.model.records import child_path
 from stemflow.model.signature import (
+    DEFAULT_CASE,
     AnySig,
     ChainSig,
     ChordSig,
     GroupSig,
     MapSig,
     StepsSig,
+    SwitchSig,
     TaskSig,
     WaitSig,
+    case_name,
 )
 
 MOST_STEPS = 10_000
@@ -98,6 +101,7 @@ class Builder:
             "group": lambda: GroupSig(members=self._members(body, context), **common),
             "chord": lambda: self._chord(body, context, common),
             "map": lambda: self._map(body, context, common),
+            "switch": lambda: self._switch(body, context, common),
             "wait": lambda: self._wait(body, common),
         }
         return build[kind]()
@@ -214,6 +218,26 @@ class Builder:
             return None
         size = None if window is None else window.value
         return MapSig(do=each, items=source, var=var, index_var=index_var, window=size, **common)
+
+    def _switch(self, body: Node, context: Context, common: dict[str, Any]) -> SwitchSig[Any, Any] | None:
+        on = self.expressions.condition(body.get("on"), context.names, context.path)
+        cases, default = body.get("cases"), body.get("default")
+        found: dict[str, AnySig] = {}
+        for i, (key, item) in enumerate({} if cases is None else cases.members.items()):
+            assert cases is not None
+            name = case_name(key)
+            if key == DEFAULT_CASE:
+                self.findings.error("SF012", f"{context.path}: a case cannot be called `{key}`", cases.keys[key],
+                                    "put `default` next to `cases`")  # fmt: skip
+            step = self.step(item, context.inner(name or f"[{i}]", cases.keys[key], context.names, name))
+            if step is not None:
+                found[key] = step
+        otherwise = None
+        if default is not None:
+            otherwise = self.step(default, context.inner(DEFAULT_CASE, body.keys["default"], context.names))
+        if on is None:
+            return None
+        return SwitchSig(on=on, keys=tuple(found), cases=tuple(found.values()), default=otherwise, **common)
 
     def _variable(self, body: Node, key: str, default: str) -> str:
         node = body.get(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-KINDS = ("task", "chain", "group", "chord", "map", "wait")
+KINDS = ("task", "chain", "group", "chord", "map", "switch", "wait")
 BODIES = ("steps", "chain", "group", "chord")
 
 VALUE_OF: Mapping[str, str] = {"chain": "prev", "group": "results", "chord": "prev"}
@@ -38,7 +38,6 @@ NOT_YET: Mapping[str, str | None] = {
     "secret": None,
     "secrets": None,
     "set": None,
-    "switch": "write one step for each case, with `when`",
     "templates": "use a YAML anchor and <<",
     "tests": None,
     "tolerate": "write on_member_error: collect",

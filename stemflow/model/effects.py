@@ -122,7 +122,7 @@ class Decision(Struct, frozen=True, kw_only=True, gc=False):
         return None
 
 
-GateName = Literal["when", "items", "unique", "concurrency", "rate_limit", "value"]
+GateName = Literal["when", "items", "case", "unique", "concurrency", "rate_limit", "value"]
 GateKey = tuple[str, str, GateName]
 
 

@@ -13,7 +13,7 @@ from stemflow.model.signature import MemberPolicy, OnError, RunOn, Span
 EdgeKind = Literal["data", "optional", "order"]
 """`data`: the source's result is needed; `optional`: used inside get()/has(); `order`: only its end is awaited."""
 
-ScopeKind = Literal["chain", "group", "chord", "map", "steps"]
+ScopeKind = Literal["chain", "group", "chord", "map", "steps", "switch"]
 
 
 class Edge(Struct, frozen=True, array_like=True):
@@ -87,6 +87,10 @@ class ScopePlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="sc
     spread: Literal["env", "item", "star", "chunk"] = "env"
     """map only: how an item reaches the template's first tasks; see `MapSig`."""
     window: int | None = None
+    on: str | None = None
+    """switch only: the expression whose value names the case."""
+    cases: tuple[str, ...] = ()
+    """switch only: the values of the first members as texts (`case_text`); one more member is the default."""
     value: Mapping[str, Any] | None = None
     """The tree that is evaluated as the scope's result; else its members give it."""
     timeout_ms: int | None = None

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeVar
 
-from msgspec import Struct, structs
+from msgspec import Struct, json, structs
 
 from stemflow.errors import OptionError
 from stemflow.model.policy import Concurrency, UniqueMode
@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 
 HOOKS = ("success_hooks", "failure_hooks", "cancel_hooks")
 """Fields of every signature that hold hooks."""
+
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
+
+DEFAULT_CASE = "default"
+"""The path segment of a switch's default."""
 
 
 class NoInput:
@@ -235,6 +241,34 @@ class MapSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defau
     policy: MemberPolicy = "fail_fast"
 
 
+class SwitchSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="switch"):
+    """Of several cases the one runs whose key is the value of the expression `on`; else `default`, or nothing.
+
+    `keys` are the values of `cases`, in their order, as texts (`case_text`). Its value is that of the case taken.
+    """
+
+    MEMBERS = {"cases": None, "default": DEFAULT_CASE}
+
+    on: str
+    keys: tuple[str, ...] = ()
+    cases: tuple[Child, ...] = ()
+    default: Child | None = None
+
+
+def case_text(value: Any) -> str:
+    """The key of a case as a text: a text itself, else its JSON (`true`, `null`, `404`); 1.0 is the number 1."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.encode(value).decode()
+
+
+def case_name(key: str) -> str | None:
+    """The name of a case in paths and in `members`: its key, if that can be a name; else it has its index."""
+    return key if _NAME.fullmatch(key) else None
+
+
 class StepsSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="steps"):
     """A DAG of named steps; references between them and `needs` are its edges; `outputs` is its value."""
 
@@ -258,6 +292,7 @@ AnySig = (
     | ChordSig[Any, Any]
     | MapSig[Any, Any]
     | StepsSig[Any, Any]
+    | SwitchSig[Any, Any]
     | WaitSig[Any, Any]
 )
 """The closed union of kinds, for decoding and for exhaustive matches."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import random
 import tempfile
@@ -19,7 +20,8 @@ from hypothesis import strategies as st
 from stemflow import Canvas, Stemflow, TaskRegistry, TaskResult
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact
-from stemflow.model.signature import ChainSig, ChordSig, GroupSig, MapSig, TaskSig
+from stemflow.model.signature import ChainSig, ChordSig, GroupSig, MapSig, SwitchSig, TaskSig
+from stemflow.model.tree import members_of
 from stemflow.testing.simulation import virtual_loop as vloop
 
 DEPTH = 5
@@ -71,6 +73,9 @@ class Oracle:
                 return self.value(sig.body, (self.slots(sig.policy, members),))
             case MapSig():
                 return self.slots(sig.policy, [(sig.do, (item,)) for item in items_of(sig)])
+            case SwitchSig():
+                cases = dict(zip(sig.keys, sig.cases, strict=True))
+                return self.value(cases.get(ast.literal_eval(sig.on), sig.default), given)
         raise AssertionError(sig)
 
     def slots(self, policy: str, members: Sequence[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
@@ -108,9 +113,8 @@ def flat(header: Sequence[Any], policy: str) -> list[Any]:
 
 
 def depth_of(sig: Any) -> int:
-    below = (*getattr(sig, "steps", ()), *getattr(sig, "members", ()), *getattr(sig, "header", ()))
-    below = (*below, *(getattr(sig, name) for name in ("body", "do") if hasattr(sig, name)))
-    return 1 + max(map(depth_of, below)) if below else 0
+    below = [depth_of(member) for _, member in members_of(sig)]
+    return 1 + max(below) if below else 0
 
 
 # -- drawing trees
@@ -128,7 +132,8 @@ class Growing:
 
     def tree(self, depth: int, times: int = 1) -> Any:
         """A tree of this depth at most, each of whose leaves is called `times` for each call of the tree."""
-        kinds = ["task"] if depth == 0 or self.left < 4 * times else ["chain", "group", "chord", "map", "task"]
+        composites = ["chain", "group", "chord", "map", "switch"]
+        kinds = ["task"] if depth == 0 or self.left < 4 * times else [*composites, "task"]
         match self.draw(st.sampled_from(kinds)):
             case "chain":
                 return Canvas.chain(self.some(1, depth, times, in_chain=True))
@@ -139,6 +144,8 @@ class Growing:
                 return Canvas.chord(header, body, on_member_error=self.draw(self.policies))
             case "map":
                 return self.map(depth, times)
+            case "switch":
+                return self.switch(depth, times)
         self.left -= times
         return self.task()
 
@@ -148,6 +155,11 @@ class Growing:
         if not in_chain and self.draw(st.sampled_from([False] * 9 + [True])):
             found.append(Canvas.group())
         return found
+
+    def switch(self, depth: int, times: int) -> Any:
+        cases: Any = {key: self.tree(depth - 1, times) for key in self.draw(st.sampled_from(["a", "ab", "abc"]))}
+        default = self.tree(depth - 1, times)
+        return Canvas.switch(repr(self.draw(st.sampled_from("abcd"))), cases, default)
 
     def map(self, depth: int, times: int) -> Any:
         items = self.draw(st.one_of(st.lists(st.integers(0, 9), max_size=3), st.integers(0, 3).map(range)))

@@ -91,6 +91,7 @@ class _Scope:
         for index in range(base):
             name = plan.names[index] if plan.names else f"[{index}]"
             name = "then" if plan.kind == "chord" and index == len(plan.members) - 1 else name
+            name = "default" if plan.kind == "switch" and index == len(plan.cases) else name
             member = plan.members[0 if plan.kind == "map" else index]
             found.append((child_path(node.path, name), shape.nodes[member]))
         for digest, count in node.extra:
@@ -108,6 +109,8 @@ class _Scope:
             verdict = self._chain_rule(before)
         elif self.plan.kind == "chord":
             verdict = "upstream" if before and (self._failing() or "cancelled" in self.hows) else None
+        elif self.plan.kind == "switch":
+            verdict = None if self.plan.on == str(index) else "skipped"
         else:
             verdict = self._dag_rule(member, before)
         return verdict or ("skipped" if member.when == "no" else None)
@@ -167,6 +170,8 @@ class _Scope:
         if plan.kind == "chain" and skips & set(self.hows):
             return {"skipped"}
         if plan.kind == "chord" and self.hows[len(plan.members) - 1] in skips:
+            return {"skipped"}
+        if plan.kind == "switch" and not set(self.hows) - skips:
             return {"skipped"}
         return {"failed"} if plan.value == {"is": "error"} else {"succeeded"}
 

@@ -7,7 +7,7 @@ from msgspec import structs
 from stemflow.model.policy import Concurrency, Options
 from stemflow.model.records import ClaimSpec
 from tests.core.explorer import Case
-from tests.core.plans import chain, chord, group, leaf, map_, steps, wait
+from tests.core.plans import chain, chord, group, leaf, map_, steps, switch, wait
 
 RETRY = Options(max_retries=1)
 POISON = Options(max_deliveries=2)
@@ -39,6 +39,11 @@ UNDO = steps(
 )  # fmt: skip
 UNDO_MAP = steps(
     {"m": (map_(leaf(undo=True), 0, undo=True, policy="ignore"), "")}, undo=True, on_error="continue"
+)  # fmt: skip
+UNDO_SWITCH = steps(
+    {"a": (steps({"[0]": (leaf(undo=True, on_error="continue"), ""), "[1]": (leaf(undo=True, on_error="continue"), "")},
+                 undo=True, on_error="continue"), "")},
+    undo=True, on_error="continue",
 )  # fmt: skip
 
 
@@ -90,6 +95,26 @@ CASES = [
     Case("map of chains", (map_(chain(leaf("maybe"), leaf("ok")), "3", window=2, policy="collect"),)),
     Case("map with when", (map_(leaf("any", when="no"), 3, window=2),)),
     Case("map over an error", (chain(map_(leaf(), "error").on("failed", leaf()), leaf()),)),
+    Case("switch", (switch("1", leaf("ok"), leaf("any"), leaf("bad")),)),
+    Case("switch with a default", (chain(switch("1", leaf("bad"), default=chain(leaf("flaky"), leaf())), leaf()),)),
+    Case("switch that nothing fits", (chain(leaf("maybe"), switch("-1", leaf(), leaf()), leaf()),)),
+    Case("switch of a case that is skipped", (chain(switch("0", leaf(when="no"), default=leaf("bad")), leaf()),)),
+    Case("switch with a bad expression", (steps({"a": (switch("error", leaf()), ""), "b": (leaf(), "a")}),)),
+    Case("switch of a failure that is tolerated", (
+        chain(switch("0", leaf("any", on_error="continue"), leaf("bad")).on("failed", leaf()), leaf()),)),
+    Case("switch in a switch", (
+        switch("1", leaf("bad"), switch("0", leaf("maybe"), leaf("bad"), timeout_ms=7).on("failed", leaf())),),
+         stops=2, stop_at=("", "[1]")),
+    Case("switch one at a time", tuple(
+        chain(switch("0", leaf("maybe"), leaf(), concurrency=Concurrency("c")), leaf()) for _ in range(2)),
+         stop_at=("", "[0]")),
+    Case("switch that nothing fits, one at a time", (
+        chain(leaf("maybe"), concurrency=Concurrency("c")), switch("-1", leaf(), concurrency=Concurrency("c")))),
+    Case("switch that nothing fits, after a quiet period", (switch("-1", leaf()), switch("-1", leaf())),
+         claims=(ClaimSpec("k", "debounce", 9), None), losses=0),
+    Case("undo of a switch", (
+        steps({"a": (switch("1", leaf("bad"), leaf("ok")), ""), "b": (leaf("bad"), "a")}).on("failed", UNDO_SWITCH,
+                                                                                             "undo"),)),
     Case("timeout", (group(leaf("maybe"), chain(leaf(), leaf()), timeout_ms=7),)),
     Case("timeout within", (chain(leaf("maybe"), chain(wait(), leaf(), timeout_ms=7, on_error="continue"), leaf()),)),
     Case("timeout of a hooked scope", (

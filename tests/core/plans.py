@@ -60,6 +60,13 @@ def map_(template: Spec, items: int | str, **fields: Any) -> Spec:
     return Spec("map", {"items": items, **fields}, (template,))
 
 
+def switch(on: str, *cases: Spec, default: Spec | None = None, **fields: Any) -> Spec:
+    """`on` is the index of the case that is taken, `-1` for none, or `error`."""
+    keys = tuple(str(index) for index in range(len(cases)))
+    fields = {"on": on, "cases": keys, **fields}
+    return Spec("switch", fields, (*cases, *(() if default is None else (default,))))
+
+
 def steps(after: dict[str, tuple[Spec, str]], **fields: Any) -> Spec:
     """`{"c": (leaf(), "a b? c-")}`: data edges; `?` marks an optional edge, `-` one that is only for order."""
     names = tuple(after)

@@ -73,6 +73,7 @@ def test_a_scope_goes_on_stops_or_ends_as_the_page_says(row: list[str]) -> None:
     rules, tally, failed = rules_of(scope), Tally(len(sources)), False
     for index, (_, how, on_error) in enumerate(sources):
         if how != "open":
+            tally.opened |= (how not in ("skipped", "upstream")) << index
             tally.tick(index, how or "")
             failed |= how == "failed" and not rules.tolerates(scope, LeafPlan(task="t", on_error=on_error), index)
 

@@ -102,11 +102,14 @@ class World:
             word = plan.when
         else:
             assert isinstance(plan, ScopePlan)
-            word = str(plan.items) if name == "items" else str((plan.value or {}).get("is"))
+            words = {"items": str(plan.items), "case": str(plan.on), "value": str((plan.value or {}).get("is"))}
+            word = words[name]
         if word == "error":
             return GateError(BOOM)
         if name == "items":
             return Frozen(int(str(word)), (b"[]",))
+        if name == "case":
+            return int(str(word))
         if name == "value":
             return how_members_ended(node).encode()
         return word == "yes" if name == "when" else word

@@ -11,10 +11,11 @@ from stemflow.core.kinds.chord import ChordRules
 from stemflow.core.kinds.group import GroupRules
 from stemflow.core.kinds.map import MapRules
 from stemflow.core.kinds.steps import StepsRules
+from stemflow.core.kinds.switch import SwitchRules
 from stemflow.model.plan import ScopeKind, ScopePlan
 
 KINDS: Final[Mapping[ScopeKind, KindRules]] = {
-    kind.name: kind for kind in (ChainRules(), GroupRules(), ChordRules(), MapRules(), StepsRules())
+    kind.name: kind for kind in (ChainRules(), GroupRules(), ChordRules(), MapRules(), StepsRules(), SwitchRules())
 }
 """Each kind under the name that plans have for it."""
 

@@ -14,8 +14,9 @@ Feed = Literal["before", "results", "item"]
 """What is put in front of a member's arguments: the value of the member before it, the values of a chord's header, or
 an item of a map."""
 
-Gives = Literal["nothing", "last", "all"]
-"""What the value of a composite is made of: null, the value of its last member, or the list of all members' values."""
+Gives = Literal["nothing", "last", "all", "taken"]
+"""What the value of a composite is made of: null, the value of its last member, the list of all members' values, or the
+value of the one member that was opened."""
 
 
 class View(NamedTuple):
@@ -167,8 +168,14 @@ class KindRules:
                 return self.last(plan) if plan.members else None
             case "all":
                 return range(tally.size)
+            case "taken":
+                return self.taken(tally)
             case other:
                 assert_never(other)
+
+    def taken(self, tally: Tally) -> int | None:
+        """The first member that was opened."""
+        return (tally.opened & -tally.opened).bit_length() - 1 if tally.opened else None
 
     def names(self, plan: ScopePlan) -> tuple[str, ...]:
         """The names that it adds to the expressions in its members."""

@@ -48,6 +48,8 @@ def decoder(plan: Plan, results: ResultTypes, sig: AnySig | None = None, place: 
     inside = [decoder(plan, results, of_it, one) for one, of_it in members]
     if not any(inside):
         return None
+    if rules.gives == "taken":
+        return _common(inside)
     if rules.repeats:
         one = _listed(inside, repeated=True) if node.spread == "chunk" else inside[0]
         return _listed([one], repeated=True)
@@ -85,7 +87,7 @@ def _of_task(name: str, results: ResultTypes, sig: AnySig | None) -> Decode | No
     converter = results.result_converter(name)
     if converter is None or converter.convert is None or converter.exact is type(None):
         return None  # a handler that returns None may still replace itself by something with a result
-    return _checked(converter, name)
+    return _Checked(converter, name)
 
 
 def decode_as(decode: Any, task: str) -> Decode:
@@ -94,14 +96,23 @@ def decode_as(decode: Any, task: str) -> Decode:
     if not is_type and callable(decode):
         called: Decode = decode
         return called
-    return _checked(Converter(decode, f"task {task}: decode"), task)
+    return _Checked(Converter(decode, f"task {task}: decode"), task)
 
 
-def _checked(converter: Converter, task: str) -> Decode:
-    def decode(value: Any) -> Any:
+class _Checked:
+    """Converts the result of a task. Raises BadResult."""
+
+    def __init__(self, converter: Converter, task: str) -> None:
+        self.converter, self.task = converter, task
+
+    def __call__(self, value: Any) -> Any:
         try:
-            return converter(value)
+            return self.converter(value)
         except Misfit as fault:
-            raise BadResult(task, fault) from None
+            raise BadResult(self.task, fault) from None
 
-    return decode
+
+def _common(decoders: list[Decode | None]) -> Decode | None:
+    """What all of these do, or None if they differ: the value does not tell which of them made it."""
+    types_of = [one.converter.annotation if isinstance(one, _Checked) else one for one in decoders]
+    return decoders[0] if all(one == types_of[0] for one in types_of) else None

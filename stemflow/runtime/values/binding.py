@@ -9,6 +9,7 @@ from msgspec import structs
 
 from stemflow.compile.freeze import named
 from stemflow.core.kinds import rules_of
+from stemflow.core.kinds.switch import chosen
 from stemflow.core.rates import given_keys
 from stemflow.core.shape import Shape
 from stemflow.errors import StemflowError
@@ -71,7 +72,7 @@ class Binder:
                 env["prev"] = env["results"] = await values.value(scope)
             steps = env.get("steps", {})
             void = any(
-                reference.path[0] == "steps" and len(reference.path) > 1 and not reference.optional
+                reference.path[0] == "steps" and reference.path[2:3] == ("output",) and not reference.optional
                 and steps.get(reference.path[1], {}).get("state") != SUCCEEDED
                 for reference in template.references
             )  # fmt: skip
@@ -126,6 +127,9 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
         if name == "items":
             assert isinstance(plan, ScopePlan) and isinstance(plan.items, str)
             return await _frozen(values, await binder.condition(values, node, plan.items), node, plan)
+        if name == "case":
+            assert isinstance(plan, ScopePlan) and plan.on is not None
+            return chosen(plan, await binder.condition(values, node, plan.on))
         if name == "value":
             assert isinstance(plan, ScopePlan) and plan.value is not None
             write = await values.library.codec.writer(values.library.encoders.results, *node.key, "result")

@@ -12,8 +12,10 @@ from stemflow.core.leaf import undone_path
 from stemflow.core.shape import base_size
 from stemflow.model.plan import ScopePlan, Sealed
 from stemflow.model.records import (
+    CANCELLED,
     FAILED,
     NO_RUN,
+    SKIPPED,
     SUCCEEDED,
     Claim,
     ErrorInfo,
@@ -188,7 +190,7 @@ class Values:
         return None
 
     async def _last_task(self, scope: Node, index: int) -> str:
-        """Down from a member to the task that gave its value, by the plan alone."""
+        """Down from a member to the task that gave its value."""
         nodes = (await self.library.shape(scope.plan)).nodes
         path, plan, at = scope.path, nodes[scope.node], index
         while isinstance(plan, ScopePlan) and plan.members:
@@ -196,8 +198,16 @@ class Values:
             path = child_path(path, rules.segment(plan, at))
             plan = nodes[rules.place(plan, at)]
             if isinstance(plan, ScopePlan):
-                at = rules_of(plan).last(plan)
+                at = await self._giver((scope.run, path), plan)
         return path
+
+    async def _giver(self, key: Key, plan: ScopePlan) -> int:
+        """The member whose value is that of the composite at `key`."""
+        rules = rules_of(plan)
+        if rules.gives != "taken":
+            return rules.last(plan)
+        node = await self.node(key)
+        return rules.taken(node.tally) or 0 if node is not None and node.tally is not None else 0
 
     async def _news(self, key: Key) -> Any:
         """What a hook is told: the value, or who failed and how."""
@@ -245,7 +255,11 @@ class Values:
             env["prev"] = env["results"] = before.value if before is not None else None
         if "self" in names:
             env["self"] = {"output": await self.value(node)}
-        await self._names_above(node, names, {path[1] for path in paths if path[0] == "steps" and len(path) > 1}, env)
+        steps: dict[str, int] = {}
+        for path in paths:
+            if path[0] == "steps" and len(path) > 1:
+                steps[path[1]] = max(steps.get(path[1], 0), path.count("members"))
+        await self._names_above(node, names, steps, env)
         return env
 
     async def inputs(self, header: Header, root: Node | None = None) -> Any:
@@ -264,8 +278,11 @@ class Values:
         (claim,) = await self.store.read([(NO_RUN, node.claim)])
         return claim.duplicates if isinstance(claim, Claim) and node.key in claim.holders else node.duplicates
 
-    async def _names_above(self, node: Node, names: set[str], steps: set[str], env: dict[str, Any]) -> None:
-        """Items of the maps around `node`, and the steps beside it and beside what holds it."""
+    async def _names_above(self, node: Node, names: set[str], steps: dict[str, int], env: dict[str, Any]) -> None:
+        """Items of the maps around `node`, and the steps of the graphs around it, the innermost graph first.
+
+        `steps`: name -> how many levels of its members are wanted too.
+        """
         shown: dict[str, Any] = {}
         scope: Node | None = node
         while scope is not None:
@@ -282,18 +299,38 @@ class Values:
                     ):
                         env.setdefault(name, value)
                 if rules_of(plan).names_steps and plan.names is not None:
-                    for name in steps & set(plan.names) - set(shown):
-                        shown[name] = await self._step(scope, name)
+                    for name in steps.keys() & set(plan.names) - set(shown):
+                        shown[name] = await self._step(scope, plan, plan.names.index(name), steps[name])
             node = scope
             scope = await self.above(scope) if scope.path else None
         if "steps" in names:
             env["steps"] = shown
 
-    async def _step(self, scope: Node, name: str) -> Any:
-        node = await self.node((scope.run, child_path(scope.path, name)))
-        state = node.state if node is not None else "skipped"
-        output = await self.value(node) if state == SUCCEEDED else None
-        return {"output": output, "state": state}
+    async def _step(self, scope: Node, plan: ScopePlan, index: int, depth: int) -> Any:
+        """A member as expressions see it; `depth`: how many levels of its own members are among that."""
+        node = await self.node(self._member_key(scope, plan, index))
+        state = node.state if node is not None else SKIPPED
+        if node is None and scope.tally is not None and scope.tally.how(index) == "cancelled":
+            state = CANCELLED
+        output = await self.value(node) if node is not None and state == SUCCEEDED else None
+        error = public_error(await self.error_of(node)) if node is not None and state == FAILED else None
+        shown = {"output": output, "state": state, "error": error}
+        if depth:
+            shown["members"] = await self._shown_members(node, depth)
+        return shown
+
+    async def _shown_members(self, scope: Node | None, depth: int) -> Any:
+        """The members of a composite by name, or as a list where they have none; null where there are none."""
+        if scope is None or scope.tally is None:
+            return None
+        plan = await self.scope(scope)
+        rules = rules_of(plan)
+        if rules.repeats:
+            return None
+        shown = [await self._step(scope, plan, index, depth - 1) for index in range(len(plan.members))]
+        if plan.names is None and not rules.has_body:
+            return shown
+        return {rules.segment(plan, index): one for index, one in enumerate(shown)}
 
     async def origin(self, node: Node) -> Node:
         """The node whose surroundings expressions of `node` are about: for an undo node the one that it undoes."""

@@ -134,7 +134,7 @@ def random_tree(rng: random.Random, registry: TaskRegistry, depth: int, keyed: s
     """
     leaf = registry.get("leaf")
     assert leaf is not None
-    kind = rng.choice(("leaf", "leaf", "chain", "group", "chord", "map", "wait")) if depth else "leaf"
+    kind = rng.choice(("leaf", "leaf", "chain", "group", "chord", "map", "switch", "wait")) if depth else "leaf"
     width = rng.randint(1, 3)
     policy: MemberPolicy = rng.choice(POLICIES)
     tree: Step
@@ -149,11 +149,15 @@ def random_tree(rng: random.Random, registry: TaskRegistry, depth: int, keyed: s
     elif kind == "map":
         each = Canvas.task("leaf", rng.choice(HOWS))
         tree = Canvas.map(each, [str(i) for i in range(rng.randint(0, 5))], concurrency=rng.randint(1, 3))
+    elif kind == "switch":
+        cases = {str(i): _member(rng, registry, depth - 1, keyed) for i in range(width)}
+        default = _member(rng, registry, depth - 1, keyed) if rng.random() < 0.5 else None
+        tree = Canvas.switch(str(rng.randint(0, width)), cases, default)
     elif kind == "wait":
         tree = Canvas.chain([WaitSig(for_ms=rng.randint(1, 3_000)), leaf.si("w", "quick")])
     else:
         tree = _leaf(rng, registry, keyed)
-    if kind in ("chain", "group") and rng.random() < 0.3:
+    if kind in ("chain", "group", "switch") and rng.random() < 0.3:
         tree = tree.with_concurrency(f"scope {depth}")
     if rng.random() < 0.2:
         tree = rng.choice((tree.on_failure, tree.on_success, tree.on_cancel))(Canvas.task("note"))
