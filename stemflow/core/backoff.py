@@ -13,12 +13,11 @@ def delay_ms(policy: RetryPolicy, run: str, path: str, attempt: int) -> int:
     The jitter is a digest of the node and the attempt, so that the same facts decide the same.
     """
     if policy.backoff == "fixed":
-        raw = float(policy.initial_ms)
+        capped = float(policy.initial_ms)  # `max` is about delays that grow
     elif policy.backoff == "linear":
-        raw = policy.initial_ms + policy.initial_ms * policy.factor * attempt
+        capped = min(policy.initial_ms + policy.initial_ms * policy.factor * attempt, float(policy.max_ms))
     else:
-        raw = policy.initial_ms * policy.factor ** min(attempt, 64)
-    capped = min(raw, float(policy.max_ms))
+        capped = min(policy.initial_ms * policy.factor ** min(attempt, 64), float(policy.max_ms))
     return int(capped * (1.0 - policy.jitter * _share(run, path, attempt)))
 
 

@@ -68,7 +68,8 @@ class RetryPolicy(Struct, frozen=True, omit_defaults=True):
 
         `backoff` is exponential (the default), linear or fixed; attempt n + 1 waits `initial` (2 s) times `factor` (2)
         to the n-th power, or plus n times `factor`, at most `max` (5 minutes), minus up to the share `jitter` (0.25) of
-        it. Not beyond `budget` after the task became known. Raises OptionError.
+        it; `max` does not limit fixed delays. No retry begins later than `budget` after the task became known. Raises
+        OptionError.
         """
         delays: dict[str, Any] = {
             "backoff": None if backoff is None else _choice("backoff", backoff, *_BACKOFFS),

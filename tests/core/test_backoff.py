@@ -45,4 +45,4 @@ def test_no_delay_is_negative_or_beyond_its_cap(
     backoff: str, initial_ms: int, factor: float, jitter: float, attempt: int
 ) -> None:
     policy = RetryPolicy(backoff=backoff, initial_ms=initial_ms, factor=factor, jitter=jitter)  # type: ignore[arg-type]
-    assert 0 <= delay_ms(policy, "run", "path", attempt) <= policy.max_ms
+    assert 0 <= delay_ms(policy, "run", "path", attempt) <= (initial_ms if backoff == "fixed" else policy.max_ms)

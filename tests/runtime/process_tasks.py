@@ -25,6 +25,9 @@ from stemflow import (
     TaskRegistry,
 )
 
+WORKER, SLOW_IMPORT = "TEST_WORKER_PID", "TEST_IMPORT_SECONDS"
+"""How long every process but the worker takes to import this module."""
+
 registry = TaskRegistry()
 task = registry.task
 
@@ -259,3 +262,25 @@ def watched_plain(n: int) -> int:
 @watched.task("watched.async", isolation="process")
 async def watched_async(n: int) -> int:
     return n
+
+
+if WORKER in os.environ and os.environ[WORKER] != str(os.getpid()):
+    threading.Event().wait(float(os.environ.get(SLOW_IMPORT, "0")))
+
+
+@task("brief", isolation="process", hard_time_limit="300ms")
+def brief() -> int:
+    return os.getpid()
+
+
+@task("starts_programs", isolation="process")
+def starts_programs(context: SyncTaskContext, note: str) -> None:
+    """Starts programs in a session of their own, one of them a daemon, and waits for ever."""
+    daemon = "import os, subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
+    programs = [["sleep", "600"], [sys.executable, "-c", daemon, "sleep", "601"]]
+    bare = subprocess.Popen(["sleep", "602"], start_new_session=True, env={})
+    for program in programs:
+        subprocess.Popen(program, start_new_session=True)
+    Path(note).write_text(str(bare.pid))
+    context.progress(1)
+    threading.Event().wait(600)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,52 @@ async def test_a_handler_that_is_handed_back_is_killed_and_charged_with_nothing(
         await app.hand_back()
         (node,) = await handle.nodes()
         assert (node.state, node.attempt, node.losses) == ("ready", 0, 0)
+
+
+async def test_to_import_a_task_costs_it_none_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given processes that take longer to import the module than the task may take
+    monkeypatch.setenv(tasks.WORKER, str(os.getpid()))
+    monkeypatch.setenv(tasks.SLOW_IMPORT, "0.6")
+    async with Stemflow("memory:", tasks.registry, processes=Processes(size=1)) as app:
+        # Then it succeeds at its first attempt
+        result = await ended(app, tasks.brief.s())
+        assert (result.status, result.attempt) == ("succeeded", 0), result.error
+
+
+async def test_a_cancel_while_a_task_is_imported_ends_it_without_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(tasks.WORKER, str(os.getpid()))
+    monkeypatch.setenv(tasks.SLOW_IMPORT, "600")
+    async with Stemflow("memory:", tasks.registry, processes=Processes(size=1)) as app:
+        handle = await app.submit(tasks.brief.s())
+        await asyncio.sleep(0.3)
+        await handle.cancel()
+        assert (await handle.wait(PATIENCE_S)).status == "cancelled"
+
+
+def programs(*arguments: str) -> list[int]:
+    """The ids of running programs with this command line."""
+    wanted = "\0".join(arguments).encode() + b"\0"
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and (entry / "cmdline").read_bytes() == wanted and lives(int(entry.name)):
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds programs by /proc")
+async def test_programs_that_a_killed_handler_started_end_in_whichever_session(app: Stemflow, tmp_path: Path) -> None:
+    # Given a handler that has started programs in sessions of their own, one with an empty environment, one a daemon
+    handle = await begun(app, tasks.starts_programs.s(str(tmp_path / "note")))
+    async with asyncio.timeout(PATIENCE_S):
+        while not (programs("sleep", "600") and programs("sleep", "601")):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    started = [*programs("sleep", "600"), *programs("sleep", "601"), int((tmp_path / "note").read_text())]
+    # When its run is cancelled
+    await handle.cancel(force=True)
+    # Then none is left
+    for pid in started:
+        await until_dead(pid)
 
 
 # -- death

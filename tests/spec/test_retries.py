@@ -670,3 +670,44 @@ async def test_an_error_is_described_in_bounds_whatever_it_is(
     assert result.error.message.startswith(message)
     assert len(result.error.message) <= 4_096
     assert len(result.error.traceback) <= 8_192
+
+
+async def test_fixed_delays_are_longer_than_the_cap_of_growing_ones(app: Stemflow, registry: TaskRegistry) -> None:
+    begun = []
+
+    @registry.task("late", max_retries=1, retry=RetryPolicy.of(backoff="fixed", initial="10m", jitter=0))
+    async def late() -> None:
+        begun.append(app.store.now_ms())
+        raise OSError
+
+    await (await app.submit(late.s())).wait()
+    assert 600_000 <= begun[1] - begun[0] < 601_000
+
+
+async def test_a_retry_that_waited_for_a_worker_beyond_the_budget_does_not_begin(
+    open_app: Any, registry: TaskRegistry
+) -> None:
+    # Given a worker with one slot, and a task whose retry is due while another task takes the slot
+    begun = []
+
+    @registry.task("flaky", max_retries=3, retry=RetryPolicy.of(backoff="fixed", initial="1s", jitter=0, budget="10s"))
+    async def flaky() -> None:
+        begun.append(app.store.now_ms())
+        raise OSError(f"try {len(begun)}")
+
+    @registry.task("blocks")
+    async def blocks() -> None:
+        await asyncio.sleep(20)
+
+    app = await open_app(registry, concurrency=1)
+    handle = await app.submit(flaky.s())
+    await asyncio.sleep(0.5)
+    # When
+    await app.run(blocks.s())
+    # Then it fails with its last error, without another attempt
+    result = await handle.wait()
+    assert len(begun) == 1
+    assert result.error is not None and result.error.type == "OSError"
+    assert result.error.message == "try 1; not tried again, its retry budget of 10000 ms has passed"
+    (letter,) = await app.store.dead_letters(handle.id)
+    assert letter.reason == "max-retries-exhausted"

@@ -87,7 +87,7 @@ class Child:
 
     @classmethod
     async def spawn(cls) -> Child:
-        """Start a process, and wait until it can take a call. Raises StemflowError if it dies before that."""
+        """Start a process; await `ready` before its first call, which raises StemflowError if it dies before."""
         ours, theirs = socket.socketpair()
         # Nothing is imported before the search path is this process's; standard output belongs to the program.
         program = f"import sys; sys.path[:] = {sys.path!r}\nfrom stemflow.runtime.attempt.process_main import main\n"
@@ -103,13 +103,7 @@ class Child:
             raise
         finally:
             theirs.close()
-        child = cls(process, ours, mark)
-        try:
-            await child.ready
-        except BaseException:
-            child.kill()
-            raise
-        return child
+        return cls(process, ours, mark)
 
     # -- one call
 
@@ -270,6 +264,12 @@ class Pool:
                 self.children.discard(child)
             child = await Child.spawn()
             self.children.add(child)
+            try:
+                await child.ready
+            except BaseException:
+                child.kill()
+                self._leave(child)
+                raise
             return child
         except BaseException:
             self._room.release()
@@ -281,7 +281,10 @@ class Pool:
         self._room.release()
         if child.alive and not self._worn(child):
             self._idle.append(child)
-            return
+        else:
+            self._leave(child)
+
+    def _leave(self, child: Child) -> None:
         self.children.discard(child)
         leaving = asyncio.ensure_future(child.retire() if child.alive else child.gone())
         self._leaving.add(leaving)

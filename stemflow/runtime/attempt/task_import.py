@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from stemflow.errors import OptionError
+from stemflow.runtime.tasks.callables import qualname_of
 from stemflow.runtime.tasks.registry import Task, TaskRegistry
 
 
@@ -29,22 +30,21 @@ class TaskSource(Struct, frozen=True):
 def locate(task: Task[..., Any], registry: TaskRegistry) -> TaskSource:
     """The place of a task; raises OptionError when a process that imports its modules would not find it there."""
     function = inspect.unwrap(task.function)
+    qualname = qualname_of(task.function)
     names = dict.fromkeys((function.__module__, registry.home))
     modules = [module for name in names if (module := sys.modules.get(name)) is not None]
     for module in modules:
-        found = _look(module, task.name, function.__qualname__)
+        found = _look(module, task.name, qualname)
         if found is not None and inspect.unwrap(found[0].function) == function:
             break
     else:
         raise OptionError(
             f"task {task.name}: isolation: expected a function that another process can import for `process`, got "
-            f"{function.__module__}.{function.__qualname__}; put it at the top of a module, beside its registry"
+            f"{function.__module__}.{qualname}; put it at the top of a module, beside its registry"
         )
     files = tuple((module.__name__, getattr(module, "__file__", None)) for module in modules)
     main = spawn.get_preparation_data("stemflow") if "__main__" in names else {}
-    return TaskSource(
-        task.name, function.__qualname__, files, {k: v for k, v in main.items() if k.startswith("init_main")}
-    )
+    return TaskSource(task.name, qualname, files, {k: v for k, v in main.items() if k.startswith("init_main")})
 
 
 def check_start(registry: TaskRegistry) -> None:

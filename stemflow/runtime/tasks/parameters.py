@@ -17,6 +17,7 @@ from stemflow.compile.arguments import ArgumentFault
 from stemflow.errors import OptionError
 from stemflow.runtime.payloads.converters import BadArguments, Converter, Misfit, hints_of
 from stemflow.runtime.payloads.converters import named as named_type
+from stemflow.runtime.tasks.callables import is_async, qualname_of
 from stemflow.runtime.tasks.context import TaskContext
 from stemflow.runtime.tasks.sync_context import SyncTaskContext
 
@@ -167,9 +168,9 @@ def takes_context(function: Callable[..., Any]) -> bool:
     if not parameters:
         return False
     annotation = parameters[0].annotation
-    if annotation in _SYNC_CONTEXT and inspect.iscoroutinefunction(function):
+    if annotation in _SYNC_CONTEXT and is_async(function):
         raise OptionError(
-            f"{function.__qualname__}: expected an `async def` to take a TaskContext, got SyncTaskContext, whose "
+            f"{qualname_of(function)}: expected an `async def` to take a TaskContext, got SyncTaskContext, whose "
             "methods would block the event loop; annotate it with TaskContext"
         )
     return annotation in _ASYNC_CONTEXT or annotation in _SYNC_CONTEXT

@@ -25,11 +25,12 @@ from stemflow.runtime.payloads.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.payloads.headers import checked_headers, checked_meta
 from stemflow.runtime.payloads.json_data import plain
 from stemflow.runtime.payloads.signing import SigningKeys
+from stemflow.runtime.tasks.callables import check_callable, derived_name
 from stemflow.runtime.tasks.context import TaskContext, instant_ms
 from stemflow.runtime.tasks.definitions import Args, Result, TaskDefinition, TaskHandler, TaskMetadata
 from stemflow.runtime.tasks.middleware import Middleware, MiddlewareChain
 from stemflow.runtime.tasks.parameters import Parameters, object_parameters, parameters_of, result_of, takes_context
-from stemflow.runtime.tasks.placement import check_place
+from stemflow.runtime.tasks.placement import check_placement, runs_async
 from stemflow.runtime.tasks.rate_limiter import RateLimiter, checked_limiter
 from stemflow.runtime.tasks.retry_decision import RetryStrategy, checked_strategy
 from stemflow.runtime.tasks.signals import Signals
@@ -91,6 +92,7 @@ class Task(Generic[P, R_co]):
         """`local`: names that annotations may use besides those of the function's module. `parameters`: those of a
         handler that is given its arguments as one object. `retry_strategy`: says when it is tried again."""
         self.name = _valid_name(name)
+        check_callable(f"task {name}", function)
         self.function = function
         self.metadata = metadata or TaskMetadata()
         self.retry_strategy = checked_strategy(retry_strategy, f"task {name}")
@@ -99,12 +101,12 @@ class Task(Generic[P, R_co]):
         self.takes_context = parameters is not None or takes_context(function)
         self.parameters = parameters or parameters_of(name, function, local)
         self.result = result_of(name, function, local)
-        self.is_async = inspect.iscoroutinefunction(function)
         options = effective(f"task {name}", self.options)
+        self.is_async = runs_async(function, self.takes_context, options.isolation)
         _check_condition(name, options)
         _check_keys(name, options)
-        check_place(f"task {name}", function, options)
-        self.description = self.metadata.description or inspect.getdoc(function) or ""
+        check_placement(f"task {name}", function, options)
+        self.description = self.metadata.description or inspect.getdoc(getattr(function, "func", function)) or ""
 
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of the arguments by name; `x-stemflow` holds what the metadata says."""
@@ -247,7 +249,8 @@ class Decorator:
     @overload
     def __call__(self, function: Callable[P, R]) -> Task[P, R]: ...
     def __call__(self, function: Callable[..., Any]) -> Task[..., Any]:
-        name = f"{function.__module__}.{function.__qualname__}" if self.name is None else self.name
+        check_callable(f"task {self.name or ''}".rstrip(), function)
+        name = derived_name(function) if self.name is None else self.name
         local = sys._getframe(1).f_locals  # annotations may name classes that are defined beside the task
         task: Task[..., Any] = Task(
             name, function, self.options, self.metadata, local=local, retry_strategy=self.retry_strategy
@@ -358,8 +361,10 @@ class TaskRegistry:
         task = self._tasks.get(sig.task)
         own = task.options if task is not None else elsewhere(sig.task) if elsewhere is not None else None
         if own is None and not sig.declared:
-            also = "" if elsewhere is None else (
-                ", and no worker has declared it; start its worker first, or submit with allow_unknown=True"
+            also = (
+                ""
+                if elsewhere is None
+                else (", and no worker has declared it; start its worker first, or submit with allow_unknown=True")
             )
             raise UnknownTask(f"task {sig.task}: expected a registered task; registered are {self._names()}{also}")
         own = own or {}
@@ -369,7 +374,7 @@ class TaskRegistry:
             given = normalise(sig.options, f"task {sig.task}")
             options = effective(f"task {sig.task}", self.defaults, own, workflow_defaults or {}, given)
             if task is not None:
-                check_place(f"task {sig.task}", task.function, options)
+                check_placement(f"task {sig.task}", task.function, options)
             if "retry" in sig.options:
                 _check_condition(sig.task, options)
             if sig.bind is None and sig.options.keys() & {"rate_limit", "group_rate_key"}:

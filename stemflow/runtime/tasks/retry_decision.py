@@ -60,9 +60,7 @@ def describe(error: BaseException) -> ErrorInfo:
     except BaseException:
         trace = ""
     names = _names(error)
-    return ErrorInfo(
-        kind.__name__, _storable(message), names[0] if names else kind.__name__, names, _storable(trace)
-    )
+    return ErrorInfo(kind.__name__, _storable(message), names[0] if names else kind.__name__, names, _storable(trace))
 
 
 class Judge(NamedTuple):
