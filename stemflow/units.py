@@ -13,11 +13,12 @@ Duration = str | int | float | timedelta
 
 _MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_ISO = re.compile(r"P(?=\d|T\d)(?:(\d+)D)?(?:T(?=\d)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
 _LONGEST_MS = 100 * 366 * 86_400_000
 
 
 def parse_duration_ms(value: Duration) -> int:
-    """Read `"1m30s"`, `"200ms"`, `"2h"`, `"1d"`, a number of seconds, or a timedelta as milliseconds.
+    """Read `"1m30s"`, `"200ms"`, `"2h"`, `"1d"`, `"PT1M30S"` (ISO 8601), a number of seconds, or a timedelta.
 
     Raises UnitError for anything else, for a negative or infinite duration, NaN, and what is longer than 100 years.
     """
@@ -35,6 +36,8 @@ def parse_duration_ms(value: Duration) -> int:
 
 
 def _parts(text: str) -> float:
+    if iso := _ISO.fullmatch(text):
+        return sum(float(count) * _MS[unit] for count, unit in zip(iso.groups(), "dhms", strict=True) if count)
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text.strip():
         raise UnitError(f"expected a duration such as 30s, 1m30s or 200ms, got {text!r}")

@@ -21,7 +21,25 @@ class AccessCompiler(NodeCompiler):
     def path(self, node: ast.expr) -> Evaluator:
         """A whole path: it is one reference, whatever it passes through."""
         self.scope.refer(node)
-        return self._strict(node)
+        strict = self._strict(node)
+        keys = self.plain_keys(node)
+        return _plain_path(keys, strict) if keys is not None else strict
+
+    def plain_keys(self, node: ast.expr) -> tuple[str, ...] | None:
+        """The keys of a path of fields below a name of the environment; None for any other path."""
+        keys: list[str] = []
+        while not isinstance(node, ast.Name):
+            if isinstance(node, ast.Attribute):
+                keys.append(node.attr)
+            elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) \
+                    and isinstance(node.slice.value, str):  # fmt: skip
+                keys.append(node.slice.value)
+            else:
+                return None
+            node = node.value
+        if not keys or self.scope.slot(node.id) is not None or node.id in CONSTANTS:
+            return None
+        return (node.id, *reversed(keys))
 
     def _strict(self, node: ast.expr) -> Evaluator:
         if isinstance(node, ast.Name):
@@ -129,6 +147,21 @@ class AccessCompiler(NodeCompiler):
         if isinstance(node, PATHS):
             return self._lenient_path(node, outside)
         return self._lenient(node, outside)
+
+
+def _plain_path(keys: tuple[str, ...], strict: Evaluator) -> Evaluator:
+    """Reads the whole path in one loop; `strict` is asked where that fails, and says what is wrong."""
+
+    def read(frame: Frame) -> Any:
+        value: Any = frame.env
+        try:
+            for key in keys:
+                value = value[key]
+        except (KeyError, TypeError, IndexError):
+            return strict(frame)
+        return value
+
+    return read
 
 
 def _strict_field(value: Evaluator, name: str, span: Span) -> Evaluator:

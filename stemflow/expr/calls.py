@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
-from stemflow.expr.errors import ExpressionError
-from stemflow.expr.functions import FUNCTION_NAMES, FUNCTIONS, LAZY, Function
+from stemflow.expr.dates import instant_of
+from stemflow.expr.errors import ExpressionError, Reference
+from stemflow.expr.functions import DATE_FUNCTIONS, FUNCTION_NAMES, FUNCTIONS, LAZY, Function
 from stemflow.expr.limits import Frame
 from stemflow.expr.node import FAULTS, Evaluator, NodeCompiler, explain
+from stemflow.expr.values import field, listing
+
+CLOCK: Final = ("run", "created_at_ms")
+"""The path that `now()` and `today()` read: the same in every attempt and replay of a run."""
 
 
 class CallCompiler(NodeCompiler):
@@ -23,7 +29,9 @@ class CallCompiler(NodeCompiler):
         self._check_arguments(node, name, function)
         arguments = [self._argument(argument) for argument in node.args]
         keywords = [(str(keyword.arg), self._argument(keyword.value)) for keyword in node.keywords]
-        work, span = function.call, self.scope.source.span(node)
+        span = self.scope.source.span(node)
+        work = self._with_clock(node, name, function) if function.clock else function.call
+        self.scope.dates = self.scope.dates or name in DATE_FUNCTIONS
 
         def call(frame: Frame) -> Any:
             try:
@@ -37,6 +45,20 @@ class CallCompiler(NodeCompiler):
                 raise type(error)(f"{name}(): {error.message}", *span, error.hint) from None
 
         return call
+
+    def _with_clock(self, node: ast.Call, name: str, function: Function) -> Callable[..., Any]:
+        """The function with the instant of the run in front of its arguments; it is a reference to the run."""
+        if "run" not in self.scope.names:
+            message = f"{name}() reads the run's clock, and there is no run here"
+            raise self.scope.error(node, message, f"available here: {listing(self.scope.names)}")
+        self.scope.references.append(Reference(CLOCK, False, *self.scope.source.span(node)))
+        work = function.call
+
+        def with_clock(frame: Frame, *arguments: Any) -> Any:
+            at_ms = field(field(frame.env, CLOCK[0]), CLOCK[1])
+            return work(frame, instant_of(at_ms), *arguments)
+
+        return with_clock
 
     def _called(self, node: ast.Call) -> str:
         called = node.func

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from stemflow.expr.compiler import Compiler
+from stemflow.expr.dates import as_json
 from stemflow.expr.errors import Reference, Span
 from stemflow.expr.limits import STEPS, Frame, check_result
 from stemflow.expr.node import FAULTS, Evaluator, explain
@@ -23,7 +24,7 @@ class Expression:
     `references` are the paths that it reads; columns count from the start of the scalar that holds it.
     """
 
-    __slots__ = ("_evaluate", "_passing", "_slots", "_span", "references", "source")
+    __slots__ = ("_dates", "_evaluate", "_keys", "_passing", "_slots", "_span", "references", "source")
 
     def __init__(
         self,
@@ -33,18 +34,33 @@ class Expression:
         slots: int,
         span: Span,
         passing: bool,
+        dates: bool,
+        keys: tuple[str, ...] | None,
     ) -> None:
         self.source = source
         self.references = references
         self._evaluate = evaluate
         self._slots = slots
         self._span = span
-        self._passing = passing
+        self._passing = passing and not dates
+        self._dates = dates
+        self._keys = keys
 
     def __call__(self, env: Mapping[str, Any], steps: int = STEPS) -> Any:
         """The value of the expression; raise ExpressionError, ExpressionLimitError beyond `steps` steps."""
+        if self._keys is not None:
+            # A path of fields, which most expressions are: no budget is needed to read it.
+            try:
+                value: Any = env
+                for key in self._keys:
+                    value = value[key]
+                return value
+            except (KeyError, TypeError):
+                pass  # evaluated below, which says what is wrong
         try:
             value = self._evaluate(Frame(env, self._slots, steps))
+            if self._dates:
+                value = as_json(value)
             if not self._passing:
                 check_result(value)
         except FAULTS as fault:
@@ -72,4 +88,6 @@ def compile_at(source: str, names: frozenset[str], offset: int) -> Expression:
         raise explain(fault, origin.whole()) from None
     scope = compiler.scope
     passing = isinstance(tree, _PASSING)
-    return Expression(source.strip(), tuple(scope.references), evaluate, scope.slots, origin.whole(), passing)
+    references = tuple(scope.references)
+    keys = compiler.plain_keys(tree)
+    return Expression(source.strip(), references, evaluate, scope.slots, origin.whole(), passing, scope.dates, keys)

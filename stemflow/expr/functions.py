@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stemflow.expr import texts
+from stemflow.expr import dates, texts
 from stemflow.expr.errors import LimitRefusal, Refusal
 from stemflow.expr.limits import Frame, number
 from stemflow.expr.values import describe, elements, gather
@@ -23,6 +23,8 @@ class Function:
     least: int
     most: int | None
     keywords: frozenset[str] = frozenset()
+    clock: bool = False
+    """Whether it reads the run's clock: the instant comes after the frame."""
 
 
 def _len(frame: Frame, value: Any) -> int:
@@ -166,10 +168,17 @@ FUNCTIONS: dict[str, Function] = {
     "startswith": Function(texts.startswith, "startswith(text, prefix)", 2, 2),
     "endswith": Function(texts.endswith, "endswith(text, suffix)", 2, 2),
     "format": Function(texts.formatted, "format(value, spec)", 1, 2),
+    "now": Function(dates.now, "now()", 0, 0, clock=True),
+    "today": Function(dates.today, "today(zone)", 0, 1, clock=True),
+    "date": Function(dates.read_date, "date(text, zone)", 1, 2),
+    "duration": Function(dates.duration, "duration(text)", 1, 1),
+    "format_date": Function(dates.format_date, "format_date(date, format, zone)", 1, 3),
     "json": Function(texts.to_json, "json(value)", 1, 1),
     "from_json": Function(texts.from_json, "from_json(text)", 1, 1),
     "hash": Function(texts.digest, "hash(value)", 1, 1),
 }
+
+DATE_FUNCTIONS = frozenset({"now", "today", "date", "duration"})
 
 # Compiled by hand because their first argument is read lazily.
 LAZY = {"has": "has(path)", "get": "get(path, default)"}

@@ -5,13 +5,17 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
+from stemflow.expr import dates
+from stemflow.expr.dates import DATES
 from stemflow.expr.errors import LimitRefusal, Refusal
-from stemflow.expr.limits import INTEGER_BITS, Frame, number
+from stemflow.expr.limits import BITS_PER_STEP, INTEGER_BITS, Frame, number
 from stemflow.expr.values import describe
 
 Binary = Callable[[Frame, Any, Any], Any]
+Binary2 = Callable[[Any, Any], Any]
 
 NUMBERS = (int, float)
 CONTAINERS = (str, list, dict)
@@ -24,10 +28,12 @@ def _mismatch(verb: str, left: Any, right: Any) -> Refusal:
     return Refusal(f"cannot {verb} {describe(left)} and {describe(right)}", hint)
 
 
-def _arithmetic(verb: str, work: Callable[[Any, Any], Any]) -> Binary:
+def _arithmetic(verb: str, work: Callable[[Any, Any], Any], of_dates: Binary2 | None = None) -> Binary:
     def compute(frame: Frame, left: Any, right: Any) -> Any:
         if isinstance(left, NUMBERS) and isinstance(right, NUMBERS):
             return number(work(left, right))
+        if of_dates is not None and (isinstance(left, DATES) or isinstance(right, DATES)):
+            return of_dates(left, right)
         raise _mismatch(verb, left, right)
 
     return compute
@@ -42,6 +48,8 @@ def _add(frame: Frame, left: Any, right: Any) -> Any:
     if isinstance(left, list) and isinstance(right, list):
         frame.charge(len(left) + len(right))
         return left + right
+    if isinstance(left, DATES) or isinstance(right, DATES):
+        return dates.add(left, right)
     raise _mismatch("add", left, right)
 
 
@@ -58,6 +66,8 @@ def _multiply(frame: Frame, left: Any, right: Any) -> Any:
             else:
                 frame.charge(total)
             return many * times
+    if isinstance(left, DATES) or isinstance(right, DATES):
+        return dates.multiply(left, right)
     raise _mismatch("multiply", left, right)
 
 
@@ -69,6 +79,7 @@ def _power(frame: Frame, base: Any, exponent: Any) -> Any:
         bits = (base.bit_length() - 1) * exponent
         if bits > INTEGER_BITS:
             raise LimitRefusal(f"an integer of {bits:,} bits is above the limit of {INTEGER_BITS:,}")
+        frame.charge(max(bits, 0) // BITS_PER_STEP)
     return number(base**exponent)
 
 
@@ -86,6 +97,9 @@ def _ordered(work: Callable[[Any, Any], Any]) -> Binary:
         frame.charge_value(right)
         if isinstance(left, (str, list)) and isinstance(right, type(left)):
             return work(left, right)
+        if isinstance(left, DATES) or isinstance(right, DATES):
+            dates.same_kind(left, right)
+            return work(left, right)
         raise _mismatch("order", left, right)
 
     return compare
@@ -96,6 +110,8 @@ def equal(frame: Frame, left: Any, right: Any) -> bool:
     if isinstance(left, CONTAINERS) and isinstance(right, CONTAINERS):
         frame.charge_value(left)
         frame.charge_value(right)
+    if (isinstance(left, DATES) or isinstance(right, DATES)) and left is not None and right is not None:
+        dates.same_kind(left, right)
     return bool(left == right)
 
 
@@ -116,7 +132,7 @@ def contains(frame: Frame, needle: Any, stack: Any) -> bool:
 
 def negate(frame: Frame, value: Any) -> Any:
     """`-value`."""
-    if isinstance(value, NUMBERS):
+    if isinstance(value, (int, float, timedelta)):
         return -value
     raise Refusal(f"expected a number after '-', got {describe(value)}")
 
@@ -136,6 +152,8 @@ def text_of(value: Any, whole: bool) -> str:
         return str(value).lower() if whole else str(value)
     if isinstance(value, NUMBERS):
         return str(number(value))
+    if isinstance(value, DATES):
+        return dates.iso(value)
     if value is None:
         raise Refusal("null cannot be put into a text", "write get(path, '') to say what stands for it")
     raise Refusal(f"{describe(value)} cannot be put into a text", "write json(...) around it")
@@ -151,9 +169,9 @@ _remainder = _arithmetic("take the remainder of", operator.mod)
 
 BINARY: dict[type[ast.operator], Binary] = {
     ast.Add: _add,
-    ast.Sub: _arithmetic("subtract", operator.sub),
+    ast.Sub: _arithmetic("subtract", operator.sub, dates.subtract),
     ast.Mult: _multiply,
-    ast.Div: _arithmetic("divide", operator.truediv),
+    ast.Div: _arithmetic("divide", operator.truediv, dates.divide),
     ast.FloorDiv: _arithmetic("divide", operator.floordiv),
     ast.Mod: _modulo,
     ast.Pow: _power,

@@ -26,6 +26,7 @@ class Scope:
         self.slots = 0
         self.references: list[Reference] = []
         self.optional = False
+        self.dates = False  # whether the value may hold dates, which leave as text
 
     def error(
         self, node: ast.expr | ast.keyword | ast.comprehension, message: str, hint: str | None = None

@@ -14,6 +14,8 @@ from stemflow.expr.limits import RESULT_BYTES, STEPS
 from stemflow.expr.operators import text_of
 
 OPEN, CLOSE = "${{", "}}"
+EXPRESSIONS = 1_000
+"""Expressions in one text."""
 
 Filler = Callable[[Mapping[str, Any], int], Any]
 
@@ -139,6 +141,9 @@ def _pieces(text: str, names: frozenset[str]) -> list[_Piece]:
     pieces: list[_Piece] = []
     done = 0
     while (start := text.find(OPEN, done)) >= 0:
+        if len(pieces) >= 2 * EXPRESSIONS:
+            message = f"the text holds more than the {EXPRESSIONS:,} expressions allowed"
+            raise ExpressionLimitError(message, start, start + len(OPEN), "write join([...]) in one expression")
         end = closing(text, start)
         begin = start + len(OPEN)
         if start > done:

@@ -8,8 +8,9 @@ import math
 import re
 from typing import Any, NoReturn
 
+from stemflow.expr.dates import iso
 from stemflow.expr.errors import LimitRefusal, Refusal
-from stemflow.expr.limits import RESULT_BYTES, RESULT_DEPTH, Frame, check_result, number, walk
+from stemflow.expr.limits import CHARACTERS_PER_STEP, RESULT_BYTES, RESULT_DEPTH, Frame, check_result, number, walk
 from stemflow.expr.operators import join_parts
 from stemflow.expr.pattern import matches as found
 from stemflow.expr.values import describe, gather
@@ -54,9 +55,14 @@ def matches(frame: Frame, value: Any, pattern: Any) -> bool:
 def split(frame: Frame, value: Any, separator: Any = None, limit: Any = -1) -> list[str]:
     """`split(text, separator, most_splits)`; without a separator at runs of white space."""
     frame.charge_text(len(text(value, "the first argument")))
-    parts: list[str] = value.split(None if separator is None else text(separator, "the separator"), limit)
-    frame.charge(len(parts))
-    return parts
+    if separator is None:
+        parts: list[str] = value.split(None, limit)
+        frame.charge(len(parts))
+        return parts
+    # Counted before the parts are made.
+    count = value.count(text(separator, "the separator"))
+    frame.charge(min(count, limit) + 1 if isinstance(limit, int) and limit >= 0 else count + 1)
+    return list(value.split(separator, limit))
 
 
 def join(frame: Frame, parts: Any, separator: Any = "") -> str:
@@ -82,7 +88,12 @@ def upper(frame: Frame, value: Any) -> str:
 def strip(frame: Frame, value: Any, characters: Any = None) -> str:
     """`strip(text, characters)`; without characters, white space."""
     frame.charge_text(len(text(value, "the first argument")))
-    return str(value).strip(None if characters is None else text(characters, "the characters"))
+    if characters is None:
+        return str(value).strip()
+    distinct = "".join(set(text(characters, "the characters")))
+    # Each character of the text may be compared with each of these.
+    frame.charge(len(characters) // CHARACTERS_PER_STEP + len(value) * len(distinct) // CHARACTERS_PER_STEP)
+    return str(value).strip(distinct)
 
 
 def replace(frame: Frame, value: Any, old: Any, new: Any) -> str:
@@ -96,12 +107,14 @@ def replace(frame: Frame, value: Any, old: Any, new: Any) -> str:
 
 def startswith(frame: Frame, value: Any, prefix: Any) -> bool:
     """`startswith(text, prefix)`."""
-    return text(value, "the first argument").startswith(text(prefix, "the prefix"))
+    frame.charge_text(len(text(prefix, "the prefix")))
+    return text(value, "the first argument").startswith(prefix)
 
 
 def endswith(frame: Frame, value: Any, suffix: Any) -> bool:
     """`endswith(text, suffix)`."""
-    return text(value, "the first argument").endswith(text(suffix, "the suffix"))
+    frame.charge_text(len(text(suffix, "the suffix")))
+    return text(value, "the first argument").endswith(suffix)
 
 
 def to_json(frame: Frame, value: Any) -> str:
@@ -117,7 +130,9 @@ def digest(frame: Frame, value: Any) -> str:
 def _written(frame: Frame, value: Any, sort_keys: bool) -> str:
     frame.charge_value(value)
     check_result(value)
-    shown = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys, allow_nan=False)
+    shown = json.dumps(
+        value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys, allow_nan=False, default=iso
+    )
     frame.charge_text(len(shown))
     return shown
 

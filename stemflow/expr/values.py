@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from heapq import nsmallest
+from itertools import islice
 from typing import Any
 
+from stemflow.expr import dates
 from stemflow.expr.errors import Refusal
 from stemflow.expr.limits import Frame
 
 LISTED = 12
+COMPARED, CANDIDATES = 60, 200
+"""Characters of a name, and names, that are compared for a hint: comparing takes time by the product of lengths."""
 
 
 class Missing:
@@ -33,21 +38,23 @@ def describe(value: Any) -> str:
         return "a list"
     if isinstance(value, Mapping):
         return "an object"
-    return "a generator" if isinstance(value, Iterator) else f"a {type(value).__name__}"
+    if isinstance(value, Iterator):
+        return "a generator"
+    return dates.kind(value) or f"a {type(value).__name__}"
 
 
 def listing(names: Iterable[Any]) -> str:
     """The names, sorted and cut to a readable number."""
-    ordered = sorted(str(name)[:60] for name in names)
-    shown = ", ".join(ordered[:LISTED])
-    rest = len(ordered) - LISTED
+    texts = [str(name)[:60] for name in names]
+    shown = ", ".join(nsmallest(LISTED, texts))
+    rest = len(texts) - LISTED
     return f"{shown} and {rest} more" if rest > 0 else shown or "nothing"
 
 
 def did_you_mean(name: str, names: Collection[Any]) -> str | None:
     """A hint with the closest of `names`, if one is close."""
-    near = get_close_matches(name, [str(known) for known in list(names)[:1000]], 1)
-    return f"did you mean '{near[0]}'?" if near else None
+    near = get_close_matches(name[:COMPARED], [str(known)[:COMPARED] for known in islice(names, CANDIDATES)], 1)
+    return f"did you mean '{near[0]}'?" if near and near[0] != name[:COMPARED] else None
 
 
 def field(value: Any, name: str) -> Any:

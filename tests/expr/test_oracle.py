@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import warnings
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stemflow.expr import ExpressionError, ExpressionLimitError, compile_expression
+from stemflow.expr.dates import iso
 
 
 class Object(dict[str, Any]):
@@ -28,6 +31,9 @@ def as_python(value: Any) -> Any:
     return [as_python(part) for part in value] if isinstance(value, list) else value
 
 
+NOW = dt.datetime(2026, 12, 1, 3, 0, 0, 123_000, tzinfo=dt.UTC)
+RUN = {"id": "01a2", "created_at_ms": 1_796_094_000_123}
+
 TABLE: dict[str, Any] = {
     **{function.__name__: function for function in (len, min, max, sum, sorted, any, all, abs, round, format)},
     "range": lambda *bounds: list(range(*bounds)),
@@ -43,6 +49,12 @@ TABLE: dict[str, Any] = {
     "replace": str.replace,
     "startswith": str.startswith,
     "endswith": str.endswith,
+    "now": lambda: NOW,
+    "today": NOW.date,
+    "date": lambda text: (
+        dt.datetime.fromisoformat(text).astimezone(dt.UTC) if "T" in text else dt.date.fromisoformat(text)
+    ),
+    "duration": lambda text: dt.timedelta(minutes=int(text[:-1])),
     "merge": lambda *objects: Object({key: part for value in objects for key, part in value.items()}),
     "true": True,
     "false": False,
@@ -141,7 +153,29 @@ def grammar(depth: int) -> dict[str, st.SearchStrategy[str]]:
     return {kind: leaves[kind] | written[kind] for kind in leaves}
 
 
-TYPED = st.one_of(*grammar(3).values())
+def dates() -> st.SearchStrategy[str]:
+    """Expressions on dates, instants and durations."""
+    number = grammar(1)["num"]
+    span = st.sampled_from(["duration('90m')", "duration('1m')", "(now() - date('2026-11-30T12:00:00+00:00'))"])
+    spans = either("(<s> + <t>)", "(<s> - <t>)", "(<s> * <a>)", "(<a> * <s>)", "(<s> / <a>)", "-<s>", "<s>",
+                   s=span, t=span, a=number)  # fmt: skip
+    instant = st.sampled_from(
+        ["now()", "date('2026-12-24T18:00:00+01:00')", "date('1999-12-31T23:59:59.999999-03:30')"]
+    )
+    instants = either("(<i> + <s>)", "(<s> + <i>)", "(<i> - <s>)", "max(<i>, <j>)", "(<i> if <i> < <j> else <j>)",
+                      "<i>", i=instant, j=instant, s=spans)  # fmt: skip
+    day = st.sampled_from(["today()", "date('2026-12-24')", "date('2028-02-29')"])
+    days = either("(<d> + duration('1440m') * len(<ts>))", "(<d> - duration('1440m') * 3)", "<d>", d=day,
+                  ts=grammar(1)["texts"])  # fmt: skip
+    return either(
+        "<i>", "<d>", "<s>", "(<i> - <j>)", "(<d> - <e>)", "(<s> / <t>)", "(<i> < <j>)", "(<d> >= <e>)", "(<s> == <t>)",
+        "(<i> == <j>)", "sorted([<i>, <j>])", "min([<d>, <e>])", "[<d>, {'a': <i>}, <s>]", "(<i> == null)", "json([])",
+        "(<i> < <d>)", "(<d> - <i>)", "(<i> + <j>)", "(<d> + <a>)", "(<s> + <a>)", "(<d> * <a>)", "(<i> < <a>)",
+        i=instants, j=instants, d=days, e=days, s=spans, t=spans, a=number,
+    )  # fmt: skip
+
+
+TYPED = st.one_of(*grammar(3).values(), dates())
 LOOSE = st.one_of(*grammar(1).values())
 WILD = st.builds(
     str.format,
@@ -184,22 +218,21 @@ def python(source: str) -> Any:
 
 def ours(source: str) -> Any:
     try:
-        return True, compile_expression(source, ["data"])({"data": DATA})
+        return True, compile_expression(source, ["data", "run"])({"data": DATA, "run": RUN})
     except ExpressionError as error:
         return False, error
 
 
 def written(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+    return json.dumps(value, sort_keys=True, default=iso)
 
 
 # Where expressions are narrower than Python: numbers that JSON cannot hold, loops three deep; beside that, budgets.
 NARROWER = ("not a finite number", "JSON cannot hold", "loops are nested deeper")
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow], deadline=None)
-@given(TYPED)
-def test_a_well_typed_expression_means_what_python_means(source: str) -> None:
+def means_the_same(source: str) -> None:
+    """Value or refusal, as in Python; only what is narrower by intent may be refused."""
     fine, expected = python(source)
     worked, value = ours(source)
     if not worked and (isinstance(value, ExpressionLimitError) or any(part in value.message for part in NARROWER)):
@@ -209,14 +242,45 @@ def test_a_well_typed_expression_means_what_python_means(source: str) -> None:
         assert written(value) == written(expected), source
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow], deadline=None)
-@given(WILD)
-def test_no_expression_gives_a_value_that_python_would_not_give(source: str) -> None:
+def gives_nothing_else(source: str) -> None:
+    """Where it has a value, Python has the same."""
     fine, expected = python(source)
     worked, value = ours(source)
     if worked:
         assert fine, (source, expected, value)
         assert written(value) == written(expected), source
+
+
+QUICK = settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+LONG = settings(max_examples=20_000, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+
+
+@QUICK
+@given(TYPED)
+def test_a_well_typed_expression_means_what_python_means(source: str) -> None:
+    means_the_same(source)
+
+
+@QUICK
+@given(WILD)
+def test_no_expression_gives_a_value_that_python_would_not_give(source: str) -> None:
+    gives_nothing_else(source)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1_800)
+@LONG
+@given(TYPED)
+def test_twenty_thousand_well_typed_expressions_mean_what_python_means(source: str) -> None:
+    means_the_same(source)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1_800)
+@LONG
+@given(WILD)
+def test_twenty_thousand_expressions_give_no_value_that_python_would_not_give(source: str) -> None:
+    gives_nothing_else(source)
 
 
 @settings(max_examples=300, deadline=None)

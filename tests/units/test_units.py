@@ -13,6 +13,7 @@ from stemflow.units import format_duration, parse_duration_ms, parse_rate
     [
         ("1m30s", 90_000), ("200ms", 200), ("2h", 7_200_000), ("1d", 86_400_000), ("1.5s", 1_500), ("0s", 0),
         (" 5s ", 5_000), ("1d2h3m4s5ms", 93_784_005), (3, 3_000), (0.25, 250), (0, 0),
+        ("PT1M30S", 90_000), ("P1D", 86_400_000), ("P1DT2H", 93_600_000), ("PT0S", 0), ("PT0.5S", 500),
     ],
 )  # fmt: skip
 def test_a_duration_is_read_as_milliseconds(written: str | float, ms: int) -> None:
@@ -21,8 +22,11 @@ def test_a_duration_is_read_as_milliseconds(written: str | float, ms: int) -> No
 
 @pytest.mark.parametrize(
     "written",
-    ["", "5", "s", "5 s", "5x", "-5s", "1m 30s", "1s!", -1, float("nan"), float("inf"), True, "99999999d"],
-)
+    [
+        "", "5", "s", "5 s", "5x", "-5s", "P", "PT", "P1DT", "P1M", "-PT1S", "1m 30s", "1s!", -1, float("nan"),
+        float("inf"), True, "99999999d",
+    ],
+)  # fmt: skip
 def test_what_is_no_duration_is_refused_with_a_sentence(written: str | float) -> None:
     with pytest.raises(UnitError, match="expected a duration") as caught:
         parse_duration_ms(written)
