@@ -133,8 +133,8 @@ async def drain(engine: Any, url: str, server: Server, count: int) -> dict[str, 
 async def work(engine: Any, url: str, count: int) -> None:
     """The worker process: from the first lease to the last commit."""
     async with engine(url, worker=True) as app:
-        worker, advance = app.app.service.worker, app.app.advance
-        report, decide = worker.report, advance.decide
+        slots, decider = app.app.service.slots, app.app.decider
+        report, decide = slots.report, decider.decide
         reports, decides = itertools.count(), itertools.count()
 
         def reported(*what: Any) -> None:
@@ -145,9 +145,9 @@ async def work(engine: Any, url: str, count: int) -> None:
             next(decides)
             return await decide(*what)
 
-        worker.report, advance.decide = reported, decided
+        slots.report, decider.decide = reported, decided
         begun = time.perf_counter()
-        while _so_far(reports) < count or worker.running or worker.facts:
+        while _so_far(reports) < count or slots.running or slots.facts:
             await asyncio.sleep(0.002)
         seconds = time.perf_counter() - begun
         print(json.dumps({"seconds": seconds, "decides": _so_far(decides)}))

@@ -46,7 +46,7 @@ def work(url: str, done: Any, go: Event, stop: Event, tries: Any) -> None:
         app = Stemflow(url, registry_of(done), concurrency=CONSUMERS)
         await asyncio.to_thread(go.wait)
         assert app.service is not None
-        pump, settle, made, reports = app.service.worker.pump, app.service.worker.pump.settle, 0, 0
+        loop, settle, made, reports = app.service.exchange_loop, app.service.exchange_loop.settle, 0, 0
 
         def counted(batch: list[Fact], *of_it: Any) -> None:
             nonlocal made, reports
@@ -54,13 +54,13 @@ def work(url: str, done: Any, go: Event, stop: Event, tries: Any) -> None:
             reports += sum(isinstance(fact, Ended) for fact in batch)
             settle(batch, *of_it)
 
-        pump.settle = counted  # type: ignore[method-assign]
+        loop.settle = counted  # type: ignore[method-assign]
         begun = time.process_time()
         async with app:
             await asyncio.to_thread(stop.wait)
         with tries.get_lock():
             tries[0] += made
-            tries[1] += pump.stale_decisions
+            tries[1] += loop.stale_decisions
             tries[2] += reports
             tries[3] += int(1e6 * (time.process_time() - begun))
 

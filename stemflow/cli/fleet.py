@@ -15,7 +15,7 @@ from typing import Final
 from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE, INVALID_FILE, RUN_FAILED, WRONG_USAGE
 from stemflow.runtime.clock import SystemClock
-from stemflow.runtime.worker.reconnect_backoff import Pauses
+from stemflow.runtime.worker.reconnect_backoff import ReconnectBackoff
 
 _clock = SystemClock()
 log = logging.getLogger("stemflow.cli.fleet")
@@ -52,7 +52,7 @@ class Member:
     def __init__(self, number: int, command: list[str]) -> None:
         self.number, self.command = number, command
         self.process: subprocess.Popen[bytes] | None = None
-        self.pauses = Pauses(f"{os.getpid()}/{number}", 0.5, 30.0)
+        self.backoff = ReconnectBackoff(f"{os.getpid()}/{number}", 0.5, 30.0)
         self.started_at_ms = self.next_at_ms = 0
 
     def start(self) -> None:
@@ -64,8 +64,8 @@ class Member:
     def died(self, code: int) -> None:
         """Plan the next start."""
         if _clock.monotonic_ms() - self.started_at_ms >= SETTLED_MS:
-            self.pauses.reset()
-        pause = self.pauses.next()
+            self.backoff.reset()
+        pause = self.backoff.next_s()
         self.process, self.next_at_ms = None, _clock.monotonic_ms() + int(pause * 1_000)
         log.warning("worker process %d ended with %s; it is started again in %.1f s", self.number, _how(code), pause)
 
@@ -101,7 +101,7 @@ def _watch(members: list[Member], told: Told) -> int:
                 return code
             if code is not None:
                 member.died(code)
-                if member.pauses.tries >= MOST_DEATHS:
+                if member.backoff.tries >= MOST_DEATHS:
                     log.error("worker process %d died %d times in a row; the others are stopped",
                               member.number, MOST_DEATHS)  # fmt: skip
                     told.signals.append(signal.SIGTERM)

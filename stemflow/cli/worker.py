@@ -18,7 +18,7 @@ from stemflow.cli.text import short_duration, shown
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.tasks.discovery import find_tasks
 from stemflow.runtime.tasks.registry import TaskRegistry
-from stemflow.runtime.worker.reconnect_backoff import Pauses
+from stemflow.runtime.worker.reconnect_backoff import ReconnectBackoff
 from stemflow.store.base import StoreUnavailable
 
 log = logging.getLogger("stemflow.cli.worker")
@@ -56,13 +56,13 @@ async def _serve(arguments: Arguments, registry: TaskRegistry) -> int:
 
 async def _open(app: Stemflow, told: asyncio.Event) -> bool:
     """Connect, again and again while the store does not answer; False when the worker is told to stop before."""
-    pauses = Pauses(app.ids.run_id(), 0.2, 10.0)
+    backoff = ReconnectBackoff(app.ids.run_id(), 0.2, 10.0)
     while not told.is_set():
         try:
             await app.store.open()
             return True
         except StoreUnavailable as error:
-            pause = pauses.next()
+            pause = backoff.next_s()
             log.warning("%s; trying again in %.1f s", error, pause)
             with suppress(TimeoutError):
                 await asyncio.wait_for(told.wait(), pause)
@@ -71,12 +71,12 @@ async def _open(app: Stemflow, told: asyncio.Event) -> bool:
 
 async def _until_told(app: Stemflow, told: Stopping, grace_ms: int) -> int:
     assert app.service is not None
-    pump = asyncio.create_task(app.service.ended())
+    ended = asyncio.create_task(app.service.ended())
     warm, soft = asyncio.create_task(told.warm.wait()), asyncio.create_task(told.soft.wait())
-    await asyncio.wait((pump, warm), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((ended, warm), return_when=asyncio.FIRST_COMPLETED)
     if not warm.done():
         log.critical("the worker cannot go on (%s); what it holds is handed back, or leased again when its leases "
-                     "have run out", pump.exception())  # fmt: skip
+                     "have run out", ended.exception())  # fmt: skip
         soft.cancel()
         return RUN_FAILED
     stopping = asyncio.create_task(app.service.stop(grace_ms))
@@ -85,9 +85,9 @@ async def _until_told(app: Stemflow, told: Stopping, grace_ms: int) -> int:
         await app.service.stop(0)
     await stopping
     soft.cancel()
-    await asyncio.wait((pump,))
+    await asyncio.wait((ended,))
     log.info("stopped; nothing is leased here any more")
-    return FINE if pump.exception() is None else RUN_FAILED
+    return FINE if ended.exception() is None else RUN_FAILED
 
 
 async def _orphaned(told: asyncio.Event) -> None:

@@ -11,7 +11,7 @@ from stemflow.cli.text import json_text, short_duration, shown
 from stemflow.runtime.catalog.published import published
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.tasks.registry import TaskRegistry
-from stemflow.runtime.worker.presence import Beat, beats
+from stemflow.runtime.worker.presence import Heartbeat, heartbeats
 
 
 def main(arguments: Arguments) -> int:
@@ -21,7 +21,7 @@ def main(arguments: Arguments) -> int:
 
 async def _workers(arguments: Arguments) -> int:
     async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
-        told = await beats(app.store)
+        told = await heartbeats(app.store)
         tasks = {digest: sorted(one.tasks) for digest, one in (await published(app.store)).items()}
         now_ms = app.store.now_ms()
     found = sorted((beat for beat in told.values() if beat.state != "stopped"), key=lambda beat: beat.started_at_ms)
@@ -33,11 +33,11 @@ async def _workers(arguments: Arguments) -> int:
     return FINE
 
 
-def _state(beat: Beat, now_ms: int) -> str:
+def _state(beat: Heartbeat, now_ms: int) -> str:
     return beat.state if beat.alive(now_ms) else "silent"
 
 
-def _data(beat: Beat, tasks: list[str], now_ms: int) -> dict[str, Any]:
+def _data(beat: Heartbeat, tasks: list[str], now_ms: int) -> dict[str, Any]:
     return {
         "name": beat.name,
         "host": beat.host,
@@ -53,7 +53,7 @@ def _data(beat: Beat, tasks: list[str], now_ms: int) -> dict[str, Any]:
     }
 
 
-def _line(beat: Beat, tasks: int, now_ms: int) -> str:
+def _line(beat: Heartbeat, tasks: int, now_ms: int) -> str:
     lived, ago = short_duration(now_ms - beat.started_at_ms), short_duration(now_ms - beat.at_ms)
     served = "every queue" if beat.queues is None else f"queues {shown(', '.join(beat.queues))}"
     return (

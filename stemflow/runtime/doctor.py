@@ -11,7 +11,7 @@ from stemflow.model.plan import LeafPlan
 from stemflow.model.records import Node, task_id
 from stemflow.ports import Clock
 from stemflow.runtime.catalog.published import published
-from stemflow.runtime.worker.presence import Beat, beats
+from stemflow.runtime.worker.presence import Heartbeat, heartbeats
 from stemflow.store.base import Store, StoreError
 from stemflow.store.health import Finding, Inventory, Level, QueueInventory, lasts_since_ms
 from stemflow.store.open import open_store
@@ -58,7 +58,7 @@ async def _opened(store: Store, clock: Clock) -> list[Finding]:
 
 
 async def _inside(store: Store, clock: Clock) -> list[Finding]:
-    stock, told = await store.inventory(), await beats(store)
+    stock, told = await store.inventory(), await heartbeats(store)
     now_ms, here_ms = store.now_ms(), clock.now_ms()
     alive = [beat for beat in told.values() if beat.alive(now_ms)]
     return [
@@ -82,7 +82,7 @@ def clocks(now_ms: int, here_ms: int) -> Finding:
     return Finding("clock", "warning", text, "run NTP on both: who submits gives `eta` and `expires`")
 
 
-def workers(told: Iterable[Beat], now_ms: int) -> Finding:
+def workers(told: Iterable[Heartbeat], now_ms: int) -> Finding:
     alive = [beat for beat in told if beat.alive(now_ms)]
     silent = sum(beat.state != "stopped" and not beat.alive(now_ms) for beat in told)
     text = f"{_many(len(alive), 'worker')} alive" + (f", {silent} fell silent a short while ago" if silent else "")
@@ -91,13 +91,13 @@ def workers(told: Iterable[Beat], now_ms: int) -> Finding:
     return Finding("workers", "ok", text)
 
 
-def queues(stock: Iterable[QueueInventory], alive: Iterable[Beat], now_ms: int) -> list[Finding]:
+def queues(stock: Iterable[QueueInventory], alive: Iterable[Heartbeat], now_ms: int) -> list[Finding]:
     """One finding a queue in which something waits."""
     found = [_queue(one, any(_serves(beat, one.queue) for beat in alive), now_ms) for one in stock]
     return found or [Finding("queues", "ok", "nothing waits in any queue")]
 
 
-def _serves(beat: Beat, queue: str) -> bool:
+def _serves(beat: Heartbeat, queue: str) -> bool:
     return beat.queues is None or queue in beat.queues
 
 
@@ -116,7 +116,7 @@ def _queue(stock: QueueInventory, served: bool, now_ms: int) -> Finding:
     return Finding("queues", "ok", text)
 
 
-async def _unroutable(store: Store, stock: Iterable[QueueInventory], alive: Iterable[Beat]) -> list[Finding]:
+async def _unroutable(store: Store, stock: Iterable[QueueInventory], alive: Iterable[Heartbeat]) -> list[Finding]:
     """Queues that are served, but whose oldest task, or that due next, none of their workers has declared."""
     declared = await published(store)
     known: Mapping[str, set[str]] = {digest: set(one.tasks) for digest, one in declared.items()}

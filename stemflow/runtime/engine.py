@@ -22,8 +22,8 @@ from stemflow.runtime.client.submit_many import submit_many
 from stemflow.runtime.client.submitter import Submitter
 from stemflow.runtime.client.wait_by_id import result_by_id, wait_by_id
 from stemflow.runtime.clock import SystemClock, SystemIds
-from stemflow.runtime.commit.committer import Commits
-from stemflow.runtime.commit.decider import Advance
+from stemflow.runtime.commit.committer import Committer, no_piggyback
+from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.commit.events import tell_commit
 from stemflow.runtime.payloads.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.payloads.headers import TRACE_HEADERS
@@ -33,7 +33,7 @@ from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.tasks.signals import Signals
 from stemflow.runtime.tasks.submission import Submission
 from stemflow.runtime.values.library import Library
-from stemflow.runtime.worker.service import Service
+from stemflow.runtime.worker.service import Service, WorkerSettings
 from stemflow.store.base import Store
 from stemflow.store.open import open_store
 from stemflow.units import Duration, duration_of
@@ -79,28 +79,41 @@ class Stemflow:
         self._url = None if store is not None or url.startswith("memory:") else url
         self.encoders = encoders or self.registry.encoders
         self._signing = signing or self.registry.signing
-        self.propagated_headers = propagated_headers
         self._lifecycle = Lifecycle(self.store.url)
-        away_ms = duration_of("unroutable_after", unroutable_after)
-        self._make_service = (
-            (lambda: Service(self, concurrency, queues, only_run, processes, name, away_ms)) if worker else None
-        )
+        self._worker_settings: WorkerSettings | None = None
+        if worker:
+            self._worker_settings = WorkerSettings(
+                concurrency=concurrency, queues=queues, only_run=only_run, processes=processes, name=name,
+                unroutable_after_ms=duration_of("unroutable_after", unroutable_after),
+                propagated_headers=propagated_headers, real_time=isinstance(self.clock, SystemClock),
+            )  # fmt: skip
         self._assemble()
 
     def _assemble(self) -> None:
         """Make the parts that serve from one opening to the next closing."""
         self.library = Library(self.store, self.encoders, Trust(self._signing))
-        self.advance = Advance(self.store, self.library)
-        self.commits, self.more_commits = (
-            Commits(self.store, self.advance, f"engine-{self.ids.run_id()}", self._committed) for _ in range(2)
-        )
-        self.preparer = Preparer(self.registry, self.advance, self.ids)
+        self.decider = Decider(self.store, self.library)
+        self.preparer = Preparer(self.registry, self.decider, self.ids)
+        self.service: Service | None = None
+        if self._worker_settings is not None:
+            # A handler may submit a run, whose exchange leases for this very worker: `_submit` closes the circle.
+            self.service = Service(
+                self.decider, self.registry, self.preparer.elsewhere, self.ids, self._submit, self._worker_settings
+            )
         self.parts = Parts(
-            store=self.store, library=self.library, registry=self.registry, ids=self.ids, advance=self.advance,
-            commits=self.commits, second_commits=self.more_commits, preparer=self.preparer, lifecycle=self._lifecycle,
+            store=self.store, library=self.library, registry=self.registry, ids=self.ids, decider=self.decider,
+            committer=self._make_committer(), second_committer=self._make_committer(), preparer=self.preparer,
+            lifecycle=self._lifecycle,
         )  # fmt: skip
         self.submitter = Submitter(self.parts)
-        self.service = self._make_service() if self._make_service is not None else None
+
+    def _make_committer(self) -> Committer:
+        """A channel for what this process submits and stops; it leases for the worker of this process, if any."""
+        piggyback = no_piggyback if self.service is None else self.service.exchange_loop.piggyback
+        return Committer(self.store, self.decider, f"engine-{self.ids.run_id()}", self._committed, piggyback)
+
+    async def _submit(self, asked: Submission) -> RunHandle[Any]:
+        return await self.submitter.submit(asked)
 
     async def __aenter__(self) -> Stemflow:
         """Open the store and start the worker. Raises NotOpen if the engine is open, StoreError.
@@ -204,7 +217,7 @@ class Stemflow:
     def _committed(self, decision: Decision, facts: list[Fact]) -> None:
         tell_commit(self.signals, self.library, decision, facts, self.store.now_ms())
         if self.service is not None:
-            self.service.heard(decision)
+            self.service.slots.stop_handlers(decision)
 
     # -- runs that exist
 

@@ -180,8 +180,8 @@ class Rehearsal:
         leaf = (await self.app.library.shape(node.plan)).nodes[node.node]
         if not isinstance(leaf, LeafPlan):
             return []
-        values = Values(self.app.library, known=self.app.advance.records)
-        calls = await (await self.app.advance.binder(node.plan)).calls(values, node, leaf)
+        values = Values(self.app.library, known=self.app.decider.records)
+        calls = await (await self.app.decider.binder(node.plan)).calls(values, node, leaf)
         return [
             Enqueued(
                 task=leaf.task, args=tuple(args), kwargs=kwargs, run_id=node.run, node=node.path, queue=node.queue,

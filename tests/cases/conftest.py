@@ -136,7 +136,7 @@ class World:
         """Let time pass."""
         assert self.clock is not None and self.app.service is not None
         self.clock.passed_ms += ms
-        self.app.service.worker.poke()
+        self.app.service.slots.wake()
 
     # -- without a worker: deliveries by hand
 
@@ -149,20 +149,20 @@ class World:
     async def report(self, lease: Lease, value: Any) -> bool:
         """Report that the attempt under `lease` gave `value`; whether the report counted."""
         fact = Ended(lease.node.key, lease.node.delivery, Ok(encode(value, "value")))
-        return fact not in (await self.app.commits.one([fact])).refused
+        return fact not in (await self.app.parts.committer.commit([fact])).refused
 
     async def fail_lease(self, lease: Lease) -> bool:
         """Report that the attempt under `lease` failed for good; whether the report counted."""
         fact = Ended(lease.node.key, lease.node.delivery, Failed(ErrorInfo("UserError", "by hand"), "final"))
-        return fact not in (await self.app.commits.one([fact])).refused
+        return fact not in (await self.app.parts.committer.commit([fact])).refused
 
     async def lose(self, lease: Lease) -> None:
         """The lease passes its time and is taken over by a sweeper, which reports the loss."""
         assert self.clock is not None
         self.clock.passed_ms += lease.node.lease_ms + 1
         for taken in await self.app.store.take_expired("sweeper", 100):
-            self.app.advance.leased(taken)
-            await self.app.commits.one([Lost(taken.node.key, taken.node.delivery)])
+            self.app.decider.leased(taken)
+            await self.app.parts.committer.commit([Lost(taken.node.key, taken.node.delivery)])
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis", "partitions", pytest.param("cluster", marks=pytest.mark.faults)])

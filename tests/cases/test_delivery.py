@@ -73,7 +73,7 @@ async def test_members_that_end_before_the_producer_knows_of_its_chord_still_cou
     async with Stemflow("memory:", world.registry, worker=False, store=late) as producer:
         # When it submits, then the body has everything
         sig = Canvas.chord([world.add.si(1, 1), world.add.si(1, 1)], world.tsum.s())
-        world.app.service.worker.poke()
+        world.app.service.slots.wake()
         handle = await producer.submit(sig, run_id="late")
         assert (await world.outcome(handle)).value == 4
 
@@ -119,13 +119,13 @@ async def test_members_run_more_than_once_count_once_with_their_first_result(by_
 async def test_what_travels_does_not_grow_with_the_length_of_a_chain(world: World) -> None:
     # Given chains of 1, 10 and 100 chords of 10
     written: list[Decision] = []
-    committed = world.app.advance.committed
+    committed = world.app.decider.committed
 
     def note(decision: Decision) -> None:
         written.append(decision)
         committed(decision)
 
-    world.app.advance.committed = note
+    world.app.decider.committed = note
 
     async def largest(chords: int) -> tuple[int, int]:
         """Bytes of the largest leaf, which is what a lease carries, and of the largest scope but the root."""

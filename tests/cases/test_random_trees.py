@@ -214,7 +214,7 @@ def registry_of(calls: Counter[str]) -> TaskRegistry:
 
 def doubling(app: Stemflow, seed: int) -> None:
     """Every report reaches the machine one to three times in random order, some again after others were decided."""
-    decide, rng, late = app.advance.decide, random.Random(seed), []  # type: ignore[var-annotated]
+    decide, rng, late = app.decider.decide, random.Random(seed), []  # type: ignore[var-annotated]
 
     async def decide_doubled(facts: Sequence[Fact]) -> Decision:
         runs = {fact.key[0] for fact in facts}
@@ -224,7 +224,7 @@ def doubling(app: Stemflow, seed: int) -> None:
         rng.shuffle(many)
         return await decide(many)
 
-    app.advance.decide = decide_doubled  # type: ignore[method-assign]
+    app.decider.decide = decide_doubled  # type: ignore[method-assign]
 
 
 async def evaluated(sig: Any, url: str, seed: int | None, clock: Any, ids: Any) -> Evaluated:
@@ -236,7 +236,7 @@ async def evaluated(sig: Any, url: str, seed: int | None, clock: Any, ids: Any) 
     async with app:
         result = await (await app.submit(sig)).wait(timeout=60)
         assert app.service is not None
-        return result, calls, app.service.worker.stale_reports
+        return result, calls, app.service.exchange_loop.stale_reports
 
 
 def in_memory(sig: Any, order: int, seed: int | None) -> Evaluated:

@@ -14,7 +14,7 @@ import pytest
 from stemflow import Stemflow, TaskRegistry
 from stemflow.model.records import Node
 from stemflow.runtime.doctor import clocks, leases, queues, timers, workers
-from stemflow.runtime.worker.presence import Beat
+from stemflow.runtime.worker.presence import Heartbeat
 from stemflow.store.health import Inventory, QueueInventory
 from stemflow.store.redis.health import durability, memory, replication
 from stemflow.store.redis.server import parsed
@@ -152,7 +152,7 @@ def test_a_task_that_no_worker_of_its_queue_knows_is_told(doctor: Any, cli: Cli,
         registry.task("other")(lambda: None)
         async with Stemflow(clean.url, registry) as app:
             assert app.service is not None
-            await app.service.presence.tell("running")
+            await app.service.presence.publish("running")
             for _ in range(10):
                 found: Findings = (await asyncio.to_thread(doctor, "--store", clean.url))[1]
                 if "unroutable" in found:
@@ -262,8 +262,8 @@ def test_leases_and_timers_that_nobody_sees_to_are_told() -> None:
     assert timers(a_stock(overdue_since_ms=50_000), 100_000).level == "warning"
 
 
-def a_beat(at_ms: int, queues: tuple[str, ...] | None = None) -> Beat:
-    return Beat(
+def a_beat(at_ms: int, queues: tuple[str, ...] | None = None) -> Heartbeat:
+    return Heartbeat(
         name="w", host="h", pid=1, state="running", queues=queues, concurrency=1, running=0, started_at_ms=0,
         at_ms=at_ms, declares="d",
     )  # fmt: skip
@@ -272,9 +272,9 @@ def a_beat(at_ms: int, queues: tuple[str, ...] | None = None) -> Beat:
 def test_a_task_that_waits_too_long_is_told_though_its_queue_is_served() -> None:
     node = Node(run="r", path="", plan="p", node=1, state="ready", opened_at_ms=1_000)
     stock = QueueInventory(queue="q", ready=1, delayed=0, oldest=node)
-    beats = [a_beat(0, ("q",))]
-    assert queues([stock], beats, 100_000)[0].level == "ok"
-    assert queues([stock], beats, 400_000)[0].level == "warning"
+    heartbeats = [a_beat(0, ("q",))]
+    assert queues([stock], heartbeats, 100_000)[0].level == "ok"
+    assert queues([stock], heartbeats, 400_000)[0].level == "warning"
     assert queues([stock], [a_beat(0, ("other",))], 100_000)[0].level == "warning"
 
 

@@ -272,7 +272,7 @@ async def taken(run: str, ok: bool = False) -> None:
         answer = await app.store.exchange(Request("elsewhere", 1), [], Want(owner="elsewhere", limit=1, only_run=run))
         (lease,) = answer.leases
         if ok:
-            await app.commits.one([Ended(lease.node.key, lease.node.delivery, Ok(b'"one"'))])
+            await app.parts.committer.commit([Ended(lease.node.key, lease.node.delivery, Ok(b'"one"'))])
 
 
 def test_show_tells_results_and_errors(project: Path, cli: Cli) -> None:

@@ -47,7 +47,7 @@ async def _serve(store: str) -> None:
 
     async with Stemflow(store, registry, name="one") as app:
         assert app.service is not None
-        await app.service.presence.tell("running")
+        await app.service.presence.publish("running")
 
 
 def test_what_workers_have_declared_can_be_submitted_without_importing_it(project: Path, cli: Cli) -> None:
@@ -65,7 +65,7 @@ def test_workers_lists_those_that_live(project: Path, cli: Cli) -> None:
     async def ask() -> None:
         async with Stemflow("sqlite:", TaskRegistry(), name="one") as app:
             assert app.service is not None
-            await app.service.presence.tell("running")
+            await app.service.presence.publish("running")
             nonlocal listed
             listed = await asyncio.to_thread(cli, "workers", "--json")
 

@@ -22,7 +22,8 @@ from stemflow.model.effects import Decision
 from stemflow.model.records import FINAL, Node
 from stemflow.ports import Clock
 from stemflow.runtime import engine
-from stemflow.runtime.worker.worker import Worker, service
+from stemflow.runtime.worker import service
+from stemflow.runtime.worker.worker import Worker
 from stemflow.store.base import Store
 from stemflow.testing.history.witness import Witness
 

@@ -137,7 +137,7 @@ async def test_slow_lines_and_small_segments_lose_no_lease(empty: Server, tmp_pa
         net.tries = 1
         assert (await net.judge("F-20")).doubled == 0
         assert app.service is not None
-        assert app.service.worker.stale_reports == 0
+        assert app.service.exchange_loop.stale_reports == 0
 
 
 # -- F-21
@@ -287,12 +287,12 @@ async def test_a_worker_that_alone_is_cut_off_loses_its_tasks_and_its_late_repor
         # Then what it reports later is refused, and it works again
         proxy.cut()
         proxy.release()
-        worker = cut_off.service.worker if cut_off.service else None
-        assert worker is not None
+        assert cut_off.service is not None
+        slots, exchange_loop = cut_off.service.slots, cut_off.service.exchange_loop
         until = time.monotonic() + 15
-        while worker.running or worker.facts or worker.stale_reports < 4:
+        while slots.running or slots.facts or exchange_loop.stale_reports < 4:
             assert time.monotonic() < until
             await asyncio.sleep(0.05)
         verdict = await net.judge("F-24", {})
         assert verdict.doubled == 4
-        print(f"F-24: moved within {took:.1f} s; {worker.stale_reports} late reports refused")
+        print(f"F-24: moved within {took:.1f} s; {exchange_loop.stale_reports} late reports refused")

@@ -130,15 +130,15 @@ async def test_reports_that_come_twice_late_or_of_nobody_release_a_callback_once
 
         def thrice(self: Worker, running: Any, outcome: Any) -> None:
             report(self, running, outcome)
-            fact = self.facts[-1]
-            self.facts.append(fact)
+            fact = self.slots.facts[-1]
+            self.slots.facts.append(fact)
             net.tries += 3
 
             def later(fact: Fact = fact) -> None:
-                self.facts.append(fact)
+                self.slots.facts.append(fact)
                 if isinstance(fact, Ended) and fact.key[1].startswith("[0]["):
-                    self.facts.append(Ended((fact.key[0], "[0][7]"), fact.token, fact.outcome))
-                self.poke()
+                    self.slots.facts.append(Ended((fact.key[0], "[0][7]"), fact.token, fact.outcome))
+                self.slots.wake()
 
             asyncio.get_running_loop().call_later(0.05, later)
 

@@ -1,4 +1,4 @@
-"""What works beside a worker's pump (sweeper, renewal, presence, pruning) does not die unnoticed."""
+"""The companion tasks of a worker (recovery, renewal, heartbeats, pruning) do not fail unnoticed."""
 
 from __future__ import annotations
 

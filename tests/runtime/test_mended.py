@@ -244,7 +244,7 @@ def test_a_worker_whose_store_was_slow_for_a_while_hears_of_work_again(vrun: Vir
             assert app.service is not None
             # When it is woken for an exchange that takes longer than it ever waits for news
             store.slow = True
-            app.service.worker.poke()
+            app.service.slots.wake()
             await asyncio.sleep(1)
             store.slow = False
             await asyncio.sleep(10)

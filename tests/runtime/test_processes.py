@@ -222,7 +222,7 @@ async def test_a_handler_that_spins_is_killed_at_its_hard_limit_and_its_process_
     after = [result[0] for result in (await ended(app, Canvas.map(tasks.where.s(), range(8)))).value]
     assert before not in after
     assert app.service is not None
-    assert not app.service.worker.leaked
+    assert not app.service.slots.leaked
 
 
 @pytest.mark.parametrize(

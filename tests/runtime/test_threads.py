@@ -103,7 +103,7 @@ async def test_a_thread_that_overruns_its_hard_limit_keeps_its_slot_until_it_end
     assert result.error is not None
     assert result.error.type == "TaskTimeout"
     assert f"task stuck ({handle.id}) does not end" in caplog.text
-    worker = app.service.worker if app.service else None
+    worker = app.service.slots if app.service else None
     assert worker is not None and len(worker.leaked) == 1
 
     # Then the others go on one at a time, and what it gives in the end changes nothing
@@ -156,10 +156,10 @@ async def test_a_thread_that_does_not_end_when_its_run_is_cancelled_is_disowned_
     await handle.cancel(force=force)
     assert (await handle.wait(0 if force else 10)).status == "cancelled"
     async with asyncio.timeout(10):
-        while not app.service.worker.leaked:  # noqa: ASYNC110
+        while not app.service.slots.leaked:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         gate.set()
-        while app.service.worker.leaked:  # noqa: ASYNC110
+        while app.service.slots.leaked:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 

@@ -336,7 +336,7 @@ async def test_a_handler_that_was_cut_off_reports_in_vain(app: Stemflow, log: Lo
     await asyncio.sleep(LONG_S)
     assert log.of("ended") == ["[0]"]
     assert await handle.nodes() == before
-    assert app.service is not None and app.service.worker.stale_reports == 1
+    assert app.service is not None and app.service.exchange_loop.stale_reports == 1
 
 
 # -- where no worker lives

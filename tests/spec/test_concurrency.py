@@ -146,7 +146,7 @@ async def test_tasks_that_end_together_under_one_key_are_decided_at_once(
 
     # Then no decision came too late because another one of the same worker had changed the key
     assert app.service is not None
-    assert app.service.worker.pump.stale_decisions == 0
+    assert app.service.exchange_loop.stale_decisions == 0
     assert room.most[""] == 8
 
 

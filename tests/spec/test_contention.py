@@ -25,10 +25,10 @@ class Tries:
         self.decisions = self.stale = self.reports = 0
         for app in apps:
             assert app.service is not None
-            self._count(app.service.worker.pump)
+            self._count(app.service.exchange_loop)
 
-    def _count(self, pump: Any) -> None:
-        settle = pump.settle
+    def _count(self, exchange_loop: Any) -> None:
+        settle = exchange_loop.settle
 
         def counted(batch: Any, decision: Any, committed: bool, answer: Any) -> None:
             self.decisions += 1
@@ -36,7 +36,7 @@ class Tries:
             self.reports += sum(isinstance(fact, Ended) for fact in batch)
             settle(batch, decision, committed, answer)
 
-        pump.settle = counted
+        exchange_loop.settle = counted
 
     @property
     def a_commit(self) -> float:
@@ -87,7 +87,7 @@ async def test_a_map_opens_its_window_and_a_chord_its_body_when_ends_were_posted
     header = [one.s(number) for number in range(4 * AT_ONCE)]
     result = await (await producer.submit(Canvas.chord(header, total.s()))).wait()
     assert result.value == sum(range(4 * AT_ONCE))
-    assert sum(app.service.worker.pump.stale_decisions for app in crowd if app.service) > 0
+    assert sum(app.service.exchange_loop.stale_decisions for app in crowd if app.service) > 0
 
 
 async def test_a_member_that_fails_under_contention_fails_its_group(
@@ -114,7 +114,7 @@ async def test_a_run_is_cancelled_while_ends_lie_in_its_inbox(
     handle = await producer.submit(Canvas.group([one.s(number) for number in range(3 * AT_ONCE)]))
     await asyncio.sleep(1.2)
     for app in crowd:
-        app.advance.handed = lambda inbox: []  # type: ignore[method-assign]
+        app.decider.handed = lambda inbox: []  # type: ignore[method-assign]
     await asyncio.sleep(0.5)
     # Given members that have all ended, and nobody who has heard of it
     nodes = {node.path: node.state for node in await handle.nodes()}
@@ -129,13 +129,13 @@ async def test_the_inbox_of_a_worker_that_died_is_given_to_another(
 ) -> None:
     given = []
     for app in crowd:
-        handed = app.advance.handed
+        handed = app.decider.handed
 
         def dropped(inbox: Any, handed: Any = handed) -> Any:
             given.append(inbox)
             return [] if len(given) == 1 else handed(inbox)
 
-        app.advance.handed = dropped  # type: ignore[method-assign]
+        app.decider.handed = dropped  # type: ignore[method-assign]
     producer = await open_app(worker=False)
     handle = await producer.submit(Canvas.group([one.s(number) for number in range(3 * AT_ONCE)]))
     result = await handle.wait(timeout=60)
@@ -163,13 +163,13 @@ async def test_a_process_without_a_worker_posts_nothing(crowd: list[Stemflow], o
     handle = await producer.submit(Canvas.group([one.s(number) for number in range(4 * AT_ONCE)]))
     await asyncio.sleep(0.7)
     root = (handle.id, "")
-    old = await producer.advance.decide([Stop(root)])
+    old = await producer.decider.decide([Stop(root)])
     await asyncio.sleep(0.5)
     newer = await producer.store.read([root])
-    producer.advance.stale(old, [], [(root, newer[0])])
+    producer.decider.stale(old, [], [(root, newer[0])])
     # When it decides that a member has ended
     ready = next(node for node in await handle.nodes() if node.state == "running" and node.path)
-    ended = await producer.advance.decide([Ended(ready.key, ready.delivery, Ok())])
+    ended = await producer.decider.decide([Ended(ready.key, ready.delivery, Ok())])
     # Then its scope is told in the same commit
     assert not ended.posts and root in {put.key for put in ended.puts}
 
@@ -178,13 +178,13 @@ async def test_a_worker_that_is_alone_again_posts_no_more(open_app: OpenApp, one
     app, other = await open_app(concurrency=SLOTS), await open_app(concurrency=SLOTS)
     producer = await open_app(worker=False)
     posts = []
-    settle = app.service.worker.pump.settle  # type: ignore[union-attr]
+    settle = app.service.exchange_loop.settle  # type: ignore[union-attr]
 
     def seen(batch: Any, decision: Any, *more: Any) -> None:
         posts.append(bool(decision.posts))
         settle(batch, decision, *more)
 
-    app.service.worker.pump.settle = seen  # type: ignore[union-attr, method-assign]
+    app.service.exchange_loop.settle = seen  # type: ignore[union-attr, method-assign]
     handle = await producer.submit(Canvas.group([one.s(number) for number in range(20 * SLOTS)]))
     await asyncio.sleep(2.2)
     await other.service.worker.drain(10_000)  # type: ignore[union-attr]
@@ -210,4 +210,4 @@ async def test_what_workers_with_a_key_post_is_heard(open_app: OpenApp, one: Any
     apps = [await open_app(concurrency=SLOTS, signing=signing) for _ in range(ENGINES)]
     result = await apps[0].run(Canvas.group([one.s(number) for number in range(4 * AT_ONCE)]))
     assert result == list(range(4 * AT_ONCE))
-    assert Tries(apps).stale == 0 and sum(app.service.worker.pump.stale_decisions for app in apps if app.service) > 0
+    assert Tries(apps).stale == 0 and sum(app.service.exchange_loop.stale_decisions for app in apps if app.service) > 0

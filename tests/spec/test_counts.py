@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from stemflow import Canvas, Stemflow, TaskRegistry
-from stemflow.runtime.commit import decider as advance
+from stemflow.runtime.commit import decider
 from stemflow.testing.simulation.virtual_connections import VirtualWire
 from tests.spec.conftest import OpenApp
 
@@ -41,13 +41,13 @@ class Costs:
     def __init__(self, url: str, wire: VirtualWire, monkeypatch: pytest.MonkeyPatch) -> None:
         self.redis, self.wire, self.decides = redis.Redis.from_url(url), wire, 0
         wire.ages = False
-        decide = advance.decide
+        decide = decider.decide
 
         def counted(*what: Any) -> Any:
             self.decides += 1
             return decide(*what)
 
-        monkeypatch.setattr(advance, "decide", counted)
+        monkeypatch.setattr(decider, "decide", counted)
         about: Any = self.redis.info("server")
         self.more = 0 if int(about.get("valkey_version", "0").partition(".")[0]) >= 9 else MORE_ELSEWHERE
         self._last = self._now()

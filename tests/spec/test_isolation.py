@@ -47,8 +47,8 @@ async def lost(app: Stemflow, what: Signature[object, object], times: int) -> Ru
         (lease,) = answer.leases
         await asyncio.sleep(lease.node.lease_ms / 1_000 + 1)
         for taken in await app.store.take_expired("sweeper", 100):
-            app.advance.leased(taken)
-            await app.commits.one([Lost(taken.node.key, taken.node.delivery)])
+            app.decider.leased(taken)
+            await app.parts.committer.commit([Lost(taken.node.key, taken.node.delivery)])
     return handle
 
 
@@ -56,8 +56,8 @@ async def put_off(app: Stemflow, ms: int) -> None:
     """Somebody leases what is next and hands it back for so long."""
     request, want = Request("in between", 1), Want(owner="in between", limit=1)
     (lease,) = (await app.store.exchange(request, [], want)).leases
-    app.advance.leased(lease)
-    await app.commits.one([Ended(lease.node.key, lease.node.delivery, HandedBack(ms))])
+    app.decider.leased(lease)
+    await app.parts.committer.commit([Ended(lease.node.key, lease.node.delivery, HandedBack(ms))])
 
 
 async def test_a_task_that_was_lost_twice_runs_with_no_neighbours(

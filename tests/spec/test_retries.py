@@ -505,8 +505,8 @@ async def lose(app: Stemflow, run: str, times: int) -> None:
         (lease,) = (await app.store.exchange(request, [], Want(owner="dying", limit=1, only_run=run))).leases
         await asyncio.sleep(lease.node.lease_ms / 1_000 + 1)
         for taken in await app.store.take_expired("sweeper", 100):
-            app.advance.leased(taken)
-            await app.commits.one([Lost(taken.node.key, taken.node.delivery)])
+            app.decider.leased(taken)
+            await app.parts.committer.commit([Lost(taken.node.key, taken.node.delivery)])
 
 
 async def test_a_lost_worker_is_counted_apart_from_the_failures_of_the_handler(

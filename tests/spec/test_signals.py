@@ -206,7 +206,7 @@ async def test_a_worker_tells_of_its_life(open_app: OpenApp, registry: TaskRegis
     await app.hand_back()
     assert told.names == ["worker_init", "worker_ready", "prerun", "worker_stopping", "worker_shutdown"]
     assert app.service is not None
-    assert {event.worker for event in told if isinstance(event, WorkerEvent)} == {app.service.worker.owner}
+    assert {event.worker for event in told if isinstance(event, WorkerEvent)} == {app.service.slots.owner}
 
 
 async def test_a_worker_tells_every_ten_seconds_that_it_is_there(app: Stemflow, registry: TaskRegistry) -> None:

@@ -368,7 +368,7 @@ async def test_a_lone_task_that_is_put_back_before_the_worker_that_ran_it_starts
     await (await app.handle(handle.id)).wait()
     scene.intruder.put((handle.id, ""), kept)
     assert app.service is not None
-    app.service.worker.poke()
+    app.service.slots.wake()
     await asyncio.sleep(A_WHILE_S)
     assert scene.started == [1]
 

@@ -557,7 +557,7 @@ async def test_a_zombie_never_gives_the_key_of_the_new_holder_back(open_app: Ope
 
     # When the zombie reports
     late = Ended(lease.node.key, lease.node.delivery, Ok(b"1"))
-    decision = await app.commits.one([late])
+    decision = await app.parts.committer.commit([late])
 
     # Then its report is refused, and the key is still held by the new one
     assert decision.refused == (late,)

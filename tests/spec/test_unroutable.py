@@ -24,7 +24,7 @@ from stemflow import (
     TaskRegistry,
     UnknownTask,
 )
-from stemflow.runtime.worker.presence import beats
+from stemflow.runtime.worker.presence import heartbeats
 from stemflow.testing.simulation.virtual_loop import VirtualClock
 from tests.spec.conftest import OpenApp
 
@@ -157,15 +157,15 @@ async def test_workers_tell_that_they_live_and_when_they_leave(open_app: OpenApp
     first, second = await open_app(with_pay(), name="w"), await open_app(with_pay(), name="w")
     await asyncio.sleep(12)
     # Then both are listed, each under an owner of its own
-    told = await beats(second.store)
+    told = await heartbeats(second.store)
     assert [beat.name for beat in told.values()] == ["w", "w"]
     assert all(beat.alive(clock.now_ms()) for beat in told.values())
     # When one leaves
     assert first.service is not None and second.service is not None
     await first.service.stop(0)
-    told = await beats(second.store)
-    assert told[first.service.worker.owner].state == "stopped"
-    assert told[second.service.worker.owner].state == "running"
+    told = await heartbeats(second.store)
+    assert told[first.service.slots.owner].state == "stopped"
+    assert told[second.service.slots.owner].state == "running"
 
 
 async def test_a_second_stop_does_not_wait_for_the_grace_period(

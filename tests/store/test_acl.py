@@ -79,8 +79,8 @@ async def test_a_producer_submits_and_a_worker_works(guarded: Server) -> None:
         assert (await failed.wait(timeout=30)).status == "failed"
         assert len(await producer.store.dead_letters()) == 1
         later = await producer.submit(keep.with_options(countdown="1h").s(5_000))
-        assert worker.service is not None and worker.service.renewer is not None
-        await asyncio.to_thread(worker.service.renewer.renew, [(("r", ""), 1, 1_000)])
+        assert worker.service is not None
+        await asyncio.to_thread(worker.service.renewals.renewer().renew, [(("r", ""), 1, 1_000)])
         await later.cancel()
         assert (await later.wait(timeout=30)).status == "cancelled"
         await worker.store.prune(10)

@@ -6,7 +6,7 @@ import pytest
 
 from stemflow import Stemflow, TaskRegistry
 from stemflow.runtime.clock import SystemClock
-from stemflow.runtime.worker.presence import beats
+from stemflow.runtime.worker.presence import heartbeats
 from stemflow.store.base import StoreError
 from stemflow.store.open import open_store
 from stemflow.testing.servers.server import Server
@@ -41,6 +41,6 @@ async def test_a_worker_started_when_its_store_was_opened_not_in_1970(server: Se
     """Before a store on a server is open, its time is not known; a worker must not count from then on."""
     async with Stemflow(f"{server.url}?prefix=started", TaskRegistry()) as app:
         assert app.service is not None
-        await app.service.presence.tell("running")
-        (beat,) = (await beats(app.store)).values()
+        await app.service.presence.publish("running")
+        (beat,) = (await heartbeats(app.store)).values()
         assert 0 <= app.store.now_ms() - beat.started_at_ms < 60_000

@@ -210,4 +210,4 @@ async def test_whoever_waits_for_a_run_that_is_lost_is_told_and_work_goes_on(own
             again = await app.submit(step.s(3))
             assert (await asyncio.wait_for(again.wait(), PATIENCE_S)).value == 3
         assert worker.service is not None
-        assert not worker.service.worker.running
+        assert not worker.service.slots.running

@@ -83,9 +83,9 @@ async def works(url: str) -> None:
 
     @registry.task("double")
     async def double(x: int) -> int:
-        assert app.service is not None and app.service.renewer is not None
-        held = [running.held() for running in app.service.worker.running.values()]
-        renewed = await asyncio.to_thread(app.service.renewer.renew, held)
+        assert app.service is not None
+        held = [running.held() for running in app.service.slots.running.values()]
+        renewed = await asyncio.to_thread(app.service.renewals.renewer().renew, held)
         assert held and not renewed.gone
         return 2 * x
 

@@ -29,7 +29,7 @@ from stemflow.runtime.attempt.rate_check import rate_delay_ms
 from stemflow.runtime.attempt.task_import import locate
 from stemflow.runtime.attempt.verify_lease import verify_lease
 from stemflow.runtime.catalog.remote_tasks import Elsewhere
-from stemflow.runtime.commit.decider import Advance
+from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.commit.events import context_event, task_event
 from stemflow.runtime.payloads.encoders import BadPayload, UnknownEncoder
 from stemflow.runtime.tasks.context import Backstage, TaskContext
@@ -93,7 +93,7 @@ class Attempts:
 
     def __init__(
         self,
-        advance: Advance,
+        decider: Decider,
         registry: TaskRegistry,
         services: Backstage,
         *,
@@ -103,7 +103,7 @@ class Attempts:
         processes: Pool,
         unregistered: Unregistered = hand_back_unknown,
     ) -> None:
-        self._advance, self._library, self._store = advance, advance.library, advance.store
+        self._decider, self._library, self._store = decider, decider.library, decider.store
         self._registry, self._signals, self._services = registry, registry.signals, services
         self._elsewhere, self._queues = elsewhere, queues
         self._threads, self._processes = threads, processes
@@ -162,8 +162,8 @@ class Attempts:
 
     async def check_rate(self, attempt: Attempt) -> Outcome | None:
         """Ask the rate limiter of the registry, and hand the task back for as long as it says."""
-        attempt.values = Values(self._library, known=self._advance.records)
-        attempt.binder = await self._advance.binder(attempt.node.plan)
+        attempt.values = Values(self._library, known=self._decider.records)
+        attempt.binder = await self._decider.binder(attempt.node.plan)
         if attempt.options.group_key is None and not attempt.options.group_rates:
             return None
         delay_ms = await rate_delay_ms(

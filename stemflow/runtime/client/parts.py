@@ -8,8 +8,8 @@ from stemflow.ports import IdSource
 from stemflow.runtime.client.cancel import cancel
 from stemflow.runtime.client.lifecycle import Lifecycle
 from stemflow.runtime.client.preparer import Preparer
-from stemflow.runtime.commit.committer import Commits
-from stemflow.runtime.commit.decider import Advance
+from stemflow.runtime.commit.committer import Committer
+from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.runs.decode import ResultTypes
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.values.library import Library
@@ -20,16 +20,16 @@ from stemflow.store.base import Store
 class Parts:
     """The parts of one engine that submit, wait, cancel and rerun; no worker among them.
 
-    `second_commits` commits on a channel of its own, so that `submit_many` has two exchanges under way.
+    `second_committer` commits on a channel of its own, so that `submit_many` has two exchanges under way.
     """
 
     store: Store
     library: Library
     registry: TaskRegistry
     ids: IdSource
-    advance: Advance
-    commits: Commits
-    second_commits: Commits
+    decider: Decider
+    committer: Committer
+    second_committer: Committer
     preparer: Preparer
     lifecycle: Lifecycle
 
@@ -43,4 +43,4 @@ class Parts:
 
     async def cancel(self, run_id: str, *, force: bool = False) -> str:
         """Cancel a run; return the state it was in. Raises UnknownRun."""
-        return await cancel(self.store, self.advance, self.commits, run_id, force=force)
+        return await cancel(self.store, self.decider, self.committer, run_id, force=force)

@@ -20,7 +20,7 @@ from stemflow.model.tree import everything, first_task, walk
 from stemflow.ports import IdSource
 from stemflow.runtime.catalog.remote_tasks import Elsewhere
 from stemflow.runtime.client.run_ids import run_id_beside
-from stemflow.runtime.commit.decider import Advance
+from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.commit.events import run_event
 from stemflow.runtime.payloads.headers import checked_headers, checked_meta, merged
 from stemflow.runtime.payloads.json_data import encode, plain, written
@@ -56,9 +56,9 @@ class _Compiled(Struct, frozen=True, gc=False):
 class Preparer:
     """One an engine."""
 
-    def __init__(self, registry: TaskRegistry, advance: Advance, ids: IdSource) -> None:
-        self._registry, self._advance, self._ids = registry, advance, ids
-        self._store, self._library = advance.store, advance.library
+    def __init__(self, registry: TaskRegistry, decider: Decider, ids: IdSource) -> None:
+        self._registry, self._decider, self._ids = registry, decider, ids
+        self._store, self._library = decider.store, decider.library
         self._encoders = self._library.encoders
         self.elsewhere = Elsewhere(self._store, registry)
         self._recipes: dict[str, _Recipe] = {}
@@ -103,7 +103,7 @@ class Preparer:
             signals.before_publish.send(run_event("before_publish", header, now_ms))
         items = () if isinstance(made.body, TaskSig) else self._items_of(made.body, run)
         if asked.run_id is None:
-            self._advance.made(run)
+            self._decider.made(run)
         if asked.run_id is None or not await self._under_way(run):
             # Gates of the first steps ask for both before they are stored.
             self._library.remember(header)
@@ -227,7 +227,7 @@ class Preparer:
         self._library.learn(plan)
         self._library.headers[header.run] = header
         root = Node(run=header.run, path="", plan=plan.digest, node=0, state="waiting")
-        binder = await self._advance.binder(plan.digest)
+        binder = await self._decider.binder(plan.digest)
         key = await binder.template(Values(self._library), root, flow.unique_key)
         mode = "take" if again else flow.unique_mode
         return ClaimSpec(f"workflow:{flow.name}:{key_text(key)}", mode, flow.unique_for_ms)

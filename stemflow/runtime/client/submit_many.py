@@ -14,7 +14,7 @@ from stemflow.core.shape import starts_identically
 from stemflow.model.signature import Signature
 from stemflow.runtime.client.parts import Parts
 from stemflow.runtime.client.submitter import Submitter
-from stemflow.runtime.commit.committer import Commits
+from stemflow.runtime.commit.committer import Committer
 from stemflow.runtime.runs.handle import RunHandle
 from stemflow.runtime.tasks.submission import Prepared, Submission
 
@@ -31,15 +31,15 @@ async def submit_many(
     asked = [Submission(what=signature) for signature in signatures]
     if parts.registry.middleware.on_enqueue:
         return [await submitter.submit(one) for one in asked]
-    rest, lanes = iter(asked), cycle((parts.commits, parts.second_commits))
+    rest, lanes = iter(asked), cycle((parts.committer, parts.second_committer))
     pages = iter(lambda: list(islice(rest, PAGE)), [])
     under_way: deque[asyncio.Task[list[RunHandle[Any]]]] = deque()
     handles: list[RunHandle[Any]] = []
     try:
-        for page, commits in zip(pages, lanes, strict=False):
+        for page, committer in zip(pages, lanes, strict=False):
             if len(under_way) == AHEAD:
                 handles += await under_way.popleft()
-            under_way.append(asyncio.create_task(_submit(parts, submitter, page, commits)))
+            under_way.append(asyncio.create_task(_submit(parts, submitter, page, committer)))
             await asyncio.sleep(0)
         while under_way:
             handles += await under_way.popleft()
@@ -50,11 +50,13 @@ async def submit_many(
     return handles
 
 
-async def _submit(parts: Parts, submitter: Submitter, page: list[Submission], commits: Commits) -> list[RunHandle[Any]]:
+async def _submit(
+    parts: Parts, submitter: Submitter, page: list[Submission], committer: Committer
+) -> list[RunHandle[Any]]:
     prepared = [await parts.preparer.prepare(one) for one in page]
     groups = _alike(parts, prepared)
     try:
-        decisions = await commits.each([([one.fact], one) for one in groups])
+        decisions = await committer.commit_each([([one.fact], one) for one in groups])
     finally:
         for one in prepared:
             submitter.unstage(one)

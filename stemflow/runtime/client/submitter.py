@@ -47,7 +47,7 @@ class Submitter:
     async def store(self, prepared: Prepared, fact: Requested) -> RunHandle[Any]:
         """Commit a run that is prepared; `fact` asks for it. Raises DuplicateRun."""
         try:
-            return self.handle_of(prepared, await self._parts.commits.one([fact], prepared))
+            return self.handle_of(prepared, await self._parts.committer.commit([fact], prepared))
         finally:
             self.unstage(prepared)
 

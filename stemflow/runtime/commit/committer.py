@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple
 
 from msgspec import structs
 
 from stemflow.errors import StemflowError
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Fact
-from stemflow.runtime.commit.decider import Advance
+from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.tasks.submission import Prepared
 from stemflow.store.base import BackpressureError, Exchange, Request, StateLost, Store, Want
 
@@ -31,41 +31,51 @@ class _Asked:
         self.tries = 0
 
 
-class Ride(Protocol):
-    """What an exchange asks for on behalf of a worker beside it; `arrive` is called once with its answer, or None."""
+class Piggyback(NamedTuple):
+    """A request for leases that an exchange carries for the worker of this process.
 
-    @property
-    def want(self) -> Want | None: ...
+    `complete` is called once, with the answer of the exchange, or with None if it failed.
+    """
 
-    def arrive(self, answer: Exchange | None) -> None: ...
+    want: Want | None
+    complete: Callable[[Exchange | None], None]
 
 
-class NoRide:
+def _nothing(answer: Exchange | None) -> None:
+    return
+
+
+def no_piggyback() -> Piggyback:
     """There is no worker."""
-
-    want = None
-
-    def arrive(self, answer: Exchange | None) -> None:
-        return
+    return Piggyback(None, _nothing)
 
 
-class Commits:
-    """On a channel of its own; `heard(decision, facts)` after each commit. `ride()` is asked before each exchange."""
+class Committer:
+    """Commits the facts of this process on a channel of its own.
+
+    `on_commit(decision, facts)` is called after each commit. `piggyback()` is called before each exchange, which then
+    carries its request for leases.
+    """
 
     def __init__(
-        self, store: Store, advance: Advance, channel: str, heard: Callable[[Decision, list[Fact]], None]
+        self,
+        store: Store,
+        decider: Decider,
+        channel: str,
+        on_commit: Callable[[Decision, list[Fact]], None],
+        piggyback: Callable[[], Piggyback] = no_piggyback,
     ) -> None:
-        self._store, self._advance, self._channel, self._heard = store, advance, channel, heard
-        self.ride: Callable[[], Ride] = NoRide
+        self._store, self._decider, self._channel = store, decider, channel
+        self._on_commit, self._piggyback = on_commit, piggyback
         self._sequence = 0
         self._lock = asyncio.Lock()
         self._waiting: list[_Asked] = []
 
-    async def one(self, facts: list[Fact], prepared: Prepared | None = None) -> Decision:
+    async def commit(self, facts: list[Fact], prepared: Prepared | None = None) -> Decision:
         """Decide and commit, again while it is stale."""
-        return (await self.each([(facts, prepared)]))[0]
+        return (await self.commit_each([(facts, prepared)]))[0]
 
-    async def each(self, many: Sequence[tuple[list[Fact], Prepared | None]]) -> list[Decision]:
+    async def commit_each(self, many: Sequence[tuple[list[Fact], Prepared | None]]) -> list[Decision]:
         """Each is decided alone and stands or falls alone."""
         loop = asyncio.get_running_loop()
         asked = [_Asked(facts, prepared, loop.create_future()) for facts, prepared in many]
@@ -92,8 +102,8 @@ class Commits:
             decisions = [decision for _, decision in ready]
             self._sequence += 1
             request = Request(self._channel, self._sequence, epoch)
-            ride = self.ride()
-            answer = await self._answer(request, decisions, ride)
+            piggyback = self._piggyback()
+            answer = await self._answer(request, decisions, piggyback)
         except StateLost:
             for one in some:
                 self._again(one)
@@ -114,24 +124,24 @@ class Commits:
             raise
         for (one, decision), committed in zip(ready, answer.committed, strict=True):
             if not committed:
-                self._advance.stale(decision, one.facts, answer.current)
+                self._decider.stale(decision, one.facts, answer.current)
                 self._again(one)
                 continue
-            self._heard(decision, one.facts)
-            self._advance.committed(decision)
+            self._on_commit(decision, one.facts)
+            self._decider.committed(decision)
             if not one.done.done():
                 one.done.set_result(decision)
-        ride.arrive(answer)
+        piggyback.complete(answer)
 
-    async def _answer(self, request: Request, decisions: list[Decision], ride: Ride) -> Exchange:
-        if ride.want is None:
+    async def _answer(self, request: Request, decisions: list[Decision], piggyback: Piggyback) -> Exchange:
+        if piggyback.want is None:
             return await self._store.exchange(request, decisions, None)
         # What was leased must be heard of, even if whoever submits is cancelled meanwhile.
-        asked = asyncio.ensure_future(self._store.exchange(request, decisions, ride.want))
+        asked = asyncio.ensure_future(self._store.exchange(request, decisions, piggyback.want))
         try:
             return await asyncio.shield(asked)
         except BaseException:
-            asked.add_done_callback(lambda done: ride.arrive(_result_of(done)))
+            asked.add_done_callback(lambda done: piggyback.complete(_result_of(done)))
             raise
 
     def _again(self, one: _Asked) -> None:
@@ -146,11 +156,11 @@ class Commits:
         """None for one whose asker is told why not, or has gone."""
         if one.done.done():
             return None
-        prepared, library = one.prepared, self._advance.library
+        prepared, library = one.prepared, self._decider.library
         if prepared is not None and prepared.plan.digest not in library.shapes:
             library.learn(prepared.plan)  # so many were prepared meanwhile that there was no room for it
         try:
-            decision = await self._advance.decide(one.facts)
+            decision = await self._decider.decide(one.facts)
         except Exception as error:
             one.done.set_exception(error)
             return None

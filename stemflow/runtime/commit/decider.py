@@ -28,7 +28,7 @@ REREADS = 3
 """How often a decision over records that do not fit together is made again before that counts as a bug."""
 
 
-class Advance:
+class Decider:
     """One a process. The cache holds what open runs need again: their scopes, and leaves that are leased here."""
 
     def __init__(self, store: Store, library: Library) -> None:

@@ -1,6 +1,6 @@
 """Signing: whoever can write to the store, but has no key, can make no handler start.
 
-A record that is committed carries a seal: an HMAC over everything in it that steers execution. `advance` seals between
+A record that is committed carries a seal: an HMAC over everything in it that steers execution. `decider` seals between
 the decision and the commit; stores and the machine know nothing of it.
 """
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stemflow.errors import OptionError
+from stemflow.runtime.runs.handle import RunHandle
 from stemflow.runtime.tasks.context import TaskContext
 from stemflow.runtime.tasks.submission import Submission
-
-if TYPE_CHECKING:
-    from stemflow.runtime.runs.handle import RunHandle
 
 HOOKS = ("on_enqueue", "on_consume", "on_execute", "on_error")
 

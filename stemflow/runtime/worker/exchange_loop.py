@@ -1,155 +1,157 @@
-"""The pump of a worker: each round is one exchange with the store; it commits what ended and leases what is next."""
+"""The exchange loop of a worker: each exchange with the store commits what ended and leases what is next."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import partial
 
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Distrusted, Ended, Fact, HandedBack
 from stemflow.runtime.commit.batching import grouped
+from stemflow.runtime.commit.committer import Piggyback
+from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.commit.events import tell_commit
 from stemflow.runtime.commit.log import narrate
 from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey
-from stemflow.runtime.worker.quarantine import Apart
-from stemflow.runtime.worker.reconnect_backoff import Pauses
+from stemflow.runtime.worker.quarantine import Quarantine
+from stemflow.runtime.worker.reconnect_backoff import ReconnectBackoff
+from stemflow.runtime.worker.slots import NO_OVERLAP, Slots
+from stemflow.runtime.worker.worker import Worker
 from stemflow.store.base import Exchange, Lease, Request, StateLost, StoreError, StoreUnavailable, Want
-
-if TYPE_CHECKING:
-    from stemflow.runtime.worker.worker import Worker
 
 log = logging.getLogger("stemflow.worker")
 
 YIELDS = 3
-"""Turns of the loop that quick handlers are given before the worker rests; resting costs more than they do."""
+"""Iterations of the event loop that quick handlers get before the loop rests; resting costs more than they do."""
 STORE_PAUSE_S = 0.5
 """The pause after the store could not be read."""
 IDLE_MS = 1_000
-"""The longest an idle worker waits before it looks again."""
+"""The longest rest of an idle worker."""
 WITHDRAW_S = 0.5
-"""How long a worker that is to end tries to say so to those who might hand it something."""
-HEAR_S = 0.02
-"""How long after that something may still come."""
+"""How long a worker that shuts down tries to tell the store that it takes no more pushed leases."""
+LATE_PUSH_S = 0.02
+"""How long after that a pushed lease may still arrive."""
 LAST_TRIES_S = 5.0
-"""How long a worker that is to end goes on trying to reach its store."""
-PLENTY = 32
-"""So many reports are worth an exchange of their own while another is under way."""
+"""How long a worker that shuts down tries to reach its store."""
+OVERLAP_FROM = 32
+"""So many waiting reports are worth an exchange of their own while another is under way."""
 
 
-class _Lane:
-    """A channel to the store, and what is under way on it: the runs and keys of concurrency that it changes."""
+class _Channel:
+    """A channel to the store, and the runs and concurrency keys that the exchange under way on it changes."""
 
-    __slots__ = ("busy", "channel", "names", "sequence")
+    __slots__ = ("busy", "name", "names", "sequence")
 
-    def __init__(self, channel: str) -> None:
-        self.channel, self.sequence = channel, 0
+    def __init__(self, name: str) -> None:
+        self.name, self.sequence = name, 0
         self.busy = False
         self.names: set[str] = set()
 
 
-class Ride:
-    """What an exchange beside the pump asks for on behalf of the worker; `arrive` must be called when it is over."""
+class ExchangeLoop:
+    """Makes one exchange after the other, until the worker is drained.
 
-    __slots__ = ("_pump", "want")
+    Where a store allows concurrent exchanges, a second one is made while the first is under way, when at least
+    `overlap_from` reports wait: the worker then works while the store does.
+    """
 
-    def __init__(self, pump: Pump, want: Want | None) -> None:
-        self._pump, self.want = pump, want
-
-    def arrive(self, answer: Exchange | None) -> None:
-        """`answer`: None when there was none."""
-        self._pump.arrived(self.want, answer)
-
-
-class Pump:
-    """Rounds one after the other; and where a store lets exchanges overlap, a second one while the first is under way,
-    as long as there is plenty to report: then the worker works while the store does."""
-
-    def __init__(self, worker: Worker, channel: str) -> None:
-        self.worker, self.store, self.advance = worker, worker.store, worker.advance
-        self.apart = Apart(worker)
-        self.plenty = PLENTY
+    def __init__(
+        self, slots: Slots, worker: Worker, decider: Decider, channel: str, *, overlap_from: int = OVERLAP_FROM
+    ) -> None:
+        self.slots, self.worker, self.store, self.decider = slots, worker, slots.store, decider
+        self.quarantine = Quarantine(slots, decider.library.shapes)
         self.stale_decisions = 0
-        self._first, self._second = _Lane(channel), _Lane(f"{channel}+")
-        self._poked, self._much = asyncio.Event(), asyncio.Event()
+        """Decisions that others' commits had overtaken."""
+        self.stale_reports = 0
+        """Reports that were refused because their lease had been lost."""
+        self._overlap_from = overlap_from
+        self._first, self._second = _Channel(channel), _Channel(f"{channel}+")
+        self._epoch = self.store.epoch
         self._futile = False
-        """Whether all that is left to report belongs to what is under way."""
-        self._asked = 0
-        """Slots for which exchanges ask that are under way."""
+        """All waiting reports belong to what is under way, so that a second exchange would be empty."""
+        self._requested = 0
+        """Leases that exchanges under way ask for."""
         self._short = False
-        """Whether one of them had to leave slots to another."""
+        """An exchange asked for fewer leases than there were free slots, because of another one."""
         self._seen = 0
-        self._handed = 0
-        """Leases that came between exchanges."""
+        """The count of notifications that were received."""
+        self._pushed = 0
+        """Leases that the store pushed between two exchanges."""
         self._offered = False
-        """Whether one may come now."""
-        self._news: asyncio.Future[int] | None = None
+        """The store may push a lease now."""
+        self._notified: asyncio.Future[int] | None = None
         self._next_at_ms: int | None = None
+        """When the next timer or delayed task is due."""
         self._ends_at = 0.0
 
     async def run(self) -> None:
-        """Exchange until the worker drains and nothing is left to report."""
-        worker = self.worker
-        self.advance.contention.hears = True
-        beside = asyncio.ensure_future(self._beside()) if self.store.concurrent_exchanges else None
+        """Exchange until the worker is drained and nothing is left to report. Raises StoreUnavailable."""
+        slots = self.slots
+        self.decider.contention.hears = True
+        overlapping = asyncio.ensure_future(self._overlap()) if self.store.concurrent_exchanges else None
         try:
-            while not (worker.draining and not worker.facts and not worker.running and not self._second.busy):
-                if beside is not None and beside.done():
-                    beside.result()
-                self._poked.clear()
-                if not self._receive():
-                    await self._round(self._first)
+            while not (slots.draining and not slots.facts and not slots.running and not self._second.busy):
+                if overlapping is not None and overlapping.done():
+                    overlapping.result()
+                slots.changed.clear()
+                if not self._start_pushed():
+                    await self._exchange_on(self._first)
                 for _ in range(YIELDS):
                     await asyncio.sleep(0)
-                    if self._poked.is_set():
+                    if slots.changed.is_set():
                         break
                 else:
                     await self._rest()
             await self._withdraw()
         finally:
-            self.advance.contention.hears = False
-            if self._news is not None:
-                self._news.cancel()
-            if beside is not None:
-                beside.cancel()
+            self.decider.contention.hears = False
+            if self._notified is not None:
+                self._notified.cancel()
+            if overlapping is not None:
+                overlapping.cancel()
 
-    def poke(self) -> None:
-        """Something may be ready: do not rest."""
-        self._poked.set()
-        if self._first.busy and not self._second.busy and not self._futile and len(self.worker.facts) >= self.plenty:
-            self._much.set()
-
-    async def _beside(self) -> None:
+    async def _overlap(self) -> None:
+        """Make exchanges on the second channel, whenever enough reports wait."""
         try:
             while True:
-                await self._much.wait()
-                self._much.clear()
-                await self._round(self._second)
+                await self.slots.overlap.wait()
+                self.slots.overlap.clear()
+                await self._exchange_on(self._second)
         finally:
-            self._poked.set()
+            self.slots.changed.set()
 
-    # -- a round
+    def _watch_reports(self) -> None:
+        """Have the slots say when enough reports wait for the second channel, as long as it could carry them."""
+        may_overlap = self._first.busy and not self._second.busy and not self._futile
+        self.slots.overlap_from = self._overlap_from if may_overlap else NO_OVERLAP
 
-    async def _round(self, lane: _Lane) -> None:
-        """One exchange: commit what has ended, start what is leased. It leases all that it can."""
-        lane.busy = True
+    # -- one exchange
+
+    async def _exchange_on(self, channel: _Channel) -> None:
+        """Commit what has ended and lease as much as there are free slots."""
+        channel.busy = True
+        self._watch_reports()
         try:
-            await self._exchanged(lane)
+            await self._commit_and_lease(channel)
         finally:
-            lane.busy, lane.names = False, set()
+            channel.busy, channel.names = False, set()
             self._futile = False
-            if lane is self._second:
-                # What was left alone for its sake, slots and reports, is looked at again.
-                self._poked.set()
+            self._watch_reports()
+            if channel is self._second:
+                # The first channel left slots and reports to this one, and has to look again.
+                self.slots.changed.set()
 
-    async def _exchanged(self, lane: _Lane) -> None:
-        worker = self.worker
-        if worker.epoch != self.store.epoch:
-            worker.void()
-        found = self._batches(lane)
-        if lane is self._second and not found:
+    async def _commit_and_lease(self, channel: _Channel) -> None:
+        slots = self.slots
+        if self._epoch != self.store.epoch:
+            self._epoch = self.store.epoch
+            self.worker.void()
+        found = self._batches(channel)
+        if channel is self._second and not found:
             self._futile = True
+            self._watch_reports()
             return
         batches, decisions = [], []
         for batch in found:
@@ -157,107 +159,111 @@ class Pump:
             if decision is not None:
                 batches.append(batch)
                 decisions.append(decision)
-        # Whoever leaves something in an inbox, or takes it out, is there for what else is in it, even while it drains.
-        inbox = worker.draining and any(one.posts or one.consumed for one in decisions)
-        want = self._want() if inbox or not worker.draining else None
-        asked = 0 if want is None else want.limit
-        self._asked += asked
+        # A draining worker that posts to or consumes an inbox goes on leasing inboxes, so that no post waits for
+        # INBOX_MS.
+        inbox = slots.draining and any(one.posts or one.consumed for one in decisions)
+        want = self._want() if inbox or not slots.draining else None
+        requested = 0 if want is None else want.limit
+        self._requested += requested
         try:
-            answer = await self._exchange(lane, decisions, want)
+            answer = await self._exchange(channel, decisions, want)
         except StateLost:
-            return  # the store has said so; the next round begins anew
+            return  # the store has logged it; the next exchange starts anew
         finally:
-            self._asked -= asked
+            self._requested -= requested
         for batch, decision, committed in zip(batches, decisions, answer.committed, strict=True):
             self.settle(batch, decision, committed, answer)
         done = [one for one, committed in zip(decisions, answer.committed, strict=True) if committed]
-        self.advance.contention.answered(done, answer)
+        self.decider.contention.answered(done, answer)
         if want is not None:
             self._take(want, answer)
 
-    def _batches(self, lane: _Lane) -> list[list[Fact]]:
-        """Facts of one run are decided together, and those of runs that meet in a concurrency key, which all change.
+    def _batches(self, channel: _Channel) -> list[list[Fact]]:
+        """Take the facts for one exchange, in batches that are decided together.
 
-        What belongs to something that is under way on the other lane waits; and where there is plenty, half of it is
-        left to that lane.
+        Facts of one run form a batch; so do those of runs that share a concurrency key, whose record all of them
+        change. Facts that touch what is under way on the other channel wait; if there are many facts, half of them are
+        left to the other channel.
         """
-        facts, self.worker.facts = self.worker.facts, []
-        other = self._second if lane is self._first else self._first
-        groups = grouped(facts, self.advance.records, self.advance.contention.runs())
+        slots = self.slots
+        facts, slots.facts = slots.facts, []
+        other = self._second if channel is self._first else self._first
+        groups = grouped(facts, self.decider.records, self.decider.contention.runs())
         share = len(facts)
-        if self.store.concurrent_exchanges and not other.busy and share >= 2 * self.plenty:
+        if self.store.concurrent_exchanges and not other.busy and share >= 2 * self._overlap_from:
             share = (share + 1) // 2
-            self._much.set()
+            slots.overlap.set()
         taken: list[list[Fact]] = []
         for names, batch in groups:
             if share <= 0 or not other.names.isdisjoint(names):
-                self.worker.facts += batch
+                slots.facts += batch
             else:
                 taken.append(batch)
-                lane.names |= names
+                channel.names |= names
                 share -= len(batch)
         return taken
 
     def _want(self) -> Want:
-        """As many leases as there are slots that are free and not asked for already."""
-        worker = self.worker
-        self._short = self._asked > 0
-        if worker.draining:
-            return Want(owner=worker.owner, limit=0, queues=worker.queues, only_run=worker.only_run)
-        limit = 0 if self.apart.wary and self._asked else self.apart.limit(self._free)
-        busy = worker.running or worker.leaked or self.apart.wary
-        waits = self.store.concurrent_exchanges and not busy and worker.only_run is None
-        handed = self._handed if waits else None
-        self._offered = waits and limit > 0
-        return Want(owner=worker.owner, limit=limit, queues=worker.queues, only_run=worker.only_run, pushes=handed)
+        """Ask for as many leases as there are free slots that no other exchange asks for."""
+        slots = self.slots
+        self._short = self._requested > 0
+        if slots.draining:
+            return Want(owner=slots.owner, limit=0, queues=slots.queues, only_run=slots.only_run)
+        quarantined = self.quarantine.active
+        limit = 0 if quarantined and self._requested else self.quarantine.limit(slots.free(self._requested))
+        busy = slots.running or slots.leaked or quarantined
+        idle = self.store.concurrent_exchanges and not busy and slots.only_run is None
+        self._offered = idle and limit > 0
+        pushes = self._pushed if idle else None
+        return Want(owner=slots.owner, limit=limit, queues=slots.queues, only_run=slots.only_run, pushes=pushes)
 
     async def _decided(self, batch: list[Fact]) -> Decision | None:
-        """None when the store could not be read (the facts wait) or the machine failed (they are set aside)."""
-        worker = self.worker
+        """Decide on a batch; None if the store could not be read (the facts wait) or `decide` failed (they are dropped,
+        and their leases expire)."""
+        slots = self.slots
         try:
-            return await self.advance.decide(batch)
+            return await self.decider.decide(batch)
         except StoreError as error:
             log.warning("%s; %d reports wait", error, len(batch))
-            worker.facts.extend(batch)
+            slots.facts.extend(batch)
             await asyncio.sleep(STORE_PAUSE_S)
         except SignatureInvalid as error:
             log.critical("%s", error)
-            # Runs that share the batch with the one in question go on; a record of nobody here concerns them all.
-            mine = [fact for fact in batch if fact.key[0] == error.run] or batch
-            worker.facts += [fact for fact in batch if fact not in mine]
-            batch[:] = [Distrusted(fact.key, str(error)) for fact in mine]
-            return await self.advance.decide(batch)
+            # Other runs of the batch go on; an invalid record of none of them concerns them all.
+            distrusted = [fact for fact in batch if fact.key[0] == error.run] or batch
+            slots.facts += [fact for fact in batch if fact not in distrusted]
+            batch[:] = [Distrusted(fact.key, str(error)) for fact in distrusted]
+            return await self.decider.decide(batch)
         except UnknownKey as error:
             log.warning("%s; %d reports are left to a process that has it", error, len(batch))
             await asyncio.sleep(STORE_PAUSE_S)
         except Exception as error:
             log.critical("run %s: its reports are set aside, its leases will be lost", batch[0].key[0], exc_info=True)
-            worker.trouble(error)
+            self.worker.send_error(error)
         return None
 
-    async def _exchange(self, lane: _Lane, decisions: Sequence[Decision], want: Want | None) -> Exchange:
-        """One exchange; the same request is sent again until the store answers, or, when the worker is to end, for
-        LAST_TRIES_S."""
-        lane.sequence += 1
-        request = Request(lane.channel, lane.sequence, self.worker.epoch)
-        pauses = Pauses(lane.channel, 0.05, 5.0)
+    async def _exchange(self, channel: _Channel, decisions: Sequence[Decision], want: Want | None) -> Exchange:
+        """Send one request until the store answers; a worker that shuts down gives up after LAST_TRIES_S seconds."""
+        channel.sequence += 1
+        request = Request(channel.name, channel.sequence, self._epoch)
+        backoff = ReconnectBackoff(channel.name, 0.05, 5.0)
         while True:
             try:
                 return await self.store.exchange(request, decisions, want)
             except StoreUnavailable as error:
-                worker, pause = self.worker, pauses.next()
-                if worker.draining and not (decisions or worker.facts or worker.running):
+                slots, pause_s = self.slots, backoff.next_s()
+                if slots.draining and not (decisions or slots.facts or slots.running):
                     log.warning("%s; the worker ends, and has nothing to report", error)
                     now_ms = self.store.now_ms()
                     return Exchange(committed=(), leases=(), timers=(), next_at_ms=None, now_ms=now_ms)
-                if worker.draining and self._out_of_time():
+                if slots.draining and self._out_of_time():
                     log.critical(
                         "%s; the worker ends without its last %d reports, whose tasks run again when their leases have "
-                        "run out", error, len(decisions),
+                        "expired", error, len(decisions),
                     )  # fmt: skip
                     raise
-                log.warning("%s; trying again in %.2f s", error, pause)
-                await asyncio.sleep(pause)
+                log.warning("%s; trying again in %.2f s", error, pause_s)
+                await asyncio.sleep(pause_s)
 
     def _out_of_time(self) -> bool:
         now = asyncio.get_running_loop().time()
@@ -265,118 +271,116 @@ class Pump:
         return now >= self._ends_at
 
     def settle(self, batch: list[Fact], decision: Decision, committed: bool, answer: Exchange) -> None:
-        """Take over what was committed; what was stale is decided again in the next round."""
-        worker = self.worker
+        """Note what was committed; put a batch whose decision was stale back for the next exchange."""
+        slots = self.slots
         if not committed:
             self.stale_decisions += 1
-            self.advance.stale(decision, batch, answer.current)
-            worker.facts.extend(batch)
-            self._poked.set()  # nobody else may say that there is something to do
+            self.decider.stale(decision, batch, answer.current)
+            slots.facts.extend(batch)
+            slots.changed.set()  # no other event announces these facts
             return
-        tell_commit(worker.signals, self.advance.library, decision, batch, self.store.now_ms())
-        self.advance.committed(decision)
+        tell_commit(self.worker.signals, self.decider.library, decision, batch, self.store.now_ms())
+        self.decider.committed(decision)
         narrate(batch, decision, answer.now_ms)
-        worker.stale_reports += sum(isinstance(fact, Ended) for fact in decision.refused)
-        worker.tell_stopped(decision)
+        self.stale_reports += sum(isinstance(fact, Ended) for fact in decision.refused)
+        slots.stop_handlers(decision)
+
+    # -- leases
 
     def _take(self, want: Want, answer: Exchange) -> None:
-        """Start what an exchange has leased, and note what has become due."""
-        worker = self.worker
-        worker.facts.extend(answer.timers)
+        """Start the leases of an exchange, and queue the timers and inboxes that it brought."""
+        slots = self.slots
+        slots.facts.extend(answer.timers)
         for inbox in answer.inbox:
-            worker.facts.extend(self.advance.handed(inbox))
-            self._poked.set()
-        started, back = self.apart.sort(answer.leases, asked=want.limit > 0)
+            slots.facts.extend(self.decider.handed(inbox))
+            slots.changed.set()
+        started, returned = self.quarantine.admit(answer.leases, asked=want.limit > 0)
         for lease in started:
-            worker.start(lease)
-        self._return(back)
+            self.worker.start(lease)
+        self._return(returned)
         self._next_at_ms = answer.next_at_ms
 
     def _return(self, leases: Sequence[Lease]) -> None:
+        """Queue leases to be given back, uncharged."""
         for lease in leases:
-            self.advance.leased(lease)
-            self.worker.facts.append(Ended(lease.node.key, lease.node.delivery, HandedBack()))
+            self.decider.leased(lease)
+            self.slots.facts.append(Ended(lease.node.key, lease.node.delivery, HandedBack()))
 
-    def _receive(self) -> bool:
-        """Start what was handed to this worker while it had nothing to do, and nothing else is to be done."""
-        leases = self.store.pushed_leases(self.worker.owner)
+    def _start_pushed(self) -> bool:
+        """Start the leases that the store pushed to this idle worker; return whether nothing else is to be done."""
+        slots = self.slots
+        leases = self.store.pushed_leases(slots.owner)
         if not leases:
             return False
-        self._handed += len(leases)
-        worker = self.worker
-        taken = 0 if worker.draining else self._free
-        started, back = self.apart.sort(leases[:taken], asked=False)
+        self._pushed += len(leases)
+        taken = 0 if slots.draining else slots.free(self._requested)
+        started, returned = self.quarantine.admit(leases[:taken], asked=False)
         for lease in started:
-            worker.start(lease)
-        self._return([*back, *leases[taken:]])
-        return not worker.facts
+            self.worker.start(lease)
+        self._return([*returned, *leases[taken:]])
+        return not slots.facts
 
     async def _withdraw(self) -> None:
-        """From now on nothing is handed to this worker; what was, while it was about to end, is handed back."""
+        """Tell the store that this worker takes no more pushed leases, and give back those that arrive meanwhile."""
         if not self._offered:
             return
         want = self._want()
         try:
             async with asyncio.timeout(WITHDRAW_S):
                 self._take(want, await self._exchange(self._first, [], want))
-                await asyncio.sleep(HEAR_S)
-                self._receive()
-                while self.worker.facts:
-                    await self._round(self._first)
+                await asyncio.sleep(LATE_PUSH_S)
+                self._start_pushed()
+                while self.slots.facts:
+                    await self._exchange_on(self._first)
         except (TimeoutError, StoreError) as error:
-            log.warning("%s: what was handed to this worker just now runs when its lease has run out", error)
+            log.warning("%s: tasks that were pushed to this worker just now run when their leases have expired", error)
 
-    @property
-    def _free(self) -> int:
-        worker = self.worker
-        return max(0, worker.concurrency - len(worker.running) - len(worker.leaked) - self._asked)
+    def piggyback(self) -> Piggyback:
+        """A request for leases that the exchange of a submission carries, if this loop is at rest with free slots.
 
-    # -- exchanges beside the pump
-
-    def ride(self) -> Ride:
-        """For an exchange beside the pump. Between two rounds it leases, too, so that what is submitted begins with the
-        commit that stores it."""
-        worker = self.worker
-        if self._first.busy or self._second.busy or worker.draining or worker.facts or self._asked:
-            return Ride(self, None)
+        A task then starts with the commit that stores its run, and needs no exchange of its own.
+        """
+        slots = self.slots
+        if self._first.busy or self._second.busy or slots.draining or slots.facts or self._requested:
+            return Piggyback(None, partial(self._carried, None))
         want = self._want()
-        self._asked += want.limit
-        return Ride(self, want)
+        self._requested += want.limit
+        return Piggyback(want, partial(self._carried, want))
 
-    def arrived(self, want: Want | None, answer: Exchange | None) -> None:
-        """An exchange beside the pump is over, or (None) failed."""
+    def _carried(self, want: Want | None, answer: Exchange | None) -> None:
+        """The exchange that carried `want` is done; `answer` is None if it failed."""
         if want is not None:
-            self._asked -= want.limit
+            self._requested -= want.limit
             if answer is not None:
                 self._take(want, answer)
-        if want is None or answer is None or self.worker.facts or self._short:
-            self._poked.set()
+        if want is None or answer is None or self.slots.facts or self._short:
+            self.slots.changed.set()
 
     # -- rest
 
     async def _rest(self) -> None:
-        """Wait for a report, a commit by somebody else, or the next instant at which something is due."""
-        worker = self.worker
-        if worker.draining and not worker.running and not self._second.busy:
+        """Wait for a report, a notification of another's commit, or the time at which something is due."""
+        slots = self.slots
+        if slots.draining and not slots.running and not self._second.busy:
             return
-        if self._news is None:
-            self._news = asyncio.ensure_future(self.store.wait_for_work(worker.owner, self._seen, IDLE_MS))
-            self._news.add_done_callback(lambda _: self._poked.set())
+        if self._notified is None:
+            self._notified = asyncio.ensure_future(self.store.wait_for_work(slots.owner, self._seen, IDLE_MS))
+            self._notified.add_done_callback(lambda _: slots.changed.set())
         alarm = None
         if self._next_at_ms is not None:
             left_ms = max(1, self._next_at_ms - self.store.now_ms())
-            alarm = asyncio.get_running_loop().call_later(left_ms / 1_000, self._poked.set)
+            alarm = asyncio.get_running_loop().call_later(left_ms / 1_000, slots.changed.set)
         try:
-            # News that came while a round was under way has poked nobody who rests.
-            if not self._news.done():
-                await self._poked.wait()
+            # A notification that came during an exchange found nobody resting.
+            if not self._notified.done():
+                await slots.changed.wait()
         finally:
             if alarm is not None:
                 alarm.cancel()
-        if self._news.done():
-            news, self._news = self._news, None
+        if self._notified.done():
+            notified, self._notified = self._notified, None
             try:
-                self._seen = news.result()
+                self._seen = notified.result()
             except StoreError as error:
                 log.warning("%s; trying again in %.1f s", error, STORE_PAUSE_S)
                 await asyncio.sleep(STORE_PAUSE_S)

@@ -1,4 +1,4 @@
-"""Recovery: every worker looks for leases that were lost, takes them over under a new token, and reports the loss."""
+"""Lease recovery: every worker looks for lost leases, takes them over and reports the loss."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from stemflow.store.base import StoreError
 log = logging.getLogger("stemflow.recovery")
 
 SWEEP_MS = 1_000
+"""How often a worker looks for lost leases."""
 BATCH = 200
+"""Leases taken over in one transaction."""
 
 
 async def sweep(worker: Worker) -> int:
-    """One look; the number of leases that were found lost."""
+    """Take over all leases that are lost now; return how many. Raises StoreError."""
     found = 0
     while True:
-        leases = await worker.store.take_expired(worker.owner, BATCH)
+        leases = await worker.store.take_expired(worker.slots.owner, BATCH)
         for lease in leases:
             worker.lost(lease)
         found += len(leases)
@@ -27,12 +29,12 @@ async def sweep(worker: Worker) -> int:
 
 
 async def recover(worker: Worker, sweep_ms: int = SWEEP_MS) -> None:
-    """Sweep at once, then every `sweep_ms`."""
+    """Sweep at once, then every `sweep_ms` milliseconds, until cancelled. A store that fails is tried again."""
     while True:
         try:
             found = await sweep(worker)
             if found:
-                log.warning("leases that were lost and taken over: %d", found)
+                log.warning("took over %d lost leases", found)
         except StoreError as error:
-            log.warning("lost leases could not be looked for: %s", error)
+            log.warning("could not look for lost leases: %s", error)
         await asyncio.sleep(sweep_ms / 1_000)

@@ -1,5 +1,4 @@
-"""Keeping leases: renewal at a third of the lease from a thread, so that a handler that blocks the loop loses
-nothing."""
+"""Lease renewal at a third of the lease, from a thread: a handler that blocks the event loop loses no lease."""
 
 from __future__ import annotations
 
@@ -9,34 +8,40 @@ import threading
 import time
 from collections.abc import Callable
 
-from stemflow.runtime.worker.worker import Worker
-from stemflow.store.base import Renewed, Renewer, StoreError
+from stemflow.model.records import Key
+from stemflow.runtime.tasks.context import TaskCancelled, TaskContext
+from stemflow.runtime.worker.slots import Slots
+from stemflow.store.base import Renewed, Renewer, Store, StoreError
 
 log = logging.getLogger("stemflow.renew")
 
 LONGEST_PAUSE_MS = 1_000
+"""The longest time between two renewals, and so until a handler learns that its run was cancelled."""
+VIRTUAL_PAUSE_MS = 3_000
+"""The same in virtual time, where each renewal is a step of the simulation."""
 SHORTEST_PAUSE_MS = 50
 
 
-class Plan:
-    """When leases are renewed next: within a third of the shortest that is held, and at most `longest_ms` after the
-    last time. `wake` is called when a lease begins that cannot wait so long."""
+class RenewalSchedule:
+    """When leases are renewed next: within a third of the shortest that is held, at most `longest_ms` after the last.
 
-    def __init__(self, worker: Worker, wake: Callable[[], None], longest_ms: int) -> None:
-        self.worker, self._wake, self._longest_ms = worker, wake, longest_ms
+    `wake` is called, on the event loop, when a new lease cannot wait for the renewal that is planned.
+    """
+
+    def __init__(self, slots: Slots, wake: Callable[[], None], longest_ms: int) -> None:
+        self._slots, self._wake, self._longest_ms = slots, wake, longest_ms
         self._pause_ms = longest_ms
-        worker.leasing = self.leasing
 
     def pause_s(self) -> float:
-        """How long the next renewal may wait from now on."""
-        # A lease that begins while the others are looked through wakes whoever asks, who then asks again.
+        """Seconds from now until the next renewal is due."""
+        # A lease that starts while the others are looked through calls `wake`, and then this is asked again.
         self._pause_ms = self._longest_ms
-        pauses = [_pause_ms(lease_ms) for _, _, lease_ms in _snapshot(self.worker)]
+        pauses = [_pause_ms(lease_ms) for _, _, lease_ms in _snapshot(self._slots, 0)]
         self._pause_ms = min([self._longest_ms, *pauses])
         return self._pause_ms / 1_000
 
-    def leasing(self, lease_ms: int) -> None:
-        """A lease begins."""
+    def lease_started(self, lease_ms: int) -> None:
+        """Take note of a new lease of `lease_ms` milliseconds."""
         pause_ms = _pause_ms(lease_ms)
         if pause_ms < self._pause_ms:
             self._pause_ms = pause_ms
@@ -47,90 +52,127 @@ def _pause_ms(lease_ms: int) -> int:
     return max(SHORTEST_PAUSE_MS, lease_ms // 3)
 
 
-class RenewThread(threading.Thread):
-    """Renews what the worker holds; tells it, on its loop, of leases that are gone and of nodes told to stop.
+def _snapshot(slots: Slots, loop_held_ms: int) -> list[tuple[Key, int, int]]:
+    """The leases to renew, read from another thread than the event loop's."""
+    while True:
+        try:
+            return slots.held(loop_held_ms)
+        except RuntimeError:  # the loop's thread changed the dict while it was read
+            continue
 
-    `failed` is called on the loop with a name and the error that ended the thread.
+
+def apply_renewal(slots: Slots, found: Renewed) -> None:
+    """Cancel the handlers whose lease is gone, and pass on which nodes were told to stop. Runs on the event loop."""
+    tokens = dict(slots.running)
+    for key, token in found.gone:
+        slots.lose(key, token)
+    for key, kill in found.stopping:
+        for held, token in tokens:
+            if held == key:
+                slots.stop(key, token, kill)
+
+
+class Renewals:
+    """Renews single leases at once, when a handler asks for it."""
+
+    def __init__(self, slots: Slots, store: Store) -> None:
+        self._slots, self._store = slots, store
+        self._renewer: Renewer | None = None
+
+    def renewer(self) -> Renewer:
+        """The store's connection for renewals; opened when it is first asked for. The store must be open."""
+        if self._renewer is None:
+            self._renewer = self._store.renewer()
+        return self._renewer
+
+    def renew_now(self, context: TaskContext, for_ms: int) -> None:
+        """Renew the lease of one handler for at least `for_ms` milliseconds.
+
+        Raises TaskCancelled if the lease is gone or the run was stopped, and StoreError.
+        """
+        running = self._slots.running.get(((context.run_id, context.node), context.delivery))
+        if running is None:
+            raise TaskCancelled(f"task {context.id}: its lease is gone; nothing that it reports counts any more")
+        running.keep_for(for_ms)
+        found = self.renewer().renew([running.held()])
+        apply_renewal(self._slots, found)
+        if found.gone or any(kill for _, kill in found.stopping):
+            raise TaskCancelled(f"task {context.id}: its run was stopped")
+
+
+class RenewalThread(threading.Thread):
+    """Renews all leases of a worker; applies on the event loop what it learns of lost leases and stopped nodes.
+
+    `woken` is the event that the schedule sets. `loop_held_ms` gives how long the event loop has been blocked.
+    `failed` is called on the event loop with a name and the error that ended the thread.
     """
 
-    def __init__(self, worker: Worker, renewer: Renewer, failed: Callable[[str, BaseException], None]) -> None:
+    def __init__(
+        self,
+        slots: Slots,
+        renewer: Renewer,
+        schedule: RenewalSchedule,
+        woken: threading.Event,
+        loop_held_ms: Callable[[], int],
+        failed: Callable[[str, BaseException], None],
+    ) -> None:
         super().__init__(name="stemflow-renew", daemon=True)
-        self.worker, self.renewer, self.failed = worker, renewer, failed
-        self.loop = asyncio.get_running_loop()
-        self._woken = threading.Event()
+        self._slots, self._renewer, self._schedule, self._woken = slots, renewer, schedule, woken
+        self._loop_held_ms, self._failed = loop_held_ms, failed
+        self._loop = asyncio.get_running_loop()
         self._stopping = False
-        self._plan = Plan(worker, self._woken.set, LONGEST_PAUSE_MS)
 
     def run(self) -> None:
         try:
             while self._wait():
                 self._renew()
         except Exception as error:
-            self.loop.call_soon_threadsafe(self.failed, "renewal of leases", error)
+            self._loop.call_soon_threadsafe(self._failed, "renewal of leases", error)
         finally:
-            self.renewer.close()
+            self._renewer.close()
 
     def _wait(self) -> bool:
-        """Until renewal is due; False if the thread is to end."""
-        due = time.monotonic() + self._plan.pause_s()
+        """Wait until renewal is due; return False if the thread is to end."""
+        due = time.monotonic() + self._schedule.pause_s()
         while not self._stopping and self._woken.wait(due - time.monotonic()):
             self._woken.clear()
-            due = min(due, time.monotonic() + self._plan.pause_s())
+            due = min(due, time.monotonic() + self._schedule.pause_s())
         return not self._stopping
 
     def _renew(self) -> None:
-        held = _snapshot(self.worker)
+        held = _snapshot(self._slots, self._loop_held_ms())
         if not held:
             return
         try:
-            found = self.renewer.renew(held)
+            found = self._renewer.renew(held)
         except StoreError as error:
             log.warning("leases could not be renewed: %s", error)
             return
         if found.gone or found.stopping:
-            self.loop.call_soon_threadsafe(hear, self.worker, found)
+            self._loop.call_soon_threadsafe(apply_renewal, self._slots, found)
 
     def stop(self) -> None:
+        """Tell the thread to end; it closes its renewer."""
         self._stopping = True
         self._woken.set()
 
 
-def _snapshot(worker: Worker) -> list[tuple[tuple[str, str], int, int]]:
-    """What the worker holds, read from another thread than its own."""
-    while True:
-        try:
-            return worker.held()
-        except RuntimeError:  # the loop's thread changed the dict while it was read
-            continue
+class RenewalTask:
+    """The same on the event loop itself, for virtual time, where no thread may run."""
 
-
-def hear(worker: Worker, found: Renewed) -> None:
-    """Pass what a renewal found on to the worker; runs on its loop."""
-    tokens = {key: token for key, token, _ in worker.held()}
-    for key, token in found.gone:
-        worker.lose(key, token)
-    for key, kill in found.stopping:
-        if key in tokens:
-            worker.tell(key, tokens[key], kill)
-
-
-class RenewTask:
-    """The same on the loop itself, for virtual time, where no thread may run."""
-
-    def __init__(self, worker: Worker, renewer: Renewer, pause_ms: int) -> None:
-        self.worker, self.renewer = worker, renewer
-        self._woken = asyncio.Event()
-        self._plan = Plan(worker, self._woken.set, pause_ms)
+    def __init__(self, slots: Slots, renewer: Renewer, schedule: RenewalSchedule, woken: asyncio.Event) -> None:
+        self._slots, self._renewer, self._schedule, self._woken = slots, renewer, schedule, woken
 
     async def run(self) -> None:
+        """Renew until cancelled."""
         time_of = asyncio.get_running_loop().time
         while True:
-            due = time_of() + self._plan.pause_s()
+            due = time_of() + self._schedule.pause_s()
             while await self._wake_by(due):
-                due = min(due, time_of() + self._plan.pause_s())
-            held = self.worker.held()
+                due = min(due, time_of() + self._schedule.pause_s())
+            held = self._slots.held()
             if held:
-                hear(self.worker, self.renewer.renew(held))
+                apply_renewal(self._slots, self._renewer.renew(held))
 
     async def _wake_by(self, due: float) -> bool:
         try:

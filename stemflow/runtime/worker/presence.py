@@ -1,4 +1,4 @@
-"""The presence of workers: each tells the store that it lives, what it serves and which tasks it knows."""
+"""Heartbeats of workers in the store: that they are alive, what they serve, which tasks they have registered."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from stemflow.model.facts import Failed, HandedBack
 from stemflow.model.records import ErrorInfo, Node
 from stemflow.runtime.attempt.runner import UNKNOWN_TASK_DELAY_MS
 from stemflow.runtime.catalog.published import Declaration, declared_by, digest_of, publish, published
-from stemflow.runtime.worker.worker import Worker
+from stemflow.runtime.tasks.registry import TaskRegistry
+from stemflow.runtime.worker.slots import Slots
 from stemflow.store.base import Store, StoreError
 
 log = logging.getLogger("stemflow.presence")
 
 TOPIC = "workers"
-BEAT_MS = 5_000
-SILENT_AFTER_MS = 3 * BEAT_MS
-"""A worker that has not told of itself for this long is taken for dead."""
-UNROUTABLE_AFTER_MS = 60_000
+HEARTBEAT_MS = 5_000
+"""How often a worker stores its heartbeat."""
+SILENT_AFTER_MS = 3 * HEARTBEAT_MS
+"""A worker whose last heartbeat is older counts as dead."""
 PUBLISH_EVERY_MS = 3_600_000
+"""How often a worker stores the declarations of its tasks again, before they expire."""
 
 
-class Beat(Struct, frozen=True, kw_only=True):
-    """What a worker last told of itself. `declares` is the digest of its declarations."""
+class Heartbeat(Struct, frozen=True, kw_only=True):
+    """A worker as it last described itself. `declares` is the digest of the declarations of its tasks."""
 
     name: str
     host: str
@@ -45,61 +47,70 @@ class Beat(Struct, frozen=True, kw_only=True):
         return self.state != "stopped" and now_ms - self.at_ms < SILENT_AFTER_MS
 
 
-_beat = json.Decoder(Beat)
+_decoder = json.Decoder(Heartbeat)
 
 
-async def beats(store: Store) -> dict[str, Beat]:
-    """What workers last told, by owner; also of those that have stopped or fallen silent a short while ago."""
-    return {owner: _beat.decode(body) for owner, body in (await store.hints(TOPIC)).items()}
+async def heartbeats(store: Store) -> dict[str, Heartbeat]:
+    """The last heartbeat of each worker, by owner; also of those that stopped or fell silent a short while ago."""
+    return {owner: _decoder.decode(body) for owner, body in (await store.hints(TOPIC)).items()}
 
 
 class Presence:
-    """Tells of one worker, and knows whether anybody serves a task that this worker lacks."""
+    """Stores the heartbeats of one worker, and knows whether any worker has registered a task that this one lacks.
 
-    def __init__(self, worker: Worker, name: str | None, unroutable_after_ms: int) -> None:
-        self.worker = worker
+    `name` is for people; without one it is the host and the process id. A task that no worker has declared for
+    `unroutable_after_ms` milliseconds fails.
+    """
+
+    def __init__(
+        self, store: Store, registry: TaskRegistry, slots: Slots, name: str | None, unroutable_after_ms: int
+    ) -> None:
+        self._store, self._registry, self._slots = store, registry, slots
         self.name = name or f"{platform.node()}-{os.getpid()}"
         self.unroutable_after_ms = unroutable_after_ms
         self.tasks: dict[str, Declaration] = {}
         self.digest = ""
         self.started_at_ms = 0
         self._published_at_ms: int | None = None
-        self._epoch = worker.store.epoch
+        self._epoch = store.epoch
 
     def begin(self) -> None:
-        """The worker starts now, on the clock of a store that is open: before, a server's time is not known."""
-        self.started_at_ms = self.worker.store.now_ms()
+        """Take the start time of the worker from the store, which must be open: only then is a server's time known."""
+        self.started_at_ms = self._store.now_ms()
 
-    async def run(self, every_ms: int = BEAT_MS) -> None:
-        """Tell at once, then every `every_ms`; a store that cannot be reached is tried again at the next beat."""
+    async def run(self, every_ms: int = HEARTBEAT_MS) -> None:
+        """Store a heartbeat at once, then every `every_ms` milliseconds; a store that fails is tried again then."""
         while True:
             try:
-                await self.tell("stopping" if self.worker.draining else "running")
+                await self.publish("stopping" if self._slots.draining else "running")
             except StoreError as error:
-                log.warning("%s; this worker tells of itself again in %.0f s", error, every_ms / 1_000)
+                log.warning("%s; the next heartbeat of this worker is due in %.0f s", error, every_ms / 1_000)
             await asyncio.sleep(every_ms / 1_000)
 
-    async def tell(self, state: Literal["running", "stopping", "stopped"]) -> None:
-        worker, now_ms = self.worker, self.worker.store.now_ms()
-        if len(self.tasks) != len(worker.registry) or self._epoch != worker.store.epoch:
-            self._epoch = worker.store.epoch
-            self.tasks, self._published_at_ms = declared_by(worker.registry), None
+    async def publish(self, state: Literal["running", "stopping", "stopped"]) -> None:
+        """Store one heartbeat, and the declarations of the tasks if they are new or due. Raises StoreError."""
+        store, slots, now_ms = self._store, self._slots, self._store.now_ms()
+        if len(self.tasks) != len(self._registry) or self._epoch != store.epoch:
+            self._epoch = store.epoch
+            self.tasks, self._published_at_ms = declared_by(self._registry), None
             self.digest = digest_of(self.tasks)
         if self._published_at_ms is None or now_ms - self._published_at_ms >= PUBLISH_EVERY_MS:
-            await publish(worker.store, self.digest, self.tasks)
+            await publish(store, self.digest, self.tasks)
             self._published_at_ms = now_ms
-        beat = Beat(
-            name=self.name, host=platform.node(), pid=os.getpid(), state=state, queues=worker.queues,
-            concurrency=worker.concurrency, running=len(worker.running), started_at_ms=self.started_at_ms,
+        heartbeat = Heartbeat(
+            name=self.name, host=platform.node(), pid=os.getpid(), state=state, queues=slots.queues,
+            concurrency=slots.concurrency, running=len(slots.running), started_at_ms=self.started_at_ms,
             at_ms=now_ms, declares=self.digest,
         )  # fmt: skip
-        kept_ms = max(self.unroutable_after_ms, SILENT_AFTER_MS) + BEAT_MS
-        await worker.store.put_hint(TOPIC, worker.owner, json.encode(beat), kept_ms)
+        kept_ms = max(self.unroutable_after_ms, SILENT_AFTER_MS) + HEARTBEAT_MS
+        await store.put_hint(TOPIC, slots.owner, json.encode(heartbeat), kept_ms)
 
-    async def without(self, task: str, node: Node) -> Failed | HandedBack:
-        """The outcome of an attempt at a task that is not registered here: back for another worker, until none has
-        declared it for so long that nobody will."""
-        now_ms = self.worker.store.now_ms()
+    async def unregistered(self, task: str, node: Node) -> Failed | HandedBack:
+        """The outcome of an attempt at a task that is not registered here.
+
+        It is handed back for another worker, and fails once no worker has declared it for `unroutable_after_ms`.
+        """
+        now_ms = self._store.now_ms()
         since_ms = max(self.started_at_ms, node.opened_at_ms, await self._last_declared_at_ms(task))
         left_ms = since_ms + self.unroutable_after_ms - now_ms
         if left_ms > 0:
@@ -114,6 +125,6 @@ class Presence:
         return Failed(error, "final", dead="unregistered-task")
 
     async def _last_declared_at_ms(self, task: str) -> int:
-        known = {digest for digest, one in (await published(self.worker.store)).items() if task in one.tasks}
-        told = (await beats(self.worker.store)).values()
-        return max((beat.at_ms for beat in told if beat.declares in known), default=0)
+        known = {digest for digest, one in (await published(self._store)).items() if task in one.tasks}
+        found = (await heartbeats(self._store)).values()
+        return max((one.at_ms for one in found if one.declares in known), default=0)

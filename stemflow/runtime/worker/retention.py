@@ -1,4 +1,4 @@
-"""Pruning: every worker deletes what is past its time, in small steps, so that nobody has to."""
+"""Retention: every worker deletes expired records in small transactions."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from stemflow.store.base import Store, StoreError
 log = logging.getLogger("stemflow.prune")
 
 PRUNE_MS = 60_000
-"""How often a worker looks for what is past its time."""
+"""How often a worker looks for expired records."""
 STEP = 1_000
-"""Records deleted in one transaction; others get their turn between two."""
+"""Records deleted in one transaction; other writers get their turn between two."""
 
 
 async def prune(store: Store) -> int:
-    """Delete all that is past its time; answers how many records that were."""
-    gone = 0
+    """Delete all expired records; return how many. Raises StoreError."""
+    deleted = 0
     while step := await store.prune(STEP):
-        gone += step
+        deleted += step
         await asyncio.sleep(0)
-    return gone
+    return deleted
 
 
 async def keep_pruned(store: Store) -> None:
-    """Prune at once, then every minute."""
+    """Prune at once, then every PRUNE_MS, until cancelled. A store that fails is tried again."""
     while True:
         try:
-            gone = await prune(store)
-            if gone:
-                log.info("deleted %d records that were past their time", gone)
+            deleted = await prune(store)
+            if deleted:
+                log.info("deleted %d expired records", deleted)
         except StoreError as error:
-            log.warning("what is past its time could not be deleted: %s", error)
+            log.warning("could not delete expired records: %s", error)
         await asyncio.sleep(PRUNE_MS / 1_000)

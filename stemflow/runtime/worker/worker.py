@@ -1,124 +1,111 @@
-"""The worker: what is leased is started, and what becomes of it is reported. Its pump speaks with the store."""
+"""The worker: runs the handler of each lease and reports its outcome."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
-from stemflow.model.effects import Decision
-from stemflow.model.facts import Distrusted, Ended, Fact, Failed, HandedBack, Lost, Ok, Outcome
-from stemflow.model.records import CANCELLED, STOPPING, ErrorInfo, Key, Node
+from stemflow.model.facts import Distrusted, Ended, Failed, HandedBack, Lost, Ok, Outcome
+from stemflow.model.records import ErrorInfo
 from stemflow.runtime.attempt.in_flight import LeaseCallbacks, Running
 from stemflow.runtime.attempt.process_pool import Crashed, Pool, Processes
-from stemflow.runtime.attempt.runner import Attempts, hand_back_unknown
+from stemflow.runtime.attempt.runner import Attempts, Unregistered, hand_back_unknown
 from stemflow.runtime.catalog.remote_tasks import Elsewhere
-from stemflow.runtime.commit.decider import Advance
+from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey
 from stemflow.runtime.tasks.context import Backstage
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.tasks.retry_decision import describe
 from stemflow.runtime.tasks.signals import WorkerEvent
-from stemflow.runtime.worker.exchange_loop import STORE_PAUSE_S, Pump
-from stemflow.store.base import Lease, StateLost, Store, StoreError
-
-T = TypeVar("T")
+from stemflow.runtime.worker.slots import Slots
+from stemflow.store.base import Lease, StateLost, StoreError
 
 log = logging.getLogger("stemflow.worker")
 
 UNKNOWN_KEY_DELAY_MS = 5_000
-"""A worker that lacks the key of a signature gives the task back for this long, that others may take it."""
+"""How long a task is given back for when this worker lacks the key of its signature, so that another may take it."""
+STORE_PAUSE_MS = 500
+"""How long a task is given back for when the store cannot be read for it."""
+
+
+def _no_renewal(lease_ms: int) -> None:
+    """Nobody renews leases."""
 
 
 class Worker:
-    """Leases from one store, runs handlers of one registry, reports outcomes in batches."""
+    """Runs the handlers of one registry for the leases that its exchange loop brings.
+
+    `lease_started` is called with the duration of each new lease in milliseconds; a short lease may have to be renewed
+    sooner than planned. `unregistered` gives the outcome of an attempt at a task that is not registered here.
+    """
 
     def __init__(
         self,
-        store: Store,
-        advance: Advance,
+        slots: Slots,
+        decider: Decider,
         registry: TaskRegistry,
-        backstage: Backstage,
+        services: Backstage,
         *,
-        owner: str,
-        channel: str,
-        concurrency: int = 100,
-        queues: tuple[str, ...] | None = None,
-        only_run: str | None = None,
-        pool: Executor | None = None,
+        elsewhere: Elsewhere,
+        threads: Executor | None = None,
         processes: Processes | None = None,
-        elsewhere: Elsewhere | None = None,
+        unregistered: Unregistered = hand_back_unknown,
+        lease_started: Callable[[int], None] = _no_renewal,
     ) -> None:
-        self.store, self.advance, self.registry, self.backstage = store, advance, registry, backstage
-        self.elsewhere = elsewhere or Elsewhere(store, registry)
-        self.owner, self.channel, self.concurrency = owner, channel, concurrency
-        self.queues, self.only_run = queues, only_run
-        self.signals, self.middleware = registry.signals, registry.middleware
-        self.without: Callable[[str, Node], Awaitable[Failed | HandedBack]] = hand_back_unknown
-        self.pool = pool or ThreadPoolExecutor(concurrency, thread_name_prefix="stemflow")
+        self.slots, self.store, self.signals = slots, slots.store, registry.signals
+        self.decider = decider
+        self.threads = threads or ThreadPoolExecutor(slots.concurrency, thread_name_prefix="stemflow")
         self.processes = Pool(processes or Processes())
         self.attempts = Attempts(
-            advance, registry, backstage, elsewhere=self.elsewhere, queues=queues, threads=self.pool,
-            processes=self.processes, unregistered=self._unregistered,
-        )  # fmt: skip
-        self._callbacks = LeaseCallbacks(store, self.signals.timeout, self.report, self.leak)
-        self.held_ms: Callable[[], int] = lambda: 0
-        """For how long the event loop has been held."""
-        self.leasing: Callable[[int], None] = lambda lease_ms: None
-        """Told of each lease that begins here, in milliseconds: renewal may have to come sooner for it."""
-        self.running: dict[tuple[Key, int], Running] = {}
-        self.facts: list[Fact] = []
-        self.epoch = store.epoch
-        self.draining = False
-        self.handing_back = False
-        self.leaked: dict[asyncio.Future[Any], Running] = {}
-        """Handlers that were given up and still work; each takes a slot."""
-        self.stale_reports = 0
-        self._impatient = asyncio.Event()
-        self.pump = Pump(self, channel)
-
-    async def _unregistered(self, task: str, node: Node) -> Failed | HandedBack:
-        return await self.without(task, node)
+            decider,
+            registry,
+            services,
+            elsewhere=elsewhere,
+            queues=slots.queues,
+            threads=self.threads,
+            processes=self.processes,
+            unregistered=unregistered,
+        )
+        self._callbacks = LeaseCallbacks(self.store, self.signals.timeout, self.report, self.leak)
+        self._lease_started = lease_started
+        self._hurried = asyncio.Event()
 
     def void(self) -> None:
-        """The store has lost some of its data, so nobody knows who has which lease: what runs here is cancelled, and
-        nothing is reported."""
-        self.epoch = self.store.epoch
-        self.advance.void()
-        given_up = f"{len(self.running)} handlers and {len(self.facts)} reports are given up"
+        """Cancel all handlers without a report: the store has lost data, so nobody knows who holds which lease."""
+        slots = self.slots
+        self.decider.void()
+        given_up = f"{len(slots.running)} handlers and {len(slots.facts)} reports are given up"
         lost = StateLost(f"{self.store.url} has lost data that it had acknowledged: {given_up}; work goes on")
         log.critical("%s", lost)
-        self.trouble(lost)
-        self.facts.clear()
-        for running in list(self.running.values()):
+        self.send_error(lost)
+        slots.facts.clear()
+        for running in list(slots.running.values()):
             running.void = True
             running.cancel(HandedBack())
 
-    def trouble(self, error: BaseException) -> None:
-        """Something of the worker itself went wrong."""
+    def send_error(self, error: BaseException) -> None:
+        """Send the signal `worker_error`: the worker itself failed, not a handler."""
         if self.signals.worker_error:
             self.signals.worker_error.send(self.event("worker_error", describe(error)))
 
     def event(self, signal: str, error: ErrorInfo | None = None) -> WorkerEvent:
-        return WorkerEvent(
-            signal=signal, worker=self.owner, at_ms=self.store.now_ms(), running=len(self.running), error=error
-        )
-
-    def poke(self) -> None:
-        """Something may be ready: do not rest."""
-        self.pump.poke()
+        """An event of this worker for the signal of this name."""
+        slots, now_ms = self.slots, self.store.now_ms()
+        return WorkerEvent(signal=signal, worker=slots.owner, at_ms=now_ms, running=len(slots.running), error=error)
 
     # -- one lease
 
     def start(self, lease: Lease) -> None:
+        """Start the handler of a lease, or give the lease back if the worker is shutting down."""
         node = lease.node
-        self.advance.leased(lease)
-        running = self.running[(node.key, node.delivery)] = Running(node, self._callbacks)
-        if self.handing_back:
+        self.decider.leased(lease)
+        running = self.slots.running[(node.key, node.delivery)] = Running(node, self._callbacks)
+        if self.slots.handing_back:
             return running.report(HandedBack())
-        self.leasing(node.lease_ms)
+        self._lease_started(node.lease_ms)
         running.task = asyncio.get_running_loop().create_task(self._work(running))
         running.task.add_done_callback(running.ended)
 
@@ -127,116 +114,89 @@ class Worker:
         try:
             outcome = await self.attempts.of(running)
         except asyncio.CancelledError as cancelled:
-            # The engine always says why it cancels; a handler that cancelled itself has failed.
+            # The engine notes a reason before it cancels; a handler that cancelled itself has failed.
             outcome = running.reason or running.judge(cancelled)
         except SignatureInvalid as error:
-            return self.distrust(running, error)
+            return self._distrust(running, error)
         except UnknownKey as error:
             log.warning("%s; the task is handed back", error)
             outcome = HandedBack(UNKNOWN_KEY_DELAY_MS)
         except StoreError as error:
             log.warning("task %s is handed back: %s", running.node.key, error)
-            outcome = HandedBack(int(STORE_PAUSE_S * 1_000))
+            outcome = HandedBack(STORE_PAUSE_MS)
         except Exception as error:
             log.exception("task %s could not be started", running.node.key)
-            self.trouble(error)
+            self.send_error(error)
             outcome = Failed(describe(error), "final")
         ended_well = isinstance(outcome, Ok) and not running.timed_out
         running.report(running.reason if running.reason is not None and not ended_well else outcome)
 
     def report(self, running: Running, outcome: Outcome | Crashed) -> None:
-        node = running.node
-        self.running.pop((node.key, node.delivery), None)
+        """Queue the report of a lease and free its slot."""
+        node, slots = running.node, self.slots
+        slots.running.pop((node.key, node.delivery), None)
         if running.void:
-            return self.poke()
-        if isinstance(outcome, Crashed):
+            slots.wake()
+        elif isinstance(outcome, Crashed):
             log.warning("%s: %s; this delivery is lost", running.title, outcome.how)
-            self.facts.append(Lost(node.key, node.delivery, outcome.how))
+            slots.report(Lost(node.key, node.delivery, outcome.how))
         else:
-            self.facts.append(Ended(node.key, node.delivery, outcome, running.started_at_ms))
-        self.poke()
+            slots.report(Ended(node.key, node.delivery, outcome, running.started_at_ms))
 
-    def distrust(self, running: Running, error: SignatureInvalid) -> None:
-        """A lease that nobody with a key has made: nothing is started, and its run ends."""
+    def _distrust(self, running: Running, error: SignatureInvalid) -> None:
+        """Report a lease whose record has no valid signature: its handler does not start, and its run ends."""
         log.critical("%s", error)
         node, running.reported = running.node, True
-        self.running.pop((node.key, node.delivery), None)
-        self.facts.append(Distrusted(node.key, str(error), node.delivery))
-        self.poke()
+        self.slots.running.pop((node.key, node.delivery), None)
+        self.slots.report(Distrusted(node.key, str(error), node.delivery))
 
     def leak(self, running: Running, work: asyncio.Future[Any]) -> None:
-        """A handler was given up: it works on, nobody hears of it, and its slot is taken until it ends."""
+        """Give up a handler that does not end: its lease is free, its slot is taken until `work` is done."""
+        slots = self.slots
         log.warning(
             "%s does not end although it was told to; it is disowned: its lease is given up and its slot stays "
             "taken until it ends",
             running.title,
         )
-        self.leaked[work] = running
+        slots.leaked[work] = running
         work.add_done_callback(self._returned)
-        if len(self.leaked) >= self.concurrency:
-            names = sorted({one.context.name for one in self.leaked.values() if one.context is not None})
+        if len(slots.leaked) >= slots.concurrency:
+            names = sorted({one.context.name for one in slots.leaked.values() if one.context is not None})
             log.critical(
                 "all %d slots of this worker are taken by handlers that were given up (%s); it leases nothing until "
                 "one ends: restart it, and give such tasks isolation='process'",
-                self.concurrency, ", ".join(names),
+                slots.concurrency, ", ".join(names),
             )  # fmt: skip
 
     def _returned(self, work: asyncio.Future[Any]) -> None:
-        running = self.leaked.pop(work)
+        running = self.slots.leaked.pop(work)
         log.warning("%s, which was disowned, has ended; its slot is free again", running.title)
         if not work.cancelled():
             work.exception()
-        self.poke()
-
-    def tell_stopped(self, decision: Decision) -> None:
-        """Tell the handlers here of what a commit has told to end, or has ended by force."""
-        for put in decision.puts:
-            node = put.record
-            if isinstance(node, Node) and node.tally is None and node.state in (STOPPING, CANCELLED):
-                self.tell(node.key, node.delivery, node.kill or node.state == CANCELLED)
-
-    def tell(self, key: Key, token: int, kill: bool) -> None:
-        """The node was told to stop. Only `kill` cancels its handler; else it may end well."""
-        running = self.running.get((key, token))
-        if running is not None and kill:
-            running.cancel(
-                Failed(ErrorInfo("TaskCancelled", "its run was cancelled", "stemflow.TaskCancelled"), "final")
-            )
-
-    def lose(self, key: Key, token: int) -> None:
-        """The lease is gone: whatever the handler reports would be refused."""
-        running = self.running.get((key, token))
-        if running is not None:
-            log.warning("the lease of %s was lost; its handler is cancelled and its report will not count", key)
-            running.cancel(HandedBack())
+        self.slots.wake()
 
     def lost(self, lease: Lease) -> None:
-        """A lease of somebody else was taken over: report its loss."""
-        self.advance.leased(lease)
-        self.facts.append(Lost(lease.node.key, lease.node.delivery))
-        self.poke()
+        """Report the loss of another worker's lease, which was taken over."""
+        self.decider.leased(lease)
+        self.slots.report(Lost(lease.node.key, lease.node.delivery))
 
-    def held(self) -> list[tuple[Key, int, int]]:
-        """What is leased here and still to be renewed: (key, token, lease_ms)."""
-        now_ms, loop_held_ms = self.store.now_ms(), self.held_ms()
-        return [one.held() for one in self.running.values() if one.renewable(now_ms, loop_held_ms)]
-
-    # -- going away
+    # -- shutting down
 
     async def drain(self, grace_ms: int) -> None:
-        """Lease nothing more; after `grace_ms`, or when `hand_back` is called, hand back what still runs, uncharged."""
-        self.draining = True
-        self.poke()
-        if self.running and grace_ms:
-            ending = asyncio.gather(*(r.task for r in self.running.values() if r.task), return_exceptions=True)
-            impatient = asyncio.ensure_future(self._impatient.wait())
-            await asyncio.wait((ending, impatient), timeout=grace_ms / 1_000, return_when=asyncio.FIRST_COMPLETED)
-            impatient.cancel()
+        """Take no new leases; after `grace_ms`, or when `hand_back` is called, give back what still runs, uncharged."""
+        slots = self.slots
+        slots.draining = True
+        slots.wake()
+        if slots.running and grace_ms:
+            ending = asyncio.gather(*(r.task for r in slots.running.values() if r.task), return_exceptions=True)
+            hurried = asyncio.ensure_future(self._hurried.wait())
+            await asyncio.wait((ending, hurried), timeout=grace_ms / 1_000, return_when=asyncio.FIRST_COMPLETED)
+            hurried.cancel()
         self.hand_back()
 
     def hand_back(self) -> None:
-        """Cancel what runs and give it back now, uncharged."""
-        self.handing_back = True
-        self._impatient.set()
-        for running in list(self.running.values()):
+        """Cancel every handler and give its lease back now, uncharged."""
+        self.slots.handing_back = True
+        self._hurried.set()
+        for running in list(self.slots.running.values()):
             running.cancel(HandedBack())

@@ -1,4 +1,4 @@
-"""The simulation: the real pump, advance, renewal and recovery on a seeded loop with virtual time, under drawn faults.
+"""The simulation: exchange loop, decisions, renewal and recovery on a seeded loop, in virtual time and under faults.
 
 `simulate(seed)` runs one world: a few processes on one store, random workflows, faults, then a liveness phase with the
 faults off. The invariants hold after every commit and at the end. The same seed gives the identical trace.
@@ -23,10 +23,11 @@ from stemflow.model.facts import Ended, Fact
 from stemflow.model.records import FINAL, Claim, Key, Node, Record
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.runs.handle import DuplicateRun, RunHandle
-from stemflow.runtime.worker.exchange_loop import Pump
-from stemflow.runtime.worker.handler_services import EngineBackstage
+from stemflow.runtime.worker.exchange_loop import ExchangeLoop
+from stemflow.runtime.worker.handler_services import WorkerServices
 from stemflow.runtime.worker.lease_recovery import recover
-from stemflow.runtime.worker.lease_renewal import RenewTask
+from stemflow.runtime.worker.lease_renewal import RenewalSchedule, RenewalTask
+from stemflow.runtime.worker.slots import Slots
 from stemflow.runtime.worker.worker import Worker
 from stemflow.store.base import Exchange, Lease, Renewed, Renewer
 from stemflow.store.memory.retention import Plans
@@ -134,12 +135,13 @@ class _Shapes(dict[str, Shape]):
 class SimWorker(Worker):
     """The real worker, whose facts may come late or twice."""
 
-    faults: Faults
-    store: FlakyStore
+    def __init__(self, faults: Faults, alive: Callable[[], bool], slots: Slots, *parts: Any, **more: Any) -> None:
+        super().__init__(slots, *parts, **more)
+        self.faults, self.alive = faults, alive
 
     def start(self, lease: Lease) -> None:
         # The other of two exchanges may have been answered in the instant of the death.
-        if not self.store.dead:
+        if self.alive():
             super().start(lease)
 
     def report(self, running: Any, outcome: Any) -> None:
@@ -148,11 +150,11 @@ class SimWorker(Worker):
             return
         super().report(running, outcome)
         if self.faults.strikes("duplicated fact"):
-            self.facts.append(self.facts[-1])
+            self.slots.facts.append(self.slots.facts[-1])
 
 
-class SimPump(Pump):
-    """The real pump, whose accepted reports are checked for their token."""
+class SimExchangeLoop(ExchangeLoop):
+    """The real exchange loop, whose accepted reports are checked for their token."""
 
     def settle(self, batch: list[Fact], decision: Decision, committed: bool, answer: Exchange) -> None:
         if committed:
@@ -195,19 +197,24 @@ class Process:
         self.app = Stemflow(
             registry=world.registry_for(self), worker=False, clock=world.clock, ids=world.ids, store=self.store
         )
-        self.app.advance.contention.wide = world.wide
+        self.app.decider.contention.wide = world.wide
+        self.slots = Slots(self.store, owner=name, concurrency=world.rng.randint(1, 4))
+        woken = asyncio.Event()
+        schedule = RenewalSchedule(self.slots, woken.set, 1_000)
+        services = WorkerServices(
+            self.store, self.app.signals, lambda context, for_ms: None, self.app.submitter.submit, ()
+        )
         self.worker = SimWorker(
-            self.store, self.app.advance, self.app.registry, EngineBackstage(self.app),
-            owner=name, channel=name, concurrency=world.rng.randint(1, 4), pool=world.pool,
+            world.faults, lambda: not self.store.dead, self.slots, self.app.decider, self.app.registry, services,
+            elsewhere=self.app.preparer.elsewhere, threads=world.pool, lease_started=schedule.lease_started,
         )  # fmt: skip
-        self.worker.faults = world.faults
-        self.worker.pump = SimPump(self.worker, name)
-        self.worker.pump.plenty = 1
-        renew = RenewTask(self.worker, FlakyRenewer(world.store.renewer(), world.faults), 1_000)
+        exchange_loop = SimExchangeLoop(self.slots, self.worker, self.app.decider, name, overlap_from=1)
+        renewer = FlakyRenewer(world.store.renewer(), world.faults)
+        renew = RenewalTask(self.slots, renewer, schedule, woken)
         self.tasks = [
             asyncio.create_task(self._guarded(part), name=f"{name}.{label}")
             for label, part in (
-                ("pump", self.worker.pump.run),
+                ("exchange loop", exchange_loop.run),
                 ("renew", renew.run),
                 ("recover", partial(recover, self.worker)),
             )
@@ -226,11 +233,11 @@ class Process:
         self.store.dead = True
         for task in self.tasks:
             task.cancel()
-        for running in list(self.worker.running.values()):
+        for running in list(self.slots.running.values()):
             running.reported = True
             if running.task is not None:
                 running.task.cancel()
-        self.worker.running.clear()
+        self.slots.running.clear()
         self.world.died(self)
 
 

@@ -1,0 +1,101 @@
+"""The state that a worker and its exchange loop share: leases in flight, reports to commit, free slots."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from typing import Any
+
+from stemflow.model.effects import Decision
+from stemflow.model.facts import Fact, Failed, HandedBack
+from stemflow.model.records import CANCELLED, STOPPING, ErrorInfo, Key, Node
+from stemflow.runtime.attempt.in_flight import Running
+from stemflow.store.base import Store
+
+log = logging.getLogger("stemflow.worker")
+
+NO_OVERLAP = sys.maxsize
+"""As `Slots.overlap_from`: no number of reports starts an exchange of its own."""
+
+
+class Slots:
+    """The slots of one worker: which leases it holds, which handlers still take a slot, which reports wait.
+
+    `owner` names the worker in the store. `concurrency` is the number of slots, `queues` those it serves (None: all),
+    `only_run` the one run it serves (None: all).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        owner: str,
+        concurrency: int = 100,
+        queues: tuple[str, ...] | None = None,
+        only_run: str | None = None,
+    ) -> None:
+        self.store = store
+        self.owner, self.concurrency = owner, concurrency
+        self.queues, self.only_run = queues, only_run
+        self.running: dict[tuple[Key, int], Running] = {}
+        """Leases in flight by node and fencing token."""
+        self.leaked: dict[asyncio.Future[Any], Running] = {}
+        """Handlers whose lease was given up and that have not returned; each takes a slot until it does."""
+        self.facts: list[Fact] = []
+        """Reports for the next exchange."""
+        self.draining = False
+        """The worker takes no new leases."""
+        self.handing_back = False
+        """The worker gives back every lease, uncharged."""
+        self.changed = asyncio.Event()
+        """There may be something to do: the exchange loop does not rest."""
+        self.overlap = asyncio.Event()
+        """Enough reports wait for an exchange on the second channel."""
+        self.overlap_from = NO_OVERLAP
+        """So many waiting reports set `overlap`; the exchange loop decides."""
+
+    def free(self, requested: int = 0) -> int:
+        """Slots that are free, when exchanges under way ask for leases for `requested` of them."""
+        return max(0, self.concurrency - len(self.running) - len(self.leaked) - requested)
+
+    def wake(self) -> None:
+        """Something may have to be done: the exchange loop is not to rest."""
+        self.changed.set()
+        if len(self.facts) >= self.overlap_from:
+            self.overlap.set()
+
+    def report(self, fact: Fact) -> None:
+        """Queue a report for the next exchange."""
+        self.facts.append(fact)
+        self.wake()
+
+    def held(self, loop_held_ms: int = 0) -> list[tuple[Key, int, int]]:
+        """The leases to renew, as (key, fencing token, lease in ms).
+
+        `loop_held_ms`: how long a handler has blocked the event loop; a lease is not renewed for ever meanwhile.
+        """
+        now_ms = self.store.now_ms()
+        return [one.held() for one in self.running.values() if one.renewable(now_ms, loop_held_ms)]
+
+    def lose(self, key: Key, token: int) -> None:
+        """Cancel the handler of a lease that is lost: the store would refuse its report."""
+        running = self.running.get((key, token))
+        if running is not None:
+            log.warning("the lease of %s was lost; its handler is cancelled and its report will not count", key)
+            running.cancel(HandedBack())
+
+    def stop(self, key: Key, token: int, kill: bool) -> None:
+        """Pass on that a node was told to stop. Only `kill` cancels its handler; otherwise it may end well."""
+        running = self.running.get((key, token))
+        if running is not None and kill:
+            running.cancel(
+                Failed(ErrorInfo("TaskCancelled", "its run was cancelled", "stemflow.TaskCancelled"), "final")
+            )
+
+    def stop_handlers(self, decision: Decision) -> None:
+        """Stop the handlers here of the nodes that a committed decision stops or has cancelled by force."""
+        for put in decision.puts:
+            node = put.record
+            if isinstance(node, Node) and node.tally is None and node.state in (STOPPING, CANCELLED):
+                self.stop(node.key, node.delivery, node.kill or node.state == CANCELLED)
