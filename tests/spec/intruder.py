@@ -14,10 +14,11 @@ from stemflow import Stemflow
 from stemflow.model import wire
 from stemflow.model.plan import Plan
 from stemflow.model.records import Claim, Header, Key, Node
+from stemflow.store import codec
 from stemflow.store.index_rules import timer_of
 from stemflow.store.memory.store import MemoryStore
-from stemflow.store.redis import codec
-from stemflow.store.redis.keys import page_field, page_key, run_name
+from stemflow.store.redis.keys import page_field, page_key
+from stemflow.store.run_names import run_name
 from stemflow.store.sqlite.store import SqliteStore
 
 

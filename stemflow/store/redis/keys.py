@@ -1,34 +1,9 @@
-"""Names of runs, keys and channels. A run's name says where it ends, so names and paths can stand side by side."""
+"""Keys behind names of runs and paths; a run's name says where it ends, so that a path may follow it."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-from stemflow.model.records import NO_RUN, Key
-
-RAW = 114
-"""`r`: the run's id is 16 bytes; any other id stands as a text behind `t` and its length."""
-
-
-@lru_cache(maxsize=65_536)
-def run_name(run: str) -> bytes:
-    """The bytes that name a run; b"" for the house of claims."""
-    if run == NO_RUN:
-        return b""
-    if len(run) == 32:
-        try:
-            raw = bytes.fromhex(run)
-        except ValueError:
-            raw = b""
-        if raw.hex() == run:
-            return b"r" + raw
-    text = run.encode()
-    return b"t" + len(text).to_bytes(2, "big") + text
-
-
-def run_of(name: bytes) -> str:
-    """The id behind a name of a run."""
-    return name[1:].hex() if name[0] == RAW else name[3:].decode()
+from stemflow.model.records import Key
+from stemflow.store.run_names import RAW, run_name, run_of
 
 
 def key_of(name: bytes) -> Key:

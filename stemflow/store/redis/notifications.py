@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from stemflow.model.records import FINAL, Node
 from stemflow.store.base import Lease, StoreError
-from stemflow.store.redis.codec import decode_node
-from stemflow.store.redis.keys import run_name, run_of
+from stemflow.store.codec import decode_node
 from stemflow.store.redis.replies import pushed_lease_of
 from stemflow.store.redis.subscriber import Subscriber
+from stemflow.store.run_names import run_name, run_of
 from stemflow.store.waiters import Changes, Watches
 
 OWN: Final = 100_000

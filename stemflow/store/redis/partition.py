@@ -11,12 +11,12 @@ from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.plan import Plan
 from stemflow.model.records import Header, Key, Node, Record
 from stemflow.store.base import LOSS_LEASE_MS, DeadLetterFilter, Exchange, Lease, Request, RunInfo, StoreError, Want
+from stemflow.store.codec import decode_header, decode_node
 from stemflow.store.health import HealthReport, Inventory
 from stemflow.store.redis.client import PATIENCE_S, Client
-from stemflow.store.redis.codec import decode_header, decode_node
 from stemflow.store.redis.connections import Connections
 from stemflow.store.redis.health import check_health
-from stemflow.store.redis.keys import page_field, page_key, run_name, run_of
+from stemflow.store.redis.keys import page_field, page_key
 from stemflow.store.redis.loss_detection import LossDetector, LossLog, PassiveObserver
 from stemflow.store.redis.notifications import Notifications
 from stemflow.store.redis.replies import exchange_of, header_of, inventory_of, leases_of, record_of
@@ -24,6 +24,7 @@ from stemflow.store.redis.requests import Encoder, pack, text
 from stemflow.store.redis.server import refuse_unfit
 from stemflow.store.redis.server_time import ServerTime
 from stemflow.store.redis.url import RedisLocation
+from stemflow.store.run_names import run_name, run_of
 
 FOLLOW_S: Final = 60
 """How long followers are told of changes without asking again; they do at a third."""

@@ -13,10 +13,10 @@ from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseErro
 
 from stemflow.model.records import Key
 from stemflow.store.base import Renewed, StoreError
-from stemflow.store.redis.keys import run_name
 from stemflow.store.redis.requests import pack, text
 from stemflow.store.redis.script_errors import unwrapped
 from stemflow.store.redis.scripts import script
+from stemflow.store.run_names import run_name
 
 log = logging.getLogger("stemflow.store")
 

@@ -11,10 +11,11 @@ from stemflow.model.effects import Decision
 from stemflow.model.facts import Due
 from stemflow.model.records import NO_RUN, Header, Key, Node, Record
 from stemflow.store.base import Exchange, Inbox, Lease
+from stemflow.store.codec import decode_claim, decode_header, decode_node
 from stemflow.store.health import Inventory, QueueInventory
 from stemflow.store.index_rules import guarded
-from stemflow.store.redis.codec import decode_claim, decode_header, decode_node
-from stemflow.store.redis.keys import key_of, run_of
+from stemflow.store.redis.keys import key_of
+from stemflow.store.run_names import run_of
 
 _HANDED: Final = struct.Struct("<QIIII")
 

@@ -13,10 +13,10 @@ from stemflow.model.effects import DeadLetter, Decision, Put
 from stemflow.model.plan import Plan
 from stemflow.model.rates import Rate
 from stemflow.model.records import NO_RUN, READY, Claim, Header, Node
+from stemflow.store import codec
 from stemflow.store.base import Request, Want
 from stemflow.store.index_rules import changes_something, may_hold_lease, timer_of, window_of
-from stemflow.store.redis import codec
-from stemflow.store.redis.keys import run_name
+from stemflow.store.run_names import run_name
 
 pack = msgspec.msgpack.encode
 

@@ -1,7 +1,7 @@
-"""Records as bytes. What the store itself must read stands in front, at fixed places; the rest is MessagePack.
+"""Records as bytes. Fields that a store reads are kept apart, in columns or at fixed offsets; the rest is MessagePack.
 
-The body of a node, and a header, are arrays of what almost every record has, and behind them by name whatever differs
-from its default: a name that is unknown is ignored, one that is absent has its default.
+The body of a node, and a header, are arrays of the fields that almost every record has, followed by a map of all other
+fields that differ from their defaults: an unknown name is ignored, an absent one has its default.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from msgspec import NODEFAULT, Raw, Struct
 from stemflow.model import wire
 from stemflow.model.records import Claim, Header, Node, State
 from stemflow.store.index_rules import timer_of
-from stemflow.store.redis.keys import RAW
+from stemflow.store.run_names import RAW
 
 STATES: Final[tuple[State, ...]] = get_args(State)
-_NUMBER: Final = {state: number for number, state in enumerate(STATES)}
+NUMBER: Final = {state: number for number, state in enumerate(STATES)}
 TIMED, EXPIRES, KILL, SCOPE, TIMED_LEASED = 1, 2, 4, 8, 16
-_RUNNING: Final = _NUMBER["running"]
+_RUNNING: Final = NUMBER["running"]
 
 _HEAD: Final = struct.Struct("<BBIII")
 """state, flags, rev, delivery, lease_ms"""
@@ -129,7 +129,7 @@ def head_of(node: Node, timer: int | None) -> bytes:
         flags |= EXPIRES
         if node.tally is None and _timed_when_leased(node):
             flags |= TIMED_LEASED
-    return _HEAD.pack(_NUMBER[node.state], flags, node.rev, node.delivery, node.lease_ms)
+    return _HEAD.pack(NUMBER[node.state], flags, node.rev, node.delivery, node.lease_ms)
 
 
 def _timed_when_leased(node: Node) -> bool:
@@ -170,12 +170,22 @@ def _at(opened: int, distance: int) -> int:
 
 
 def decode_node(run: str, path: str, value: bytes) -> tuple[Node, bytes]:
-    """The node, and its section: see `header_in`."""
+    """The node, and the section in front of its body (see `section_of`)."""
     state, flags, rev, delivery, lease_ms, length = _STORED.unpack_from(value)
-    end = start = _SECTION_AT + length
+    start = _SECTION_AT + length
+    node = node_of(run, path, state, flags, rev, delivery, lease_ms, memoryview(value)[start:])
+    return node, value[_SECTION_AT:start] if length else b""
+
+
+def node_of(
+    run: str, path: str, state: int, flags: int, rev: int, delivery: int, lease_ms: int, value: bytes | memoryview
+) -> Node:
+    """The node with this body; `state` is its index in STATES."""
+    due_at_ms = None
     if flags & EXPIRES:
-        start += 6
-    body = _body(memoryview(value)[start:])
+        due_at_ms, value = int.from_bytes(value[:6], "little"), memoryview(value)[6:]
+    body = _body(value)
+    opened = body.opened
     node = Node(
         run=run,
         path=path,
@@ -186,12 +196,11 @@ def decode_node(run: str, path: str, value: bytes) -> tuple[Node, bytes]:
         delivery=delivery,
         lease_ms=lease_ms,
         result=body.result,
-        opened_at_ms=body.opened,
-        started_at_ms=_at(body.opened, body.started),
-        ended_at_ms=_at(body.opened, body.ended),
+        opened_at_ms=opened,
+        started_at_ms=_at(opened, body.started),
+        ended_at_ms=_at(opened, body.ended),
+        due_at_ms=due_at_ms,
     )
-    if flags & EXPIRES:
-        node.due_at_ms = int.from_bytes(value[end:start], "little")
     if flags & KILL:
         node.kill = True
     if body.rest:
@@ -200,7 +209,7 @@ def decode_node(run: str, path: str, value: bytes) -> tuple[Node, bytes]:
             value_of = getattr(rest, name)
             if value_of != default:
                 setattr(node, name, value_of)
-    return node, value[_SECTION_AT:end] if length else b""
+    return node
 
 
 # -- headers
@@ -216,10 +225,10 @@ def section_of(header: Header, root: Node) -> tuple[bytes, bytes | None]:
     return short, encode_header(header)
 
 
-def encode_header(header: Header) -> bytes:
-    """A header that stands alone."""
+def encode_header(header: Header, plan: str | None = None) -> bytes:
+    """A header that is stored alone; with `plan`, a reader knows the digest of its plan."""
     address = header.reply_to.encode()
-    return bytes((len(address),)) + address + _header_body(header, None, 0)
+    return bytes((len(address),)) + address + _header_body(header, plan, 0)
 
 
 def _header_body(header: Header, root_plan: str | None, opened: int) -> bytes:
@@ -245,15 +254,21 @@ def _unsqueezed(inputs: bytes) -> bytes:
 
 
 def decode_header(run: str, section: bytes, root: Node | None = None) -> Header | None:
-    """The header in the section of `root`, or None where it stands beside; or one that stands beside."""
+    """The header in the section of `root`, None where it is stored alone; without `root`, one that is stored alone."""
     start = 1 + section[0]
     if len(section) == start:
         return None
+    return header_of(run, section, "" if root is None else root.plan, 0 if root is None else root.opened_at_ms)
+
+
+def header_of(run: str, section: bytes, plan: str, opened: int = 0) -> Header:
+    """The header whose bytes follow the address in `section`; `plan` where they do not say their own."""
+    start = 1 + section[0]
     found = _head(memoryview(section)[start:])
     header = Header(
         run=run,
-        plan=_long(found.plan) if found.plan is not None else root.plan if root is not None else "",
-        created_at_ms=found.created + (root.opened_at_ms if root is not None else 0),
+        plan=_long(found.plan) if found.plan is not None else plan,
+        created_at_ms=found.created + opened,
         name=found.name,
         inputs=_unsqueezed(found.inputs),
         reply_to=section[1:start].decode(),
