@@ -27,7 +27,7 @@ from stemflow.store.base import Store
 from stemflow.store.lane_choice import choose
 from stemflow.store.memory import queue as memory_queue
 from stemflow.store.open import open_store
-from stemflow.store.rate_windows import Lane, Windows
+from stemflow.store.rate_windows import Lane, Windows, lane_of
 from stemflow.store.redis import scripts
 from stemflow.store.redis.open import open_redis
 from stemflow.store.sqlite import commit as sqlite_commit
@@ -44,7 +44,7 @@ LIMIT: Final = 100
 
 
 class Scan:
-    """As `lane_choice.Shelf`: every lane in which something is ready, for one exchange; nothing is remembered."""
+    """As `lane_choice.LaneIndex`: every lane in which something is ready, for one exchange; nothing is remembered."""
 
     def __init__(self, lanes: Iterator[tuple[Any, Lane]], head: Callable[[Lane], Any], take: Callable[[Lane], Any]):
         self._best: list[tuple[Any, Lane]] = []
@@ -56,17 +56,17 @@ class Scan:
     def first(self) -> tuple[Any, Lane] | None:
         return self._best[0] if self._best else None
 
-    def leave(self, lane: Lane) -> None:
+    def remove(self, lane: Lane) -> None:
         heappop(self._best)
 
-    def stand(self, lane: Lane, rank: Any, behind: Rate | None) -> None:
+    def put(self, lane: Lane, rank: Any, blocked_by: Rate | None) -> None:
         """A lane that has to wait is not looked at again in this exchange."""
 
-    def shut(self, limit: Rate, until_ms: int) -> None:
+    def block(self, limit: Rate, until_ms: int) -> None:
         self.until_ms = until_ms if self.until_ms is None else min(self.until_ms, until_ms)
 
 
-class ScannedHeaps(memory_queue.MemoryShelf):
+class ScannedHeaps(memory_queue.MemoryLanes):
     """The lanes of a queue in memory, without an index of those that wait."""
 
     def add(self, lane: Lane, entry: Any) -> None:
@@ -82,34 +82,34 @@ class ScannedHeaps(memory_queue.MemoryShelf):
 def scan_memory(self: Any, want: Any, records: Any, windows: Windows, now_ms: int) -> Any:
     scans = []
     for queue in self._named(want.queues):
-        if shelf := self._shelves.get(queue):
-            shelf.look(records, now_ms)
-            scans.append(Scan(shelf.ready(), shelf.head, shelf.take))
+        if lanes := self._lanes.get(queue):
+            lanes.look(records, now_ms)
+            scans.append(Scan(lanes.ready(), lanes.head, lanes.take))
     taken = choose([], scans, windows, want.limit)
     return taken, min((one.until_ms for one in scans if one.until_ms is not None), default=None)
 
 
 _HEADS: Final = f"""WITH RECURSIVE found(lane) AS (
-    SELECT min(lane) FROM nodes INDEXED BY ready WHERE place = 'ready' AND queue = :queue AND lane > ''
+    SELECT min(lane) FROM nodes INDEXED BY ready WHERE stage = 1 AND queue = :queue AND lane > ''
     UNION ALL SELECT (SELECT min(lane) FROM nodes INDEXED BY ready
-        WHERE place = 'ready' AND queue = :queue AND lane > found.lane) FROM found WHERE lane IS NOT NULL)
-    SELECT (SELECT {sqlite_lanes.RANK} FROM nodes INDEXED BY ready WHERE place = 'ready' AND queue = :queue
+        WHERE stage = 1 AND queue = :queue AND lane > found.lane) FROM found WHERE lane IS NOT NULL)
+    SELECT (SELECT {sqlite_lanes.RANK} FROM nodes INDEXED BY ready WHERE stage = 1 AND queue = :queue
         AND lane = found.lane ORDER BY priority DESC, id LIMIT 1), lane FROM found WHERE lane IS NOT NULL"""
 
 
-def scan_sqlite(db: sqlite3.Connection, want: Any, windows: Windows, now_ms: int) -> Any:
+def scan_sqlite(db: sqlite3.Connection, known: Any, want: Any, windows: Windows, now_ms: int) -> Any:
     scans = []
-    for queue in sqlite_lease._queues(db, want):
-        shelf = sqlite_lanes.SqliteShelf(db, queue, windows, want.limit, now_ms)
+    for queue in want.queues:
+        lanes = sqlite_lanes.SqliteLanes(db, queue, windows, want.limit, now_ms)
         found = db.execute(_HEADS, {"queue": queue}).fetchall()
-        lanes = iter([(rank, sqlite_lanes.lane_of(name)) for rank, name in found])
-        scans.append(Scan(lanes, shelf.head, shelf.take))
+        ready = iter([(rank, lane_of(name)) for rank, name in found])
+        scans.append(Scan(ready, lanes.head, lanes.take))
     taken = choose([], scans, windows, want.limit)
     return taken, min((one.until_ms for one in scans if one.until_ms is not None), default=None)
 
 
 def has_lane(db: sqlite3.Connection, queue: str, now_ms: int) -> bool:
-    some = "SELECT 1 FROM nodes INDEXED BY ready WHERE place = 'ready' AND queue = ? AND lane > '' LIMIT 1"
+    some = "SELECT 1 FROM nodes INDEXED BY ready WHERE stage = 1 AND queue = ? AND lane > '' LIMIT 1"
     return db.execute(some, (queue,)).fetchone() is not None
 
 
@@ -181,10 +181,11 @@ def scanning() -> Iterator[None]:
     """Stores that are opened inside look at every lane in every exchange."""
     with ExitStack() as stack:
         for owner, name, instead in (
-            (memory_queue, "MemoryShelf", ScannedHeaps),
+            (memory_queue, "MemoryLanes", ScannedHeaps),
             (memory_queue.Queues, "take", scan_memory),
             (sqlite_lease, "_choose", scan_sqlite),
-            (sqlite_lease, "has_turn", has_lane),
+            (sqlite_lanes, "may_admit", has_lane),
+            (sqlite_lanes, "queues", lambda db, known, wanted: wanted),
             (sqlite_commit, "_join", lambda db, limited: None),
             (scripts, "source_of", scan_source),
         ):

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
+import msgspec
 from msgspec import Struct
 
 from stemflow.core.limits import Tat, admissible, next_at_ms, paced, paced_after, paced_at_ms, remember
 from stemflow.model.rates import Rate
 
 Lane = tuple[Rate, ...]
+
+
+@lru_cache(maxsize=16_384)
+def lane_name(limits: Lane) -> str:
+    """The name of a lane in a store's indexes; "" for leaves without limits."""
+    return msgspec.json.encode(limits).decode() if limits else ""
+
+
+@lru_cache(maxsize=16_384)
+def lane_of(name: str) -> Lane:
+    """The limits of the lane of this name."""
+    return msgspec.json.decode(name, type=tuple[Rate, ...]) if name else ()
 
 
 class Past(Struct, array_like=True):

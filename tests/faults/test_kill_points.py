@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from stemflow.store.codec import STATES
+
 pytestmark = pytest.mark.faults
 
 HERE = Path(__file__).parent
@@ -49,7 +51,7 @@ def _finished(folder: Path) -> set[str]:
         return set()
     with sqlite3.connect(database) as connection:
         try:
-            rows = connection.execute("SELECT path FROM nodes WHERE state = 'succeeded'").fetchall()
+            rows = connection.execute("SELECT path FROM nodes WHERE state = ?", (STATES.index("succeeded"),)).fetchall()
         except sqlite3.OperationalError:
             return set()
     return {path for (path,) in rows}

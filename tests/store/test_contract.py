@@ -20,7 +20,7 @@ from stemflow.store.redis.store import RedisStore
 from stemflow.store.redis.url import parse_url
 from stemflow.testing.contract import StoreContract
 from stemflow.testing.contract.remote import RemoteStore
-from stemflow.testing.contract.retention import PrunePromises
+from stemflow.testing.contract.retention import DAY_MS, PrunePromises, prune
 from stemflow.testing.contract.world import ManualClock
 from stemflow.testing.servers.server import Server
 
@@ -31,6 +31,14 @@ class TestMemory(StoreContract, PrunePromises):
 
     def second(self, store: Store, clock: ManualClock) -> Store:
         return store
+
+    async def test_memos_of_channels_that_rest_for_a_day_are_forgotten(self) -> None:
+        async with self.world() as w:
+            await w.one.begin()
+            w.clock.advance(DAY_MS - 1)
+            assert await prune(w.two) == 0
+            w.clock.advance(1)
+            assert await prune(w.two) == 1
 
 
 class TestSqlite(StoreContract, PrunePromises):

@@ -215,7 +215,7 @@ async def test_notes_past_their_time_leave_nothing_in_the_file(path: Path) -> No
     await store.put_hint("another", "b", b"2", 1_000)
     await store.close()
     db = sqlite3.connect(path)
-    assert db.execute("SELECT name FROM notes").fetchall() == [("b",)]
+    assert db.execute("SELECT name FROM hints").fetchall() == [("b",)]
     db.close()
 
 

@@ -82,6 +82,10 @@ class Committer:
         self._waiting += asked
         try:
             async with self._lock:
+                if not self._store.concurrent_exchanges:
+                    # Such a store does not suspend: without this, nothing else runs while one after the other submits,
+                    # and what is submitted at the same time shares no commit.
+                    await asyncio.sleep(0)
                 while not all(one.done.done() for one in asked):
                     await self._exchange()
         except BaseException:

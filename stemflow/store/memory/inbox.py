@@ -57,9 +57,7 @@ class Inboxes:
         """Hand out what is free; and the runs whose inbox is not."""
         if want is None or not self._boxes:
             return (), ()
-        boxes = sorted(
-            (box.free_at_ms, run) for run, box in self._boxes.items() if want.only_run in (None, run)
-        )
+        boxes = sorted((box.free_at_ms, run) for run, box in self._boxes.items() if want.only_run in (None, run))
         free = [run for at_ms, run in boxes if at_ms <= now_ms]
         elsewhere = [run for at_ms, run in boxes if at_ms > now_ms]
         handed = [self._handed(run, records, now_ms) for run in free[:INBOX_RUNS]]

@@ -1,4 +1,4 @@
-"""The limited lanes of one queue in memory, and where they stand."""
+"""The rate limited lanes of one queue in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from stemflow.model.rates import Rate
 from stemflow.model.records import READY, Key, Node, Record
-from stemflow.store.lane_choice import Passing
+from stemflow.store.lane_choice import LanesOfRun
 from stemflow.store.rate_windows import Lane
 
 T = TypeVar("T")
@@ -48,14 +48,14 @@ class Ranked(Generic[T]):
         return self._ranks[item]
 
 
-class MemoryShelf:
-    """As `turns.Shelf`; the entries of a lane are a heap."""
+class MemoryLanes:
+    """As `lane_choice.LaneIndex`; the entries of a lane are a heap."""
 
     def __init__(self) -> None:
         self._heaps: dict[Lane, list[Entry]] = {}
-        self._where: dict[Lane, Rate | None] = {}
+        self._blocked_by: dict[Lane, Rate | None] = {}
         self._open = Ranked[Lane | Rate]()
-        self._behind: dict[Rate, Ranked[Lane]] = {}
+        self._waiting_for: dict[Rate, Ranked[Lane]] = {}
         self._until: dict[Rate, int] = {}
         self._due: list[tuple[int, int, Rate]] = []
         self._number = count()
@@ -69,13 +69,13 @@ class MemoryShelf:
         """A leaf became ready."""
         heap = self._heaps.setdefault(lane, [])
         heappush(heap, entry)
-        if lane not in self._where:
-            self.stand(lane, entry[:2], None)
+        if lane not in self._blocked_by:
+            self.put(lane, entry[:2], None)
         else:
             self._better(lane, entry[:2])
 
     def look(self, records: Mapping[Key, Record], now_ms: int) -> None:
-        """Open what is no longer shut."""
+        """Open the limits whose instant has come."""
         self._records, self._now_ms = records, now_ms
         while self._due and self._due[0][0] <= now_ms:
             at_ms, _, limit = heappop(self._due)
@@ -84,45 +84,45 @@ class MemoryShelf:
                 self._show(limit)
 
     def next_at_ms(self) -> int | None:
-        """When the first limit that is shut opens."""
+        """When the first limit that is blocked opens."""
         while self._due and self._until.get(self._due[0][2]) != self._due[0][0]:
             heappop(self._due)
         return self._due[0][0] if self._due else None
 
-    def of_run(self, run: str, limit: int) -> Passing[Node]:
+    def of_run(self, run: str, limit: int) -> LanesOfRun[Node]:
         """The lanes of one run, each with its best entries."""
         lanes: dict[Lane, list[tuple[Rank, Node]]] = {}
         for lane, heap in self._heaps.items():
             mine = sorted(entry for entry in heap if entry[2][0] == run)
             entries = [(entry[:2], node) for entry in mine if (node := self._node(entry)) is not None]
             lanes[lane] = entries[:limit][::-1]
-        return Passing(lanes)
+        return LanesOfRun(lanes)
 
-    # -- as turns.Shelf
+    # -- as lane_choice.LaneIndex
 
     def first(self) -> tuple[Rank, Lane] | None:
         found = self._open.first()
         if found is None or isinstance(found[1], tuple):
             return found  # type: ignore[return-value]
-        return self._behind[found[1]].first()
+        return self._waiting_for[found[1]].first()
 
-    def leave(self, lane: Lane) -> None:
-        limit = self._where.pop(lane)
+    def remove(self, lane: Lane) -> None:
+        limit = self._blocked_by.pop(lane)
         if limit is None:
             self._open.drop(lane)
             return
-        self._behind[limit].drop(lane)
+        self._waiting_for[limit].drop(lane)
         if limit not in self._until:
             self._show(limit)
 
-    def stand(self, lane: Lane, rank: Rank, behind: Rate | None) -> None:
-        self._where[lane] = behind
-        if behind is None:
+    def put(self, lane: Lane, rank: Rank, blocked_by: Rate | None) -> None:
+        self._blocked_by[lane] = blocked_by
+        if blocked_by is None:
             self._open.put(lane, rank)
         else:
-            self._behind.setdefault(behind, Ranked()).put(lane, rank)
+            self._waiting_for.setdefault(blocked_by, Ranked()).put(lane, rank)
 
-    def shut(self, limit: Rate, until_ms: int) -> None:
+    def block(self, limit: Rate, until_ms: int) -> None:
         self._open.drop(limit)
         self._until[limit] = until_ms
         heappush(self._due, (until_ms, next(self._number), limit))
@@ -149,18 +149,18 @@ class MemoryShelf:
         return node if node.due_at_ms is None or node.due_at_ms > self._now_ms else None
 
     def _better(self, lane: Lane, rank: Rank) -> None:
-        limit = self._where[lane]
-        among: Ranked[Lane] | Ranked[Lane | Rate] = self._open if limit is None else self._behind[limit]
+        limit = self._blocked_by[lane]
+        among: Ranked[Lane] | Ranked[Lane | Rate] = self._open if limit is None else self._waiting_for[limit]
         if rank < among.rank(lane):
             among.put(lane, rank)
             if limit is not None and limit not in self._until:
                 self._show(limit)
 
     def _show(self, limit: Rate) -> None:
-        """Rank a limit that is not shut as the best of those behind it."""
-        best = self._behind[limit].first()
+        """Rank a limit that is not blocked as the best of the lanes that wait for it."""
+        best = self._waiting_for[limit].first()
         if best is None:
             self._open.drop(limit)
-            del self._behind[limit]
+            del self._waiting_for[limit]
         else:
             self._open.put(limit, best[0])

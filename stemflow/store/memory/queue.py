@@ -8,8 +8,8 @@ from heapq import heappop, heappush
 from stemflow.model.facts import Due
 from stemflow.model.records import READY, Key, Node, Record
 from stemflow.store.base import TIMER_PAGE, Want
-from stemflow.store.lane_choice import Passing, choose
-from stemflow.store.memory.lanes import Entry, MemoryShelf, Rank
+from stemflow.store.lane_choice import LanesOfRun, choose
+from stemflow.store.memory.lanes import Entry, MemoryLanes, Rank
 from stemflow.store.rate_windows import Windows
 
 _Delayed = tuple[int, int, Key, int]
@@ -17,13 +17,13 @@ _Delayed = tuple[int, int, Key, int]
 
 
 class Queues:
-    """By queue: a heap of delayed leaves, one of ready leaves without limits, and a shelf of those with limits."""
+    """By queue: a heap of delayed leaves, one of ready leaves without limits, and a lanes of those with limits."""
 
-    __slots__ = ("_delayed", "_ready", "_shelves")
+    __slots__ = ("_delayed", "_ready", "_lanes")
 
     def __init__(self) -> None:
         self._ready: dict[str, list[Entry]] = {}
-        self._shelves: dict[str, MemoryShelf] = {}
+        self._lanes: dict[str, MemoryLanes] = {}
         self._delayed: dict[str, list[_Delayed]] = {}
 
     def add(self, node: Node, order: int, now_ms: int) -> None:
@@ -33,7 +33,7 @@ class Queues:
             return
         entry = (-node.priority, order, node.key, node.rev)
         if node.limits:
-            self._shelves.setdefault(node.queue, MemoryShelf()).add(node.limits, entry)
+            self._lanes.setdefault(node.queue, MemoryLanes()).add(node.limits, entry)
             return
         heap = self._ready.get(node.queue)
         if heap is None:
@@ -44,29 +44,29 @@ class Queues:
         self, want: Want, records: Mapping[Key, Record], windows: Windows, now_ms: int
     ) -> tuple[list[Node], int | None]:
         """Up to `want.limit` leaves, best first; and when a limit opens behind which others wait."""
-        plains, shelves = [], []
+        unlimited, limited = [], []
         for queue in self._named(want.queues):
             self._wake(queue, records, now_ms)
             if heap := self._ready.get(queue):
-                plains.append(_Plain(heap, records, want.only_run, now_ms))
-            if shelf := self._shelves.get(queue):
-                shelf.look(records, now_ms)
-                shelves.append(shelf)
+                unlimited.append(_Heap(heap, records, want.only_run, now_ms))
+            if lanes := self._lanes.get(queue):
+                lanes.look(records, now_ms)
+                limited.append(lanes)
         if want.only_run is None:
-            taken = choose(plains, shelves, windows, want.limit)
-            waits = [shelf.next_at_ms() for shelf in shelves]
+            taken = choose(unlimited, limited, windows, want.limit)
+            waits = [lanes.next_at_ms() for lanes in limited]
         else:
-            passing: list[Passing[Node]] = [shelf.of_run(want.only_run, want.limit) for shelf in shelves]
-            taken = choose(plains, passing, windows, want.limit)
+            passing: list[LanesOfRun[Node]] = [lanes.of_run(want.only_run, want.limit) for lanes in limited]
+            taken = choose(unlimited, passing, windows, want.limit)
             waits = [one.next_at_ms for one in passing]
-        for plain in plains:
-            plain.restore()
+        for one in unlimited:
+            one.restore()
         self._sweep(self._named(want.queues))
         return taken, min((at_ms for at_ms in waits if at_ms is not None and want.limit), default=None)
 
     def _named(self, queues: Sequence[str] | None) -> Sequence[str]:
         """All queues where none is named."""
-        return tuple(dict.fromkeys((*self._ready, *self._shelves, *self._delayed))) if queues is None else queues
+        return tuple(dict.fromkeys((*self._ready, *self._lanes, *self._delayed))) if queues is None else queues
 
     def next_at_ms(self, queues: Sequence[str] | None, records: Mapping[Key, Record], now_ms: int) -> int | None:
         """When the first delayed leaf of these queues may be leased."""
@@ -95,12 +95,12 @@ class Queues:
         for queue in queues:
             if queue in self._ready and not self._ready[queue]:
                 del self._ready[queue]
-            if queue in self._shelves and not self._shelves[queue]:
-                del self._shelves[queue]
+            if queue in self._lanes and not self._lanes[queue]:
+                del self._lanes[queue]
 
 
-class _Plain:
-    """As `turns.Plain`: one heap, within one exchange. What others want is put aside."""
+class _Heap:
+    """As `lane_choice.Unlimited`: one heap, within one exchange. Entries of other runs are put aside."""
 
     __slots__ = ("_aside", "_heap", "_now_ms", "_only_run", "_records")
 

@@ -3,95 +3,129 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from stemflow.model import wire
 from stemflow.model.effects import Decision, Put
-from stemflow.model.records import NO_RUN, READY, Claim, Node
-from stemflow.store.index_rules import may_hold_lease, timer_of, window_of
+from stemflow.model.records import NO_RUN, READY, Claim, Header, Key, Node
+from stemflow.store import codec
+from stemflow.store.index_rules import may_hold_lease, window_of
+from stemflow.store.rate_windows import lane_name
 from stemflow.store.sqlite import inbox as sqlite_inbox
-from stemflow.store.sqlite.lanes import join, lane_name, rank_of
+from stemflow.store.sqlite.knowledge import Knowledge
+from stemflow.store.sqlite.lanes import join, rank_of
+from stemflow.store.sqlite.lease import Direct
 from stemflow.store.sqlite.retention import drop_run
+from stemflow.store.sqlite.rows import node_columns, run_blob
 
-_INSERT = """INSERT INTO nodes (run, path, rev, delivery, state, place, queue, lane, priority, at_ms, due_at_ms, body)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"""
-_UPDATE = """UPDATE nodes SET rev = ?, state = ?, place = ?, queue = ?, lane = ?, priority = ?, at_ms = ?,
-    due_at_ms = ?, lease_until_ms = CASE WHEN ? THEN lease_until_ms END, owner = CASE WHEN ? THEN owner END, body = ?
-    WHERE run = ? AND path = ? AND rev = ? AND delivery = ?"""
+_INSERT = """INSERT INTO nodes (run, path, state, flags, rev, delivery, lease_ms, body, stage, queue, lane, priority,
+    at_ms, due_at_ms, lease_until_ms, owner)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"""
+_UPDATE = """UPDATE nodes SET state = ?, flags = ?, rev = ?, delivery = ?, lease_ms = ?, body = ?, stage = ?, queue = ?,
+    lane = ?, priority = ?, at_ms = ?, due_at_ms = ?{lease} WHERE run = ? AND path = ? AND rev = ? AND delivery = ?"""
+_UPDATE_LEASED: Final = _UPDATE.format(lease="")
+_UPDATE_ENDED: Final = _UPDATE.format(lease=", lease_until_ms = NULL, owner = NULL")
+_UPDATE_DIRECT: Final = _UPDATE.format(lease=", lease_until_ms = ?, owner = ?")
+_NO_LEASE: Final = (None, None)
 _END = """UPDATE runs SET ended = (SELECT max(coalesce(max(ended), 0) + 1, ?) FROM runs WHERE ended IS NOT NULL),
-    until_ms = max(?, (SELECT coalesce(max(until_ms), 0) FROM dead WHERE run = ?)) WHERE run = ?"""
+    until_ms = max(?, (SELECT coalesce(max(until_ms), 0) FROM dead_letters WHERE run = ?)) WHERE run = ?"""
 """Numbers of ends grow, though those that were pruned are no longer there to be counted: they begin at the time."""
-_LETTER = """INSERT INTO dead (run, path, queue, reason, at_ms, until_ms, body) VALUES (?, ?, ?, ?, ?, ?, ?)
+_LETTER = """INSERT INTO dead_letters (run, path, queue, reason, at_ms, until_ms, body) VALUES (?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO NOTHING"""
+_PLAN = """INSERT INTO plans (digest, body) VALUES (?, ?)
+    ON CONFLICT (digest) DO UPDATE SET body = excluded.body WHERE body IS NULL"""
 
 
-def commit(db: sqlite3.Connection, decision: Decision, now_ms: int) -> bool:
-    """Write all of a decision, or nothing when one of its guards fails."""
-    db.execute("SAVEPOINT decision")
-    if not _as_seen(db, decision) or not _written(db, decision, now_ms):
-        db.execute("ROLLBACK TO decision")
-        db.execute("RELEASE decision")
+def commit(
+    db: sqlite3.Connection, known: Knowledge, decision: Decision, now_ms: int, direct: Mapping[Key, Direct]
+) -> bool:
+    """Write a decision; False when one of its guards fails, and the caller has to roll back what was written.
+
+    Leaves in `direct` are ready and leased in one step.
+    """
+    if decision.seen and not _as_seen(db, decision):
         return False
-    if decision.headers or decision.plans or decision.pages or decision.dead or decision.purged or decision.ended:
+    for run in decision.dropped:
+        drop_run(db, known, run)
+    puts = (*decision.puts, *decision.twins()) if decision.also else decision.puts
+    if not _put(db, known, puts, now_ms, direct):
+        return False
+    if decision.headers or decision.plans or decision.fragments:
+        _begin_runs(db, known, decision)
+    if decision.pages or decision.dead or decision.purged or decision.ended:
         _rest(db, decision, now_ms)
     if decision.posts or decision.consumed:
+        known.inboxes = True
         sqlite_inbox.commit(db, decision)
-    db.execute("RELEASE decision")
     return True
 
 
-def _written(db: sqlite3.Connection, decision: Decision, now_ms: int) -> bool:
-    for run in decision.dropped:
-        drop_run(db, run)
-    return _put(db, (*decision.puts, *decision.twins()), now_ms)
-
-
 def _as_seen(db: sqlite3.Connection, decision: Decision) -> bool:
-    """Whether the records that were read, but are not written, are still as they were."""
+    """Whether the records that were read, but are not written, still have their revisions."""
     for (run, path), rev in decision.seen:
         if run == NO_RUN:
             row = db.execute("SELECT rev FROM claims WHERE key = ?", (path,)).fetchone()
         else:
-            row = db.execute("SELECT rev FROM nodes WHERE run = ? AND path = ?", (run, path)).fetchone()
+            row = db.execute("SELECT rev FROM nodes WHERE run = ? AND path = ?", (run_blob(run), path)).fetchone()
         if (0 if row is None else row[0]) != rev:
             return False
     return True
 
 
-def put_note(db: sqlite3.Connection, note: tuple[str, str, bytes], now_ms: int, ttl_ms: int) -> None:
-    """Write a hint, and drop those of anybody that are past their time."""
-    db.execute("DELETE FROM notes WHERE until_ms <= ?", (now_ms,))
-    statement = "INSERT OR REPLACE INTO notes (topic, name, body, until_ms) VALUES (?, ?, ?, ?)"
-    db.execute(statement, (*note, now_ms + ttl_ms))
-
-
-def _put(db: sqlite3.Connection, puts: Sequence[Put], now_ms: int) -> bool:
+def _put(
+    db: sqlite3.Connection, known: Knowledge, puts: Sequence[Put], now_ms: int, direct: Mapping[Key, Direct]
+) -> bool:
     new: list[tuple[Any, ...]] = []
-    old: list[tuple[Any, ...]] = []
+    ended: list[tuple[Any, ...]] = []
+    leased: list[tuple[Any, ...]] = []
     limited: list[Put] = []
     for put in puts:
         node = put.record
         if put.key[0] == NO_RUN:
             if not _put_claim(db, put):
                 return False
-        elif not isinstance(node, Node):
+            continue
+        if not isinstance(node, Node):
             raise TypeError(f"put {put.key}: expected a Node, got {node!r}")
-        elif put.guard:
-            old.append(_changed(put, node, now_ms))
+        key = (run_blob(put.key[0]), put.key[1])
+        if put.key in direct:
+            lease = direct[put.key]
+            columns = node_columns(lease.node, now_ms)
+            if columns[11] is not None:
+                known.timers = True
+            if not put.guard:
+                new.append((*key, *columns, lease.until_ms, lease.owner))
+            elif db.execute(
+                _UPDATE_DIRECT, (*columns, lease.until_ms, lease.owner, *key, put.guard, put.token)
+            ).rowcount != 1:  # fmt: skip
+                return False
+            continue
+        columns = node_columns(node, now_ms)
+        if columns[11] is not None:
+            known.timers = True
+        if not put.guard:
+            new.append((*key, *columns, *_NO_LEASE))
         else:
-            new.append((*put.key, node.rev, node.delivery, *_columns(node, now_ms), wire.encode(node)))
-        if isinstance(node, Node) and node.limits and node.state == READY and node.at_ms <= now_ms:
-            limited.append(put)
+            (leased if may_hold_lease(node) else ended).append((*columns, *key, put.guard, put.token))
+        if node.state == READY:
+            if node.at_ms > now_ms:
+                known.delayed = True
+            elif node.limits:
+                limited.append(put)
+            else:
+                known.became_ready(node.queue)
     if limited:
+        known.lanes = True
         _join(db, limited)
-    if old and db.executemany(_UPDATE, old).rowcount != len(old):
-        return False
-    return not new or db.executemany(_INSERT, new).rowcount == len(new)
+    for statement, rows in ((_UPDATE_ENDED, ended), (_UPDATE_LEASED, leased), (_INSERT, new)):
+        if rows and db.executemany(statement, rows).rowcount != len(rows):
+            return False
+    return True
 
 
 def _join(db: sqlite3.Connection, limited: Sequence[Put]) -> None:
-    """Tell the lanes of what will be ready; rows that are new come after all that there are."""
+    """Rank the lanes of leaves that become ready; rows that are new come after all that there are."""
     last = db.execute("SELECT coalesce(max(id), 0) FROM nodes").fetchone()[0]
     best: dict[tuple[str, str], int] = {}
     for put in limited:
@@ -99,25 +133,13 @@ def _join(db: sqlite3.Connection, limited: Sequence[Put]) -> None:
         assert isinstance(node, Node)
         row = last + 1
         if put.guard:
-            known = db.execute("SELECT id FROM nodes WHERE run = ? AND path = ?", put.key).fetchone()
-            row = known[0] if known is not None else row
-        place, rank = (node.queue, lane_name(node.limits)), rank_of(node.priority, row)
-        best[place] = min(rank, best.get(place, rank))
-    for (queue, lane), rank in best.items():
-        join(db, queue, lane, rank)
-
-
-def _changed(put: Put, node: Node, now_ms: int) -> tuple[Any, ...]:
-    keep = may_hold_lease(node)
-    return (node.rev, *_columns(node, now_ms), keep, keep, wire.encode(node), *put.key, put.guard, put.token)
-
-
-def _columns(node: Node, now_ms: int) -> tuple[Any, ...]:
-    place = None
-    if node.state == READY:
-        place = "delayed" if node.at_ms > now_ms else "ready"
-    lane = lane_name(node.limits) if node.limits else ""
-    return node.state, place, node.queue, lane, node.priority, node.at_ms, timer_of(node)
+            own = (run_blob(put.key[0]), put.key[1])
+            found = db.execute("SELECT id FROM nodes WHERE run = ? AND path = ?", own).fetchone()
+            row = found[0] if found is not None else row
+        lane, rank = (node.queue, lane_name(node.limits)), rank_of(node.priority, row)
+        best[lane] = min(rank, best.get(lane, rank))
+    for (queue, lane_of), rank in best.items():
+        join(db, queue, lane_of, rank)
 
 
 def _put_claim(db: sqlite3.Connection, put: Put) -> bool:
@@ -134,21 +156,46 @@ def _put_claim(db: sqlite3.Connection, put: Put) -> bool:
     return db.execute(statement, (*values, put.guard)).rowcount == 1
 
 
-def _rest(db: sqlite3.Connection, decision: Decision, now_ms: int) -> None:
-    uses = [*decision.fragments]
-    for header in (*decision.headers, *decision.also):
-        new = "INSERT OR IGNORE INTO runs (run, header) VALUES (?, ?)"
-        if db.execute(new, (header.run, wire.encode(header))).rowcount:
-            uses.append((header.run, header.plan))
-    db.executemany("INSERT OR IGNORE INTO uses (run, digest) VALUES (?, ?)", uses)
+def _begin_runs(db: sqlite3.Connection, known: Knowledge, decision: Decision) -> None:
+    """Headers of new runs, and the plans that runs use."""
     for plan in decision.plans:
-        db.execute("INSERT OR IGNORE INTO plans (digest, body) VALUES (?, ?)", (plan.digest, wire.encode(plan)))
+        if plan.digest not in known.stored_plans:
+            db.execute(_PLAN, (plan.digest, wire.encode(plan)))
+            known.stored_plans.add(plan.digest)
+    rows = [_run_row(db, known, header) for header in (*decision.headers, *decision.also)]
+    db.executemany("INSERT OR IGNORE INTO runs (run, plan, header) VALUES (?, ?, ?)", rows)
+    for run, digest in decision.fragments:
+        used = (run_blob(run), _plan_row(db, known, digest))
+        db.execute("INSERT OR IGNORE INTO fragments (run, plan) VALUES (?, ?)", used)
+
+
+def _run_row(db: sqlite3.Connection, known: Knowledge, header: Header) -> tuple[bytes, int, bytes]:
+    return run_blob(header.run), _plan_row(db, known, header.plan), codec.encode_header(header, header.plan)
+
+
+def _plan_row(db: sqlite3.Connection, known: Knowledge, digest: str) -> int:
+    """The row id of a plan; where it is not stored yet, of a row that waits for it."""
+    found = known.plans.get(digest)
+    if found is None:
+        row = db.execute("SELECT id FROM plans WHERE digest = ?", (digest,)).fetchone()
+        if row is None:
+            row = db.execute("INSERT INTO plans (digest) VALUES (?) RETURNING id", (digest,)).fetchone()
+        if len(known.plans) >= 4_096:
+            known.plans.clear()
+        found = known.plans[digest] = int(row[0])
+    return found
+
+
+def _rest(db: sqlite3.Connection, decision: Decision, now_ms: int) -> None:
     for some in decision.pages:
-        rows = ((*some.key, number, page) for number, page in enumerate(some.pages))
+        run, path = run_blob(some.key[0]), some.key[1]
+        rows = ((run, path, number, page) for number, page in enumerate(some.pages))
         db.executemany("INSERT OR REPLACE INTO pages (run, path, number, body) VALUES (?, ?, ?, ?)", rows)
-    db.executemany("DELETE FROM dead WHERE run = ? AND path = ?", decision.purged)
+    for run_of, path in decision.purged:
+        db.execute("DELETE FROM dead_letters WHERE run = ? AND path = ?", (run_blob(run_of), path))
     for letter in decision.dead:
-        about = (*letter.key, letter.queue, letter.reason, letter.at_ms, letter.at_ms + letter.keep_ms)
-        db.execute(_LETTER, (*about, wire.encode(letter)))
+        about = (run_blob(letter.run), letter.path, letter.queue, letter.reason)
+        db.execute(_LETTER, (*about, letter.at_ms, letter.at_ms + letter.keep_ms, wire.encode(letter)))
     for end in decision.ended:
-        db.execute(_END, (now_ms * 1_000, now_ms + end.keep_ms, end.run, end.run))
+        run = run_blob(end.run)
+        db.execute(_END, (now_ms * 1_000, now_ms + end.keep_ms, run, run))

@@ -1,4 +1,4 @@
-"""What is in an SQLite store, and how safe its file is."""
+"""How safe the file of an SQLite store is."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import shutil
 import sqlite3
 from typing import Final
 
-from stemflow.model.records import Node
-from stemflow.store.health import Finding, HealthReport, Inventory, QueueInventory
-from stemflow.store.sqlite.lease import revive
+from stemflow.store.health import Finding, HealthReport
 
 NETWORKED: Final = frozenset(
     ("9p", "afs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "lustre", "nfs", "nfs4", "smb3", "smbfs")
@@ -106,46 +104,3 @@ def _integrity(db: sqlite3.Connection, path: str) -> Finding:
         return Finding("integrity", "error", f"{check} said {'; '.join(said)}",
                        f"restore a copy, or `sqlite3 {path} .recover`")  # fmt: skip
     return Finding("integrity", "ok", f"{check} of SQLite {sqlite3.sqlite_version} found nothing amiss")
-
-
-# -- what is in it
-
-
-def inventory(db: sqlite3.Connection, now_ms: int) -> Inventory:
-    late, late_since = db.execute(
-        "SELECT count(*), min(lease_until_ms) FROM nodes WHERE lease_until_ms <= ?", (now_ms,)
-    ).fetchone()
-    return Inventory(
-        queues=tuple(_queues(db, now_ms)),
-        leased=_count(db, "nodes WHERE lease_until_ms IS NOT NULL"),
-        late=late,
-        late_since_ms=late_since,
-        overdue_since_ms=db.execute("SELECT min(due_at_ms) FROM nodes WHERE due_at_ms <= ?", (now_ms,)).fetchone()[0],
-        letters=_count(db, f"dead WHERE until_ms > {now_ms:d}"),
-        runs=_count(db, "runs"),
-    )
-
-
-def _count(db: sqlite3.Connection, what: str) -> int:
-    count: int = db.execute(f"SELECT count(*) FROM {what}").fetchone()[0]
-    return count
-
-
-def _queues(db: sqlite3.Connection, now_ms: int) -> list[QueueInventory]:
-    counted = db.execute(
-        "SELECT queue, sum(at_ms <= ?), sum(at_ms > ?), min(CASE WHEN at_ms <= ? THEN id END) FROM nodes"
-        " WHERE place IN ('ready', 'delayed') GROUP BY queue ORDER BY queue",
-        (now_ms, now_ms, now_ms),
-    ).fetchall()
-    later = "SELECT id FROM nodes WHERE place = 'delayed' AND queue = ? AND at_ms > ? ORDER BY at_ms, id LIMIT 1"
-    found = []
-    for queue, ready, delayed, oldest in counted:
-        (first,) = db.execute(later, (queue, now_ms)).fetchone() or (None,)
-        nodes = [_node(db, row) for row in (oldest, first)]
-        found.append(QueueInventory(queue=queue, ready=ready, delayed=delayed, oldest=nodes[0], next=nodes[1]))
-    return found
-
-
-def _node(db: sqlite3.Connection, row: int | None) -> Node | None:
-    found = db.execute("SELECT state, delivery, body FROM nodes WHERE id = ?", (row,)).fetchone()
-    return None if found is None else revive(*found)

@@ -1,7 +1,7 @@
-"""The limited lanes of SQLite's queues, and where they stand. Everything here runs inside the caller's transaction.
+"""The rate limited lanes of SQLite's queues. Everything here runs inside the caller's transaction.
 
-`lanes` has a row for each lane in which something may be ready: `behind` names the limit behind which it stands, or
-nothing. `gates` has a row for each limit behind which lanes stand; it is shut until `until_ms`, or open (NULL).
+`lanes` has a row for each lane in which something may be ready: `blocked_by` names the limit that it waits for, or is
+empty. `limits` has a row for each limit that lanes wait for: it admits nothing until `until_ms`, or is open (NULL).
 """
 
 from __future__ import annotations
@@ -9,49 +9,41 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from stemflow.model.rates import Rate
-from stemflow.store.lane_choice import Passing
-from stemflow.store.rate_windows import Lane, Windows
+from stemflow.store.lane_choice import LanesOfRun
+from stemflow.store.rate_windows import Lane, Windows, lane_name, lane_of
+from stemflow.store.sqlite.knowledge import Knowledge
+from stemflow.store.sqlite.rows import NODE, run_blob
 
 OPEN: Final = ""
 
-Row = tuple[int, int, int, bytes]
-"""(rank, id, delivery, body)"""
+Row = tuple[Any, ...]
+"""(rank, id), then the columns of `rows.NODE`."""
 
 RANK: Final = "((9 - priority) << 48) + id"
-_READY: Final = f"""SELECT {RANK}, id, delivery, body FROM nodes INDEXED BY ready
-    WHERE place = 'ready' AND queue = ? AND lane = ? AND (due_at_ms IS NULL OR due_at_ms > ?)
+COLUMNS: Final = f"{RANK}, id, {NODE}"
+_READY: Final = f"""SELECT {COLUMNS} FROM nodes INDEXED BY ready
+    WHERE stage = 1 AND queue = ? AND lane = ? AND (due_at_ms IS NULL OR due_at_ms > ?)
     ORDER BY priority DESC, id LIMIT ?"""
-_OF_RUN: Final = f"""SELECT lane, {RANK}, id, delivery, body FROM nodes
-    WHERE run = ? AND place = 'ready' AND queue = ? AND lane != '' AND (due_at_ms IS NULL OR due_at_ms > ?)
+_OF_RUN: Final = f"""SELECT lane, {COLUMNS} FROM nodes
+    WHERE run = ? AND stage = 1 AND queue = ? AND lane != '' AND (due_at_ms IS NULL OR due_at_ms > ?)
     ORDER BY priority DESC, id"""
-_JOIN: Final = """INSERT INTO lanes (queue, lane, behind, rank) VALUES (?, ?, '', ?)
+_JOIN: Final = """INSERT INTO lanes (queue, lane, blocked_by, rank) VALUES (?, ?, '', ?)
     ON CONFLICT DO UPDATE SET rank = min(rank, excluded.rank)"""
-_BETTER: Final = """UPDATE gates SET rank = min(rank, ?) WHERE queue = ? AND until_ms IS NULL
-    AND behind = (SELECT behind FROM lanes WHERE queue = ? AND lane = ?)"""
-_UNSHUT: Final = """UPDATE gates SET until_ms = NULL, rank = coalesce((SELECT min(rank) FROM lanes
-    WHERE lanes.queue = gates.queue AND lanes.behind = gates.behind), 0) WHERE queue = ? AND until_ms <= ?"""
-_WAKING: Final = f"""SELECT lane, min({RANK}) FROM nodes WHERE place = 'delayed' AND queue = ? AND at_ms <= ?
-    AND lane != '' GROUP BY lane"""
+_BETTER: Final = """UPDATE limits SET rank = min(rank, ?) WHERE queue = ? AND until_ms IS NULL
+    AND name = (SELECT blocked_by FROM lanes WHERE queue = ? AND lane = ?)"""
+_OPEN_LIMITS: Final = """UPDATE limits SET until_ms = NULL, rank = coalesce((SELECT min(rank) FROM lanes
+    WHERE lanes.queue = limits.queue AND lanes.blocked_by = limits.name), 0) WHERE queue = ? AND until_ms <= ?"""
+_WAKING: Final = f"""SELECT queue, lane, min({RANK}) FROM nodes INDEXED BY delayed WHERE stage = 2 AND at_ms <= ?
+    GROUP BY queue, lane"""
 
 
 @lru_cache(maxsize=16_384)
-def lane_name(limits: Lane) -> str:
-    """The name of a lane in the index of ready leaves; leaves without limits stand in the lane of no name."""
-    return msgspec.json.encode(limits).decode() if limits else ""
-
-
-@lru_cache(maxsize=16_384)
-def lane_of(name: str) -> Lane:
-    return msgspec.json.decode(name, type=tuple[Rate, ...]) if name else ()
-
-
-@lru_cache(maxsize=16_384)
-def _gate_name(limit: Rate) -> str:
+def _limit_name(limit: Rate) -> str:
     return msgspec.json.encode(limit).decode()
 
 
@@ -65,63 +57,88 @@ def join(db: sqlite3.Connection, queue: str, lane: str, rank: int) -> None:
     db.execute(_BETTER, (rank, queue, queue, lane))
 
 
-def wake(db: sqlite3.Connection, queue: str, now_ms: int) -> None:
-    """What was delayed and is due is ready."""
-    for lane, rank in db.execute(_WAKING, (queue, now_ms)).fetchall():
-        join(db, queue, lane, rank)
-    db.execute("UPDATE nodes SET place = 'ready' WHERE place = 'delayed' AND queue = ? AND at_ms <= ?", (queue, now_ms))
+def wake(db: sqlite3.Connection, known: Knowledge, now_ms: int) -> None:
+    """Make delayed leaves of all queues ready whose instant has come."""
+    if not known.delayed:
+        return
+    first = first_delayed_ms(db, known)
+    if first is not None and first <= now_ms:
+        for queue, lane, rank in db.execute(_WAKING, (now_ms,)).fetchall():
+            if lane:
+                known.lanes = True
+                join(db, queue, lane, rank)
+            else:
+                known.became_ready(queue)
+        db.execute("UPDATE nodes INDEXED BY delayed SET stage = 1 WHERE stage = 2 AND at_ms <= ?", (now_ms,))
 
 
-def has_turn(db: sqlite3.Connection, queue: str, now_ms: int) -> bool:
-    """Whether a lane is open, or behind a limit that is no longer shut."""
-    if db.execute("SELECT 1 FROM lanes WHERE queue = ? AND behind = '' LIMIT 1", (queue,)).fetchone():
+def first_delayed_ms(db: sqlite3.Connection, known: Knowledge) -> int | None:
+    """When the first delayed leaf of all queues may be leased."""
+    first: int | None = db.execute("SELECT min(at_ms) FROM nodes INDEXED BY delayed WHERE stage = 2").fetchone()[0]
+    known.delayed = first is not None
+    return first
+
+
+def queues(db: sqlite3.Connection, known: Knowledge, wanted: Sequence[str] | None) -> Sequence[str]:
+    """The queues among `wanted` (None: all) that may have lanes."""
+    if not known.lanes:
+        return ()
+    found = [queue for (queue,) in db.execute("SELECT DISTINCT queue FROM lanes").fetchall()]
+    if not found:
+        known.lanes = False
+    return found if wanted is None else [queue for queue in wanted if queue in found]
+
+
+def may_admit(db: sqlite3.Connection, queue: str, now_ms: int) -> bool:
+    """Whether a lane of this queue waits for no limit, or for one that is open again."""
+    if db.execute("SELECT 1 FROM lanes WHERE queue = ? AND blocked_by = '' LIMIT 1", (queue,)).fetchone():
         return True
-    ends = "SELECT 1 FROM gates WHERE queue = ? AND (until_ms IS NULL OR until_ms <= ?) LIMIT 1"
+    ends = "SELECT 1 FROM limits WHERE queue = ? AND (until_ms IS NULL OR until_ms <= ?) LIMIT 1"
     return db.execute(ends, (queue, now_ms)).fetchone() is not None
 
 
 def next_at_ms(db: sqlite3.Connection, queue: str) -> int | None:
-    """When the first limit that is shut opens."""
-    found = db.execute("SELECT min(until_ms) FROM gates WHERE queue = ? AND until_ms IS NOT NULL", (queue,)).fetchone()
+    """When the first limit of this queue opens."""
+    found = db.execute("SELECT min(until_ms) FROM limits WHERE queue = ? AND until_ms IS NOT NULL", (queue,)).fetchone()
     return None if found is None else found[0]
 
 
-def of_run(db: sqlite3.Connection, queue: str, run: str, now_ms: int) -> Passing[Row]:
+def of_run(db: sqlite3.Connection, queue: str, run: str, now_ms: int) -> LanesOfRun[Row]:
     """The lanes of one run in a queue."""
     lanes: dict[Lane, list[tuple[int, Row]]] = {}
-    for lane, *row in db.execute(_OF_RUN, (run, queue, now_ms)).fetchall():
+    for lane, *row in db.execute(_OF_RUN, (run_blob(run), queue, now_ms)).fetchall():
         lanes.setdefault(lane_of(lane), []).append((row[0], tuple(row)))
-    return Passing({lane: rows[::-1] for lane, rows in lanes.items()})
+    return LanesOfRun({lane: rows[::-1] for lane, rows in lanes.items()})
 
 
-class SqliteShelf:
-    """As `turns.Shelf`, within one exchange. Of a lane the rows that may start are read, and the one after them."""
+class SqliteLanes:
+    """As `lane_choice.LaneIndex`, within one exchange. Of a lane the rows that may start are read, and one more."""
 
     def __init__(self, db: sqlite3.Connection, queue: str, windows: Windows, limit: int, now_ms: int) -> None:
         self._db, self._queue, self._windows, self._limit, self._now_ms = db, queue, windows, limit, now_ms
         self._rows: dict[Lane, list[Row]] = {}
         self._best: tuple[int, Lane] | None = None
-        self._known = False
-        db.execute(_UNSHUT, (queue, now_ms))
+        self._is_known = False
+        db.execute(_OPEN_LIMITS, (queue, now_ms))
 
     def first(self) -> tuple[int, Lane] | None:
-        if not self._known:
-            self._best, self._known = self._find(), True
+        if not self._is_known:
+            self._best, self._is_known = self._find(), True
         return self._best
 
-    def leave(self, lane: Lane) -> None:
-        self._known = False
+    def remove(self, lane: Lane) -> None:
+        self._is_known = False
         self._db.execute("DELETE FROM lanes WHERE queue = ? AND lane = ?", (self._queue, lane_name(lane)))
 
-    def stand(self, lane: Lane, rank: int, behind: Rate | None) -> None:
-        self._known = False
-        gate = OPEN if behind is None else _gate_name(behind)
-        put = "INSERT OR REPLACE INTO lanes (queue, lane, behind, rank) VALUES (?, ?, ?, ?)"
-        self._db.execute(put, (self._queue, lane_name(lane), gate, rank))
+    def put(self, lane: Lane, rank: int, blocked_by: Rate | None) -> None:
+        self._is_known = False
+        limit = OPEN if blocked_by is None else _limit_name(blocked_by)
+        put = "INSERT OR REPLACE INTO lanes (queue, lane, blocked_by, rank) VALUES (?, ?, ?, ?)"
+        self._db.execute(put, (self._queue, lane_name(lane), limit, rank))
 
-    def shut(self, limit: Rate, until_ms: int) -> None:
-        put = "INSERT OR REPLACE INTO gates (queue, behind, until_ms, rank) VALUES (?, ?, ?, 0)"
-        self._db.execute(put, (self._queue, _gate_name(limit), until_ms))
+    def block(self, limit: Rate, until_ms: int) -> None:
+        put = "INSERT OR REPLACE INTO limits (queue, name, until_ms, rank) VALUES (?, ?, ?, 0)"
+        self._db.execute(put, (self._queue, _limit_name(limit), until_ms))
 
     def head(self, lane: Lane) -> int | None:
         rows = self._rows.get(lane)
@@ -135,35 +152,38 @@ class SqliteShelf:
         return self._rows[lane].pop()
 
     def _find(self) -> tuple[int, Lane] | None:
-        found = self._best_behind(OPEN)
-        while (gate := self._best_gate()) is not None and (found is None or gate[0] < found[0]):
-            name = gate[1]
-            behind = self._best_behind(name)
-            if behind is None:
-                self._db.execute("DELETE FROM gates WHERE queue = ? AND behind = ?", (self._queue, name))
-            elif behind[0] > gate[0]:
-                better = "UPDATE gates SET rank = ? WHERE queue = ? AND behind = ?"
-                self._db.execute(better, (behind[0], self._queue, name))
+        found = self._best_waiting_for(OPEN)
+        while (limit := self._best_limit()) is not None and (found is None or limit[0] < found[0]):
+            rank, name = limit
+            lane = self._best_waiting_for(name)
+            if lane is None:
+                self._db.execute("DELETE FROM limits WHERE queue = ? AND name = ?", (self._queue, name))
+            elif lane[0] > rank:
+                better = "UPDATE limits SET rank = ? WHERE queue = ? AND name = ?"
+                self._db.execute(better, (lane[0], self._queue, name))
             else:
-                return behind
+                return lane
         return found
 
-    def _best_gate(self) -> tuple[int, str] | None:
-        best = "SELECT rank, behind FROM gates WHERE queue = ? AND until_ms IS NULL ORDER BY rank LIMIT 1"
+    def _best_limit(self) -> tuple[int, str] | None:
+        best = "SELECT rank, name FROM limits WHERE queue = ? AND until_ms IS NULL ORDER BY rank LIMIT 1"
         found: tuple[int, str] | None = self._db.execute(best, (self._queue,)).fetchone()
         return found
 
-    def _best_behind(self, gate: str) -> tuple[int, Lane] | None:
-        best = "SELECT rank, lane FROM lanes WHERE queue = ? AND behind = ? ORDER BY rank LIMIT 1"
-        found = self._db.execute(best, (self._queue, gate)).fetchone()
+    def _best_waiting_for(self, limit: str) -> tuple[int, Lane] | None:
+        best = "SELECT rank, lane FROM lanes WHERE queue = ? AND blocked_by = ? ORDER BY rank LIMIT 1"
+        found = self._db.execute(best, (self._queue, limit)).fetchone()
         return None if found is None else (found[0], lane_of(found[1]))
 
 
 class Rows:
-    """As `turns.Plain`: rows that were read, the best last."""
+    """As `lane_choice.Unlimited`: rows that were read, the best last."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = list(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def first(self) -> int | None:
         return self._rows[-1][0] if self._rows else None

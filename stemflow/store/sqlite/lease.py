@@ -1,168 +1,244 @@
-"""Handing out work from SQLite: leases, their loss and renewal, timers. Writes run inside the caller's transaction."""
+"""Leases and timers in SQLite: granting, transfer and renewal. Writes run inside the caller's transaction."""
 
 from __future__ import annotations
 
+import copy
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
+from stemflow.model.effects import Decision
 from stemflow.model.facts import Due
-from stemflow.model.records import RUNNING, STOPPING, Key, Node
-from stemflow.model.wire import decode_header, decode_node
+from stemflow.model.records import READY, RUNNING, STOPPING, Header, Key, Node
+from stemflow.store import codec
 from stemflow.store.base import LOSS_LEASE_MS, TIMER_PAGE, Lease, Renewed, Want
 from stemflow.store.index_rules import timer_of
 from stemflow.store.lane_choice import choose
 from stemflow.store.process_owner import is_dead
 from stemflow.store.rate_windows import Past, Windows
-from stemflow.store.sqlite.lanes import RANK, Row, Rows, SqliteShelf, has_turn, next_at_ms, of_run, wake
+from stemflow.store.sqlite import lanes as sqlite_lanes
+from stemflow.store.sqlite.knowledge import Knowledge
+from stemflow.store.sqlite.lanes import COLUMNS, Row, Rows, SqliteLanes
+from stemflow.store.sqlite.rows import HEADER, NODE, header_of, node_of, run_blob, run_id
 
-_READY = f"""SELECT {RANK}, id, delivery, body FROM nodes INDEXED BY ready
-    WHERE place = 'ready' AND queue = ? AND lane = '' AND (? IS NULL OR run = ?)
+_READY = f"""SELECT {COLUMNS} FROM nodes INDEXED BY ready
+    WHERE stage = 1 AND queue = ? AND lane = '' AND (? IS NULL OR run = ?)
     AND (due_at_ms IS NULL OR due_at_ms > ?) ORDER BY priority DESC, id LIMIT ?"""
-_QUEUE = "SELECT min(queue) FROM nodes INDEXED BY {0} WHERE place = '{0}' AND queue > ?"
-_LEASE = """UPDATE nodes SET state = ?, delivery = ?, place = NULL, due_at_ms = ?, lease_until_ms = ?, owner = ?
-    WHERE id = ?"""
+_LEASE = """UPDATE nodes SET state = ?, delivery = ?, stage = NULL, queue = NULL, lane = NULL, priority = NULL,
+    at_ms = NULL, due_at_ms = ?, lease_until_ms = ?, owner = ? WHERE id = ?"""
 _RENEW = """UPDATE nodes SET lease_until_ms = ? WHERE run = ? AND path = ? AND delivery = ?
-    AND lease_until_ms IS NOT NULL RETURNING CASE WHEN state = ? THEN body END"""
-_LATE = """SELECT id, state, delivery, body FROM nodes INDEXED BY leases
-    WHERE lease_until_ms IS NOT NULL AND (lease_until_ms <= ? OR owner IN (SELECT value FROM json_each(?)))
+    AND lease_until_ms IS NOT NULL RETURNING state, flags"""
+_LATE = f"""SELECT id, {NODE} FROM nodes INDEXED BY leases
+    WHERE lease_until_ms IS NOT NULL AND (lease_until_ms <= ?
+        OR owner IN (SELECT id FROM owners WHERE name IN (SELECT value FROM json_each(?))))
     AND (? IS NULL OR run = ?)
     ORDER BY lease_until_ms, id LIMIT ?"""
-
-_STARTED = "INSERT OR REPLACE INTO windows (key, past, until_ms) VALUES (?, ?, ?)"
+_STARTED = "INSERT OR REPLACE INTO rate_windows (key, past, until_ms) VALUES (?, ?, ?)"
+_RUNNING, _STOPPING = codec.NUMBER[RUNNING], codec.NUMBER[STOPPING]
 _past_of: Final[msgspec.msgpack.Decoder[Past]] = msgspec.msgpack.Decoder(Past)
 
-class Taken(NamedTuple):
-    """What one exchange leases: row ids beside the leases, and when a lane that had to wait may go on."""
 
-    ids: list[int]
+class Direct(NamedTuple):
+    """A leaf that is leased in the step that makes it ready: as it is then, to whom, and until when."""
+
+    node: Node
+    owner: int
+    until_ms: int
+
+
+class Taken(NamedTuple):
+    """What one exchange leases, and when a lane that has to wait may go on."""
+
     leases: list[Lease]
     blocked_until_ms: int | None
 
 
-NOTHING: Final = Taken([], [], None)
+NOTHING: Final = Taken([], None)
 
 
-def revive(state: str, delivery: int, body: bytes) -> Node:
-    """A record from its bytes; a lease changes only the columns."""
-    node = decode_node(body)
-    node.state, node.delivery = state, delivery  # type: ignore[assignment]
-    return node
+def direct(db: sqlite3.Connection, known: Knowledge, decision: Decision, want: Want, now_ms: int) -> dict[Key, Direct]:
+    """The leaves that a decision makes ready and that can be leased at once, best first: all of them or none.
+
+    Nothing else may compete with them: no leaf that is ready in the wanted queues, delayed, or rate limited.
+    """
+    if decision.also or want.limit <= 0 or known.delayed or known.lanes or known.ready_queues(db, want.queues):
+        return {}
+    found = [
+        put
+        for put in decision.puts
+        if isinstance(put.record, Node) and put.record.state == READY and _is_wanted(put.record, want)
+    ]
+    if not found or len(found) > want.limit or (len(found) > 1 and any(put.guard for put in found)):
+        return {}
+    made = {}
+    for put in sorted(found, key=lambda one: -one.record.priority):  # type: ignore[union-attr]
+        node = copy.copy(put.record)
+        assert isinstance(node, Node)
+        if node.limits or node.at_ms > now_ms or (node.due_at_ms is not None and node.due_at_ms <= now_ms):
+            return {}
+        node.state = RUNNING
+        node.delivery += 1
+        made[put.key] = Direct(node, known.owner(db, want.owner), now_ms + node.lease_ms)
+    return made
 
 
-def has_work(db: sqlite3.Connection, want: Want, now_ms: int) -> bool:
+def _is_wanted(node: Node, want: Want) -> bool:
+    return (want.queues is None or node.queue in want.queues) and want.only_run in (None, node.run)
+
+
+def has_work(db: sqlite3.Connection, known: Knowledge, want: Want, now_ms: int) -> bool:
     """Whether taking the write lock for a lease may be worth it."""
-    for queue in _queues(db, want) if want.limit > 0 else ():
-        plain = "SELECT 1 FROM nodes WHERE place = 'ready' AND queue = ? AND lane = '' LIMIT 1"
-        if db.execute(plain, (queue,)).fetchone() or has_turn(db, queue, now_ms):
+    if want.limit <= 0:
+        return False
+    some = "SELECT 1 FROM nodes INDEXED BY ready WHERE stage = 1 AND queue = ? AND lane = '' LIMIT 1"
+    for queue in known.ready_queues(db, want.queues):
+        if db.execute(some, (queue,)).fetchone():
             return True
-        delayed = "SELECT 1 FROM nodes WHERE place = 'delayed' AND queue = ? AND at_ms <= ? LIMIT 1"
-        if db.execute(delayed, (queue, now_ms)).fetchone():
+        known.nothing_ready(queue)
+    if known.delayed:
+        first = sqlite_lanes.first_delayed_ms(db, known)
+        if first is not None and first <= now_ms:
             return True
-    return False
+    named = sqlite_lanes.queues(db, known, want.queues)
+    return any(sqlite_lanes.may_admit(db, queue, now_ms) for queue in named)
 
 
-def take(db: sqlite3.Connection, want: Want, now_ms: int) -> Taken:
-    """Lease up to `want.limit` leaves, best first."""
+def take(db: sqlite3.Connection, known: Knowledge, want: Want, headers: Mapping[str, Header], now_ms: int) -> Taken:
+    """Lease up to `want.limit` leaves, best first. `headers`: of runs that the same exchange creates."""
     windows = Windows(now_ms, lambda key: _past(db, key))
-    rows, blocked = _choose(db, want, windows, now_ms)
-    leases, updates = [], []
-    for _, row, delivery, body in rows:
-        node = revive(RUNNING, delivery + 1, body)
+    rows, blocked = _choose(db, known, want, windows, now_ms)
+    if not rows:
+        return Taken([], blocked)
+    leases, updates, owner = [], [], known.owner(db, want.owner)
+    for _, row, *columns in rows:
+        node = node_of(*columns)
+        node.state = RUNNING
+        node.delivery += 1
         until_ms = now_ms + node.lease_ms
-        leases.append(granted(db, node, until_ms))
-        updates.append((RUNNING, node.delivery, timer_of(node), until_ms, want.owner, row))
+        leases.append(granted(db, node, until_ms, headers))
+        timer = None if node.due_at_ms is None else timer_of(node)
+        updates.append((_RUNNING, node.delivery, timer, until_ms, owner, row))
     db.executemany(_LEASE, updates)
     for key, past in windows.started().items():
         db.execute(_STARTED, (key, msgspec.msgpack.encode(past), now_ms + past.span_ms))
-    return Taken([row[1] for row in rows], leases, blocked)
+    return Taken(leases, blocked)
 
 
-def granted(db: sqlite3.Connection, node: Node, until_ms: int) -> Lease:
-    """A lease as it is handed out: with the header, for the root of a run."""
-    row = None if node.path else db.execute("SELECT header FROM runs WHERE run = ?", (node.run,)).fetchone()
-    return Lease(node, until_ms, None if row is None else decode_header(row[0]))
+def granted(db: sqlite3.Connection, node: Node, until_ms: int, headers: Mapping[str, Header] = {}) -> Lease:
+    """A lease as a worker gets it: with the header, for the root of a run."""
+    if node.path:
+        return Lease(node, until_ms)
+    header = headers.get(node.run)
+    if header is None:
+        found = f"SELECT {HEADER} FROM runs WHERE run = ?"
+        row = db.execute(found, (run_blob(node.run),)).fetchone()
+        header = None if row is None else header_of(run_blob(node.run), *row)
+    return Lease(node, until_ms, header)
 
 
-def _choose(db: sqlite3.Connection, want: Want, windows: Windows, now_ms: int) -> tuple[list[Row], int | None]:
+def _choose(
+    db: sqlite3.Connection, known: Knowledge, want: Want, windows: Windows, now_ms: int
+) -> tuple[list[Row], int | None]:
     """The best rows of all lanes, in order; and when those of `want.only_run` that have to wait may go on."""
-    plains, shelves, passing = [], [], []
-    for queue in _queues(db, want) if want.limit else ():
-        wake(db, queue, now_ms)
-        rows = db.execute(_READY, (queue, want.only_run, want.only_run, now_ms, want.limit)).fetchall()
-        plains.append(Rows(rows[::-1]))
-        if want.only_run is not None:
-            passing.append(of_run(db, queue, want.only_run, now_ms))
-        elif has_turn(db, queue, now_ms):
-            shelves.append(SqliteShelf(db, queue, windows, want.limit, now_ms))
-    if want.only_run is None:
-        return choose(plains, shelves, windows, want.limit), None
-    taken = choose(plains, passing, windows, want.limit)
-    return taken, min((one.next_at_ms for one in passing if one.next_at_ms is not None), default=None)
-
-
-def _queues(db: sqlite3.Connection, want: Want) -> Sequence[str]:
-    """The queues that are wanted: where none is named, those in which something is ready or delayed."""
-    if want.queues is not None:
-        return want.queues
-    found: dict[str, None] = {}
-    for place in ("ready", "delayed"):
-        next_one, after = _QUEUE.format(place), ""
-        while (name := db.execute(next_one, (after,)).fetchone()[0]) is not None:
-            found[name] = None
-            after = name
-    return tuple(found)
+    if want.limit <= 0:
+        return [], None
+    sqlite_lanes.wake(db, known, now_ms)
+    only = None if want.only_run is None else run_blob(want.only_run)
+    read: dict[str, tuple[int, Rows]] = {}
+    for queue in known.ready_queues(db, want.queues):
+        rows = db.execute(_READY, (queue, only, only, now_ms, want.limit)).fetchall()
+        read[queue] = len(rows), Rows(rows[::-1])
+    unlimited = [rows for _, rows in read.values()]
+    named = sqlite_lanes.queues(db, known, want.queues)
+    if want.only_run is not None:
+        passing = [sqlite_lanes.of_run(db, queue, want.only_run, now_ms) for queue in named]
+        taken = choose(unlimited, passing, windows, want.limit)
+        return taken, min((one.next_at_ms for one in passing if one.next_at_ms is not None), default=None)
+    limited = [
+        SqliteLanes(db, queue, windows, want.limit, now_ms)
+        for queue in named
+        if sqlite_lanes.may_admit(db, queue, now_ms)
+    ]
+    taken = choose(unlimited, limited, windows, want.limit)
+    for queue, (count, left) in read.items():
+        if count < want.limit and not len(left):
+            known.nothing_ready(queue)
+    return taken, None
 
 
 def _past(db: sqlite3.Connection, key: str) -> Past | None:
-    row = db.execute("SELECT past FROM windows WHERE key = ?", (key,)).fetchone()
+    row = db.execute("SELECT past FROM rate_windows WHERE key = ?", (key,)).fetchone()
     return None if row is None else _past_of.decode(row[0])
 
 
-def due(db: sqlite3.Connection, want: Want, now_ms: int) -> tuple[tuple[Due, ...], int | None]:
-    """A page of timers that are due; and the instant of the next timer, or of the next delayed leaf."""
-    rows = db.execute(
-        "SELECT run, path, due_at_ms FROM nodes WHERE due_at_ms <= ? AND (? IS NULL OR run = ?)"
-        " ORDER BY due_at_ms, run, path LIMIT ?",
-        (now_ms, want.only_run, want.only_run, TIMER_PAGE + 1),
-    ).fetchall()
-    instants = [db.execute("SELECT min(due_at_ms) FROM nodes WHERE due_at_ms > ?", (now_ms,)).fetchone()[0]]
-    for queue in _queues(db, want):
-        delayed = "SELECT min(at_ms) FROM nodes WHERE place = 'delayed' AND queue = ? AND at_ms > ?"
-        instants.append(db.execute(delayed, (queue, now_ms)).fetchone()[0])
-        if want.limit:
-            instants.append(next_at_ms(db, queue))
-    if len(rows) > TIMER_PAGE:
-        instants.append(now_ms)
-    timers = tuple(Due((run, path), at_ms) for run, path, at_ms in rows[:TIMER_PAGE])
+def due(db: sqlite3.Connection, known: Knowledge, want: Want, now_ms: int) -> tuple[tuple[Due, ...], int | None]:
+    """A page of timers that are due; and the instant of the next timer, delayed leaf or limit that opens."""
+    timers, instants = _timers(db, known, want, now_ms) if known.timers else ((), [])
+    if known.delayed:
+        instants += _delayed(db, known, want.queues, now_ms)
+    if want.limit:
+        instants += [sqlite_lanes.next_at_ms(db, queue) for queue in sqlite_lanes.queues(db, known, want.queues)]
     return timers, min((at_ms for at_ms in instants if at_ms is not None), default=None)
 
 
-def still_held(db: sqlite3.Connection, ids: Sequence[tuple[int, int]]) -> tuple[Lease, ...]:
-    """The leases among (row id, token) that hold, as they now are."""
-    found = "SELECT state, delivery, body, lease_until_ms FROM nodes WHERE id = ? AND delivery = ?"
+def _timers(
+    db: sqlite3.Connection, known: Knowledge, want: Want, now_ms: int
+) -> tuple[tuple[Due, ...], list[int | None]]:
+    only = None if want.only_run is None else run_blob(want.only_run)
+    rows = db.execute(
+        "SELECT run, path, due_at_ms FROM nodes WHERE due_at_ms <= ? AND (? IS NULL OR run = ?)"
+        " ORDER BY due_at_ms, run, path LIMIT ?",
+        (now_ms, only, only, TIMER_PAGE + 1),
+    ).fetchall()
+    next_at_ms = db.execute("SELECT min(due_at_ms) FROM nodes WHERE due_at_ms > ?", (now_ms,)).fetchone()[0]
+    if not rows and next_at_ms is None and only is None:
+        known.timers = False
+    instants = [next_at_ms, now_ms] if len(rows) > TIMER_PAGE else [next_at_ms]
+    return tuple(Due((run_id(run), path), at_ms) for run, path, at_ms in rows[:TIMER_PAGE]), instants
+
+
+def _delayed(db: sqlite3.Connection, known: Knowledge, wanted: Sequence[str] | None, now_ms: int) -> list[int | None]:
+    """When the first delayed leaf of these queues may be leased."""
+    if wanted is not None:
+        of_queue = (
+            "SELECT min(at_ms) FROM nodes INDEXED BY delayed_by_queue WHERE stage = 2 AND queue = ? AND at_ms > ?"
+        )
+        return [db.execute(of_queue, (queue, now_ms)).fetchone()[0] for queue in wanted]
+    first = "SELECT min(at_ms) FROM nodes INDEXED BY delayed WHERE stage = 2 AND at_ms > ?"
+    return [db.execute(first, (now_ms,)).fetchone()[0]]
+
+
+def still_held(db: sqlite3.Connection, held: Sequence[tuple[Key, int]]) -> tuple[Lease, ...]:
+    """The leases among (key, token) that hold, as they now are."""
+    found = f"SELECT lease_until_ms, {NODE} FROM nodes WHERE run = ? AND path = ? AND delivery = ?"
     found += " AND lease_until_ms IS NOT NULL"
-    rows = [db.execute(found, pair).fetchone() for pair in ids]
-    return tuple(granted(db, revive(*row[:3]), row[3]) for row in rows if row is not None)
+    rows = [db.execute(found, (run_blob(key[0]), key[1], token)).fetchone() for key, token in held]
+    return tuple(granted(db, node_of(*row[1:]), row[0]) for row in rows if row is not None)
 
 
-def late(db: sqlite3.Connection, limit: int, now_ms: int, run: str | None) -> list[tuple[int, str, int, bytes]]:
-    """Rows whose lease is past its time, or whose owner has died."""
-    owners = db.execute("SELECT DISTINCT owner FROM nodes WHERE lease_until_ms IS NOT NULL").fetchall()
+def late(db: sqlite3.Connection, limit: int, now_ms: int, run: str | None) -> list[Row]:
+    """Rows, (id, node ...), whose lease has expired, or whose owner has died."""
+    holding = "SELECT name FROM owners WHERE id IN (SELECT owner FROM nodes WHERE lease_until_ms IS NOT NULL)"
+    owners = db.execute(holding).fetchall()
     dead = msgspec.json.encode([owner for (owner,) in owners if is_dead(owner)]).decode()
-    return db.execute(_LATE, (now_ms, dead, run, run, limit)).fetchall()
+    only = None if run is None else run_blob(run)
+    return db.execute(_LATE, (now_ms, dead, only, only, limit)).fetchall()
 
 
-def transfer(db: sqlite3.Connection, owner: str, limit: int, now_ms: int, run: str | None) -> list[Lease]:
-    """Take late leases over under new tokens."""
+def transfer(
+    db: sqlite3.Connection, known: Knowledge, owner: str, limit: int, now_ms: int, run: str | None
+) -> list[Lease]:
+    """Take expired leases over under new tokens."""
     until_ms = now_ms + LOSS_LEASE_MS
     leases = []
-    for row, state, delivery, body in late(db, limit, now_ms, run):
-        leases.append(granted(db, revive(state, delivery + 1, body), until_ms))
+    for row, *columns in late(db, limit, now_ms, run):
+        node = node_of(*columns)
+        node.delivery += 1
+        leases.append(granted(db, node, until_ms))
         taking = "UPDATE nodes SET delivery = delivery + 1, lease_until_ms = ?, owner = ? WHERE id = ?"
-        db.execute(taking, (until_ms, owner, row))
+        db.execute(taking, (until_ms, known.owner(db, owner), row))
     return leases
 
 
@@ -170,9 +246,9 @@ def renew(db: sqlite3.Connection, held: Sequence[tuple[Key, int, int]], now_ms: 
     gone: list[tuple[Key, int]] = []
     stopping: list[tuple[Key, bool]] = []
     for key, token, lease_ms in held:
-        row = db.execute(_RENEW, (now_ms + lease_ms, *key, token, STOPPING)).fetchall()
+        row = db.execute(_RENEW, (now_ms + lease_ms, run_blob(key[0]), key[1], token)).fetchall()
         if not row:
             gone.append((key, token))
-        elif row[0][0] is not None:
-            stopping.append((key, decode_node(row[0][0]).kill))
+        elif row[0][0] == _STOPPING:
+            stopping.append((key, bool(row[0][1] & codec.KILL)))
     return Renewed(tuple(gone), tuple(stopping))

@@ -14,50 +14,57 @@ T = TypeVar("T")
 
 APPLICATION_ID: Final = 0x73746D66
 """`stmf`: the mark in the file's header by which a store is told from other databases."""
-VERSION: Final = 5
+VERSION: Final = 6
 
 PATIENCE_MS: Final = 5_000
 """How long a write waits for the writers of other processes."""
 
+READY, DELAYED = 1, 2
+"""Values of `nodes.stage`."""
+
 TABLES: Final = (
     """CREATE TABLE nodes (
         id INTEGER PRIMARY KEY,
-        run TEXT NOT NULL,
+        run BLOB NOT NULL,
         path TEXT NOT NULL,
-        state TEXT NOT NULL,
+        state INTEGER NOT NULL,
+        flags INTEGER NOT NULL,
         rev INTEGER NOT NULL,
         delivery INTEGER NOT NULL,
-        place TEXT,
-        queue TEXT NOT NULL,
-        lane TEXT NOT NULL,
-        priority INTEGER NOT NULL,
-        at_ms INTEGER NOT NULL,
+        lease_ms INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        stage INTEGER,
+        queue TEXT,
+        lane TEXT,
+        priority INTEGER,
+        at_ms INTEGER,
         due_at_ms INTEGER,
         lease_until_ms INTEGER,
-        owner TEXT,
-        body BLOB NOT NULL,
+        owner INTEGER,
         UNIQUE (run, path)
     )""",
-    "CREATE INDEX ready ON nodes (queue, lane, priority DESC, id, run) WHERE place = 'ready'",
+    "CREATE TABLE owners (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+    "CREATE INDEX ready ON nodes (queue, lane, priority DESC, id, run) WHERE stage = 1",
+    "CREATE INDEX delayed ON nodes (at_ms, queue) WHERE stage = 2",
+    "CREATE INDEX delayed_by_queue ON nodes (queue, at_ms) WHERE stage = 2",
+    "CREATE INDEX timers ON nodes (due_at_ms, run, path) WHERE due_at_ms IS NOT NULL",
+    "CREATE INDEX leases ON nodes (lease_until_ms, owner) WHERE lease_until_ms IS NOT NULL",
     """CREATE TABLE lanes (
         queue TEXT NOT NULL,
         lane TEXT NOT NULL,
-        behind TEXT NOT NULL,
+        blocked_by TEXT NOT NULL,
         rank INTEGER NOT NULL,
         PRIMARY KEY (queue, lane)
     ) WITHOUT ROWID""",
-    "CREATE INDEX lanes_by_rank ON lanes (queue, behind, rank)",
-    """CREATE TABLE gates (
+    "CREATE INDEX lanes_by_rank ON lanes (queue, blocked_by, rank)",
+    """CREATE TABLE limits (
         queue TEXT NOT NULL,
-        behind TEXT NOT NULL,
+        name TEXT NOT NULL,
         until_ms INTEGER,
         rank INTEGER NOT NULL,
-        PRIMARY KEY (queue, behind)
+        PRIMARY KEY (queue, name)
     ) WITHOUT ROWID""",
-    "CREATE INDEX gates_by_end ON gates (queue, until_ms, rank)",
-    "CREATE INDEX delayed ON nodes (queue, at_ms) WHERE place = 'delayed'",
-    "CREATE INDEX timers ON nodes (due_at_ms, run, path) WHERE due_at_ms IS NOT NULL",
-    "CREATE INDEX leases ON nodes (lease_until_ms, owner) WHERE lease_until_ms IS NOT NULL",
+    "CREATE INDEX limits_by_end ON limits (queue, until_ms, rank)",
     """CREATE TABLE claims (
         key TEXT PRIMARY KEY,
         rev INTEGER NOT NULL,
@@ -67,26 +74,28 @@ TABLES: Final = (
     "CREATE INDEX claims_by_end ON claims (until_ms) WHERE until_ms IS NOT NULL",
     """CREATE TABLE runs (
         id INTEGER PRIMARY KEY,
-        run TEXT NOT NULL UNIQUE,
+        run BLOB NOT NULL UNIQUE,
+        plan INTEGER NOT NULL,
         ended INTEGER,
         until_ms INTEGER,
         header BLOB NOT NULL
     )""",
+    "CREATE INDEX runs_by_plan ON runs (plan)",
     "CREATE INDEX ended ON runs (ended) WHERE ended IS NOT NULL",
     "CREATE INDEX runs_by_end ON runs (until_ms) WHERE until_ms IS NOT NULL",
-    "CREATE TABLE plans (digest TEXT PRIMARY KEY, body BLOB NOT NULL)",
-    "CREATE TABLE uses (run TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (run, digest)) WITHOUT ROWID",
-    "CREATE INDEX uses_by_plan ON uses (digest)",
+    "CREATE TABLE plans (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, body BLOB)",
+    "CREATE TABLE fragments (run BLOB NOT NULL, plan INTEGER NOT NULL, PRIMARY KEY (run, plan)) WITHOUT ROWID",
+    "CREATE INDEX fragments_by_plan ON fragments (plan)",
     """CREATE TABLE pages (
-        run TEXT NOT NULL,
+        run BLOB NOT NULL,
         path TEXT NOT NULL,
         number INTEGER NOT NULL,
         body BLOB NOT NULL,
         PRIMARY KEY (run, path, number)
     )""",
-    """CREATE TABLE dead (
+    """CREATE TABLE dead_letters (
         id INTEGER PRIMARY KEY,
-        run TEXT NOT NULL,
+        run BLOB NOT NULL,
         path TEXT NOT NULL,
         queue TEXT NOT NULL,
         reason TEXT NOT NULL,
@@ -95,37 +104,32 @@ TABLES: Final = (
         body BLOB NOT NULL,
         UNIQUE (run, path)
     )""",
-    "CREATE INDEX dead_by_age ON dead (at_ms)",
-    "CREATE INDEX dead_by_end ON dead (until_ms)",
-    """CREATE TABLE notes (
+    "CREATE INDEX dead_letters_by_age ON dead_letters (at_ms)",
+    "CREATE INDEX dead_letters_by_end ON dead_letters (until_ms)",
+    """CREATE TABLE hints (
         topic TEXT NOT NULL,
         name TEXT NOT NULL,
         until_ms INTEGER NOT NULL,
         body BLOB NOT NULL,
         PRIMARY KEY (topic, name)
     ) WITHOUT ROWID""",
-    "CREATE INDEX notes_by_end ON notes (until_ms)",
+    "CREATE INDEX hints_by_end ON hints (until_ms)",
     """CREATE TABLE posts (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
-        run TEXT NOT NULL,
+        run BLOB NOT NULL,
         body BLOB NOT NULL
     )""",
-    "CREATE INDEX posts_of_run ON posts (run, id)",
-    "CREATE TABLE inboxes (run TEXT PRIMARY KEY, free_at_ms INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX posts_by_run ON posts (run, id)",
+    "CREATE TABLE inboxes (run BLOB PRIMARY KEY, free_at_ms INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX inboxes_by_time ON inboxes (free_at_ms, run)",
-    """CREATE TABLE windows (
+    """CREATE TABLE rate_windows (
         key TEXT PRIMARY KEY,
         past BLOB NOT NULL,
         until_ms INTEGER NOT NULL
     ) WITHOUT ROWID""",
-    "CREATE INDEX windows_by_end ON windows (until_ms)",
-    """CREATE TABLE memos (
-        channel TEXT PRIMARY KEY,
-        sequence INTEGER NOT NULL,
-        at_ms INTEGER NOT NULL,
-        body BLOB NOT NULL
-    ) WITHOUT ROWID""",
+    "CREATE INDEX rate_windows_by_end ON rate_windows (until_ms)",
 )
+"""`nodes.stage` is READY or DELAYED for a leaf that waits for a worker; `queue` to `at_ms` are NULL for all others."""
 
 
 def connect(url: str, path: str, busy_ms: int = 0) -> sqlite3.Connection:

@@ -203,14 +203,6 @@ class PrunePromises(Promises):
             assert await prune(w.two) == 1
             assert paths(await w.one.lease()) == ["a"]
 
-    async def test_memos_of_channels_that_rest_for_a_day_are_forgotten(self) -> None:
-        async with self.world() as w:
-            await w.one.begin()
-            w.clock.advance(DAY_MS - 1)
-            assert await prune(w.two) == 0
-            w.clock.advance(1)
-            assert await prune(w.two) == 1
-
     async def test_what_is_past_its_time_is_counted_before_it_is_deleted(self) -> None:
         async with self.world() as w:
             now_ms = w.clock.now_ms()
