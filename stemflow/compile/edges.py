@@ -42,11 +42,16 @@ def check_names(sig: AnySig, path: str = "") -> None:
 
 
 def dependencies(step: AnySig) -> Iterator[tuple[str, str]]:
-    """(name of the step referred to, kind of edge), for `needs` and every expression in `step` and below it."""
+    """(name of the step referred to, kind of edge), for `needs` and every expression in `step` and below it.
+
+    In a graph inside `step`, a name of one of its own steps hides the step of that name outside.
+    """
     for need in step.needs:
         yield need, "order"
-    for source, names in expressions(step):
-        yield from step_references(source, names)
+    for source, names, hidden in expressions(step):
+        for name, kind in step_references(source, names):
+            if name not in hidden:
+                yield name, kind
 
 
 def step_references(source: Any, names: frozenset[str]) -> Iterator[tuple[str, str]]:
@@ -60,25 +65,35 @@ def step_references(source: Any, names: frozenset[str]) -> Iterator[tuple[str, s
             yield reference.path[1], "optional" if reference.optional else "data"
 
 
-def expressions(step: AnySig, names: frozenset[str] = NAMES) -> Iterator[tuple[Any, frozenset[str]]]:
+Scoped = tuple[Any, frozenset[str], frozenset[str]]
+"""A tree or (condition,), the names that it may use, and the steps of the graphs inside that hide others."""
+
+
+def expressions(
+    step: AnySig, names: frozenset[str] = NAMES, hidden: frozenset[str] = frozenset()
+) -> Iterator[Scoped]:
     """Every tree or (condition,) in `step` and below that is evaluated before or while it runs."""
     if step.when is not None:
-        yield (step.when,), names
+        yield (step.when,), names, hidden
     if isinstance(step, TaskSig):
         if step.bind is not None:
-            yield dict(step.bind), names
+            yield dict(step.bind), names, hidden
         for key in _keys(step):
-            yield key, names | {"args", "headers"}
+            yield key, names | {"args", "headers"}, hidden
     elif step.concurrency is not None:
-        yield step.concurrency.key, names
+        yield step.concurrency.key, names, hidden
     if isinstance(step, SwitchSig):
-        yield (step.on,), names
+        yield (step.on,), names, hidden
     if isinstance(step, MapSig):
         if isinstance(step.items, str):
-            yield (step.items,), names
+            yield (step.items,), names, hidden
         names = names | {step.var, step.index_var}
+    if isinstance(step, StepsSig):
+        hidden = hidden | {inner.name for inner in step.steps if inner.name}
+        if step.outputs is not None:
+            yield dict(step.outputs), names, hidden
     for _, member in members_of(step):
-        yield from expressions(member, names)
+        yield from expressions(member, names, hidden)
 
 
 def _keys(task: TaskSig[Any, Any]) -> Iterator[str]:

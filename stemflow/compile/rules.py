@@ -21,7 +21,7 @@ def check(workflow: Workflow, locate: Locate, known_tasks: Collection[str] | Non
 
     Where it knows parameters too, as a registry does, literal arguments are checked.
     """
-    found = [*_references(workflow.body, locate)]
+    found = [*_references(workflow.body, "", locate, frozenset())]
     around = () if workflow.concurrency is None else ((workflow.concurrency.key, "the workflow"),)
     found += _self_deadlocks(workflow.body, "", locate, around)
     if known_tasks is not None:
@@ -49,21 +49,33 @@ def did_you_mean(word: str, known: Collection[str], what: str) -> str | None:
     return f"{what}: {', '.join(sorted(known))}" if 0 < len(known) <= 12 else None
 
 
-def _references(body: AnySig, locate: Locate) -> Iterator[Diagnostic]:
-    for path, sig in walk(body):
-        if not isinstance(sig, StepsSig):
-            continue
-        names = {step.name for step in sig.steps if step.name}
+def _references(sig: AnySig, path: str, locate: Locate, around: frozenset[str]) -> Iterator[Diagnostic]:
+    """Findings about references; `around`: the steps of the graphs around `sig`, which it may read."""
+    if isinstance(sig, StepsSig):
+        names = frozenset(step.name for step in sig.steps if step.name)
         for step in sig.steps:
             place = child_path(path, step.name or "")
-            for source, kind in dict.fromkeys(dependencies(step)):
-                if source == step.name:
-                    yield _at(locate, place, "needs" if kind == "order" else None, "SF102",
-                              f"step `{source}` waits for itself", "take this edge out")  # fmt: skip
-                elif source not in names:
-                    yield _unknown_step(locate, place, source, kind, names)
+            yield from _of_step(step, place, locate, names, around)
+            if step.name in around:
+                text = f"`{place}` hides the step `{step.name}` of the graph around it from what reads `steps` here"
+                yield Diagnostic("SF110", text, *locate(place, None), hint="give one of them another name",
+                                 severity="warning")  # fmt: skip
         if sig.outputs is not None:
-            yield from _outputs(sig, names, locate)
+            yield from _outputs(sig, path, names | around, locate)
+        around = around | names
+    for segment, member in members_of(sig):
+        yield from _references(member, child_path(path, segment), locate, around)
+
+
+def _of_step(
+    step: AnySig, place: str, locate: Locate, names: frozenset[str], around: frozenset[str]
+) -> Iterator[Diagnostic]:
+    for source, kind in dict.fromkeys(dependencies(step)):
+        if source == step.name:
+            yield _at(locate, place, "needs" if kind == "order" else None, "SF102",
+                      f"step `{source}` waits for itself", "take this edge out")  # fmt: skip
+        elif source not in (names if kind == "order" else names | around):
+            yield _unknown_step(locate, place, source, kind, names | around)
 
 
 def _unknown_step(locate: Locate, place: str, source: str, kind: str, names: Collection[str]) -> Diagnostic:
@@ -73,11 +85,12 @@ def _unknown_step(locate: Locate, place: str, source: str, kind: str, names: Col
     return _at(locate, place, f"ref:{source}", "SF104", f"`steps.{source}`: there is no step `{source}`", hint)
 
 
-def _outputs(sig: StepsSig[Any, Any], names: Collection[str], locate: Locate) -> Iterator[Diagnostic]:
+def _outputs(sig: StepsSig[Any, Any], path: str, names: Collection[str], locate: Locate) -> Iterator[Diagnostic]:
     from_outputs = TaskSig[Any, Any](task="", bind=dict(sig.outputs or {}))
     for source, _ in dict.fromkeys(dependencies(from_outputs)):
         if source not in names:
-            yield _at(locate, "", f"outputs:{source}", "SF104", f"outputs: there is no step `{source}`",
+            key = f"ref:{source}" if path else f"outputs:{source}"
+            yield _at(locate, path, key, "SF104", f"outputs: there is no step `{source}`",
                       did_you_mean(source, names, "steps here"))  # fmt: skip
 
 

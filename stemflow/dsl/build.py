@@ -72,12 +72,19 @@ class Builder:
 
     def steps(self, node: Node, names: Names, outputs: Any, fail_fast: bool) -> StepsSig[Any, Any]:
         """The body `steps`: a graph of named steps."""
+        root = Context("", node.place, names)
+        return StepsSig(
+            steps=self._named(node, root, names), outputs=outputs, fail_fast=fail_fast, at=node.place[:2]
+        )  # fmt: skip
+
+    def _named(self, node: Node, around: Context, names: Names) -> tuple[AnySig, ...]:
+        """The steps of a graph."""
         siblings = frozenset(node.members)
         found = []
         for name, member in node.members.items():
-            context = Context(name, node.keys[name], names, name, siblings, 1)
-            found.append(self.step(member, context))
-        return StepsSig(steps=_present(found), outputs=outputs, fail_fast=fail_fast, at=node.place[:2])
+            context = around.inner(name, node.keys[name], names, name)
+            found.append(self.step(member, context._replace(siblings=siblings)))
+        return _present(found)
 
     def step(self, node: Node, context: Context) -> AnySig | None:
         """A step of any kind; None when it is not one (which the schema has told)."""
@@ -97,6 +104,7 @@ class Builder:
         """The signature of `node`, whose key `kind` holds `body`."""
         build: dict[str, Callable[[], AnySig | None]] = {
             "task": lambda: self._task(node, context, common),
+            "steps": lambda: self._graph(node, body, context, common),
             "chain": lambda: ChainSig(steps=self._chain(body, context), **common),
             "group": lambda: GroupSig(members=self._members(body, context), **common),
             "chord": lambda: self._chord(body, context, common),
@@ -218,6 +226,17 @@ class Builder:
             return None
         size = None if window is None else window.value
         return MapSig(do=each, items=source, var=var, index_var=index_var, window=size, **common)
+
+    def _graph(self, node: Node, body: Node, context: Context, common: dict[str, Any]) -> StepsSig[Any, Any]:
+        names = context.names | {"steps"}
+        outputs, fail_fast = node.get("outputs"), node.get("fail_fast")
+        self.expressions.template(outputs, names, context.path)
+        return StepsSig(
+            steps=self._named(body, context, names),
+            outputs=None if outputs is None else outputs.value,
+            fail_fast=fail_fast is not None and fail_fast.value is True,
+            **common,
+        )
 
     def _switch(self, body: Node, context: Context, common: dict[str, Any]) -> SwitchSig[Any, Any] | None:
         on = self.expressions.condition(body.get("on"), context.names, context.path)

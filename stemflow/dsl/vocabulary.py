@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-KINDS = ("task", "chain", "group", "chord", "map", "switch", "wait")
+KINDS = ("task", "steps", "chain", "group", "chord", "map", "switch", "wait")
 BODIES = ("steps", "chain", "group", "chord")
 
 VALUE_OF: Mapping[str, str] = {"chain": "prev", "group": "results", "chord": "prev"}

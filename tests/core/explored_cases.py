@@ -115,6 +115,8 @@ CASES = [
     Case("undo of a switch", (
         steps({"a": (switch("1", leaf("bad"), leaf("ok")), ""), "b": (leaf("bad"), "a")}).on("failed", UNDO_SWITCH,
                                                                                              "undo"),)),
+    Case("graphs in a map", (map_(steps({"a": (leaf("any"), ""), "b": (leaf(), "a")}, value={"is": "fine"}), 2),),
+         losses=0),
     Case("timeout", (group(leaf("maybe"), chain(leaf(), leaf()), timeout_ms=7),)),
     Case("timeout within", (chain(leaf("maybe"), chain(wait(), leaf(), timeout_ms=7, on_error="continue"), leaf()),)),
     Case("timeout of a hooked scope", (

@@ -17,7 +17,7 @@ from stemflow.dsl.schema import load_schema
 from stemflow.dsl.vocabulary import KINDS as WORDS
 from stemflow.model.plan import ScopeKind, ScopePlan
 from stemflow.model.policy import Options
-from stemflow.model.signature import AnySig, StepsSig
+from stemflow.model.signature import AnySig
 from tests.core.explored_cases import CASES
 from tests.core.plans import Spec
 
@@ -41,9 +41,8 @@ def test_there_are_rules_for_the_kinds_of_plans_and_for_no_others() -> None:
 def test_each_kind_has_a_signature_and_a_schema(kind: str) -> None:
     definitions = load_schema()["definitions"]
     assert kind in SIGNATURES
-    assert kind in WORDS or kind == "steps"
-    if kind in WORDS:
-        assert kind in definitions[f"{kind}_step"]["properties"]
+    assert kind in WORDS
+    assert kind in definitions[f"{kind}_step"]["properties"]
 
 
 @pytest.mark.parametrize("kind", KIND_NAMES)
@@ -76,7 +75,3 @@ def test_each_kind_is_on_the_page_of_the_format_and_can_be_built_and_frozen_from
     assert found == set(KIND_NAMES)
     for kind in KIND_NAMES:
         assert f"`{kind}" in page
-
-
-def test_a_signature_that_is_a_graph_is_built_from_the_body_of_a_file() -> None:
-    assert SIGNATURES["steps"] is StepsSig

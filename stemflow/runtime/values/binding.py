@@ -65,10 +65,11 @@ class Binder:
         In a body that is not `steps`, `prev` and `results` are the value that the body gave.
         """
         filled: dict[str, Any] = {}
+        gives = rules_of(await values.scope(scope)).gives != "nothing"
         for name, one in tree.items():
             template = parse_template(one, self.names)
             env = await values.env(scope, (reference.path for reference in template.references))
-            if env.keys() & {"prev", "results"}:
+            if gives and env.keys() & {"prev", "results"}:
                 env["prev"] = env["results"] = await values.value(scope)
             steps = env.get("steps", {})
             void = any(

@@ -281,6 +281,7 @@ class World:
             registry=make_registry(self.rng, self.witness, self.faults, lambda: None),
             worker=False, clock=self.clock, ids=self.ids, store=self.store,
         )  # fmt: skip
+        await app.__aenter__()  # not closed: the processes of this world share its store
         runs, keyed = [], self.rng.choice(KEYED)
         crowded = self.rng.random() < 0.4
         for _ in range(self.rng.randint(4, 7) if crowded else self.rng.randint(1, 3)):

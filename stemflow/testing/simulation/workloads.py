@@ -7,10 +7,12 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from msgspec import structs
+
 from stemflow.canvas import Canvas
 from stemflow.model.policy import UNIQUE_MODES, Concurrency, RetryPolicy
 from stemflow.model.rates import RateLimit
-from stemflow.model.signature import ChainSig, MemberPolicy, Signature, WaitSig, Workflow
+from stemflow.model.signature import ChainSig, MemberPolicy, Signature, StepsSig, WaitSig, Workflow
 from stemflow.runtime.tasks.context import Ignore, Reject, TaskContext
 from stemflow.runtime.tasks.registry import Task, TaskRegistry
 from stemflow.testing.simulation.faults import Faults
@@ -134,7 +136,8 @@ def random_tree(rng: random.Random, registry: TaskRegistry, depth: int, keyed: s
     """
     leaf = registry.get("leaf")
     assert leaf is not None
-    kind = rng.choice(("leaf", "leaf", "chain", "group", "chord", "map", "switch", "wait")) if depth else "leaf"
+    kinds = ("leaf", "leaf", "chain", "group", "chord", "map", "switch", "steps", "wait")
+    kind = rng.choice(kinds) if depth else "leaf"
     width = rng.randint(1, 3)
     policy: MemberPolicy = rng.choice(POLICIES)
     tree: Step
@@ -153,6 +156,8 @@ def random_tree(rng: random.Random, registry: TaskRegistry, depth: int, keyed: s
         cases = {str(i): _member(rng, registry, depth - 1, keyed) for i in range(width)}
         default = _member(rng, registry, depth - 1, keyed) if rng.random() < 0.5 else None
         tree = Canvas.switch(str(rng.randint(0, width)), cases, default)
+    elif kind == "steps":
+        tree = StepsSig(steps=tuple(_step(rng, registry, depth - 1, keyed, i) for i in range(width)))
     elif kind == "wait":
         tree = Canvas.chain([WaitSig(for_ms=rng.randint(1, 3_000)), leaf.si("w", "quick")])
     else:
@@ -162,6 +167,13 @@ def random_tree(rng: random.Random, registry: TaskRegistry, depth: int, keyed: s
     if rng.random() < 0.2:
         tree = rng.choice((tree.on_failure, tree.on_success, tree.on_cancel))(Canvas.task("note"))
     return tree
+
+
+def _step(rng: random.Random, registry: TaskRegistry, depth: int, keyed: str, index: int) -> Step:
+    """A step of a graph that waits for some of those before it."""
+    needs = tuple(f"s{i}" for i in range(index) if rng.random() < 0.5)
+    run_on = rng.choice(("success", "success", "done", "failure"))
+    return structs.replace(random_tree(rng, registry, depth, keyed), name=f"s{index}", needs=needs, run_on=run_on)
 
 
 def _member(rng: random.Random, registry: TaskRegistry, depth: int, keyed: str) -> Step:
