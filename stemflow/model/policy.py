@@ -141,6 +141,8 @@ class Options(Struct, frozen=True, omit_defaults=True):
     concurrency: Concurrency | None = None
     params: tuple[str, ...] = ()
     """Names of the handler's positional parameters, where a key speaks of arguments."""
+    defaults: str = ""
+    """Defaults of the handler's parameters by name, as a JSON object, where a key speaks of arguments."""
     lease_ms: int = 30_000
     expires_ms: int | None = None
     ignore_result: bool = False

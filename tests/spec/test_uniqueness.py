@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from stemflow import (
     RunHandle,
     Stemflow,
     TaskContext,
+    TaskHandler,
+    TaskOptions,
     TaskRegistry,
     load_workflow,
 )
@@ -686,3 +690,59 @@ async def test_a_key_of_a_step_in_a_file_reads_its_arguments_by_name(
     )
     assert await app.run(load_workflow(path)) == {"pages": [0, 1, 0]}
     assert sorted(log) == [0, 1]
+
+
+# -- equal calls
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["registered", "declared by a worker"])
+async def test_equal_calls_are_one_run_however_they_are_written(
+    app: Stemflow, registry: TaskRegistry, open_app: OpenApp, elsewhere: bool, log: Log
+) -> None:
+    # Given a task of which a run is under way, with a default and a parameter that whole numbers are converted for
+    @registry.task("rate", unique=True)
+    async def rate(a: float, b: int = 2, *, c: list[int] = [1]) -> float:  # noqa: B006
+        log.append((a, b, c))
+        await asyncio.sleep(60)
+        return a + b
+
+    producer = app
+    if elsewhere:
+        await asyncio.sleep(10)  # until the worker has declared it
+        producer = await open_app(TaskRegistry(), worker=False)
+    calls = [((1, 2), {}), ((1,), {}), ((1.0, 2), {}), ((), {"a": 1, "b": 2}), ((1,), {"c": [1]})]
+    # When
+    runs = {(await producer.submit(Canvas.task("rate", *args, **kwargs))).id for args, kwargs in calls}
+    group = await producer.submit(Canvas.group([Canvas.task("rate", 1.0), Canvas.task("rate", 1, b=2)]))
+    other = await producer.submit(Canvas.task("rate", 1, 3))
+    # Then
+    assert len(runs) == 1
+    assert other.id not in runs
+    assert (await group.wait()).value == [3, 3]
+    assert (await other.wait()).value == 4
+    assert sorted(log) == [(1.0, 2, [1]), (1.0, 3, [1])]
+
+
+@dataclass
+class Order:
+    sku: str
+    due: dt.date
+    count: int = 1
+    tags: list[str] = field(default_factory=list)
+
+
+async def test_equal_arguments_of_a_handler_class_are_one_run(app: Stemflow, registry: TaskRegistry) -> None:
+    class Buy(TaskHandler[Order, None]):
+        name = "buy"
+        options = TaskOptions(unique=True)
+
+        async def call(self, context: TaskContext, args: Order) -> None:
+            await asyncio.sleep(60)
+
+    buy = registry.register(Buy())
+    calls = [
+        buy.call(Order("a", dt.date(2026, 1, 2))),
+        Canvas.task("buy", sku="a", due="2026-01-02"),
+        Canvas.task("buy", sku="a", due="2026-01-02", count=1, tags=[]),
+    ]
+    assert len({(await app.submit(call)).id for call in calls}) == 1

@@ -51,7 +51,8 @@ def declared_by(registry: TaskRegistry) -> dict[str, Declaration]:
     for name in sorted(registry):
         task = registry.get(name)
         assert task is not None
-        options = {"params": task.params, **registry.defaults, **task.options}
+        own = {"params": task.params, "defaults": task.parameters.defaults}
+        options = {**own, **registry.defaults, **task.options}
         local = tuple(sorted(option for option, value in options.items() if callable(value)))
         told = {option: value for option, value in options.items() if option not in local}
         parameters = task.parameters

@@ -170,6 +170,8 @@ class Preparer:
         claim = None
         if plan.options[0].unique:
             options = self._registry.options_of(sig, None, elsewhere)
+            if parameters is not None:
+                args, kwargs = parameters.canonical(args, kwargs)
             key = lone_key(sig.task, options, (args, kwargs))
             claim = ClaimSpec(key, options.unique_mode, options.unique_for_ms)
         return _Compiled(plan, sig, sig.task, inputs, claim, sig.headers, sig.meta)

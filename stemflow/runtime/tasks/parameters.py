@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from stemflow.compile.arguments import ArgumentFault
 from stemflow.errors import OptionError
 from stemflow.runtime.payloads.converters import BadArguments, Converter, Misfit, hints_of
 from stemflow.runtime.payloads.converters import named as named_type
+from stemflow.runtime.payloads.json_data import NotSerializable, encode, plain
 from stemflow.runtime.tasks.callables import is_async, qualname_of
 from stemflow.runtime.tasks.context import TaskContext
 from stemflow.runtime.tasks.sync_context import SyncTaskContext
@@ -24,13 +26,24 @@ from stemflow.runtime.tasks.sync_context import SyncTaskContext
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
+NO_DEFAULT: Any = inspect.Parameter.empty
+UNKNOWN_DEFAULT: Any = object()
+"""A value need not be given, but there is none in its place: an optional key of a TypedDict."""
+
+
 class Parameter:
-    """One parameter with its converter. `name` is empty for what `*args` takes."""
+    """One parameter of a handler: its name, the converter to its annotation, and whether a value must be given.
 
-    __slots__ = ("name", "converter", "required", "by_name")
+    `by_name`: it can be given by keyword. `default`: the value if none is given; NO_DEFAULT where it is not known.
+    """
 
-    def __init__(self, name: str, converter: Converter, required: bool, by_name: bool) -> None:
+    __slots__ = ("name", "converter", "required", "by_name", "default")
+
+    def __init__(
+        self, name: str, converter: Converter, required: bool, by_name: bool, default: Any = NO_DEFAULT
+    ) -> None:
         self.name, self.converter, self.required, self.by_name = name, converter, required, by_name
+        self.default = default
 
 
 class Parameters:
@@ -62,6 +75,28 @@ class Parameters:
             if convert is not None and type(value) is not exact:
                 return self._converted(args, kwargs, 0)
         return args, kwargs
+
+    def canonical(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The JSON data of the arguments that the handler gets: converted and written again, so that equal calls are
+        equal. Raises BadArguments."""
+        kwargs = dict(kwargs)
+        converted = self.convert(args, kwargs)
+        try:
+            return tuple(plain(converted[0], self.task)), dict(plain(converted[1], self.task))
+        except NotSerializable:  # of a class that can be made of JSON, but not become it
+            return args, kwargs
+
+    @cached_property
+    def defaults(self) -> str:
+        """The defaults by name, as a JSON object; those that are no JSON are left out."""
+        found = {}
+        for one in (*self.positional, *self.names.values()):
+            if one.default is not NO_DEFAULT:
+                try:
+                    found[one.name] = plain(one.default, one.name)
+                except NotSerializable:
+                    continue
+        return encode(found, f"defaults of {self.task}").decode() if found else ""
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any], ahead: int | None = 0) -> None:
         """Whether a call that may be partial fits: `ahead` values are put in front later, or (None) nobody knows how
@@ -185,7 +220,9 @@ def parameters_of(task: str, function: Callable[..., Any], local: Mapping[str, A
     for one in given:
         where = f"task {task}: parameter {one.name}"
         converter = Converter(_resolved(resolve, one.name, one.annotation, where), where)
-        parameter = Parameter(one.name, converter, one.default is one.empty, one.kind is not one.POSITIONAL_ONLY)
+        parameter = Parameter(
+            one.name, converter, one.default is one.empty, one.kind is not one.POSITIONAL_ONLY, one.default
+        )
         if one.kind in _BY_POSITION:
             positional.append(parameter)
         elif one.kind is one.KEYWORD_ONLY:
@@ -226,6 +263,11 @@ class ObjectParameters(Parameters):
         self.fit(args, kwargs)
         return (self._object(self.named(args, kwargs)),), {}
 
+    def canonical(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The fields of the object as arguments by name, those with defaults, too. Raises BadArguments."""
+        whole, _ = super().canonical(args, kwargs)
+        return ((), whole[0]) if len(whole) == 1 and isinstance(whole[0], dict) else (args, dict(kwargs))
+
     def _object(self, fields: dict[str, Any]) -> Any:
         try:
             return None if self.whole.exact is type(None) else self.whole(fields)
@@ -247,17 +289,17 @@ def object_parameters(task: str, call: Callable[..., Any]) -> ObjectParameters:
         value = (typing.get_args(annotation) or (str, Any))[1]
         fields, others = [], Converter(value, where)
     else:
-        fields = [Parameter(name, Converter(kind, f"{where}.{name}"), required, True)
-                  for name, kind, required in _fields(annotation, where)]  # fmt: skip
+        fields = [Parameter(name, Converter(kind, f"{where}.{name}"), default is NO_DEFAULT, True, default)
+                  for name, kind, default in _fields(annotation, where)]  # fmt: skip
     found = ObjectParameters(task, fields, (), None, others)
     found.whole = whole
     return found
 
 
-def _fields(kind: Any, where: str) -> list[tuple[str, Any, bool]]:
-    """(name in JSON, annotation, whether it must be given) of each field of a class."""
+def _fields(kind: Any, where: str) -> list[tuple[str, Any, Any]]:
+    """(name in JSON, annotation, default or NO_DEFAULT) of each field of a class."""
     if hasattr(kind, "model_fields") and hasattr(kind, "model_validate"):
-        return [(one.alias or name, one.annotation, one.is_required()) for name, one in kind.model_fields.items()]
+        return [(one.alias or name, one.annotation, _model_default(one)) for name, one in kind.model_fields.items()]
     if kind is None or kind is type(None):
         return []
     info = msgspec.inspect.type_info(kind)
@@ -267,7 +309,19 @@ def _fields(kind: Any, where: str) -> list[tuple[str, Any, bool]]:
             "its fields are the task's arguments"
         )
     hints = typing.get_type_hints(kind, include_extras=True)
-    return [(field.encode_name, _bare(hints[field.name]), field.required) for field in info.fields]
+    return [(field.encode_name, _bare(hints[field.name]), _default(field)) for field in info.fields]
+
+
+def _model_default(field: Any) -> Any:
+    return NO_DEFAULT if field.is_required() else field.get_default(call_default_factory=True)
+
+
+def _default(field: msgspec.inspect.Field) -> Any:
+    if field.required:
+        return NO_DEFAULT
+    if field.default_factory is not msgspec.NODEFAULT:
+        return field.default_factory()
+    return UNKNOWN_DEFAULT if field.default is msgspec.NODEFAULT else field.default
 
 
 def _bare(annotation: Any) -> Any:

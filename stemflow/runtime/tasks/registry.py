@@ -380,8 +380,9 @@ class TaskRegistry:
             if sig.bind is None and sig.options.keys() & {"rate_limit", "group_rate_key"}:
                 _check_keys(sig.task, options)
         if options.unique or options.concurrency is not None or is_late(options):
-            params = options.params if task is None else task.params
-            options = judged(sig.task, structs.replace(options, params=params), (sig.args, sig.kwargs))
+            if task is not None:
+                options = structs.replace(options, params=task.params, defaults=task.parameters.defaults)
+            options = judged(sig.task, options, (sig.args, sig.kwargs))
         return options
 
     def lone_options_of(self, sig: TaskSig[Any, Any], elsewhere: OptionsElsewhere | None = None) -> Options:

@@ -202,7 +202,7 @@ async def rate_keys(values: Values, binder: Binder, node: Node, leaf: LeafPlan, 
     env: dict[str, Any] = {"headers": merged((await values.library.header(node.run)).headers, leaf.headers)}
     if any("args" in key for key in given):
         (call, *_) = await binder.calls(values, node, leaf)
-        env["args"] = by_name(options.params, call)
+        env["args"] = by_name(options, call)
     return tuple([key_text(await _text(values, binder, node, key, env)) if "${{" in key else key for key in given])
 
 
@@ -220,7 +220,7 @@ async def _key(values: Values, binder: Binder, node: Node, plan: AnyPlan, name: 
     calls: Sequence[Call] = ()
     if name == "unique" or "args" in (source or ""):
         calls = await binder.calls(values, node, plan)
-    named_calls = [{"args": by_name(options.params, call)} for call in calls or [((), {})]]
+    named_calls = [{"args": by_name(options, call)} for call in calls or [((), {})]]
     texts = [await _text(values, binder, node, source, names) for names in named_calls]
     if name == "unique":
         return unique_key(plan.task, options, calls, texts)
