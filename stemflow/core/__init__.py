@@ -1,1 +1,2 @@
-"""The machine: `decide` turns facts into decisions, by the one table of `core.table`. Pure and synchronous."""
+"""The state machine: `decide` turns facts into decisions, by the transition table of `core.table`. Pure and
+synchronous."""

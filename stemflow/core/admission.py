@@ -1,4 +1,6 @@
-"""Before a node begins: its unique key, its start, its concurrency key. And again after each attempt of a task.
+"""What a node waits for before it begins: its unique key, its start time, its concurrency key.
+
+After each attempt of a task, start time and concurrency key are checked again.
 
 An `Answer` is True when the node may go on now, False when it waits or has ended, an error when it is refused.
 """

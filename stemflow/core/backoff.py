@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt."""
+"""The delay before the next attempt."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from stemflow.model.policy import RetryPolicy
 
 
 def delay_ms(policy: RetryPolicy, run: str, path: str, attempt: int) -> int:
-    """Milliseconds before attempt `attempt + 1`, after attempt `attempt` (0-based) failed.
+    """The delay in milliseconds after attempt `attempt` (counted from 0) failed.
 
-    The jitter is a digest of the node and the attempt, so that the same facts decide the same.
+    The jitter is a digest of the node and the attempt, so the same facts lead to the same decision.
     """
     if policy.backoff == "fixed":
-        capped = float(policy.initial_ms)  # `max` is about delays that grow
+        capped = float(policy.initial_ms)  # `max` limits growing delays only
     elif policy.backoff == "linear":
         capped = min(policy.initial_ms + policy.initial_ms * policy.factor * attempt, float(policy.max_ms))
     else:

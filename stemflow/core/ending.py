@@ -1,4 +1,4 @@
-"""How a node becomes final: the one place that tells its scope, its claim's waiters and the run's waiters."""
+"""How a node becomes final: the one place that notifies its scope, the waiters of its claim and those of the run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from stemflow.model.plan import LeafPlan
 from stemflow.model.records import CANCELLED, FAILED, FINAL, SUCCEEDED, Cause, ErrorInfo, Node, State
 
 LEAST_KEPT_MS = 10_000
-"""A run that is not to be kept is there so long all the same, for those who wait for it to read how it ended."""
+"""How long a run with `result_ttl` 0 is kept nevertheless, in milliseconds, so that waiting programs can read its
+result."""
 
 HOW = {SUCCEEDED: "ok", FAILED: "failed", CANCELLED: "cancelled"}
 
@@ -36,14 +37,15 @@ def how_ended(node: Node) -> str:
 
 
 def bury(w: Work, node: Node, gate: GateError) -> None:
-    """A gate that failed for a reason that is the operator's to mend leaves a dead letter."""
+    """Leave a dead letter if the gate failed for a reason that the operator has to fix."""
     if gate.dead is not None:
         w.dead.append(letter_of(w.shape(node.plan), node, gate.dead, w.now_ms, gate.error))
 
 
 def letter_of(shape: Shape | None, node: Node, reason: str, now_ms: int, error: ErrorInfo) -> DeadLetter:
-    """The dead letter of a node that was refused before it ran. What it is and where it belongs is read from its plan,
-    as far as that is known: a task, or a composite, which stands in the queue of the first task in it."""
+    """The dead letter of a node that was refused before it ran.
+
+    Task and queue are read from its plan, if the plan is known; the queue of a composite is that of its first task."""
     plan, queue = None, node.queue
     if shape is not None and 0 <= node.node < len(shape.nodes):
         plan = shape.nodes[node.node]
@@ -53,7 +55,7 @@ def letter_of(shape: Shape | None, node: Node, reason: str, now_ms: int, error: 
 
 
 def leave(w: Work, node: Node) -> None:
-    """Neither of its keys is held or waited for by it any more."""
+    """Release its unique key and its concurrency key, or stop waiting for them."""
     if node.slot is not None:
         claims.leave(w, node.slot, node)
     if node.claim is not None:
@@ -64,12 +66,13 @@ def leave(w: Work, node: Node) -> None:
 
 
 def keep_ms(w: Work, root: Node) -> int:
-    """How long a run is kept after its end: as the most patient of its tasks says, and while it stands for others."""
+    """How long a run is kept after its end, in milliseconds: the longest `result_ttl` of its tasks, and at least as
+    long as its unique key makes it the result of other runs."""
     window = w.claim(root.claim) if root.claim is not None else None
     until_ms = window.until_ms if window is not None and root.key in window.holders else None
     return max(w.shape(root.plan).keep_ms, (until_ms or 0) - root.ended_at_ms)
 
 
 def is_over(w: Work, root: Node) -> bool:
-    """Whether the run is past its time, so that its id may be used again even before it is pruned."""
+    """Whether the run has expired, so that its id may be used again even before it is pruned."""
     return root.state in FINAL and root.ended_at_ms + keep_ms(w, root) <= w.now_ms

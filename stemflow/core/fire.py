@@ -1,4 +1,4 @@
-"""`fire`: look the cell up, run its action, check where it left the node."""
+"""`fire`: look up the cell of the transition table, run its action, and check the state in which it left the node."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ class TableBroken(AssertionError):
 
 
 def fire(w: Work, node: Node, event: Event, argument: Any) -> bool:
-    """False when the pair is blank in the table: nothing changed. The action gets the working copy of `node`."""
+    """Apply `event` to `node`; False if the table has no cell for it, and nothing changed.
+
+    The action gets the working copy of `node`. Raises TableBroken if it leaves the node in a state that the cell does
+    not allow."""
     before = node.state
     kind = "scope" if node.tally is not None else kind_of(w.plan_of(node))
     cell = TABLE.get((kind, before, event))

@@ -1,4 +1,4 @@
-"""What must be true after every commit, and of every run that has ended; each breach is a sentence."""
+"""Invariants of every commit, and of every run that has ended. A violation is described by a sentence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SETS = ("ok", "failed", "skipped", "upstream", "cancelled")
 
 
 def check_commit(before: Mapping[Key, Record | None], after: Mapping[Key, Record | None], now_ms: int) -> list[str]:
-    """The records of one commit, as they were and as they are; the breaches (I2, I4, I14, I15 and the tallies)."""
+    """Violations in one commit (I2, I4, I14, I15 and the tallies), given its records before and after."""
     broken: list[str] = _taken_away(before, after)
     for key, new in after.items():
         old = before.get(key)
@@ -25,7 +25,7 @@ def check_commit(before: Mapping[Key, Record | None], after: Mapping[Key, Record
 
 
 def _taken_away(before: Mapping[Key, Record | None], after: Mapping[Key, Record | None]) -> list[str]:
-    """A key is released in a commit that rests on its holder, and so on the holder's token, or not at all (I6)."""
+    """Only a commit that is guarded by the holder's record, and so by its token, may release a key (I6)."""
     broken = []
     for place, old in before.items():
         if isinstance(old, Claim) and not old.finished:
@@ -36,7 +36,7 @@ def _taken_away(before: Mapping[Key, Record | None], after: Mapping[Key, Record 
 
 
 def _claim(old: Claim | None, new: Claim) -> list[str]:
-    """Nobody is let in beyond the limit (I6, I7), nobody is in it twice, and nobody waits while there is room."""
+    """A claim has at most `limit` holders (I6, I7), none of them twice, and no waiter while there is room."""
     broken = []
     came = set(new.holders) - set(old.holders if old is not None else ())
     if came and len(new.holders) > new.limit:
@@ -69,13 +69,13 @@ def _node(old: Node | None, new: Node) -> list[str]:
 
 
 def _grown(old: Tally, new: Tally) -> list[str]:
-    """A bit that was turned stays turned, in the same set."""
+    """A bit that was set stays set, in the same bit set."""
     names = ("opened", "ended", *_SETS)
     return [f"its {name} bits went back" for name in names if getattr(old, name) & ~getattr(new, name)]
 
 
 def tally_breaches(tally: Tally) -> list[str]:
-    """Counts equal their bits, the sets are disjoint, and together they are those that have ended."""
+    """Counters equal the number of bits, the outcome sets are disjoint, and their union is the set of ended members."""
     broken = []
     if tally.done != tally.ended.bit_count():
         broken.append(f"its tally counts {tally.done} ended members, {tally.ended.bit_count()} bits are turned")
@@ -91,7 +91,7 @@ def tally_breaches(tally: Tally) -> list[str]:
 def check_run(
     nodes: Mapping[Key, Node], shapes: Mapping[str, Shape], opened: Mapping[Key, int], ended: Mapping[Key, int]
 ) -> list[str]:
-    """A run that has ended: nothing in it goes on, tallies agree with members, attempts are bounded."""
+    """Violations in a run that has ended: an open node, a tally that disagrees with its members, too many attempts."""
     broken: list[str] = []
     for key, node in nodes.items():
         plan = shapes[node.plan].nodes[node.node]
@@ -107,7 +107,7 @@ def check_run(
 
 
 def _members(nodes: Mapping[Key, Node]) -> list[str]:
-    """Each member's record agrees with the bit that its scope has of it (I3, I14)."""
+    """Each member's record agrees with its bit in the tally (I3, I14)."""
     broken = []
     for node in nodes.values():
         scope = nodes.get((node.run, parent_path(node.path)))
@@ -128,7 +128,7 @@ def _order(
     opened: Mapping[Key, int],
     ended: Mapping[Key, int],
 ) -> list[str]:
-    """Members that wait for others were opened after those had ended (I11)."""
+    """Members opened after their predecessors had ended (I11)."""
     members = (n for n in nodes.values() if n.path and n.run == scope.run and parent_path(n.path) == scope.path)
     from_index = {member.index: member for member in members}
     assert scope.tally is not None

@@ -1,4 +1,4 @@
-"""What happens to a task and to a wait: the actions of the leaf and wait rows of the table."""
+"""Actions of the `leaf` and `wait` rows of the transition table: what happens to a task and to a timer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def options_of(w: Work, node: Node, leaf: LeafPlan) -> Options:
 
 
 def open_leaf(w: Work, node: Node, refusal: GateError | None) -> None:
-    """READY at once, unless its `when` failed, or it is already known how it ends, or its unique key is held."""
+    """READY at once, unless its `when` failed, its outcome is already known (a rerun, an undo), or its unique key is
+    held."""
     if refusal is not None:
         return refuse(w, node, refusal)
     leaf = w.leaf_of(node)
@@ -57,14 +58,15 @@ def _proceed(w: Work, node: Node, answer: entry.Answer) -> None:
 
 
 def refuse(w: Work, node: Node, refusal: GateError) -> None:
-    """FAILED by an expression that failed."""
+    """FAILED because an expression failed."""
     bury(w, node, refusal)
     node.error = refusal.error
     finish(w, node, FAILED)
 
 
 def place(w: Work, node: Node, leaf: LeafPlan, options: Options) -> entry.Answer:
-    """Make the node READY where its options say, not before its `at_ms`, under limits that are told the first time."""
+    """Make the node READY in the queue of its options, not before its `at_ms`. Its rate limits are evaluated the first
+    time."""
     if not node.limits and (options.rate_limits or options.group_rates):
         limits = limits_of(w, node, leaf, options)
         if isinstance(limits, GateError):
@@ -84,7 +86,7 @@ def undone_path(path: str) -> str:
 
 
 def _kept(w: Work, node: Node) -> Node | None:
-    """The result that a rerun takes over from the run it repeats, or None."""
+    """The result that a rerun keeps from the run that it repeats, or None."""
     header = w.header(node.run)
     if header.rerun_of is None or "!" in node.path:
         return None
@@ -101,12 +103,12 @@ def _kept(w: Work, node: Node) -> Node | None:
 
 
 def go_on(w: Work, node: Node, key: str) -> None:
-    """Its turn has come under one of its keys."""
+    """It has got one of its keys."""
     _proceed(w, node, entry.granted(w, node, key))
 
 
 def wake(w: Work, node: Node, _: object) -> None:
-    """It has expired, or the instant for which it waited has come."""
+    """Its timer is due: it has expired, or its start time has come."""
     expiry, now_ms = expiry_ms(w, node), node.due_at_ms
     if expiry is not None and now_ms is not None and now_ms >= expiry:
         return expire(w, node, None)
@@ -119,7 +121,7 @@ def expire(w: Work, node: Node, _: object) -> None:
 
 
 def succeed(w: Work, node: Node, fact: Ended) -> None:
-    """Done; what it added to its fan-in joins in the same commit, unless it was told to stop."""
+    """SUCCEEDED. Members that it added to its fan-in join in the same commit, unless it was stopped."""
     assert isinstance(fact.outcome, Ok)
     if fact.outcome.added and node.state == RUNNING:
         join_fan_in(w, node, fact.outcome.added)
@@ -135,7 +137,7 @@ def ignore(w: Work, node: Node, fact: Ended) -> None:
 
 
 def fail(w: Work, node: Node, fact: Ended) -> None:
-    """Again after a delay while attempts are left, else FAILED with a dead letter."""
+    """Retry after a delay if attempts are left, else FAILED with a dead letter."""
     failed = fact.outcome
     assert isinstance(failed, Failed)
     _started(node, fact)
@@ -169,7 +171,7 @@ def _fail_for_good(w: Work, node: Node, reason: str) -> None:
 
 
 def fail_stopped(w: Work, node: Node, fact: Ended) -> None:
-    """Told only not to go on (a sibling failed): its own failure still counts. Cancelled: it does not."""
+    """A stopped task failed: FAILED if it was stopped because a sibling failed, CANCELLED if it was cancelled."""
     _started(node, fact)
     if node.kill:
         return cancel(w, node, None)
@@ -185,7 +187,7 @@ def hand_back(w: Work, node: Node, fact: Ended) -> None:
 
 
 def lose(w: Work, node: Node, fact: Lost) -> None:
-    """A lost lease redelivers the same attempt, up to `max_deliveries` losses."""
+    """A lost lease: deliver the same attempt again, up to `max_deliveries` losses."""
     options = options_of(w, node, w.leaf_of(node))
     node.losses += 1
     last = f"; the last time {fact.how}" if fact.how else ""
@@ -208,7 +210,8 @@ def cancel(w: Work, node: Node, _: object) -> None:
 
 
 def lease(w: Work, node: Node, _: object) -> None:
-    """The one action that a store carries out itself; here for the law that the contract checks it against."""
+    """The one action that stores execute themselves; it is defined here because the store contract compares them with
+    it."""
     node.state, node.delivery = RUNNING, node.delivery + 1
 
 

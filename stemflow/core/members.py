@@ -1,4 +1,4 @@
-"""The members of a scope: opening them, skipping them in bulk, stopping them. Their order is up to `core.kinds`."""
+"""The members of a scope: opening them, skipping them in bulk, stopping them. `core.kinds` determines their order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def tally_of(scope: Node) -> Tally:
 
 
 def open_members(w: Work, scope: Node, indices: Iterable[int]) -> None:
-    """Open several that do not wait for one another; what they lack is asked for at once."""
+    """Open several members that do not depend on each other; everything that is missing is requested at once."""
     lacking = []
     for index in indices:
         try:
@@ -34,7 +34,7 @@ def open_members(w: Work, scope: Node, indices: Iterable[int]) -> None:
 
 
 def open_member(w: Work, scope: Node, index: int) -> None:
-    """Create the record of member `index` and let the table say how it begins."""
+    """Create the record of member `index` and fire `opened`."""
     tally_of(scope).opened |= 1 << index
     key, digest, place = w.member(scope, index)
     node = Node(run=scope.run, path=key[1], plan=digest, node=place, index=index, state=WAITING, opened_at_ms=w.now_ms)
@@ -51,26 +51,28 @@ def open_member(w: Work, scope: Node, index: int) -> None:
 
 
 def skip_members(w: Work, scope: Node, members: int, how: str) -> None:
-    """Members (a bit each) that will never run get no record; they end SKIPPED with the cause that `how` names."""
+    """End members (one bit each) that will never run as SKIPPED, without a record; `how` is `skipped` or `upstream`."""
     if _all_may(w, scope, "upstream", bits(members)):
         tally_of(scope).end_many(members, how)
 
 
 def cancel_unopened(w: Work, scope: Node) -> None:
-    """Members that were never opened are CANCELLED without a record."""
+    """End members that have not opened as CANCELLED, without a record."""
     if _all_may(w, scope, "stop", range(len(w.scope_of(scope).members))):
         tally_of(scope).cancel_unopened()
 
 
 def _all_may(w: Work, scope: Node, event: Event, indices: Iterable[int]) -> bool:
-    """Whether the table lets each of these members end at `event` before it was opened."""
+    """Whether the table allows each of these members to end at `event` before it has opened."""
     nodes, members = w.shape(scope.plan).nodes, w.scope_of(scope).members
     kinds = {kind_of(nodes[members[index]]) for index in indices}
     return all((kind, WAITING, event) in TABLE for kind in kinds)
 
 
 def stop_members(w: Work, scope: Node, kill: bool) -> None:
-    """Stop the open members that have not started, tell those that run; the end of one may still be in the inbox."""
+    """Stop the open members: those that have not started end, running ones are asked to stop.
+
+    A member may have ended already, if its end is still in the inbox."""
     for member in open_below(w, scope):
         if member.state in FINAL:
             w.pending.append(Tick(scope.key, member.index, how_ended(member), member.failed_at))
@@ -79,7 +81,7 @@ def stop_members(w: Work, scope: Node, kill: bool) -> None:
 
 
 def open_below(w: Work, scope: Node) -> Iterator[Node]:
-    """The members that were opened and have not ended, each as it stands when its turn comes."""
+    """The open members, each with its record at the time of iteration."""
     keys = [w.member(scope, index)[0] for index in bits(tally_of(scope).open)]
     w.want(keys)
     for key in keys:
@@ -89,7 +91,7 @@ def open_below(w: Work, scope: Node) -> Iterator[Node]:
 
 
 def bits(mask: int) -> Iterator[int]:
-    """The indices of the bits that are set; linear, unlike clearing them one by one."""
+    """The indices of the set bits. Linear in their number, unlike clearing them one by one."""
     digits = bin(mask)[:1:-1]
     index = digits.find("1")
     while index >= 0:
@@ -98,7 +100,7 @@ def bits(mask: int) -> Iterator[int]:
 
 
 def advance(w: Work, scope: Node, plan: ScopePlan, index: int, how: str) -> None:
-    """Open or skip what waited for member `index`."""
+    """Open or skip the successors of member `index`."""
     rules, failed = rules_of(plan), scope.failed_at is not None
     if rules.gives_up(plan, failed):
         return

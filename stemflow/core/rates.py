@@ -1,4 +1,4 @@
-"""Under which keys the starts of a task are counted. Judged once, so that a store sees final keys only."""
+"""The keys under which the starts of a task are counted. They are evaluated once, so a store sees only final keys."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from stemflow.model.rates import Rate
 from stemflow.model.records import Node
 
 TENANT = "tenant"
-"""The header by which tasks without a key are told apart."""
+"""The header whose value is the default rate limit key."""
 NOBODY = "global"
-"""Who stands for the header where there is none."""
+"""The default rate limit key of tasks without that header."""
 
 
 def given_keys(options: Options) -> tuple[str, ...]:
-    """The keys as they are written: of each limit, and last of the group; empty ones are the default."""
+    """The keys as written: one per limit, and last that of the group; an empty one is the default."""
     return (*[one.key for one in options.rate_limits], options.group_key or "")
 
 

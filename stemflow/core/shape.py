@@ -1,4 +1,4 @@
-"""A plan with what is derived from it once: segments of paths, successors and predecessor masks of DAG scopes."""
+"""A plan with data derived from it once: path segments, successors and predecessor masks of `steps` scopes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stemflow.model.records import Node
 
 
 class Shape:
-    """Read-only view of one plan; made once a process and plan."""
+    """Read-only view of one plan; created once per process and plan."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -40,7 +40,7 @@ class Shape:
 
     @cached_property
     def keep_ms(self) -> int:
-        """The longest `result_ttl` of its tasks, or window in which the result of one stands for others."""
+        """The longest `result_ttl` or unique window of its tasks, in milliseconds."""
         options = self.plan.options
         each = [options[node.options] for node in self.nodes if isinstance(node, LeafPlan)] or [Options()]
         return max(max(one.result_ttl_ms, one.unique_for_ms or 0) for one in each)
@@ -51,7 +51,7 @@ class Shape:
 
 
 class Dag:
-    """The edges of a `steps` scope, turned round."""
+    """The edges of a `steps` scope, inverted: from predecessor to successors."""
 
     def __init__(self, scope: ScopePlan) -> None:
         size = len(scope.members)
@@ -72,7 +72,7 @@ def kind_of(node: AnyPlan) -> Kind:
 
 
 def base_size(record: Node) -> int:
-    """Members of an opened scope before any joined it while it ran."""
+    """The number of members of an opened scope, without those that joined while it ran."""
     assert record.tally is not None
     return record.tally.size - sum(count for _, count in record.extra)
 

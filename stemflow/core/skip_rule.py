@@ -1,4 +1,4 @@
-"""The skip rule: whether a step may run, given how the steps before it ended."""
+"""The skip rule: whether a step may run, given how its predecessors ended."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Source = tuple[EdgeKind, str | None, OnError]
 
 
 def admitted(run_on: RunOn, sources: Sequence[Source]) -> str | None:
-    """None: the step runs. Else the cause with which it is skipped: `skipped` (by condition) or `upstream`.
+    """None if the step runs, else the cause with which it is skipped: `skipped` (by condition) or `upstream`.
 
     A failed step with `on_error: continue` counts as done. A step skipped by its own condition counts as done along
-    `order` and `optional` edges and hands its skip on along `data` edges.
+    `order` and `optional` edges, and causes a skip along `data` edges.
     """
     ends = [(edge, "ok" if how == "failed" and on_error == "continue" else how) for edge, how, on_error in sources]
     bad = any(how in ("failed", "upstream", "cancelled") for _, how in ends)

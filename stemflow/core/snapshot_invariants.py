@@ -1,4 +1,4 @@
-"""What must be true of all records at any one instant; each breach is a sentence."""
+"""Invariants of all records at one instant. A violation is described by a sentence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from stemflow.model.records import FINAL, HELD, NO_RUN, STOPPING, Claim, Key, No
 
 
 def check_standing(records: Mapping[Key, Record], shapes: Mapping[str, Shape]) -> list[str]:
-    """Nothing goes on below what was stopped or has ended, nothing began early, claims and waiters agree."""
+    """Violations among all records: an open node below a stopped or ended scope, a node that opened too early, a claim
+    that disagrees with its nodes."""
     broken: list[str] = []
     for key, record in records.items():
         if isinstance(record, Claim):
@@ -23,7 +24,7 @@ def check_standing(records: Mapping[Key, Record], shapes: Mapping[str, Shape]) -
 
 
 def check_claims(keys: Iterable[Key], records: Mapping[Key, Record], shapes: Mapping[str, Shape]) -> list[str]:
-    """What is true of the claims and nodes under `keys` alone, among `records`; for those a commit has changed."""
+    """Violations that concern only the claims and nodes under `keys`, which a commit has changed."""
     broken: list[str] = []
     for key in keys:
         record = records.get(key)
@@ -40,7 +41,7 @@ def check_claims(keys: Iterable[Key], records: Mapping[Key, Record], shapes: Map
 
 
 def _claim(claim: Claim, records: Mapping[Key, Record]) -> list[str]:
-    """Who holds it goes on, who waits for it is HELD, and who shares waits for one of them (I6)."""
+    """Holders are active, waiters are HELD, and each sharer shares with a holder or a waiter (I6)."""
     broken = []
     for key in claim.holders:
         holder = records.get(key)
@@ -63,7 +64,7 @@ def _claim(claim: Claim, records: Mapping[Key, Record]) -> list[str]:
 
 
 def _kept_by_claims(node: Node, limited: bool, records: Mapping[Key, Record]) -> list[str]:
-    """A HELD node is known where it waits, or has a timer; one that goes on holds its keys."""
+    """A HELD node is listed in a claim or has a timer; an active one holds its keys."""
     slot, claim = (records.get((NO_RUN, key or "")) for key in (node.slot, node.claim))
     if node.state != HELD:
         placed = not limited or (isinstance(slot, Claim) and node.key in slot.holders)
@@ -108,7 +109,7 @@ def _going_on(node: Node, records: Mapping[Key, Record], shapes: Mapping[str, Sh
 
 
 def _below_stopped(node: Node, records: Mapping[Key, Record]) -> list[str]:
-    """I12. What a handler runs lies below its scope in name only: it begins when the members have ended."""
+    """I12. A hook is below its scope by path only: it begins after the members have ended."""
     broken: list[str] = []
     below = node
     while below.path and isinstance(scope := records.get((below.run, parent_path(below.path))), Node):

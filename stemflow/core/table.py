@@ -1,6 +1,6 @@
-"""The one table: what each event does to each kind of node in each state. Code, tests and the docs' diagram share it.
+"""The transition table: what each event does to each kind of node in each state. Code, tests and the diagram share it.
 
-A pair that is not in the table is *stale*: an answer, not an error, since late and double facts are ordinary.
+A pair that is not in the table is *stale*. That is an answer, not an error, since late and duplicate facts are normal.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ TABLE: Final[dict[tuple[Kind, State, Event], Cell]] = {
     ("wait", HELD, "due"): Cell("elapse", (SUCCEEDED,)),
     ("wait", HELD, "stop"): Cell("cancel", (CANCELLED,)),
     ("wait", HELD, "forced"): Cell("cancel", (CANCELLED,)),
-    # scope: the run, a chain, group, chord, map, steps, a handler, a replaced or added sub-graph
+    # scope: the run, a chain, group, chord, map, steps, switch, a hook, a fragment
     ("scope", WAITING, "opened"): Cell("open_scope", (RUNNING, HELD, SUCCEEDED, FAILED, SKIPPED)),
     ("scope", WAITING, "upstream"): Cell("skip", (SKIPPED,)),
     ("scope", WAITING, "stop"): Cell("derive", (CANCELLED,)),

@@ -8,13 +8,13 @@ from stemflow.model.records import Node
 
 
 def arm(w: Work, node: Node) -> None:
-    """Wake it at the instant for which it waits, and at its expiry while it was never started."""
+    """Set its timer to its start time or, if it has never started, to its expiry, whichever is earlier."""
     instants = [at_ms for at_ms in (node.at_ms or None, expiry_ms(w, node)) if at_ms is not None]
     node.due_at_ms = min(instants, default=None)
 
 
 def expiry_ms(w: Work, node: Node) -> int | None:
-    """The instant from which a task that was never started is not started any more."""
+    """The instant (epoch ms) at which a task that has never started expires, or None."""
     plan = w.plan_of(node)
     if not isinstance(plan, LeafPlan) or node.delivery > node.base:
         return None

@@ -1,4 +1,5 @@
-"""The kinds of composites: one file each with all that the machine, values, reruns and displays ask of it."""
+"""The kinds of composites: one file per kind, with everything that the core, values, reruns and displays need to
+know."""
 
 from __future__ import annotations
 
@@ -17,9 +18,9 @@ from stemflow.model.plan import ScopeKind, ScopePlan
 KINDS: Final[Mapping[ScopeKind, KindRules]] = {
     kind.name: kind for kind in (ChainRules(), GroupRules(), ChordRules(), MapRules(), StepsRules(), SwitchRules())
 }
-"""Each kind under the name that plans have for it."""
+"""The rules of each kind, by its name in plans."""
 
 
 def rules_of(plan: ScopePlan) -> KindRules:
-    """The rules of this composite."""
+    """The rules of this composite's kind."""
     return KINDS[plan.kind]

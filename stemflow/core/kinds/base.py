@@ -1,4 +1,4 @@
-"""What the machine asks of a kind of composite. Each kind is one object without state; its methods are pure."""
+"""The interface of a kind of composite. Each kind is one stateless object; its methods are pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from stemflow.model.plan import AnyPlan, ScopeKind, ScopePlan
 from stemflow.model.records import CANCELLED, FAILED, SUCCEEDED, Cause, State, Tally
 
 Feed = Literal["before", "results", "item"]
-"""What is put in front of a member's arguments: the value of the member before it, the values of a chord's header, or
-an item of a map."""
+"""What becomes the first argument of a member: the value of the previous member, the values of a chord's header, or an
+item of a map."""
 
 Gives = Literal["nothing", "last", "all", "taken"]
 """What the value of a composite is made of: null, the value of its last member, the list of all members' values, or the
@@ -20,9 +20,9 @@ value of the one member that was opened."""
 
 
 class View(NamedTuple):
-    """A scope whose members have begun to open, as its kind sees it.
+    """What a kind sees of a scope whose members have begun to open.
 
-    `failed`: a member failed whose failure is not tolerated. `joined`: members joined while it ran.
+    `failed`: a member failed, and the failure counts. `joined`: members joined while the scope ran.
     """
 
     shape: Shape
@@ -60,7 +60,7 @@ NOTHING: Final = Moves()
 
 
 class Verdict(NamedTuple):
-    """`stay`: wait for more members; `stop`: stop the other members, then close; `close`: it is over."""
+    """`stay`: wait for more members; `stop`: stop the other members, then close; `close`: all members have ended."""
 
     move: Literal["stay", "stop", "close"]
     state: State = SUCCEEDED
@@ -71,13 +71,13 @@ STAY: Final = Verdict("stay")
 
 
 class KindRules:
-    """The rules of one kind. The defaults are those of members that run side by side and give no value."""
+    """The rules of one kind. The defaults are those of members that run in parallel and have no value."""
 
     name: ClassVar[ScopeKind]
     wide: ClassVar[bool] = False
-    """There may be very many members, which are alike: they are shown as counts."""
+    """There may be very many, similar members; they are displayed as counts."""
     has_body: ClassVar[bool] = False
-    """Its last member comes after all others and is given their values."""
+    """Its last member runs after all others and gets their values."""
     repeats: ClassVar[bool] = False
     """All members are copies of one template."""
     gives: ClassVar[Gives] = "nothing"
@@ -100,26 +100,26 @@ class KindRules:
         """The plan node of member `index`, which did not join while the scope ran."""
         return plan.members[index]
 
-    # -- the course of a scope
+    # -- life cycle of a scope
 
     def gate(self, plan: ScopePlan) -> GateName | None:
         """The expression that must be evaluated before it can open its members."""
         return None
 
     def opening(self, shape: Shape, node: int, answer: Any) -> Opening:
-        """How it begins; `answer` is the value of its gate."""
+        """How the scope begins; `answer` is the value of its gate."""
         raise NotImplementedError
 
     def after(self, view: View, index: int, how: str) -> Moves:
-        """What follows when member `index` has ended as `how` says, which its tally knows already."""
+        """What follows after member `index` has ended with outcome `how`, which the tally already contains."""
         return NOTHING
 
     def tolerates(self, plan: ScopePlan, member: AnyPlan, index: int) -> bool:
-        """Whether the failure of this member leaves the scope unharmed."""
+        """Whether the failure of this member does not count as a failure of the scope."""
         return member.on_error != "fail"
 
     def gives_up(self, plan: ScopePlan, failed: bool) -> bool:
-        """Whether a failure that is not tolerated stops the other members at once."""
+        """Whether a failure that counts stops the other members at once."""
         return failed and plan.policy == "fail_fast"
 
     def settle(self, plan: ScopePlan, tally: Tally, failed: bool) -> Verdict:
@@ -137,7 +137,7 @@ class KindRules:
         return self.ends(plan, tally)
 
     def ends(self, plan: ScopePlan, tally: Tally) -> tuple[State, Cause | None]:
-        """How it ends when no member failed unforgiven and none was cancelled: SUCCEEDED or SKIPPED."""
+        """How the scope ends if no failure counts and no member was cancelled: SUCCEEDED or SKIPPED."""
         return SUCCEEDED, None
 
     # -- order
@@ -156,11 +156,12 @@ class KindRules:
     # -- values
 
     def feed(self, plan: ScopePlan, index: int) -> Feed | None:
-        """What the kind puts in front of the arguments of member `index`; None: what its scope is given."""
+        """What becomes the first argument of member `index`; None: that of its scope."""
         return None
 
     def value_from(self, plan: ScopePlan, tally: Tally) -> range | int | None:
-        """The members that give its value: several as a list, one as it is, or none (then it is null)."""
+        """The members whose values make up the scope's value: a list of several, a single one as it is, or none
+        (null)."""
         match self.gives:
             case "nothing":
                 return None
@@ -182,7 +183,7 @@ class KindRules:
         return ()
 
     def last(self, plan: ScopePlan) -> int:
-        """The member at whose end its value exists, as far as the plan alone tells."""
+        """The member after whose end the value exists, as far as the plan alone determines it."""
         return 0
 
     def may_join(self, plan: ScopePlan, index: int) -> bool:

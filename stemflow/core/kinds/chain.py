@@ -1,4 +1,4 @@
-"""A chain: members in order, each given the value of the one before."""
+"""A chain: members in order; each gets the value of the previous one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stemflow.model.records import SKIPPED, SUCCEEDED, Cause, State, Tally
 
 
 class ChainRules(KindRules):
-    """The value is that of the last member; a member that did not run takes those after it along."""
+    """The value is that of the last member. If a member does not run, the following ones are skipped."""
 
     name = "chain"
     gives = "last"

@@ -1,4 +1,4 @@
-"""A chord: a header of members side by side, then the body, which is the last member in the plan."""
+"""A chord: a header of parallel members, then the body, which is the last member in the plan."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ BODY = "then"
 
 
 def body_of(plan: ScopePlan) -> int:
-    """The member index of the body; members that joined the header while it ran come after it."""
+    """The member index of the body. Members that joined the header while it ran have higher indices."""
     return len(plan.members) - 1
 
 
 class ChordRules(KindRules):
-    """The body is given the list of the header's values; its value is that of the chord."""
+    """The body gets the list of the header's values; the value of the chord is that of the body."""
 
     name = "chord"
     gives = "last"

@@ -1,4 +1,4 @@
-"""A group: members side by side."""
+"""A group: parallel members."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stemflow.model.plan import AnyPlan, ScopePlan
 
 
 class GroupRules(KindRules):
-    """The value is the list of its members' values, in order; members that run may add others."""
+    """The value is the list of the members' values, in order. A running member may add others."""
 
     name = "group"
     gives = "all"

@@ -1,4 +1,4 @@
-"""A map: one member for each item, all of them copies of one template, opened in a window."""
+"""A map: one member per item, all of them copies of one template, with a limit on how many are open at a time."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from stemflow.model.plan import AnyPlan, ScopePlan, Sealed
 from stemflow.model.signature import Span
 
 DEFAULT_WINDOW = 1_000
-"""Members of a map that are open at once where the workflow names no `concurrency`."""
+"""The number of members that may be open at a time if the workflow sets no `concurrency`."""
 
 
 def window_of(plan: ScopePlan) -> int:
-    """How many members may be open at once."""
+    """How many members may be open at a time."""
     return plan.window or DEFAULT_WINDOW
 
 
@@ -42,10 +42,10 @@ class MapRules(KindRules):
         return Opening(size, range(min(size, window_of(plan))))
 
     def after(self, view: View, index: int, how: str) -> Moves:
-        """The next in the window."""
+        """Open the next member."""
         tally = view.tally
         following = tally.opened.bit_length()
-        if view.joined:  # those that joined were opened out of turn
+        if view.joined:  # members that joined were opened in addition to the window
             following = (tally.opened ^ (tally.opened + 1)).bit_length() - 1
         if following < tally.size and tally.open.bit_count() < window_of(view.plan):
             return Moves((following,))
@@ -65,7 +65,7 @@ class MapRules(KindRules):
 
 
 def _given(plan: ScopePlan) -> int:
-    """The number of items where the plan knows it."""
+    """The number of items, if the plan contains it."""
     items = plan.items
     if isinstance(items, int):
         return items

@@ -1,4 +1,4 @@
-"""A graph of named steps: each opens when those that it waits for have ended, if the skip rule lets it."""
+"""A graph of named steps: each opens when its predecessors have ended, if the skip rule allows it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class StepsRules(KindRules):
         return Opening(len(shape.scope(node).members), shape.dag(node).roots)
 
     def after(self, view: View, index: int, how: str) -> Moves:
-        """Open what waited for `index`; a skip goes on to what waited for the skipped, without recursion."""
+        """Open the successors of `index`. A skip continues to the successors of the skipped step, without recursion."""
         tally, shape, plan = view.tally, view.shape, view.plan
         dag = shape.dag(view.node)
         opened: dict[int, None] = {}

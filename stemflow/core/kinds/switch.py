@@ -1,4 +1,4 @@
-"""A switch: of its cases one runs, the one that the value of an expression names, or the default, or none."""
+"""A switch: one of its cases runs: the one that the value of an expression names, else the default, else none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stemflow.model.signature import DEFAULT_CASE, case_text
 
 
 def chosen(plan: ScopePlan, value: Any) -> int:
-    """The member index of the case that `value` names, else of the default; -1 where neither exists."""
+    """The member index of the case that `value` names, else of the default; -1 if neither exists."""
     text = case_text(value)
     if text in plan.cases:
         return plan.cases.index(text)
@@ -21,7 +21,7 @@ def chosen(plan: ScopePlan, value: Any) -> int:
 
 
 class SwitchRules(KindRules):
-    """The value, and how it ends, are those of the case that was taken; without one it is SKIPPED by condition.
+    """Value and outcome are those of the case that was taken; without one, the switch is SKIPPED by condition.
 
     The cases that are not taken end at once, SKIPPED by condition. The default is the last member.
     """
