@@ -25,6 +25,7 @@ from stemflow.model.signature import (
     Span,
     SwitchSig,
     TaskSig,
+    WaitSig,
     case_name,
     case_text,
     expect_signature,
@@ -81,6 +82,14 @@ class Canvas:
         """
         return TaskSig(task=name, args=args, kwargs=kwargs, decode=decode)
 
+    @staticmethod
+    def wait(duration: Duration) -> Sig[Any, None]:
+        """A durable pause of `duration` (or seconds) that holds no worker; in a chain its value is null.
+
+        Raises UnitError.
+        """
+        return WaitSig(for_ms=duration_of("wait", duration))
+
     @overload
     @staticmethod
     def chain(s1: Sig[A, B], /) -> Sig[A, B]: ...
@@ -135,12 +144,11 @@ class Canvas:
         if on_member_error is not None:
             _policy("chord", on_member_error)
         if isinstance(header, (GroupSig, MapSig)):
-            if isinstance(header, MapSig):
+            header = structs.replace(header, policy=on_member_error or header.policy)
+            if isinstance(header, MapSig) or header.has_policy:
+                # Its name, limits and hooks are its own: it stays a step, whose value is given to the body.
                 return ChainSig(steps=(header, body))
-            policy = on_member_error or header.policy
-            sig = ChordSig[Any, Any](header=header.members, body=body, policy=policy)
-            hooks = {h: getattr(header, h) for h in ("success_hooks", "failure_hooks", "cancel_hooks")}
-            return _with_header_hooks(sig, hooks)
+            return ChordSig(header=header.members, body=body, policy=header.policy)
         return ChordSig(header=_members("chord", (header,)), body=body, policy=on_member_error or "fail_fast")
 
     @staticmethod
@@ -211,13 +219,6 @@ class Canvas:
         return SwitchSig(on=on, keys=keys, cases=named, default=default)
 
 
-def _with_header_hooks(sig: ChordSig[Any, Any], hooks: Mapping[str, tuple[Any, ...]]) -> ChordSig[Any, Any]:
-    if not any(hooks.values()):
-        return sig
-    header = tuple(structs.replace(m, **{h: getattr(m, h) + given for h, given in hooks.items()}) for m in sig.header)
-    return structs.replace(sig, header=header)
-
-
 def _map(where: str, task: Any, items: Any, spread: Any, concurrency: Any, policy: Any) -> MapSig[Any, Any]:
     """The signature of `map`, `starmap` and `chunks`; raises OptionError for an argument that makes no map."""
     expect_signature(task, f"{where}: task")
@@ -279,6 +280,4 @@ def _at_heads(sig: Step, change: Callable[[TaskSig[Any, Any]], TaskSig[Any, Any]
 
 
 def _is_void(sig: Any) -> bool:
-    if isinstance(sig, ChainSig):
-        return all(map(_is_void, sig.steps))
-    return isinstance(sig, GroupSig) and not sig.members
+    return isinstance(sig, ChainSig) and all(map(_is_void, sig.steps))

@@ -1,7 +1,8 @@
 """Desugaring: what the canvas allows to be written, in terms of what the machine knows.
 
-Empty steps of a chain are dropped, groups in a chord's header are flattened, and hooks move to where they fire: those
-of a group to its members, those of a chord to its header's members and its body, those of a task to a chain around it.
+Empty chains in a chain are dropped, plain groups in a chord's header are flattened, and hooks move to where they fire:
+those of a group or map to its members, those of a task to a chain around it. Those of a chain or chord stay: they fire
+once, at its end.
 """
 
 from __future__ import annotations
@@ -41,10 +42,8 @@ def desugar(sig: AnySig) -> AnySig:
         case GroupSig() | MapSig():
             return _handed_down(sig)
         case ChordSig():
-            header = _hand_down(sig, _flat(sig.header, sig.policy))
-            hooks = {hook: getattr(sig.body, hook) + getattr(sig, hook) for hook in HOOKS}
-            body = structs.replace(sig.body, **hooks)
-            return structs.replace(_without_hooks(sig), header=tuple(map(desugar, header)), body=desugar(body))
+            header = tuple(map(desugar, _flat(sig.header, sig.policy)))
+            return structs.replace(sig, header=header, body=desugar(sig.body))
         case StepsSig() | SwitchSig():
             return changed(sig, desugar, members_only=True)
         case _:
@@ -52,27 +51,19 @@ def desugar(sig: AnySig) -> AnySig:
 
 
 def is_empty(sig: AnySig) -> bool:
-    """Whether nothing would ever run in it."""
-    if isinstance(sig, ChainSig):
-        return all(map(is_empty, sig.steps))
-    return isinstance(sig, GroupSig) and not sig.members
+    """Whether `sig` is a chain that only passes on what came before. An empty group is not: its value is `[]`."""
+    return isinstance(sig, ChainSig) and all(map(is_empty, sig.steps))
 
 
 def _chain_steps(steps: tuple[AnySig, ...]) -> tuple[AnySig, ...]:
-    kept = [step for i, step in enumerate(steps) if not is_empty(step) or (i == len(steps) - 1 and _is_group(step))]
-    return tuple(map(desugar, kept))
-
-
-def _is_group(sig: AnySig) -> bool:
-    return isinstance(sig, GroupSig)
+    return tuple(desugar(step) for step in steps if not is_empty(step))
 
 
 def _flat(header: tuple[AnySig, ...], policy: MemberPolicy) -> tuple[AnySig, ...]:
-    """Groups in a header give it their members, unless they have a policy of their own."""
+    """Groups in a header give it their members, unless they have a policy or an option of their own."""
     out: list[AnySig] = []
     for member in header:
-        plain = isinstance(member, GroupSig) and member.name is None and not _has_hooks(member)
-        if plain and isinstance(member, GroupSig) and member.policy in ("fail_fast", policy):
+        if isinstance(member, GroupSig) and not member.has_policy and member.policy in ("fail_fast", policy):
             out.extend(_flat(member.members, policy))
         else:
             out.append(member)
@@ -99,8 +90,9 @@ def _hand_down(sig: AnySig, members: tuple[AnySig, ...]) -> tuple[AnySig, ...]:
 
 
 def _given(member: AnySig, hooks: dict[str, Any]) -> AnySig:
-    """`member` with hooks from above. A composite fires them once as a whole, so they stand on a chain around it."""
-    if isinstance(member, (GroupSig, ChordSig, MapSig)):
+    """`member` with hooks from above. A composite fires them once as a whole; a group or map, whose own hooks go to its
+    members, is put into a chain for that."""
+    if isinstance(member, (GroupSig, MapSig)):
         around: dict[str, Any] = {name: getattr(member, name) for name in _POLICY} | hooks
         return ChainSig(steps=(structs.replace(member, **_NO_POLICY),), **around)
     return structs.replace(member, **{hook: getattr(member, hook) + given for hook, given in hooks.items()})

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeVa
 from msgspec import Struct, json, structs
 
 from stemflow.errors import OptionError
-from stemflow.model.policy import Concurrency, UniqueMode
+from stemflow.model.policy import Concurrency, UniqueMode, normalise
+from stemflow.units import Duration, duration_of
 
 In_contra = TypeVar("In_contra", contravariant=True)
 Out_co = TypeVar("Out_co", covariant=True)
 Following = TypeVar("Following")
+Sig = TypeVar("Sig", bound="Signature[Any, Any]")
 
 RunOn = Literal["success", "failure", "done", "any_success", "always"]
 OnError = Literal["fail", "continue", "skip_dependents"]
@@ -41,6 +43,22 @@ DEFAULT_CASE = "default"
 
 class NoInput:
     """Marks a signature whose arguments are complete, so that it can only start a chain."""
+
+
+def _with_defaults(sig: Sig, options: Mapping[str, Any], headers: Mapping[str, str], meta: Mapping[str, Any]) -> Sig:
+    """`sig` whose tasks have these options, headers and meta where they were given none of that name."""
+    if isinstance(sig, TaskSig):
+        return structs.replace(
+            sig, options={**options, **sig.options}, headers={**headers, **sig.headers}, meta={**meta, **sig.meta}
+        )
+    below: dict[str, Any] = {}
+    for field in sig.MEMBERS:
+        held = getattr(sig, field)
+        if isinstance(held, tuple):
+            below[field] = tuple(_with_defaults(one, options, headers, meta) for one in held)
+        elif held is not None:
+            below[field] = _with_defaults(held, options, headers, meta)
+    return structs.replace(sig, **below)
 
 
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
@@ -125,6 +143,9 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
         return bool(
             self.name
             or self.when
+            or self.needs
+            or self.run_on != "success"
+            or self.on_error != "fail"
             or self.success_hooks
             or self.failure_hooks
             or self.cancel_hooks
@@ -140,6 +161,31 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
         if isinstance(self, WaitSig):
             raise OptionError("with_concurrency: expected a task or a composite, got a wait; put a chain around it")
         return structs.replace(self, concurrency=limited)
+
+    def with_timeout(self, timeout: Duration) -> Signature[In_contra, Out_co]:
+        """Stop this composite when `timeout` (a duration, or seconds) has passed since it began; it then fails.
+
+        Raises OptionError for a task, which has `hard_time_limit`, and UnitError.
+        """
+        if not self.MEMBERS:
+            raise OptionError("with_timeout: expected a composite; give a task with_options(hard_time_limit=...)")
+        return structs.replace(self, timeout_ms=duration_of("with_timeout", timeout))
+
+    def with_options(self, *, headers: Mapping[str, str] | None = None, meta: Mapping[str, Any] | None = None,
+                     **options: Any) -> Signature[In_contra, Out_co]:  # fmt: skip
+        """Give options (`priority`, `queue`, ...) to a task, or to each task of a composite that has none of its own.
+
+        They count more than those that a task was registered with. `headers` and `meta` are merged in the same way.
+        Hooks and compensations are left as they are. Raises OptionError.
+
+        Example:
+            `Canvas.chain(load.s(), store.s()).with_options(priority=9)`
+        """
+        normalise(options, "with_options")
+        if isinstance(self, TaskSig):  # what is said of a task itself counts, whatever was said before
+            headers, meta = {**self.headers, **(headers or {})}, {**self.meta, **(meta or {})}
+            return structs.replace(self, options={**self.options, **options}, headers=headers, meta=meta)
+        return _with_defaults(self, options, headers or {}, meta or {})
 
     def named(self, name: str) -> Signature[In_contra, Out_co]:
         """Give this step a name; its path then ends in the name instead of its index.

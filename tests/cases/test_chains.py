@@ -195,12 +195,13 @@ async def test_a_task_starts_a_canvas_as_a_run_of_its_own(world: World) -> None:
 
 @pytest.mark.case("B6")
 async def test_empty_pieces_neither_hang_nor_swallow_arguments(world: World) -> None:
-    """An empty group or chain inside a chain passes on what it was given; as a member of a group its slot is null."""
+    """An empty group is a list of nothing; an empty chain passes on what it was given, and as a member gives null."""
     add, ident = world.add, world.ident
     nothing = Canvas.chain([])
     assert await world.run(Canvas.chord([], ident.s())) == []
-    assert await world.run(Canvas.chain(Canvas.group(), add.s(10)), 1) == 11
-    assert await world.run(Canvas.chain(ident.s(1), Canvas.group(), nothing, add.s(10))) == 11
+    assert await world.run(Canvas.chain(nothing, add.s(10)), 1) == 11
+    assert await world.run(Canvas.chain(ident.s(1), Canvas.group(), nothing, ident.s())) == []
+    assert await world.run(Canvas.chain(Canvas.group(), ident.s())) == []
     assert await world.run(Canvas.group(nothing, ident.s(7))) == [None, 7]
     assert await world.run(Canvas.group(Canvas.group(), ident.s(7))) == [[], 7]
     assert await world.run(Canvas.chord([Canvas.group(), ident.s(7)], ident.s())) == [7]

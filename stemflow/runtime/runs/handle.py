@@ -299,7 +299,7 @@ async def result_of(access: RunAccess, node: Node, sig: AnySig | None = None) ->
 
 def _in_time(node: Node) -> tuple[int, int]:
     """Changes in the order in which they happened; of those at one instant a member's end stands before its scope's."""
-    depth = sum(node.path.count(mark) for mark in ".[!")
+    depth = sum(node.path.count(mark) for mark in ".[!") + bool(node.path and node.path[0] not in "[!")
     if node.state in FINAL:
         return node.ended_at_ms, -depth
     return node.started_at_ms or node.opened_at_ms, depth
