@@ -41,7 +41,8 @@ async def _submit(arguments: Arguments, registry: TaskRegistry, path: str) -> in
     if source.parsed.workflow is None:
         require_valid(source.checked(None))
     async with Stemflow(arguments.store, registry, worker=False) as app:
-        known = None if arguments.allow_unknown else frozenset(registry) | (await app.preparer.elsewhere.read()).keys()
+        remote = {} if arguments.allow_unknown else await app.preparer.remote_tasks.read()
+        known = None if arguments.allow_unknown else frozenset(registry) | remote.keys()
         workflow = require_valid(source.checked(known))
         inputs = read_inputs(workflow, arguments.input, arguments.inputs)
         try:

@@ -98,7 +98,7 @@ class Stemflow:
         if self._worker_settings is not None:
             # A handler may submit a run, whose exchange leases for this very worker: `_submit` closes the circle.
             self.service = Service(
-                self.decider, self.registry, self.preparer.elsewhere, self.ids, self._submit, self._worker_settings
+                self.decider, self.registry, self.preparer.remote_tasks, self.ids, self._submit, self._worker_settings
             )
         self.parts = Parts(
             store=self.store, library=self.library, registry=self.registry, ids=self.ids, decider=self.decider,

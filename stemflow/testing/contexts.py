@@ -75,7 +75,7 @@ def context_for(task: Task[..., Any] | str = "test", **fields: Any) -> Any:
     name = task if isinstance(task, str) else task.name
     asked = Asked()
     given = {"run_id": RUN_ID, "node": "", "in_fan_in": True, "headers": NOTHING, "meta": NOTHING, **fields}
-    context = (RecordedSyncContext if plain else RecordedContext)(name=name, backstage=asked, **given)
+    context = (RecordedSyncContext if plain else RecordedContext)(name=name, services=asked, **given)
     context.asked = asked
     if isinstance(context, RecordedSyncContext):
         context.ask = _at_once

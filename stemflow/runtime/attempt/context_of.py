@@ -8,28 +8,28 @@ from stemflow.core.kinds import rules_of
 from stemflow.model.plan import LeafPlan
 from stemflow.model.policy import Options
 from stemflow.model.records import Node, task_id
-from stemflow.runtime.payloads.encoders import encoders_told
+from stemflow.runtime.payloads.encoders import encoder_names
 from stemflow.runtime.payloads.headers import merged
-from stemflow.runtime.tasks.context import Backstage, TaskContext
+from stemflow.runtime.tasks.context import HandlerServices, TaskContext
 from stemflow.runtime.values.resolver import Values
 
 C = TypeVar("C", bound=TaskContext)
 
 
 async def context_of(
-    kind: type[C], services: Backstage, values: Values, node: Node, leaf: LeafPlan, options: Options
+    kind: type[C], services: HandlerServices, values: Values, node: Node, leaf: LeafPlan, options: Options
 ) -> C:
     """The context of an attempt at `node`; `kind` is the class for handlers that run where this one does."""
     library = values.library
     header = await library.header(node.run)
     before = await values.parent_path(node)
     parent = header.parent if before is None else (node.run, before)
-    named = encoders_told(node, leaf, options, header, library.encoders)
+    named = encoder_names(node, leaf, options, header, library.encoders)
     return kind(
         run_id=node.run,
         node=node.path,
         name=leaf.task,
-        backstage=services,
+        services=services,
         attempt=node.attempt,
         max_retries=options.max_retries,
         headers=merged(merged(header.headers, leaf.headers), named.headers),

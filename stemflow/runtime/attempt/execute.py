@@ -16,7 +16,7 @@ from stemflow.model.plan import Plan
 from stemflow.model.policy import Options
 from stemflow.model.signature import ChainSig, GroupSig, Signature, TaskSig, WaitSig
 from stemflow.runtime.attempt.soft_limit import SoftLimit
-from stemflow.runtime.catalog.remote_tasks import Elsewhere
+from stemflow.runtime.catalog.remote_tasks import RemoteTasks
 from stemflow.runtime.payloads.converters import BadArguments
 from stemflow.runtime.payloads.encoders import TaskPayloadEncoderRegistry, Write
 from stemflow.runtime.payloads.json_data import NotSerializable
@@ -32,7 +32,7 @@ from stemflow.runtime.tasks.context import (
 )
 from stemflow.runtime.tasks.middleware import MiddlewareChain
 from stemflow.runtime.tasks.registry import Task, TaskRegistry
-from stemflow.runtime.tasks.retry_decision import Judge, describe
+from stemflow.runtime.tasks.retry_decision import RetryDecider, describe
 from stemflow.runtime.tasks.sync_context import SyncTaskContext
 from stemflow.runtime.values.binding import Bound, seal_literals
 from stemflow.store.base import BackpressureError, StateLost, StoreUnavailable
@@ -94,13 +94,13 @@ async def _with_soft_limit(awaitable: Any, options: Options, context: TaskContex
     if options.soft_ms is None or not options.soft_raises:
         return await awaitable
     limit = SoftLimit(awaitable)
-    context.strike = limit.strike
+    context.raise_soft_limit = limit.raise_soft_limit
     if context.soft_timeout.is_set():  # it passed while a middleware was running
-        limit.strike()
+        limit.raise_soft_limit()
     try:
         return await limit
     finally:
-        context.strike = None
+        context.raise_soft_limit = None
 
 
 async def _in_thread(function: Callable[..., Any], args: Any, kwargs: Any, threads: RunInThread) -> Any:
@@ -138,7 +138,7 @@ class Output(NamedTuple):
     `write`: encodes the result. `origin`: the run under whose id values are located. `node`: the path of the task.
     """
 
-    elsewhere: Elsewhere
+    remote_tasks: RemoteTasks
     encoders: TaskPayloadEncoderRegistry
     write: Write
     origin: str
@@ -146,19 +146,19 @@ class Output(NamedTuple):
 
     @property
     def registry(self) -> TaskRegistry:
-        return self.elsewhere.registry
+        return self.remote_tasks.registry
 
     async def plan(self, signature: Signature[Any, Any]) -> Plan:
         """The plan of what a handler adds or is replaced by. Raises StemflowError."""
-        others, known = await self.elsewhere.look(set(task_names(signature))), self.elsewhere.parameters
-        sig = plain_signature(signature, lambda one: self.elsewhere.args_encoder(one, self.encoders.args) == "json")
+        others, known = await self.remote_tasks.look(set(task_names(signature))), self.remote_tasks.parameters
+        sig = plain_signature(signature, lambda one: self.remote_tasks.args_encoder(one, self.encoders.args) == "json")
         plan = compile_plan(sig, lambda one: self.registry.options_of(one, None, others), inline_items=True)
         check_plan(plan, known)
         check_items(sig, known)
         return seal_literals(plan, self.encoders, self.origin, self.node)
 
 
-async def refused(chain: MiddlewareChain, context: TaskContext, judge: Judge) -> Outcome | None:
+async def refused(chain: MiddlewareChain, context: TaskContext, decide_retry: RetryDecider) -> Outcome | None:
     """The outcome if a middleware refuses the delivery in `on_consume`, else None."""
     try:
         return None if await chain.consume(context) else Ignored()
@@ -169,11 +169,16 @@ async def refused(chain: MiddlewareChain, context: TaskContext, judge: Judge) ->
     except Reject as error:
         return Failed(describe(error), "final")
     except Exception as error:
-        return judge(error)
+        return decide_retry(error)
 
 
 async def execute(
-    task: Task[..., Any], context: TaskContext, bound: Bound, threads: RunInThread, output: OutcomeWriter, judge: Judge
+    task: Task[..., Any],
+    context: TaskContext,
+    bound: Bound,
+    threads: RunInThread,
+    output: OutcomeWriter,
+    decide_retry: RetryDecider,
 ) -> Outcome:
     """Call the handler and return the outcome. Only a cancellation by the engine is raised."""
     try:
@@ -182,15 +187,15 @@ async def execute(
         return Failed(describe(fault), "final", dead="bad-arguments")
     leave = enter(context)
     try:
-        value = await call(task, judge.options, context, bound, threads, output.registry.middleware)
+        value = await call(task, decide_retry.options, context, bound, threads, output.registry.middleware)
         added = tuple([await output.plan(GroupSig(members=(sig,))) for sig in context.added])
         return Ok(None if value is None else output.write(value, f"result of {task.name}"), added)
     except asyncio.CancelledError as cancelled:
         if is_cancelled():
             raise
-        return judge(cancelled)
+        return decide_retry(cancelled)
     except BaseException as error:
-        return await _outcome(error, context, output, judge)
+        return await _outcome(error, context, output, decide_retry)
     finally:
         leave()
 
@@ -204,7 +209,9 @@ def is_cancelled() -> bool:
     return current is not None and current.cancelling() > 0
 
 
-async def _outcome(error: BaseException, context: TaskContext, output: OutcomeWriter, judge: Judge) -> Outcome:
+async def _outcome(
+    error: BaseException, context: TaskContext, output: OutcomeWriter, decide_retry: RetryDecider
+) -> Outcome:
     match error:
         case Ignore():
             return Ignored()
@@ -213,7 +220,7 @@ async def _outcome(error: BaseException, context: TaskContext, output: OutcomeWr
         case Reject():
             return Failed(describe(error), "final")
         case RetryRequested():
-            return _retry(error, judge)
+            return _retry(error, decide_retry)
         case ReplaceRequested():
             try:
                 return Replaced(await _replacement(error.signature, context, output))
@@ -224,15 +231,15 @@ async def _outcome(error: BaseException, context: TaskContext, output: OutcomeWr
         case StoreUnavailable() | BackpressureError() | StateLost():
             # The store could not serve a request of the handler: that is no failure of the task.
             return HandedBack(STORE_PAUSE_MS)
-    return judge(error)
+    return decide_retry(error)
 
 
-def _retry(asked: RetryRequested, judge: Judge) -> Failed:
+def _retry(asked: RetryRequested, decide_retry: RetryDecider) -> Failed:
     cause, policy = asked.cause or asked, asked.policy
     most = policy.max_retries if asked.max_retries is None and policy is not None else asked.max_retries
     failed = Failed(describe(cause), "again", asked.after_ms, most, eta_at_ms=asked.eta_at_ms, retry=policy)
     has_delay = asked.after_ms is not None or asked.eta_at_ms is not None or policy is not None
-    return failed if has_delay else judge.paced(failed, cause)
+    return failed if has_delay else decide_retry.paced(failed, cause)
 
 
 async def _replacement(signature: Signature[Any, Any], context: TaskContext, output: OutcomeWriter) -> Plan:

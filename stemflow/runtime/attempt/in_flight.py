@@ -9,11 +9,11 @@ from typing import Any, Literal, NamedTuple
 from stemflow.model.facts import Failed, HandedBack, Outcome
 from stemflow.model.policy import Options
 from stemflow.model.records import Key, Node, task_id
-from stemflow.runtime.attempt.process_pool import Child, Crashed
+from stemflow.runtime.attempt.process_pool import Crashed, PoolProcess
 from stemflow.runtime.attempt.soft_limit import signal_soft_limit
 from stemflow.runtime.commit.events import context_event
 from stemflow.runtime.tasks.context import TaskContext, TaskTimeout
-from stemflow.runtime.tasks.retry_decision import Judge
+from stemflow.runtime.tasks.retry_decision import RetryDecider
 from stemflow.runtime.tasks.signals import Signal, TaskEvent
 from stemflow.store.base import Store
 
@@ -42,19 +42,19 @@ class Running:
     """A lease with its handler. Its outcome is reported once: by the handler, by a time limit, or by a stop."""
 
     __slots__ = (
-        "node", "options", "judge", "task", "thread", "child", "context", "reported", "reason", "timed_out",
-        "started_at_ms", "until_ms", "timers", "void", "_callbacks",
+        "node", "options", "decide_retry", "task", "thread", "pool_process", "context", "reported", "reason",
+        "timed_out", "started_at_ms", "until_ms", "timers", "void", "_callbacks",
     )  # fmt: skip
 
     def __init__(self, node: Node, callbacks: LeaseCallbacks) -> None:
         self.node = node
         self._callbacks = callbacks
         self.options: Options | None = None
-        self.judge = Judge()
+        self.decide_retry = RetryDecider()
         self.task: asyncio.Task[None] | None = None
         self.thread: asyncio.Future[Any] | None = None
         """The call in a thread, which cannot be cancelled; it takes a slot until it returns."""
-        self.child: Child | None = None
+        self.pool_process: PoolProcess | None = None
         """The process that the handler runs in."""
         self.context: TaskContext | None = None
         self.reported = False
@@ -118,9 +118,11 @@ class Running:
         self.reason = outcome
         if self.context is not None:
             self.context.cancelled.set()
-        if self.child is not None:
+        if self.pool_process is not None:
             # Only a handler whose run was cancelled has time to end by itself.
-            self.child.cancel() if isinstance(outcome, Failed) and not self.timed_out else self.child.kill()
+            self.pool_process.cancel() if isinstance(
+                outcome, Failed
+            ) and not self.timed_out else self.pool_process.kill()
         elif self.task is not None and self.thread is None:
             self.task.cancel()
         self.timers.append(asyncio.get_running_loop().call_later(DISOWN_AFTER_MS / 1_000, self.disown))
@@ -133,8 +135,8 @@ class Running:
     def disown(self) -> None:
         """Give up a handler that does not end: its lease is free, its result does not count, its slot stays taken."""
         assert self.reason is not None
-        if self.child is not None:
-            return self.child.kill()
+        if self.pool_process is not None:
+            return self.pool_process.kill()
         self.report(self.reason)
         work = self.thread or self.task
         assert work is not None
@@ -151,7 +153,7 @@ class Running:
         self.timed_out = True
         self._signal_timeout("hard")
         text = f"it did not end within its hard time limit of {options.hard_ms} ms"
-        self.cancel(self.judge(TaskTimeout(text)))
+        self.cancel(self.decide_retry(TaskTimeout(text)))
 
     def _signal_timeout(self, limit: Literal["soft", "hard"]) -> None:
         if self._callbacks.timeout and self.context is not None:

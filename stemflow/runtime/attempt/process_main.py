@@ -33,7 +33,7 @@ from stemflow.runtime.attempt.task_import import TaskSource, find
 from stemflow.runtime.payloads.json_data import plain
 from stemflow.runtime.tasks.context import TaskContext
 from stemflow.runtime.tasks.registry import Task, TaskRegistry
-from stemflow.runtime.tasks.retry_decision import Judge, describe
+from stemflow.runtime.tasks.retry_decision import RetryDecider, describe
 from stemflow.runtime.tasks.sync_context import SyncTaskContext
 from stemflow.runtime.values.binding import Bound
 
@@ -115,11 +115,11 @@ class Attempt:
         self.running: asyncio.Task[Outcome] | None = None
         self.cancelled = False
         kind = TaskContext if task.is_async else SyncTaskContext
-        self.context = kind(**job.context, backstage=self)
+        self.context = kind(**job.context, services=self)
         if isinstance(self.context, SyncTaskContext):
             self.context.ask = result_of
         strategy = registry.strategy_of(task, job.options)
-        self.judge = Judge(task.name, job.options, self.context.attempt, strategy)
+        self.decide_retry = RetryDecider(task.name, job.options, self.context.attempt, strategy)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """A method of the services."""
@@ -142,7 +142,7 @@ class Attempt:
         """Make the call, on an event loop of its own where the handler or a middleware needs one."""
         bound = Bound(self.job.calls)
         bound.chunked = self.job.chunked
-        called = execute(self.task, self.context, bound, in_this_thread, self, self.judge)
+        called = execute(self.task, self.context, bound, in_this_thread, self, self.decide_retry)
         chain = self.registry.middleware
         if self.task.is_async or chain.on_execute or chain.on_error:
             return asyncio.run(self._on_loop(called))
@@ -159,7 +159,7 @@ class Attempt:
         try:
             return await self.running
         except asyncio.CancelledError as cancelled:
-            return HandedBack() if self.cancelled else self.judge(cancelled)
+            return HandedBack() if self.cancelled else self.decide_retry(cancelled)
 
     def signal(self, kind: str) -> None:
         """Pass a soft limit or a cancellation to the handler; called in the thread that reads."""

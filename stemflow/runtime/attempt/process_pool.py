@@ -24,7 +24,7 @@ from stemflow.runtime.attempt.execute import Output
 from stemflow.runtime.attempt.process_pipe import Job
 from stemflow.runtime.attempt.process_tree import MARK, kill_tree
 from stemflow.runtime.attempt.task_import import TaskSource
-from stemflow.runtime.tasks.context import Backstage, TaskContext
+from stemflow.runtime.tasks.context import HandlerServices, TaskContext
 from stemflow.runtime.values.binding import Bound
 
 log = logging.getLogger("stemflow.isolate")
@@ -34,8 +34,8 @@ EXIT_S = 1.0
 IMPORT_S = 120.0
 """How long a process may take to import the module of a task; no time limit of the task counts meanwhile."""
 
-_CONTEXT = [name for name in inspect.signature(TaskContext).parameters if name != "backstage"]
-_SERVICES = frozenset(name for name in vars(Backstage) if not name.startswith("_"))
+_CONTEXT = [name for name in inspect.signature(TaskContext).parameters if name != "services"]
+_SERVICES = frozenset(name for name in vars(HandlerServices) if not name.startswith("_"))
 _OUTPUT = frozenset(("write", "plan"))
 _numbers = count(1)
 
@@ -65,7 +65,7 @@ class Crashed(Struct, frozen=True):
     how: str
 
 
-class Child:
+class PoolProcess:
     """A process of the pool, seen from the worker."""
 
     def __init__(self, process: asyncio.subprocess.Process, connection: socket.socket, mark: str) -> None:
@@ -80,13 +80,13 @@ class Child:
         self.ready: asyncio.Future[None] = loop.create_future()
         self._loaded: asyncio.Future[Failed | Crashed | None] | None = None
         self._outcome: asyncio.Future[Outcome | Crashed] | None = None
-        self._serving: tuple[TaskContext, Backstage, Output] | None = None
+        self._serving: tuple[TaskContext, HandlerServices, Output] | None = None
         self._answering: set[asyncio.Task[None]] = set()
         self._reading = asyncio.ensure_future(self._read(connection))
         self._writer: asyncio.StreamWriter | None = None
 
     @classmethod
-    async def spawn(cls) -> Child:
+    async def spawn(cls) -> PoolProcess:
         """Start a process; await `ready` before its first call, which raises StemflowError if it dies before."""
         ours, theirs = socket.socketpair()
         # Nothing is imported before the search path is this process's; standard output belongs to the program.
@@ -130,8 +130,8 @@ class Child:
         """Have it call the task that it has loaded; Crashed if it dies. It is killed if this call is cancelled."""
         outcome: asyncio.Future[Outcome | Crashed] = asyncio.get_running_loop().create_future()
         self._outcome = outcome
-        self._serving = (context, context._backstage, output)
-        context.strike = self.signal_soft_limit
+        self._serving = (context, context._services, output)
+        context.raise_soft_limit = self.signal_soft_limit
         given = {name: getattr(context, name) for name in _CONTEXT}
         try:
             if self.alive:
@@ -142,7 +142,7 @@ class Child:
         finally:
             if not outcome.done() or outcome.cancelled():
                 self.kill()
-            self._outcome = self._serving = context.strike = None
+            self._outcome = self._serving = context.raise_soft_limit = None
             for answering in self._answering:
                 answering.cancel()
 
@@ -223,7 +223,9 @@ class Child:
             self._answering.add(answering)
             answering.add_done_callback(self._answering.discard)
 
-    async def _answer(self, asked: tuple[Any, ...], context: TaskContext, services: Backstage, output: Output) -> None:
+    async def _answer(
+        self, asked: tuple[Any, ...], context: TaskContext, services: HandlerServices, output: Output
+    ) -> None:
         number, what, arguments = asked
         try:
             if what in _OUTPUT:
@@ -241,17 +243,17 @@ class Child:
                 self._send(pipe.ANSWER, number, False, StemflowError(f"{type(error).__name__}: {error}"))
 
 
-class Pool:
+class ProcessPool:
     """Keeps up to `settings.size` processes, and starts one when none is idle."""
 
     def __init__(self, settings: Processes) -> None:
         self.settings = settings
-        self.children: set[Child] = set()
-        self._idle: list[Child] = []
+        self.children: set[PoolProcess] = set()
+        self._idle: list[PoolProcess] = []
         self._room: asyncio.Semaphore | None = None
         self._leaving: set[asyncio.Task[None]] = set()
 
-    async def take(self) -> Child:
+    async def take(self) -> PoolProcess:
         """Wait for a process that is free; return it with `give`. Raises StemflowError if one cannot be started."""
         if self._room is None:
             self._room = asyncio.Semaphore(self.settings.size)
@@ -262,7 +264,7 @@ class Pool:
                 if child.alive:
                     return child
                 self.children.discard(child)
-            child = await Child.spawn()
+            child = await PoolProcess.spawn()
             self.children.add(child)
             try:
                 await child.ready
@@ -275,7 +277,7 @@ class Pool:
             self._room.release()
             raise
 
-    def give(self, child: Child) -> None:
+    def give(self, child: PoolProcess) -> None:
         """Return a process after its call: it is kept, or replaced if it is worn out or has died."""
         assert self._room is not None
         self._room.release()
@@ -284,13 +286,13 @@ class Pool:
         else:
             self._leave(child)
 
-    def _leave(self, child: Child) -> None:
+    def _leave(self, child: PoolProcess) -> None:
         self.children.discard(child)
         leaving = asyncio.ensure_future(child.retire() if child.alive else child.gone())
         self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)
 
-    def _worn(self, child: Child) -> bool:
+    def _worn(self, child: PoolProcess) -> bool:
         tasks, memory = self.settings.max_tasks_per_child, self.settings.max_memory_per_child
         if memory is not None and child.memory > memory:
             log.info("process %d is replaced: it takes %d bytes, more than %d", child.process.pid, child.memory, memory)

@@ -24,18 +24,18 @@ from stemflow.model.records import NO_RUN, ErrorInfo, Node
 from stemflow.runtime.attempt.context_of import context_of
 from stemflow.runtime.attempt.execute import Output, execute, refused
 from stemflow.runtime.attempt.in_flight import Running
-from stemflow.runtime.attempt.process_pool import Crashed, Pool
+from stemflow.runtime.attempt.process_pool import Crashed, ProcessPool
 from stemflow.runtime.attempt.rate_check import rate_delay_ms
 from stemflow.runtime.attempt.task_import import locate
 from stemflow.runtime.attempt.verify_lease import verify_lease
-from stemflow.runtime.catalog.remote_tasks import Elsewhere
+from stemflow.runtime.catalog.remote_tasks import RemoteTasks
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.commit.events import context_event, task_event
 from stemflow.runtime.payloads.encoders import BadPayload, UnknownEncoder
-from stemflow.runtime.tasks.context import Backstage, TaskContext
+from stemflow.runtime.tasks.context import HandlerServices, TaskContext
 from stemflow.runtime.tasks.placement import ExecutionMode, execution_mode
 from stemflow.runtime.tasks.registry import Task, TaskRegistry
-from stemflow.runtime.tasks.retry_decision import Judge, describe
+from stemflow.runtime.tasks.retry_decision import RetryDecider, describe
 from stemflow.runtime.tasks.sync_context import SyncTaskContext, ask_loop
 from stemflow.runtime.values.binding import Binder, Bound
 from stemflow.runtime.values.resolver import Values
@@ -95,17 +95,17 @@ class Attempts:
         self,
         decider: Decider,
         registry: TaskRegistry,
-        services: Backstage,
+        services: HandlerServices,
         *,
-        elsewhere: Elsewhere,
+        remote_tasks: RemoteTasks,
         queues: tuple[str, ...] | None,
         threads: Executor,
-        processes: Pool,
+        processes: ProcessPool,
         unregistered: Unregistered = hand_back_unknown,
     ) -> None:
         self._decider, self._library, self._store = decider, decider.library, decider.store
         self._registry, self._signals, self._services = registry, registry.signals, services
-        self._elsewhere, self._queues = elsewhere, queues
+        self._remote_tasks, self._queues = remote_tasks, queues
         self._threads, self._processes = threads, processes
         self._unregistered = unregistered
         self.steps: tuple[Callable[[Attempt], Awaitable[Outcome | Crashed | None]], ...] = (
@@ -148,7 +148,7 @@ class Attempts:
         options = attempt.options = shape.plan.options[leaf.options]
         attempt.mode = execution_mode(task.is_async, options)
         strategy = self._registry.strategy_of(task, options)
-        attempt.running.judge = Judge(leaf.task, options, node.attempt, strategy)
+        attempt.running.decide_retry = RetryDecider(leaf.task, options, node.attempt, strategy)
         return None
 
     async def check_budget(self, attempt: Attempt) -> Outcome | None:
@@ -184,7 +184,7 @@ class Attempts:
     async def ask_middleware(self, attempt: Attempt) -> Outcome | None:
         """Let the middlewares refuse the delivery."""
         chain = self._registry.middleware
-        return await refused(chain, attempt.context, attempt.running.judge) if chain.on_consume else None
+        return await refused(chain, attempt.context, attempt.running.decide_retry) if chain.on_consume else None
 
     async def bind_arguments(self, attempt: Attempt) -> Outcome | None:
         """Evaluate the arguments, and prepare how the result is encoded."""
@@ -200,7 +200,7 @@ class Attempts:
         except BadPayload as error:
             return Failed(describe(error), "final", dead="bad-arguments")
         origin = await self._library.origin_of(node.run)
-        attempt.output = Output(self._elsewhere, encoders, write, origin, node.path)
+        attempt.output = Output(self._remote_tasks, encoders, write, origin, node.path)
         return None
 
     async def run_handler(self, attempt: Attempt) -> Outcome | Crashed:
@@ -211,7 +211,9 @@ class Attempts:
         if isinstance(context, SyncTaskContext):
             context.ask = partial(ask_loop, asyncio.get_running_loop(), context)
         running.begin(context, attempt.options)
-        called = execute(attempt.task, context, attempt.bound, self._in_thread(running), attempt.output, running.judge)
+        called = execute(
+            attempt.task, context, attempt.bound, self._in_thread(running), attempt.output, running.decide_retry
+        )
         return await self._signalled(context, called)
 
     def check_added(self, attempt: Attempt, outcome: Outcome | Crashed) -> Outcome | Crashed:
@@ -254,18 +256,18 @@ class Attempts:
         except OptionError as error:
             return Failed(describe(error), "final")
         try:
-            running.child = await self._processes.take()
+            running.pool_process = await self._processes.take()
         except StemflowError as error:
             return Crashed(str(error))
         try:
-            failed = await running.child.load(place)
+            failed = await running.pool_process.load(place)
             if failed is not None or running.reason is not None:  # cancelled while its module was imported
                 return failed or HandedBack()
             running.begin(context, attempt.options)
-            called = running.child.attempt(attempt.options, context, attempt.bound, attempt.output)
+            called = running.pool_process.attempt(attempt.options, context, attempt.bound, attempt.output)
             return await self._signalled(context, called)
         finally:
-            self._processes.give(running.child)
+            self._processes.give(running.pool_process)
 
     def _in_thread(self, running: Running) -> Callable[[Callable[[], Any]], Awaitable[Any]]:
         def call(work: Callable[[], Any]) -> Awaitable[Any]:

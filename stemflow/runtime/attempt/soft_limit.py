@@ -12,8 +12,8 @@ from stemflow.runtime.tasks.context import SoftTimeLimitExceeded, TaskContext
 def signal_soft_limit(context: TaskContext) -> None:
     """Set `context.soft_timeout`, and raise SoftTimeLimitExceeded where the handler awaits if the task asked for it."""
     context.soft_timeout.set()
-    if context.strike is not None:
-        context.strike()
+    if context.raise_soft_limit is not None:
+        context.raise_soft_limit()
 
 
 class SoftLimit:
@@ -24,7 +24,7 @@ class SoftLimit:
         self.due = False
         self.task: asyncio.Task[Any] | None = None
 
-    def strike(self) -> None:
+    def raise_soft_limit(self) -> None:
         """The soft limit has passed: raise in the coroutine."""
         self.due = True
         if self.task is not None:

@@ -26,7 +26,7 @@ async def verify_lease(library: Library, node: Node, queues: tuple[str, ...] | N
         if node.seal is not None:
             raise UnknownKey(f"task {'/'.join(node.key).rstrip('/')}", None)
         return None
-    trust.demand(node)
+    trust.verify(node)
     await library.header(node.run)
     where = f"task {'/'.join(node.key).rstrip('/')}"
     if node.run in trust.ended:
@@ -37,7 +37,7 @@ async def verify_lease(library: Library, node: Node, queues: tuple[str, ...] | N
         return 0
     index = node.index
     for key, scope in zip(keys[1:], scopes, strict=True):
-        trust.demand(scope)
+        trust.verify(scope)
         if not isinstance(scope, Node) or scope.tally is None or not _waits_for(scope, index):
             raise SignatureInvalid(where, f"the scope {key[1] or 'of the run'} does not wait for it")
         index = scope.index

@@ -9,14 +9,14 @@ from stemflow.model.signature import TaskSig
 from stemflow.runtime.catalog.published import Declaration, newest, options_layer, published
 from stemflow.runtime.catalog.remote_parameters import declared_parameters
 from stemflow.runtime.tasks.parameters import Parameters
-from stemflow.runtime.tasks.registry import OptionsElsewhere, TaskRegistry
+from stemflow.runtime.tasks.registry import RemoteOptions, TaskRegistry
 from stemflow.store.base import Store
 
 FRESH_MS = 10_000
 """How long declarations that were read are taken for current by one who submits again and again."""
 
 
-class Elsewhere:
+class RemoteTasks:
     """What a process that submits knows of tasks: of those in its registry, and of others what was declared last."""
 
     def __init__(self, store: Store, registry: TaskRegistry) -> None:
@@ -32,7 +32,7 @@ class Elsewhere:
         self._read_at_ms = self.store.now_ms()
         return self.known
 
-    async def look(self, names: Set[str], allow_unknown: bool = False) -> OptionsElsewhere | None:
+    async def look(self, names: Set[str], allow_unknown: bool = False) -> RemoteOptions | None:
         """How `TaskRegistry.options_of` finds the options of those of `names` that are not registered here; None when
         all are."""
         missing = {name for name in names if name not in self.registry}

@@ -83,7 +83,7 @@ async def replay(parts: Parts, submitter: Submitter, letters: Iterable[DeadLette
         asked.setdefault(letter.run, []).append(letter)
     known = how.known_tasks | frozenset(parts.registry)
     if not how.allow_unknown:
-        known |= (await parts.preparer.elsewhere.read()).keys()
+        known |= (await parts.preparer.remote_tasks.read()).keys()
     return [await _replay(parts, submitter, run, some, how, known) for run, some in asked.items()]
 
 

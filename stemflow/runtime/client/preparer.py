@@ -18,14 +18,14 @@ from stemflow.model.records import FINAL, NO_RUN, ClaimSpec, Header, Node
 from stemflow.model.signature import AnySig, MapSig, TaskSig, Workflow
 from stemflow.model.tree import everything, first_task, walk
 from stemflow.ports import IdSource
-from stemflow.runtime.catalog.remote_tasks import Elsewhere
+from stemflow.runtime.catalog.remote_tasks import RemoteTasks
 from stemflow.runtime.client.run_ids import run_id_beside
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.commit.events import run_event
 from stemflow.runtime.payloads.headers import checked_headers, checked_meta, merged
 from stemflow.runtime.payloads.json_data import encode, plain, written
 from stemflow.runtime.tasks.argument_checks import check_items, check_plan, plain_signature, task_names
-from stemflow.runtime.tasks.registry import OptionsElsewhere, Task, TaskRegistry
+from stemflow.runtime.tasks.registry import RemoteOptions, Task, TaskRegistry
 from stemflow.runtime.tasks.submission import Prepared, Submission, checked_submission, swallowed
 from stemflow.runtime.values.binding import pages_of, seal_literals
 from stemflow.runtime.values.call_keys import key_text, lone_key
@@ -60,7 +60,7 @@ class Preparer:
         self._registry, self._decider, self._ids = registry, decider, ids
         self._store, self._library = decider.store, decider.library
         self._encoders = self._library.encoders
-        self.elsewhere = Elsewhere(self._store, registry)
+        self.remote_tasks = RemoteTasks(self._store, registry)
         self._recipes: dict[str, _Recipe] = {}
 
     async def prepare(self, asked: Submission) -> Prepared:
@@ -130,7 +130,7 @@ class Preparer:
         """Raise OptionError for a keyword that `submit` takes though it may be meant for the first task."""
         given = swallowed(asked)
         first = first_task(sig) if given and asked.parent is None else None
-        parameters = None if first is None else self.elsewhere.parameters(first.task)
+        parameters = None if first is None else self.remote_tasks.parameters(first.task)
         if first is None or parameters is None:
             return
         for name in given:
@@ -141,20 +141,20 @@ class Preparer:
                     f"this name, too; write .s({name}=...) for the task"
                 )
 
-    async def _others(self, sig: Any, asked: Submission) -> OptionsElsewhere | None:
+    async def _others(self, sig: Any, asked: Submission) -> RemoteOptions | None:
         """Where the options of those tasks stand that are not registered here."""
-        return await self.elsewhere.look(set(task_names(sig)), asked.allow_unknown)
+        return await self.remote_tasks.look(set(task_names(sig)), asked.allow_unknown)
 
     # -- one task
 
     def _lone(
-        self, sig: TaskSig[Any, Any], run: str, recipe: _Recipe | None, elsewhere: OptionsElsewhere | None
+        self, sig: TaskSig[Any, Any], run: str, recipe: _Recipe | None, remote: RemoteOptions | None
     ) -> _Compiled:
-        parameters = self.elsewhere.parameters(sig.task)
+        parameters = self.remote_tasks.parameters(sig.task)
         if recipe is not None:
             plan, encoder = recipe.plan, recipe.encoder
         else:
-            plan = compile_task(sig, lambda sig: self._registry.lone_options_of(sig, elsewhere))
+            plan = compile_task(sig, lambda sig: self._registry.lone_options_of(sig, remote))
             encoder = self._args_encoder(sig)
         where = f"arguments of {sig.task}"
         args, kwargs = sig.args, sig.kwargs
@@ -169,7 +169,7 @@ class Preparer:
             inputs = write({"args": list(args), "kwargs": dict(kwargs)}, where)
         claim = None
         if plan.options[0].unique:
-            options = self._registry.options_of(sig, None, elsewhere)
+            options = self._registry.options_of(sig, None, remote)
             if parameters is not None:
                 args, kwargs = parameters.canonical(args, kwargs)
             key = lone_key(sig.task, options, (args, kwargs))
@@ -189,17 +189,17 @@ class Preparer:
 
     # -- canvases and workflows
 
-    def _canvas(self, sig: AnySig, run: str, elsewhere: OptionsElsewhere | None) -> _Compiled:
+    def _canvas(self, sig: AnySig, run: str, remote: RemoteOptions | None) -> _Compiled:
         sig = plain_signature(sig, self._as_json)
         encode([*self._literals(sig)], "arguments", limit=1 << 40)
-        plan, tree = compile_tree(sig, lambda sig: self._registry.options_of(sig, None, elsewhere))
-        check_plan(plan, self.elsewhere.parameters)
-        check_items(tree, self.elsewhere.parameters)
+        plan, tree = compile_tree(sig, lambda sig: self._registry.options_of(sig, None, remote))
+        check_plan(plan, self.remote_tasks.parameters)
+        check_items(tree, self.remote_tasks.parameters)
         name = tree.name or type(tree).__name__[:-3].lower()
         return _Compiled(seal_literals(plan, self._encoders, run), tree, name)
 
     async def _workflow(
-        self, flow: Workflow, run: str, asked: Submission, elsewhere: OptionsElsewhere | None
+        self, flow: Workflow, run: str, asked: Submission, remote: RemoteOptions | None
     ) -> _Compiled:
         # Whoever has a Workflow has loaded this module already; others do not pay for it.
         from stemflow.runtime.client.workflow_files import complete_inputs  # noqa: PLC0415
@@ -211,12 +211,12 @@ class Preparer:
             body = structs.replace(body, concurrency=flow.concurrency)
         plan, tree = compile_tree(
             body,
-            lambda sig: self._registry.options_of(sig, defaults, elsewhere),
+            lambda sig: self._registry.options_of(sig, defaults, remote),
             variables=flow.vars,
             outputs=flow.outputs,
             compensate_on=flow.compensate_on,
         )
-        check_plan(plan, self.elsewhere.parameters)
+        check_plan(plan, self.remote_tasks.parameters)
         write = self._encoders.writer(self._encoders.args, value_location(run, "", "inputs"))
         stored = write(inputs, "inputs")
         claim = None
@@ -235,7 +235,7 @@ class Preparer:
         return ClaimSpec(f"workflow:{flow.name}:{key_text(key)}", mode, flow.unique_for_ms)
 
     def _args_encoder(self, sig: TaskSig[Any, Any] | None) -> str:
-        return self.elsewhere.args_encoder(sig, self._encoders.args)
+        return self.remote_tasks.args_encoder(sig, self._encoders.args)
 
     def _as_json(self, sig: TaskSig[Any, Any]) -> bool:
         return self._args_encoder(sig) == "json"

@@ -93,7 +93,7 @@ class Decider:
         if record is None:
             return True
         try:
-            return self.trust.genuine(record)
+            return self.trust.is_valid(record)
         except SignatureInvalid:
             del self.records[key]
             raise
@@ -191,7 +191,7 @@ class Decider:
         for fact in facts:
             self.records.pop(fact.key, None)
         for key, record in current:
-            if isinstance(record, Node) and self.trust.known(record):
+            if isinstance(record, Node) and self.trust.is_verified(record):
                 self._heed(record)
                 self.records[key] = record
 
@@ -200,11 +200,11 @@ class Decider:
         here is left to somebody else."""
         for scope in inbox.scopes:
             self._heed(scope)
-            if self.trust.known(scope):
+            if self.trust.is_verified(scope):
                 self.records[scope.key] = scope
         root = (inbox.run, "")
         try:
-            known = all(self.trust.genuine(post) for post in inbox.posts)
+            known = all(self.trust.is_valid(post) for post in inbox.posts)
         except SignatureInvalid as error:
             return [Distrusted(root, str(error)), InboxRead(root, inbox.upto)]
         return [InboxRead(root, inbox.upto, inbox.posts)] if known else []
@@ -219,9 +219,9 @@ class Decider:
     def leased(self, lease: Lease) -> None:
         """Keep what came with a lease, unless it cannot be relied on; then it is read again where it is needed."""
         self._heed(lease.node)
-        if self.trust.known(lease.node):
+        if self.trust.is_verified(lease.node):
             self.records[lease.node.key] = lease.node
-        if lease.header is not None and self.trust.known(lease.header):
+        if lease.header is not None and self.trust.is_verified(lease.header):
             self.library.remember(lease.header)
 
 

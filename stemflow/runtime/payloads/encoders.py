@@ -183,16 +183,16 @@ class TaskPayloadEncoderRegistry:
             raise BadPayload(f"{what}: encoder {name!r} cannot read it: {type(error).__name__}: {error}") from error
 
 
-class Told(NamedTuple):
+class EncoderNames(NamedTuple):
     """What a handler finds in its context of the encoders of its arguments and its result, unless they are JSON."""
 
     headers: Mapping[str, str]
     meta: Mapping[str, str]
 
 
-def encoders_told(
+def encoder_names(
     node: Node, leaf: LeafPlan, options: Options, header: Header, encoders: TaskPayloadEncoderRegistry
-) -> Told:
+) -> EncoderNames:
     if leaf.sealed is not None:
         args = encoder_of(leaf.sealed.body)
     else:
@@ -200,7 +200,7 @@ def encoders_told(
     result = options.result_encoder or encoders.results
     headers = {} if args == "json" else {ARGS_HEADER: args}
     meta = {} if args == "json" else {ARGS_META: args}
-    return Told(headers, meta if result == "json" else {**meta, RESULT_META: result})
+    return EncoderNames(headers, meta if result == "json" else {**meta, RESULT_META: result})
 
 
 def is_json(encoded: bytes) -> bool:

@@ -86,7 +86,7 @@ class Trust:
 
     # -- records
 
-    def genuine(self, record: Sealed) -> bool:
+    def is_valid(self, record: Sealed) -> bool:
         """Whether a record may be relied on; False when that cannot be told here. Raises SignatureInvalid."""
         if self.keys is None:
             return record.seal is None
@@ -96,16 +96,16 @@ class Trust:
             error.run = None if isinstance(record, Claim) else record.run
             raise
 
-    def known(self, record: Sealed) -> bool:
-        """As `genuine`, with False for what was altered too."""
+    def is_verified(self, record: Sealed) -> bool:
+        """As `is_valid`, with False for what was altered too."""
         try:
-            return self.genuine(record)
+            return self.is_valid(record)
         except SignatureInvalid:
             return False
 
-    def demand(self, record: Record | Header | None) -> None:
+    def verify(self, record: Record | Header | None) -> None:
         """Raises SignatureInvalid or UnknownKey, unless the record may be relied on or nobody asks here."""
-        if self.keys is not None and record is not None and not self.genuine(record):
+        if self.keys is not None and record is not None and not self.is_valid(record):
             assert record.seal is not None
             raise UnknownKey(_where(record), _key_of(record.seal))
 

@@ -279,7 +279,7 @@ async def result_of(access: RunAccess, node: Node, sig: AnySig | None = None) ->
     name = f"{node.run}/{node.path}" if node.path else node.run
     if node.state not in FINAL:
         return TaskResult(task_id=name, status=node.state, timed_out=True)
-    access.library.trust.demand(node)
+    access.library.trust.verify(node)
     values = Values(access.library)
     if node.state == SUCCEEDED:
         plan = (await access.library.shape(node.plan)).plan

@@ -69,7 +69,7 @@ class ReplaceRequested(StemflowError):
         self.signature = signature
 
 
-class Backstage(Protocol):
+class HandlerServices(Protocol):
     """What the worker does for a running handler; all of it that needs the store or the engine."""
 
     async def heartbeat(self, context: TaskContext) -> None: ...
@@ -101,7 +101,7 @@ class TaskContext:
     __slots__ = (
         "run_id", "node", "name", "attempt", "max_retries", "args", "kwargs", "headers", "meta", "queue",
         "enqueued_at_ms", "deadline_ms", "parent_id", "root_id", "delivery", "in_fan_in", "cancelled", "soft_timeout",
-        "strike", "added", "_backstage",
+        "raise_soft_limit", "added", "_services",
     )  # fmt: skip
 
     def __init__(
@@ -110,7 +110,7 @@ class TaskContext:
         run_id: str,
         node: str,
         name: str,
-        backstage: Backstage,
+        services: HandlerServices,
         attempt: int = 0,
         max_retries: int = 0,
         headers: Mapping[str, str] = NOTHING,
@@ -134,10 +134,10 @@ class TaskContext:
         self.delivery = delivery
         self.in_fan_in = in_fan_in
         self.cancelled, self.soft_timeout = asyncio.Event(), asyncio.Event()
-        self.strike: Callable[[], None] | None = None
+        self.raise_soft_limit: Callable[[], None] | None = None
         """Raises SoftTimeLimitExceeded where the handler awaits."""
         self.added: list[Signature[Any, Any]] = []
-        self._backstage = backstage
+        self._services = services
 
     @property
     def id(self) -> str:
@@ -163,20 +163,20 @@ class TaskContext:
         """Renew the lease now; raises TaskCancelled if the run was stopped or the lease is lost."""
         if self.cancelled.is_set():
             raise TaskCancelled(f"task {self.id}: its run was stopped")
-        await self._backstage.heartbeat(self)
+        await self._services.heartbeat(self)
 
     async def extend_lease(self, duration: Duration) -> None:
         """Keep the lease for at least `duration` (seconds, or `"10m"`) from now, even if no renewal reaches the store.
 
         Raises TaskCancelled as `heartbeat` does.
         """
-        await self._backstage.extend_lease(self, duration_of(f"task {self.id}: extend_lease", duration))
+        await self._services.extend_lease(self, duration_of(f"task {self.id}: extend_lease", duration))
 
     async def progress(self, percent: float, data: Any = None) -> None:
         """Report progress, 0 to 100, with any JSON data: stored for an hour, shown to whoever follows the run."""
         if not 0 <= percent <= 100:
             raise OptionError(f"task {self.id}: progress: expected a percentage from 0 to 100, got {percent!r}")
-        await self._backstage.progress(self, percent, data)
+        await self._services.progress(self, percent, data)
 
     async def enqueue(
         self,
@@ -191,7 +191,7 @@ class TaskContext:
         It inherits the ids of its parent and root and the headers that the engine propagates, and nothing else. Under
         a `run_id` made of `context.id` a later attempt finds the run that an earlier one has started.
         """
-        return await self._backstage.enqueue(self, signature, headers, meta, run_id)
+        return await self._services.enqueue(self, signature, headers, meta, run_id)
 
     spawn = enqueue
 

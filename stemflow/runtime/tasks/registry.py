@@ -35,7 +35,7 @@ from stemflow.runtime.tasks.rate_limiter import RateLimiter, checked_limiter
 from stemflow.runtime.tasks.retry_decision import RetryStrategy, checked_strategy
 from stemflow.runtime.tasks.signals import Signals
 from stemflow.runtime.tasks.sync_context import SyncTaskContext
-from stemflow.runtime.values.call_keys import judged
+from stemflow.runtime.values.call_keys import with_evaluated_key
 from stemflow.units import Duration, duration_of
 
 P = ParamSpec("P")
@@ -49,7 +49,7 @@ R_co = TypeVar("R_co", covariant=True)
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
 
 
-OptionsElsewhere = Callable[[str], Mapping[str, Any] | None]
+RemoteOptions = Callable[[str], Mapping[str, Any] | None]
 """The options of a task that is registered in another process; None where nobody knows it."""
 
 
@@ -354,16 +354,16 @@ class TaskRegistry:
         self,
         sig: TaskSig[Any, Any],
         workflow_defaults: Mapping[str, Any] | None = None,
-        elsewhere: OptionsElsewhere | None = None,
+        remote: RemoteOptions | None = None,
     ) -> Options:
         """The effective options of a call: call or step > workflow defaults > handler > registry; for a task that is
-        not registered here `elsewhere` gives the handler's. Raises UnknownTask."""
+        not registered here `remote` gives the handler's. Raises UnknownTask."""
         task = self._tasks.get(sig.task)
-        own = task.options if task is not None else elsewhere(sig.task) if elsewhere is not None else None
+        own = task.options if task is not None else remote(sig.task) if remote is not None else None
         if own is None and not sig.declared:
             also = (
                 ""
-                if elsewhere is None
+                if remote is None
                 else (", and no worker has declared it; start its worker first, or submit with allow_unknown=True")
             )
             raise UnknownTask(f"task {sig.task}: expected a registered task; registered are {self._names()}{also}")
@@ -382,12 +382,12 @@ class TaskRegistry:
         if options.unique or options.concurrency is not None or is_late(options):
             if task is not None:
                 options = structs.replace(options, params=task.params, defaults=task.parameters.defaults)
-            options = judged(sig.task, options, (sig.args, sig.kwargs))
+            options = with_evaluated_key(sig.task, options, (sig.args, sig.kwargs))
         return options
 
-    def lone_options_of(self, sig: TaskSig[Any, Any], elsewhere: OptionsElsewhere | None = None) -> Options:
+    def lone_options_of(self, sig: TaskSig[Any, Any], remote: RemoteOptions | None = None) -> Options:
         """The effective options of a task that is submitted alone; its unique key stands in the header of its run."""
-        options = self.options_of(sig, None, elsewhere)
+        options = self.options_of(sig, None, remote)
         return structs.replace(options, unique_by=None, unique_key=None) if options.unique else options
 
     def strategy_of(self, task: Task[..., Any], options: Options) -> RetryStrategy | None:

@@ -63,7 +63,7 @@ def describe(error: BaseException) -> ErrorInfo:
     return ErrorInfo(kind.__name__, _storable(message), names[0] if names else kind.__name__, names, _storable(trace))
 
 
-class Judge(NamedTuple):
+class RetryDecider(NamedTuple):
     """Judges what an attempt of `task` has raised, by its policy and its strategy."""
 
     task: str = ""

@@ -65,7 +65,7 @@ def key_text(value: Any) -> str:
     return value if isinstance(value, str) else encode(_canonical(value), "a key").decode()
 
 
-def judged(task: str, options: Options, call: Call) -> Options:
+def with_evaluated_key(task: str, options: Options, call: Call) -> Options:
     """The options with the answer of `unique_by` where that is a function of the arguments."""
     judge: Any = options.unique_by
     if not callable(judge):

@@ -92,6 +92,6 @@ class Library:
         found = await self.store.header(run)
         if found is None:
             raise StemflowError(f"run {run}: expected it in {self.store.url}, found none; `stemflow runs` lists them")
-        self.trust.demand(found)
+        self.trust.verify(found)
         self.remember(found)
         return found

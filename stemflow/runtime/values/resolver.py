@@ -72,7 +72,7 @@ class Values:
             read = await self.store.read(missing)
             if self.library.trust.keys is not None:
                 for one in read:
-                    self.library.trust.demand(one)
+                    self.library.trust.verify(one)
             found.update(zip(missing, read, strict=True))
         return [record if isinstance(record := found[key], Node) else None for key in keys]
 
@@ -158,7 +158,7 @@ class Values:
             scope = await self.above(node)
             plan = await self.scope(scope)
             if node.index < 0:
-                return Prev(await self._news(scope.key))
+                return Prev(await self._hook_argument(scope.key))
             rules = rules_of(plan)
             if not rules.repeats and node.index >= base_size(scope):
                 return None
@@ -209,7 +209,7 @@ class Values:
         node = await self.node(key)
         return rules.taken(node.tally) or 0 if node is not None and node.tally is not None else 0
 
-    async def _news(self, key: Key) -> Any:
+    async def _hook_argument(self, key: Key) -> Any:
         """What a hook is told: the value, or who failed and how."""
         scope = await self.node(key)
         assert scope is not None

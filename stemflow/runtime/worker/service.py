@@ -15,7 +15,7 @@ from stemflow.model.records import FINAL, Node
 from stemflow.ports import IdSource
 from stemflow.runtime.attempt.process_pool import Processes
 from stemflow.runtime.attempt.task_import import check_start
-from stemflow.runtime.catalog.remote_tasks import Elsewhere
+from stemflow.runtime.catalog.remote_tasks import RemoteTasks
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.commit.events import run_event
 from stemflow.runtime.tasks.registry import TaskRegistry
@@ -67,7 +67,7 @@ class Service:
         self,
         decider: Decider,
         registry: TaskRegistry,
-        elsewhere: Elsewhere,
+        remote_tasks: RemoteTasks,
         ids: IdSource,
         submit: Submit,
         settings: WorkerSettings,
@@ -90,7 +90,7 @@ class Service:
             decider,
             registry,
             WorkerServices(store, signals, self.renewals.renew_now, submit, settings.propagated_headers),
-            elsewhere=elsewhere,
+            remote_tasks=remote_tasks,
             processes=settings.processes,
             unregistered=self.presence.unregistered,
             lease_started=self._schedule.lease_started,

@@ -11,12 +11,12 @@ from typing import Any
 from stemflow.model.facts import Distrusted, Ended, Failed, HandedBack, Lost, Ok, Outcome
 from stemflow.model.records import ErrorInfo
 from stemflow.runtime.attempt.in_flight import LeaseCallbacks, Running
-from stemflow.runtime.attempt.process_pool import Crashed, Pool, Processes
+from stemflow.runtime.attempt.process_pool import Crashed, Processes, ProcessPool
 from stemflow.runtime.attempt.runner import Attempts, Unregistered, hand_back_unknown
-from stemflow.runtime.catalog.remote_tasks import Elsewhere
+from stemflow.runtime.catalog.remote_tasks import RemoteTasks
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey
-from stemflow.runtime.tasks.context import Backstage
+from stemflow.runtime.tasks.context import HandlerServices
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.tasks.retry_decision import describe
 from stemflow.runtime.tasks.signals import WorkerEvent
@@ -47,9 +47,9 @@ class Worker:
         slots: Slots,
         decider: Decider,
         registry: TaskRegistry,
-        services: Backstage,
+        services: HandlerServices,
         *,
-        elsewhere: Elsewhere,
+        remote_tasks: RemoteTasks,
         threads: Executor | None = None,
         processes: Processes | None = None,
         unregistered: Unregistered = hand_back_unknown,
@@ -58,12 +58,12 @@ class Worker:
         self.slots, self.store, self.signals = slots, slots.store, registry.signals
         self.decider = decider
         self.threads = threads or ThreadPoolExecutor(slots.concurrency, thread_name_prefix="stemflow")
-        self.processes = Pool(processes or Processes())
+        self.processes = ProcessPool(processes or Processes())
         self.attempts = Attempts(
             decider,
             registry,
             services,
-            elsewhere=elsewhere,
+            remote_tasks=remote_tasks,
             queues=slots.queues,
             threads=self.threads,
             processes=self.processes,
@@ -115,7 +115,7 @@ class Worker:
             outcome = await self.attempts.of(running)
         except asyncio.CancelledError as cancelled:
             # The engine notes a reason before it cancels; a handler that cancelled itself has failed.
-            outcome = running.reason or running.judge(cancelled)
+            outcome = running.reason or running.decide_retry(cancelled)
         except SignatureInvalid as error:
             return self._distrust(running, error)
         except UnknownKey as error:

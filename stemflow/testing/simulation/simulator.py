@@ -206,7 +206,7 @@ class Process:
         )
         self.worker = SimWorker(
             world.faults, lambda: not self.store.dead, self.slots, self.app.decider, self.app.registry, services,
-            elsewhere=self.app.preparer.elsewhere, threads=world.pool, lease_started=schedule.lease_started,
+            remote_tasks=self.app.preparer.remote_tasks, threads=world.pool, lease_started=schedule.lease_started,
         )  # fmt: skip
         exchange_loop = SimExchangeLoop(self.slots, self.worker, self.app.decider, name, overlap_from=1)
         renewer = FlakyRenewer(world.store.renewer(), world.faults)
