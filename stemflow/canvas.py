@@ -15,8 +15,10 @@ from stemflow.errors import OptionError
 from stemflow.expr import ExpressionError, parse_condition
 from stemflow.model.signature import (
     DEFAULT_CASE,
+    FAIL_TYPE,
     ChainSig,
     ChordSig,
+    FailSig,
     GroupSig,
     MapSig,
     MemberPolicy,
@@ -65,7 +67,7 @@ def _policy(where: str, policy: Any) -> Any:
 
 
 class Canvas:
-    """Constructors of signatures: `task`, `chain`, `group`, `chord`, `map`, `starmap`, `chunks`, `switch`."""
+    """Constructors of signatures: `task`, `chain`, `group`, `chord`, `map`, `starmap`, `chunks`, `switch`, `fail`."""
 
     @overload
     @staticmethod
@@ -217,6 +219,17 @@ class Canvas:
             raise OptionError(f"switch: expected no case called {DEFAULT_CASE!r}; give it as `default=`")
         named = tuple(structs.replace(one, name=case_name(key)) for key, one in zip(keys, cases.values(), strict=True))
         return SwitchSig(on=on, keys=keys, cases=named, default=default)
+
+    @staticmethod
+    def fail(message: str, *, type: str = FAIL_TYPE, data: Any = None) -> Sig[Any, Any]:
+        """Fails without calling a task, for example as the default of a switch.
+
+        Args:
+            message: The message of the error; it may hold expressions, such as `no handler for ${{ prev.kind }}`.
+            type: The name of the error's type.
+            data: JSON data about the error, which may hold expressions, too.
+        """
+        return FailSig(message=message, error_type=type, data=data)
 
 
 def _map(where: str, task: Any, items: Any, spread: Any, concurrency: Any, policy: Any) -> MapSig[Any, Any]:

@@ -16,9 +16,11 @@ from stemflow.model.signature import (
     AnySig,
     ChainSig,
     ChordSig,
+    FailSig,
     GroupSig,
     MapSig,
     MemberPolicy,
+    SetSig,
     Signature,
     StepsSig,
     SwitchSig,
@@ -44,7 +46,7 @@ def desugar(sig: AnySig) -> AnySig:
         case ChordSig():
             header = tuple(map(desugar, _flat(sig.header, sig.policy)))
             return structs.replace(sig, header=header, body=desugar(sig.body))
-        case StepsSig() | SwitchSig():
+        case StepsSig() | SwitchSig() | SetSig() | FailSig():
             return changed(sig, desugar, members_only=True)
         case _:
             assert_never(sig)

@@ -12,7 +12,7 @@ from stemflow.expr import ExpressionError, parse_condition, parse_template
 from stemflow.model.policy import Concurrency
 from stemflow.model.rates import rates_of
 from stemflow.model.records import child_path
-from stemflow.model.signature import AnySig, MapSig, StepsSig, SwitchSig, TaskSig
+from stemflow.model.signature import AnySig, FailSig, MapSig, SetSig, StepsSig, SwitchSig, TaskSig
 from stemflow.model.tree import members_of
 
 NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index", "run", "env", "self", "error"})
@@ -82,6 +82,10 @@ def expressions(
             yield key, names | {"args", "headers"}, hidden
     elif step.concurrency is not None:
         yield step.concurrency.key, names, hidden
+    if isinstance(step, SetSig):
+        yield dict(step.values), names, hidden
+    if isinstance(step, FailSig):
+        yield [step.message, step.error_type, step.data], names, hidden
     if isinstance(step, SwitchSig):
         yield (step.on,), names, hidden
     if isinstance(step, MapSig):

@@ -19,8 +19,10 @@ from stemflow.model.signature import (
     AnySig,
     ChainSig,
     ChordSig,
+    FailSig,
     GroupSig,
     MapSig,
+    SetSig,
     StepsSig,
     SwitchSig,
     TaskSig,
@@ -38,6 +40,8 @@ Composite = (
     | MapSig[Any, Any]
     | StepsSig[Any, Any]
     | SwitchSig[Any, Any]
+    | SetSig[Any, Any]
+    | FailSig[Any, Any]
 )
 OptionsOf = Callable[[TaskSig[Any, Any]], Options]
 """The effective options of a call; the caller knows the registry and the defaults."""
@@ -69,7 +73,7 @@ def compile_tree(
     """
     plain = desugar(sig)
     check_names(plain)
-    if (compensate_on or outputs is not None) and isinstance(plain, (TaskSig, WaitSig)):
+    if (compensate_on or outputs is not None) and isinstance(plain, (TaskSig, WaitSig, SetSig, FailSig)):
         plain = ChainSig(steps=(plain,))
     freezer = _Freezer(graph_of(plain), options_of, inline_items)
     freezer.add(plain, "", -1, fed=False)
@@ -184,6 +188,10 @@ class _Freezer:
                 return {"kind": "map", "items": items, "window": sig.window, "policy": sig.policy, **names}
             case SwitchSig():
                 return {"kind": "switch", "on": sig.on, "cases": sig.keys}
+            case SetSig():
+                return {"kind": "set", "value": sig.values}
+            case FailSig():
+                return {"kind": "fail", "value": {"message": sig.message, "type": sig.error_type, "data": sig.data}}
             case _:
                 assert_never(sig)
 

@@ -19,11 +19,14 @@ from stemflow.expr.functions import FUNCTION_NAMES
 from stemflow.model.records import child_path
 from stemflow.model.signature import (
     DEFAULT_CASE,
+    FAIL_TYPE,
     AnySig,
     ChainSig,
     ChordSig,
+    FailSig,
     GroupSig,
     MapSig,
+    SetSig,
     StepsSig,
     SwitchSig,
     TaskSig,
@@ -110,6 +113,8 @@ class Builder:
             "chord": lambda: self._chord(body, context, common),
             "map": lambda: self._map(body, context, common),
             "switch": lambda: self._switch(body, context, common),
+            "set": lambda: self._set(body, context, common),
+            "fail": lambda: self._fail(body, context, common),
             "wait": lambda: self._wait(body, common),
         }
         return build[kind]()
@@ -257,6 +262,16 @@ class Builder:
         if on is None:
             return None
         return SwitchSig(on=on, keys=tuple(found), cases=tuple(found.values()), default=otherwise, **common)
+
+    def _set(self, body: Node, context: Context, common: dict[str, Any]) -> SetSig[Any, Any]:
+        self.expressions.template(body, context.names, context.path)
+        return SetSig(values=body.value, **common)
+
+    def _fail(self, body: Node, context: Context, common: dict[str, Any]) -> FailSig[Any, Any]:
+        self.expressions.template(body, context.names, context.path)
+        given = body.value if isinstance(body.value, dict) else {"message": body.value}
+        error_type = given.get("type", FAIL_TYPE)
+        return FailSig(message=given.get("message", ""), error_type=error_type, data=given.get("data"), **common)
 
     def _variable(self, body: Node, key: str, default: str) -> str:
         node = body.get(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-KINDS = ("task", "steps", "chain", "group", "chord", "map", "switch", "wait")
+KINDS = ("task", "steps", "chain", "group", "chord", "map", "switch", "set", "fail", "wait")
 BODIES = ("steps", "chain", "group", "chord")
 
 VALUE_OF: Mapping[str, str] = {"chain": "prev", "group": "results", "chord": "prev"}
@@ -24,7 +24,6 @@ NOT_YET: Mapping[str, str | None] = {
     "emit": None,
     "env": None,
     "event": None,
-    "fail": None,
     "finally": None,
     "labels": "labels stand at the top of the file",
     "loop": None,
@@ -37,7 +36,6 @@ NOT_YET: Mapping[str, str | None] = {
     "returns": None,
     "secret": None,
     "secrets": None,
-    "set": None,
     "templates": "use a YAML anchor and <<",
     "tests": None,
     "tolerate": "write on_member_error: collect",

@@ -13,7 +13,7 @@ from stemflow.model.signature import MemberPolicy, OnError, RunOn, Span
 EdgeKind = Literal["data", "optional", "order"]
 """`data`: the source's result is needed; `optional`: used inside get()/has(); `order`: only its end is awaited."""
 
-ScopeKind = Literal["chain", "group", "chord", "map", "steps", "switch"]
+ScopeKind = Literal["chain", "group", "chord", "map", "steps", "switch", "set", "fail"]
 
 
 class Edge(Struct, frozen=True, array_like=True):

@@ -37,6 +37,9 @@ HOOKS = ("success_hooks", "failure_hooks", "cancel_hooks")
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
 
+FAIL_TYPE = "WorkflowFailed"
+"""The type of the error of a `fail` that names none."""
+
 DEFAULT_CASE = "default"
 """The path segment of a switch's default."""
 
@@ -325,6 +328,20 @@ class StepsSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_def
     fail_fast: bool = False
 
 
+class SetSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="set"):
+    """Values computed by expressions; needs no worker. `values` is a tree that may hold `${{ }}`."""
+
+    values: Mapping[str, Any] = {}
+
+
+class FailSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="fail"):
+    """Fails with an error of the workflow's own; needs no worker. All three are trees that may hold `${{ }}`."""
+
+    message: str
+    error_type: str = FAIL_TYPE
+    data: Any = None
+
+
 class WaitSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="wait"):
     """A durable pause of `for_ms`; it holds no worker."""
 
@@ -339,6 +356,8 @@ AnySig = (
     | MapSig[Any, Any]
     | StepsSig[Any, Any]
     | SwitchSig[Any, Any]
+    | SetSig[Any, Any]
+    | FailSig[Any, Any]
     | WaitSig[Any, Any]
 )
 """The closed union of kinds, for decoding and for exhaustive matches."""

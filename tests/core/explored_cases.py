@@ -7,7 +7,7 @@ from msgspec import structs
 from stemflow.model.policy import Concurrency, Options
 from stemflow.model.records import ClaimSpec
 from tests.core.explorer import Case
-from tests.core.plans import chain, chord, group, leaf, map_, steps, switch, wait
+from tests.core.plans import chain, chord, fail, group, leaf, map_, set_, steps, switch, wait
 
 RETRY = Options(max_retries=1)
 POISON = Options(max_deliveries=2)
@@ -115,6 +115,12 @@ CASES = [
     Case("undo of a switch", (
         steps({"a": (switch("1", leaf("bad"), leaf("ok")), ""), "b": (leaf("bad"), "a")}).on("failed", UNDO_SWITCH,
                                                                                              "undo"),)),
+    Case("set in a chain", (chain(leaf("any"), set_(), leaf(), set_("error"), leaf()),)),
+    Case("set with when", (group(set_(when="no"), set_(when="error"), leaf(), policy="collect"),)),
+    Case("fail in a chain", (chain(leaf("maybe"), fail().on("failed", leaf()), leaf()),), stops=2),
+    Case("fail that is tolerated", (steps({"a": (fail(on_error="continue"), ""), "b": (leaf(), "a")}),)),
+    Case("a run of a set", (set_(),)),
+    Case("a run of a fail, one at a time", tuple(fail(concurrency=Concurrency("c")) for _ in range(2))),
     Case("graphs in a map", (map_(steps({"a": (leaf("any"), ""), "b": (leaf(), "a")}, value={"is": "fine"}), 2),),
          losses=0),
     Case("timeout", (group(leaf("maybe"), chain(leaf(), leaf()), timeout_ms=7),)),

@@ -67,6 +67,15 @@ def switch(on: str, *cases: Spec, default: Spec | None = None, **fields: Any) ->
     return Spec("switch", fields, (*cases, *(() if default is None else (default,))))
 
 
+def set_(value: str = "fine", **fields: Any) -> Spec:
+    """`value`: `fine`, or `error` for an expression that fails."""
+    return Spec("set", {"value": {"is": value}, **fields})
+
+
+def fail(**fields: Any) -> Spec:
+    return Spec("fail", {"value": {"is": "error"}, **fields})
+
+
 def steps(after: dict[str, tuple[Spec, str]], **fields: Any) -> Spec:
     """`{"c": (leaf(), "a b? c-")}`: data edges; `?` marks an optional edge, `-` one that is only for order."""
     names = tuple(after)

@@ -9,15 +9,25 @@ from typing import Final
 from stemflow.core.kinds.base import KindRules
 from stemflow.core.kinds.chain import ChainRules
 from stemflow.core.kinds.chord import ChordRules
+from stemflow.core.kinds.fail import FailRules
 from stemflow.core.kinds.group import GroupRules
 from stemflow.core.kinds.map import MapRules
+from stemflow.core.kinds.set import SetRules
 from stemflow.core.kinds.steps import StepsRules
 from stemflow.core.kinds.switch import SwitchRules
 from stemflow.model.plan import ScopeKind, ScopePlan
 
-KINDS: Final[Mapping[ScopeKind, KindRules]] = {
-    kind.name: kind for kind in (ChainRules(), GroupRules(), ChordRules(), MapRules(), StepsRules(), SwitchRules())
-}
+_ALL: Final[tuple[KindRules, ...]] = (
+    ChainRules(),
+    GroupRules(),
+    ChordRules(),
+    MapRules(),
+    StepsRules(),
+    SwitchRules(),
+    SetRules(),
+    FailRules(),
+)
+KINDS: Final[Mapping[ScopeKind, KindRules]] = {kind.name: kind for kind in _ALL}
 """The rules of each kind, by its name in plans."""
 
 

@@ -81,6 +81,8 @@ class KindRules:
     repeats: ClassVar[bool] = False
     """All members are copies of one template."""
     gives: ClassVar[Gives] = "nothing"
+    evaluates: ClassVar[Literal["outputs", "tree", "error"]] = "outputs"
+    """What `ScopePlan.value` is: outputs over its members, a tree over what is around it, or its error."""
     names_steps: ClassVar[bool] = False
     """Expressions in its members, and below, read them as `steps.NAME`."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from msgspec import structs
 
@@ -20,6 +20,7 @@ from stemflow.model.policy import Options
 from stemflow.model.records import SUCCEEDED, ErrorInfo, Key, Node
 from stemflow.runtime.payloads.encoders import TaskPayloadEncoderRegistry, UnknownEncoder
 from stemflow.runtime.payloads.headers import merged
+from stemflow.runtime.payloads.json_data import written
 from stemflow.runtime.payloads.signing import SigningError
 from stemflow.runtime.values.call_keys import concurrency_key, key_text, unique_key
 from stemflow.runtime.values.call_keys import named as by_name
@@ -133,14 +134,30 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
             return chosen(plan, await binder.condition(values, node, plan.on))
         if name == "value":
             assert isinstance(plan, ScopePlan) and plan.value is not None
-            write = await values.library.codec.writer(values.library.encoders.results, *node.key, "result")
-            return write(await binder.outputs(values, node, plan.value), f"outputs of {node.path or 'the run'}")
+            return await _value(values, binder, node, plan, plan.value)
         return await _key(values, binder, node, plan, name)
     except (StoreError, SigningError):
         raise
     except Exception as error:
         dead = "unknown-encoder" if isinstance(error, UnknownEncoder) else None
         return GateError(ErrorInfo(type(error).__name__, f"{name}: {error}", f"stemflow.{type(error).__name__}"), dead)
+
+
+async def _value(values: Values, binder: Binder, node: Node, plan: ScopePlan, tree: Mapping[str, Any]) -> Any:
+    """The encoded result of a scope from its tree, or the error that the workflow asks for."""
+    match rules_of(plan).evaluates:
+        case "outputs":
+            found, what = await binder.outputs(values, node, tree), f"outputs of {node.path or 'the run'}"
+        case "tree":
+            found, what = await binder.template(values, node, dict(tree)), f"values of {node.path}"
+        case "error":
+            error = await binder.template(values, node, dict(tree))
+            written(error["data"], f"data of {node.path or 'the run'}")
+            return GateError(ErrorInfo(key_text(error["type"]), key_text(error["message"]), data=error["data"]))
+        case other:
+            assert_never(other)
+    write = await values.library.codec.writer(values.library.encoders.results, *node.key, "result")
+    return write(found, what)
 
 
 async def _frozen(values: Values, items: Any, node: Node, scope: ScopePlan) -> Frozen:

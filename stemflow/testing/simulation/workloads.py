@@ -12,7 +12,7 @@ from msgspec import structs
 from stemflow.canvas import Canvas
 from stemflow.model.policy import UNIQUE_MODES, Concurrency, RetryPolicy
 from stemflow.model.rates import RateLimit
-from stemflow.model.signature import ChainSig, MemberPolicy, Signature, StepsSig, WaitSig, Workflow
+from stemflow.model.signature import ChainSig, MemberPolicy, SetSig, Signature, StepsSig, WaitSig, Workflow
 from stemflow.runtime.tasks.context import Ignore, Reject, TaskContext
 from stemflow.runtime.tasks.registry import Task, TaskRegistry
 from stemflow.testing.simulation.faults import Faults
@@ -136,7 +136,7 @@ def random_tree(rng: random.Random, registry: TaskRegistry, depth: int, keyed: s
     """
     leaf = registry.get("leaf")
     assert leaf is not None
-    kinds = ("leaf", "leaf", "chain", "group", "chord", "map", "switch", "steps", "wait")
+    kinds = ("leaf", "leaf", "chain", "group", "chord", "map", "switch", "steps", "set", "fail", "wait")
     kind = rng.choice(kinds) if depth else "leaf"
     width = rng.randint(1, 3)
     policy: MemberPolicy = rng.choice(POLICIES)
@@ -158,6 +158,10 @@ def random_tree(rng: random.Random, registry: TaskRegistry, depth: int, keyed: s
         tree = Canvas.switch(str(rng.randint(0, width)), cases, default)
     elif kind == "steps":
         tree = StepsSig(steps=tuple(_step(rng, registry, depth - 1, keyed, i) for i in range(width)))
+    elif kind == "set":
+        tree = SetSig(values={"sum": "${{ 1 + 1 }}"})
+    elif kind == "fail":
+        tree = Canvas.chain([Canvas.fail("no"), _joined(rng, registry)])
     elif kind == "wait":
         tree = Canvas.chain([WaitSig(for_ms=rng.randint(1, 3_000)), leaf.si("w", "quick")])
     else:
