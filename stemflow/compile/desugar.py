@@ -1,7 +1,7 @@
-"""Desugaring: what the canvas allows to be written, in terms of what the machine knows.
+"""Desugaring: rewrite a signature in the terms that the state machine supports.
 
-Empty chains in a chain are dropped, plain groups in a chord's header are flattened, and hooks move to where they fire:
-those of a group or map to its members, those of a task to a chain around it. Those of a chain or chord stay: they fire
+Empty chains in a chain are removed, plain groups in a chord's header are flattened, and hooks move to where they run:
+those of a group or map to its members, those of a task to a chain around it. Those of a chain or chord stay: they run
 once, at its end.
 """
 

@@ -1,4 +1,4 @@
-"""The edges of a signature: the steps that expressions refer to, and whether they form a circle."""
+"""The edges of a signature: the steps that expressions refer to, and whether they form a cycle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index"
 
 
 class CycleError(StemflowError):
-    """The steps of a workflow wait for each other in a circle; `path` names them in order, the first again at the
+    """The steps of a workflow depend on each other in a cycle; `path` names them in order, the first again at the
     end."""
 
     def __init__(self, path: tuple[str, ...]) -> None:
@@ -29,7 +29,8 @@ class CycleError(StemflowError):
 
 
 def check_names(sig: AnySig, path: str = "") -> None:
-    """Raise OptionError for two members of one name, which would be one path, and for a header member named `then`."""
+    """Raise OptionError for two members with the same name, and so the same path, and for a header member named
+    `then`."""
     seen: set[str] = set()
     for segment, member in members_of(sig):
         if segment in seen:
@@ -42,7 +43,7 @@ def check_names(sig: AnySig, path: str = "") -> None:
 
 
 def dependencies(step: AnySig) -> Iterator[tuple[str, str]]:
-    """(name of the step referred to, kind of edge), for `needs` and every expression in `step` and below it.
+    """(name of the predecessor, kind of edge), from `needs` and from every expression in `step` and below it.
 
     In a graph inside `step`, a name of one of its own steps hides the step of that name outside.
     """
@@ -55,7 +56,7 @@ def dependencies(step: AnySig) -> Iterator[tuple[str, str]]:
 
 
 def step_references(source: Any, names: frozenset[str]) -> Iterator[tuple[str, str]]:
-    """The steps that a tree with `${{ }}` (or a bare condition, marked by a tuple) refers to."""
+    """The steps that a template, or a bare condition (marked by a tuple), refers to."""
     try:
         found = parse_condition(source[0], names) if isinstance(source, tuple) else parse_template(source, names)
     except ExpressionError:
@@ -101,7 +102,7 @@ def expressions(
 
 
 def _keys(task: TaskSig[Any, Any]) -> Iterator[str]:
-    """The templates of a task's keys; a function that makes one has been judged before it runs."""
+    """The templates of a task's keys. A key made by a function was computed at submission."""
     limited = task.options.get("concurrency")
     found = [task.options.get("unique_by"), task.options.get("group_rate_key")]
     found += [limited.key if isinstance(limited, Concurrency) else None]
@@ -112,7 +113,7 @@ def _keys(task: TaskSig[Any, Any]) -> Iterator[str]:
 
 
 def refuse_cycles(edges: Mapping[str, Iterable[str]]) -> None:
-    """Raise CycleError if the steps, each with those that it waits for, cannot be put in order."""
+    """Raise CycleError if the steps, each with its predecessors, cannot be put in order."""
     try:
         TopologicalSorter(edges).prepare()
     except Circle as circle:
@@ -120,7 +121,7 @@ def refuse_cycles(edges: Mapping[str, Iterable[str]]) -> None:
 
 
 def check_cycles(sig: AnySig, path: str = "") -> None:
-    """Raise CycleError for the first circle among the steps of `sig` or of what it holds."""
+    """Raise CycleError for the first cycle among the steps of `sig`, or of a composite in it."""
     members = members_of(sig)
     if isinstance(sig, StepsSig):
         place = {segment: child_path(path, segment) for segment, _ in members}

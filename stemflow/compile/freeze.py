@@ -1,4 +1,4 @@
-"""Freezing: a checked signature becomes a plan, a flat list of nodes under a digest."""
+"""Freezing: compile a checked signature into a plan, a flat list of nodes identified by a digest."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Composite = (
     | FailSig[Any, Any]
 )
 OptionsOf = Callable[[TaskSig[Any, Any]], Options]
-"""The effective options of a call; the caller knows the registry and the defaults."""
+"""Returns the effective options of a call; the caller knows the registry and the defaults."""
 
 _EDGE_KINDS: tuple[EdgeKind, ...] = ("data", "optional", "order")
 
@@ -85,7 +85,7 @@ def compile_tree(
 
 
 def compile_task(sig: TaskSig[Any, Any], options_of: OptionsOf) -> Plan:
-    """The plan of a task alone. Its arguments are the run's inputs, so that one plan serves every call."""
+    """The plan of a single task. Its arguments are the run's inputs, so one plan serves every call."""
     freezer = _Freezer(None, options_of)
     bare: TaskSig[Any, Any] = TaskSig(
         task=sig.task,
@@ -107,13 +107,13 @@ def _sealed(freezer: _Freezer, variables: Mapping[str, Any]) -> Plan:
 
 
 def named(plan: Plan) -> Plan:
-    """The plan under its digest, which is over all of it but the digest."""
+    """The plan with its digest, which covers all other fields."""
     bare = structs.replace(plan, digest="")
     return structs.replace(plan, digest=hashlib.sha256(msgspec.msgpack.encode(bare)).hexdigest()[:32])
 
 
 class _Freezer:
-    """Collects nodes and the distinct options; a node's children come after it."""
+    """Collects the nodes and the distinct options; the children of a node come after it."""
 
     def __init__(self, graph: nx.DiGraph[str] | None, options_of: OptionsOf, inline_items: bool = False) -> None:
         self.graph = graph
@@ -123,7 +123,7 @@ class _Freezer:
         self.options: dict[Options, int] = {}
 
     def add(self, sig: AnySig, path: str, parent: int, *, fed: bool) -> int:
-        """Append `sig` and what is below it; `fed`: a value is put in front of the arguments of its first tasks."""
+        """Append `sig` and everything below it. `fed`: the first tasks get a value before their own arguments."""
         place = len(self.nodes)
         common: dict[str, Any] = {
             "parent": parent, "when": sig.when, "run_on": sig.run_on, "on_error": sig.on_error,
@@ -226,7 +226,7 @@ class _Freezer:
     # -- compensation
 
     def add_undo(self, sig: AnySig, states: Sequence[str]) -> None:
-        """The executed graph reversed, under `!undo`: each step after those that came after it."""
+        """Add the reversed graph under `!undo`: each step is undone after its successors."""
         place = self._undo(sig, "", 0)
         root = self.nodes[0]
         assert isinstance(root, ScopePlan)
@@ -235,7 +235,7 @@ class _Freezer:
             self.nodes[0] = structs.replace(root, handlers=(*handlers, *root.handlers))
 
     def _undo(self, sig: AnySig, path: str, parent: int) -> int | None:
-        """The undo node of `sig`, or None if there is nothing to undo in it."""
+        """Add the undo node of `sig`; None if there is nothing to undo in it."""
         place = len(self.nodes)
         if isinstance(sig, TaskSig):
             if sig.compensate is None:

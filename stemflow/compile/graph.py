@@ -1,6 +1,4 @@
-"""A signature as a networkx DiGraph: one node a path, one edge a dependency.
-
-A chain is edges in a row, a group a fan, a chord a fan plus its body, `steps` what references and `needs` make.
+"""A signature as a networkx DiGraph: one node per path, one edge per dependency.
 """
 
 from __future__ import annotations

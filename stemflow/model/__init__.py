@@ -1,1 +1,1 @@
-"""The words of the engine as data: signatures, plans, records, facts and effects. No behaviour beyond their shape."""
+"""The data types of the engine: signatures, plans, records, facts and effects. They have no behaviour of their own."""

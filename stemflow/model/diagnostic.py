@@ -1,4 +1,4 @@
-"""A finding about a workflow file: where, what, and what to do."""
+"""A finding about a workflow file: where it is, what it is, and what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class Diagnostic(Struct, frozen=True, omit_defaults=True):
-    """One finding. `line` and `column` count from 1; `end_column` is exclusive; 0 means that no place is known."""
+    """One finding. `line` and `column` count from 1; `end_column` is exclusive; 0 means that the place is unknown."""
 
     code: str
     message: str

@@ -1,4 +1,4 @@
-"""What `decide` answers: a Decision to be committed whole, or a Need for more records or gate values."""
+"""The results of `decide`: a Decision to commit as a whole, or a Need for more records or gate values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stemflow.model.records import ErrorInfo, Header, Key, Node, Record
 
 
 class Put(Struct, frozen=True, gc=False):
-    """Write `record` if the stored one still has `guard` as its rev (0: there is none); None drops a claim."""
+    """Write `record` if the stored one still has the revision `guard` (0: it must not exist); None deletes a claim."""
 
     key: Key
     guard: int
@@ -24,13 +24,13 @@ class Put(Struct, frozen=True, gc=False):
 
 
 DEAD_LETTER_MS = 7 * 86_400_000
-"""How long a dead letter is kept."""
+"""How long a dead letter is kept, in milliseconds."""
 
 
 class DeadLetter(Struct, frozen=True):
-    """A task that failed for good, kept for the operator until `keep_ms` after `at_ms`; one for each (run, path).
+    """A task that failed for good, kept for the operator until `keep_ms` after `at_ms`; one per (run, path).
 
-    `attempts` counts those that were charged, the last one too.
+    `attempts` counts the charged attempts, including the last one.
     """
 
     run: str
@@ -49,7 +49,7 @@ class DeadLetter(Struct, frozen=True):
 
 
 class RunEnd(Struct, frozen=True, gc=False):
-    """A run whose root became final. It may be pruned after `keep_ms`, but not before its last dead letter."""
+    """A run whose root became final. It may be pruned after `keep_ms`, but not before its last dead letter expires."""
 
     run: str
     keep_ms: int
@@ -76,32 +76,33 @@ class Reply(Struct, frozen=True, gc=False):
 
 
 class Decision(Struct, frozen=True, kw_only=True, gc=False):
-    """New versions of the records that were read, plus effects. A store commits all of it, or answers `Stale`."""
+    """New versions of the records that were read, plus effects. A store commits all of it, or nothing."""
 
     puts: tuple[Put, ...] = ()
     seen: tuple[tuple[Key, int], ...] = ()
-    """(key, rev) of what was read and may change, but is not written: it must still be so (rev 0: absent)."""
+    """(key, revision) of records that were read but are not written. They must be unchanged (revision 0: still
+    absent)."""
     headers: tuple[Header, ...] = ()
     also: tuple[Header, ...] = ()
-    """More new runs, each with a copy of the root of the first of `headers` under its own id: see `twins`."""
+    """Further new runs, each with a copy of the root of the first run in `headers` under its own id: see `twins`."""
     plans: tuple[Plan, ...] = ()
     pages: tuple[Pages, ...] = ()
     fragments: tuple[tuple[str, str], ...] = ()
-    """(run, plan digest) of the plans that a run uses beside that of its header."""
+    """(run, plan digest) of the plans that a run uses in addition to that of its header."""
     dead: tuple[DeadLetter, ...] = ()
     purged: tuple[Key, ...] = ()
-    """Dead letters that are no more: replayed or purged. One that is not there is no matter."""
+    """Dead letters to delete, because they were replayed or purged. One that does not exist is ignored."""
     dropped: tuple[str, ...] = ()
-    """Runs past their time whose id is used again: all of each is deleted before `puts` are written."""
+    """Expired runs whose id is used again: each is deleted completely before `puts` are written."""
     posts: tuple[Post, ...] = ()
-    """What is left for whoever is given the inbox of a run."""
+    """Posts to append to the inboxes of their runs."""
     consumed: tuple[tuple[str, int], ...] = ()
-    """(run, number) of what was in its inbox up to that number; it is taken out."""
+    """(run, number): posts of the run up to that number are deleted from its inbox, as this decision applies them."""
     ended: tuple[RunEnd, ...] = ()
     """Runs whose root became final in this commit: their waiters are woken."""
     replies: tuple[Reply, ...] = ()
     refused: tuple[Fact, ...] = ()
-    """Facts that changed nothing because they were late, doubled, or under a token that no longer holds."""
+    """Facts that changed nothing because they were late, duplicate, or under an old fencing token."""
 
     def twins(self) -> Iterator[Put]:
         """The roots of the runs in `also`."""
@@ -115,7 +116,7 @@ class Decision(Struct, frozen=True, kw_only=True, gc=False):
             yield Put(twin.key, 0, 0, twin)
 
     def root_of(self, run: str) -> Node | None:
-        """The root of `run` as this writes it."""
+        """The root of `run` as this decision writes it."""
         for put in self.puts:
             if put.key == (run, "") and isinstance(put.record, Node):
                 return put.record
@@ -127,11 +128,11 @@ GateKey = tuple[str, str, GateName]
 
 
 class GateError(Struct, frozen=True):
-    """An expression that failed: a value like any other; the node that asked becomes FAILED."""
+    """An expression that failed. It is a value like any other; the node that asked for it becomes FAILED."""
 
     error: ErrorInfo
     dead: str | None = None
-    """The reason of a dead letter, where this is for the operator."""
+    """The reason of the dead letter, if the operator has to fix the cause."""
 
 
 class Frozen(Struct, frozen=True):
@@ -142,7 +143,7 @@ class Frozen(Struct, frozen=True):
 
 
 class Need(Struct, frozen=True, kw_only=True):
-    """Read these and ask again with the same facts and instant. Nothing was decided."""
+    """What must be read before `decide` is called again with the same facts and instant. Nothing was decided."""
 
     keys: tuple[Key, ...] = ()
     headers: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Facts: what the world reports. Late and double facts are ordinary; `decide` answers them with no change."""
+"""Facts: the inputs of the state machine. Late and duplicate facts are normal; they change nothing."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Ok(Struct, frozen=True, tag=True, gc=False):
 
 
 class Failed(Struct, frozen=True, tag=True):
-    """The handler failed; the worker's verdict is judged where the exception object is at hand.
+    """The handler failed. The worker chooses `verdict`, since it has the exception object.
 
-    `default`: by the options' retries; `again`: if attempts are left, in `after_ms` or at `eta_at_ms`, else by `retry`
-    or the options; `final`: no retry.
-    `dead` is the dead letter's reason when this ends the task.
+    `default`: retry as the options say. `again`: retry if attempts are left, after `after_ms` or at `eta_at_ms`, else
+    with the delays of `retry` or of the options. `final`: no retry. `dead` is the reason of the dead letter if the task
+    ends.
     """
 
     error: ErrorInfo
@@ -40,13 +40,13 @@ class Ignored(Struct, frozen=True, tag=True):
 
 
 class HandedBack(Struct, frozen=True, tag=True):
-    """The worker gives the attempt back, uncharged, not to be leased again for `after_ms`."""
+    """The worker hands the attempt back, uncharged. It is not leased again for `after_ms`."""
 
     after_ms: int = 0
 
 
 class Replaced(Struct, frozen=True, tag=True):
-    """The handler put a sub-graph in its own place."""
+    """The handler asked to be replaced by a sub-graph."""
 
     plan: Plan
 
@@ -58,7 +58,8 @@ class Requested(Struct, frozen=True, tag=True, gc=False):
     """A run was asked for. Its plan is already known under `header.plan`. It takes the place of the dead letters
     `purged`, of a run that it repeats.
 
-    `also`: more runs of the same plan, one whose runs begin alike (`core.alike`), under ids that were made just now.
+    `also`: more runs of the same plan, whose runs start with identical records (`core.shape.starts_identically`), with
+    newly generated ids.
     """
 
     header: Header
@@ -89,22 +90,23 @@ class Lost(Struct, frozen=True, tag=True):
 
 
 class Due(Struct, frozen=True, tag=True):
-    """The timer set for `due_at_ms` is due."""
+    """The timer that was set for `due_at_ms` is due."""
 
     key: Key
     due_at_ms: int
 
 
 class Stop(Struct, frozen=True, tag=True):
-    """Somebody asked to cancel this node and all below it. `force`: to end all of it now, hooks and compensation too,
-    without waiting for handlers that run."""
+    """A request to cancel this node and everything below it. `force`: end all of it now, including hooks and
+    compensation, without waiting for running handlers."""
 
     key: Key
     force: bool = False
 
 
 class Distrusted(Struct, frozen=True, tag=True):
-    """A signature did not hold: the record at `key`, or one that it rests on, is not what a holder of a key wrote."""
+    """A signature is invalid: the record at `key`, or one that it depends on, was not written by a holder of a signing
+    key."""
 
     key: Key
     why: str
@@ -112,7 +114,7 @@ class Distrusted(Struct, frozen=True, tag=True):
 
 
 class End(Struct, frozen=True, array_like=True):
-    """How member `index` of a scope ended: `how` as its tally names it; `failed_at` of the member, if it failed."""
+    """How member `index` of a scope ended: `how` as in a tally; `failed_at` of the member, if it failed."""
 
     index: int
     how: str
@@ -120,14 +122,14 @@ class End(Struct, frozen=True, array_like=True):
 
 
 class Post(Struct, frozen=True, omit_defaults=True):
-    """Ends of members of one scope, left in the inbox of its run: whoever hears of them tells the scope."""
+    """Ends of members of one scope, posted to the inbox of its run. The worker that reads the inbox applies them."""
 
     run: str
     path: str
     """Of the scope."""
     ends: tuple[End, ...]
     base: int = 0
-    """Of the run's header: a later run of the same id does not hear of it."""
+    """`base` of the run's header, so that a later run of the same id ignores the post."""
     seal: bytes | None = None
 
     @property

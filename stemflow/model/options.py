@@ -1,4 +1,5 @@
-"""`TaskOptions`: the options of a task as users write them. What was not given is unset, so a given 0 counts."""
+"""`TaskOptions`: the options of a task as users write them. An option that was not given is unset, so a given 0
+counts."""
 
 from __future__ import annotations
 
@@ -16,9 +17,10 @@ RateLimits = OneRateLimit | Sequence[OneRateLimit]
 
 
 class TaskOptions(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
-    """Options of a task, to be reused or built in code; a wrong value raises OptionError when it is made.
+    """Options of a task, for options that are reused or computed.
 
-    Durations are texts such as `"1m30s"` or seconds. What each means is in docs/tasks.
+    Durations are numbers of seconds, or texts such as `"1m30s"`. The page *Options* of the documentation describes each
+    option. Raises OptionError for a wrong value.
     """
 
     queue: str | UnsetType = UNSET
@@ -52,12 +54,12 @@ class TaskOptions(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         normalise(self.given(), "TaskOptions")
 
     def given(self) -> dict[str, Any]:
-        """What was given, by its name."""
+        """The options that were given, by name."""
         return {
             name: value for name in self.__struct_fields__ if not isinstance(value := getattr(self, name), UnsetType)
         }
 
 
 def given_options(options: TaskOptions | None, keywords: dict[str, Any]) -> dict[str, Any]:
-    """Options as a whole with those given as keywords, which win."""
+    """Merge options given as a whole with options given as keywords, which take precedence."""
     return keywords if options is None else {**options.given(), **keywords}

@@ -1,4 +1,4 @@
-"""The plan: a compiled workflow, immutable, named by its digest. A flat list of nodes; node 0 is the root."""
+"""The plan: a compiled workflow, immutable and identified by its digest. A flat list of nodes; node 0 is the root."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from stemflow.model.policy import Concurrency, Options
 from stemflow.model.signature import MemberPolicy, OnError, RunOn, Span
 
 EdgeKind = Literal["data", "optional", "order"]
-"""`data`: the source's result is needed; `optional`: used inside get()/has(); `order`: only its end is awaited."""
+"""`data`: the result of the predecessor is needed; `optional`: it is used inside get()/has(); `order`: only its end
+matters."""
 
 ScopeKind = Literal["chain", "group", "chord", "map", "steps", "switch", "set", "fail"]
 
 
 class Edge(Struct, frozen=True, array_like=True):
-    """A predecessor among the siblings, by member index."""
+    """An edge from a predecessor, given by its member index."""
 
     source: int
     kind: EdgeKind
 
 
 class PlanNode(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What leaf, wait and scope share."""
+    """The common fields of leaf, wait and scope."""
 
     parent: int = -1
     when: str | None = None
@@ -33,7 +34,7 @@ class PlanNode(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Sealed(Struct, frozen=True, tag="sealed"):
-    """Literal values as a payload encoder wrote them; `size`: how many items, where it stands for a list."""
+    """Literal values as written by a payload encoder. `size`: the number of items, if the value is a list of items."""
 
     body: bytes
     size: int = 0
@@ -46,7 +47,7 @@ class LeafPlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="lea
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = {}
     sealed: Sealed | None = None
-    """`args` and `kwargs` in one, where their encoder is not the default."""
+    """`args` and `kwargs` together, if their encoder is not the default."""
     bind: Mapping[str, Any] | None = None
     takes_prev: bool = False
     options: int = 0
@@ -64,7 +65,8 @@ class WaitPlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="wai
 
 
 class Handler(Struct, frozen=True, array_like=True):
-    """A sub-plan that a scope opens once when it is about to close in `state`; its path ends in `!` and `name`."""
+    """A hook: a sub-plan that a scope opens once when it is about to close in `state`; its path ends in `!` and
+    `name`."""
 
     state: str
     name: str
@@ -72,7 +74,7 @@ class Handler(Struct, frozen=True, array_like=True):
 
 
 class ScopePlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="scope"):
-    """A composite. For a chord the last member is the body. For a map the one member is the template."""
+    """A composite. The last member of a chord is its body; the only member of a map is its template."""
 
     kind: ScopeKind
     members: tuple[int, ...] = ()
@@ -81,7 +83,8 @@ class ScopePlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="sc
     """steps only: the predecessors of each member."""
     policy: MemberPolicy = "fail_fast"
     items: str | Span | int | tuple[Any, ...] | Sealed | None = None
-    """map only: an expression, a range, the items themselves (in a fragment), or how many were stored at submission."""
+    """map only: an expression, a range, the items themselves (in a fragment), or the number of items stored at
+    submission."""
     var: str = "item"
     index_var: str = "index"
     spread: Literal["env", "item", "star", "chunk"] = "env"
@@ -92,7 +95,7 @@ class ScopePlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="sc
     cases: tuple[str, ...] = ()
     """switch only: the values of the first members as texts (`case_text`); one more member is the default."""
     value: Mapping[str, Any] | None = None
-    """The tree that is evaluated as the scope's result; else its members give it."""
+    """The template that is evaluated as the scope's result; None: the result comes from its members."""
     timeout_ms: int | None = None
     concurrency: Concurrency | None = None
     handlers: tuple[Handler, ...] = ()
@@ -103,11 +106,12 @@ AnyPlan = LeafPlan | WaitPlan | ScopePlan
 
 
 class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The compiled workflow. `digest` is over everything else and is left empty in the encoded form that it names."""
+    """The compiled workflow. `digest` covers all other fields, and is empty in the encoded form that it is computed
+    from."""
 
     nodes: tuple[AnyPlan, ...]
     options: tuple[Options, ...] = (Options(),)
     vars: Mapping[str, Any] = {}
     origin: str = ""
-    """The task that added this plan to its run, where values are sealed in it."""
+    """The task that added this plan to its run, if the plan contains encoded values."""
     digest: str = ""

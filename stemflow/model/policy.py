@@ -1,4 +1,4 @@
-"""Policies of a task: what `TaskOptions` becomes once every duration is an integer of milliseconds."""
+"""Policies of a task: `TaskOptions` with every duration as an integer of milliseconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNIQUE_MODES: tuple[UniqueMode, ...] = UniqueMode.__args__  # type: ignore[attr-
 Isolation = Literal["auto", "async", "thread", "process"]
 FailureMode = Literal["open", "closed"]
 ErrorKinds = type[BaseException] | str | Sequence[type[BaseException] | str]
-"""Classes of errors, or their names: simple, or with their module."""
+"""Classes of errors, or their names, with or without the module."""
 
 _BACKOFFS: tuple[Backoff, ...] = Backoff.__args__  # type: ignore[attr-defined]
 MAX_RETRIES = 1_000_000
@@ -26,11 +26,12 @@ MAX_FACTOR = 1_000.0
 
 
 class RetryPolicy(Struct, frozen=True, omit_defaults=True):
-    """When and how often a failed attempt is tried again; made by `RetryPolicy.of`.
+    """When and how often a failed attempt is retried; created by `RetryPolicy.of`.
 
-    The default is the reference strategy: 2 s, doubling, capped at 5 minutes, minus up to a quarter of jitter.
-    `retry_on` and `never_retry_on` hold class names, matched against the whole MRO of the error. `paced`: somebody has
-    said how long to wait, so a strategy of the registry is not asked. `max_retries` is read where the policy is given.
+    By default, delays start at 2 s, double up to 5 minutes, and are reduced by a jitter of up to a quarter. `retry_on`
+    and `never_retry_on` contain class names, which are matched against the whole MRO of the error. `paced`: delays were
+    given explicitly, so the retry strategy of the registry is not used. `max_retries` is read where the policy is
+    given.
     """
 
     backoff: Backoff = "exponential"
@@ -64,7 +65,7 @@ class RetryPolicy(Struct, frozen=True, omit_defaults=True):
         when: str | None = None,
         budget: Duration | None = None,
     ) -> RetryPolicy:
-        """Build a policy from durations and exception classes (or their names) as users write them.
+        """Build a policy from durations, and from exception classes or their names.
 
         `backoff` is exponential (the default), linear or fixed; attempt n + 1 waits `initial` (2 s) times `factor` (2)
         to the n-th power, or plus n times `factor`, at most `max` (5 minutes), minus up to the share `jitter` (0.25) of
@@ -91,9 +92,10 @@ class RetryPolicy(Struct, frozen=True, omit_defaults=True):
 
 
 class Concurrency(Struct, frozen=True, omit_defaults=True):
-    """At most `limit` of those that share `key` run at the same time; the others wait in order, without a worker.
+    """At most `limit` tasks or composites with this `key` run at the same time; the others wait in order, without a
+    worker.
 
-    `key` may hold `${{ }}` over `args`; an empty one is the task's name.
+    `key` may be a template over `args`; an empty key is the task's name.
     """
 
     key: str = ""
@@ -101,7 +103,7 @@ class Concurrency(Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def of(cls, value: Any) -> Concurrency:
-        """Read what users write: a Concurrency, `{"key": ..., "limit": ...}`, or a limit alone."""
+        """Read what users write: a Concurrency, `{"key": ..., "limit": ...}`, or only a limit."""
         if isinstance(value, Mapping):
             unknown = sorted(map(str, value.keys() - {"key", "limit"}))
             if unknown:
@@ -126,23 +128,24 @@ class Options(Struct, frozen=True, omit_defaults=True):
     soft_raises: bool = False
     rate_limits: tuple[Rate, ...] = ()
     group_rates: tuple[Rate, ...] = ()
-    """Limits that many tasks share, under one key: `group_key` if it is given, else by the header `group_header`."""
+    """Limits shared by several tasks under one key: `group_key` if given, else the value of the header
+    `group_header`."""
     group_key: str | None = None
     group_header: str = "tenant"
     group_failure: FailureMode = "open"
-    """What becomes of a task whose RateLimiter fails: it starts, or it is handed back."""
+    """What happens to a task whose RateLimiter fails: it starts (open), or is handed back (closed)."""
     unique: bool = False
     unique_mode: UniqueMode = "return_existing"
     unique_for_ms: int | None = None
     unique_by: str | None = None
     """An expression over `args`; None: the digest of the whole call."""
     unique_key: str | None = None
-    """The key itself, where a function judged it at submission."""
+    """The key itself, if a function computed it at submission."""
     concurrency: Concurrency | None = None
     params: tuple[str, ...] = ()
-    """Names of the handler's positional parameters, where a key speaks of arguments."""
+    """Names of the handler's positional parameters, if a key uses arguments."""
     defaults: str = ""
-    """Defaults of the handler's parameters by name, as a JSON object, where a key speaks of arguments."""
+    """Defaults of the handler's parameters by name, as a JSON object, if a key uses arguments."""
     lease_ms: int = 30_000
     expires_ms: int | None = None
     ignore_result: bool = False
@@ -152,7 +155,7 @@ class Options(Struct, frozen=True, omit_defaults=True):
     acks_late: bool = True
     max_deliveries: int = 5
     args_encoder: str | None = None
-    """Id of the payload encoder of arguments, and of results; None is the default of the process that writes."""
+    """Ids of the payload encoders of arguments and results; None is the default of the process that writes."""
     result_encoder: str | None = None
 
 
@@ -281,10 +284,10 @@ OPTION_NAMES = frozenset(_READ)
 
 
 def normalise(given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Turn options as users write them into fields of `Options`; `where` begins the error's sentence.
+    """Convert options as users write them into fields of `Options`; `where` begins error messages.
 
-    Only what was given is in the answer, so an explicit 0 or False counts in `effective`. A policy's own `max_retries`
-    counts unless the option is given beside it.
+    The result contains only what was given, so that an explicit 0 or False counts in `effective`. The `max_retries` of
+    a policy applies unless the option is given too. Raises OptionError.
     """
     fields: dict[str, Any] = {}
     for name, value in given.items():
@@ -304,7 +307,7 @@ def normalise(given: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def effective(where: str, *layers: Mapping[str, Any]) -> Options:
-    """Merge normalised layers, the strongest last (app < handler < defaults < step < call)."""
+    """Merge normalised layers; later ones take precedence (app < handler < defaults < step < call)."""
     merged: dict[str, Any] = {}
     for layer in layers:
         merged.update(layer)

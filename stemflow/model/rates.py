@@ -1,4 +1,4 @@
-"""Rate limits: as users write them, and as they stand in plans and records."""
+"""Rate limits as users write them, and as they are stored in plans and records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stemflow.errors import OptionError
 from stemflow.units import Duration, duration_of, format_duration, parse_rate
 
 MOST_IN_A_WINDOW: Final = 100_000
-"""A sliding window remembers so many starts at most; a paced limit remembers one instant."""
+"""The maximum `limit` of a sliding window, which stores its starts; a paced limit stores one instant."""
 MOST_PACED: Final = 1_000_000
 LONGEST_MS: Final = 31 * 86_400_000
 
@@ -22,8 +22,8 @@ _MORE = {"key", "burst", "pace"}
 class Rate(Struct, frozen=True, omit_defaults=True):
     """At most `limit` starts of the tasks that share `key` in every window of `per_ms`.
 
-    With `burst` they are spaced evenly instead, `per_ms / limit` apart, and so many may start at once after a pause.
-    In a plan `key` may hold `${{ }}`, and an empty one is the default; in a record it is the key itself.
+    With `burst`, starts are spaced evenly instead, `per_ms / limit` apart, and up to `burst` may start at once after a
+    pause. In a plan, `key` may be a template, and an empty key is the default one; in a record it is the final key.
     """
 
     limit: int
@@ -33,11 +33,21 @@ class Rate(Struct, frozen=True, omit_defaults=True):
 
 
 class RateLimit(Struct, frozen=True):
-    """At most `limit` starts in every window of `per` (a duration such as `"1m"`, or seconds), over all workers.
+    """At most `limit` starts in every window of `per`, across all workers.
 
-    Tasks that name the same `key` share the limit. It may hold `${{ }}` over `args` and `headers`; without one it is
-    the task's name with its header `tenant`, so that each tenant has a limit of its own. `pace`: starts are spaced
-    evenly, `per / limit` apart, and after a pause up to `burst` may start at once. Raises OptionError.
+    Example: `RateLimit(100, "1m", key="user:${{ args.user }}")`.
+
+    Args:
+        limit: The maximum number of starts; up to 100,000, or 1,000,000 with `pace`.
+        per: The length of the window: a duration such as `"1m"`, or seconds; from 1 ms to 31 days.
+        key: Tasks with the same key share the limit. A template over `args` and `headers`; the default is the task's
+        name
+            with its header `tenant`, so that each tenant has a separate limit.
+        burst: With `pace`, how many tasks may start at once after a pause.
+        pace: Space starts evenly, `per / limit` apart.
+
+    Raises:
+        OptionError: A value is wrong.
     """
 
     limit: int
@@ -51,7 +61,8 @@ class RateLimit(Struct, frozen=True):
 
     @classmethod
     def of(cls, given: str | RateLimit | Mapping[str, Any], **more: Any) -> RateLimit:
-        """Read `"200/s"` (or `/m`, `/h`, `/d`), or a mapping of `rate`, or `limit` and `per`, with the rest by name."""
+        """Read `"200/s"` (or `/m`, `/h`, `/d`), or a mapping with `rate`, or with `limit` and `per`, and the other
+        fields."""
         if isinstance(given, RateLimit):
             return given
         if isinstance(given, Mapping):
@@ -67,11 +78,11 @@ class RateLimit(Struct, frozen=True):
 
     @classmethod
     def shown(cls, rate: Rate) -> RateLimit:
-        """A limit of a plan as users write it."""
+        """A limit of a plan, as users write it."""
         return cls(rate.limit, format_duration(rate.per_ms), rate.key, rate.burst or 1, rate.burst > 0)
 
     def rate(self) -> Rate:
-        """As it stands in a plan."""
+        """The limit as it is stored in a plan."""
         if not isinstance(self.pace, bool):
             raise OptionError(f"pace: expected true or false, got {self.pace!r}")
         limit = _number("limit", self.limit, MOST_PACED if self.pace else MOST_IN_A_WINDOW)
@@ -86,7 +97,7 @@ class RateLimit(Struct, frozen=True):
 
 
 def rates_of(given: Any) -> tuple[Rate, ...]:
-    """One limit or a list of them, as users write them; None is none. Raises OptionError, UnitError."""
+    """Read one limit or a list of limits; None means no limit. Raises OptionError, UnitError."""
     many = given if isinstance(given, (list, tuple)) else () if given is None else (given,)
     return tuple(RateLimit.of(one).rate() for one in many)
 

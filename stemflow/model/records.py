@@ -1,7 +1,7 @@
-"""Records: what a store keeps. A store compares `rev`, executes placements, and understands nothing else of them.
+"""Records: what a store keeps. A store compares revisions and maintains indexes; all other fields are opaque to it.
 
-What is made for every task (here, in facts and effects) has `gc=False`: nothing in it leads back to it, and the
-collector of cycles, which would look through all of them again and again, leaves it alone.
+Types that are created for every task (here, in facts and in effects) have `gc=False`: they are never part of a
+reference cycle, so the garbage collector need not traverse them.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ NO_RUN: Final = ""
 
 
 class Tally:
-    """Which members of a scope were opened, and how those ended that have: one bit a member, and counts.
+    """Which members of a scope have opened, and how those ended that have ended: one bit per member, and counters.
 
-    A bit is turned once; the count changes only in the step that turns it, so a member that is reported twice counts
-    once. Bit sets are Python integers: member i is bit `1 << i`.
+    A bit is set once, and a counter changes only together with a bit, so a member that is reported twice counts once.
+    Bit sets are Python integers: member i is bit `1 << i`.
     """
 
     __slots__ = ("size", "opened", "ended", "ok", "failed", "skipped", "upstream", "cancelled", "done", "failures")
@@ -54,8 +54,8 @@ class Tally:
         self.failures = 0
 
     def tick(self, index: int, how: str) -> bool:
-        """Turn the bit of member `index`; False when it was turned before. `how` is ok, failed, skipped, upstream
-        or cancelled."""
+        """Set the bit of member `index`; False if it was set before. `how` is ok, failed, skipped, upstream or
+        cancelled."""
         bit = 1 << index
         if self.ended & bit:
             return False
@@ -77,19 +77,19 @@ class Tally:
         return "cancelled"
 
     def end_many(self, bits: int, how: str) -> None:
-        """Turn all of `bits` that were not turned before."""
+        """Set all of `bits` that were not set before."""
         fresh = bits & ~self.ended
         setattr(self, how, getattr(self, how) | fresh)
         self.ended |= fresh
         self.done += fresh.bit_count()
 
     def cancel_unopened(self) -> None:
-        """Derive CANCELLED for every member that was never opened."""
+        """End every member that has not opened as cancelled."""
         self.end_many(((1 << self.size) - 1) & ~self.opened, "cancelled")
 
     @property
     def open(self) -> int:
-        """Bits of the members that were opened and have not ended."""
+        """Bits of the members that have opened and not ended."""
         return self.opened & ~self.ended
 
     @property
@@ -113,7 +113,8 @@ class Tally:
 
 
 class ErrorInfo(Struct, frozen=True, omit_defaults=True):
-    """An error as data; nothing is ever rebuilt from it. `mro` holds qualified class names, the own class first."""
+    """An error as data; no exception is ever rebuilt from it. `mro` contains qualified class names, beginning with the
+    own class."""
 
     type: str
     message: str
@@ -124,10 +125,11 @@ class ErrorInfo(Struct, frozen=True, omit_defaults=True):
 
 
 class Node(Struct, kw_only=True, omit_defaults=True, gc=False):
-    """One place of a plan in a run: a leaf, a wait or, with a tally, a scope. Only `core` makes another version of it.
+    """A node of a plan within a run: a leaf, a wait or, if it has a tally, a scope. Only `core` creates new versions of
+    it.
 
-    `rev` grows with each commit, `delivery` with each lease and its loss (it is the fencing token), `attempt` only with
-    a failure that is charged. `at_ms`: not leased before. `due_at_ms`: a timer's instant.
+    `rev` grows with each commit. `delivery`, the fencing token, grows with each lease and each loss of a lease.
+    `attempt` grows only with a charged failure. The node is not leased before `at_ms`; its timer is due at `due_at_ms`.
     """
 
     run: str
@@ -137,7 +139,7 @@ class Node(Struct, kw_only=True, omit_defaults=True, gc=False):
     index: int = 0
     state: State
     base: int = 0
-    """Where `rev` and `delivery` began: see `Header.base`."""
+    """The value at which `rev` and `delivery` began: see `Header.base`."""
     rev: int = 0
     delivery: int = 0
     attempt: int = 0
@@ -155,7 +157,7 @@ class Node(Struct, kw_only=True, omit_defaults=True, gc=False):
     kill: bool = False
     handling: bool = False
     result: bytes | None = None
-    """JSON of the value; None with SUCCEEDED means null, or that the value lies in members or at `alias`."""
+    """The encoded value. None with SUCCEEDED means null, or that the value comes from its members or from `alias`."""
     alias: Key | None = None
     """The node whose value and error this one shares."""
     error: ErrorInfo | None = None
@@ -167,11 +169,11 @@ class Node(Struct, kw_only=True, omit_defaults=True, gc=False):
     slot: str | None = None
     """The concurrency key that it holds or waits for, once that is known."""
     inputs: tuple[str, bytes] | None = None
-    """Root only: inputs in the place of the header's, and the run that they were submitted for, which was debounced."""
+    """Root only: inputs that replace those of the header, and the debounced run that they were submitted for."""
     stand_in: Key | None = None
     """Leaf only: the node whose arguments it is called with, from a later call that was debounced."""
     duplicates: int = 0
-    """How many others had met its unique key when it ended."""
+    """How many other calls had found its unique key taken when it ended."""
     opened_at_ms: int = 0
     started_at_ms: int = 0
     ended_at_ms: int = 0
@@ -184,7 +186,7 @@ class Node(Struct, kw_only=True, omit_defaults=True, gc=False):
 
 
 class Sharer(Struct, frozen=True, array_like=True):
-    """A HELD node that shares the outcome of `of`, a holder or a waiter of the same claim.
+    """A HELD node that will share the outcome of `of`, a holder or a waiter of the same claim.
 
     `runs`: it may take the place of `of` should that be cancelled; a run that had opened its members may not.
     """
@@ -195,7 +197,7 @@ class Sharer(Struct, frozen=True, array_like=True):
 
 
 class Claim(Struct, kw_only=True, omit_defaults=True):
-    """A hold on a unique key (then `limit` is 1) or on a concurrency key.
+    """The state of a unique key (then `limit` is 1) or of a concurrency key.
 
     With `finished` its holder has succeeded, and it is a window over that holder until `until_ms`.
     """
@@ -210,7 +212,7 @@ class Claim(Struct, kw_only=True, omit_defaults=True):
     finished: bool = False
     until_ms: int | None = None
     duplicates: int = 0
-    """How many others came while its holder held it."""
+    """How many other calls arrived while its holder held it."""
     seal: bytes | None = None
 
 
@@ -218,7 +220,7 @@ Record = Node | Claim
 
 
 class ClaimSpec(Struct, frozen=True, omit_defaults=True):
-    """What a run asks for when it is submitted under a unique key. `take`: take it over from a finished holder."""
+    """The unique key that a run is submitted with. `take`: take it over from a finished holder."""
 
     key: str
     mode: UniqueMode | Literal["take"] = "return_existing"
@@ -226,7 +228,7 @@ class ClaimSpec(Struct, frozen=True, omit_defaults=True):
 
 
 class Header(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """What is known of a run from its first day and never changes."""
+    """The immutable data of a run."""
 
     run: str
     plan: str
@@ -234,27 +236,27 @@ class Header(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     inputs: bytes = b"{}"
     created_at_ms: int = 0
     base: int = 0
-    """Where the revisions and tokens of its nodes begin. An id that the caller chose may be used again once the run is
-    past its time; with a larger base, what remembers the old run cannot mistake the new one for it."""
+    """The value at which the revisions and tokens of its nodes begin. An id chosen by a caller may be used again once
+    the run has expired; with a larger base, nothing that remembers the old run can mistake the new one for it."""
     not_before_ms: int = 0
-    """No task of the run is started before this instant."""
+    """No task of the run starts before this instant."""
     claim: ClaimSpec | None = None
     file: str | None = None
     tasks: tuple[str, ...] = ()
     """How the tasks were found (`--tasks`), so that `resume` and `rerun` find them the same way."""
     headers: Mapping[str, str] = {}
-    """Given with the submission; each task of the run finds them in its context."""
+    """Given with the submission; available in the context of each task of the run."""
     meta: Mapping[str, Any] = {}
     parent: Key | None = None
-    """The task that started this run, and `root`: the run that no task started, from which this one descends."""
+    """The task that started this run. `root`: the first run of that line, which no task started."""
     root: str | None = None
     rerun_of: str | None = None
     reply_to: str = ""
-    """Where the process that submitted it listens for its end; see `Store.address`."""
+    """The address at which the submitting process listens for the end; see `Store.address`."""
     origin: str | None = None
-    """The first run of those that are reruns of one another: stored values stand at its place in all of them."""
+    """The first run in a series of reruns: encoded values are bound to its id in all of them."""
     redo: tuple[str, ...] = ()
-    """Paths whose kept results a rerun does not take over (nor those below them)."""
+    """Paths whose results a rerun does not keep, including everything below them."""
     seal: bytes | None = None
 
 

@@ -1,7 +1,7 @@
-"""The signature: the one tree that YAML files and `Canvas` both build, before it is compiled into a plan.
+"""Signatures: the tree that workflow files and `Canvas` build, before it is compiled into a plan.
 
-`Signature[In, Out]` is typed by the value that it takes from the step before it and by the value that it gives.
-`NoInput` as `In` says that a call is complete: a value put in front of its arguments would be one too many.
+`Signature[In, Out]` is typed by the value that it takes from the previous step, and by its own value. `NoInput` as `In`
+means that a call is complete: a value of a previous step would be one argument too many.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MemberPolicy = Literal["fail_fast", "collect", "ignore"]
 
 if TYPE_CHECKING:
     Child = Any
-    """A child in the tree: at run time the closed union of kinds, so that a decoded tree is checked whole."""
+    """A child in the tree: at run time the closed union of kinds, so that a decoded tree is checked completely."""
 
 
 HOOKS = ("success_hooks", "failure_hooks", "cancel_hooks")
@@ -69,14 +69,14 @@ NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
 
 
 def expect_signature(value: Any, where: str) -> Any:
-    """`value` if it is a signature; raises OptionError that begins with `where` and says what to write instead."""
+    """`value` if it is a signature. Raises OptionError, beginning with `where`, that says what to write instead."""
     if isinstance(value, Signature):
         return value
     raise OptionError(f"{where}: expected a signature, got {_described(value)}")
 
 
 def _described(value: Any) -> str:
-    """What was given in place of a signature, and how to make one of it."""
+    """A description of what was given instead of a signature, and how to make one from it."""
     if callable(getattr(value, "s", None)):
         name = getattr(value, "name", "task")
         return f"the task {name}; call .s(...) on it: {name}.s(...)"
@@ -95,9 +95,9 @@ def _described(value: Any) -> str:
 
 
 class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag=True):
-    """What every kind of step has: a name in its parent, when it runs, what its failure means, its hooks.
+    """A step that has not been submitted yet; immutable. The base of all kinds.
 
-    A kind declares the fields that hold signatures; `stemflow.model.tree` walks over them.
+    Its type parameters are the value that it takes from the previous step, and its own value.
     """
 
     MEMBERS: ClassVar[Mapping[str, str | None]] = {}
@@ -115,34 +115,35 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
     cancel_hooks: tuple[Child, ...] = ()
     timeout_ms: int | None = None
     concurrency: Concurrency | None = None
-    """Composites only; a task has it among its options."""
+    """Composites only; for a task it is one of the options."""
     at: tuple[int, int] | None = None
     """Line and column in the workflow file, both from 1; None for a programmatic signature."""
 
     def on_success(self, hook: Signature[Any, Any]) -> Signature[In_contra, Out_co]:
-        """Run `hook` once with the result in front when this succeeds; on a group it is given to each member."""
+        """Run `hook` once when this succeeds, with the result as its first argument. On a group, each member gets the
+        hook."""
         expect_signature(hook, "on_success")
         return structs.replace(self, success_hooks=(*self.success_hooks, hook))
 
     def on_failure(self, hook: Signature[Any, Any]) -> Signature[In_contra, Out_co]:
-        """Run `hook` once with `{id, node, leaf, error}` in front when this fails for good."""
+        """Run `hook` once when this fails for good, with `{id, node, leaf, error}` as its first argument."""
         expect_signature(hook, "on_failure")
         return structs.replace(self, failure_hooks=(*self.failure_hooks, hook))
 
     def on_cancel(self, hook: Signature[Any, Any]) -> Signature[In_contra, Out_co]:
-        """Run `hook` once with `{id, node}` in front when this is cancelled."""
+        """Run `hook` once when this is cancelled, with `{id, node}` as its first argument."""
         expect_signature(hook, "on_cancel")
         return structs.replace(self, cancel_hooks=(*self.cancel_hooks, hook))
 
     def __or__(self, following: Signature[Out_co, Following]) -> Signature[In_contra, Following]:
-        """Chain: `a | b` gives the result of `a` to `b`."""
+        """A chain: `a | b` passes the result of `a` to `b`."""
         expect_signature(following, "after |")
         steps = self.steps if isinstance(self, ChainSig) and not self.has_policy else (self,)
         return ChainSig(steps=(*steps, following))
 
     @property
     def has_policy(self) -> bool:
-        """Whether anything but its content was said of this step."""
+        """Whether the step has anything other than its content: a condition, a policy, hooks."""
         return bool(
             self.name
             or self.when
@@ -157,7 +158,7 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
         )
 
     def with_concurrency(self, key: str, limit: int = 1) -> Signature[In_contra, Out_co]:
-        """At most `limit` of those that share `key` run at the same time; the others wait in order."""
+        """Let at most `limit` composites or tasks with this `key` run at the same time; the others wait in order."""
         limited = Concurrency.of({"key": key, "limit": limit})
         if isinstance(self, TaskSig):
             return structs.replace(self, options={**self.options, "concurrency": limited})
@@ -206,10 +207,9 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
 class TaskSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="task"):
     """One call of a registered task.
 
-    `args`/`kwargs` are literal JSON values (never evaluated). `bind` is a tree that may hold `${{ }}`, from a YAML
-    file.
-    `options` are given options by their `TaskOptions` names, still to be normalised. `headers` and `meta` travel
-    beside the arguments and reach the handler's context.
+    `args` and `kwargs` are literal JSON values, which are never evaluated. `bind` is a template from a workflow file.
+    `options` are options by their names in `TaskOptions`, not normalised yet. `headers` and `meta` reach the context of
+    the handler.
     """
 
     OTHERS = (*HOOKS, "compensate")
@@ -226,13 +226,13 @@ class TaskSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defa
     eta_at_ms: int | None = None
     compensate: TaskSig[Any, Any] | None = None
     decode: Any = None
-    """A type, or a function of JSON data, that makes the value out of the stored result where it is waited for."""
+    """A type, or a function of JSON data, that converts the stored result for a program that waits for it."""
     declared: bool = False
-    """Made from a definition: the task need not be registered where it is submitted."""
+    """Created from a definition: the task need not be registered where it is submitted."""
 
 
 class ChainSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="chain"):
-    """Steps in order, each given the result of the one before."""
+    """Steps in order; each gets the result of the previous one."""
 
     MEMBERS = {"steps": None}
 
@@ -240,7 +240,7 @@ class ChainSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_def
 
 
 class GroupSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="group"):
-    """Members side by side; the value is the list of their results in signature order."""
+    """Parallel members; the value is the list of their results, in the order of the signature."""
 
     MEMBERS = {"members": None}
 
@@ -249,7 +249,7 @@ class GroupSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_def
 
 
 class ChordSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="chord"):
-    """A header of members side by side, then a body that is given the ordered list of their results."""
+    """A header of parallel members, then a body that gets the ordered list of their results."""
 
     MEMBERS = {"header": None, "body": "then"}
 
@@ -272,11 +272,11 @@ class Span(Struct, frozen=True, tag="range"):
 
 
 class MapSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="map"):
-    """One member for each item of run-time data.
+    """One member per item of a list that is known at run time.
 
-    `items` is an expression (str, YAML), a `Span`, or a tuple of JSON values. `spread` says how an item becomes
-    arguments of `do`: by the name `var` in expressions (`env`), as one argument, unpacked (`star`), or a whole chunk
-    through one task that is called for each element (`chunk`).
+    `items` is an expression (str, from YAML), a `Span`, or a tuple of JSON values. `spread` says how an item becomes
+    arguments of `do`: as the name `var` in expressions (`env`), as one argument (`item`), unpacked (`star`), or as a
+    chunk, for whose elements the task is called one after the other (`chunk`).
     """
 
     MEMBERS = {"do": "[*]"}
@@ -291,9 +291,9 @@ class MapSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defau
 
 
 class SwitchSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="switch"):
-    """Of several cases the one runs whose key is the value of the expression `on`; else `default`, or nothing.
+    """Runs the case whose key is the value of the expression `on`; else `default`, or nothing.
 
-    `keys` are the values of `cases`, in their order, as texts (`case_text`). Its value is that of the case taken.
+    `keys` are the keys of `cases`, in the same order, as texts (`case_text`). The value is that of the case taken.
     """
 
     MEMBERS = {"cases": None, "default": DEFAULT_CASE}
@@ -305,7 +305,7 @@ class SwitchSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_de
 
 
 def case_text(value: Any) -> str:
-    """The key of a case as a text: a text itself, else its JSON (`true`, `null`, `404`); 1.0 is the number 1."""
+    """The key of a case as text: a text as it is, else its JSON (`true`, `null`, `404`); 1.0 is the number 1."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer():
@@ -314,12 +314,12 @@ def case_text(value: Any) -> str:
 
 
 def case_name(key: str) -> str | None:
-    """The name of a case in paths and in `members`: its key, if that can be a name; else it has its index."""
+    """The name of a case in paths and in `members`: its key, if that is a valid name, else its index."""
     return key if _NAME.fullmatch(key) else None
 
 
 class StepsSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="steps"):
-    """A DAG of named steps; references between them and `needs` are its edges; `outputs` is its value."""
+    """A graph of named steps. References between them and `needs` are its edges; `outputs` is its value."""
 
     MEMBERS = {"steps": None}
 
@@ -343,7 +343,7 @@ class FailSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defa
 
 
 class WaitSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="wait"):
-    """A durable pause of `for_ms`; it holds no worker."""
+    """A durable pause of `for_ms` milliseconds; it occupies no worker."""
 
     for_ms: int
 
@@ -367,7 +367,7 @@ if not TYPE_CHECKING:
 
 
 class Workflow(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A whole workflow: its body as a signature, and what holds for the run as a whole."""
+    """A whole workflow: its body as a signature, and the settings of the run."""
 
     name: str
     body: AnySig
@@ -383,6 +383,6 @@ class Workflow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     unique_for_ms: int | None = None
     unique_mode: UniqueMode = "return_existing"
     concurrency: Concurrency | None = None
-    """At most so many runs at the same time."""
+    """How many runs may be active at the same time, by key."""
     timeout_ms: int | None = None
     compensate_on: tuple[Literal["failed", "cancelled"], ...] = ()

@@ -1,8 +1,8 @@
-"""One walk over a tree of signatures. Each signature class declares the fields that hold others.
+"""Traversal of signature trees. Each signature class declares the fields that contain other signatures.
 
 `Signature.MEMBERS` names the fields whose signatures are steps of the composite, in order, each with the path segment
 of its one member, or None where a member's segment is its name or its index. `Signature.OTHERS` names the fields whose
-signatures run on some condition beside the members: hooks and the compensation.
+signatures run under some condition in addition to the members: hooks and the compensation.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def walk(sig: AnySig, path: str = "") -> Iterator[tuple[str, AnySig]]:
 
 
 def everything(sig: AnySig) -> Iterator[AnySig]:
-    """`sig` with all that it holds: members, hooks and compensations, at any depth."""
+    """`sig` and everything in it: members, hooks and compensations, at any depth."""
     yield sig
     for field in (*sig.MEMBERS, *sig.OTHERS):
         for one in _listed(getattr(sig, field)):
@@ -43,7 +43,7 @@ def everything(sig: AnySig) -> Iterator[AnySig]:
 
 
 def changed(sig: Sig, change: Callable[[Any], Any], *, members_only: bool = False) -> Sig:
-    """`sig` with `change` applied to each signature that it holds directly; `sig` itself where nothing changes.
+    """`sig` with `change` applied to each of its direct children; `sig` itself if nothing changes.
 
     `members_only` leaves hooks and compensations as they are.
     """
@@ -60,7 +60,7 @@ def changed(sig: Sig, change: Callable[[Any], Any], *, members_only: bool = Fals
 
 
 def first_task(sig: AnySig) -> TaskSig[Any, Any] | None:
-    """The task that is given what `sig` is given; None where nothing is a task."""
+    """The task that gets the arguments of `sig`; None if there is no task in it."""
     while not isinstance(sig, TaskSig):
         members = members_of(sig)
         if not members:

@@ -1,6 +1,6 @@
-"""How records are written in stores that keep bytes: MessagePack, bit sets as bytes, fields by name.
+"""The encoding of records in stores that keep bytes: MessagePack, with bit sets as bytes and fields by name.
 
-A field that is unknown is ignored and a field that is absent has its default, so neighbouring versions read each other.
+Unknown fields are ignored and absent fields have their defaults, so adjacent versions can read each other's records.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SETS = ("opened", "ended", "ok", "failed", "skipped", "upstream", "cancelled")
 
 
 def plain(value: Any) -> Any:
-    """What MessagePack cannot write by itself, as what it can."""
+    """Convert a value that MessagePack cannot encode by itself."""
     if isinstance(value, Tally):
         sets = [getattr(value, name) for name in _SETS]
         return [value.size, value.done, value.failures, *(_bytes(bits) for bits in sets)]
@@ -31,7 +31,7 @@ def _bytes(bits: int) -> bytes:
 
 
 def rich(kind: type, value: Any) -> Any:
-    """The way back."""
+    """The inverse of `plain`."""
     if kind is Tally:
         tally = Tally(value[0])
         tally.done, tally.failures = value[1], value[2]
