@@ -19,7 +19,7 @@ def main(arguments: Arguments) -> int:
         return FINE
     code = arguments.code.upper()
     if code not in codes():
-        near = difflib.get_close_matches(code, codes(), 1, 0.5)
+        near = difflib.get_close_matches(code, codes(), 1, 0.8)
         hint = f"did you mean {near[0]}? " if near else ""
         raise Refused(f"{arguments.code}: expected the code of a finding, such as SF101; {hint}"
                       "`stemflow explain` lists all")  # fmt: skip

@@ -12,13 +12,14 @@ from stemflow.cli.exits import FINE, INVALID_FILE, Refused
 from stemflow.cli.report import as_data, as_github, as_text, count_text
 from stemflow.cli.text import json_text
 from stemflow.cli.workflow_file import read_file
+from stemflow.model.diagnostic import Diagnostic
 from stemflow.runtime.client.workflow_files import Checked
 
 
 def main(arguments: Arguments) -> int:
     """Check the files; INVALID_FILE when one has an error (or, with `--strict`, a warning)."""
     known = _known_tasks(arguments.tasks)
-    checked = [read_file(file).checked(known) for path in arguments.paths for file in _files(path)]
+    checked = [_checked(file, known) for path in arguments.paths for file in _files(path)]
     _print(checked, arguments.format)
     found = [one for file in checked for one in file.found]
     bad = found if arguments.strict else [one for one in found if one.severity == "error"]
@@ -32,6 +33,15 @@ def _known_tasks(named: list[str]) -> Collection[str] | None:
     from stemflow.runtime.tasks.discovery import find_tasks
 
     return find_tasks(named, None)
+
+
+def _checked(file: str, known: Collection[str] | None) -> Checked:
+    """The findings about one file; that it cannot be read is one."""
+    try:
+        return read_file(file).checked(known)
+    except Refused as refused:
+        message, _, hint = str(refused).removeprefix(f"{file}: ").partition("; ")
+        return Checked(file, "", None, (Diagnostic("SF005", message, hint=hint or None, file=file),))
 
 
 def _files(path: str) -> Iterator[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from stemflow.model.diagnostic import Diagnostic
 from stemflow.model.signature import AnySig, TaskSig
+from stemflow.model.suggest import nearest
 from stemflow.model.tree import walk
 
 Locate = Callable[[str, str | None], tuple[int, int, int]]
@@ -28,6 +28,16 @@ class ArgumentFault(NamedTuple):
 @runtime_checkable
 class TypedTasks(Protocol):
     """Tasks whose parameters are known: a registry."""
+
+    def __contains__(self, task: object) -> bool: ...
+
+    def result_schema(self, task: str) -> Mapping[str, Any] | None:
+        """The JSON Schema of the value that the task returns; None where it is not declared."""
+        ...
+
+    def parameter_schema(self, task: str, parameter: str) -> Mapping[str, Any] | None:
+        """The JSON Schema of one argument of the task; None where it is not declared."""
+        ...
 
     def argument_faults(self, task: str, bind: Mapping[str, Any]) -> Iterable[ArgumentFault]:
         """What is wrong with these arguments of a call, as far as it is literal; nothing for an unknown task."""
@@ -70,7 +80,7 @@ def _finding(task: str, fault: ArgumentFault, path: str, locate: Locate) -> Diag
     if fault.kind == "value":
         where = f"args.{fault.parameter}{fault.path}"
         return Diagnostic("SF304", f"{where}: `{task}` expects {fault.expected}, got {fault.got}", *place)
-    near = difflib.get_close_matches(fault.parameter, fault.known, 1, 0.6)
-    hint = f"did you mean `{near[0]}`?" if near else f"parameters: {', '.join(fault.known) or 'none'}"
+    near = nearest(fault.parameter, fault.known)
+    hint = f"did you mean `{near}`?" if near else f"parameters: {', '.join(fault.known) or 'none'}"
     message = f"args.{fault.parameter}: `{task}` has no parameter `{fault.parameter}`"
     return Diagnostic("SF303", message, *locate(path, f"args.{fault.parameter}"), hint=hint)

@@ -6,6 +6,7 @@ used only when nothing was found.
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,8 +15,9 @@ from stemflow.dsl.expressions import Expressions, Names
 from stemflow.dsl.findings import Findings, Position
 from stemflow.dsl.options import OptionReader
 from stemflow.dsl.source import Node
-from stemflow.dsl.vocabulary import KINDS, NAMES
+from stemflow.dsl.vocabulary import KINDS, MEMBER_POLICY, NAMES
 from stemflow.expr.functions import FUNCTION_NAMES
+from stemflow.expr.scope import CONSTANTS
 from stemflow.model.records import child_path
 from stemflow.model.signature import (
     DEFAULT_CASE,
@@ -42,12 +44,6 @@ EACH = "[*]"
 """Last part of the path of what a map does for each item."""
 
 
-class Spot(NamedTuple):
-    """Where a step stands: its mapping, and the name or the value that leads to it."""
-
-    node: Node
-    place: Position
-
 
 class Context(NamedTuple):
     """What a step is told by the step around it; `siblings` are what `needs` may name, None outside `steps`."""
@@ -62,6 +58,14 @@ class Context(NamedTuple):
     def inner(self, segment: str, place: Position, names: Names, name: str | None = None) -> Context:
         """The context of a child of this step."""
         return Context(child_path(self.path, segment), place, names, name, None, self.depth + 1)
+
+
+class Spot(NamedTuple):
+    """Position of a step: its mapping, the name or the value that leads to it, and what surrounds it."""
+
+    node: Node
+    place: Position
+    context: Context | None = None
 
 
 @dataclass(slots=True)
@@ -93,14 +97,14 @@ class Builder:
         """A step of any kind; None when it is not one (which the schema has told)."""
         if node.flawed or not isinstance(node.value, dict):
             return None
-        self.spots[context.path] = Spot(node, context.place)
+        self.spots[context.path] = Spot(node, context.place, context)
         if not self._within_limits(context):
             return None
         kind = next((kind for kind in KINDS if kind in node.members), None)
         body = node.get(kind) if kind is not None else None
         if kind is None or body is None:
             return None
-        common = self._common(node, context)
+        common = self._common(node, context, kind)
         return self.kind(kind, node, body, context, common)
 
     def kind(self, kind: str, node: Node, body: Node, context: Context, common: dict[str, Any]) -> AnySig | None:
@@ -131,7 +135,7 @@ class Builder:
 
     # -- what every kind may have
 
-    def _common(self, node: Node, context: Context) -> dict[str, Any]:
+    def _common(self, node: Node, context: Context, kind: str) -> dict[str, Any]:
         common: dict[str, Any] = {"at": context.place[:2]}
         if context.name is not None:
             common["name"] = context.name
@@ -140,7 +144,7 @@ class Builder:
             common["when"] = when
         for key, target in (("run_on", "run_on"), ("on_error", "on_error"), ("on_member_error", "policy")):
             value = node.text(key)
-            if value is not None:
+            if value is not None and (key != "on_member_error" or kind in MEMBER_POLICY):
                 common[target] = value
         needs = node.get("needs")
         if needs is not None:
@@ -217,6 +221,10 @@ class Builder:
     def _map(self, body: Node, context: Context, common: dict[str, Any]) -> MapSig[Any, Any] | None:
         items, do, window = body.get("items"), body.get("do"), body.get("concurrency")
         var, index_var = self._variable(body, "as", "item"), self._variable(body, "index", "index")
+        if var == index_var:
+            node = body.members.get("index") or body.members["as"]
+            self.findings.error("SF012", f"map: `{var}` cannot be the name of the item and of its index", node.place,
+                                "choose another name")  # fmt: skip
         source: str | tuple[Any, ...] | None = None
         if items is not None and isinstance(items.value, list):
             self.expressions.refuse(items, "map.items")
@@ -276,7 +284,8 @@ class Builder:
     def _variable(self, body: Node, key: str, default: str) -> str:
         node = body.get(key)
         name = default if node is None else str(node.value)
-        if node is not None and (name in NAMES or name in FUNCTION_NAMES):
+        taken = name in NAMES or name in FUNCTION_NAMES or name in CONSTANTS or keyword.iskeyword(name)
+        if node is not None and taken:
             self.findings.error("SF012", f"map.{key}: `{name}` already means something in expressions", node.place,
                                 "choose another name")  # fmt: skip
         return name

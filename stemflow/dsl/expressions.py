@@ -1,4 +1,4 @@
-"""Expressions in the file: read where they stand, with the names that exist there."""
+"""Expressions in the file: each is read with the names that exist in its place."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from stemflow.dsl.findings import Findings, Position
+from stemflow.dsl import foreign
+from stemflow.dsl.findings import Findings
 from stemflow.dsl.source import Node
 from stemflow.dsl.spans import place_inside
 from stemflow.expr import ExpressionError, Reference, parse_condition, parse_template
@@ -40,21 +41,23 @@ ELSEWHERE = {
 """A name used where it does not exist -> where it does."""
 
 
-class Use(NamedTuple):
-    """A place where the step at `path` refers to `steps.<source>`."""
+class Read(NamedTuple):
+    """An expression or a text with expressions, with the names that exist there. `path` is that of the step."""
 
+    node: Node
+    names: Names
     path: str
-    source: str
-    place: Position
+    bare: bool
+    references: tuple[Reference, ...]
 
 
 @dataclass(slots=True)
 class Expressions:
-    """Reads the expressions of one file and remembers which steps they refer to, and where."""
+    """Reads the expressions of one file and keeps those that can be read, for the rules."""
 
     text: str
     findings: Findings
-    uses: list[Use] = field(default_factory=list)
+    reads: list[Read] = field(default_factory=list)
 
     def condition(self, node: Node | None, names: Names, path: str) -> str | None:
         """The text of a key that takes a bare expression."""
@@ -71,7 +74,7 @@ class Expressions:
             self._read(scalar, names, path, bare=False)
 
     def refuse(self, node: Node | None, what: str) -> None:
-        """Tell that `what` takes plain values only, at each expression in it."""
+        """Report each expression in `node`, which takes plain values only."""
         for scalar in self._scalars(node):
             self.findings.error("SF203", f"{what}: expected plain values, got an expression", scalar.place,
                                 "use the expression where the value is used")  # fmt: skip
@@ -92,7 +95,7 @@ class Expressions:
             pending.extend(one.members.values())
 
     def _read(self, node: Node, names: Names, path: str, bare: bool) -> None:
-        """Read one scalar; an undefined name is told and then let pass, so that the next one is told too."""
+        """Read one scalar; an undefined name is reported and then accepted, so that the next one is reported too."""
         read = parse_condition if bare else parse_template
         passed: Names = frozenset()
         while True:
@@ -101,24 +104,31 @@ class Expressions:
             except ExpressionError as error:
                 word = node.value[error.column : error.end]
                 if not _is_undefined(node.value, names | passed, word, error, bare):
-                    self._tell("SF201", node, error, error.message)
+                    self._unreadable(node, error, word)
                     return
-                known = ", ".join(sorted(names))
-                self._tell("SF204", node, error, f"unknown name `{word}`; available here: {known}")
+                self._undefined(node, error, word, names)
                 passed |= {word}
             else:
-                self._remember(node, found.references, path)
+                self.reads.append(Read(node, names | passed, path, bare, found.references))
                 return
 
-    def _tell(self, code: str, node: Node, error: ExpressionError, message: str) -> None:
+    def _unreadable(self, node: Node, error: ExpressionError, word: str) -> None:
         place = place_inside(self.text, node, error.column, error.end)
-        word = node.value[error.column : error.end] if code == "SF204" else ""
-        self.findings.error(code, message, place, ELSEWHERE.get(word, error.hint))
+        if word in foreign.CALLS and "there is no function" in error.message:
+            message = f"`{word}()` is a function of other workflow languages"
+            self.findings.error("SF202", message, place, foreign.CALLS[word])
+        else:
+            self.findings.error("SF201", error.message, place, error.hint)
 
-    def _remember(self, node: Node, references: tuple[Reference, ...], path: str) -> None:
-        for one in references:
-            if one.path[0] == "steps" and len(one.path) > 1:
-                self.uses.append(Use(path, one.path[1], place_inside(self.text, node, one.column, one.end)))
+    def _undefined(self, node: Node, error: ExpressionError, word: str, names: Names) -> None:
+        place = place_inside(self.text, node, error.column, error.end)
+        if word in foreign.NAMES:
+            message = f"`{word}` is a name of other workflow languages"
+            self.findings.error("SF202", message, place, foreign.NAMES[word])
+        else:
+            known = ", ".join(sorted(names))
+            self.findings.error("SF204", f"unknown name `{word}`; available here: {known}", place,
+                                ELSEWHERE.get(word, error.hint))  # fmt: skip
 
 
 def _is_undefined(value: str, names: Names, word: str, error: ExpressionError, bare: bool) -> bool:

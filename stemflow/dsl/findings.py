@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from stemflow.model.diagnostic import Diagnostic
+from stemflow.model.suggest import nearest
 
 
 class Position(NamedTuple):
@@ -26,21 +26,43 @@ class Findings:
 
     def error(self, code: str, message: str, place: Position, hint: str | None = None) -> None:
         """Add an error."""
-        found = Diagnostic(code, message, *place, hint=hint, file=self.file)
+        self.add(code, message, place, hint, "error")
+
+    def warning(self, code: str, message: str, place: Position, hint: str | None = None) -> None:
+        """Add a warning."""
+        self.add(code, message, place, hint, "warning")
+
+    def add(
+        self, code: str, message: str, place: Position, hint: str | None, severity: Literal["error", "warning"]
+    ) -> None:
+        """Add a finding of either severity."""
+        found = Diagnostic(code, message, *place, hint=hint, severity=severity, file=self.file)
         self._found.setdefault((code, message, place), found)
+
+    def copy(self) -> Findings:
+        """The same findings, to which others may be added."""
+        other = Findings(self.file)
+        other._found = dict(self._found)
+        return other
 
     def by_place(self) -> tuple[Diagnostic, ...]:
         """All findings in the order of the file."""
         return tuple(sorted(self._found.values(), key=lambda one: (one.line, one.column, one.code)))
 
 
+MOST_LISTED = 12
+
+
 def did_you_mean(given: str, known: Iterable[str], what: str) -> str:
-    """A hint: the nearest known word, or all of them."""
-    words = list(known)
-    near = difflib.get_close_matches(given, words, 1, 0.6)
-    if near:
-        return f"did you mean `{near[0]}`?"
-    return f"{what}: {', '.join(words)}" if words else f"{what}: none"
+    """A hint: the nearest known word, or all of them where they are few."""
+    words = tuple(known)
+    near = nearest(given, words)
+    if near is not None:
+        return f"did you mean `{near}`?"
+    if not words:
+        return f"{what}: none"
+    more = f" and {len(words) - MOST_LISTED} more" if len(words) > MOST_LISTED else ""
+    return f"{what}: {', '.join(words[:MOST_LISTED])}{more}"
 
 
 def describe(value: object) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jsonschema import ValidationError
 from jsonschema.validators import Draft7Validator, extend
 
 from stemflow.dsl.findings import Findings, describe, did_you_mean
+from stemflow.dsl.schema import find
 from stemflow.dsl.source import Node
 from stemflow.dsl.wording import expected, show_path
 from stemflow.expr.errors import Refusal
@@ -42,9 +43,11 @@ def read_inputs(node: Node | None, findings: Findings) -> dict[str, Any]:
         if schema.flawed or not isinstance(schema.value, dict):
             continue
         found[name] = schema.value
-        if _patterns_hold(schema, f"inputs.{name}", findings) and "default" in schema.members:
-            for message in _judge(schema.value, schema.value["default"], f"inputs.{name}.default"):
-                findings.error("SF301", message, schema.members["default"].place, "change the default or its schema")
+        sound = schema.is_sound() and _patterns_hold(schema, f"inputs.{name}", findings)
+        if sound and "default" in schema.members:
+            default = schema.members["default"]
+            for path, message in _judge(schema.value, default.value, f"inputs.{name}.default"):
+                findings.error("SF301", message, find(default, path)[0].place, "change the default or its schema")
     return found
 
 
@@ -71,11 +74,12 @@ def _patterns_hold(node: Node, where: str, findings: Findings) -> bool:
     return holds
 
 
-def _judge(schema: Mapping[str, Any], value: Any, where: str) -> Iterator[str]:
+def _judge(schema: Mapping[str, Any], value: Any, where: str) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """(path in the value, sentence) of everything that the schema refuses."""
     for error in _Judge(schema).iter_errors(value):
         path = tuple(error.absolute_path)
         place = f"{where}{'' if not path or isinstance(path[0], int) else '.'}{show_path(path) if path else ''}"
-        yield f"{place}: {_sentence(error)}"
+        yield path, f"{place}: {_sentence(error)}"
 
 
 def _sentence(error: Any) -> str:
@@ -109,13 +113,32 @@ def check_inputs(workflow: Workflow, given: Mapping[str, Any]) -> tuple[dict[str
     messages: list[str] = []
     for name, schema in workflow.inputs.items():
         if name in given:
-            values[name] = given[name]
-            messages.extend(dict.fromkeys(_judge(schema, given[name], f"inputs.{name}")))
+            values[name] = _whole_numbers(schema, given[name])
+            messages.extend(dict.fromkeys(message for _, message in _judge(schema, given[name], f"inputs.{name}")))
         elif "default" in schema:
-            values[name] = schema["default"]
+            values[name] = _whole_numbers(schema, schema["default"])
         else:
             messages.append(f"inputs.{name}: expected a value, got none; give it, or write a default into the file")
     for name in given:
         if name not in workflow.inputs:
             messages.append(f"inputs.{name}: there is no such input; {did_you_mean(name, workflow.inputs, 'inputs')}")
     return values, messages
+
+
+def _whole_numbers(schema: Any, value: Any) -> Any:
+    """The value with 3.0 as 3 where the schema asks for integers, for which JSON Schema takes both."""
+    if not isinstance(schema, Mapping):
+        return value
+    if isinstance(value, float) and value.is_integer() and "integer" in _type_names(schema):
+        return value if "number" in _type_names(schema) else int(value)
+    if isinstance(value, list) and isinstance(schema.get("items"), Mapping):
+        return [_whole_numbers(schema["items"], one) for one in value]
+    if isinstance(value, Mapping):
+        known, others = schema.get("properties", {}), schema.get("additionalProperties")
+        return {key: _whole_numbers(known.get(key, others), one) for key, one in value.items()}
+    return value
+
+
+def _type_names(schema: Mapping[str, Any]) -> Sequence[str]:
+    given = schema.get("type", ())
+    return (given,) if isinstance(given, str) else given

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stemflow.dsl.expressions import ERROR, SUBMITTED, Expressions, Names
-from stemflow.dsl.findings import Findings
+from stemflow.dsl.findings import Findings, shorten
 from stemflow.dsl.source import Node
 from stemflow.errors import StemflowError, UnitError
 from stemflow.model.policy import Concurrency, RetryPolicy, normalise
@@ -108,7 +108,10 @@ class OptionReader:
             options["max_retries"] = most.value
         given = self._policy(node, path)
         if given:
-            options["retry"] = RetryPolicy.of(**{**self.retry_defaults, **given})
+            try:
+                options["retry"] = RetryPolicy.of(**{**self.retry_defaults, **given})
+            except StemflowError as error:
+                self.findings.error("SF011", f"retry: {error}", node.place)
         return options
 
     def _policy(self, node: Node, path: str) -> dict[str, Any]:
@@ -125,7 +128,7 @@ class OptionReader:
         for key in ("retry_on", "never_retry_on"):
             names = node.get(key)
             if names is not None:
-                given[key] = tuple(one.value for one in names.items if not one.flawed)
+                given[key] = tuple(one.value for one in names.items if not one.flawed and self._is_class(one, key))
         when = self.expressions.condition(node.get("when"), ERROR, path)
         if when is not None:
             given["when"] = when
@@ -133,6 +136,16 @@ class OptionReader:
         if budget is not None:
             given["budget"] = budget
         return given
+
+    def _is_class(self, node: Node, key: str) -> bool:
+        """Whether the text names a class of exceptions, with or without its module."""
+        parts = node.value.replace(".<locals>", "").split(".")
+        if all(part.isidentifier() for part in parts):
+            return True
+        self.findings.error("SF404", f"{key}: expected the name of an exception class, got {shorten(node.value)}",
+                            node.place, f"write {node.value.replace(':', '.')}" if ":" in node.value else
+                            "write its simple name, or module.Name")  # fmt: skip
+        return False
 
     def _backoff_value(self, backoff: Node, key: str) -> Any:
         given = backoff.get(key)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from stemflow.dsl.build import Builder, Context, Spot
-from stemflow.dsl.expressions import SUBMITTED, WHOLE_RUN, Expressions, Use
+from stemflow.dsl.expressions import SUBMITTED, WHOLE_RUN, Expressions
 from stemflow.dsl.findings import Findings, Position
-from stemflow.dsl.ignore import is_ignored, read_ignores
+from stemflow.dsl.ignore import Ignores, read_ignores
 from stemflow.dsl.inputs import inputs_schema, read_inputs
 from stemflow.dsl.options import OptionReader
+from stemflow.dsl.rules import TaskFacts, View, check_view
 from stemflow.dsl.schema import check_shape
 from stemflow.dsl.source import Node, read
 from stemflow.dsl.vocabulary import BODIES, VALUE_OF
@@ -25,45 +26,54 @@ _KEY_PART = re.compile(r"[^.\[\]]+")
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a file says. `workflow` is None when an error was found."""
+    """What a file says. `workflow` is None when reading it found an error.
+
+    `draft` is the workflow as far as it could be built, for rules that look at what is left of a broken file.
+    """
 
     workflow: Workflow | None
+    draft: Workflow | None
     diagnostics: tuple[Diagnostic, ...]
     inputs_schema: dict[str, Any]
+    _findings: Findings
+    _view: View | None
     _root: Node | None
     _spots: Mapping[str, Spot]
-    _uses: tuple[Use, ...]
-    _ignored: Mapping[int, frozenset[str]]
+    _ignores: Ignores
+
+    def check(
+        self, tasks: TaskFacts | None, more: Callable[[Workflow], Iterable[Diagnostic]]
+    ) -> tuple[Diagnostic, ...]:
+        """Every finding about the file, in its order; `more` gives those of rules over the built workflow.
+
+        `tasks` None: nothing is known about tasks, so rules about them are left out.
+        """
+        findings = self._findings.copy()
+        if self._view is not None:
+            check_view(self._view, tasks, findings)
+        if self.draft is not None:
+            for one in more(self.draft):
+                place = Position(one.line, one.column, one.end_column)
+                findings.add(one.code, one.message, place, one.hint, one.severity)
+        kept = [one for one in findings.by_place() if not self._ignores.covers(one)]
+        self._ignores.report_unused(findings.by_place(), tasks is not None, kept)
+        return tuple(sorted(kept, key=lambda one: (one.line, one.column, one.code)))
 
     def locate(self, path_of_step: str, key: str | None = None) -> Position:
         """Line, column and exclusive end column of a step, or of what `key` names in it.
 
-        `key` is a dotted path (`needs[0]`, `args.x`; the key before a missing part is taken), `ref:NAME` (the first use
-        of `steps.NAME` in the step or below it) or, with the empty path, `outputs:NAME`. The empty path is the file.
+        `key` is a dotted path (`needs[0]`, `args.x`; the key before a missing part is taken). The empty path is the
+        file.
         """
-        if key is not None and key.startswith(("ref:", "outputs:")):
-            return self._use(path_of_step, key)
         spot = self._spots.get(path_of_step)
         if spot is None:
             return Position() if self._root is None else self._root.place
         return spot.place if key is None else _inside(spot, _KEY_PART.findall(key))
 
-    def _use(self, path: str, key: str) -> Position:
-        kind, _, source = key.partition(":")
-        inside = (path,) if kind == "outputs" else (path, f"{path}.", f"{path}[", f"{path}!")
-        for use in self._uses:
-            if use.source == source and (use.path == path or (len(inside) > 1 and use.path.startswith(inside[1:]))):
-                return use.place
-        return self.locate(path, "outputs" if kind == "outputs" else None)
-
-    def is_ignored(self, found: Diagnostic) -> bool:
-        """Whether a comment `# stemflow: ignore=CODE reason` in the file speaks of this finding."""
-        return is_ignored(self._ignored, found)
-
 
 def _inside(spot: Spot, parts: list[str]) -> Position:
     """The place of the value under a key: a scalar itself, else the key that leads to a collection."""
-    node, place = spot
+    node, place = spot.node, spot.place
     for part in parts:
         if part in node.members:
             place, node = node.keys[part], node.members[part]
@@ -90,7 +100,7 @@ def parse_workflow(text: str, file: str) -> Parsed:
 def _parse(text: str, file: str) -> Parsed:
     text = text.removeprefix("\ufeff")
     findings = Findings(file)
-    ignored = read_ignores(text, findings)
+    ignores = read_ignores(text, findings)
     root = read(text, findings)
     expressions = Expressions(text, findings)
     builder = Builder(findings, expressions, OptionReader(findings, expressions))
@@ -101,10 +111,14 @@ def _parse(text: str, file: str) -> Parsed:
             inputs = read_inputs(root.get("inputs"), findings)
             builder.spots[""] = Spot(root, root.place)
             workflow = _workflow(root, inputs, builder)
-    told = tuple(one for one in findings.by_place() if not is_ignored(ignored, one))
+    kept = tuple(one for one in findings.by_place() if not ignores.covers(one))
+    usable = not any(one.severity == "error" for one in kept)
+    view = None
+    if root is not None and "" in builder.spots:
+        view = View.of(text, root, inputs, expressions.reads, builder.spots, usable)
     return Parsed(
-        None if any(one.severity == "error" for one in told) else workflow,
-        told, inputs_schema(inputs), root, builder.spots, tuple(expressions.uses), ignored,
+        workflow if usable else None, workflow, kept, inputs_schema(inputs),
+        findings, view, root, builder.spots, ignores,
     )  # fmt: skip
 
 

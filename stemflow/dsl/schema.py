@@ -16,9 +16,12 @@ from jsonschema import ValidationError
 from jsonschema.validators import Draft7Validator, extend
 
 from stemflow.dsl.findings import Findings, Position, describe, did_you_mean
+from stemflow.dsl.foreign import KEYS as FOREIGN
+from stemflow.dsl.foreign import KINDS_ELSEWHERE
 from stemflow.dsl.source import Node
 from stemflow.dsl.vocabulary import BODIES, KINDS, NOT_YET, TASK_ONLY
 from stemflow.dsl.wording import expected, show_path
+from stemflow.model.suggest import nearest
 
 _NAME = "workflow.v1.schema.json"
 _HERE = Path(__file__).resolve().parent.parent
@@ -115,30 +118,55 @@ def _unknown_key(node: Node, path: tuple[str | int, ...], key: str, error: Any, 
         findings.error("SF014", f"{where}: `{key}` belongs to a task and is not supported beside `{kind}`", place,
                        None if kind == "wait" else f"put it on a task in this {kind}")  # fmt: skip
         return
-    if key in NOT_YET:
+    near = nearest(key, allowed)
+    others = [other for other in KINDS if kind is not None and key in _keys_of(other)]
+    if others:
+        findings.error("SF014", f"{where}: `{key}` belongs to {_listed(others)}, not to a {kind}", place,
+                       f"put it beside the key that names the {others[0]}")  # fmt: skip
+    elif key in NOT_YET:
         findings.error("SF014", f"{where}: `{key}` is not supported in this version", place, NOT_YET[key])
+    elif key in FOREIGN and (near is None or not _is_typo(key, near)):
+        findings.error("SF019", f"{where}: `{key}` is a key of other workflow languages", place, FOREIGN[key])
     else:
         hint = did_you_mean(key, allowed, "known keys")
         findings.error("SF010", f"{where}: there is no key `{key}` here", place, hint)
 
 
+def _is_typo(key: str, known: str) -> bool:
+    """Whether `key` is a known key with one character too many, too few or another."""
+    return abs(len(key) - len(known)) <= 1 and sum(a != b for a, b in zip(key, known, strict=False)) <= 1
+
+
+@cache
+def _keys_of(kind: str) -> list[str]:
+    return list(load_schema()["definitions"][f"{kind}_step"]["properties"])
+
+
 @cache
 def _all_step_keys() -> list[str]:
-    definitions = load_schema()["definitions"]
-    return list(dict.fromkeys(key for kind in KINDS for key in definitions[f"{kind}_step"]["properties"]))
+    return list(dict.fromkeys(key for kind in KINDS for key in _keys_of(kind)))
+
+
+def _listed(kinds: list[str]) -> str:
+    *most, last = (f"a {kind}" for kind in kinds)
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _missing(node: Node, place: Position, path: tuple[str | int, ...], error: Any, findings: Findings) -> None:
     where = show_path(path)
     missing = [key for key in error.schema["required"] if key not in error.instance]
-    if any(key in NOT_YET and key not in _all_step_keys() for key in node.members):
-        return  # the key that is refused stands for the one that is missing
+    if any(_replaces_a_kind(key) for key in node.members):
+        return  # the key that is refused is in place of the one that is missing
     if missing != [KINDS[-1]]:
         keys = " and ".join(f"`{key}`" for key in missing)
         findings.error("SF015", f"{where}: expected the key {keys}, got none", place)
     elif all(key in _all_step_keys() for key in node.members):
         findings.error("SF013", f"{where}: expected one kind of step, got none", place,
                        f"write one of {', '.join(KINDS)}")  # fmt: skip
+
+
+def _replaces_a_kind(key: str) -> bool:
+    return key not in _all_step_keys() and (key in NOT_YET or key in KINDS_ELSEWHERE)
 
 
 def _check_body(root: Node, findings: Findings) -> None:

@@ -6,7 +6,8 @@ before what it limits is built: file size, nesting, and what aliases expand to.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -53,6 +54,22 @@ class Node:
         """The value of a text under `key`."""
         found = self.get(key)
         return found.value if found is not None and isinstance(found.value, str) else None
+
+    def entries(self, key: str) -> Mapping[str, Node]:
+        """The members of the mapping under `key`; none if it is absent or refused."""
+        found = self.get(key)
+        return {} if found is None else found.members
+
+    def is_sound(self) -> bool:
+        """Whether the schema refuses nothing in this value."""
+        pending = [self]
+        while pending:
+            node = pending.pop()
+            if node.flawed:
+                return False
+            pending.extend(node.items)
+            pending.extend(node.members.values())
+        return True
 
     def key_place(self, key: str) -> Position:
         """Where `key` stands, or where the mapping begins."""
@@ -176,6 +193,8 @@ class _Reader:
     def finish(self, event: Any) -> None:
         done = self.open.pop()
         done.node.end = event.end_mark.index
+        if event.end_mark.line + 1 == done.node.place.line:
+            done.node.place = done.node.place._replace(end_column=event.end_mark.column + 1)
         if done.merged:
             _merge(done.node, done.merged)
         self.add(done.node, done.anchor)
@@ -199,7 +218,7 @@ class _Reader:
         if len(self.open) + node.height > MOST_DEPTH:
             self.refuse("SF003", f"aliases nest the file deeper than the limit of {MOST_DEPTH} levels", place)
             raise _Stop
-        return node
+        return replace(node, place=place, start=event.start_mark.index, end=event.end_mark.index)
 
     # -- putting a finished node where it belongs
 
@@ -252,9 +271,10 @@ class _Reader:
         for source in node.items if isinstance(node.value, list) else [node]:
             if isinstance(source.value, dict):
                 parent.merged.append(source)
-            else:
-                self.refuse("SF004", "<<: expected a mapping or a list of mappings to merge", source.place,
-                            "write <<: *anchor")  # fmt: skip
+                continue
+            place = source.place if source.start >= node.start else node.place  # else it is behind the alias
+            self.refuse("SF004", "<<: expected a mapping or a list of mappings to merge", place, "write <<: *anchor")
+            return
 
     def syntax_error(self, error: yaml.YAMLError) -> None:
         """Tell what the parser found, in the words of someone who writes YAML."""

@@ -10,6 +10,9 @@ BODIES = ("steps", "chain", "group", "chord")
 VALUE_OF: Mapping[str, str] = {"chain": "prev", "group": "results", "chord": "prev"}
 """Body of a file -> the name by which `outputs` reads its value; `steps` has names for each of them instead."""
 
+MEMBER_POLICY = frozenset({"group", "chord", "map"})
+"""Kinds that take `on_member_error`."""
+
 TASK_ONLY = frozenset({
     "args", "retry", "rate_limit", "group_rate_limit", "group_rate_key", "group_rate_key_header",
     "group_rate_limiter_failure_mode", "unique", "priority", "queue", "expires", "compensate",
@@ -50,3 +53,6 @@ NAMES = frozenset({
     "inputs", "vars", "steps", "prev", "results", "run", "error", "self", "args", "headers", "env", "secrets",
 })  # fmt: skip
 """Names that mean something in expressions, so that a map's item cannot be called so."""
+
+STEP_STATES = ("succeeded", "failed", "skipped", "cancelled")
+"""What `steps.NAME.state` may be."""

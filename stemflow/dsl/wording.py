@@ -28,7 +28,8 @@ def expected(error: Any) -> tuple[str, str | None]:
         case "const":
             return describe(value), f'write "{value}" in quotes' if isinstance(value, str) else None
         case "enum":
-            near = did_you_mean(error.instance, value, "known") if isinstance(error.instance, str) else None
+            words = [one for one in value if isinstance(one, str)]
+            near = did_you_mean(error.instance, words, "known") if isinstance(error.instance, str) else None
             return f"one of {', '.join(map(str, value))}", near if near and near.startswith("did") else None
         case "pattern":
             return "a name of letters, digits and _", "begin with a letter"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,16 +13,27 @@ import stemflow
 from stemflow import TaskMetadata, TaskRegistry
 from stemflow.cli.explain import codes, page, title
 from stemflow.cli.main import main
-from stemflow.compile.rules import check
-from stemflow.dsl import parse_workflow
+from stemflow.dsl.rules.catalogue import CATALOGUE
+from stemflow.model.diagnostic import Diagnostic
+from stemflow.runtime.client.workflow_files import WorkflowFile
 
-SOURCES = [*Path(stemflow.__file__).parent.joinpath("dsl").glob("*.py")]
-SOURCES += Path(stemflow.__file__).parent.joinpath("compile").glob("*.py")
+SOURCES = [
+    source
+    for folder in ("dsl", "compile", "cli")
+    for source in Path(stemflow.__file__).parent.joinpath(folder).rglob("*.py")
+]
+NO_EXAMPLE = {"SF005"}
+"""What is no matter of the text of a file."""
 REGISTERED = TaskRegistry()
 
 
+@dataclasses.dataclass
+class Stock:
+    qty: int
+
+
 @REGISTERED.task("mail.send")
-def send(to: str = "", text: str = "", copies: int = 1) -> None: ...
+def send(to: str = "", text: str = "", copies: int = 1) -> Any: ...
 
 
 @REGISTERED.task("card.charge", metadata=TaskMetadata(idempotent=False))
@@ -31,12 +44,16 @@ def charge(amount: int = 1) -> None: ...
 def print_page() -> None: ...
 
 
-def findings(text: str) -> list[str]:
-    parsed = parse_workflow(text, "page.yaml")
-    found = list(parsed.diagnostics)
-    if parsed.workflow is not None:
-        found += [one for one in check(parsed.workflow, parsed.locate, REGISTERED) if not parsed.is_ignored(one)]
-    return [one.code for one in found]
+@REGISTERED.task("stock.count")
+def count() -> Stock: ...
+
+
+@REGISTERED.task("login")
+def login(user: str, password: str = "") -> None: ...
+
+
+def findings(text: str) -> list[Diagnostic]:
+    return list(WorkflowFile.of(text, "page.yaml").checked(REGISTERED).found)
 
 
 def examples(code: str) -> tuple[str, str]:
@@ -45,21 +62,29 @@ def examples(code: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def test_every_code_that_is_told_has_a_page_and_no_page_is_left_over() -> None:
-    # Given the codes in the sources of the rules
-    told = {code for source in SOURCES for code in re.findall(r'"(SF\d{3})"', source.read_text("utf-8"))}
-    # Then each has a page, and each page a code
-    assert told == set(codes())
+def test_every_code_has_a_page_an_entry_in_the_catalogue_and_a_place_in_the_sources() -> None:
+    # Given the codes in the sources of the rules, other than the catalogue
+    sources = [source.read_text("utf-8") for source in SOURCES if source.name != "catalogue.py"]
+    used = {code for text in sources for code in re.findall(r'"(SF\d{3})"', text)}
+    # Then each has a page and an entry, whose titles are the same, and no page and no entry is left over
+    assert used == set(codes()) == set(CATALOGUE)
+    assert {code: title(code) for code in codes()} == {code: entry.title for code, entry in CATALOGUE.items()}
 
 
-@pytest.mark.parametrize("code", codes())
-def test_the_wrong_example_of_a_page_has_its_finding(code: str) -> None:
-    assert code in findings(examples(code)[0])
+def test_there_are_at_least_seventy_rules_in_eight_families() -> None:
+    assert len(CATALOGUE) >= 70
+    assert {code[:3] for code in CATALOGUE} == {f"SF{family}" for family in range(8)}
 
 
-@pytest.mark.parametrize("code", codes())
+@pytest.mark.parametrize("code", sorted(set(codes()) - NO_EXAMPLE))
+def test_the_wrong_example_of_a_page_has_its_finding_and_severity(code: str) -> None:
+    found = {one.code: one.severity for one in findings(examples(code)[0])}
+    assert found.get(code) == CATALOGUE[code].severity
+
+
+@pytest.mark.parametrize("code", sorted(set(codes()) - NO_EXAMPLE))
 def test_the_right_example_of_a_page_has_no_finding(code: str) -> None:
-    assert findings(examples(code)[1]) == []
+    assert [(one.code, one.message) for one in findings(examples(code)[1])] == []
 
 
 def test_explain_prints_the_page(capsys: pytest.CaptureFixture[str]) -> None:

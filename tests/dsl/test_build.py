@@ -149,13 +149,6 @@ def test_a_finding_may_be_ignored_with_a_reason() -> None:
         assert parsed.workflow is not None
 
 
-def test_later_rules_can_ask_whether_their_finding_is_ignored() -> None:
-    parsed = parse("steps:\n  a: {task: t}  # stemflow: ignore=SF401 registered elsewhere\n")
-    (other,) = parse("steps:\n  a: {task: t, when: nope}\n").diagnostics
-    assert parsed.is_ignored(type(other)("SF401", "no such task", line=4))
-    assert not parsed.is_ignored(type(other)("SF402", "another", line=4))
-    assert not parsed.is_ignored(type(other)("SF401", "no such task", line=3))
-
 
 INPUTS = """\
 inputs:

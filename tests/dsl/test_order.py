@@ -92,8 +92,6 @@ def test_a_step_without_args_takes_nothing_from_the_step_before_it() -> None:
         ("stock[*]", "compensate", "compensate"),
         ("notify", "needs[0]", "ship"),
         ("notify[1]", "args.body", '"${{ prev }}"'),
-        ("ship", "ref:pay", "steps.pay.output.id"),
-        ("", "outputs:pay", "steps.pay.output.receipt"),
         ("pay", "no_such_key", "pay"),
     ],
 )

@@ -7,8 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from msgspec import structs
-
+from stemflow.compile.arguments import TypedTasks
 from stemflow.compile.rules import check
 from stemflow.dsl import Parsed, check_inputs, parse_workflow
 from stemflow.errors import StemflowError
@@ -58,12 +57,12 @@ class WorkflowFile(NamedTuple):
 
     def checked(self, known_tasks: Collection[str] | None) -> Checked:
         """All findings; `known_tasks` None: no registry was named, so tasks are not looked up."""
-        found = list(self.parsed.diagnostics)
-        if self.parsed.workflow is not None:
-            more = check(self.parsed.workflow, self.parsed.locate, known_tasks)
-            found += [structs.replace(one, file=self.file) for one in more if not self.parsed.is_ignored(one)]
-        found.sort(key=lambda one: (one.line, one.column, one.code))
-        return Checked(self.file, self.text, self.parsed.workflow, tuple(found))
+        tasks = known_tasks if isinstance(known_tasks, TypedTasks) else None
+
+        def built(workflow: Workflow) -> list[Diagnostic]:
+            return check(workflow, self.parsed.locate, known_tasks)
+
+        return Checked(self.file, self.text, self.parsed.workflow, self.parsed.check(tasks, built))
 
 
 def load_workflow(path: str | os.PathLike[str], *, known_tasks: Collection[str] | None = None) -> Workflow:

@@ -220,6 +220,13 @@ def _task_of(handler: TaskHandler[Any, Any]) -> Task[..., Any]:
     )  # fmt: skip
 
 
+def _schema_of(converter: Converter) -> dict[str, Any] | None:
+    try:
+        return converter.schema() or None
+    except TypeError:  # msgspec and pydantic have no schema for some types that they convert
+        return None
+
+
 def _valid_name(name: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise OptionError(
@@ -419,6 +426,17 @@ class TaskRegistry:
         """What is wrong with the arguments of a call in a workflow file; nothing for an unknown task."""
         found = self._tasks.get(task)
         return () if found is None else found.parameters.faults(bind)
+
+    def result_schema(self, task: str) -> dict[str, Any] | None:
+        """The JSON Schema of what a task returns; None where it is unknown or not annotated."""
+        found = self._tasks.get(task)
+        return None if found is None else _schema_of(found.result)
+
+    def parameter_schema(self, task: str, parameter: str) -> dict[str, Any] | None:
+        """The JSON Schema of one parameter of a task; None where it is unknown or takes more than a schema says."""
+        found = self._tasks.get(task)
+        known = None if found is None else found.parameters.names.get(parameter)
+        return None if known is None or known.converter.is_loose() else _schema_of(known.converter)
 
     def retries_with_harm(self, sig: TaskSig[Any, Any], defaults: Mapping[str, Any]) -> bool:
         """Whether a call is tried again though its task is not idempotent and has no unique key."""

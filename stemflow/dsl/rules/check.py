@@ -1,0 +1,27 @@
+"""Runs every rule over a file."""
+
+from __future__ import annotations
+
+from stemflow.dsl.findings import Findings
+from stemflow.dsl.rules import conditions, effects, graph, inputs, policy, security, style, tasks
+from stemflow.dsl.rules.catalogue import CATALOGUE
+from stemflow.dsl.rules.infer import Inference
+from stemflow.dsl.rules.registry import RULES
+from stemflow.dsl.rules.view import TaskFacts, View
+
+FAMILIES = (graph, conditions, inputs, tasks, policy, effects, security, style)
+"""The modules of rules; to import them registers what they define."""
+
+
+def check_view(view: View, known: TaskFacts | None, findings: Findings) -> None:
+    """Add what the rules find; `known` None: tasks are not known."""
+    inference = Inference(view, known)
+    for read in view.reads:
+        inference.of_read(read)
+    for code, one in inference.found:
+        findings.add(code, one.message, one.place, one.hint, one.severity or CATALOGUE[code].severity)
+    view.tasks, view.type_of = known, inference.of_node
+    view.found = frozenset(code for code, _ in inference.found)
+    for rule in RULES:
+        for one in rule.check(view):
+            findings.add(rule.code, one.message, one.place, one.hint, one.severity or rule.severity)

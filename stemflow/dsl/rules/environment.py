@@ -1,0 +1,200 @@
+"""The types of the names that an expression may use, by where it stands in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stemflow.dsl.expressions import Read
+from stemflow.dsl.rules.types import (
+    ANY,
+    INTEGER,
+    STRING,
+    Type,
+    array_of,
+    object_of,
+    of_schema,
+    of_value,
+    or_null,
+    union,
+)
+from stemflow.dsl.rules.view import Step, TaskFacts, View
+from stemflow.dsl.source import Node
+from stemflow.dsl.vocabulary import STEP_STATES
+from stemflow.model.records import child_path, parent_path
+
+RUN = object_of({"id": STRING, "name": STRING, "created_at_ms": INTEGER}, what="run")
+ERROR = object_of({"type": STRING, "qualname": STRING, "message": STRING, "data": ANY}, what="error")
+STATE = Type(frozenset({"string"}), STEP_STATES)
+
+
+class Environment:
+    """Types of names, worked out when they are asked for and kept.
+
+    `infer` gives the type of the expression in a node.
+    """
+
+    def __init__(self, view: View, infer: Callable[[Node], Type], tasks: TaskFacts | None = None) -> None:
+        self.view, self.infer, self.tasks = view, infer, tasks
+        self._outputs: dict[str, Type] = {}
+        self._busy: set[str] = set()
+        self._items: dict[str, Type] = {}
+        self.inputs = object_of(
+            {name: of_schema(schema, "SF205", f"inputs.{name}") for name, schema in view.inputs.items()},
+            closed=_is_readable(view, "inputs"),
+            code="SF205",
+            what="inputs",
+        )
+        values = view.root.get("vars")
+        known = values.value if values is not None and isinstance(values.value, dict) else {}
+        self.vars = object_of(
+            {name: of_value(value, "SF206", f"vars.{name}") for name, value in known.items()},
+            closed=_is_readable(view, "vars"),
+            code="SF206",
+            what="vars",
+        )
+
+    def type_of(self, name: str, read: Read) -> Type:
+        """The type of `name` in the expression `read`."""
+        match name:
+            case "inputs":
+                return self.inputs
+            case "vars":
+                return self.vars
+            case "run":
+                return RUN
+            case "error":
+                return ERROR
+            case "steps":
+                return object_of({}, closed=False)
+            case "self":
+                return object_of({"output": self.output(read.path, of_itself=True)}, what="self")
+            case "prev":
+                return self._before(read)
+            case "results":
+                return self._results(read.path)
+            case "args" | "headers":
+                return object_of({}, closed=False)  # defaults of the task's own parameters are arguments too
+        return self._loop_variable(name, read.path)
+
+    def step(self, name: str, read: Read) -> Type | None:
+        """The type of `steps.NAME`; None where there is no such step, which another rule reports."""
+        found = self.view.owner(read.path, name)
+        if found is None:
+            return None
+        path = found[1]
+        own = {"output": self.output(path), "state": STATE}
+        return object_of(own, code="SF105", what=f"steps.{name}")
+
+    def output(self, path: str, of_itself: bool = False) -> Type:
+        """The type of the output of the step at `path`; what forgives its failure may leave null."""
+        if path in self._busy:
+            return ANY
+        if path not in self._outputs:
+            self._busy.add(path)
+            step = self.view.steps.get(path)
+            self._outputs[path] = ANY if step is None else self._output(step)
+            self._busy.discard(path)
+        step, found = self.view.steps.get(path), self._outputs[path]
+        if of_itself or step is None or step.node.text("on_error") != "continue" or not path:
+            return found
+        return or_null(found, f"`{step.label}` has on_error: continue, so its output is null after a failure")
+
+    def _output(self, step: Step) -> Type:
+        children = self.view.children.get(step.path, [])
+        match step.kind:
+            case "task":
+                return self._result(step.node.text("task"))
+            case "chain":
+                if step.body is not None and step.body.items:
+                    return self.output(child_path(step.path, f"[{len(step.body.items) - 1}]"))
+            case "chord":
+                return self.output(child_path(step.path, "then"))
+            case "group":
+                count = len(children)
+                whole = step.body is not None and count == len(step.body.items) + len(step.body.members)
+                return array_of(
+                    union(self._member(step, one) for one in children) if children else None,
+                    count if whole else None,
+                    "group",
+                )
+            case "map":
+                return array_of(self._member(step, child_path(step.path, "[*]")), None, "map")
+        return ANY
+
+    def _member(self, step: Step, path: str) -> Type:
+        """What one member adds to the list of a group or map."""
+        member = self.view.steps.get(path)
+        if (
+            step.node.text("on_member_error") in ("collect", "ignore")
+            or member is None
+            or "when" in member.node.members
+        ):
+            return ANY
+        return self.output(path)
+
+    def _result(self, task: str | None) -> Type:
+        if task is None or self.tasks is None:
+            return ANY
+        schema = self.tasks.result_schema(task)
+        return ANY if schema is None else of_schema(schema, "SF307", f"the result of {task}", exact=True)
+
+    def _before(self, read: Read) -> Type:
+        """`prev`: what the step before gives, in the nearest chain or chord around the expression."""
+        path = read.path
+        if not path:
+            root = self.view.steps.get("")
+            return ANY if root is None else self._output(root)
+        while path:
+            scope = parent_path(path)
+            step = self.view.steps.get(scope)
+            index = path[len(scope) :].strip("[]")
+            if step is not None and step.kind == "chain" and index.isdecimal() and int(index) > 0:
+                return self.output(child_path(scope, f"[{int(index) - 1}]"))
+            path = scope
+        return ANY
+
+    def _results(self, path: str) -> Type:
+        """`results`: the list of what the members of the nearest header give."""
+        if not path:
+            root = self.view.steps.get("")
+            return ANY if root is None else self._output(root)
+        while path:
+            scope = parent_path(path)
+            step = self.view.steps.get(scope)
+            if step is not None and step.kind == "chord" and path == child_path(scope, "then"):
+                members = [one for one in self.view.children.get(scope, []) if one != path]
+                given = union(self._member(step, one) for one in members) if members else None
+                return array_of(given, None, "group")
+            path = scope
+        return ANY
+
+    def _loop_variable(self, name: str, path: str) -> Type:
+        while path:
+            scope = parent_path(path)
+            step = self.view.steps.get(scope)
+            if step is not None and step.kind == "map" and step.body is not None:
+                if name == (step.body.text("index") or "index"):
+                    return INTEGER
+                if name == (step.body.text("as") or "item"):
+                    return self._item(step)
+            path = scope
+        return ANY
+
+    def _item(self, step: Step) -> Type:
+        if step.path not in self._items:
+            self._items[step.path] = ANY  # while it is worked out
+            items = None if step.body is None else step.body.get("items")
+            if items is not None and isinstance(items.value, list):
+                found = of_value(items.value).items
+            elif items is not None:
+                found = self.infer(items).items
+            else:
+                found = None
+            self._items[step.path] = found or ANY
+        return self._items[step.path]
+
+
+def _is_readable(view: View, key: str) -> bool:
+    """Whether the mapping under `key` is sound, so that what is not in it does not exist."""
+    node = view.root.members.get(key)
+    return node is None or (node.is_sound() and isinstance(node.value, dict))

@@ -1,0 +1,171 @@
+"""What a rule sees of a file: its steps by path, its expressions, and the edges between steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from stemflow.dsl.build import Context, Spot
+from stemflow.dsl.expressions import Read
+from stemflow.dsl.findings import Position
+from stemflow.dsl.rules.types import ANY, Type
+from stemflow.dsl.source import Node
+from stemflow.dsl.spans import place_inside
+from stemflow.dsl.vocabulary import BODIES, KINDS
+from stemflow.model.records import child_path, parent_path
+
+
+class TaskFacts(Protocol):
+    """What is known of the tasks: a registry, or a lock file."""
+
+    def __contains__(self, task: object) -> bool: ...
+
+    def result_schema(self, task: str) -> Mapping[str, Any] | None:
+        """The JSON Schema of the value that the task returns; None where it is not declared."""
+        ...
+
+    def parameter_schema(self, task: str, parameter: str) -> Mapping[str, Any] | None:
+        """The JSON Schema of one argument of the task; None where it is not declared."""
+        ...
+
+
+class Step(NamedTuple):
+    """One step of the file, or the file itself (path ``""``) seen as the step that its body is.
+
+    `kind` and `body` are None where the step is broken; `names` are those that its expressions may use.
+    """
+
+    path: str
+    node: Node
+    place: Position
+    kind: str | None
+    body: Node | None
+    context: Context | None
+
+    @property
+    def label(self) -> str:
+        """The step as messages name it."""
+        return self.path or "the file"
+
+
+class Edge(NamedTuple):
+    """`target` waits for `source`; `place` is the item of `needs` or the reference."""
+
+    source: str
+    target: str
+    kind: str
+    place: Position
+
+
+@dataclass(slots=True)
+class View:
+    """A parsed file for the rules. Values that the schema refuses are absent from it."""
+
+    text: str
+    root: Node
+    inputs: Mapping[str, Any]
+    reads: Sequence[Read]
+    whole: bool = True
+    """Whether all of the file could be read, so that what is not in it is not there."""
+    steps: dict[str, Step] = field(default_factory=dict)
+    undos: dict[str, Step] = field(default_factory=dict)
+    children: dict[str, list[str]] = field(default_factory=dict)
+    graphs: dict[str, frozenset[str]] = field(default_factory=dict)
+    edges: list[Edge] = field(default_factory=list)
+    _names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    tasks: TaskFacts | None = None
+    type_of: Callable[[Node], Type] = lambda node: ANY
+    """The type of the expression in a node; anything until the types have been inferred."""
+    found: frozenset[str] = frozenset()
+    """Codes of what has been found in expressions."""
+
+    @classmethod
+    def of(
+        cls,
+        text: str,
+        root: Node,
+        inputs: Mapping[str, Any],
+        reads: Sequence[Read],
+        spots: Mapping[str, Spot],
+        whole: bool,
+    ) -> View:
+        """Arrange what the reader of the file has found; `whole`: it has found no error."""
+        view = cls(text, root, inputs, reads, whole)
+        for path, spot in spots.items():
+            kinds = KINDS if path else BODIES
+            kind = next((kind for kind in kinds if kind in spot.node.members), None)
+            body = None if kind is None else spot.node.get(kind)
+            step = Step(path, spot.node, spot.place, kind, body, spot.context)
+            if path.endswith("!compensate"):
+                view.undos[path] = step
+                continue
+            view.steps[path] = step
+            if path:
+                view.children.setdefault(parent_path(path), []).append(path)
+            if spot.context is not None and spot.context.siblings is not None:
+                view.graphs[parent_path(path)] = spot.context.siblings
+        view.edges = [*view._needs(), *view._references()]
+        return view
+
+    def at(self, read: Read, column: int, end: int) -> Position:
+        """The position of a part of an expression in the file."""
+        return place_inside(self.text, read.node, column, end)
+
+    def owner(self, path: str, name: str) -> tuple[str, str] | None:
+        """The step that `steps.NAME` means at `path`, and the sibling of it that holds `path` (or is it).
+
+        The innermost graph that has the name wins; the path of the file itself is the outermost graph.
+        """
+        if not path:
+            return ("", name) if name in self.graphs.get("", ()) else None
+        while path:
+            scope = parent_path(path)
+            if name in self.graphs.get(scope, ()):
+                return path, child_path(scope, name)
+            path = scope
+        return None
+
+    def names_at(self, path: str) -> tuple[str, ...]:
+        """The names that `steps.` may be followed by at `path`, the nearest graph first."""
+        scope = parent_path(path) if path else ""
+        if scope not in self._names:
+            above = self.names_at(scope) if scope else ()
+            self._names[scope] = tuple(dict.fromkeys((*sorted(self.graphs.get(scope, ())), *above)))
+        return self._names[scope]
+
+    def _needs(self) -> Iterator[Edge]:
+        for step in self.steps.values():
+            needs = step.node.get("needs") if step.path else None
+            if needs is None or step.context is None or step.context.siblings is None:
+                continue
+            for item in needs.items:
+                if not item.flawed and item.value in step.context.siblings:
+                    yield Edge(child_path(parent_path(step.path), item.value), step.path, "order", item.place)
+
+    def _references(self) -> Iterator[Edge]:
+        for read in self.reads:
+            if "self" in read.names or not read.path:
+                continue  # a compensation runs long after the step; outputs are not a step
+            for one in read.references:
+                if one.path[0] == "steps" and len(one.path) > 1:
+                    found = self.owner(read.path, one.path[1])
+                    if found is not None:
+                        kind = "optional" if one.optional else "data"
+                        yield Edge(found[1], found[0], kind, self.at(read, one.column, one.end))
+
+    def below(self, path: str) -> Iterator[Step]:
+        """The step at `path` and every step inside it."""
+        pending = [path]
+        while pending:
+            one = pending.pop()
+            if one in self.steps:
+                yield self.steps[one]
+            pending.extend(reversed(self.children.get(one, ())))
+
+    def above(self, path: str) -> Iterator[Step]:
+        """The steps that hold the step at `path`, the innermost first, the file last."""
+        while path:
+            path = parent_path(path)
+            if path in self.steps:
+                yield self.steps[path]
