@@ -50,7 +50,7 @@ class Findings:
         return tuple(sorted(self._found.values(), key=lambda one: (one.line, one.column, one.code)))
 
 
-MOST_LISTED = 12
+MOST_LISTED = 30
 
 
 def did_you_mean(given: str, known: Iterable[str], what: str) -> str:
