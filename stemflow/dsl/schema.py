@@ -121,8 +121,8 @@ def _unknown_key(node: Node, path: tuple[str | int, ...], key: str, error: Any, 
     near = nearest(key, allowed)
     others = [other for other in KINDS if kind is not None and key in _keys_of(other)]
     if others:
-        findings.error("SF014", f"{where}: `{key}` belongs to {_listed(others)}, not to a {kind}", place,
-                       f"put it beside the key that names the {others[0]}")  # fmt: skip
+        hint = f"it belongs to {_listed(others)}" if len(others) <= 3 else None
+        findings.error("SF014", f"{where}: `{key}` has no meaning on a {kind}", place, hint)
     elif key in NOT_YET:
         findings.error("SF014", f"{where}: `{key}` is not supported in this version", place, NOT_YET[key])
     elif key in FOREIGN and (near is None or not _is_typo(key, near)):
