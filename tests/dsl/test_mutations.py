@@ -109,7 +109,9 @@ def test_a_value_of_a_wrong_type_is_reported_within_the_block_that_holds_it(file
     body = next(value for key, value in steps.value if key.value in ("steps", "chain"))
     members = [value for _, value in body.value] if isinstance(body, yaml.MappingNode) else body.value
     for member in members:
-        text = source[: member.start_mark.index] + "7\n" + source[member.end_mark.index :]
+        start, end = member.start_mark, member.end_mark
+        gap = "" if start.line == end.line else "\n" + " " * end.column
+        text = source[: start.index] + "7" + gap + source[end.index :]
         # Then the finding of its shape is on its line
         found = WorkflowFile.of(text, "m.yaml").checked(None).found
-        assert member.start_mark.line + 1 in {one.line for one in found if one.code == "SF011"}
+        assert start.line + 1 in {one.line for one in found if one.code == "SF011"}
