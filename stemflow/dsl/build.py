@@ -40,6 +40,8 @@ MOST_STEPS = 10_000
 MOST_NESTING = 32
 THEN = "then"
 """Last part of the path of a chord's body."""
+INNER_OUTPUTS = "!outputs"
+"""Last part of the path under which the expressions in the outputs of an inner graph are kept."""
 EACH = "[*]"
 """Last part of the path of what a map does for each item."""
 
@@ -243,7 +245,7 @@ class Builder:
     def _graph(self, node: Node, body: Node, context: Context, common: dict[str, Any]) -> StepsSig[Any, Any]:
         names = context.names | {"steps"}
         outputs, fail_fast = node.get("outputs"), node.get("fail_fast")
-        self.expressions.template(outputs, names, context.path)
+        self.expressions.template(outputs, names, child_path(context.path, INNER_OUTPUTS))
         return StepsSig(
             steps=self._named(body, context, names),
             outputs=None if outputs is None else outputs.value,

@@ -350,3 +350,37 @@ def test_an_integer_may_be_written_with_a_point() -> None:
     # Then its tasks get integers, and other numbers stay as they are
     assert wrong == []
     assert repr(values) == repr({"n": 3, "l": [1, 2], "x": 2.0, "o": {"k": 4, "other": 5.0}})
+
+
+# -- graphs inside steps
+
+INNER = """\
+steps:
+  out: {task: do}
+  g:
+    steps:
+      x: {task: do, args: {what: "${{ steps.out.output }}"}}
+      y: {task: do, run_on: failure, needs: [x]}
+    outputs: {a: "${{ steps.x.output }}", b: "${{ steps.out.output }}"}
+  after: {task: do, args: {what: "${{ steps.g.output.a }}"}}
+"""
+
+
+def test_a_graph_inside_a_step_reads_its_own_steps_and_those_outside() -> None:
+    assert told(check(INNER)) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "code", "mark"),
+    [
+        ("steps.x.output }}\", b", "steps.z.output }}\", b", "SF104", "steps.z.output"),
+        ("steps.g.output.a", "steps.g.output.c", "SF207", "steps.g.output.c"),
+        ("steps.g.output.a", "steps.x.output", "SF109", "steps.x.output"),
+        ("needs: [x]", "needs: [out]", "SF101", "out"),
+        ("what: \"${{ steps.out.output", "what: \"${{ steps.g.output", "SF103", "steps.g.output"),
+        ("what: \"${{ steps.out.output", "what: \"${{ steps.after.output", "SF102", "steps.after.output"),
+    ],
+)  # fmt: skip
+def test_a_fault_in_a_graph_inside_a_step(before: str, after: str, code: str, mark: str) -> None:
+    found = [one for one in told(check(INNER.replace(before, after))) if one[0] != "SF107"]
+    assert (code, mark) in found

@@ -37,6 +37,7 @@ CATALOGUE: Mapping[str, Entry] = {
     "SF106": Entry("error", "`run_on` where it has no effect"),
     "SF107": Entry("error", "`run_on` on a step that waits for nothing"),
     "SF109": Entry("error", "a reference to a step inside a composite"),
+    "SF110": Entry("warning", "a step hides one of the same name in a graph around it"),
     "SF201": Entry("error", "an expression that cannot be read"),
     "SF202": Entry("error", "a name or function of another workflow language"),
     "SF203": Entry("error", "an expression where only plain values are allowed"),

@@ -117,9 +117,20 @@ class Environment:
                     count if whole else None,
                     "group",
                 )
+            case "steps":
+                return self._graph(step.node.get("outputs"))
             case "map":
                 return array_of(self._member(step, child_path(step.path, "[*]")), None, "map")
         return ANY
+
+    def _graph(self, outputs: Node | None) -> Type:
+        """The value of a graph inside a step: its outputs."""
+        if outputs is None or not isinstance(outputs.value, dict):
+            return ANY
+        return object_of({name: self._output_value(one) for name, one in outputs.members.items()}, what="the outputs")
+
+    def _output_value(self, node: Node) -> Type:
+        return self.infer(node) if isinstance(node.value, str) and "${{" in node.value else ANY
 
     def _member(self, step: Step, path: str) -> Type:
         """What one member adds to the list of a group or map."""

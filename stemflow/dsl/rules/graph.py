@@ -66,10 +66,10 @@ def inner_references(view: View) -> Iterator[Found]:
 
 
 def _inner_names(view: View) -> dict[str, str]:
-    """Name -> path of the steps that have a name but are no step of a graph."""
+    """Name -> path of the steps inside others that have a name."""
     found: dict[str, str] = {}
     for path, step in view.steps.items():
-        if step.context is not None and step.context.name is not None and step.context.siblings is None:
+        if step.context is not None and step.context.name is not None and step.context.depth > 1:
             found.setdefault(step.context.name, path)
     return found
 
@@ -149,3 +149,17 @@ def run_on_after_nothing(view: View) -> Iterator[Found]:
 
 def _in_graph(step: Step) -> bool:
     return step.context is not None and step.context.siblings is not None
+
+
+@rule("SF110", "warning")
+def hidden_steps(view: View) -> Iterator[Found]:
+    """A step of an inner graph with the name of a step around it."""
+    for scope, names in view.graphs.items():
+        above = scope
+        while above:
+            above = parent_path(above)
+            for name in sorted(names & view.graphs.get(above, frozenset())):
+                step = view.steps.get(child_path(scope, name))
+                if step is not None:
+                    text = f"`{step.path}` hides the step `{name}` of the graph around it from what reads `steps` here"
+                    yield Found(text, step.place, "give one of them another name")
