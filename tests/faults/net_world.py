@@ -22,7 +22,7 @@ from stemflow.testing.servers.proxy import Call, DropReply, Fate, Proxy
 from stemflow.testing.servers.server import Server
 from tests.faults.table import record
 
-SCRIPTS = ("open", "submit", "exchange", "expired", "renew", "read", "note", "prune")
+SCRIPTS = ("open", "submit", "exchange", "take_expired", "renew", "read", "put_hint", "prune")
 AFTER = {"[0].then": ("[0][0]", "[0][1]"), "[1]": ("[0].then",)}
 """What each task of `order` waits for."""
 ORDER = 4

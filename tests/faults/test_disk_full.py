@@ -86,7 +86,7 @@ async def test_a_server_whose_file_cannot_be_written_refuses_work_and_reports_wa
         app = await net.engine(proxy.url)
         handles = [await net.submit(app) for _ in range(10)]
         # When the server answers each write with an error, for a while
-        proxy.fate = every(1, ("submit", "exchange", "expired", "renew", "note"), Answer(FULL))
+        proxy.fate = every(1, ("submit", "exchange", "take_expired", "renew", "put_hint"), Answer(FULL))
         with pytest.raises(StoreUnavailable, match="No space left"):
             await app.submit(net.order())
         proxy.fate = lambda call: None

@@ -26,7 +26,7 @@ from tests.faults.table import record
 
 pytestmark = pytest.mark.faults
 
-REPEATED = ("open", "submit", "exchange", "read", "note")
+REPEATED = ("open", "submit", "exchange", "read", "put_hint")
 """Scripts that are sent again at once and then answer as they did the first time. `expired` and `prune` answer what
 they did this time, and a renewal that failed waits for the next one."""
 
@@ -94,7 +94,7 @@ async def test_any_one_lost_reply_of_a_run_changes_nothing(one_server: Server, t
     assert {"open", "exchange"} <= names
 
 
-@pytest.mark.parametrize("name", ["submit", "exchange", "renew", "read", "note"])
+@pytest.mark.parametrize("name", ["submit", "exchange", "renew", "read", "put_hint"])
 async def test_replies_of_one_script_are_lost_again_and_again(name: str, one_server: Server, tmp_path: Path) -> None:
     one_server.flush()
     async with net_on(one_server, tmp_path) as net:
@@ -125,7 +125,7 @@ async def test_replies_to_the_sweeper_are_lost_and_it_finds_the_lost_leases_agai
         await asyncio.sleep(0.3)
         # When the first replies to the sweeper are lost
         proxy = await net.proxy()
-        lost = every(1, ("expired",))
+        lost = every(1, ("take_expired",))
         proxy.fate = lambda call: lost(call) if proxy.struck < 2 else None
         await net.engine(proxy.url)
         # Then the leases that it took over without knowing are lost once more, and all tasks run

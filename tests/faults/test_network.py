@@ -56,7 +56,7 @@ async def test_half_a_request_is_never_carried_out_wherever_it_is_cut(empty: Ser
             await net.orders(app, 1)
         net.tries = proxy.struck
         struck = {name for name, left in cut.items() if len(left) < len(sizes)}
-        assert struck >= {"open", "submit", "exchange", "expired"}
+        assert struck >= {"open", "submit", "exchange", "take_expired"}
         assert (await net.judge("F-17")).doubled == 0
 
 

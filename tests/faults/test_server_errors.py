@@ -199,7 +199,7 @@ async def test_an_error_that_passes_is_tried_again_and_is_no_failure_of_a_task(
         net.pause_s = 0.02
         proxy = await net.proxy()
         app = await net.engine(proxy.url)
-        names = ("submit", "exchange", "expired", "renew", "read", "note", "prune", "hgetall", "get")
+        names = ("submit", "exchange", "take_expired", "renew", "read", "put_hint", "prune", "hgetall", "get")
         proxy.fate = every(3, names, Answer(error))
         await net.orders(app, 15)
         net.tries = proxy.struck

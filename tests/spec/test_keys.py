@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from stemflow import Canvas, Reject, Stemflow, TaskContext, TaskRegistry
-from stemflow.store.redis.keys import PERMANENT
+from stemflow.store.redis.layout import PERMANENT
 from tests.spec.conftest import OpenApp
 
 pytestmark = pytest.mark.parametrize("url", ["redis"], indirect=True)

@@ -21,7 +21,7 @@ from stemflow.store.redis.server import version_of
 from stemflow.testing.contract.world import ManualClock, User, begun, cancel, change, leaf, scope, succeed
 from stemflow.testing.servers.server import Server
 
-MOVES_ON = {"expired", "prune"}
+MOVES_ON = {"take_expired", "prune"}
 """What these have done is not there to be done again: the second answer is empty. Leases that an answer to `expired`
 has not reached are lost in turn after 2 s."""
 

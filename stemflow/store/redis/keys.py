@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stemflow.model.records import Key
+from stemflow.store.redis import layout
 from stemflow.store.run_names import RAW, run_name, run_of
 
 
@@ -17,9 +18,4 @@ def page_field(path: str, number: int) -> bytes:
 
 
 def page_key(prefix: bytes, run: str) -> bytes:
-    return prefix + b"g" + run_name(run)
-
-
-PERMANENT = (b"m", b"b", b"L", b"D", b"U", b"K")
-"""Keys of a partition that never expire: its clock and counters, starts of its server, the list of runs, dead letters
-and their ends, names of queues. Whatever else has no expiry belongs to a run that goes on."""
+    return prefix + layout.KeyFamily.pages.value + run_name(run)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from stemflow.store.base import StateLost, StoreError
+from stemflow.store.redis.layout import FORMAT
 from stemflow.store.redis.requests import pack
 from stemflow.store.redis.scripts import script
 from stemflow.store.redis.server import parsed, version_of
@@ -87,8 +88,15 @@ class LossDetector:
         made = f"{self._made}.{self._looks}"
         request = pack((self._given(), made, boot, self._boot or False, self._parts, self._number))
         before, seen = (self.name, self._boot, self._number), self._position
-        now_ms, name, position, least, parts, number = await ask(b"EVAL", found.text, b"1", self.prefix, request)
+        answer = await ask(b"EVAL", found.text, b"1", self.prefix, request)
+        now_ms, name, position, least, parts, number, layout = answer
         self.now_ms = int(now_ms)
+        if layout != FORMAT:
+            age = "a newer" if layout > FORMAT else "an older"
+            raise StoreError(
+                f"{self._shown}: expected data in format {FORMAT}, got format {layout}, written by {age} stemflow; use "
+                "that version of stemflow, or another ?prefix for a store of its own"
+            )
         if parts != self._parts:
             raise StoreError(
                 f"{self._shown}: expected ?partitions={parts}, with which this store was made, got {self._parts}; give "

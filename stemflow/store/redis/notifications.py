@@ -10,6 +10,7 @@ from typing import Any, Final
 from stemflow.model.records import FINAL, Node
 from stemflow.store.base import Lease, StoreError
 from stemflow.store.codec import decode_node
+from stemflow.store.redis.layout import Channel
 from stemflow.store.redis.replies import pushed_lease_of
 from stemflow.store.redis.subscriber import Subscriber
 from stemflow.store.run_names import run_name, run_of
@@ -35,8 +36,9 @@ class Notifications:
         look: Callable[[Sequence[str]], Awaitable[Mapping[str, Node]]],
         follow: Callable[[], Awaitable[None]],
     ) -> None:
-        self._address = base + b":a:" + address.encode()
-        self._work, self._changes, self._ends = base + b":k:", base + b":x:", base + b":e:"
+        self._address = base + Channel.address.value + address.encode()
+        self._work, self._changes = base + Channel.work.value, base + Channel.changes.value
+        self._ends = base + Channel.end.value
         self._look, self._follow = look, follow
         self._own: OrderedDict[str, None] = OrderedDict()
         self._ended: OrderedDict[str, Node | None] = OrderedDict()

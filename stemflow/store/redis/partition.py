@@ -17,6 +17,7 @@ from stemflow.store.redis.client import PATIENCE_S, Client
 from stemflow.store.redis.connections import Connections
 from stemflow.store.redis.health import check_health
 from stemflow.store.redis.keys import page_field, page_key
+from stemflow.store.redis.layout import Answer, KeyFamily
 from stemflow.store.redis.loss_detection import LossDetector, LossLog, PassiveObserver
 from stemflow.store.redis.notifications import Notifications
 from stemflow.store.redis.replies import exchange_of, header_of, inventory_of, leases_of, record_of
@@ -53,6 +54,9 @@ class Partition:
         self.standing = LossDetector(place.shown, self.prefix, address, place.partitions, time.given, losses)
         self.client = Client(place.shown, connections, self.standing)
 
+    def _key(self, family: KeyFamily, name: bytes = b"") -> bytes:
+        return self.prefix + family.value + name
+
     async def open(self) -> None:
         visitor = self._visitor()
         try:
@@ -78,7 +82,7 @@ class Partition:
             await visitor.close()
 
     async def inventory(self) -> Inventory:
-        return inventory_of(await self.client.run("stock", self.prefix, pack((self._time.given(),))))
+        return inventory_of(await self.client.run("inventory", self.prefix, pack((self._time.given(),))))
 
     # -- exchange
 
@@ -100,9 +104,10 @@ class Partition:
             raise self.standing.loss()
         if answer[0] != b"ok":
             raise self._overtaken(answer, request)
-        self._time.heard(answer[1])
-        self.standing.seen(answer[7])
-        found = exchange_of(answer, decisions)
+        made = Answer(*answer)
+        self._time.heard(made.now_ms)
+        self.standing.seen(made.position)
+        found = exchange_of(made, decisions)
         for decision, committed in zip(decisions, found.committed, strict=True):
             self._heard(decision, committed)
         return found
@@ -123,7 +128,7 @@ class Partition:
 
     async def take_expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
         request = pack((self._time.given(), limit, LOSS_LEASE_MS, "" if run is None else text(run_name(run))))
-        now_ms, leases = await self.client.run("expired", self.prefix, request)
+        now_ms, leases = await self.client.run("take_expired", self.prefix, request)
         self._time.heard(now_ms)
         return leases_of(leases)
 
@@ -143,21 +148,22 @@ class Partition:
 
     async def nodes(self, run: str) -> list[Node]:
         name = run_name(run)
-        root = await self.client.call(b"GET", self.prefix + name)
-        others = await self.client.call(b"HGETALL", self.prefix + b"n" + name)
+        root = await self.client.call(b"GET", self._key(KeyFamily.root, name))
+        others = await self.client.call(b"HGETALL", self._key(KeyFamily.nodes, name))
         found = [("", root)] if root is not None else []
         found += [(path.decode(), value) for path, value in zip(others[::2], others[1::2], strict=True)]
         return [decode_node(run, path, value)[0] for path, value in sorted(found, key=lambda pair: pair[1][:5])]
 
     async def header(self, run: str) -> Header | None:
         name = run_name(run)
-        beside, value = await self.client.call(b"MGET", self.prefix + b"h" + name, self.prefix + name)
+        keys = (self._key(KeyFamily.header, name), self._key(KeyFamily.root, name))
+        beside, value = await self.client.call(b"MGET", *keys)
         if value is None:
             return None if beside is None else decode_header(run, beside)
         return header_of(run, *decode_node(run, "", value), beside)
 
     async def plan(self, digest: str) -> Plan | None:
-        body = await self.client.call(b"GET", self.prefix + b"p" + digest.encode())
+        body = await self.client.call(b"GET", self._key(KeyFamily.plan, digest.encode()))
         return None if body is None else wire.decode_plan(body)
 
     async def page(self, key: Key, number: int) -> bytes | None:
@@ -167,7 +173,7 @@ class Partition:
     async def runs(self, limit: int, prefix: str = "") -> list[RunInfo]:
         found: list[RunInfo] = []
         for first in itertools.count(0, LISTED):
-            names = await self.client.call(b"LRANGE", self.prefix + b"L", first, first + LISTED - 1)
+            names = await self.client.call(b"LRANGE", self._key(KeyFamily.runs), first, first + LISTED - 1)
             wanted = [name for name in names if run_of(name).startswith(prefix)]
             found += await self._listed(wanted[: limit - len(found)])
             if len(names) < LISTED or len(found) >= limit:
@@ -177,7 +183,7 @@ class Partition:
     async def _listed(self, names: Sequence[bytes]) -> list[RunInfo]:
         if not names:
             return []
-        keys = [self.prefix + kind + name for name in names for kind in (b"", b"h")]
+        keys = [self._key(family, name) for name in names for family in (KeyFamily.root, KeyFamily.header)]
         values = await self.client.call(b"MGET", *keys)
         found = []
         for name, value, beside in zip(names, values[::2], values[1::2], strict=True):
@@ -189,7 +195,7 @@ class Partition:
         return found
 
     async def dead_letters(self, run: str | None, which: DeadLetterFilter) -> list[DeadLetter]:
-        values = await self.client.call(b"HVALS", self.prefix + b"D")
+        values = await self.client.call(b"HVALS", self._key(KeyFamily.dead_letters))
         letters = [wire.decode_dead_letter(memoryview(value)[5:]) for value in sorted(values, reverse=True)]
         now_ms = self._time.now_ms()
         found = [
@@ -201,7 +207,9 @@ class Partition:
 
     async def past_letters(self) -> int:
         """How many dead letters are past their time."""
-        found: int = await self.client.call(b"ZCOUNT", self.prefix + b"U", b"-inf", b"%d" % self._time.now_ms())
+        found: int = await self.client.call(
+            b"ZCOUNT", self._key(KeyFamily.dead_letters_by_end), b"-inf", b"%d" % self._time.now_ms()
+        )
         return found
 
     async def prune(self, limit: int) -> int:
@@ -214,14 +222,14 @@ class Partition:
     async def put_hint(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
         run = text(run_name(topic[4:])) if topic.startswith("run:") else False
         request = pack((self._time.given(), topic, name, text(body), ttl_ms, run))
-        self._time.heard(await self.client.run("note", self.prefix, request, self._base))
+        self._time.heard(await self.client.run("put_hint", self.prefix, request, self._base))
 
     async def hints(self, topic: str) -> dict[str, bytes]:
-        found = await self.client.call(b"HGETALL", self.prefix + b"N" + topic.encode())
+        found = await self.client.call(b"HGETALL", self._key(KeyFamily.hints, topic.encode()))
         now_ms = self._time.now_ms()
         pairs = zip(found[::2], found[1::2], strict=True)
         return {name.decode(): one[6:] for name, one in pairs if int.from_bytes(one[:6], "little") > now_ms}
 
     async def follow(self) -> None:
         """Ask for news of changes for a while."""
-        await self.client.call(b"SET", self.prefix + b"f", b"", b"EX", FOLLOW_S)
+        await self.client.call(b"SET", self._key(KeyFamily.followers), b"", b"EX", FOLLOW_S)

@@ -15,24 +15,25 @@ from stemflow.store.codec import decode_claim, decode_header, decode_node
 from stemflow.store.health import Inventory, QueueInventory
 from stemflow.store.index_rules import guarded
 from stemflow.store.redis.keys import key_of
+from stemflow.store.redis.layout import INBOX, LEASE, Answer
 from stemflow.store.run_names import run_of
 
 _HANDED: Final = struct.Struct("<QIIII")
 
 
-def exchange_of(answer: Sequence[Any], decisions: Sequence[Decision]) -> Exchange:
+def exchange_of(answer: Answer, decisions: Sequence[Decision]) -> Exchange:
     """The answer of `exchange.lua`."""
-    _, now_ms, bits, leases, timers, next_at_ms, current, _, inbox, elsewhere = answer
-    committed = tuple([bit == 49 for bit in bits])
+    committed = tuple([bit == 49 for bit in answer.committed])
+    leases, timers, current, inboxes = answer.leases, answer.timers, answer.current, answer.inboxes
     return Exchange(
         committed=committed,
         leases=tuple(leases_of(leases)) if leases else (),
         timers=tuple([Due(key_of(timers[i]), timers[i + 1]) for i in range(0, len(timers), 2)]),
-        next_at_ms=None if next_at_ms < 0 else next_at_ms,
-        now_ms=now_ms,
+        next_at_ms=None if answer.next_at_ms < 0 else answer.next_at_ms,
+        now_ms=answer.now_ms,
         current=_current(current, decisions, committed) if current else (),
-        inbox=tuple([_inbox(*inbox[i : i + 4]) for i in range(0, len(inbox), 4)]),
-        busy_inboxes=tuple([run_of(run) for run in elsewhere]),
+        inbox=tuple([_inbox(*inboxes[i : i + len(INBOX)]) for i in range(0, len(inboxes), len(INBOX))]),
+        busy_inboxes=tuple([run_of(run) for run in answer.busy_inboxes]),
     )
 
 
@@ -56,9 +57,9 @@ def _current(
 
 
 def leases_of(values: Sequence[Any]) -> list[Lease]:
-    """Leases as they stand in an answer: run, path, value, until_ms, and the header where it stands beside."""
+    """The leases in an answer, see LEASE."""
     leases = []
-    for i in range(0, len(values), 5):
+    for i in range(0, len(values), len(LEASE)):
         run, path = run_of(values[i]), values[i + 1].decode()
         node, section = decode_node(run, path, values[i + 2])
         header = header_of(run, node, section, values[i + 4]) if section and not path else None
@@ -67,7 +68,7 @@ def leases_of(values: Sequence[Any]) -> list[Lease]:
 
 
 def pushed_lease_of(news: bytes) -> tuple[bytes, Lease]:
-    """A lease as it is told to who is handed it, behind the id of its partition; see `hand` in `exchange.lua`."""
+    """The id of a partition and the lease in a notification that pushes one; see `push_lease` in `exchange.lua`."""
     until_ms, *lengths = _HANDED.unpack_from(news)
     parts, at = [], _HANDED.size
     for length in lengths:

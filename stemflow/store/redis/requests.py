@@ -1,4 +1,4 @@
-"""Requests as one MessagePack string each. The server's decoder knows texts only, so bytes are written as texts."""
+"""Requests of scripts, as one MessagePack string each (`layout.py` names their fields)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from stemflow.model.records import NO_RUN, READY, Claim, Header, Node
 from stemflow.store import codec
 from stemflow.store.base import Request, Want
 from stemflow.store.index_rules import changes_something, may_hold_lease, timer_of, window_of
+from stemflow.store.redis.layout import Ready, Sent, SentDecision, SentPut, Wanted
 from stemflow.store.run_names import run_name
 
 pack = msgspec.msgpack.encode
 
+
 def text(data: bytes) -> Raw:
-    """Bytes as the server's decoder takes them."""
+    """Bytes as a text of MessagePack, since the decoder of the server knows no bytes."""
     length = len(data)
     if length < 32:
         return Raw(bytes((0xA0 | length,)) + data)
@@ -52,11 +54,11 @@ class Encoder:
         if want is not None:
             only_run = False if want.only_run is None else text(run_name(want.only_run))
             pushes = False if want.pushes is None else want.pushes
-            wanted = (want.owner, want.limit, False if want.queues is None else want.queues, only_run, pushes)
+            wanted = Wanted(want.owner, want.limit, False if want.queues is None else want.queues, only_run, pushes)
         made = [self._decision(one, sent) for one in decisions]
-        return pack((now_ms, request.channel, request.sequence, made, wanted, id))
+        return pack(Sent(now_ms, request.channel, request.sequence, made, wanted, id))
 
-    def _decision(self, one: Decision, sent: set[str]) -> tuple[Any, ...]:
+    def _decision(self, one: Decision, sent: set[str]) -> SentDecision:
         headers = {header.run: header for header in one.headers} if one.headers else {}
         puts = [self._put(put, headers) for put in one.puts] or False
         seen = [(text(run_name(key[0])), key[1], rev) for key, rev in one.seen] if one.seen else False
@@ -65,23 +67,25 @@ class Encoder:
         pages = [(text(run_name(p.key[0])), p.key[1], [text(page) for page in p.pages]) for p in one.pages] or False
         dead = [_letter(letter) for letter in one.dead] or False
         ended = [(text(run_name(end.run)), end.keep_ms) for end in one.ended] if one.ended else False
-        made = (puts, seen, rest, plans, pages, dead, ended, changes_something(one))
+        made = SentDecision(puts, seen, rest, plans, pages, dead, ended, changes_something(one))
         if not (one.purged or one.dropped or one.also or one.posts or one.consumed):
             return made
-        purged = [text(run_name(run) + path.encode()) for run, path in one.purged]
-        posts = [(text(run_name(post.run)), post.path, text(wire.encode(post))) for post in one.posts]
-        heard = [(text(run_name(run)), upto) for run, upto in one.consumed]
-        return (*made, purged, [text(run_name(run)) for run in one.dropped], [*self._twins(one)], posts, heard)
+        made.purged = [text(run_name(run) + path.encode()) for run, path in one.purged]
+        made.dropped = [text(run_name(run)) for run in one.dropped]
+        made.also = [*self._twins(one)]
+        made.posts = [(text(run_name(post.run)), post.path, text(wire.encode(post))) for post in one.posts]
+        made.consumed = [(text(run_name(run)), upto) for run, upto in one.consumed]
+        return made
 
     def _twins(self, one: Decision) -> Iterator[tuple[Raw, ...]]:
         root = one.root_of(one.headers[0].run) if one.also else None
         for header in one.also:
             assert root is not None
-            section, beside = codec.section_of(header, root)
+            section, alone = codec.section_of(header, root)
             twin = (text(run_name(header.run)), text(section))
-            yield twin if beside is None else (*twin, text(beside))
+            yield twin if alone is None else (*twin, text(alone))
 
-    def _put(self, put: Put, headers: dict[str, Header]) -> tuple[Any, ...]:
+    def _put(self, put: Put, headers: dict[str, Header]) -> SentPut:
         run, path = put.key
         node = put.record
         if run == NO_RUN:
@@ -89,8 +93,8 @@ class Encoder:
         if not isinstance(node, Node):
             raise TypeError(f"put {put.key}: expected a Node, got {node!r}")
         timer = timer_of(node) if node.due_at_ms is not None else None
-        ready = (node.at_ms, node.queue, self._lane(node.limits, node.priority)) if node.state == READY else False
-        made = (
+        lane = self._lane(node.limits, node.priority) if node.state == READY else None
+        made = SentPut(
             text(run_name(run)),
             path,
             put.guard,
@@ -99,22 +103,24 @@ class Encoder:
             text(codec.body_of(node)),
             may_hold_lease(node),
             -1 if timer is None else timer,
-            ready,
+            False if lane is None else Ready(node.at_ms, node.queue, lane),
         )
         if path or put.guard or run not in headers:
             return made
-        section, beside = codec.section_of(headers.pop(run), node)
-        return (*made, text(section)) if beside is None else (*made, text(section), text(beside))
+        section, header = codec.section_of(headers.pop(run), node)
+        made.section, made.header = text(section), False if header is None else text(header)
+        return made
 
-    def _claim(self, put: Put) -> tuple[Any, ...]:
+    def _claim(self, put: Put) -> SentPut:
         claim = put.record
         if claim is None:
-            return "", put.key[1], put.guard, 0, "", False, -1
+            return SentPut("", put.key[1], put.guard, 0, "", False, -1)
         if not isinstance(claim, Claim):
             raise TypeError(f"put {put.key}: expected a Claim, got {claim!r}")
         rev, body = codec.claim_parts(claim)
         until_ms = window_of(claim)
-        return "", put.key[1], put.guard, 0, text(rev), text(body), -1 if until_ms is None else until_ms
+        holds = -1 if until_ms is None else until_ms
+        return SentPut("", put.key[1], put.guard, 0, text(rev), text(body), holds)
 
     def _plan(self, plan: Plan, sent: set[str]) -> tuple[str, Raw]:
         sent.add(plan.digest)

@@ -9,10 +9,12 @@ from typing import Final
 
 from msgspec import Struct
 
+from stemflow.store.redis.layout import KeyFamily, generated
+
 INCLUDE: Final = "--@include "
 SHEBANGS_SINCE: Final = (7, 0)
 ALLOW_OOM: Final = "#!lua flags=allow-oom"
-FREE_FIRST: Final = "redis.call('DEL', KEYS[1] .. 'z')"
+FREE_FIRST: Final = f"redis.call('DEL', KEYS[1] .. '{KeyFamily.push_count.value.decode()}')"
 """Below 7.0 a script may write in want of memory only if its first write frees some."""
 
 
@@ -26,7 +28,7 @@ class Script(Struct, frozen=True):
 
 @cache
 def source_of(name: str) -> str:
-    """The text of `lua/{name}.lua`, with each `--@include` line replaced by `lua/shared/{that}.lua`."""
+    """The text of `lua/{name}.lua`, with `lua/shared/*.lua` for `--@include` lines and values for names of `layout`."""
     folder = files("stemflow.store.redis") / "lua"
     lines = []
     for line in (folder / f"{name}.lua").read_text("utf-8").splitlines():
@@ -35,7 +37,7 @@ def source_of(name: str) -> str:
             lines += shared.read_text("utf-8").splitlines()
         else:
             lines.append(line)
-    return "\n".join(lines)
+    return generated("\n".join(lines))
 
 
 @cache

@@ -109,7 +109,7 @@ class SqliteStore:
             self._users -= 1
             db.close()
             raise
-        self._connection = db
+        self._connection, self._known = db, Knowledge()
 
     def _begin(self, db: sqlite3.Connection) -> None:
         self._version = db.execute("PRAGMA data_version").fetchone()[0]

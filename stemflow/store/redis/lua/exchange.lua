@@ -2,17 +2,11 @@
 -- One exchange: commits what ended, leases what is next. The same request again gets the same answer.
 --
 -- KEYS[1]  P, prefix of the partition
--- ARGV[1]  request, MessagePack: {now_ms or 0 for the server's time, channel, sequence, decisions, want or false,
---          id of the partition}
---          want: {owner, limit, queues or false for every queue, only_run or false, handed or false}
+-- ARGV[1]  request, MessagePack: `Sent` in layout.py
 -- ARGV[2]  base of the names of channels
--- ARGV[3]  address of who asks, who need not be told of ends that this request makes
+-- ARGV[3]  address of the caller, which needs no notification of ends that this request makes
 --
--- Answers  {'ok', now_ms, committed as a text of 0 and 1, leases, timers, next_at_ms or -1, current, position, inbox,
---           runs whose inbox is elsewhere}
---            leases: {run, path, value, until_ms, header or '', ...}      timers: {run .. path, due_at_ms, ...}
---            inbox: {run, upto, {path of scope, body, ...}, {path, value, ...}, ...}
---            current: the values that the guards of stale decisions named, in their order, '' where there is none
+-- Answers  `Answer` in layout.py; or
 --          {'overtaken', sequence}   a later request of this channel was carried out
 --          {'lost'}                  the partition is not there any more, or it is another one
 -- All times are milliseconds since the epoch.
@@ -21,53 +15,59 @@
 --@include clock
 --@include waiting
 --@include windows
---@include shelves
+--@include lane_index
 --@include lanes
 --@include inbox
 --@include commit
 
-local TIMER_PAGE = 256
-
 local request = cmsgpack.unpack(ARGV[1])
-local channel, sequence, decisions, want = request[2], request[3], request[4], request[5]
-if want then want = {owner = want[1], limit = want[2], queues = want[3], only_run = want[4], handed = want[5]} end
+local channel, sequence = request[REQUEST.channel], request[REQUEST.sequence]
+local decisions, want = request[REQUEST.decisions], request[REQUEST.want]
+if want then
+  want = {
+    owner = want[WANT.owner], limit = want[WANT.limit], queues = want[WANT.queues], only_run = want[WANT.only_run],
+    pushes = want[WANT.pushes],
+  }
+end
 
-local standing = call('HMGET', P .. 'm', 'epoch', 'now', 'position', 'order', 'inbox')
-if standing[1] ~= request[6] then return {'lost'} end
-local now, position = clock(request[1], standing[2]), tonumber(standing[3] or 0)
-inbox.some = standing[5] and true
+local partition, last_now, position, last_order, has_posts =
+  unpack(call('HMGET', P .. KEY.meta, 'epoch', 'now', 'position', 'order', 'inbox'))
+if partition ~= request[REQUEST.partition] then return {'lost'} end
+local now = clock(request[REQUEST.now_ms], last_now)
+position = tonumber(position or 0)
+inbox.some = has_posts and true
 
 local function lease(taken)
   local leases, entries, held, untimed = {}, {}, {}, {}
   for _, one in ipairs(taken) do
-    local entry, run, path = one[1], one[2], one[3]
+    local entry, run, path = one[ENTRY.entry], one[ENTRY.run], one[ENTRY.path]
     local old = V[run .. path]
     local flags = byte(old, 7)
-    if flag(old, TIMED) and not flag(old, TIMED_LEASED) then
-      untimed[#untimed + 1], flags = run .. path, flags - TIMED
+    if flag(old, FLAG.timed) and not flag(old, FLAG.timed_leased) then
+      untimed[#untimed + 1], flags = run .. path, flags - FLAG.timed
     end
-    local value = retoken(run, path, old, RUNNING, flags)
+    local value = retoken(run, path, old, STATE.running, flags)
     local till, name = now + lease_ms_of(value), sub(entry, 1, 5) .. run .. path
     entries[#entries + 1], entries[#entries + 2] = till, name
     held[#held + 1], held[#held + 2] = name, token_of(value)
     for _, item in ipairs({run, path, value, till, header_beside(run, path, value)}) do leases[#leases + 1] = item end
   end
-  each_chunk('ZADD', P .. 'S', entries)
-  each_chunk('ZREM', P .. 'T', untimed)
+  each_chunk('ZADD', P .. KEY.leases, entries)
+  each_chunk('ZREM', P .. KEY.timers, untimed)
   return leases, held
 end
 
--- Leases the one leaf that has become ready in `queue` to an idle worker that has offered to be handed it.
-local function hand(owner, queue)
+-- Leases the one leaf that has become ready in `queue` to an idle worker, and sends it the lease.
+local function push_lease(owner, queue)
   if not accepts(owner, now) then return false end
   local taken = take({owner = owner, limit = 1, queues = {queue}}, now)
   if #taken == 0 then return false end
   local given = lease(taken)
   local run, path, value, till, header = unpack(given)
-  local sizes = pack('<I8I4I4I4I4', till, #standing[1], #run, #path, #value)
-  call('PUBLISH', BASE .. ':k:' .. owner, sizes .. standing[1] .. run .. path .. value .. header)
-  call('INCR', P .. 'z' .. owner)
-  call('PEXPIRE', P .. 'z' .. owner, HANDED_MS)
+  local sizes = pack('<I8I4I4I4I4', till, #partition, #run, #path, #value)
+  call('PUBLISH', BASE .. CHANNEL.work .. owner, sizes .. partition .. run .. path .. value .. header)
+  call('INCR', P .. KEY.push_count .. owner)
+  call('PEXPIRE', P .. KEY.push_count .. owner, LIMIT.pushed_ms)
   -- Another one may have been first, and somebody must hear of this one.
   return run .. path == effects.latest[queue]
 end
@@ -75,14 +75,15 @@ end
 local function timers_due()
   local found, offset = {}, 0
   repeat
-    local page = call('ZRANGEBYSCORE', P .. 'T', '-inf', now, 'WITHSCORES', 'LIMIT', offset, TIMER_PAGE + 1)
+    local most = LIMIT.timer_page + 1
+    local page = call('ZRANGEBYSCORE', P .. KEY.timers, '-inf', now, 'WITHSCORES', 'LIMIT', offset, most)
     for i = 1, #page, 2 do
       if not want.only_run or run_in(page[i]) == want.only_run then
         found[#found + 1], found[#found + 2] = page[i], tonumber(page[i + 1])
       end
     end
     offset = offset + #page / 2
-  until #page < 2 * (TIMER_PAGE + 1) or #found > 2 * TIMER_PAGE
+  until #page < 2 * (LIMIT.timer_page + 1) or #found > 2 * LIMIT.timer_page
   return found
 end
 
@@ -97,15 +98,15 @@ local function due(blocked)
   local function consider(at)
     if at and (not soonest or at < soonest) then soonest = at end
   end
-  if #timers > 2 * TIMER_PAGE then
+  if #timers > 2 * LIMIT.timer_page then
     timers[#timers], timers[#timers - 1] = nil, nil
     consider(now)
   end
-  consider(next_after(P .. 'T'))
-  if inbox.some then consider(next_after(P .. 'B')) end
+  consider(next_after(P .. KEY.timers))
+  if inbox.some then consider(next_after(P .. KEY.inboxes)) end
   for _, queue in ipairs(queues_of(want)) do
-    consider(next_after(P .. 'd' .. queue))
-    if want.limit > 0 and not want.only_run then consider(next_after(P .. 'u' .. queue)) end
+    consider(next_after(P .. KEY.delayed .. queue))
+    if want.limit > 0 and not want.only_run then consider(next_after(P .. KEY.blocked_limits .. queue)) end
   end
   return timers, soonest or -1
 end
@@ -114,8 +115,11 @@ local function current(committed)
   local found = {}
   for i, decision in ipairs(decisions) do
     if byte(committed, i) == 48 then
-      for part = 1, 2 do
-        for _, one in ipairs(decision[part] or {}) do found[#found + 1] = V[id_of(one[1], one[2])] or '' end
+      for _, put in ipairs(decision[DECISION.puts] or {}) do
+        found[#found + 1] = V[id_of(put[PUT.run], put[PUT.path])] or ''
+      end
+      for _, one in ipairs(decision[DECISION.seen] or {}) do
+        found[#found + 1] = V[id_of(one[SEEN.run], one[SEEN.path])] or ''
       end
     end
   end
@@ -123,15 +127,15 @@ local function current(committed)
 end
 
 local function repeated(memo)
-  local committed, leases = memo[2], {}
+  local committed, held, leases = memo[MEMO.committed], memo[MEMO.held], {}
   local wanted = {}
-  for i = 1, #memo[3], 2 do wanted[#wanted + 1], wanted[#wanted + 2] = run_in(sub(memo[3][i], 6)) end
+  for i = 1, #held, 2 do wanted[#wanted + 1], wanted[#wanted + 2] = run_in(sub(held[i], 6)) end
   load(wanted)
   if string.find(committed, '0', 1, true) then load(guarded(decisions)) end
-  for i = 1, #memo[3], 2 do
+  for i = 1, #held, 2 do
     local run, path = wanted[i], wanted[i + 1]
-    local value, till = V[run .. path], call('ZSCORE', P .. 'S', memo[3][i])
-    if till and value and token_of(value) == memo[3][i + 1] then
+    local value, till = V[run .. path], call('ZSCORE', P .. KEY.leases, held[i])
+    if till and value and token_of(value) == held[i + 1] then
       for _, item in ipairs({run, path, value, tonumber(till), header_beside(run, path, value)}) do
         leases[#leases + 1] = item
       end
@@ -142,60 +146,63 @@ local function repeated(memo)
   return {'ok', now, committed, leases, timers, next_at, current(committed), position, {}, {}}
 end
 
-local memo = call('GET', P .. 'q' .. channel)
+local memo = call('GET', P .. KEY.memo .. channel)
 if memo then
   memo = cmsgpack.unpack(memo)
-  if sequence < memo[1] then return {'overtaken', memo[1]} end
-  if sequence == memo[1] then return repeated(memo) end
+  if sequence < memo[MEMO.sequence] then return {'overtaken', memo[MEMO.sequence]} end
+  if sequence == memo[MEMO.sequence] then return repeated(memo) end
 end
 
-call('HSET', P .. 'm', 'now', now)
+call('HSET', P .. KEY.meta, 'now', now)
 local committed, changes = {}, false
 if #decisions > 0 then
   load(guarded(decisions))
-  effects.order = tonumber(standing[4] or 0)
+  effects.order = tonumber(last_order or 0)
   local before = effects.order
   for i, decision in ipairs(decisions) do
     local fit = fits(decision)
     if fit then apply(decision, now) end
     committed[i] = fit and '1' or '0'
-    changes = changes or (fit and decision[8])
+    changes = changes or (fit and decision[DECISION.changes])
   end
-  if effects.order > before then call('HSET', P .. 'm', 'order', effects.order) end
+  if effects.order > before then call('HSET', P .. KEY.meta, 'order', effects.order) end
 end
 committed = table.concat(committed)
 local sooner = flush_effects()
 
-local leases, held, timers, next_at, blocked, handed, away = {}, {}, {}, -1, nil, {}, {}
+local leases, held, timers, next_at, blocked, inboxes, busy = {}, {}, {}, -1, nil, {}, {}
 if want then
   local taken = {}
   if want.limit > 0 then taken, blocked = take(want, now) end
   leases, held = lease(taken)
-  for _, one in ipairs(taken) do effects.added[one[4]] = (effects.added[one[4]] or 0) - 1 end
+  for _, one in ipairs(taken) do
+    local queue = one[ENTRY.queue]
+    effects.added[queue] = (effects.added[queue] or 0) - 1
+  end
   if #taken < want.limit then
     idle(want.owner, want.queues, now)
-    offer(want.owner, want.handed, now)
+    offer(want.owner, want.pushes, now)
   else
     no_longer_idle(want.owner, want.queues)
     offer(want.owner, false, now)
   end
   timers, next_at = due(blocked)
-  away = elsewhere(want.only_run, now)
-  handed = hand_out(want.only_run, now)
+  busy = busy_inboxes(want.only_run, now)
+  inboxes = lease_inboxes(want.only_run, now)
   for _, queue in ipairs(queues_of(want)) do sooner[queue] = nil end
   sooner[''] = nil
 end
 if #held > 0 or changes then
   position = position + 1
-  call('HSET', P .. 'm', 'position', position)
-  call('SET', P .. 'q' .. channel, cmsgpack.pack({sequence, committed, held}), 'EX', MEMO_S)
+  call('HSET', P .. KEY.meta, 'position', position)
+  call('SET', P .. KEY.memo .. channel, cmsgpack.pack({sequence, committed, held}), 'EX', LIMIT.memo_s)
 end
 for queue, count in pairs(effects.added) do
-  wake_for(queue, count, count == 1 and function(owner) return hand(owner, queue) end)
+  wake_for(queue, count, count == 1 and function(owner) return push_lease(owner, queue) end)
 end
 for queue in pairs(sooner) do
-  if queue == '' then wake(P .. 'I', 1) else wake_for(queue, 1) end
+  if queue == '' then wake(P .. KEY.idle, 1) else wake_for(queue, 1) end
 end
-for _, run in ipairs(effects.ended) do tell_end(run) end
-if changes then tell_followers(effects.changed) end
-return {'ok', now, committed, leases, timers, next_at, current(committed), position, handed, away}
+for _, run in ipairs(effects.ended) do notify_end(run) end
+if changes then notify_followers(effects.changed) end
+return {'ok', now, committed, leases, timers, next_at, current(committed), position, inboxes, busy}

@@ -8,39 +8,38 @@
 --@include records
 --@include clock
 
-local MOST = 1000
-
 local request = cmsgpack.unpack(ARGV[1])
-local now, limit = clock(request[1]), request[2]
-local past = call('ZRANGEBYSCORE', P .. 'U', '-inf', now, 'LIMIT', 0, limit)
+local now, limit = clock(request[PRUNING.now_ms]), request[PRUNING.limit]
+local past = call('ZRANGEBYSCORE', P .. KEY.dead_letters_by_end, '-inf', now, 'LIMIT', 0, limit)
 if #past > 0 then
-  each_chunk('HDEL', P .. 'D', past)
-  each_chunk('ZREM', P .. 'U', past)
+  each_chunk('HDEL', P .. KEY.dead_letters, past)
+  each_chunk('ZREM', P .. KEY.dead_letters_by_end, past)
 end
 local gone = #past
 
--- Names of runs that have expired. The oldest are looked at first; where those live on, the next call goes on behind them.
+-- Names of runs that have expired. The oldest are looked at first; the next call goes on after those that live on.
 local function unlist()
-  local length, behind = call('LLEN', P .. 'L'), tonumber(call('HGET', P .. 'm', 'listed') or 0)
+  local length, behind = call('LLEN', P .. KEY.runs), tonumber(call('HGET', P .. KEY.meta, 'listed') or 0)
   if behind >= length then behind = 0 end
-  local names = call('LRANGE', P .. 'L', -behind - math.min(limit, MOST), -behind - 1)
+  local names = call('LRANGE', P .. KEY.runs, -behind - math.min(limit, LIMIT.pruned_names), -behind - 1)
   local expired, alive = 0, 0
   for i = #names, 1, -1 do
     if call('EXISTS', P .. names[i]) == 1 then
       alive = alive + 1
     else
       expired = expired + 1
-      call('LSET', P .. 'L', -behind - (#names - i + 1), '')
+      call('LSET', P .. KEY.runs, -behind - (#names - i + 1), '')
     end
   end
-  if expired > 0 then call('LREM', P .. 'L', -expired, '') end
-  call('HSET', P .. 'm', 'listed', behind + alive)
+  if expired > 0 then call('LREM', P .. KEY.runs, -expired, '') end
+  call('HSET', P .. KEY.meta, 'listed', behind + alive)
   return expired
 end
 
 local function unlist_queues()
-  for _, queue in ipairs(call('SMEMBERS', P .. 'K')) do
-    if call('EXISTS', P .. 'l' .. queue, P .. 'd' .. queue, P .. 'H' .. queue) == 0 then call('SREM', P .. 'K', queue) end
+  for _, queue in ipairs(call('SMEMBERS', P .. KEY.queues)) do
+    local keys = {P .. KEY.unlimited_lanes .. queue, P .. KEY.delayed .. queue, P .. KEY.limited_lanes .. queue}
+    if call('EXISTS', unpack(keys)) == 0 then call('SREM', P .. KEY.queues, queue) end
   end
 end
 

@@ -7,8 +7,8 @@
 
 --@include records
 
-local standing = call('HMGET', P .. 'm', 'epoch', 'position')
-local wanted, found = cmsgpack.unpack(ARGV[1]), {standing[1] or '', tonumber(standing[2] or 0)}
+local partition, position = unpack(call('HMGET', P .. KEY.meta, 'epoch', 'position'))
+local wanted, found = cmsgpack.unpack(ARGV[1]), {partition or '', tonumber(position or 0)}
 load(wanted)
 for i = 1, #wanted, 2 do found[#found + 1] = V[id_of(wanted[i], wanted[i + 1])] or '' end
 return found

@@ -9,18 +9,21 @@
 --@include clock
 
 local request = cmsgpack.unpack(ARGV[1])
-local now = clock(request[1])
+local now = clock(request[RENEWALS.now_ms])
 local wanted, answers = {}, {}
-for _, one in ipairs(request[2]) do wanted[#wanted + 1], wanted[#wanted + 2] = one[1], one[2] end
+for _, one in ipairs(request[RENEWALS.leases]) do
+  wanted[#wanted + 1], wanted[#wanted + 2] = one[RENEWAL.run], one[RENEWAL.path]
+end
 load(wanted)
-for i, one in ipairs(request[2]) do
-  local value = V[one[1] .. one[2]]
+for i, one in ipairs(request[RENEWALS.leases]) do
+  local run, path = one[RENEWAL.run], one[RENEWAL.path]
+  local value = V[run .. path]
   answers[i] = 'g'
-  if value and token_of(value) == one[3] then
-    local name = sub(value, 1, 5) .. one[1] .. one[2]
-    if call('ZSCORE', P .. 'S', name) then
-      call('ZADD', P .. 'S', now + one[4], name)
-      answers[i] = state_of(value) ~= STOPPING and 'h' or (flag(value, KILL) and 'k' or 's')
+  if value and token_of(value) == one[RENEWAL.token] then
+    local name = sub(value, 1, 5) .. run .. path
+    if call('ZSCORE', P .. KEY.leases, name) then
+      call('ZADD', P .. KEY.leases, now + one[RENEWAL.lease_ms], name)
+      answers[i] = state_of(value) ~= STATE.stopping and 'h' or (flag(value, FLAG.kill) and 'k' or 's')
     end
   end
 end

@@ -1,5 +1,4 @@
 -- The first leaf that is ready among the first entries of a queue; entries that are no longer true are passed over.
-local HEADS = 100
 
 local function first_live(entries)
   local wanted = {}
@@ -8,17 +7,17 @@ local function first_live(entries)
   for i, entry in ipairs(entries) do
     local run, path = wanted[2 * i - 1], wanted[2 * i]
     local value = V[run .. path]
-    if value and state_of(value) == READY and sub(value, 8, 11) == sub(entry, 6, 9) then
+    if value and state_of(value) == STATE.ready and sub(value, 8, 11) == sub(entry, 6, 9) then
       return {run = run, path = path, value = value, order = order_of(value)}
     end
   end
 end
 
-local function head(command, key) return first_live(call(command, key, 0, HEADS - 1)) end
+local function head(command, key) return first_live(call(command, key, 0, LIMIT.heads - 1)) end
 
 local function head_of_delayed(queue, from, till)
   local entries = {}
-  for i, member in ipairs(call('ZRANGEBYSCORE', P .. 'd' .. queue, from, till, 'LIMIT', 0, HEADS)) do
+  for i, member in ipairs(call('ZRANGEBYSCORE', P .. KEY.delayed .. queue, from, till, 'LIMIT', 0, LIMIT.heads)) do
     entries[i] = sub(member, 3 + unpacked('>I2', member))
   end
   return first_live(entries)

@@ -1,11 +1,11 @@
 -- Ready leaves. A lane is a queue, a priority and a set of rate limits: a list of those that became ready for the first
 -- time, in order, and a sorted set of those that came back. An entry is order (5), rev (4), run, path; one that is no
 -- longer true of its record is dropped where it is met. Lanes without limits are named in l<queue>; for the others see
--- shelves.lua.
+-- lane_index.lua.
 
 local function lane_keys(queue, lane)
   local name = queue .. '\0' .. lane
-  return P .. 'Q' .. name, P .. 'B' .. name
+  return P .. KEY.ready .. name, P .. KEY.returned .. name
 end
 
 local pushed, backed = {}, {}
@@ -17,10 +17,10 @@ local function push(queue, lane, entry, order, fresh)
   if not items then
     items = {}
     into[key] = items
-    call('SADD', P .. 'K', queue)
+    call('SADD', P .. KEY.queues, queue)
   end
   if not is_limited(lane) then
-    if #items == 0 then call('ZADD', P .. 'l' .. queue, 'NX', 0, lane) end
+    if #items == 0 then call('ZADD', P .. KEY.unlimited_lanes .. queue, 'NX', 0, lane) end
   elseif #items == 0 or not fresh then
     join(queue, lane, rank_of(lane, order))
   end
@@ -36,12 +36,12 @@ end
 
 local function is_live(run, path, entry)
   local value = V[run .. path]
-  return value and state_of(value) == READY and sub(value, 8, 11) == sub(entry, 6, 9)
+  return value and state_of(value) == STATE.ready and sub(value, 8, 11) == sub(entry, 6, 9)
 end
 
 -- Moves what is due among the delayed to its lane.
 local function wake_delayed(queue, now)
-  local key = P .. 'd' .. queue
+  local key = P .. KEY.delayed .. queue
   repeat
     local due = call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, 1000)
     local wanted, found = {}, {}
@@ -50,11 +50,12 @@ local function wake_delayed(queue, now)
       local entry = sub(member, 3 + length)
       local run, path = run_in(sub(entry, 10))
       wanted[#wanted + 1], wanted[#wanted + 2] = run, path
-      found[#found + 1] = {sub(member, 3, 2 + length), entry, run, path}
+      found[#found + 1] = {lane = sub(member, 3, 2 + length), entry = entry, run = run, path = path}
     end
     load(wanted)
     for _, one in ipairs(found) do
-      if is_live(one[3], one[4], one[2]) then push(queue, one[1], one[2], (unpacked('>I5', one[2])), false) end
+      local entry = one.entry
+      if is_live(one.run, one.path, entry) then push(queue, one.lane, entry, (unpacked('>I5', entry)), false) end
     end
     if #due > 0 then each_chunk('ZREM', key, due) end
   until #due < 1000
@@ -79,7 +80,7 @@ local function walk(key, command, size, only_run, now)
 
   local function pass(remove)
     if remove then
-      self.gone[#self.gone + 1] = buffer[at][1]
+      self.gone[#self.gone + 1] = buffer[at][ENTRY.entry]
       if self.solid then self.drop = self.drop + 1 end
     else
       self.solid = false
@@ -96,13 +97,14 @@ local function walk(key, command, size, only_run, now)
         if #buffer == 0 then return nil end
       end
       local one = buffer[at]
-      if only_run and one[2] ~= only_run then
+      local run, path = one[ENTRY.run], one[ENTRY.path]
+      if only_run and run ~= only_run then
         pass(false)
-      elseif not is_live(one[2], one[3], one[1]) then
+      elseif not is_live(run, path, one[ENTRY.entry]) then
         pass(true)
       else
-        local value = V[one[2] .. one[3]]
-        if not flag(value, EXPIRES) or due_of(value) > now then return one end
+        local value = V[run .. path]
+        if not flag(value, FLAG.expires) or due_of(value) > now then return one end
         pass(true)
       end
     end
@@ -129,11 +131,12 @@ local function queues_of(want)
   if want.queues then return want.queues end
   local found = {}
   want.found = found
-  for _, queue in ipairs(call('SMEMBERS', P .. 'K')) do
-    if call('EXISTS', P .. 'l' .. queue, P .. 'd' .. queue, P .. 'H' .. queue) > 0 then
+  for _, queue in ipairs(call('SMEMBERS', P .. KEY.queues)) do
+    local keys = {P .. KEY.unlimited_lanes .. queue, P .. KEY.delayed .. queue, P .. KEY.limited_lanes .. queue}
+    if call('EXISTS', unpack(keys)) > 0 then
       found[#found + 1] = queue
     else
-      call('SREM', P .. 'K', queue)
+      call('SREM', P .. KEY.queues, queue)
     end
   end
   return found
@@ -157,10 +160,10 @@ end
 local function surface(lane)
   local fresh, back = lane.fresh.peek(), lane.back.peek()
   lane.from, lane.head = lane.fresh, fresh
-  if back and (not fresh or unpacked('>I5', back[1]) < unpacked('>I5', fresh[1])) then
+  if back and (not fresh or unpacked('>I5', back[ENTRY.entry]) < unpacked('>I5', fresh[ENTRY.entry])) then
     lane.from, lane.head = lane.back, back
   end
-  lane.order = lane.head and (unpacked('>I5', lane.head[1]))
+  lane.order = lane.head and (unpacked('>I5', lane.head[ENTRY.entry]))
   return lane.head ~= nil
 end
 
@@ -180,10 +183,10 @@ local function lanes_of(want, now)
   for _, queue in ipairs(queues_of(want)) do
     wake_delayed(queue, now)
     flush_pushes()
-    for _, name in ipairs(call('ZRANGE', P .. 'l' .. queue, 0, -1)) do
+    for _, name in ipairs(call('ZRANGE', P .. KEY.unlimited_lanes .. queue, 0, -1)) do
       lanes[#lanes + 1] = open_lane(queue, name, size, want.only_run, now)
     end
-    for _, name in ipairs(want.only_run and call('HKEYS', P .. 'H' .. queue) or {}) do
+    for _, name in ipairs(want.only_run and call('HKEYS', P .. KEY.limited_lanes .. queue) or {}) do
       lanes[#lanes + 1] = open_lane(queue, name, size, want.only_run, now, limits_of(name))
     end
   end
@@ -193,11 +196,15 @@ end
 local function close(lane)
   local fresh, back = lane.fresh.finish(), lane.back.finish()
   if not fresh or not back then return end
-  if lane.limits then leave(lane.queue, lane.name) else call('ZREM', P .. 'l' .. lane.queue, lane.name) end
+  if lane.limits then
+    leave(lane.queue, lane.name)
+  else
+    call('ZREM', P .. KEY.unlimited_lanes .. lane.queue, lane.name)
+  end
 end
 
 local function take_head(lane, taken)
-  lane.head[4] = lane.queue
+  lane.head[ENTRY.queue] = lane.queue
   taken[#taken + 1] = lane.head
   lane.from.take()
 end
@@ -208,19 +215,19 @@ local function try(lane, rank, rates, taken)
   if not surface(lane) then
     leave(queue, name)
   elseif rank_of(name, lane.order) > rank then
-    stand(queue, name, rank_of(name, lane.order), parse_url(queue, name))
+    index(queue, name, rank_of(name, lane.order), limit_of(queue, name))
   elseif rates.admit(lane.limits) then
     take_head(lane, taken)
-    if surface(lane) then stand(queue, name, rank_of(name, lane.order), '') else leave(queue, name) end
+    if surface(lane) then index(queue, name, rank_of(name, lane.order), '') else leave(queue, name) end
   else
-    local gate, till = rates.obstacle(lane.limits)
-    stand(queue, name, rank, gate)
-    shut(queue, gate, till)
+    local limit, till = rates.obstacle(lane.limits)
+    index(queue, name, rank, limit)
+    block(queue, limit, till)
   end
 end
 
--- The best lane of all shelves: {queue, name, rank}, or nil.
-local function best_shelf(firsts)
+-- The best lane of all queues: {queue, name, rank}, or nil.
+local function best_index(firsts)
   local best
   for queue, found in pairs(firsts) do
     if found == true then
@@ -236,13 +243,13 @@ end
 local function take_best(want, now, rates, taken, open)
   local lanes, firsts = {}, {}
   for _, queue in ipairs(queues_of(want)) do
-    if call('EXISTS', P .. 'H' .. queue) == 1 then
-      unshut(queue, now)
+    if call('EXISTS', P .. KEY.limited_lanes .. queue) == 1 then
+      open_limits(queue, now)
       firsts[queue] = true
     end
   end
   while #taken < want.limit do
-    local plain, found = #open > 0 and best_of(open), best_shelf(firsts)
+    local plain, found = #open > 0 and best_of(open), best_index(firsts)
     if not plain and not found then break end
     if plain and not (found and found[3] < rank_of(open[plain].name, open[plain].order)) then
       take_head(open[plain], taken)
@@ -264,7 +271,7 @@ local function take_best(want, now, rates, taken, open)
   end
 end
 
--- For a single run: where lanes stand is not changed by it. When one that must wait may go on.
+-- For a single run; the index of lanes is not changed. When one that must wait may go on.
 local function take_of_run(want, rates, taken, open)
   local soonest
   while #open > 0 and #taken < want.limit do
@@ -282,7 +289,7 @@ local function take_of_run(want, rates, taken, open)
   return soonest
 end
 
--- Up to want.limit entries {entry, run, path, queue}, best first; and when lanes that only this caller passes may go on.
+-- Up to want.limit entries (ENTRY), best first; and when the lanes of a single run may go on.
 local function take(want, now)
   local taken, lanes, open, blocked = {}, lanes_of(want, now), {}, nil
   local rates = windows(now)

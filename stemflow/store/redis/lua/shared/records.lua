@@ -3,15 +3,12 @@
 -- KEYS[1] P      prefix of a partition, with its hash tag
 -- A run is named by bytes that say where they end: 'r' and 16 bytes, or 't', two bytes of length and a text.
 -- A node's value: order (5 bytes, big endian), state, flags, rev (4), delivery (4), lease_ms (4), length of the section
--- (2), the section (root only: length of the address, address, header), due_at_ms (6, if EXPIRES), an opaque body.
+-- (2), the section (root only: length of the address, address, header), due_at_ms (6, if FLAG.expires), a body that is
+-- not read here. VALUE says where each begins.
 
 local P, call = KEYS[1], redis.call
 local byte, char, sub = string.byte, string.char, string.sub
 local pack, unpacked = struct.pack, struct.unpack
-
-local HELD, READY, RUNNING, STOPPING, SUCCEEDED = 1, 2, 3, 4, 5
-local TIMED, EXPIRES, KILL, SCOPE, TIMED_LEASED = 1, 2, 4, 8, 16
-local CHUNK = 4000
 
 local V = {}
 
@@ -22,13 +19,13 @@ local function run_in(name)
 end
 
 local function id_of(run, path)
-  if run == '' then return 'c' .. path end
+  if run == '' then return KEY.claim .. path end
   return run .. path
 end
 
 local function in_chunks(items, work)
-  for first = 1, #items, CHUNK do
-    work(first, math.min(first + CHUNK - 1, #items))
+  for first = 1, #items, LIMIT.chunk do
+    work(first, math.min(first + LIMIT.chunk - 1, #items))
   end
 end
 
@@ -62,7 +59,7 @@ local function load(wanted)
   for _, run in ipairs(runs) do
     local some = paths[run]
     in_chunks(some, function(first, last)
-      for i, value in ipairs(call('HMGET', P .. 'n' .. run, unpack(some, first, last))) do
+      for i, value in ipairs(call('HMGET', P .. KEY.nodes .. run, unpack(some, first, last))) do
         V[run .. some[first + i - 1]] = value
       end
     end)
@@ -72,7 +69,7 @@ end
 local function save(run, path, value, fresh)
   V[run .. path] = value
   if path ~= '' then
-    call('HSET', P .. 'n' .. run, path, value)
+    call('HSET', P .. KEY.nodes .. run, path, value)
   elseif fresh then
     call('SET', P .. run, value)
   else
@@ -80,16 +77,18 @@ local function save(run, path, value, fresh)
   end
 end
 
-local function state_of(value) return byte(value, 6) end
-local function flag(value, which) return bit.band(byte(value, 7), which) ~= 0 end
-local function rev_of(value) return (unpacked('<I4', value, 8)) end
-local function token_of(value) return (unpacked('<I4', value, 12)) end
-local function lease_ms_of(value) return (unpacked('<I4', value, 16)) end
-local function due_of(value) return (unpacked('<I6', value, 22 + unpacked('<I2', value, 20))) end
+local function state_of(value) return byte(value, VALUE.state) end
+local function flag(value, which) return bit.band(byte(value, VALUE.flags), which) ~= 0 end
+local function rev_of(value) return (unpacked('<I4', value, VALUE.rev)) end
+local function token_of(value) return (unpacked('<I4', value, VALUE.token)) end
+local function lease_ms_of(value) return (unpacked('<I4', value, VALUE.lease_ms)) end
+local function due_of(value) return (unpacked('<I6', value, VALUE.section + unpacked('<I2', value, VALUE.length))) end
 local function order_of(value) return (unpacked('>I5', value)) end
-local function section_of(value) return sub(value, 22, 21 + unpacked('<I2', value, 20)) end
+local function section_of(value)
+  return sub(value, VALUE.section, VALUE.section - 1 + unpacked('<I2', value, VALUE.length))
+end
 
--- Whether a root's section holds the header; one that is too big for it stands beside.
+-- Whether a root's section holds the header; one that is too large for it has a key of its own.
 local function header_inside(value)
   local section = section_of(value)
   return section ~= '' and #section > 1 + byte(section)
@@ -97,19 +96,19 @@ end
 
 local function header_beside(run, path, value)
   if path ~= '' or section_of(value) == '' or header_inside(value) then return '' end
-  return call('GET', P .. 'h' .. run) or ''
+  return call('GET', P .. KEY.header .. run) or ''
 end
 
 -- The same value under another token and, where given, in another state; only the fixed part is written.
 local function retoken(run, path, value, state, flags)
-  state, flags = state or byte(value, 6), flags or byte(value, 7)
+  state, flags = state or state_of(value), flags or byte(value, VALUE.flags)
   local part = char(state, flags) .. sub(value, 8, 11) .. pack('<I4', token_of(value) + 1)
   value = sub(value, 1, 5) .. part .. sub(value, 16)
   V[run .. path] = value
   if path == '' then
     call('SETRANGE', P .. run, 5, part)
   else
-    call('HSET', P .. 'n' .. run, path, value)
+    call('HSET', P .. KEY.nodes .. run, path, value)
   end
   return value
 end

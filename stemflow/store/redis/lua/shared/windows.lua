@@ -1,13 +1,12 @@
 -- Admission of rate limited leaves, as `stemflow.store.rate_windows` has it. The past of a key: its longest period (6 bytes),
 -- how many starts are kept (4), the number of paces (2); of each pace limit (4), period (6) and theoretical arrival time
 -- (6, and 4 for the parts of a millisecond); then the instants of the last starts (6 each).
-local GARBAGE_MS = 3600000
 
 local function windows(now)
   local keys = {}
 
   local function read(key)
-    local value = call('GET', P .. 'w' .. key)
+    local value = call('GET', P .. KEY.rate_window .. key)
     local self = {longest = 0, keep = 0, starts = {}, tats = {}, paces = {}, left = {}, started = 0}
     if not value then return self end
     local count, at
@@ -139,7 +138,7 @@ local function windows(now)
           parts[#parts + 1] = pack('<I4I6I6I4', pace[1], pace[2], tat[1], tat[2])
         end
         for _, start in ipairs(starts_after(key, key.keep)) do parts[#parts + 1] = pack('<I6', start) end
-        call('SET', P .. 'w' .. name, table.concat(parts), 'PX', key.longest + GARBAGE_MS)
+        call('SET', P .. KEY.rate_window .. name, table.concat(parts), 'PX', key.longest + LIMIT.window_margin_ms)
       end
     end
   end

@@ -9,10 +9,10 @@
 --@include clock
 
 local request = cmsgpack.unpack(ARGV[1])
-local now = clock(request[1])
-local only, most = request[4], request[2]
+local now = clock(request[EXPIRY.now_ms])
+local only, most = request[EXPIRY.run], request[EXPIRY.limit]
 local names, wanted, leases = {}, {}, {}
-for _, name in ipairs(call('ZRANGEBYSCORE', P .. 'S', '-inf', now, 'LIMIT', 0, only == '' and most or -1)) do
+for _, name in ipairs(call('ZRANGEBYSCORE', P .. KEY.leases, '-inf', now, 'LIMIT', 0, only == '' and most or -1)) do
   local run, path = run_in(sub(name, 6))
   if #names < most and (only == '' or run == only) then
     names[#names + 1], wanted[#wanted + 1], wanted[#wanted + 2] = name, run, path
@@ -24,11 +24,11 @@ for i, name in ipairs(names) do
   local old = V[run .. path]
   if old then
     local value = retoken(run, path, old)
-    local till = now + request[3]
-    call('ZADD', P .. 'S', till, name)
+    local till = now + request[EXPIRY.lease_ms]
+    call('ZADD', P .. KEY.leases, till, name)
     for _, item in ipairs({run, path, value, till, header_beside(run, path, value)}) do leases[#leases + 1] = item end
   else
-    call('ZREM', P .. 'S', name)
+    call('ZREM', P .. KEY.leases, name)
   end
 end
 return {now, leases}

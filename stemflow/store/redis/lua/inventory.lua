@@ -19,16 +19,16 @@ local function first_before_now(key)
 end
 
 local NONE, queues = {run = '', path = '', value = ''}, {}
-for _, queue in ipairs(call('SMEMBERS', P .. 'K')) do
-  local due = call('ZCOUNT', P .. 'd' .. queue, '-inf', now)
-  local ready, delayed, oldest = due, call('ZCARD', P .. 'd' .. queue) - due, nil
+for _, queue in ipairs(call('SMEMBERS', P .. KEY.queues)) do
+  local due = call('ZCOUNT', P .. KEY.delayed .. queue, '-inf', now)
+  local ready, delayed, oldest = due, call('ZCARD', P .. KEY.delayed .. queue) - due, nil
   local function consider(one)
     if one and (not oldest or one.order < oldest.order) then oldest = one end
   end
-  local lanes = call('ZRANGE', P .. 'l' .. queue, 0, -1)
-  for _, lane in ipairs(call('HKEYS', P .. 'H' .. queue)) do lanes[#lanes + 1] = lane end
+  local lanes = call('ZRANGE', P .. KEY.unlimited_lanes .. queue, 0, -1)
+  for _, lane in ipairs(call('HKEYS', P .. KEY.limited_lanes .. queue)) do lanes[#lanes + 1] = lane end
   for _, lane in ipairs(lanes) do
-    local list, back = P .. 'Q' .. queue .. '\0' .. lane, P .. 'B' .. queue .. '\0' .. lane
+    local list, back = P .. KEY.ready .. queue .. '\0' .. lane, P .. KEY.returned .. queue .. '\0' .. lane
     ready = ready + call('LLEN', list) + call('ZCARD', back)
     consider(head('LRANGE', list))
     consider(head('ZRANGE', back))
@@ -43,7 +43,8 @@ for _, queue in ipairs(call('SMEMBERS', P .. 'K')) do
   end
 end
 return {
-  now, call('ZCARD', P .. 'S'), call('ZCOUNT', P .. 'S', '-inf', now), first_before_now(P .. 'S'),
-  first_before_now(P .. 'T'), call('ZCOUNT', P .. 'U', '(' .. string.format('%.0f', now), '+inf'),
-  call('LLEN', P .. 'L'), queues,
+  now, call('ZCARD', P .. KEY.leases), call('ZCOUNT', P .. KEY.leases, '-inf', now), first_before_now(P .. KEY.leases),
+  first_before_now(P .. KEY.timers),
+  call('ZCOUNT', P .. KEY.dead_letters_by_end, '(' .. string.format('%.0f', now), '+inf'),
+  call('LLEN', P .. KEY.runs), queues,
 }

@@ -10,17 +10,15 @@
 --@include clock
 --@include waiting
 
-local MARGIN_MS, MANY = 3600000, 100
-
 local request = cmsgpack.unpack(ARGV[1])
-local now, key = clock(request[1]), P .. 'N' .. request[2]
-call('HSET', key, request[3], pack('<I6', now + request[5]) .. request[4])
-call('PEXPIRE', key, math.max(call('PTTL', key), request[5] + MARGIN_MS))
-if call('HLEN', key) > MANY then
+local now, key = clock(request[HINT.now_ms]), P .. KEY.hints .. request[HINT.topic]
+call('HSET', key, request[HINT.name], pack('<I6', now + request[HINT.ttl_ms]) .. request[HINT.body])
+call('PEXPIRE', key, math.max(call('PTTL', key), request[HINT.ttl_ms] + LIMIT.hint_margin_ms))
+if call('HLEN', key) > LIMIT.hints then
   local all = call('HGETALL', key)
   for i = 1, #all, 2 do
     if unpacked('<I6', all[i + 1]) <= now then call('HDEL', key, all[i]) end
   end
 end
-tell_followers(request[6] and {[request[6]] = true} or {[''] = true})
+notify_followers(request[HINT.run] and {[request[HINT.run]] = true} or {[''] = true})
 return now
