@@ -1,7 +1,7 @@
-"""What tests of programs built on stemflow use; the contract of stores and the simulation are modules beside.
+"""Tools for testing programs built on stemflow.
 
-`virtual_time` runs a test on a clock that jumps, `Rehearsal` runs canvases and workflows on it, `context_for` gives a
-context to call one handler with.
+`virtual_time` runs a test on a clock that jumps, `Rehearsal` runs canvases and workflows on it, and `context_for` makes
+a context for calling one handler. The contract of stores, test servers and the simulation are sub-packages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Contexts to call a handler with, without an engine: what the handler asks for is recorded."""
+"""Contexts for calling a handler without an engine. They record what the handler asks for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ RUN_ID = "test-run"
 
 
 class Asked:
-    """What a handler has asked of its context, in order. `cancel()` has its next heartbeat raise TaskCancelled."""
+    """The calls that a handler made on its context, in order. After `cancel()`, its next heartbeat raises
+    TaskCancelled."""
 
     def __init__(self) -> None:
         self.heartbeats = 0
@@ -46,30 +47,31 @@ class Asked:
 
 
 class RecordedContext(TaskContext):
-    """A context for an `async def`; `asked` tells what the handler did with it, `added` what it added to its group."""
+    """A context for an `async def`. `asked` records the handler's calls, `added` what it added to its group."""
 
     asked: Asked
 
     def cancel(self) -> None:
-        """From now on the run counts as stopped."""
+        """Mark the run as stopped."""
         self.cancelled.set()
 
 
 class RecordedSyncContext(SyncTaskContext):
-    """The same for a plain `def`."""
+    """A context for a plain `def`, with the same records."""
 
     asked: Asked
 
     def cancel(self) -> None:
-        """From now on the run counts as stopped."""
+        """Mark the run as stopped."""
         self.cancelled.set()
 
 
 def context_for(task: Task[..., Any] | str = "test", **fields: Any) -> Any:
-    """A context to call the handler of `task` with: a RecordedSyncContext for a plain `def`, else a RecordedContext.
+    """Make a context for calling the handler of `task`: a RecordedSyncContext for a plain `def`, else a
+    RecordedContext.
 
     `fields` are those of a TaskContext: `attempt`, `max_retries`, `headers`, `meta`, `run_id`, `node`, `queue`,
-    `enqueued_at_ms`, `deadline_ms`, `parent_id`, `root_id`, `in_fan_in` (true here unless said otherwise).
+    `enqueued_at_ms`, `deadline_ms`, `parent_id`, `root_id`, `in_fan_in` (default: true).
     """
     plain = isinstance(task, Task) and not task.is_async
     name = task if isinstance(task, str) else task.name
@@ -83,7 +85,7 @@ def context_for(task: Task[..., Any] | str = "test", **fields: Any) -> Any:
 
 
 def _at_once(question: Coroutine[Any, Any, T]) -> T:
-    """The answer of a coroutine that waits for nothing."""
+    """The result of a coroutine that never waits."""
     try:
         question.send(None)
     except StopIteration as answer:

@@ -1,4 +1,4 @@
-"""Rehearsals: a workflow or canvas in a test, on virtual time, with stand-ins for tasks and a record of all calls."""
+"""Rehearsals: run a workflow or canvas in a test, in virtual time, with stubs for tasks and a record of all calls."""
 
 from __future__ import annotations
 
@@ -29,16 +29,21 @@ T = TypeVar("T")
 StandIn = Callable[..., Any]
 
 HORIZON_S = 86_400.0
-"""Virtual seconds after which a test that has not ended is stuck, unless it says otherwise."""
+"""The default number of virtual seconds after which a test that has not ended is considered stuck."""
 
 
 def virtual_time(
     test: Callable[P, Coroutine[Any, Any, T]], horizon_s: float = HORIZON_S
 ) -> Callable[P, T]:
-    """Make an `async def` a plain function that runs it on a loop whose time is virtual: waiting takes no time.
+    """Turn an `async def` into a plain function that runs it on an event loop with virtual time: waiting takes no time.
 
-    What cannot end raises: Deadlock when nothing can run any more, OutOfTime when it lasts longer than `horizon_s`
-    virtual seconds (a day; an idle worker looks around every second, and a virtual day of that takes a few real ones).
+    Args:
+        test: The test.
+        horizon_s: The maximum virtual duration in seconds (default: a day).
+
+    Raises:
+        Deadlock: Nothing can run any more, and no timer is set.
+        OutOfTime: The test lasts longer than `horizon_s`. A virtual day of an idle worker takes a few real seconds.
     """
 
     @functools.wraps(test)
@@ -49,7 +54,7 @@ def virtual_time(
 
 
 def answers(*outcomes: Any) -> StandIn:
-    """A stand-in whose calls give `outcomes` in turn, the last one for ever; an exception among them is raised."""
+    """A stub whose calls return `outcomes` in turn and then repeat the last one. An exception among them is raised."""
     if not outcomes:
         raise StemflowError("answers: expected at least one outcome, got none; write answers(None) for null")
     left = list(outcomes)
@@ -64,7 +69,7 @@ def answers(*outcomes: Any) -> StandIn:
 
 
 class Call(Struct, frozen=True, kw_only=True):
-    """One call of a handler, or of its stand-in. `at_ms`: virtual milliseconds since the rehearsal began."""
+    """One call of a handler or its stub. `at_ms`: virtual milliseconds since the rehearsal began."""
 
     task: str
     args: tuple[Any, ...]
@@ -76,7 +81,7 @@ class Call(Struct, frozen=True, kw_only=True):
 
 
 class Enqueued(Struct, frozen=True, kw_only=True):
-    """A task that waits for a worker, with the arguments that it would be called with."""
+    """A task that waits for a worker, with the arguments of its call."""
 
     task: str
     args: tuple[Any, ...]
@@ -87,11 +92,11 @@ class Enqueued(Struct, frozen=True, kw_only=True):
     priority: int
     state: str
     at_ms: int
-    """Not before this instant (the store's clock); 0: at once."""
+    """The earliest start, in epoch milliseconds of the store's clock; 0: at once."""
 
 
 class _Recorder(Middleware):
-    """Notes each call and lets the stand-in answer where there is one."""
+    """Records each call, and calls the stub if there is one."""
 
     def __init__(self, calls: list[Call], stubs: Mapping[str, StandIn], elapsed_ms: Callable[[], int]) -> None:
         self.calls, self.stubs, self.elapsed_ms = calls, stubs, elapsed_ms
@@ -110,11 +115,15 @@ class _Recorder(Middleware):
 
 
 class Rehearsal:
-    """An engine in memory on virtual time over the tasks of `registry`, which itself stays as it is.
+    """An in-memory engine in virtual time with a copy of `registry`. Use it as an async context manager under
+    `virtual_time`.
 
-    `stubs` maps names of tasks to stand-ins that are called with the arguments instead; a name that is not registered
-    becomes a task. `worker=False`: nothing runs, to see what was enqueued. `settings` are those of `Stemflow`.
-    Use it as an async context manager under `virtual_time`.
+    Args:
+        registry: The tasks. The registry itself is not changed.
+        stubs: Functions by task name that are called, with the task's arguments, instead of its handler. A name that is
+            not registered becomes a task.
+        worker: False: nothing runs, so that a test can inspect what was enqueued.
+        settings: Further arguments of `Stemflow`.
     """
 
     def __init__(
@@ -130,7 +139,7 @@ class Rehearsal:
             raise StemflowError("Rehearsal: expected a loop with virtual time; put @virtual_time over the test")
         self._loop = loop
         self.calls: list[Call] = []
-        """Every call of a handler so far, in order."""
+        """All calls of handlers and stubs so far, in order."""
         self.clock = VirtualClock(loop)
         stubs = dict(stubs or {})
         tasks = registry.copy()
@@ -160,15 +169,16 @@ class Rehearsal:
 
     @property
     def elapsed_ms(self) -> int:
-        """Virtual milliseconds since the loop began."""
+        """Virtual milliseconds since the loop started."""
         return self._loop.elapsed_ms()
 
     def calls_of(self, task: str) -> list[Call]:
-        """The calls of one task, in order; its attempts are calls of their own."""
+        """The calls of one task, in order; each attempt is a call."""
         return [call for call in self.calls if call.task == task]
 
     async def enqueued(self, task: str | None = None) -> list[Enqueued]:
-        """What waits for a worker (or for its time, or for a key), oldest run first; of one task if it is named."""
+        """The tasks that wait for a worker, for their time, or for a key, oldest run first; only those called `name` if
+        given."""
         found = []
         for known in reversed(await self.app.store.runs(1_000_000)):
             for node in await self.app.store.nodes(known.header.run):
@@ -191,7 +201,7 @@ class Rehearsal:
         ]  # fmt: skip
 
     async def assert_enqueued(self, task: str, *args: Any, **kwargs: Any) -> Enqueued:
-        """The first that waits with these arguments; AssertionError tells what waits instead."""
+        """Return the first waiting task with these arguments. Raises AssertionError, which lists the waiting tasks."""
         waiting = await self.enqueued()
         for one in waiting:
             if one.task == task and one.args == args and dict(one.kwargs) == kwargs:

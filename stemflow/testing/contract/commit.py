@@ -26,7 +26,7 @@ from stemflow.testing.simulation.virtual_loop import EPOCH_MS
 
 
 class CommitPromises(Promises):
-    """All of a decision or nothing; once."""
+    """A decision is committed completely or not at all, and once."""
 
     async def test_a_decision_is_committed_whole(self) -> None:
         async with self.world() as w:
@@ -47,7 +47,7 @@ class CommitPromises(Promises):
             first, also = Header(run=a, plan="p"), (Header(run=b, plan="p", inputs=b'{"args":[1],"kwargs":{}}'), big)
             made = Decision(puts=(create(root),), headers=(first,), also=also)
             assert (await w.one.exchange(made)).committed == (True,)
-            # A repetition makes them once
+            # Repeating the request creates them once
             assert (await w.one.repeat(made)).committed == (True,)
             assert [info.header.run for info in await w.two.store.runs(9)] == [c, b, a]
             assert [await w.two.store.header(one.run) for one in also] == list(also)

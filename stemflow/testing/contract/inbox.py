@@ -29,12 +29,12 @@ async def ask(user: User, *decisions: Decision, limit: int = 5, only_run: str | 
 
 
 async def fetched(user: User, *decisions: Decision) -> list[Post]:
-    """What is handed out of the inboxes of all runs."""
+    """What an exchange returns from the inboxes of all runs."""
     return [one for inbox in (await ask(user, *decisions)).inbox for one in inbox.posts]
 
 
 class InboxPromises(Promises):
-    """What is posted reaches one caller at a time, until it is heard."""
+    """Posts are returned to one caller at a time, until they are applied."""
 
     async def test_what_is_posted_is_handed_out_in_order_with_its_scopes_as_they_are(self) -> None:
         async with self.world() as w:
@@ -76,7 +76,7 @@ class InboxPromises(Promises):
             await ask(w.two, posted(post(2)))
             (rest,) = (await ask(w.one, heard(inbox))).inbox
             assert rest.posts == (post(2),)
-            assert (await ask(w.two, heard(inbox))).inbox == (rest,)  # nothing of it is lost by hearing twice
+            assert (await ask(w.two, heard(inbox))).inbox == (rest,)  # nothing is lost if posts are applied twice
             answer = await ask(w.two, heard(rest))
             assert (answer.inbox, answer.busy_inboxes, answer.next_at_ms) == ((), (), None)
             w.clock.advance(INBOX_MS)

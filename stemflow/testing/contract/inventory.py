@@ -1,4 +1,4 @@
-"""Promises about looking at a store as a whole: what is in it, and what stands still."""
+"""Promises about the inventory of a store: what is in it, and what is stuck."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stemflow.testing.contract.world import Promises, cancel, change, leaf, scop
 
 
 def _queues(stock: Inventory) -> dict[str, tuple[int, int, str | None, str | None]]:
-    """By queue: how many are ready and delayed, and the paths of the oldest and of the next."""
+    """By queue: the numbers of ready and delayed tasks, and the paths of the oldest and of the next one."""
     return {one.queue: (one.ready, one.delayed, _path(one.oldest), _path(one.next)) for one in stock.queues}
 
 
@@ -19,7 +19,7 @@ def _path(node: Node | None) -> str | None:
 
 
 class StockPromises(Promises):
-    """Whoever looks is told the same, through whichever instance."""
+    """All instances report the same inventory."""
 
     async def test_a_store_with_nothing_in_it_says_so(self) -> None:
         async with self.world() as w:

@@ -1,4 +1,4 @@
-"""Promises about leases: who gets what, when, and what becomes of a lease that is lost."""
+"""Promises about leases: which task is leased when and to whom, and what happens to a lost lease."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stemflow.testing.contract.world import RUN, Promises, cancel, change, creat
 
 
 class LeasePromises(Promises):
-    """READY x leased."""
+    """The transition READY x leased, timers, rate limits, and lost leases."""
 
     async def test_a_lease_changes_state_and_token_and_nothing_else(self) -> None:
         async with self.world() as w:

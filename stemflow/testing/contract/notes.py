@@ -11,7 +11,7 @@ _TOPIC = "run:r"
 
 
 class NotePromises(Promises):
-    """Whoever looks sees the latest of each name, until its time is over."""
+    """Every instance sees the latest hint of each name, until it expires."""
 
     async def test_a_note_is_found_under_its_topic_and_name_by_every_user(self) -> None:
         async with self.world() as w:

@@ -1,6 +1,6 @@
 """A store in another process, for the contract: `serve` runs there, `RemoteStore` passes calls to it.
 
-Calls go as pickles over a socket in the file system, each with the time of the test's clock. For tests alone.
+Calls are pickled and sent over a Unix socket, each with the time of the test's clock. For tests only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ async def _receive(reader: asyncio.StreamReader) -> Any:
 
 
 class RemoteStore:
-    """What the contract uses of a store, in the process behind `path`; `renewer` and `now_ms` are this process's."""
+    """A store in the process behind `path`, as far as the contract uses it; `renewer` and `now_ms` are local."""
 
     def __init__(self, path: str, clock: ManualClock, renewer: Callable[[], Renewer]) -> None:
         self._path, self._clock, self.renewer = path, clock, renewer
@@ -118,7 +118,7 @@ class RemoteStore:
 
 
 async def serve(path: str, url: str) -> None:
-    """Serve until the process is ended, and say `ready`: each connection has a store of its own."""
+    """Print `ready` and serve until the process is killed. Each connection has its own store."""
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         clock = ManualClock()

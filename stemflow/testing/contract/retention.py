@@ -1,4 +1,4 @@
-"""Promises about what is kept for a time: dead letters, ended runs, plans, windows."""
+"""Promises about retention: dead letters, ended runs, plans, windows."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def plan(digest: str) -> Plan:
 
 
 async def end(user: User, run: str, keep_ms: int) -> None:
-    """The root of `run` ends."""
+    """End the root of `run`."""
     root = await user.node("", run)
     assert await user.commit(change(root, state=SUCCEEDED), ended=(RunEnd(run, keep_ms),))
 
 
 async def prune(user: User) -> int:
-    """Prune in small steps until nothing is left to prune; answers how many were deleted."""
+    """Prune in small steps until nothing is left to prune; returns how many records were deleted."""
     gone = 0
     while step := await user.store.prune(2):
         gone += step
@@ -36,7 +36,7 @@ async def prune(user: User) -> int:
 
 
 class KeepPromises(Promises):
-    """Dead letters, and ids that are used again."""
+    """Dead letters, and reuse of run ids."""
 
     async def test_dead_letters_are_listed_newest_first_and_chosen_by_what_they_say(self) -> None:
         async with self.world() as w:
@@ -116,7 +116,8 @@ class KeepPromises(Promises):
 
 
 class PrunePromises(Promises):
-    """For stores that delete by their own clock: what is past its time goes, in small steps; the rest stays."""
+    """For stores that delete expired data by their own clock: expired data is deleted, in small steps; the rest
+    stays."""
 
     async def test_a_run_is_pruned_whole_once_its_time_is_over_and_others_stay(self) -> None:
         async with self.world() as w:

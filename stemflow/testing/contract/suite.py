@@ -1,6 +1,6 @@
-"""The contract of a store: one test a promise of `stemflow.store.base`.
+"""The contract of a store: one test for each promise of `stemflow.store.base`.
 
-A test class inherits it and gives `make_store` and `second`; its methods are coroutines for pytest-asyncio.
+A test class inherits it and implements `make_store` and `second`; its methods are coroutines for pytest-asyncio.
 """
 
 from __future__ import annotations
@@ -17,4 +17,4 @@ from stemflow.testing.contract.wait import WaitPromises
 class StoreContract(
     CommitPromises, LeasePromises, InboxPromises, WaitPromises, NotePromises, KeepPromises, StockPromises
 ):
-    """Every promise that a store makes, on two users of the same data."""
+    """A test for every promise of a store, with two users of the same data."""

@@ -12,13 +12,13 @@ _PATIENCE_S = 10
 
 
 async def end(user: User, run: str = RUN) -> None:
-    """Let a run end."""
+    """End a run."""
     root = await user.node("", run)
     assert await user.commit(change(root, state=SUCCEEDED), ended=(RunEnd(run, 60_000),))
 
 
 class WaitPromises(Promises):
-    """Whoever waits is woken, and nobody else."""
+    """Waiting callers are woken, and no others."""
 
     async def test_a_watch_is_resolved_when_the_run_ends(self) -> None:
         async with self.world() as w:
@@ -136,7 +136,7 @@ class WaitPromises(Promises):
                 assert (await user.ask()).leases == ()
                 assert (await user.exchange(Decision())).committed == (True,)
                 await user.store.take_expired(user.name, 10)
-            # Longer than a store may be late with the news of a change.
+            # Longer than a store may take to notify of a change.
             await w.two.store.wait_for_change(await w.two.store.wait_for_change(0, 0), 40)
             assert not waiting.done()
             waiting.cancel()

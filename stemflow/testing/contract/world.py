@@ -1,4 +1,4 @@
-"""The small world in which the promises of a store are checked: two users of one store, a clock, and records."""
+"""Fixtures of the store contract: two users of one store, a manual clock, and records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUN = "r"
 
 
 class ManualClock:
-    """A clock that stands still until it is told the time."""
+    """A clock that changes only when it is set."""
 
     def __init__(self) -> None:
         self.at_ms = EPOCH_MS
@@ -30,18 +30,18 @@ class ManualClock:
         return self.at_ms - EPOCH_MS
 
     def advance(self, ms: int) -> int:
-        """Let `ms` pass; answers the new instant."""
+        """Advance the clock by `ms`; returns the new time in epoch milliseconds."""
         self.at_ms += ms
         return self.at_ms
 
 
 def leaf(path: str, run: str = RUN, **fields: Any) -> Node:
-    """A task that is ready, as the first decision about it writes it."""
+    """A ready task, as written by the first decision about it."""
     return Node(**{"run": run, "path": path, "plan": "p", "node": 1, "state": READY, "rev": 1, **fields})
 
 
 def scope(path: str = "", run: str = RUN, size: int = 3, **fields: Any) -> Node:
-    """A scope that is open."""
+    """An open scope."""
     return leaf(path, run, **{"node": 0, "state": RUNNING, "tally": Tally(size), **fields})
 
 
@@ -51,7 +51,7 @@ def create(record: Node | Claim) -> Put:
 
 
 def change(node: Node, **fields: Any) -> Put:
-    """The next version of a node, guarded by the one that was read."""
+    """A Put of the next version of a node, guarded by the version that was read."""
     twin = copy.copy(node)
     for name, value in {"rev": node.rev + 1, **fields}.items():
         setattr(twin, name, value)
@@ -67,7 +67,7 @@ def cancel(node: Node) -> Put:
 
 
 def begun(run: str = RUN, *nodes: Node, **effects: Any) -> Decision:
-    """The decision that begins a run with these nodes."""
+    """The decision that creates a run with these nodes."""
     puts = (create(scope(run=run)), *map(create, nodes))
     return Decision(puts=puts, headers=(Header(run=run, plan="p"),), **effects)
 
@@ -77,7 +77,7 @@ def paths(leases: tuple[Lease, ...] | list[Lease]) -> list[str]:
 
 
 class User:
-    """One caller of a store, with a channel of its own."""
+    """One caller of a store, with its own channel."""
 
     def __init__(self, store: Store, name: str) -> None:
         self.store, self.name, self.sequence = store, name, 0
@@ -116,21 +116,21 @@ class User:
 
 
 class World:
-    """`one` and `two` are users of the same data, through two instances where the store has them."""
+    """`one` and `two` are users of the same data, through two store instances if the store supports that."""
 
     def __init__(self, one: User, two: User, clock: ManualClock) -> None:
         self.one, self.two, self.clock = one, two, clock
 
 
 class Promises:
-    """What the groups of promises share; a test class gives the stores."""
+    """The base of all groups of promises. A test class provides the stores."""
 
     def make_store(self, clock: ManualClock) -> Store:
-        """A store with nothing in it, not yet open."""
+        """An empty store, not opened yet."""
         raise NotImplementedError
 
     def second(self, store: Store, clock: ManualClock) -> Store:
-        """Another instance on the same data, not yet open; `store` itself where there can be but one."""
+        """Another instance on the same data, not opened yet; `store` itself if there can be only one."""
         raise NotImplementedError
 
     @asynccontextmanager

@@ -1,7 +1,7 @@
-"""The checker of a history, in the manner of Jepsen's total-queue: nobody's word is taken alone.
+"""Checks a history, like Jepsen's total-queue checker: no single source is trusted.
 
-It compares what clients were told (`Said`), what handlers and engines saw (`Sight`), and how the store stands at the
-end. An outcome `fail` means certainly not done; whoever does not know says `info`.
+It compares the answers that clients got (`Said`), what handlers and engines observed (`Sight`), and the final contents
+of the store. The outcome `fail` means certainly not done; a client that does not know records `info`.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ NodeKey = tuple[str, str]
 
 
 class Said(Struct, frozen=True):
-    """What the client that submitted `run` was told."""
+    """The answer that the client who submitted `run` got."""
 
     run: str
     outcome: Literal["ok", "fail", "info"]
 
 
 class Clients:
-    """Submissions with what came of each."""
+    """Submissions and their outcomes."""
 
     def __init__(self) -> None:
         self.said: list[Said] = []
 
     async def submit(self, run: str, asked: Awaitable[RunHandle[Any]]) -> RunHandle[Any] | None:
-        """Await a submission and write down what its asker knows after it; None unless it was accepted."""
+        """Await a submission and record its outcome; None unless it was accepted."""
         try:
             handle = await asked
         except BackpressureError:
@@ -49,31 +49,31 @@ class Clients:
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
-    """What a history shows. All but `doubled`, `recovered` and `refused` must be empty."""
+    """The result of checking a history. All fields but `doubled`, `recovered` and `refused` must be empty."""
 
     runs: int
     lost: tuple[str, ...]
-    """Runs that were accepted and are not there, or have a task that succeeded and was never seen to end."""
+    """Runs that were accepted and do not exist, or have a succeeded task whose handler was never seen to finish."""
     stuck: tuple[str, ...]
-    """Runs that are there and have not ended."""
+    """Runs that exist and have not ended."""
     unexpected: tuple[str, ...]
-    """Runs that are there, or whose tasks ran, though nobody asked for them or the asker was told that they failed."""
+    """Runs that exist, or whose tasks ran, although nobody submitted them, or the submission failed."""
     double_commits: tuple[NodeKey, ...]
-    """Nodes with two committed outcomes, or one that the store's last record contradicts."""
+    """Nodes with two committed outcomes, or with one that the final record contradicts."""
     double_leases: tuple[NodeKey, ...]
-    """Nodes that two handlers worked on under the same token."""
+    """Nodes that two handlers ran under the same token."""
     out_of_order: tuple[NodeKey, ...]
-    """Nodes that began before one that they wait for had ended."""
+    """Nodes that began before one of their predecessors had ended."""
     doubled: int
-    """Deliveries beyond the first of an attempt: allowed, since a handler runs at least once."""
+    """Deliveries of an attempt beyond the first. They are allowed, since a handler runs at least once."""
     recovered: int
-    """Runs whose asker did not know, and that are there."""
+    """Existing runs whose submission had an unknown outcome."""
     refused: int
-    """Handlers that came to their end and whose outcome is not the one that was committed."""
+    """Handlers that finished, but whose outcome was not the committed one."""
 
     @property
     def fatal(self) -> dict[str, tuple[Any, ...]]:
-        """What breaks a promise, by name."""
+        """The fields that violate a promise, by name."""
         names = ("lost", "stuck", "unexpected", "double_commits", "double_leases", "out_of_order")
         return {name: found for name in names if (found := getattr(self, name))}
 
@@ -84,8 +84,10 @@ def check(
     final: Mapping[str, Sequence[Node]],
     after: Mapping[str, Iterable[str]] | None = None,
 ) -> Verdict:
-    """Judge a history. `final`: the records of every run that the store has, by run; `after`: for each path those that
-    it waits for, in every run."""
+    """Check a history.
+
+    `final`: the records of every run in the store, by run. `after`: the predecessors of each path, the same in every
+    run."""
     told = {one.run: one.outcome for one in said}
     nodes = {node.key: node for some in final.values() for node in some}
     begun = Counter((s.run, s.node, s.token) for s in sights if s.event == "begin")
@@ -113,7 +115,7 @@ def _lost(told: Mapping[str, str], sights: Sequence[Sight], final: Mapping[str, 
     ended = {(s.run, s.node) for s in sights if s.event == "end"}
     witnessed = {(s.run, s.node) for s in sights if s.event == "begin"}
     gone = {run for run, outcome in told.items() if outcome == "ok" and run not in final}
-    # Only tasks that the witness knows can be asked for their end; scopes and waits run no handler.
+    # Only tasks in the witness log have observed ends; scopes and waits have no handler.
     hollow = {
         node.run
         for some in final.values()

@@ -1,4 +1,4 @@
-"""Every start under a rate limit, and what is wrong with it: invariant I7, checked from the definition alone."""
+"""Records every start under a rate limit and checks invariant I7 directly from its definition."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from stemflow.model.rates import Rate
 
 
 class Ledger:
-    """The instants of all starts by key. Tasks of one key are taken to have the same limits."""
+    """The instants of all starts by key. Tasks with one key are assumed to have the same limits."""
 
     def __init__(self) -> None:
         self.starts: defaultdict[str, list[int]] = defaultdict(list)
 
     def start(self, limits: Iterable[Rate], now_ms: int) -> list[str]:
-        """Note one start; answers the limits that it breaks, in words."""
+        """Record one start; returns descriptions of the limits that it violates."""
         limits = tuple(limits)
         for key in {one.key for one in limits}:
             self.starts[key].append(now_ms)

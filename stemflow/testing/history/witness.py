@@ -1,7 +1,7 @@
-"""A log that handlers and engines write as they work, one line an event, so that checkers need not trust the store.
+"""A log written by handlers and engines, one line per event, so that checkers need not trust the store.
 
-Each line is one `write` to a file opened for appending, so processes share a file and one that is killed leaves whole
-lines. `at_ns` is the machine's monotonic clock, the same in all its processes.
+Each line is one `write` to a file opened for appending, so processes can share a file, and a killed process leaves only
+complete lines. `at_ns` is the machine's monotonic clock, the same in all its processes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Event = Literal["begin", "end", "commit"]
 
 
 class Sight(Struct, frozen=True, omit_defaults=True):
-    """What was seen: a handler that began or came to its end, or an outcome that a store said it has committed."""
+    """An observation: a handler began or finished, or a store acknowledged the commit of an outcome."""
 
     event: Event
     run: str
@@ -33,11 +33,11 @@ class Sight(Struct, frozen=True, omit_defaults=True):
     pid: int
     at_ns: int
     state: str = ""
-    """Of a commit: the state that became final."""
+    """For a commit: the final state."""
 
 
 class Delivered(Protocol):
-    """What is needed of a context."""
+    """The attributes of a context that are used."""
 
     @property
     def run_id(self) -> str: ...
@@ -50,7 +50,7 @@ class Delivered(Protocol):
 
 
 class Witness:
-    """The log at `path`. A handler does its work within `with witness.sees(context):`."""
+    """The log at `path`. A handler works inside `with witness.sees(context):`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -65,18 +65,18 @@ class Witness:
 
     @contextmanager
     def sees(self, context: Delivered) -> Iterator[None]:
-        """Writes `begin`, and `end` unless the work raised or was cancelled."""
+        """Write `begin`, and `end` unless the work raises or is cancelled."""
         what = (context.run_id, context.node, context.attempt, context.delivery)
         self.write("begin", *what)
         yield
         self.write("end", *what)
 
     def watching(self, store: Store) -> Store:
-        """The same store, whose commits of outcomes are written down as they are answered."""
+        """The same store; outcomes are logged when it acknowledges their commits."""
         return _Watched(store, self)
 
     def sights(self) -> list[Sight]:
-        """Everything that was seen so far, in the order of writing."""
+        """All observations so far, in the order of writing."""
         return sights_in(self.path)
 
 

@@ -1,1 +1,1 @@
-"""Real servers for tests: started on free ports, stopped by their pid."""
+"""Real servers for tests, started on free ports and stopped by their process id."""

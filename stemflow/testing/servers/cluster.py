@@ -13,7 +13,7 @@ from stemflow.testing.servers.server import PATIENCE_S, Server, fine, free_port,
 class Cluster:
     """Nodes over which all slots are spread evenly. Each keeps its data over a restart.
 
-    With `replicas`, each has one, which takes its place when the others have not heard of it for `timeout_ms`.
+    With `replicas`, each node has one, which takes over when the other nodes cannot reach it for `timeout_ms`.
     """
 
     SLOTS = 16_384
@@ -75,18 +75,18 @@ class Cluster:
         return [*self.nodes, *self.replicas]
 
     def replica_of(self, node: Server) -> Server:
-        """Who was made its replica at the start."""
+        """Its replica at the start."""
         return self.replicas[self.nodes.index(node)]
 
     def owner(self, slot: int) -> Server:
-        """The node that owns a slot, as it says itself, among those that run."""
+        """The running node that says that it owns the slot."""
         for node in self.all:
             if node.runs and _owns(node, slot):
                 return node
         raise RuntimeError(f"nobody owns slot {slot}")
 
     def told(self) -> str:
-        """What each node that answers says of all nodes and their slots."""
+        """The view of all nodes and their slots, from each node that answers."""
         lines = []
         for node in self.all:
             try:
@@ -99,7 +99,7 @@ class Cluster:
         return node.ask("CLUSTER", "MYID").split(b"\r\n")[1].decode()
 
     def move(self, slot: int, to: Server, pause_s: float = 0.0) -> int:
-        """Move a slot key by key, with a pause after each; how many keys there were."""
+        """Move a slot key by key, with a pause after each key; returns the number of keys."""
         move = Move(self, slot, to)
         move.begin()
         count = move.carry(pause_s=pause_s)
@@ -108,11 +108,11 @@ class Cluster:
 
     @property
     def moves_at_once(self) -> bool:
-        """Whether the nodes know how to move a slot as a whole (Valkey from 9.0)."""
+        """Whether the nodes support moving a slot as a whole (Valkey 9.0 or later)."""
         return b"MIGRATESLOTS" in self.nodes[0].ask("CLUSTER", "HELP").upper()
 
     def move_at_once(self, to: Server, *slots: int | tuple[int, int]) -> None:
-        """Move slots, or ranges of them, which one node owns, each as a whole."""
+        """Move slots or ranges of slots that one node owns, each as a whole."""
         ranges = [slot if isinstance(slot, tuple) else (slot, slot) for slot in slots]
         source = self.owner(ranges[0][0])
         words = [word for first, last in ranges for word in ("SLOTSRANGE", str(first), str(last))]
@@ -132,7 +132,7 @@ class Cluster:
 
 
 class Move:
-    """A slot that moves from its owner key by key, as tools for resharding do it. After a fault it can go on."""
+    """A move of a slot from its owner key by key, as resharding tools do it. It can continue after a fault."""
 
     def __init__(self, cluster: Cluster, slot: int, to: Server) -> None:
         self.slot, self.source, self.to = slot, cluster.owner(slot), to
@@ -143,15 +143,15 @@ class Move:
         fine(self.source.ask("CLUSTER", "SETSLOT", str(self.slot), "MIGRATING", self._to_id))
 
     def left(self) -> int:
-        """How many keys the old owner still has."""
+        """The number of keys that the old owner still has."""
         return int(self.source.ask("CLUSTER", "COUNTKEYSINSLOT", str(self.slot))[1:])
 
     def carry(self, most: int = 1_000_000, pause_s: float = 0.0) -> int:
-        """Move keys, with a pause after each, until there are none, or `most` have been moved; how many."""
+        """Move keys, with a pause after each, until none are left or `most` have been moved; returns how many."""
         count, until = 0, time.monotonic() + PATIENCE_S
         while count < most and (keys := self._keys(min(10, most - count))):
             for key in keys:
-                # One that both have was moved when a node died.
+                # A key that exists on both nodes was being moved when a node died.
                 told = self.source.ask_raw(
                     b"MIGRATE", b"127.0.0.1", b"%d" % self.to.port, key, b"0", b"5000", b"REPLACE"
                 )
@@ -167,11 +167,11 @@ class Move:
         return words_of(self.source.ask("CLUSTER", "GETKEYSINSLOT", str(self.slot), str(most)))
 
     def end(self) -> None:
-        """Returns when the new owner owns it, and both know."""
+        """Finish the move; returns when both nodes know the new owner."""
         mine = ("CLUSTER", "SETSLOT", str(self.slot), "NODE", self._to_id)
 
         def settled() -> bool:
-            # The target first: only then does the source tell its clients where the slot is now.
+            # The target first: only then does the source redirect its clients.
             waiting = [node for node in (self.to, self.source) if _is_open(node, self.slot)]
             for node in waiting:
                 node.ask(*mine)
@@ -186,7 +186,7 @@ def _holds(part: str, slot: int) -> bool:
 
 
 def _owns(node: Server, slot: int) -> bool:
-    """Whether the node says that it owns the slot. While a slot changes hands nobody or two may say so."""
+    """Whether the node says that it owns the slot. During a change of owner, no node or two nodes may say so."""
     for line in node.ask("CLUSTER", "NODES").decode().splitlines():
         words = line.split()
         if len(words) > 8 and "myself" in words[2]:
@@ -195,5 +195,5 @@ def _owns(node: Server, slot: int) -> bool:
 
 
 def _is_open(node: Server, slot: int) -> bool:
-    """Whether the node still takes the slot for one that moves."""
+    """Whether the node still considers the slot to be moving."""
     return b"[%d-" % slot in node.ask("CLUSTER", "NODES")

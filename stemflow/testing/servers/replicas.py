@@ -1,4 +1,4 @@
-"""A server with a replica for tests, and sentinels that put the one in the place of the other."""
+"""A server with a replica for tests, and sentinels that promote the replica."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ COPIED = (
     "masteruser copies",
     "masterauth copies",
 )
-"""Settings of a server with a replica: a replica logs in under a name of its own, so that it alone can be kept out."""
+"""Settings of a server with a replica. The replica has its own login, so that it can be locked out separately."""
 
 
 def cut_off(primary: Server, replica: Server) -> None:
-    """The replica hears nothing more of its primary, who goes on."""
+    """Disconnect the replica from its primary, which continues."""
     fine(primary.ask("ACL", "SETUSER", "copies", "off"))
     assert primary.ask("CLIENT", "KILL", "TYPE", "replica").startswith(b":")
     until_true(lambda: not follows(replica))
 
 
 def follows(replica: Server) -> bool:
-    """Whether it is told of all that its primary does."""
+    """Whether the replica receives the writes of its primary."""
     return b"master_link_status:up" in replica.ask("INFO", "replication")
 
 
 def copied(primary: Server, replica: Server) -> None:
-    """Returns when the replica has heard of all that its primary had written until now. WAIT, over a connection that
-    has written nothing, would ask for nothing."""
+    """Wait until the replica has received everything that its primary has written until now.
+
+    WAIT would not help: on a connection that has written nothing, it waits for nothing."""
     written = _field(primary, "master_repl_offset")
     until_true(lambda: follows(replica) and _field(replica, "slave_repl_offset") >= written)
 
@@ -42,7 +43,7 @@ def _field(server: Server, name: str) -> int:
 
 
 class Sentinel(Server):
-    """Watches `primary` under a name, and promotes a replica of it when it is gone for `down_ms`."""
+    """Monitors `primary` under a name, and promotes its replica when it is unreachable for `down_ms`."""
 
     mode = ("--sentinel",)
     common = ()
@@ -57,7 +58,7 @@ class Sentinel(Server):
 
 
 class Watched:
-    """A primary with a replica, and sentinels that watch them."""
+    """A primary with a replica, and sentinels that monitor them."""
 
     def __init__(self, binary: str, folder: Path, *, sentinels: int = 1, down_ms: int = 500) -> None:
         self.primary = Server(binary, folder / "primary", COPIED)
@@ -94,7 +95,7 @@ class Watched:
             one.kill()
 
     def _knows(self, sentinel: Sentinel) -> bool:
-        """Whether it has met the replica and all other sentinels."""
+        """Whether it knows the replica and all other sentinels."""
         told = sentinel.ask("SENTINEL", "MASTER", "main")
         others = b"num-other-sentinels\r\n$1\r\n%d" % (len(self.sentinels) - 1)
         return b"num-slaves\r\n$1\r\n1" in told and others in told

@@ -1,4 +1,4 @@
-"""Real servers for tests: Redis or Valkey on a free port of this machine, started and ended by their pid."""
+"""Real servers for tests: Redis or Valkey on a free port of this machine."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from types import TracebackType
 PATIENCE_S = 20.0
 
 BUS = 10_000
-"""A node of a cluster talks to the others on a port that is so much above its own."""
+"""The offset of the port on which the nodes of a cluster communicate."""
 
 
 def free_port(*, with_bus: bool = False) -> int:
-    """A port that is free now; `with_bus`: and the one on which a node of a cluster talks to others."""
+    """A free port; `with_bus`: the corresponding cluster bus port is free as well."""
     while True:
         with socket.socket() as probe, socket.socket() as other:
             probe.bind(("127.0.0.1", 0))
@@ -33,10 +33,11 @@ def free_port(*, with_bus: bool = False) -> int:
 
 
 class Server:
-    """One server that listens on the loopback alone. `settings` are lines of its configuration: `appendonly yes`."""
+    """A server that listens on the loopback only. `settings` are lines of its configuration, such as `appendonly
+    yes`."""
 
     mode: tuple[str, ...] = ()
-    """Arguments that say as what the program runs."""
+    """Arguments that select the mode of the program."""
     common: tuple[str, ...] = ("save ''",)
 
     def __init__(self, binary: str, folder: Path, settings: Sequence[str] = (), port: int | None = None) -> None:
@@ -58,7 +59,7 @@ class Server:
         return self.process is not None and self.process.poll() is None
 
     def start(self, core: int | None = None) -> Server:
-        """Start it, perhaps pinned to a core, and wait until it answers."""
+        """Start the server, optionally pinned to a core, and wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lines = [f"port {self.port}", "bind 127.0.0.1", *self.common, f"dir {self.folder}", *self.settings]
         config = self.folder / f"server-{self.port}.conf"
@@ -86,11 +87,11 @@ class Server:
         raise RuntimeError(f"{self.binary} did not start on port {self.port}: {log[-2_000:]}")
 
     def ask(self, *words: str) -> bytes:
-        """Send one command over a new connection; the first bytes of the answer."""
+        """Send one command over a new connection; returns the first bytes of the reply."""
         return self.ask_raw(*(word.encode() for word in words))
 
     def ask_raw(self, *words: bytes) -> bytes:
-        """The same with words that are no text."""
+        """The same with arguments as bytes."""
         request = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
         with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
             connection.settimeout(10)
@@ -98,22 +99,23 @@ class Server:
             return connection.recv(1 << 20)
 
     def flush(self) -> None:
-        """Forget everything."""
+        """Delete all data."""
         assert self.ask("FLUSHALL") == b"+OK\r\n"
 
     def kill(self, how: int = signal.SIGKILL) -> None:
-        """End it by a signal and wait until it is gone."""
+        """Send a signal and wait until the process has ended."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(how)
             self.process.wait(PATIENCE_S)
 
     def kill_between_syncs(self) -> None:
-        """Kill it while it does not sync its append-only file: with `everysec` it holds back what it writes then."""
+        """Kill it while it is not syncing its append-only file; during a sync, `everysec` delays further writes to the
+        file."""
         until_true(lambda: b"aof_pending_bio_fsync:0" in self.ask("INFO", "persistence"))
         self.kill()
 
     def stop(self) -> None:
-        """End it kindly."""
+        """Stop it regularly."""
         self.kill(signal.SIGTERM)
 
     def __enter__(self) -> Server:
@@ -126,13 +128,13 @@ class Server:
 
 
 def fine(answer: bytes) -> None:
-    """Raises RuntimeError unless the server answered OK."""
+    """Raise RuntimeError unless the server answered OK."""
     if answer != b"+OK\r\n":
         raise RuntimeError(f"expected OK of the server, got {answer!r}")
 
 
 def words_of(answer: bytes) -> list[bytes]:
-    """The strings of an answer that is an array of them."""
+    """The strings of a reply that is an array of strings."""
     found, rest = [], answer.partition(b"\r\n")[2]
     while rest:
         head, _, rest = rest.partition(b"\r\n")
@@ -143,7 +145,7 @@ def words_of(answer: bytes) -> list[bytes]:
 
 
 def until_true(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
-    """Returns when `condition` holds; raises RuntimeError when it does not for too long."""
+    """Wait until `condition` is true; raises RuntimeError if that takes too long."""
     until = time.monotonic() + patience_s
     while not condition():
         if time.monotonic() > until:
