@@ -16,6 +16,7 @@ _WIDEST_ERROR: Final = 80
 _ADVICE: Final = {
     "max-retries-exhausted": "mend what the error says, or wait until what it depends on is back, then replay",
     "unregistered-task": "start a worker that has registered the task, then replay",
+    "damaged": "look for the run id in the logs of the workers: its records cannot be relied on, so submit it anew",
     "signature-invalid": "find out who wrote to the store and has no key, before anything is replayed",
     "unknown-encoder": "start workers that have registered the encoder which wrote the value, then replay",
     "bad-arguments": "a replay calls it with the same arguments: mend the task so that it takes them, or submit anew",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from stemflow.core import claims, unique
 from stemflow.core.timer import arm
-from stemflow.core.work import Work
+from stemflow.core.work import StaleView, Work
 from stemflow.model.effects import GateError
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.policy import Concurrency
@@ -32,7 +32,8 @@ def granted(w: Work, node: Node, key: str) -> Answer:
     if key == node.slot:
         return True
     terms = unique.terms_of(w, node)
-    assert terms is not None
+    if terms is None:
+        raise StaleView(node.key, f"it to wait for the key {key}")
     claims.turn(w, key, node, unique.window_ms(terms))
     return _begin(w, node, terms)
 
@@ -59,7 +60,8 @@ def again(w: Work, node: Node, at_ms: int) -> Answer:
 
 def debounce(w: Work, node: Node, newer: unique.Newer) -> None:
     """A later call gives it other arguments and a later start; one that waits for its turn keeps waiting."""
-    assert node.claim is not None
+    if node.claim is None:
+        raise StaleView(node.key, "it to hold a unique key")
     node.inputs, node.stand_in = newer.inputs, newer.stand_in
     claim = w.claim(node.claim)
     if claim is None or node.key not in claim.holders:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import copy
 
 from stemflow.core.timer import arm
-from stemflow.core.work import Wake, Work
-from stemflow.model.records import FAILED, SUCCEEDED, Claim, Key, Node, Sharer
+from stemflow.core.work import StaleView, Wake, Work
+from stemflow.model.records import FAILED, FINAL, NO_RUN, SUCCEEDED, Claim, Key, Node, Sharer
 
 
 def find(w: Work, key: str) -> Claim | None:
@@ -32,7 +32,8 @@ def is_open(w: Work, claim: Claim) -> bool:
 def edit(w: Work, key: str) -> Claim:
     """The copy of the claim that may be changed."""
     claim = w.claim(key)
-    assert claim is not None
+    if claim is None:
+        raise StaleView((NO_RUN, key), "a claim")
     claim = copy.copy(claim)
     w.set_claim(key, claim)
     return claim
@@ -117,7 +118,7 @@ def leave(w: Work, key: str, node: Node) -> None:
         elif node.state == SUCCEEDED and is_open(w, claim):
             claim.finished = True
             for one in claim.waiters:
-                await_turn(w, claim, w.edit(_node(w, one)))
+                await_turn(w, claim, w.edit(w.known(one, key)))
         else:
             claim.holders = others
             _next(w, claim)
@@ -127,7 +128,7 @@ def leave(w: Work, key: str, node: Node) -> None:
         if claim.finished and not is_open(w, claim):
             _next(w, claim)  # the window ended before anybody was told
         elif heir is not None:
-            await_turn(w, claim, w.edit(_node(w, heir)))
+            await_turn(w, claim, w.edit(w.known(heir, key)))
     else:
         claim.sharers = tuple(one for one in claim.sharers if one.node != node.key)
     if not claim.holders:
@@ -173,20 +174,23 @@ def _part(w: Work, claim: Claim, node: Node) -> Key | None:
     return heir
 
 
-def _node(w: Work, key: Key) -> Node:
-    found = w.node(key)
-    assert found is not None
-    return found
-
-
 def _next(w: Work, claim: Claim, told: Key | None = None) -> None:
     """Whoever there is room for holds the key from now on; `told` knows already."""
     if claim.finished:
         claim.holders, claim.finished, claim.until_ms = (), False, None
     if len(claim.holders) >= claim.limit:
         return
-    room = claim.limit - len(claim.holders)
-    first, claim.waiters = claim.waiters[:room], claim.waiters[room:]
-    claim.holders = (*claim.holders, *first)
-    w.want(first)
-    w.pending.extend(Wake(one, "granted", claim.key) for one in first if one != told)
+    while claim.waiters and len(claim.holders) < claim.limit:
+        w.want(claim.waiters[: claim.limit - len(claim.holders)])
+        one, claim.waiters = claim.waiters[0], claim.waiters[1:]
+        if one == told:
+            claim.holders = (*claim.holders, one)
+        elif _waits(w, one):
+            claim.holders = (*claim.holders, one)
+            w.pending.append(Wake(one, "granted", claim.key))
+
+
+def _waits(w: Work, key: Key) -> bool:
+    """Whether a waiter is still there: a run that was ended as damaged has left no queue."""
+    node = w.node(key)
+    return node is not None and node.state not in FINAL

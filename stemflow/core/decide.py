@@ -15,6 +15,7 @@ from stemflow.core.table import Event
 from stemflow.core.work import Missing, Tick, View, Work
 from stemflow.model.effects import Decision, Need, Reply
 from stemflow.model.facts import (
+    Damaged,
     Distrusted,
     Due,
     Ended,
@@ -95,7 +96,7 @@ def step(w: Work, fact: Fact) -> bool:
         done = _request(w, fact)
     elif isinstance(fact, Ended):
         done = _end(w, fact)
-    elif isinstance(fact, Distrusted):
+    elif isinstance(fact, (Distrusted, Damaged)):
         done = condemn(w, fact)
     elif isinstance(fact, InboxRead):
         done = _hear(w, fact)

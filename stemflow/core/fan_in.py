@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stemflow.core.kinds import rules_of
 from stemflow.core.members import open_members
-from stemflow.core.work import Work
+from stemflow.core.work import StaleView, Work
 from stemflow.model.plan import Plan, ScopePlan
 from stemflow.model.records import RUNNING, Node
 
@@ -23,6 +23,8 @@ def _fan_in_of(w: Work, node: Node) -> Node | None:
         scope = w.node(w.parent_key(node))
         if scope is None:
             return None
+        if scope.tally is None:
+            raise StaleView(scope.key, f"a scope, of which {node.path} is a member")
         plan = w.scope_of(scope)
         if rules_of(plan).may_join(plan, node.index):
             return scope

@@ -10,14 +10,16 @@ from stemflow.core.kinds import rules_of
 from stemflow.core.kinds.base import View
 from stemflow.core.shape import kind_of
 from stemflow.core.table import TABLE, Event
-from stemflow.core.work import Missing, Tick, Work
+from stemflow.core.work import Missing, StaleView, Tick, Work
 from stemflow.model.effects import GateError
 from stemflow.model.plan import ScopePlan
 from stemflow.model.records import FINAL, WAITING, Node, Tally
 
 
 def tally_of(scope: Node) -> Tally:
-    assert scope.tally is not None
+    """The tally of an opened scope; raises StaleView for the record of a time at which it was none yet."""
+    if scope.tally is None:
+        raise StaleView(scope.key, "a scope that has opened its members")
     return scope.tally
 
 

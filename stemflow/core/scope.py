@@ -18,7 +18,7 @@ from stemflow.core.members import (
     stop_members,
     tally_of,
 )
-from stemflow.core.work import Tick, Work
+from stemflow.core.work import StaleView, Tick, Work
 from stemflow.model.effects import Frozen, GateError, GateName, Pages
 from stemflow.model.facts import Ended, Replaced
 from stemflow.model.plan import Handler, ScopePlan
@@ -158,7 +158,8 @@ def close(w: Work, scope: Node, plan: ScopePlan, state: State, cause: Cause | No
 
 def _end(w: Work, scope: Node, plan: ScopePlan, first: int) -> None:
     """Open the first handler from `first` on that is for the verdict; with none left the scope is final."""
-    assert scope.verdict is not None
+    if scope.verdict is None:
+        raise StaleView(scope.key, "a verdict, for which its handlers run")
     for number in range(first, len(plan.handlers)):
         handler = plan.handlers[number]
         if handler.state == scope.verdict:

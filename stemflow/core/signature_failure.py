@@ -1,4 +1,4 @@
-"""What becomes of a run in whose records something was found that nobody with a key has written.
+"""What becomes of a run in whose records something was found that nobody with a key has written, or that is damaged.
 
 This is no cell of the table: the table says what happens to records that are true, and this one says nothing that may
 be built upon, neither its state nor its place among its siblings. So it ends, its run ends, and nobody else is told.
@@ -11,21 +11,22 @@ from collections import deque
 from stemflow.core.ending import finish, letter_of
 from stemflow.core.work import Tick, Work
 from stemflow.model.effects import DEAD_LETTER_MS
-from stemflow.model.facts import Distrusted
+from stemflow.model.facts import Damaged, Distrusted
 from stemflow.model.records import FAILED, FINAL, ErrorInfo, Node
 
 
-def condemn(w: Work, fact: Distrusted) -> bool:
+def condemn(w: Work, fact: Distrusted | Damaged) -> bool:
     """FAILED without a retry, and the run with it: what else is ready or comes to be ready there starts no more."""
     node = w.node(fact.key)
     if node is None or node.state in FINAL or fact.token not in (None, node.delivery):
         return False
-    error = ErrorInfo("SignatureInvalid", fact.why, "stemflow.SignatureInvalid")
+    type_, reason = ("Damaged", "damaged") if isinstance(fact, Damaged) else ("SignatureInvalid", "signature-invalid")
+    error = ErrorInfo(type_, fact.why, f"stemflow.{type_}")
     root = w.node((fact.key[0], ""))
     running = root is not None and root.state not in FINAL
     _end(w, node, error, fact.key[1])
     if running:
-        w.dead.append(letter_of(w.view.shapes.get(node.plan), node, "signature-invalid", w.now_ms, error))
+        w.dead.append(letter_of(w.view.shapes.get(node.plan), node, reason, w.now_ms, error))
         if root is not None and root is not node:
             _end(w, root, error, fact.key[1])
     return True

@@ -135,9 +135,7 @@ def _share(w: Work, node: Node, claim: Claim, holder: Key) -> bool:
         node.state = HELD
         claims.share(w, claim.key, node.key, holder)
         return False
-    found = w.node(holder)
-    assert found is not None
-    share_outcome(w, node, found)
+    share_outcome(w, node, w.known(holder, claim.key))
     return False
 
 
@@ -164,20 +162,14 @@ def _last_wins(w: Work, node: Node, claim: Claim, terms: ClaimSpec) -> bool:
     holder = None if terms.mode == "keep_last" else _unstarted_holder(w, claim)
     if holder is not None:
         for displaced in claims.supplant(w, key, node.key, window_ms(terms), runs=holder.tally is None):
-            _displace(w, displaced)
+            fire(w, w.known(displaced, key), "displaced", None)
         return True
     before = claims.line_up(w, key, node.key)
     if before is not None:
-        _displace(w, before)
+        fire(w, w.known(before, key), "displaced", None)
     node.state = HELD
     claims.await_turn(w, claim, node)
     return False
-
-
-def _displace(w: Work, key: Key) -> None:
-    node = w.node(key)
-    assert node is not None
-    fire(w, node, "displaced", None)
 
 
 def _not_started(w: Work, claim: Claim) -> Node | None:

@@ -24,6 +24,7 @@ from stemflow.model.records import (
     Record,
     child_path,
     parent_path,
+    task_id,
 )
 
 
@@ -73,6 +74,18 @@ class Missing(Exception):
         )
 
 
+class StaleView(Exception):
+    """The records of a view do not fit together: some are older than others. All must be read anew.
+
+    Raised where one record says what another would have to confirm. Views whose parts are of different ages but lead to
+    a decision are noticed by the store, by the guards of that decision.
+    """
+
+    def __init__(self, key: Key, expected: str) -> None:
+        super().__init__(f"{task_id(key)}: expected {expected}; the records that were read are of different ages")
+        self.key = key
+
+
 class Tick:
     """A member of a scope that has ended, still to be told to the scope."""
 
@@ -89,6 +102,13 @@ class Wake:
 
     def __init__(self, key: Key, event: Literal["granted", "denied"], about: str | Node) -> None:
         self.key, self.event, self.about = key, event, about
+
+
+def guard_of(record: Record | None) -> tuple[int, int]:
+    """(rev, delivery) of a record that is read: a lease changes only the second. (0, 0): there is none."""
+    if record is None:
+        return 0, 0
+    return record.rev, record.delivery if isinstance(record, Node) else 0
 
 
 class Work:
@@ -113,7 +133,7 @@ class Work:
         self.pages: list[Pages] = []
         self.dead: list[DeadLetter] = []
         self.purged: list[Key] = []
-        self.dropped: dict[str, int] = {}
+        self.dropped: dict[str, tuple[int, int]] = {}
         self.ended: list[RunEnd] = []
         self.replies: list[Reply] = []
         self.refused: list[Fact] = []
@@ -134,6 +154,13 @@ class Work:
     def node(self, key: Key) -> Node | None:
         found = self.record(key)
         assert not isinstance(found, Claim)
+        return found
+
+    def known(self, key: Key, by: str) -> Node:
+        """A node that exists according to another record; raises StaleView where it does not."""
+        found = self.node(key)
+        if found is None:
+            raise StaleView(key, f"a record, as {by} names it")
         return found
 
     def want(self, keys: Iterable[Key]) -> None:
@@ -191,7 +218,7 @@ class Work:
                 assert isinstance(root, ScopePlan)
                 return key, digest, root.members[joined]
             joined -= count
-        raise IndexError(index)
+        raise StaleView(scope.key, f"a member with the number {index}")
 
     # -- changing
 
@@ -203,7 +230,7 @@ class Work:
         twin = copy.copy(node)
         if node.tally is not None:
             twin.tally = node.tally.copy()
-        self.guards[key] = (node.rev, node.delivery)
+        self.guards[key] = guard_of(node)
         self.changed[key] = twin
         return twin
 
@@ -216,7 +243,7 @@ class Work:
 
     def drop(self, root: Node) -> None:
         """The run of `root` is past its time, and another takes its id."""
-        self.dropped[root.run] = root.rev
+        self.dropped[root.run] = guard_of(root)
 
     def forget(self, node: Node) -> None:
         """Take back a node that was created in this decision and is not worth a record."""
@@ -287,11 +314,11 @@ class Work:
         digest = hashlib.blake2b("/".join((*holder, str(node.delivery))).encode(), digest_size=6).digest()
         return 1 + int.from_bytes(digest, "big")
 
-    def _seen(self) -> tuple[tuple[Key, int], ...]:
+    def _seen(self) -> tuple[tuple[Key, int, int], ...]:
         """What this rests on without changing it; what is final can no longer change."""
-        over = tuple(((run, ""), rev) for run, rev in self.dropped.items())
+        over = tuple(((run, ""), *guard) for run, guard in self.dropped.items())
         return over + tuple(
-            (key, 0 if record is None else record.rev)
+            (key, *guard_of(record))
             for key, record in self.read.items()
             if key not in self.guards and not (isinstance(record, Node) and record.state in FINAL)
         )

@@ -79,9 +79,9 @@ class Decision(Struct, frozen=True, kw_only=True, gc=False):
     """New versions of the records that were read, plus effects. A store commits all of it, or nothing."""
 
     puts: tuple[Put, ...] = ()
-    seen: tuple[tuple[Key, int], ...] = ()
-    """(key, revision) of records that were read but are not written. They must be unchanged (revision 0: still
-    absent)."""
+    seen: tuple[tuple[Key, int, int], ...] = ()
+    """(key, rev, delivery) of what was read and may change, but is not written: it must still be so (rev 0: absent).
+    A refusal is checked by it as a write is by its guards."""
     headers: tuple[Header, ...] = ()
     also: tuple[Header, ...] = ()
     """Further new runs, each with a copy of the root of the first run in `headers` under its own id: see `twins`."""

@@ -113,6 +113,14 @@ class Distrusted(Struct, frozen=True, tag=True):
     token: int | None = None
 
 
+class Damaged(Struct, frozen=True, tag=True):
+    """Records of the run of `key` cannot be read, are missing, or contradict one another, so that it cannot go on."""
+
+    key: Key
+    why: str
+    token: int | None = None
+
+
 class End(Struct, frozen=True, array_like=True):
     """How member `index` of a scope ended: `how` as in a tally; `failed_at` of the member, if it failed."""
 
@@ -145,4 +153,4 @@ class InboxRead(Struct, frozen=True, tag=True):
     posts: tuple[Post, ...] = ()
 
 
-Fact = Requested | Ended | Lost | Due | Stop | Distrusted | InboxRead
+Fact = Requested | Ended | Lost | Due | Stop | Distrusted | Damaged | InboxRead

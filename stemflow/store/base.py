@@ -195,7 +195,7 @@ class Store(Protocol):
         Before anything is written, all of each run in `dropped` is deleted. A header, a plan or a letter that is
         there already stays as it is; a run is kept for `keep_ms` after its end, and no shorter than its dead letters.
         Guards of a Put: the stored record's `rev` equals `guard` (0: absent) and a node's `delivery` equals `token`;
-        each of `seen` still has its `rev`.
+        each of `seen` still has its `rev` and, a node, its `delivery`: a lease changes that alone.
         Decisions are committed in order and answered alone. Leasing is the table's READY x leased: state RUNNING,
         `delivery` + 1, never a leaf whose `at_ms` is in the future or whose `due_at_ms` has passed (it has expired),
         highest priority first, then in order of

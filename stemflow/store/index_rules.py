@@ -32,7 +32,7 @@ def may_hold_lease(node: Node) -> bool:
 def guarded(decisions: Sequence[Decision], committed: Sequence[bool]) -> tuple[Key, ...]:
     """The keys that the guards of stale decisions named, each once."""
     stale = [decision for decision, ok in zip(decisions, committed, strict=True) if not ok]
-    keys = [put.key for one in stale for put in one.puts] + [key for one in stale for key, _ in one.seen]
+    keys = [put.key for one in stale for put in one.puts] + [key for one in stale for key, *_ in one.seen]
     return tuple(dict.fromkeys(keys))
 
 

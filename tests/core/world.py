@@ -8,7 +8,7 @@ from typing import Any
 
 from stemflow.core.decide import decide
 from stemflow.core.shape import Shape
-from stemflow.core.work import View
+from stemflow.core.work import View, guard_of
 from stemflow.model.effects import Decision, Frozen, GateError, GateKey, Need
 from stemflow.model.facts import Fact, InboxRead, Post
 from stemflow.model.plan import LeafPlan, ScopePlan
@@ -64,10 +64,9 @@ class World:
             delivery = stored.delivery if isinstance(stored, Node) else 0
             if (stored.rev if stored else 0, delivery) != (put.guard, put.token):
                 raise Broken(f"{put.key}: the guard {put.guard} with token {put.token} does not hold")
-        for key, rev in decision.seen:
-            seen = self.records.get(key)
-            if (seen.rev if seen else 0) != rev:
-                raise Broken(f"{key}: it rests on revision {rev}, which was not what was read")
+        for key, *guard in decision.seen:
+            if (*guard_of(self.records.get(key)),) != (*guard,):
+                raise Broken(f"{key}: it rests on revision and delivery {guard}, which was not what was read")
         heard = {run for run, _ in decision.consumed}
         self.posts = (*(post for post in self.posts if post.run not in heard), *decision.posts)
         for put in decision.puts:

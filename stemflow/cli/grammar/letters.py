@@ -11,7 +11,7 @@ from stemflow.cli.grammar.types import DURATION, Positive, RunId, Since
 
 REASONS = (
     "max-retries-exhausted", "unregistered-task", "signature-invalid", "unknown-encoder", "bad-arguments", "poison",
-    "lost", "expired",
+    "damaged", "lost", "expired",
 )  # fmt: skip
 """Why a task may have failed for good."""
 

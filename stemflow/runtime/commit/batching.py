@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 
-from stemflow.model.facts import Distrusted, Fact, InboxRead
+from stemflow.model.facts import Damaged, Distrusted, Fact, InboxRead
 from stemflow.model.records import Key, Node, Record
 
 
@@ -44,6 +44,6 @@ def grouped(
 
 def _apart(fact: Fact, hot: Set[str]) -> str:
     """What keeps a fact apart from others of its run."""
-    if isinstance(fact, Distrusted):
+    if isinstance(fact, (Distrusted, Damaged)):
         return "distrusted"
     return "heard" if isinstance(fact, InboxRead) and fact.key[0] in hot else ""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+import logging
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from msgspec import structs
 
 from stemflow.core.decide import decide
-from stemflow.core.work import View
+from stemflow.core.work import StaleView, View, guard_of
+from stemflow.errors import StemflowError
 from stemflow.model.effects import Decision, Frozen, GateKey, Need
-from stemflow.model.facts import Distrusted, Ended, Fact, InboxRead, Ok, Replaced
+from stemflow.model.facts import Damaged, Distrusted, Ended, Fact, InboxRead, Ok, Replaced
 from stemflow.model.plan import Plan
-from stemflow.model.records import FINAL, NO_RUN, RUNNING, STOPPING, Key, Node, Record
+from stemflow.model.records import FINAL, HELD, NO_RUN, READY, RUNNING, STOPPING, Key, Node, Record
 from stemflow.runtime.commit.contention import Contention
 from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey, same_meaning
 from stemflow.runtime.values.binding import Binder, gate
@@ -20,12 +22,22 @@ from stemflow.runtime.values.library import PLANS, Library
 from stemflow.runtime.values.resolver import Values
 from stemflow.store.base import Inbox, Lease, Store
 
+log = logging.getLogger("stemflow.worker")
+
 CACHED = 50_000
 """Records kept from commit to commit; more than this and the cache is emptied, which costs only reads."""
 
 
-REREADS = 3
-"""How often a decision over records that do not fit together is made again before that counts as a bug."""
+REREADS = 20
+"""How often a decision is made again over records that are all read for it, while others change them."""
+
+
+class RecordsDamaged(StemflowError):
+    """Records that were read at the same instant contradict one another: the store holds what no commit has written."""
+
+    def __init__(self, run: str, why: str) -> None:
+        super().__init__(f"run {run}: {why}; the store is damaged")
+        self.run = run
 
 
 class Decider:
@@ -44,66 +56,88 @@ class Decider:
         """Ask the machine until it needs nothing more.
 
         Cached records may be older than others that it reads, and together impossible; then all are read anew.
+        Raises RecordsDamaged when they do not fit together either.
         """
         if self.epoch != self.store.epoch:
             self.void()
         for plan in _brought(facts):
             self.library.learn(plan)  # gates in it are asked before it is stored
-        for _ in range(REREADS):
-            try:
-                return await self._decide(facts)
-            except AssertionError:
-                self._forget({fact.key[0] for fact in facts})
-        return await self._decide(facts)
+        reading = Reading(self.records, ())
+        try:
+            return await self._decide(facts, reading)
+        except StaleView as stale:
+            log.debug("%s; they are read again", stale)
+        return await self._decide_anew(facts, reading.keys)
 
-    async def _decide(self, facts: Sequence[Fact]) -> Decision:
+    async def _decide_anew(self, facts: Sequence[Fact], keys: Sequence[Key]) -> Decision:
+        """Decide over records that are read for this alone, those that are known to be needed all at once."""
+        for _ in range(REREADS):
+            reading = Reading({}, tuple(dict.fromkeys(keys)))
+            try:
+                return await self._decide(facts, reading)
+            except StaleView as found:
+                stale = found
+                if keys and len(reading.keys) == len(reading.first):
+                    break  # all that it rests on was read at the same instant
+            finally:
+                for key in reading.keys:
+                    self.records.pop(key, None)
+            keys = reading.keys
+        raise RecordsDamaged(stale.key[0] or facts[0].key[0], str(stale)) from stale
+
+    async def _decide(self, facts: Sequence[Fact], reading: Reading) -> Decision:
         gates: dict[GateKey, Any] = {}
-        fresh: list[Key] = []
-        doubted = any(isinstance(fact, Distrusted) for fact in facts)
+        doubted = any(isinstance(fact, (Distrusted, Damaged)) for fact in facts)
         blind: set[Key] = set()
         hot = self.contention.hot(facts)
+        records = reading.records
+        need = Need(keys=reading.first) if reading.first else None
         try:
             while True:
-                view = View(self.records, self.library.headers, self.library.shapes, gates, hot)
+                if need is not None:
+                    await self._meet(need, gates, reading)
+                    if not doubted:
+                        blind.update(key for key in need.keys if not self._may_rest_on(key, records))
+                view = View(records, self.library.headers, self.library.shapes, gates, hot)
                 answer = decide(view, facts, self.store.now_ms())
                 if isinstance(answer, Decision):
-                    return await self._sealed(answer, blind)
-                await self._meet(answer, gates, fresh)
-                if not doubted:
-                    blind.update(key for key in answer.keys if not self._may_rest_on(key))
+                    return await self._sealed(answer, blind, records)
+                need = answer
         finally:
-            self._drop_absent(fresh)
-            for key in fresh if doubted else blind:
+            self._drop_passing(reading.keys)
+            for key in reading.keys if doubted else blind:
                 self.records.pop(key, None)
 
-    async def _meet(self, need: Need, gates: dict[GateKey, Any], fresh: list[Key]) -> None:
+    async def _meet(self, need: Need, gates: dict[GateKey, Any], reading: Reading) -> None:
         if need.keys:
-            fresh.extend(need.keys)
-            self.records.update(zip(need.keys, await self.store.read(need.keys), strict=True))
+            reading.keys.extend(need.keys)
+            for key, record in zip(need.keys, await self.store.read(need.keys), strict=True):
+                if not _is_newer(reading.records.get(key), record):
+                    reading.records[key] = record
         for run in need.headers:
             await self.library.header(run)
         for digest in need.plans:
             await self.library.shape(digest)
-        for key in need.gates:
-            gates[key] = await self._gate(need, key)
+        for gate_key in need.gates:
+            gates[gate_key] = await self._gate(need, gate_key, reading.records)
 
-    def _may_rest_on(self, key: Key) -> bool:
+    def _may_rest_on(self, key: Key, records: dict[Key, Record | None]) -> bool:
         """Whether what was read may be built upon; raises SignatureInvalid, and forgets what was altered."""
-        record = self.records.get(key)
+        record = records.get(key)
         if record is None:
             return True
         try:
             return self.trust.is_valid(record)
         except SignatureInvalid:
-            del self.records[key]
+            del records[key]
             raise
 
-    async def _sealed(self, decision: Decision, blind: Set[Key]) -> Decision:
+    async def _sealed(self, decision: Decision, blind: Set[Key], records: Mapping[Key, Record | None]) -> Decision:
         """Seal what is to be written. What rests on `blind` records, whose seals cannot be checked here, may only be
         written if it leaves all that is sealed as it is; else raises UnknownKey."""
         if blind:
             for put in decision.puts:
-                before = self.records.get(put.key)
+                before = records.get(put.key)
                 if before is None or put.record is None or not same_meaning(put.record, before):
                     raise UnknownKey(f"run {put.key[0]}", None)
             return decision
@@ -117,11 +151,11 @@ class Decider:
         posts = tuple([structs.replace(one, seal=self.trust.seal_of(one)) for one in decision.posts])
         return structs.replace(decision, headers=headers, pages=pages, posts=posts)
 
-    async def _gate(self, need: Need, key: GateKey) -> Any:
-        node = need.working.get(key[:2]) or self.records.get(key[:2])
+    async def _gate(self, need: Need, key: GateKey, records: Mapping[Key, Record | None]) -> Any:
+        node = need.working.get(key[:2]) or records.get(key[:2])
         assert isinstance(node, Node)
         shape = await self.library.shape(node.plan)
-        values = Values(self.library, need.working, self.records)
+        values = Values(self.library, need.working, records)
         answer = await gate(values, key, await self.binder(node.plan), node, shape.nodes[node.node])
         if isinstance(answer, Frozen):
             self.library.items.staged[key[:2]] = answer.pages
@@ -135,10 +169,11 @@ class Decider:
                 del self.binders[next(iter(self.binders))]
         return found
 
-    def _drop_absent(self, keys: Sequence[Key]) -> None:
-        """That a record does not exist is true only now; claims are everybody's and change too often to be kept."""
+    def _drop_passing(self, keys: Sequence[Key]) -> None:
+        """Forget what is soon out of date: claims, what does not exist yet, and nodes that wait for a lease."""
         for key in keys:
-            if key[0] == NO_RUN or self.records.get(key) is None:
+            record = self.records.get(key)
+            if not isinstance(record, Node) or record.state in (HELD, READY):
                 self.records.pop(key, None)
 
     def void(self) -> None:
@@ -186,7 +221,7 @@ class Decider:
         self.contention.stale(decision, current)
         for put in decision.puts:
             self.records.pop(put.key, None)
-        for key, _ in decision.seen:
+        for key, *_ in decision.seen:
             self.records.pop(key, None)
         for fact in facts:
             self.records.pop(fact.key, None)
@@ -223,6 +258,21 @@ class Decider:
             self.records[lease.node.key] = lease.node
         if lease.header is not None and self.trust.is_verified(lease.header):
             self.library.remember(lease.header)
+
+
+class Reading:
+    """The records that one decision may rest on, the keys among them to be read `first`, and all that it has read."""
+
+    __slots__ = ("records", "first", "keys")
+
+    def __init__(self, records: dict[Key, Record | None], first: tuple[Key, ...]) -> None:
+        self.records, self.first = records, first
+        self.keys: list[Key] = []
+
+
+def _is_newer(known: Record | None, read: Record | None) -> bool:
+    """Whether what came to be known while a record was being read (with a lease, or a commit) is newer than that."""
+    return isinstance(known, Node) and isinstance(read, Node) and guard_of(known) > guard_of(read)
 
 
 def _brought(facts: Sequence[Fact]) -> Iterator[Plan]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact, Failed, HandedBack, Lost
-from stemflow.model.records import READY, Node, task_id
+from stemflow.model.records import READY, Key, Node, Record, task_id
+
+STORY_LINES = 50
+"""The most reports, and the most records, that the log shows of a run whose reports could not be decided."""
 
 log = logging.getLogger("stemflow.worker")
 
@@ -25,6 +28,29 @@ def narrate(facts: Sequence[Fact], decision: Decision, now_ms: int) -> None:
             if nodes is None:
                 nodes = {put.key: put.record for put in decision.puts if isinstance(put.record, Node)}
             _tell(fact, nodes.get(fact.key), fact in decision.refused, now_ms)
+
+
+def story_of(facts: Sequence[Fact], records: Mapping[Key, Record | None]) -> str:
+    """What was reported and what is known of the runs in question, for those who look for a fault of the engine.
+
+    No value of a run is part of it.
+    """
+    runs = {fact.key[0] for fact in facts}
+    lines = [f"  reported: {_fact(fact)}" for fact in facts[:STORY_LINES]]
+    known = [record for key, record in records.items() if key[0] in runs and isinstance(record, Node)]
+    lines += [
+        f"  known: {task_id(one.key)} {one.state}, revision {one.rev}, delivery {one.delivery}, attempt {one.attempt}"
+        for one in known[:STORY_LINES]
+    ]
+    left_out = max(0, len(facts) - STORY_LINES) + max(0, len(known) - STORY_LINES)
+    return "\n".join([*lines, f"  and {left_out} more"] if left_out else lines)
+
+
+def _fact(fact: Fact) -> str:
+    text = f"{type(fact).__name__} {task_id(fact.key)}"
+    if isinstance(fact, Ended):
+        return f"{text}: {type(fact.outcome).__name__} under delivery {fact.token}"
+    return f"{text} under delivery {fact.token}" if isinstance(fact, Lost) else text
 
 
 def _tell(fact: Ended | Lost, node: Node | None, refused: bool, now_ms: int) -> None:

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from stemflow.model.effects import Decision
-from stemflow.model.facts import Distrusted, Ended, Fact, HandedBack
+from stemflow.model.facts import Ended, Fact, HandedBack
 from stemflow.runtime.commit.batching import grouped
 from stemflow.runtime.commit.committer import Piggyback
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.commit.events import tell_commit
 from stemflow.runtime.commit.log import narrate
-from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey
+from stemflow.runtime.worker.batch_decider import STORE_PAUSE_S, BatchDecider
 from stemflow.runtime.worker.quarantine import Quarantine
 from stemflow.runtime.worker.reconnect_backoff import ReconnectBackoff
 from stemflow.runtime.worker.slots import NO_OVERLAP, Slots
@@ -25,8 +25,6 @@ log = logging.getLogger("stemflow.worker")
 
 YIELDS = 3
 """Iterations of the event loop that quick handlers get before the loop rests; resting costs more than they do."""
-STORE_PAUSE_S = 0.5
-"""The pause after the store could not be read."""
 IDLE_MS = 1_000
 """The longest rest of an idle worker."""
 WITHDRAW_S = 0.5
@@ -62,6 +60,7 @@ class ExchangeLoop:
     ) -> None:
         self.slots, self.worker, self.store, self.decider = slots, worker, slots.store, decider
         self.quarantine = Quarantine(slots, decider.library.shapes)
+        self._batch_decider = BatchDecider(decider, self._put_back, worker.send_error)
         self.stale_decisions = 0
         """Decisions that others' commits had overtaken."""
         self.stale_reports = 0
@@ -155,9 +154,8 @@ class ExchangeLoop:
             return
         batches, decisions = [], []
         for batch in found:
-            decision = await self._decided(batch)
-            if decision is not None:
-                batches.append(batch)
+            for facts, decision in await self._batch_decider.decide(batch):
+                batches.append(facts)
                 decisions.append(decision)
         # A draining worker that posts to or consumes an inbox goes on leasing inboxes, so that no post waits for
         # INBOX_MS.
@@ -203,6 +201,9 @@ class ExchangeLoop:
                 share -= len(batch)
         return taken
 
+    def _put_back(self, facts: Sequence[Fact]) -> None:
+        self.slots.facts.extend(facts)
+
     def _want(self) -> Want:
         """Ask for as many leases as there are free slots that no other exchange asks for."""
         slots = self.slots
@@ -216,31 +217,6 @@ class ExchangeLoop:
         self._offered = idle and limit > 0
         pushes = self._pushed if idle else None
         return Want(owner=slots.owner, limit=limit, queues=slots.queues, only_run=slots.only_run, pushes=pushes)
-
-    async def _decided(self, batch: list[Fact]) -> Decision | None:
-        """Decide on a batch; None if the store could not be read (the facts wait) or `decide` failed (they are dropped,
-        and their leases expire)."""
-        slots = self.slots
-        try:
-            return await self.decider.decide(batch)
-        except StoreError as error:
-            log.warning("%s; %d reports wait", error, len(batch))
-            slots.facts.extend(batch)
-            await asyncio.sleep(STORE_PAUSE_S)
-        except SignatureInvalid as error:
-            log.critical("%s", error)
-            # Other runs of the batch go on; an invalid record of none of them concerns them all.
-            distrusted = [fact for fact in batch if fact.key[0] == error.run] or batch
-            slots.facts += [fact for fact in batch if fact not in distrusted]
-            batch[:] = [Distrusted(fact.key, str(error)) for fact in distrusted]
-            return await self.decider.decide(batch)
-        except UnknownKey as error:
-            log.warning("%s; %d reports are left to a process that has it", error, len(batch))
-            await asyncio.sleep(STORE_PAUSE_S)
-        except Exception as error:
-            log.critical("run %s: its reports are set aside, its leases will be lost", batch[0].key[0], exc_info=True)
-            self.worker.send_error(error)
-        return None
 
     async def _exchange(self, channel: _Channel, decisions: Sequence[Decision], want: Want | None) -> Exchange:
         """Send one request until the store answers; a worker that shuts down gives up after LAST_TRIES_S seconds."""

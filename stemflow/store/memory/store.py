@@ -165,9 +165,11 @@ class MemoryStore:
                 return False
             if stored.__class__ is Node and stored.delivery != put.token:
                 return False
-        for key, rev in decision.seen:
+        for key, rev, token in decision.seen:
             stored = records.get(key)
             if (stored.rev if stored is not None else 0) != rev:
+                return False
+            if stored.__class__ is Node and stored.delivery != token:
                 return False
         for run in dropped:
             self._drop(run)

@@ -230,7 +230,7 @@ POSITIONS: Final[dict[str, tuple[str, ...]]] = {
     "DECISION": SentDecision.__struct_fields__,
     "PUT": SentPut.__struct_fields__,
     "READY": Ready.__struct_fields__,
-    "SEEN": ("run", "path", "rev"),
+    "SEEN": ("run", "path", "rev", "token"),
     "HEADER": ("run", "header"),
     "PLAN": ("digest", "body"),
     "PAGE": ("run", "path", "pages"),

@@ -206,7 +206,7 @@ def _runs_of(decision: Decision) -> Iterator[str]:
     """The runs that a decision touches; NO_RUN for the keys that runs share."""
     for put in decision.puts:
         yield put.key[0]
-    for key, _ in decision.seen:
+    for key, *_ in decision.seen:
         yield key[0]
     for header in (*decision.headers, *decision.also):
         yield header.run

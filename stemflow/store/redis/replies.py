@@ -51,7 +51,7 @@ def _current(
     for decision, ok in zip(decisions, committed, strict=True):
         if not ok:
             named += [put.key for put in decision.puts]
-            named += [key for key, _ in decision.seen]
+            named += [key for key, *_ in decision.seen]
     found = dict(zip(named, values, strict=True))
     return tuple([(key, record_of(key, found[key])) for key in guarded(decisions, committed)])
 

@@ -61,7 +61,7 @@ class Encoder:
     def _decision(self, one: Decision, sent: set[str]) -> SentDecision:
         headers = {header.run: header for header in one.headers} if one.headers else {}
         puts = [self._put(put, headers) for put in one.puts] or False
-        seen = [(text(run_name(key[0])), key[1], rev) for key, rev in one.seen] if one.seen else False
+        seen = [(text(run_name(key[0])), key[1], *guard) for key, *guard in one.seen] if one.seen else False
         rest = [(text(run_name(run)), text(codec.encode_header(header))) for run, header in headers.items()] or False
         plans = [self._plan(plan, sent) for plan in one.plans if plan.digest not in sent] or False
         pages = [(text(run_name(p.key[0])), p.key[1], [text(page) for page in p.pages]) for p in one.pages] or False

@@ -62,13 +62,14 @@ def commit(
 
 
 def _as_seen(db: sqlite3.Connection, decision: Decision) -> bool:
-    """Whether the records that were read, but are not written, still have their revisions."""
-    for (run, path), rev in decision.seen:
+    """Whether the records that were read, but are not written, are still as they were."""
+    for (run, path), rev, token in decision.seen:
         if run == NO_RUN:
-            row = db.execute("SELECT rev FROM claims WHERE key = ?", (path,)).fetchone()
+            row = db.execute("SELECT rev, 0 FROM claims WHERE key = ?", (path,)).fetchone()
         else:
-            row = db.execute("SELECT rev FROM nodes WHERE run = ? AND path = ?", (run_blob(run), path)).fetchone()
-        if (0 if row is None else row[0]) != rev:
+            statement = "SELECT rev, delivery FROM nodes WHERE run = ? AND path = ?"
+            row = db.execute(statement, (run_blob(run), path)).fetchone()
+        if (row or (0, 0)) != (rev, token):
             return False
     return True
 

@@ -7,6 +7,7 @@ import asyncio
 from msgspec import structs
 
 from stemflow.model.effects import DeadLetter, Decision, Pages, Put, RunEnd
+from stemflow.model.facts import Ended, Ok
 from stemflow.model.plan import LeafPlan, Plan
 from stemflow.model.records import Claim, Header, Node, Tally
 from stemflow.store.base import Request, Store, StoreError
@@ -128,6 +129,33 @@ class CommitPromises(Promises):
             assert not await w.one.commit(cancel(read))
             assert await w.two.commit(succeed(lease))
 
+    async def test_a_refusal_that_rests_on_what_was_read_before_a_lease_is_stale(self) -> None:
+        async with self.world() as w:
+            await w.one.begin(leaf("a"))
+            read = await w.one.node("a")
+            (lease,) = await w.two.lease()
+            refused = (Ended(lease.node.key, lease.node.delivery, Ok()),)
+            old = Decision(seen=((read.key, read.rev, read.delivery),), refused=refused)
+            now = Decision(seen=((read.key, lease.node.rev, lease.node.delivery),), refused=refused)
+            answer = await w.one.exchange(old, now)
+            assert answer.committed == (False, True)
+            assert answer.current == ((read.key, await w.two.node("a")),)
+
+    async def test_a_refusal_that_rests_on_what_was_changed_is_stale(self) -> None:
+        async with self.world() as w:
+            await w.one.begin(leaf("a"))
+            read = await w.one.node("a")
+            await w.two.commit(create(Claim(key="k", holders=((RUN, "a"),), rev=4)))
+            await w.two.commit(change(read, priority=3))
+            late = (Ended(read.key, 9, Ok()),)
+            answer = await w.one.exchange(
+                Decision(seen=((read.key, read.rev, read.delivery),), refused=late),
+                Decision(seen=((("", "k"), 0, 0),), refused=late),
+                Decision(seen=(((RUN, "none"), 0, 0),), refused=late),
+                Decision(seen=((("", "k"), 4, 0),), refused=late),
+            )
+            assert answer.committed == (False, False, True, True)
+
     async def test_a_stale_decision_does_not_fail_its_neighbours(self) -> None:
         async with self.world() as w:
             await w.one.begin(leaf("a"), leaf("b"))
@@ -145,7 +173,8 @@ class CommitPromises(Promises):
             await w.two.commit(change(old, priority=3))
             claim = Claim(key="k", holders=((RUN, "a"),), rev=4)
             await w.two.commit(create(claim))
-            stale = Decision(puts=(change(old, priority=4), create(leaf("none"))), seen=((b.key, 1), (("", "k"), 9)))
+            puts = (change(old, priority=4), create(leaf("none")))
+            stale = Decision(puts=puts, seen=((b.key, 1, 0), (("", "k"), 9, 0)))
             answer = await w.one.exchange(stale, Decision(puts=(create(leaf("c")),)))
             assert answer.committed == (False, True)
             keys = ((RUN, "a"), (RUN, "none"), (RUN, "b"), ("", "k"))

@@ -140,7 +140,8 @@ class InboxPromises(Promises):
             root = await w.one.node("")
             again = begun(RUN)
             puts = (create(scope(rev=root.rev + 1)),)
-            new = Decision(puts=puts, seen=((root.key, root.rev),), headers=again.headers, dropped=(RUN,))
+            seen = ((root.key, root.rev, root.delivery),)
+            new = Decision(puts=puts, seen=seen, headers=again.headers, dropped=(RUN,))
             assert (await w.one.exchange(new)).committed == (True,)
             assert await fetched(w.two) == []
             assert await fetched(w.two, posted(post(8))) == [post(8)]

@@ -102,7 +102,7 @@ class KeepPromises(Promises):
                 headers=(Header(run=RUN, plan="p", name="new", base=90),),
                 plans=(plan("p"),),
                 dropped=(RUN,),
-                seen=((root.key, root.rev),),
+                seen=((root.key, root.rev, root.delivery),),
             )
             assert (await w.two.exchange(again)).committed == (True,)
             assert (await w.two.exchange(again)).committed == (False,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from stemflow.model.effects import Decision
+from stemflow.model.facts import Ended
 from stemflow.model.records import FINAL, NO_RUN, RUNNING, STOPPING, SUCCEEDED, Claim, Key, Node, Record, parent_path
 
 
@@ -39,6 +40,19 @@ def at_commit(decision: Decision, records: Mapping[Key, Record]) -> list[str]:
                 f"{old.key} committed a result under {name}, which it does not hold"
                 for name in _not_held(old, records)
             ]
+    return broken
+
+
+def at_refusal(decision: Decision, records: Mapping[Key, Record]) -> list[str]:
+    """A report is refused only if its token does not hold. `records`: as they are before the commit."""
+    changed = {put.key for put in decision.puts}
+    broken = []
+    for fact in decision.refused:
+        node = records.get(fact.key)
+        if not isinstance(fact, Ended) or not isinstance(node, Node) or fact.key in changed:
+            continue
+        if node.delivery == fact.token and node.state in (RUNNING, STOPPING):
+            broken.append(f"{fact.key}: a report was refused although its token {fact.token} holds")
     return broken
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stemflow.model.effects import Decision
+from stemflow.model.records import Key, Record
 from stemflow.store.base import Exchange, Lease, Request, StoreUnavailable, Want
 
 FAULTS = (
@@ -25,6 +26,8 @@ FAULTS = (
     "cancelled run",
     "forced cancel",
     "overtaken decision",
+    "old read",
+    "old record",
 )
 """Every fault that a seed may draw; a campaign fails when one of them was never hit."""
 
@@ -37,6 +40,7 @@ class Faults:
         self.on = True
         self.hit: Counter[str] = Counter()
         self.rate = {name: rng.choice((0.0, 0.02, 0.1)) for name in FAULTS}
+        self.rate["old read"] *= 5  # an exchange is rarely preceded by a read
 
     def strikes(self, name: str) -> bool:
         """Whether fault `name` happens now."""
@@ -81,6 +85,14 @@ class FlakyStore:
         if self.faults.strikes("reply lost after commit"):
             raise StoreUnavailable("simulated: the reply was lost")
         return answer
+
+    async def read(self, keys: Sequence[Key]) -> list[Record | None]:
+        """What is read may be older than what arrives meanwhile: records of one decision may be of different ages."""
+        await self._alive()
+        found: list[Record | None] = await self.inner.read(keys)
+        if self.faults.strikes("old read"):
+            await asyncio.sleep(self.faults.rng.uniform(0.01, 1.0))
+        return found
 
     async def take_expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
         await self._alive()

@@ -7,6 +7,7 @@ faults off. The invariants hold after every commit and at the end. The same seed
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
@@ -18,9 +19,11 @@ from msgspec import Struct
 from stemflow.core.invariants import check_commit, check_run
 from stemflow.core.shape import Shape
 from stemflow.core.snapshot_invariants import check_claims
-from stemflow.model.effects import Decision
+from stemflow.model.effects import Decision, GateKey, Need
 from stemflow.model.facts import Ended, Fact
 from stemflow.model.records import FINAL, Claim, Key, Node, Record
+from stemflow.model.signature import Signature, Workflow
+from stemflow.runtime.commit.decider import Decider, Reading
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.runs.handle import DuplicateRun, RunHandle
 from stemflow.runtime.worker.exchange_loop import ExchangeLoop
@@ -29,14 +32,14 @@ from stemflow.runtime.worker.lease_recovery import recover
 from stemflow.runtime.worker.lease_renewal import RenewalSchedule, RenewalTask
 from stemflow.runtime.worker.slots import Slots
 from stemflow.runtime.worker.worker import Worker
-from stemflow.store.base import Exchange, Lease, Renewed, Renewer
+from stemflow.store.base import Exchange, Lease, Renewed, Renewer, StoreError
 from stemflow.store.memory.retention import Plans
 from stemflow.store.memory.store import MemoryStore
 from stemflow.testing.history.rate_ledger import Ledger
-from stemflow.testing.simulation.checks import at_commit, at_lease
+from stemflow.testing.simulation.checks import at_commit, at_lease, at_refusal
 from stemflow.testing.simulation.faults import Faults, FlakyStore
 from stemflow.testing.simulation.virtual_loop import SeededIds, VirtualClock, VirtualLoop, run
-from stemflow.testing.simulation.workloads import KEYED, Witness, keyed_run, make_registry, random_tree
+from stemflow.testing.simulation.workloads import KEYED, Witness, contended_tree, keyed_run, make_registry, random_tree
 
 FAULTY_S = 30.0
 """Virtual seconds with faults on."""
@@ -73,12 +76,15 @@ class CheckedStore(MemoryStore):
         self.ledger = Ledger()
         self.opened: dict[Key, int] = {}
         self.ended: dict[Key, int] = {}
+        self.previous: dict[Key, Record | None] = {}
+        """Each record as it was before its last change."""
 
     def _commit(self, decision: Decision, now_ms: int) -> bool:
         before: dict[Key, Record | None] = {put.key: self._records.get(put.key) for put in decision.puts}
-        broken = at_commit(decision, self._records)
+        broken = at_commit(decision, self._records) + at_refusal(decision, self._records)
         if not super()._commit(decision, now_ms):
             return False
+        self.previous.update(before)
         self.commits += 1
         self.posts += len(decision.posts)
         for put in decision.puts:
@@ -94,10 +100,11 @@ class CheckedStore(MemoryStore):
         return True
 
     def overtake(self, decisions: Sequence[Decision]) -> None:
-        """As if somebody had just written the scopes that `decisions` change, and left them as they were."""
+        """As if somebody had just written the scopes and claims that `decisions` change, and left them as they were."""
         for put in (put for one in decisions for put in one.puts):
             stored = self._records.get(put.key)
-            if isinstance(stored, Node) and stored.tally is not None and stored.state not in FINAL:
+            open_scope = isinstance(stored, Node) and stored.tally is not None and stored.state not in FINAL
+            if stored is not None and (open_scope or isinstance(stored, Claim)):
                 self._records[put.key] = twin = copy.copy(stored)
                 twin.rev += 1
 
@@ -105,6 +112,7 @@ class CheckedStore(MemoryStore):
         broken = at_lease(ready, self._records, now_ms) + self.ledger.start(ready.limits, now_ms)
         if broken:
             raise Violation("; ".join(broken))
+        self.previous[ready.key] = ready
         return super()._lease(ready, now_ms)
 
     def leaked_claims(self) -> list[str]:
@@ -135,9 +143,16 @@ class _Shapes(dict[str, Shape]):
 class SimWorker(Worker):
     """The real worker, whose facts may come late or twice."""
 
-    def __init__(self, faults: Faults, alive: Callable[[], bool], slots: Slots, *parts: Any, **more: Any) -> None:
+    def __init__(
+        self, faults: Faults, alive: Callable[[], bool], fail: Callable[[BaseException], None], slots: Slots,
+        *parts: Any, **more: Any,
+    ) -> None:  # fmt: skip
         super().__init__(slots, *parts, **more)
-        self.faults, self.alive = faults, alive
+        self.faults, self.alive, self.fail = faults, alive, fail
+
+    def send_error(self, error: BaseException) -> None:
+        """A fault of the engine: in this world there is no other reason to set reports aside."""
+        self.fail(error)
 
     def start(self, lease: Lease) -> None:
         # The other of two exchanges may have been answered in the instant of the death.
@@ -187,6 +202,19 @@ class FlakyRenewer:
         self.inner.close()
 
 
+def grow_old(decider: Decider, world: World) -> None:
+    """Let the cache of a process keep some records as they were before their last change."""
+    meet = decider._meet
+
+    async def and_keep_old_ones(need: Need, gates: dict[GateKey, Any], reading: Reading) -> None:
+        await meet(need, gates, reading)
+        for key in need.keys:
+            if reading.records is decider.records and world.faults.strikes("old record"):
+                decider.records[key] = world.store.previous.get(key)
+
+    vars(decider)["_meet"] = and_keep_old_ones
+
+
 class Process:
     """One worker process of the world; `die` is kill -9."""
 
@@ -198,6 +226,7 @@ class Process:
             registry=world.registry_for(self), worker=False, clock=world.clock, ids=world.ids, store=self.store
         )
         self.app.decider.contention.wide = world.wide
+        grow_old(self.app.decider, world)
         self.slots = Slots(self.store, owner=name, concurrency=world.rng.randint(1, 4))
         woken = asyncio.Event()
         schedule = RenewalSchedule(self.slots, woken.set, 1_000)
@@ -205,12 +234,14 @@ class Process:
             self.store, self.app.signals, lambda context, for_ms: None, self.app.submitter.submit, ()
         )
         self.worker = SimWorker(
-            world.faults, lambda: not self.store.dead, self.slots, self.app.decider, self.app.registry, services,
+            world.faults, lambda: not self.store.dead, world.fail, self.slots, self.app.decider, self.app.registry,
+            services,
             remote_tasks=self.app.preparer.remote_tasks, threads=world.pool, lease_started=schedule.lease_started,
         )  # fmt: skip
         exchange_loop = SimExchangeLoop(self.slots, self.worker, self.app.decider, name, overlap_from=1)
         renewer = FlakyRenewer(world.store.renewer(), world.faults)
         renew = RenewalTask(self.slots, renewer, schedule, woken)
+        self.is_open = False
         self.tasks = [
             asyncio.create_task(self._guarded(part), name=f"{name}.{label}")
             for label, part in (
@@ -227,6 +258,13 @@ class Process:
             raise
         except BaseException as error:
             self.world.fail(error)
+
+    async def opened(self) -> Stemflow:
+        """The engine for a submission; never closed, as the store is shared by all processes."""
+        if not self.is_open:
+            self.is_open = True
+            await self.app.__aenter__()
+        return self.app
 
     def die(self) -> None:
         """Nothing of this process has an effect from here on."""
@@ -252,6 +290,7 @@ class World:
         self.witness = Witness()
         self.store = store_class("memory:", self.clock, loop.observe)
         self.processes: list[Process] = []
+        self.rates = self.rng.getrandbits(32)
         self.wide = self.rng.choice((1, 2, 16))
         """From how many members on the ends of those of a scope are posted where many change it."""
         self.pool: Any = None
@@ -259,7 +298,7 @@ class World:
         self.count = 0
 
     def registry_for(self, process: Process) -> Any:
-        return make_registry(self.rng, self.witness, self.faults, process.die)
+        return make_registry(self.rng, self.witness, self.faults, process.die, self.rates)
 
     def fail(self, error: BaseException) -> None:
         self.broken = self.broken or error
@@ -278,17 +317,20 @@ class World:
         for _ in range(self.rng.randint(1, 3)):
             self.start()
         app = Stemflow(
-            registry=make_registry(self.rng, self.witness, self.faults, lambda: None),
+            registry=make_registry(self.rng, self.witness, self.faults, lambda: None, self.rates),
             worker=False, clock=self.clock, ids=self.ids, store=self.store,
         )  # fmt: skip
         await app.__aenter__()  # not closed: the processes of this world share its store
         runs, keyed = [], self.rng.choice(KEYED)
-        crowded = self.rng.random() < 0.4
+        crowded, contended = self.rng.random() < 0.4, self.rng.random() < 0.3
         for _ in range(self.rng.randint(4, 7) if crowded else self.rng.randint(1, 3)):
             await asyncio.sleep(self.rng.uniform(0, 0.4 if crowded else 2))
-            tree = random_tree(self.rng, app.registry, 1 if crowded else 3, keyed)
+            if contended:
+                tree = contended_tree(self.rng, app.registry)
+            else:
+                tree = random_tree(self.rng, app.registry, 1 if crowded else 3, keyed)
             try:
-                runs.append(await app.submit(keyed_run(self.rng, tree) if self.rng.random() < 0.3 else tree))
+                runs.append(await self._submit(app, keyed_run(self.rng, tree) if self.rng.random() < 0.3 else tree))
             except DuplicateRun:
                 continue
             for fault in ("cancelled run", "forced cancel"):
@@ -307,6 +349,18 @@ class World:
             process.die()
         await asyncio.sleep(0)
         return len(runs)
+
+    async def _submit(self, app: Stemflow, what: Signature[Any, Any] | Workflow) -> RunHandle[Any]:
+        """Submit from one of the processes that work, where there is one; should it die of it, from another one."""
+        run_id = self.ids.run_id()
+        if self.processes and self.rng.random() < 0.5:
+            process = self.rng.choice(self.processes)
+            with contextlib.suppress(TimeoutError, StoreError):
+                async with asyncio.timeout(10):
+                    busy = await process.opened()
+                    run_id = (await busy.submit(what, run_id=run_id)).id
+                return await app.handle(run_id)
+        return await app.submit(what, run_id=run_id)
 
     def _cancel(self, handle: RunHandle[Any], force: bool) -> None:
         self.loop.create_task(self._cancelled(handle, force))

@@ -33,9 +33,14 @@ class Witness:
         return sum(line[:2] == (run, path) and line[3] == what for line in self.lines)
 
 
-def make_registry(rng: random.Random, witness: Witness, faults: Faults, crash: Callable[[], None]) -> TaskRegistry:
-    """Tasks whose behaviour is drawn: at once, slow, slower than a lease, failing at first, failing for good."""
-    registry = TaskRegistry()
+def make_registry(
+    rng: random.Random, witness: Witness, faults: Faults, crash: Callable[[], None], rates: int = 0
+) -> TaskRegistry:
+    """Tasks whose behaviour is drawn: at once, slow, slower than a lease, failing at first, failing for good.
+
+    `rates`: the seed of the rate limits, which all processes must agree on.
+    """
+    registry, limits = TaskRegistry(), random.Random(rates)
 
     async def behave(context: TaskContext, how: str) -> None:
         witness.write(context, "start")
@@ -77,9 +82,9 @@ def make_registry(rng: random.Random, witness: Witness, faults: Faults, crash: C
     registry.task("joined", **options)(joined_function)
     registry.task("note", **options)(note_function)
     registry.task("only", unique=True, unique_for="1s", **options)(leaf_function)
-    registry.task("limited", rate_limit=_limits(rng), **options)(leaf_function)
-    registry.task("by_name", rate_limit=_limits(rng, "name:${{ args.name }}"), **options)(leaf_function)
-    registry.task("crowd", rate_limit="3/s", group_rate_limit=_limits(rng), **options)(leaf_function)
+    registry.task("limited", rate_limit=_limits(limits), **options)(leaf_function)
+    registry.task("by_name", rate_limit=_limits(limits, "name:${{ args.name }}"), **options)(leaf_function)
+    registry.task("crowd", rate_limit="3/s", group_rate_limit=_limits(limits), **options)(leaf_function)
     for mode in ("return_existing", "replace", "keep_last", "skip", "reject"):
         registry.task(mode, unique=True, unique_by="k", unique_mode=mode, **options)(leaf_function)
     registry.task("throttled", unique=True, unique_by="k", unique_mode="keep_last", unique_for="2s",
@@ -93,7 +98,7 @@ def make_registry(rng: random.Random, witness: Witness, faults: Faults, crash: C
 
 
 def _limits(rng: random.Random, key: str = "") -> list[RateLimit]:
-    """One limit, or two; those that count are the ones of the process that submits."""
+    """One limit, or two."""
     limit, per = rng.randint(1, 4), f"{rng.choice((100, 300, 1_000, 2_000))}ms"
     found = [RateLimit(limit, per, key), RateLimit(limit, per, key, burst=rng.randint(1, limit), pace=True)]
     return [rng.choice(found), *([RateLimit(8, "5s", key)] if rng.random() < 0.3 else [])]
@@ -178,6 +183,19 @@ def _step(rng: random.Random, registry: TaskRegistry, depth: int, keyed: str, in
     needs = tuple(f"s{i}" for i in range(index) if rng.random() < 0.5)
     run_on = rng.choice(("success", "success", "done", "failure"))
     return structs.replace(random_tree(rng, registry, depth, keyed), name=f"s{index}", needs=needs, run_on=run_on)
+
+
+def contended_tree(rng: random.Random, registry: TaskRegistry) -> Step:
+    """Groups of short tasks, retried at first, that meet those of other runs in few keys."""
+
+    def member() -> Step:
+        task = registry.get(rng.choice(("leaf", "alone", "pair", "replace", "debounce", "return_existing")))
+        assert task is not None
+        if rng.random() < 0.3:
+            task = task.with_options(countdown=rng.uniform(0.1, 1.0))
+        return task.si(rng.choice("ab"), rng.choice(("quick", "flaky", "slow")))
+
+    return Canvas.chain([Canvas.group([member() for _ in range(rng.randint(2, 4))]) for _ in range(2)])
 
 
 def _member(rng: random.Random, registry: TaskRegistry, depth: int, keyed: str) -> Step:

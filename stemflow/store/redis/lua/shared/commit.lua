@@ -28,7 +28,9 @@ local function fits(decision)
     if value and run ~= '' and token_of(value) ~= put[PUT.token] then return false end
   end
   for _, one in ipairs(decision[DECISION.seen] or {}) do
-    if rev_stored(one[SEEN.run], V[id_of(one[SEEN.run], one[SEEN.path])]) ~= one[SEEN.rev] then return false end
+    local value = V[id_of(one[SEEN.run], one[SEEN.path])]
+    if rev_stored(one[SEEN.run], value) ~= one[SEEN.rev] then return false end
+    if value and one[SEEN.run] ~= '' and token_of(value) ~= one[SEEN.token] then return false end
   end
   return not decision[DECISION.also] or are_new(decision[DECISION.also])
 end

@@ -1,0 +1,92 @@
+"""Deciding a batch of reports. What goes wrong with it concerns the run that it is about, and no other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from stemflow.model.effects import Decision
+from stemflow.model.facts import Damaged, Distrusted, Fact
+from stemflow.runtime.commit.decider import Decider, RecordsDamaged
+from stemflow.runtime.commit.log import story_of
+from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey
+from stemflow.store.base import StoreError
+
+log = logging.getLogger("stemflow.worker")
+
+STORE_PAUSE_S = 0.5
+"""The pause after the store could not be read."""
+MOST_FAILURES = 3
+"""How often reports of a run are set aside because they could not be decided; then the run ends as damaged."""
+
+Decided = tuple[list[Fact], Decision]
+
+
+class BatchDecider:
+    """`put_back` takes reports that are to be decided again later; `trouble` is told of each failure of the machine."""
+
+    def __init__(
+        self,
+        decider: Decider,
+        put_back: Callable[[Sequence[Fact]], None],
+        trouble: Callable[[BaseException], None],
+    ) -> None:
+        self._decider, self._put_back, self._trouble = decider, put_back, trouble
+        self._failures: Counter[str] = Counter()
+
+    async def decide(self, batch: list[Fact]) -> list[Decided]:
+        """Decisions on all that can be decided now, each with its facts."""
+        try:
+            return [(batch, await self._decider.decide(batch))]
+        except StoreError as error:
+            log.warning("%s; %d reports wait", error, len(batch))
+            self._put_back(batch)
+            await asyncio.sleep(STORE_PAUSE_S)
+        except SignatureInvalid as error:
+            log.critical("%s", error)
+            # Runs that share the batch with the one in question go on; a record of nobody here concerns them all.
+            mine = [fact for fact in batch if fact.key[0] == error.run] or batch
+            self._put_back([fact for fact in batch if fact not in mine])
+            return await self._end([Distrusted(fact.key, str(error)) for fact in mine])
+        except UnknownKey as error:
+            log.warning("%s; %d reports are left to a process that has it", error, len(batch))
+            await asyncio.sleep(STORE_PAUSE_S)
+        except Exception as error:
+            return await self._failed(batch, error)
+        return []
+
+    async def _failed(self, batch: list[Fact], error: Exception) -> list[Decided]:
+        """Of several runs each is decided alone. A run that cannot be decided again and again is ended as damaged."""
+        runs = dict.fromkeys(fact.key[0] for fact in batch)
+        if len(runs) > 1:
+            parts = [[fact for fact in batch if fact.key[0] == run] for run in runs]
+            return [decided for part in parts for decided in await self.decide(part)]
+        (run,) = runs
+        self._trouble(error)
+        if isinstance(error, RecordsDamaged) and error.run != run and not self._failures[error.run]:
+            log.critical("%s; that run is ended as damaged", error)
+            self._failures[error.run] += 1
+            self._put_back(batch)
+            return await self._end([Damaged((error.run, ""), str(error))])
+        self._failures[run] += 1
+        damaged = isinstance(error, RecordsDamaged) or self._failures[run] >= MOST_FAILURES
+        then = "the run is ended as damaged" if damaged else "they are set aside, and its leases will be lost"
+        story = story_of(batch, self._decider.records)
+        log.critical("run %s: its reports could not be decided; %s\n%s", run, then, story, exc_info=error)
+        if not damaged:
+            return []
+        return await self._end([Damaged((run, ""), f"{type(error).__name__}: {error}")])
+
+    async def _end(self, facts: list[Fact]) -> list[Decided]:
+        """Decide that runs end; what fails even then is left alone, so that the worker goes on."""
+        try:
+            return [(facts, await self._decider.decide(facts))]
+        except StoreError as error:
+            log.warning("%s; %d reports wait", error, len(facts))
+            self._put_back(facts)
+        except Exception as error:
+            log.critical("run %s: it could not be ended; it is left as it is", facts[0].key[0], exc_info=error)
+            self._trouble(error)
+        return []
