@@ -59,6 +59,18 @@ def changed(sig: Sig, change: Callable[[Any], Any], *, members_only: bool = Fals
     return structs.replace(sig, **fields) if fields else sig
 
 
+def depth(sig: Signature[Any, Any]) -> int:
+    """How many composites stand in one another at most: 0 for a task, 1 for a group of tasks."""
+    deepest = 0
+    left: list[tuple[Signature[Any, Any], int]] = [(sig, 0)]
+    while left:
+        one, level = left.pop()
+        deepest = max(deepest, level)
+        for field in one.MEMBERS:
+            left += [(member, level + 1) for member in _listed(getattr(one, field))]
+    return deepest
+
+
 def first_task(sig: AnySig) -> TaskSig[Any, Any] | None:
     """The task that gets the arguments of `sig`; None if there is no task in it."""
     while not isinstance(sig, TaskSig):

@@ -167,3 +167,19 @@ async def test_a_call_by_name_takes_options(app: Stemflow, world: World) -> None
     assert (value["queue"], value["headers"]) == ("q", {"a": "b"})
     with pytest.raises(OptionError, match="with_options: there is no option 'quue'"):
         Canvas.task("about").with_options(quue="q")
+
+
+async def test_a_hundred_nested_composites_run_and_more_are_refused(app: Stemflow, world: World) -> None:
+    deep: Signature[Any, Any] = world.ident.s(1)
+    value: Any = 1
+    for _ in range(100):
+        deep, value = Canvas.group(deep), [value]
+    assert await app.run(deep) == value
+    for levels in (101, 300, 5_000):
+        for _ in range(levels - 100):
+            deep = Canvas.group(deep)
+        with pytest.raises(OptionError, match=f"nested at most 100 deep, got {levels}"):
+            await app.submit(deep)
+        deep = world.ident.s(1)
+        for _ in range(100):
+            deep = Canvas.group(deep)

@@ -15,6 +15,7 @@ from stemflow.model.facts import Requested
 from stemflow.model.plan import Plan
 from stemflow.model.records import Header, Key
 from stemflow.model.signature import AnySig, Signature, Workflow, expect_signature
+from stemflow.model.tree import depth
 
 
 class Submission(Struct, frozen=True, kw_only=True, gc=False):
@@ -41,6 +42,10 @@ MAX_PATH: Final = 4_096
 """The longest path of a workflow file that a run remembers, in characters."""
 
 
+MAX_DEPTH: Final = 100
+"""How deep composites may be nested in one another."""
+
+
 def checked_submission(asked: Submission) -> Submission:
     """`asked` with every argument of the type that is stored; raises OptionError that names the wrong one.
 
@@ -48,6 +53,11 @@ def checked_submission(asked: Submission) -> Submission:
     """
     if not isinstance(asked.what, Workflow):
         expect_signature(asked.what, "submit")
+        if (levels := depth(asked.what)) > MAX_DEPTH:
+            raise OptionError(
+                f"submit: expected composites nested at most {MAX_DEPTH} deep, got {levels}; start the inner part as a "
+                "run of its own with context.enqueue"
+            )
         if asked.inputs:
             names = ", ".join(map(str, asked.inputs))[:200]
             raise OptionError(
