@@ -25,12 +25,12 @@ class Row(Struct, frozen=True):
     tested: str
 
 
-BY_FLAGS: Final = "new work is refused whole, what is under way goes on (by flags of scripts)"
-BY_ORDER: Final = "new work is refused whole, what is under way goes on (by the order of writes in scripts)"
+BY_FLAGS: Final = "new work is refused completely, accepted work continues (script flags)"
+BY_ORDER: Final = "new work is refused completely, accepted work continues (order of writes in scripts)"
 EVERY: Final = "G1 to G5"
-BY_KEY: Final = "a fail-over by sentinels may lose the last writes; slots move key by key"
-BY_SLOT: Final = "a planned fail-over by sentinels (`COORDINATED`) loses nothing; slots move as a whole, too"
-GATE: Final = "in each run of the gate"
+BY_KEY: Final = "a failover by sentinels may lose the last writes; slots move key by key"
+BY_SLOT: Final = "a planned failover by sentinels (`COORDINATED`) loses nothing; slots can also move as a whole"
+GATE: Final = "in every run of the gate"
 HAND: Final = "by hand"
 
 TABLE: Final = (
