@@ -17,8 +17,9 @@ HOW = {SUCCEEDED: "ok", FAILED: "failed", CANCELLED: "cancelled"}
 
 
 def finish(w: Work, node: Node, state: State, *, cause: Cause | None = None, kept_ms: int | None = None) -> None:
-    """Make `node` final and queue the news for its scope. `kept_ms`: how long the run is kept, where its plan is not to
-    be asked."""
+    """Make `node` final and queue its end for its scope.
+
+    `kept_ms`: how long the run is kept, in milliseconds, if that should not be computed from its plan."""
     node.state, node.cause = state, cause
     node.due_at_ms, node.at_ms, node.ended_at_ms = None, 0, w.now_ms
     node.limits = ()
@@ -32,7 +33,7 @@ def finish(w: Work, node: Node, state: State, *, cause: Cause | None = None, kep
 
 
 def how_ended(node: Node) -> str:
-    """How its scope hears of its end: `ok`, `failed`, `cancelled`, `skipped` by its own condition, or `upstream`."""
+    """The outcome for its scope: `ok`, `failed`, `cancelled`, `skipped` (by its own condition), or `upstream`."""
     return HOW.get(node.state) or ("skipped" if node.cause == "condition" else "upstream")
 
 

@@ -11,7 +11,7 @@ Tat = tuple[int, int]
 def admissible(starts: Sequence[int], limit: int, per_ms: int, now_ms: int) -> int:
     """How many may start now so that no window of `per_ms` holds more than `limit` starts.
 
-    `starts` are the instants (ms, ascending) of the last `limit` starts at most.
+    `starts` are the instants (epoch ms, ascending) of at most the last `limit` starts.
     """
     return limit - sum(1 for start in starts if start > now_ms - per_ms)
 
@@ -52,5 +52,5 @@ def paced_after(tat: Tat, limit: int, per_ms: int, now_ms: int, count: int) -> T
 
 
 def _ahead(tat: Tat, limit: int, now_ms: int) -> int:
-    """How far `tat` lies in the future, in parts of a millisecond; 0 if it has passed."""
+    """How far `tat` is in the future, in parts of a millisecond; 0 if it has passed."""
     return max(0, (tat[0] - now_ms) * limit + tat[1])

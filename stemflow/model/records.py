@@ -266,8 +266,8 @@ def task_id(key: Key) -> str:
 
 
 def task_keys(task_id: str) -> list[Key]:
-    """The keys that a public id may stand for, in the order in which they count: the run of that id, then tasks of
-    runs whose id is what stands before a `/`, the longest run id first. A run id may hold a `/` itself."""
+    """The keys that a public id may refer to, in order of precedence: the run of that id, then tasks of
+    runs whose id is the part before a `/`, the longest run id first. A run id may contain a `/` itself."""
     found = [(task_id, "")]
     end = len(task_id)
     while (end := task_id.rfind("/", 0, end)) > 0:
@@ -289,7 +289,7 @@ def parent_path(path: str) -> str:
 
 
 def is_below(key: Key, ancestor: Key) -> bool:
-    """Whether `key` names `ancestor` itself, or a node that lies below it."""
+    """Whether `key` names `ancestor` itself, or a node below it."""
     (run, path), (of, above) = key, ancestor
     rest = path[len(above) :]
     return run == of and path.startswith(above) and (not rest or not above or rest[0] in ".[!")

@@ -103,7 +103,7 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
     MEMBERS: ClassVar[Mapping[str, str | None]] = {}
     """Field with members -> path segment of its one member; None: each has its name or its index."""
     OTHERS: ClassVar[tuple[str, ...]] = HOOKS
-    """Fields with signatures that run on some condition beside the members."""
+    """Fields with signatures that run under some condition, in addition to the members."""
 
     name: str | None = None
     when: str | None = None

@@ -1,4 +1,4 @@
-"""What the simulation asks of each lease and of each result, beside the invariants of the records."""
+"""Checks of each lease and each result in the simulation, in addition to the invariants of the records."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def at_lease(leaf: Node, records: Mapping[Key, Record], now_ms: int) -> list[str
 
 
 def at_commit(decision: Decision, records: Mapping[Key, Record]) -> list[str]:
-    """I6: who commits a result under a key holds it until then. `records`: as they are before the commit."""
+    """I6: a task that commits a result under a key holds the key until then. `records`: as they are before the
+    commit."""
     broken = []
     for put in decision.puts:
         old, new = records.get(put.key), put.record

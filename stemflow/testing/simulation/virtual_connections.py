@@ -1,7 +1,7 @@
-"""Connections of a store on Redis to a real server for programs on virtual time: `open_redis(url, clock, wire=...)`.
+"""Connections to a real server for programs in virtual time: `open_redis(url, clock, wire=...)`.
 
-A command is carried out while virtual time stands still, and whatever the server publishes by it is heard before its
-answer is. What has an expiry on the server ages by the virtual time that passes.
+Virtual time does not pass while a command is executed, and notifications that it causes are received before its reply.
+Keys with an expiry age by the virtual time that passes.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -34,9 +34,9 @@ class VirtualWire:
     def __init__(self, url: str) -> None:
         self._url = url
         self.sent = 0
-        """Commands that the store has sent and waited for; the server reads at least once for each."""
+        """The number of commands that the store has sent and waited for."""
         self.ages = True
-        """Whether what has an expiry ages by virtual time; the commands for that are the server's, and not counted."""
+        """Whether keys with an expiry age by virtual time. The commands for that are not counted."""
         self._listeners: list[VirtualConnection] = []
         self._own = self.real()
         self._ahead_ms = round((asyncio.get_running_loop().time() - time.monotonic()) * 1_000)
@@ -50,7 +50,7 @@ class VirtualWire:
         return VirtualConnection(self)
 
     def age(self) -> None:
-        """Let what the server keeps for a while grow older by the time that has passed on the loop, and by no more."""
+        """Age the keys with an expiry by the virtual time that has passed on the loop."""
         ahead_ms = round((asyncio.get_running_loop().time() - time.monotonic()) * 1_000)
         if self.ages and ahead_ms != self._ahead_ms:
             self._own.send_command("EVAL", _AGE, 0, ahead_ms - self._ahead_ms)
@@ -58,7 +58,7 @@ class VirtualWire:
             self._ahead_ms = ahead_ms
 
     def settle(self) -> None:
-        """Whatever the server has published so far is heard."""
+        """Receive everything that the server has published so far."""
         for listener in self._listeners:
             listener.hear()
 
@@ -75,7 +75,7 @@ class VirtualWire:
 
 
 class VirtualConnection:
-    """What the store uses of a connection of redis-py."""
+    """The part of a redis-py connection that the store uses."""
 
     def __init__(self, wire: VirtualWire) -> None:
         self._wire = wire
@@ -108,7 +108,7 @@ class VirtualConnection:
             self.hear()
 
     async def read_response(self, timeout: float | None = None, disable_decoding: bool = False) -> Any:
-        """The answer, or with a `timeout`, which is never over, the next message."""
+        """The reply, or, with a `timeout` (which never expires), the next message."""
         if timeout is None:
             self._wire.sent += 1
             answer = self._real.read_response(disable_decoding=True)
@@ -121,7 +121,7 @@ class VirtualConnection:
         return self._heard.popleft()
 
     def hear(self) -> None:
-        """Take in all that the server has sent on this connection."""
+        """Receive everything that the server has sent on this connection."""
         self._real.send_packed_command(self._real.pack_command(b"PING", _FENCE), check_health=False)
         while True:
             message = self._real.read_response(disable_decoding=True)

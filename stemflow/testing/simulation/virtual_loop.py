@@ -1,8 +1,8 @@
 """A seeded event loop with virtual time: the same seed gives the same run, step for step.
 
-Waiting costs nothing: when no task can go on, time jumps to the next timer. Tasks that can go on at the same
-instant do so in an order that the seed chooses, while plain callbacks keep the order of `call_soon`, which
-asyncio promises and transports rely on. Threads become steps of the loop, and real input and output is refused.
+Waiting takes no real time: when no task can run, time jumps to the next timer. Tasks that can run at the same instant
+run in an order chosen by the seed, while plain callbacks keep the order of `call_soon`, which asyncio promises and
+transports rely on. Threads become steps of the loop, and real input and output is refused.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _CLEAN_UP_S = 3_600.0
 
 
 class SimulationStuck(StemflowError):
-    """The loop cannot or will not go on; the message lists the tasks and where each one waits."""
+    """The loop cannot continue; the message lists the tasks and where each one waits."""
 
 
 class Deadlock(SimulationStuck):
@@ -42,11 +42,11 @@ class Deadlock(SimulationStuck):
 
 
 class OutOfTime(SimulationStuck):
-    """The next thing to happen lies beyond the horizon of the run."""
+    """The next timer is beyond the horizon of the run."""
 
 
 class Livelock(SimulationStuck):
-    """Tasks go round and round and time does not pass."""
+    """Tasks keep running and time does not pass."""
 
 
 class RealInputOutput(StemflowError, RuntimeError):
@@ -54,7 +54,7 @@ class RealInputOutput(StemflowError, RuntimeError):
 
 
 class _Timer(asyncio.TimerHandle):
-    """A timer that knows its place among timers with the same deadline."""
+    """A timer with an order among timers with the same deadline."""
 
     __slots__ = ("tie",)
     tie: float
@@ -65,7 +65,7 @@ class _Timer(asyncio.TimerHandle):
 
 
 class _Jump(selectors.BaseSelector):
-    """In the place of a selector: instead of waiting, it moves the loop's time."""
+    """Replaces the selector: instead of waiting, it advances the loop's time."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
@@ -113,7 +113,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._ticks * 1_000 // _TICKS
 
     def pass_time(self, timeout_s: float | None) -> None:
-        """Jump to the next timer, or raise when there is none or it lies beyond the horizon."""
+        """Jump to the next timer. Raises Deadlock if there is none, OutOfTime if it is beyond the horizon."""
         if timeout_s is None:
             raise Deadlock(self._story("every task waits and no timer is set"))
         ticks = round(timeout_s * _TICKS)
