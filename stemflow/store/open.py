@@ -5,39 +5,68 @@ from __future__ import annotations
 import os
 import re
 from importlib import import_module
-from typing import Final
+from typing import Final, NamedTuple
+from urllib.parse import parse_qsl
 
 from stemflow.ports import Clock
 from stemflow.store.base import Store, StoreError
 from stemflow.store.memory.store import MemoryStore
+from stemflow.store.sqlite.schema import Synchronous
 from stemflow.store.sqlite.store import SqliteStore
 
 DEFAULT_PATH: Final = ".stemflow/stemflow.db"
-REDIS: Final = re.compile(r"(rediss?(\+\w*)?|unix)")
+REDIS: Final = re.compile(r"((redis|valkey)s?(\+\w*)?|unix)")
 """The schemes of the store on Redis: `stemflow.store.redis.url` says which of them there are."""
 
 
 def open_store(url: str, clock: Clock) -> Store:
     """The store that `url` names, not yet connected (`open` does that); raises StoreError for a URL it cannot read.
 
-    `memory:` is a store of its own for each call; `sqlite:PATH` a file, `sqlite:` the one in `.stemflow`.
+    `memory:` is a store of its own for each call; `sqlite:PATH` a file, `sqlite:` the one in `.stemflow`;
+    `?synchronous=full` has every commit wait for the disk.
     """
     scheme, colon, rest = url.partition(":")
     if scheme == "memory" and colon and not rest.strip("/"):
         return MemoryStore(url, clock)
-    if (path := sqlite_path(url)) is not None:
-        return SqliteStore(url, path, clock)
+    if (found := sqlite_location(url)) is not None:
+        return SqliteStore(url, found.path, clock, found.synchronous)
     if colon and REDIS.fullmatch(scheme):
         opened: Store = import_module("stemflow.store.redis.open").open_redis(url, clock)
         return opened
+    shown = f"{scheme}:***" if "@" in url or "password" in url.lower() else url
     raise StoreError(
-        f"store {url!r}: expected memory:, sqlite:PATH or redis://HOST:PORT; write for example sqlite:{DEFAULT_PATH}"
+        f"store {shown!r}: expected memory:, sqlite:PATH or redis://HOST:PORT; "
+        f"write for example sqlite:{DEFAULT_PATH}"
     )
+
+
+class SqliteLocation(NamedTuple):
+    """The path of a database file, and how far SQLite waits for the disk."""
+
+    path: str
+    synchronous: Synchronous = "normal"
+
+
+def sqlite_location(url: str) -> SqliteLocation | None:
+    """What `sqlite:PATH?synchronous=full` says; None for a URL of another kind. Raises StoreError."""
+    scheme, colon, rest = url.partition(":")
+    if scheme != "sqlite" or not colon or rest == ":memory:":
+        return None
+    path, _, query = rest.partition("?")
+    if path.startswith("//"):
+        if not path.startswith("///"):
+            raise StoreError(f"store {url}: expected a path, got a host; write sqlite:{path[2:] or DEFAULT_PATH}")
+        path = path[2:]
+    given = parse_qsl(query, keep_blank_values=True, strict_parsing=False)
+    if query and [name for name, _ in given] != ["synchronous"]:
+        raise StoreError(f"store {url}: expected ?synchronous=full or normal, got ?{query}; a path cannot hold `?`")
+    value = given[0][1].lower() if given else "normal"
+    if value not in ("normal", "full"):
+        raise StoreError(f"store {url}: synchronous: expected full or normal, got {value!r}")
+    return SqliteLocation(os.path.expanduser(path or DEFAULT_PATH), value)  # type: ignore[arg-type]
 
 
 def sqlite_path(url: str) -> str | None:
     """The path of the database file that `url` names; None for a store of another kind."""
-    scheme, colon, rest = url.partition(":")
-    if scheme != "sqlite" or not colon or rest == ":memory:":
-        return None
-    return os.path.expanduser((rest.removeprefix("//") if rest.startswith("///") else rest) or DEFAULT_PATH)
+    found = sqlite_location(url)
+    return None if found is None else found.path

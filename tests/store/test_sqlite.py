@@ -224,3 +224,54 @@ def test_a_full_disk_is_told_as_something_that_passes(code: int) -> None:
     error = sqlite3.OperationalError("disk")
     error.sqlite_errorcode = code
     assert isinstance(refused("sqlite:x", "x", error), StoreUnavailable)
+
+
+@pytest.mark.parametrize(("given", "pragma", "text"), [("", 1, "NORMAL"), ("?synchronous=full", 2, "FULL")])
+async def test_a_url_says_whether_commits_wait_for_the_disk(path: Path, given: str, pragma: int, text: str) -> None:
+    store = open_store(f"sqlite:{path}{given}", ManualClock())
+    assert isinstance(store, sqlite.SqliteStore)
+    await store.open()
+    assert store._db.execute("PRAGMA synchronous").fetchone() == (pragma,)
+    (found,) = [one for one in (await store.check_health()).findings if one.check == "durability"]
+    await store.close()
+    assert text in found.text
+
+
+async def test_a_file_that_others_may_read_is_reported(path: Path) -> None:
+    store = store_at(path)
+    await store.open()
+    modes = []
+    for mode in (0o600, 0o666):
+        os.chmod(path, mode)
+        modes += [one.level for one in (await store.check_health()).findings if one.check == "mode"]
+    await store.close()
+    assert modes == ["ok", "warning"]
+
+
+async def test_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "store.db").symlink_to(tmp_path / "gone.db")
+    assert "it is a link to" in await refusal(tmp_path / "store.db")
+    assert not (tmp_path / "gone.db").exists()
+
+
+@pytest.mark.parametrize("names", [("store.db",), ("store.db-wal",), ("store.db", "store.db-wal", "store.db-shm")])
+@pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "replaced"])
+async def test_a_file_that_was_deleted_or_replaced_is_noticed(
+    path: Path, names: tuple[str, ...], replaced: bool
+) -> None:
+    clock = ManualClock()
+    store = open_store(f"sqlite:{path}", clock)
+    await store.open()
+    user = User(store, "one")
+    await user.begin(leaf("a"))
+    for name in names:
+        file = path.parent / name
+        copy = file.read_bytes()
+        file.rename(path.parent / f"{name}.away")
+        if replaced:
+            file.write_bytes(copy)
+    clock.advance(sqlite.CHECK_MS)
+    for work in (user.ask, user.lease, lambda: user.begin(run="s")):
+        with pytest.raises(StoreError, match="was deleted or replaced while it was in use"):
+            await work()
+    await store.close()

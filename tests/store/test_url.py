@@ -1,5 +1,8 @@
 """URLs of stores on Redis: what they may say, and what is told of those that say something else."""
 
+import re
+from urllib.parse import quote
+
 import pytest
 
 from stemflow.store.base import StoreError
@@ -63,3 +66,63 @@ def test_a_url_of_another_form_is_refused_with_the_form_that_is_expected(url: st
     with pytest.raises(StoreError) as caught:
         open_store(url, ManualClock())
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["valkey", "valkeys", "valkey+sentinel", "valkeys+cluster"])
+def test_valkey_is_another_word_for_redis(scheme: str) -> None:
+    place = parse_url(f"{scheme}://a:1{'/main/3' if 'sentinel' in scheme else ''}?prefix=shop")
+    assert place.url.partition(":")[0] == ("rediss" if scheme.startswith("valkeys") else "redis")
+    assert place.name == "shop"
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://localhost:6379/billing", "expected the number of a database after the host, got '/billing'"),
+        ("redis://localhost:6379/1/x", "expected the number of a database after the host, got '/1/x'"),
+        ("redis://localhost:port/1", "expected HOST or HOST:PORT"),
+        ("redis:///1", "expected HOST or HOST:PORT"),
+        ("redis://localhost/1?db=2", "expected one database"),
+        ("redis://localhost/1?prefix=a&prefix=b", "expected each parameter once"),
+        ("redis://localhost/1#shop", "expected redis://HOST:PORT/DB"),
+        ("valkey://localhost/shop", "write valkey://HOST:PORT/DB"),
+        ("sqlite://runs.db", "expected a path, got a host; write sqlite:runs.db"),
+        ("sqlite:runs.db?mode=ro", "expected ?synchronous=full or normal, got ?mode=ro"),
+        ("sqlite:runs.db?synchronous=off", "synchronous: expected full or normal, got 'off'"),
+    ],
+)
+def test_a_part_that_nothing_reads_is_refused(url: str, told: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        open_store(url, ManualClock())
+    assert told in str(caught.value)
+
+
+SECRETS = (
+    "F6tM/t41SZ/c57sr2KFt0=",
+    "begin#finish",
+    "begin?finish",
+    "[begin]finish",
+    "be/gin@fin#ish",
+    "p3r%c3nt#x",
+    "50%",
+)
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("scheme", ["redis", "valkeys+cluster", "redis+sentinel", "reddis"])
+def test_a_password_that_ends_the_login_is_refused_and_no_part_of_it_is_shown(scheme: str, secret: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        open_store(f"{scheme}://:{secret}@localhost:6379/0", ManualClock())
+    words = re.split(r"[/@#?\[\]%]", secret)
+    assert not [word for word in words if len(word) > 2 and word in str(caught.value)]
+    if scheme != "reddis":
+        assert "percent-encoded" in str(caught.value)
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_password_that_is_percent_encoded_is_taken_and_not_shown(secret: str) -> None:
+    encoded = quote(secret, safe="")
+    place = parse_url(f"redis://me:{encoded}@a:1/0?sentinel_password={encoded}&ssl_password={encoded}")
+    assert f":{encoded}@" in place.url
+    assert place.shown == "redis://me:***@a:1/0?sentinel_password=***&ssl_password=***"
+    assert parse_url(f"redis://{encoded}@a:1").shown == "redis://***@a:1"

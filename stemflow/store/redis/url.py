@@ -1,4 +1,4 @@
-"""URLs of the store: which servers, how they are found, and under which name its keys stand."""
+"""URLs of the store: which servers, how they are found, and the prefix of its keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stemflow.store.base import StoreError
 
 Kind = Literal["server", "sentinel", "cluster"]
 Host = tuple[str, int]
-FORMS: Final = {
+_FORMS: Final = {
     "redis": "redis://HOST:PORT/DB",
     "rediss": "rediss://HOST:PORT/DB",
     "unix": "unix:///PATH/TO/SOCKET?db=DB",
@@ -21,17 +21,24 @@ FORMS: Final = {
     "redis+cluster": "redis+cluster://HOST:PORT,HOST:PORT",
     "rediss+cluster": "rediss+cluster://HOST:PORT,HOST:PORT",
 }
-"""The schemes, and the form of a URL of each."""
+FORMS: Final = _FORMS | {
+    scheme.replace("redis", "valkey"): form.replace("redis", "valkey")
+    for scheme, form in _FORMS.items()
+    if scheme != "unix"
+}
+"""The schemes, and the form of a URL of each; `valkey` is another word for `redis`."""
 MOST: Final = 256
 """Partitions of one store."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_URL: Final = re.compile(r"([a-z+]+)://(?:([^/@]*)@)?([^/@?]*)(/[^?]*)?(?:\?(.*))?", re.DOTALL)
+_URL: Final = re.compile(r"([a-z+]+)://(?:([^/@?#]*)@)?([^/@?#]*)(/[^?#@]*)?(?:\?([^#@]*))?")
+_LOGIN: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:-]|%[0-9A-Fa-f]{2})*")
+_SECRET: Final = re.compile(r"password", re.IGNORECASE)
 _HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]\s]+)(?::(\d{1,5}))?")
 _PORTS: Final[dict[Kind, int]] = {"server": 6379, "sentinel": 26379, "cluster": 6379}
 
 
 class RedisLocation(Struct, frozen=True):
-    """Where a store is: `url` for redis-py (of the first host), `shown` without a password, `name` in front of its
+    """Where a store is: `url` for redis-py (of the first host), `shown` without a password, `name` the prefix of its
     keys. `hosts` are sentinels, or nodes of a cluster to begin with."""
 
     url: str
@@ -48,17 +55,25 @@ class RedisLocation(Struct, frozen=True):
 def parse_url(url: str) -> RedisLocation:
     """Reads a URL; raises StoreError. `prefix` and `partitions` are the store's, `sentinel_username` and
     `sentinel_password` for the sentinels, other parameters are redis-py's."""
-    shown = _shown(url)
-    found = _URL.fullmatch(url)
     scheme = url.partition(":")[0]
+    found = _URL.fullmatch(url)
+    login = None if found is None else found[2]
+    if (found is None and "@" in url) or (login is not None and not _LOGIN.fullmatch(login)):
+        # Where the password ends cannot be known, so nothing of the URL is shown.
+        raise StoreError(
+            f"store {masked(url)}: expected a user and a password that are percent-encoded (`/` is %2F, `@` %40, `#` "
+            f"%23, `?` %3F, `[` %5B, `%` %25), got characters that end them; write {FORMS.get(scheme, FORMS['redis'])} "
+            "with USER:PASSWORD@ before HOST"
+        )
+    shown = masked(url)
     if found is None or scheme not in FORMS:
         raise StoreError(f"store {shown}: expected {FORMS.get(scheme, FORMS['redis'])}, got something else")
-    login, hosts, path = found[2], found[3], found[4] or ""
-    given = dict(parse_qsl(found[5] or "", keep_blank_values=True))
+    hosts, path = found[3], found[4] or ""
+    given = _parameters(shown, found[5] or "")
     name, partitions = given.pop("prefix", "sf"), _partitions(shown, given.pop("partitions", "1"))
     if not _NAME.fullmatch(name):
         raise StoreError(f"store {shown}: prefix: expected letters, digits, `_`, `.` or `-`, got {name!r}")
-    plain, _, how = scheme.partition("+")
+    plain, _, how = scheme.replace("valkey", "redis").partition("+")
     front = f"{plain}://{login + '@' if login is not None else ''}"
     if how == "sentinel":
         service, database = _service(shown, scheme, path)
@@ -78,7 +93,29 @@ def parse_url(url: str) -> RedisLocation:
             f"store {shown}: expected one server, got {hosts}; "
             f"write {FORMS['redis+sentinel']} or {FORMS['redis+cluster']} for several"
         )
+    if plain != "unix":
+        _hosts(shown, scheme, "server", hosts)
+        _check_database(shown, scheme, path, given)
     return RedisLocation(f"{front}{hosts}{path}{_query(given)}", shown, name, partitions)
+
+
+def _parameters(shown: str, query: str) -> dict[str, str]:
+    pairs = parse_qsl(query, keep_blank_values=True)
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        raise StoreError(f"store {shown}: expected each parameter once, got {', '.join(name for name, _ in pairs)}")
+    return given
+
+
+def _check_database(shown: str, scheme: str, path: str, given: dict[str, str]) -> None:
+    database = path.removeprefix("/")
+    if database and not database.isdecimal():
+        raise StoreError(
+            f"store {shown}: expected the number of a database after the host, got {path!r}; write {FORMS[scheme]}, "
+            "and ?prefix=NAME for a name of your own"
+        )
+    if database and "db" in given:
+        raise StoreError(f"store {shown}: expected one database, got {path!r} and ?db={given['db']}; leave one out")
 
 
 def _partitions(shown: str, text: str) -> int:
@@ -116,10 +153,18 @@ def _query(parameters: dict[str, str]) -> str:
     return f"?{urlencode(parameters)}" if parameters else ""
 
 
-def _shown(url: str) -> str:
-    """The URL without its passwords."""
-    url = re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:***@", url)
-    return re.sub(r"([?&](?:sentinel_)?password=)[^&]*", r"\1***", url)
+def masked(url: str) -> str:
+    """The URL without passwords: a user's name is shown, and of a URL that cannot be read the scheme alone."""
+    found = _URL.fullmatch(url)
+    if found is None or (found[2] is not None and not _LOGIN.fullmatch(found[2])):
+        return f"{url.partition(':')[0]}:***" if "@" in url or _SECRET.search(url) else url
+    scheme, login, hosts, path, query = found.groups()
+    front = ""
+    if login is not None:
+        user, colon, _ = login.partition(":")
+        front = f"{user}:***@" if colon else "***@"
+    shown = [one if not _SECRET.search(one) else f"{one.partition('=')[0]}=***" for one in (query or "").split("&")]
+    return f"{scheme}://{front}{hosts}{path or ''}{'?' if query is not None else ''}{'&'.join(shown)}"
 
 
 EXAMPLE: Final = "redis://localhost:6379/0?prefix=sf"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import stat
 from typing import Final
 
 from stemflow.store.health import Finding, HealthReport
+from stemflow.store.sqlite.schema import Synchronous
 
 NETWORKED: Final = frozenset(
     ("9p", "afs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "lustre", "nfs", "nfs4", "smb3", "smbfs")
@@ -19,16 +21,16 @@ LARGE: Final = 1024**3
 """A file of more bytes than this gets the quick check of its integrity."""
 
 
-def check_health(url: str, path: str) -> HealthReport:
+def check_health(url: str, path: str, synchronous: Synchronous) -> HealthReport:
     """Looks at the file from outside and makes none where there is none."""
     if not os.path.exists(path):
         text = f"expected a file at {path}, found none"
         return HealthReport((Finding("file", "error", text, "`run`, `submit` or `worker` make it"),), usable=False)
-    found = [_file_system(path), _disk(path)]
+    found = [_file_system(path), _mode(path), _disk(path)]
     try:
         db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)
         try:
-            found += [_journal(db), _integrity(db, path)]
+            found += [_journal(db, synchronous), _integrity(db, path)]
         finally:
             db.close()
     except sqlite3.Error as error:
@@ -68,6 +70,14 @@ def file_system_of(path: str, mounts: str = "/proc/mounts") -> str:
     return best[1]
 
 
+def _mode(path: str) -> Finding:
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if mode & 0o077:
+        return Finding("mode", "warning", f"the file has mode {mode:04o}: others than its user may read results, or "
+                       "change them", f"`chmod 600 {path}`")  # fmt: skip
+    return Finding("mode", "ok", "the file is for its user alone")
+
+
 def _disk(path: str) -> Finding:
     free = shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
     size = sum(os.path.getsize(path + end) for end in ("", "-wal") if os.path.exists(path + end))
@@ -86,10 +96,12 @@ def _bytes(count: int) -> str:
     return f"{size:.0f} {unit}"
 
 
-def _journal(db: sqlite3.Connection) -> Finding:
+def _journal(db: sqlite3.Connection, synchronous: Synchronous) -> Finding:
     (mode,) = db.execute("PRAGMA journal_mode").fetchone()
     if mode != "wal":
         return Finding("durability", "error", f"expected the journal mode wal, got {mode}", "use a local disk")
+    if synchronous == "full":
+        return Finding("durability", "ok", "journal WAL, synchronous FULL: an acknowledged commit is on the disk")
     return Finding(
         "durability", "ok",
         "journal WAL, synchronous NORMAL: a killed process loses nothing; a loss of power may take the last commits "

@@ -6,7 +6,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from stemflow.store.base import StoreError, StoreUnavailable
 
@@ -15,6 +15,9 @@ T = TypeVar("T")
 APPLICATION_ID: Final = 0x73746D66
 """`stmf`: the mark in the file's header by which a store is told from other databases."""
 VERSION: Final = 6
+
+Synchronous = Literal["normal", "full"]
+"""NORMAL: a loss of power may take the last commits. FULL: every commit is on the disk before it is acknowledged."""
 
 PATIENCE_MS: Final = 5_000
 """How long a write waits for the writers of other processes."""
@@ -154,11 +157,13 @@ def _create(path: str) -> None:
     if not os.path.isdir(directory):
         os.makedirs(directory, mode=0o700, exist_ok=True)
     if not os.path.exists(path):
+        if os.path.islink(path):
+            raise OSError(f"it is a link to {os.readlink(path)}, which does not exist")
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
-def prepare(url: str, db: sqlite3.Connection) -> None:
+def prepare(url: str, db: sqlite3.Connection, synchronous: Synchronous) -> None:
     """Check that the file is a store of this version, or make it one; raises StoreError, sqlite3.Error when locked."""
     made = _is_store(url, db)
     if not made:
@@ -167,7 +172,7 @@ def prepare(url: str, db: sqlite3.Connection) -> None:
     mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         raise StoreError(f"{url}: expected a file system on which SQLite can use WAL, got {mode}; use a local disk")
-    db.execute("PRAGMA synchronous = NORMAL")
+    db.execute(f"PRAGMA synchronous = {synchronous.upper()}")
     db.execute("PRAGMA cache_size = -32768")
     db.execute("PRAGMA wal_autocheckpoint = 4000")
     if made:
@@ -220,6 +225,23 @@ def is_busy(error: sqlite3.Error) -> bool:
     """Whether another connection was in the way, so that trying again may help."""
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    """Which file a path names: device and inode; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def exchanged(url: str, path: str) -> StoreError:
+    """The error for a file that is no longer the one that was opened."""
+    return StoreError(
+        f"{url}: the file {path} was deleted or replaced while it was in use; what this process commits would be lost. "
+        "Stop its processes, put the file back together with its -wal file, and start again"
+    )
 
 
 def locked(url: str, path: str) -> StoreUnavailable:

@@ -42,7 +42,18 @@ from stemflow.store.sqlite.knowledge import Knowledge
 from stemflow.store.sqlite.lease import NOTHING
 from stemflow.store.sqlite.renewer import SqliteRenewer
 from stemflow.store.sqlite.rows import HEADER, NODE, blob_ranges, header_of, node_of, record_at, run_blob, run_id
-from stemflow.store.sqlite.schema import PATIENCE_MS, connect, is_busy, locked, prepare, refused, transaction
+from stemflow.store.sqlite.schema import (
+    PATIENCE_MS,
+    Synchronous,
+    connect,
+    exchanged,
+    identity,
+    is_busy,
+    locked,
+    prepare,
+    refused,
+    transaction,
+)
 from stemflow.store.waiters import Changes, Watches
 
 T = TypeVar("T")
@@ -52,6 +63,8 @@ POLL_S: Final = 0.010
 QUIET_POLLS: Final = 100
 QUIET_POLL_S: Final = 0.016
 """The same after QUIET_POLLS polls without a commit."""
+CHECK_MS: Final = 300
+"""How often it is checked that the files are still those that were opened."""
 CHANGED_POLLS: Final = 4
 """Polls that ask the database after the time of its log has changed."""
 
@@ -74,12 +87,12 @@ class _Stale(Exception):
 class SqliteStore:
     """Short synchronous transactions on the loop's thread; what waits, waits with `await`."""
 
-    def __init__(self, url: str, path: str, clock: Clock) -> None:
+    def __init__(self, url: str, path: str, clock: Clock, synchronous: Synchronous = "normal") -> None:
         self.url = url
         self.address = ""
         self.concurrent_exchanges = False
         self.epoch = 0
-        self._path = path
+        self._path, self._synchronous = path, synchronous
         self._clock = clock
         self._now_ms = 0
         self._connection: sqlite3.Connection | None = None
@@ -92,6 +105,8 @@ class SqliteStore:
         self._version = 0
         self._ended = 0
         self._poll: asyncio.TimerHandle | None = None
+        self._files: tuple[tuple[int, int] | None, ...] = ()
+        self._checked_ms = 0
         self._quiet = 0
         """Polls since the last commit of another process."""
         self._log_mark: tuple[int, int, int] | None = None
@@ -103,13 +118,14 @@ class SqliteStore:
             return
         db = connect(self.url, self._path)
         try:
-            await self._patiently(lambda: prepare(self.url, db))
+            await self._patiently(lambda: prepare(self.url, db, self._synchronous))
             await self._patiently(lambda: self._begin(db))
         except BaseException:
             self._users -= 1
             db.close()
             raise
         self._connection, self._known = db, Knowledge()
+        self._files = self._identities()
 
     def _begin(self, db: sqlite3.Connection) -> None:
         self._version = db.execute("PRAGMA data_version").fetchone()[0]
@@ -160,8 +176,22 @@ class SqliteStore:
         """`work` sees one state of the file, however many statements it takes."""
         return await self._patiently(lambda: self._transaction("BEGIN", work))
 
+    def _identities(self) -> tuple[tuple[int, int] | None, ...]:
+        """The database file and its log, as long as this process holds them open the same ones."""
+        if os.name != "posix":
+            return ()
+        self._checked_ms = self._clock.monotonic_ms()
+        return identity(self._path), identity(f"{self._path}-wal")
+
+    def _check_files(self) -> None:
+        """Raise StoreError when the files were deleted or replaced; they are looked at every CHECK_MS."""
+        if self._clock.monotonic_ms() - self._checked_ms >= CHECK_MS and self._identities() != self._files:
+            self._checked_ms -= CHECK_MS
+            raise exchanged(self.url, self._path)
+
     def _transaction(self, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
         def known(db: sqlite3.Connection) -> T:
+            self._check_files()
             self._known.refresh(db)
             return work(db)
 
@@ -202,6 +232,7 @@ class SqliteStore:
         """The answer when there is nothing to write, so that an idle process does not wake the others."""
         if want is None:
             return Exchange(committed=(), leases=(), timers=(), next_at_ms=None, now_ms=self.now_ms())
+        self._check_files()
         if await self._patiently(lambda: self._known.is_empty(self._db, want.queues)):
             return Exchange(committed=(), leases=(), timers=(), next_at_ms=None, now_ms=self.now_ms())
         return await self._read(lambda db: self._look_for_work(db, want))
@@ -384,7 +415,7 @@ class SqliteStore:
         return list(islice((one for one in letters if which.fit(one)), which.limit))
 
     async def check_health(self) -> HealthReport:
-        return sqlite_health.check_health(self.url, self._path)
+        return sqlite_health.check_health(self.url, self._path, self._synchronous)
 
     async def inventory(self) -> Inventory:
         now_ms = self.now_ms()
@@ -457,7 +488,8 @@ class SqliteStore:
         try:
             if self._log_changed():
                 self._look()
-        except sqlite3.Error:
+            self._check_files()
+        except (sqlite3.Error, StoreError):
             # A waiter asks the store next and gets the error then; until then the file is polled again.
             self._changes.note()
         self._arm()
