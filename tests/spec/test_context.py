@@ -156,7 +156,7 @@ async def test_a_heartbeat_tells_that_the_run_was_stopped(open_app: OpenApp, reg
     # When it reports a heartbeat, then it is told at once
     handle = await app.submit(goes_on.s())
     assert (await handle.wait()).status == "cancelled"
-    assert told == [f"task {handle.id}: its run was stopped"]
+    assert told == [f"task {handle.id}: its run was cancelled"]
 
 
 async def test_a_heartbeat_tells_that_the_lease_is_gone(app: Stemflow, registry: TaskRegistry) -> None:

@@ -304,7 +304,7 @@ async def test_around_a_plain_function_the_context_is_read_and_asked_for_nothing
     result = await ended(app, plain.s())
     assert result.error is not None
     assert asked == ["plain"]
-    assert "expected to be asked from a thread, got a call on the event loop" in result.error.message
+    assert "expected a call in the thread of the handler, got one on the event loop" in result.error.message
 
 
 async def test_a_rerun_takes_up_what_was_let_in_before(app: Stemflow, registry: TaskRegistry, calls: list[Any]) -> None:

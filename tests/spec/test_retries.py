@@ -446,7 +446,7 @@ async def test_a_strategy_that_raises_or_answers_nonsense_is_named_and_the_pause
     assert (attempts.starts, result.error.type) == ([0, 6], "PspDown")
     (said,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert said.startswith(f"task flaky: retry_strategy Strategy.next_delay(0, PspDown): {told}")
-    assert said.endswith("; the delay of its policy counts: mend the strategy")
+    assert said.endswith("; the delay of the policy is used; fix the strategy")
 
 
 class Async:

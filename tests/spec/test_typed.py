@@ -531,7 +531,7 @@ async def test_a_result_that_does_not_fit_is_told_where_it_is_read(app: Stemflow
 
     result = await (await app.submit(lie.s())).wait()
     assert result.raw == [1, "two"]
-    with pytest.raises(BadResult, match=r"task lie: result\[1\]: expected int, got 'two'; mend the annotation"):
+    with pytest.raises(BadResult, match=r"task lie: result\[1\]: expected int, got 'two'; correct the annotation"):
         _ = result.value
 
 

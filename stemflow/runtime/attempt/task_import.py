@@ -40,7 +40,7 @@ def locate(task: Task[..., Any], registry: TaskRegistry) -> TaskSource:
     else:
         raise OptionError(
             f"task {task.name}: isolation: expected a function that another process can import for `process`, got "
-            f"{function.__module__}.{qualname}; put it at the top of a module, beside its registry"
+            f"{function.__module__}.{qualname}; put it at the top level of a module, next to its registry"
         )
     files = tuple((module.__name__, getattr(module, "__file__", None)) for module in modules)
     main = spawn.get_preparation_data("stemflow") if "__main__" in names else {}

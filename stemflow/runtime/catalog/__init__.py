@@ -1,1 +1,1 @@
-"""Tasks that other processes have declared in the store."""
+"""Task declarations in the store: published by workers, read by processes that submit tasks of others."""

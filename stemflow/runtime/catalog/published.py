@@ -1,4 +1,4 @@
-"""What workers declare: the tasks that they know, so that others can submit those without importing them."""
+"""The declarations that workers publish, so that other processes can submit their tasks without importing them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stemflow.store.base import Store
 
 TOPIC = "tasks"
 KEPT_MS = 86_400_000
-"""How long declarations are known after a worker last published them: a queue may be without workers over night."""
+"""How long declarations are kept after a worker has published them last: a queue may have no workers over night."""
 
 _TYPES = {field.name: field.type for field in structs.fields(Options)}
 
@@ -24,8 +24,8 @@ _TYPES = {field.name: field.type for field in structs.fields(Options)}
 class Declaration(Struct, frozen=True, omit_defaults=True):
     """One task as a worker declares it. `options`: the fields of `Options` that it sets; `schema`: of its arguments.
 
-    `local`: options that are functions, which nobody but those who have registered the task can call. `rest`: it takes
-    more by position than it has names for. `loose`: parameters that take more than their schema says.
+    `local`: options that are functions, which only a process with the handler can call. `rest`: it has `*args`.
+    `loose`: parameters that accept values which their schemas do not.
     """
 
     options: Mapping[str, Any] = {}
@@ -46,7 +46,7 @@ _decoder = json.Decoder(Declarations)
 
 
 def declared_by(registry: TaskRegistry) -> dict[str, Declaration]:
-    """What a worker with this registry declares."""
+    """The declarations of the tasks of a registry."""
     found = {}
     for name in sorted(registry):
         task = registry.get(name)
@@ -54,9 +54,9 @@ def declared_by(registry: TaskRegistry) -> dict[str, Declaration]:
         own = {"params": task.params, "defaults": task.parameters.defaults}
         options = {**own, **registry.defaults, **task.options}
         local = tuple(sorted(option for option, value in options.items() if callable(value)))
-        told = {option: value for option, value in options.items() if option not in local}
+        plain = {option: value for option, value in options.items() if option not in local}
         parameters = task.parameters
-        found[name] = Declaration(told, local, task.schema(), parameters.rest is not None, parameters.loose())
+        found[name] = Declaration(plain, local, task.schema(), parameters.rest is not None, parameters.loose())
     return found
 
 
@@ -74,7 +74,7 @@ async def published(store: Store) -> dict[str, Declarations]:
 
 
 def newest(found: Iterable[Declarations]) -> dict[str, Declaration]:
-    """Tasks by name; where releases differ, as the one says that was published last."""
+    """The tasks of several declarations by name; of two declarations of a task, the later one counts."""
     tasks: dict[str, Declaration] = {}
     for one in sorted(found, key=lambda one: one.at_ms):
         tasks.update(one.tasks)
@@ -84,7 +84,7 @@ def newest(found: Iterable[Declarations]) -> dict[str, Declaration]:
 def options_layer(name: str, declaration: Declaration) -> dict[str, Any]:
     """The published options as a layer for `effective`; fields of another release that this one lacks are left out.
 
-    Raises OptionError for a task whose options only its own process can judge.
+    Raises OptionError for a task with options that only a process with its handler can evaluate.
     """
     if declaration.local:
         raise OptionError(

@@ -1,4 +1,4 @@
-"""Parameters of a task by the JSON Schema that its worker has declared, where its function is not at hand."""
+"""The parameters of a task that is not registered here, by the JSON Schema that its worker has declared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stemflow.runtime.tasks.parameters import Parameter, Parameters
 
 
 class DeclaredConverter(Converter):
-    """Leaves a value as it is, if it fits a schema; anything fits the empty one."""
+    """Checks a value against a JSON Schema and returns it unchanged; an empty schema accepts everything."""
 
     __slots__ = ()
 
@@ -25,15 +25,15 @@ ANYTHING = DeclaredConverter({})
 
 
 def declared_parameters(task: str, declaration: Declaration) -> Parameters:
-    """What a worker accepts for certain, and more where its schema does not tell exactly: it has the last word."""
+    """The parameters of a declared task: values that the schema cannot check exactly are left to the worker."""
     schema = declaration.schema
     properties, definitions = schema.get("properties", {}), schema.get("definitions", {})
     required, by_position = set(schema.get("required", ())), declaration.options.get("params", ())
 
     def one(name: str) -> Parameter:
         own = properties.get(name)
-        told = own and name not in declaration.loose
-        converter = DeclaredConverter({**own, "definitions": definitions}) if told else ANYTHING
+        exact = own and name not in declaration.loose
+        converter = DeclaredConverter({**own, "definitions": definitions}) if exact else ANYTHING
         return Parameter(name, converter, name in required, own is not None)
 
     return Parameters(

@@ -1,4 +1,4 @@
-"""Tasks that are registered in other processes, as their workers have declared them."""
+"""Looking up tasks: in the registry of this process, and in the declarations of workers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from stemflow.runtime.tasks.registry import RemoteOptions, TaskRegistry
 from stemflow.store.base import Store
 
 FRESH_MS = 10_000
-"""How long declarations that were read are taken for current by one who submits again and again."""
+"""How long declarations that were read are used before they are read again, in milliseconds."""
 
 
 class RemoteTasks:
-    """What a process that submits knows of tasks: of those in its registry, and of others what was declared last."""
+    """The tasks that a process can submit: those of its registry, and those that workers have declared."""
 
     def __init__(self, store: Store, registry: TaskRegistry) -> None:
         self.store, self.registry = store, registry
@@ -26,15 +26,17 @@ class RemoteTasks:
         self._read_at_ms: int | None = None
 
     async def read(self) -> Mapping[str, Declaration]:
-        """The declarations as they now are."""
+        """Read the declarations from the store. Raises StoreError."""
         self.known = newest((await published(self.store)).values())
         self._parameters.clear()
         self._read_at_ms = self.store.now_ms()
         return self.known
 
     async def look(self, names: Set[str], allow_unknown: bool = False) -> RemoteOptions | None:
-        """How `TaskRegistry.options_of` finds the options of those of `names` that are not registered here; None when
-        all are."""
+        """The function that gives the options of those of `names` that are not registered here; None if all are.
+
+        `allow_unknown`: a task that nobody has declared has no options, instead of being refused. Raises StoreError.
+        """
         missing = {name for name in names if name not in self.registry}
         if not missing:
             return None
@@ -49,7 +51,7 @@ class RemoteTasks:
         return options
 
     def parameters(self, task: str) -> Parameters | None:
-        """What a task may be called with; None for one that was unknown at the last look."""
+        """The parameters of a task; None if it is neither registered nor in the declarations that were read last."""
         own = self.registry.get(task)
         if own is not None:
             return own.parameters

@@ -18,14 +18,21 @@ except ModuleNotFoundError as error:  # pragma: no cover
     ) from error
 
 NONCE_BYTES = 12
-"""Random, so one key should not write more than 2**32 values: rotate it before."""
+"""Random nonces: rotate a key before it has encrypted 2**32 values."""
 
 
 class AesGcmEncoder(TaskPayloadEncoder):
-    """Encrypts what `inner` wrote (default JSON). `keys`: key id -> 16, 24 or 32 bytes; `active` writes, all read.
+    """Encrypts with AES-GCM what another encoder has written.
 
-    A ciphertext is bound to its run, node and kind of value: moved elsewhere in the store it cannot be read. To rotate,
-    add a key everywhere, make it the active one, and drop the old one when nothing that it wrote is kept any more.
+    `keys`: 16, 24 or 32 bytes by key id. `active`: the id of the key that encrypts; all of them decrypt. `inner`: the
+    encoder of the plaintext; default: JSON. Raises OptionError.
+
+    A ciphertext is bound to its run, node and kind of value: copied to another location it cannot be decrypted. To
+    rotate keys, add the new one to every process, make it active, and remove the old one when no value that it has
+    encrypted is stored any more.
+
+        encoder = AesGcmEncoder({"2026-11": key}, active="2026-11")
+        app = Stemflow(url, registry, encoders=TaskPayloadEncoderRegistry(encoder, args="aes-gcm", results="aes-gcm"))
     """
 
     id = "aes-gcm"

@@ -37,7 +37,7 @@ class Misfit(Exception):
 
 
 class BadArguments(StemflowError):
-    """Arguments do not fit the parameters of a task. `path` is where in the argument `parameter` the fault lies."""
+    """Arguments do not match the parameters of a task. `parameter`: the name; `path`: the location within its value."""
 
     def __init__(self, task: str, parameter: str, expected: str, got: str, path: str = "") -> None:
         self.task, self.parameter, self.expected, self.got, self.path = task, parameter, expected, got, path
@@ -55,7 +55,7 @@ class BadResult(StemflowError):
         self.task, self.expected, self.got, self.path = task, fault.expected, fault.got, fault.path
         super().__init__(
             f"task {task}: result{fault.path}: expected {fault.expected}, got {fault.got}; "
-            "mend the annotation of the task, or read `raw`"
+            "correct the annotation of the task, or read `raw`"
         )
 
 
@@ -227,22 +227,22 @@ def shown(value: Any) -> str:
 
 
 def _misfit(message: str, annotation: Any, value: Any) -> Misfit:
-    """msgspec's sentence, taken apart: `Expected `int`, got `str` - at `$.lines[0]``."""
-    said, _, path = message.partition(" - at `$")
+    """Parse a message of msgspec: `Expected `int`, got `str` - at `$.lines[0]``."""
+    text, _, path = message.partition(" - at `$")
     path = path.rstrip("`")
     found, known = _at(value, path)
     got = shown(found) if known else "something else"
-    match = _EXPECTED.fullmatch(said)
+    match = _EXPECTED.fullmatch(text)
     if match is not None:
         what, kind = match["what"].replace("`", ""), (match["got"] or "").replace("`", "")
         return Misfit(what, got if known else kind or got, path)
-    if said.startswith("Object missing"):
-        return Misfit(f"the field {said.rpartition(' ')[2].strip('`')}", "none", path)
-    if said.startswith("Invalid enum value"):
-        return Misfit(_choices(annotation), said.removeprefix("Invalid enum value "), path)
-    if said.startswith("Invalid "):
-        return Misfit(f"a valid {said.removeprefix('Invalid ')}", got, path)
-    return Misfit(f"{named(annotation)} ({said})", got, path)
+    if text.startswith("Object missing"):
+        return Misfit(f"the field {text.rpartition(' ')[2].strip('`')}", "none", path)
+    if text.startswith("Invalid enum value"):
+        return Misfit(_choices(annotation), text.removeprefix("Invalid enum value "), path)
+    if text.startswith("Invalid "):
+        return Misfit(f"a valid {text.removeprefix('Invalid ')}", got, path)
+    return Misfit(f"{named(annotation)} ({text})", got, path)
 
 
 def _choices(annotation: Any) -> str:

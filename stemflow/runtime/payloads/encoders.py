@@ -1,7 +1,7 @@
-"""Payload encoders: how values become the bytes that are stored, and which encoder reads them again.
+"""Payload encoders: turn values into the bytes that are stored, and back.
 
-JSON stands bare. Bytes of any other encoder begin with a mark that no JSON begins with and with the encoder's id, so
-each value says itself how it is to be read, wherever it travels.
+JSON is stored as it is. Bytes of any other encoder begin with a mark that JSON cannot begin with, and with the id of
+the encoder, so a stored value names the encoder that can read it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from stemflow.runtime.payloads import json_data as payload
 from stemflow.runtime.payloads.json_data import MAX_BYTES, NotSerializable
 
 FRAME: Final = 0
-"""The first byte of a value that is not bare JSON; then one byte with the length of the id, the id, and the rest."""
+"""The first byte of a value that is not JSON; then come the length of the id in one byte, the id, and the content."""
 
 ARGS_HEADER: Final = "stem-args-encoder"
 ARGS_META: Final = "__stemArgsEncoder"
 RESULT_META: Final = "__stemResultEncoder"
 
 Write = Callable[[Any, str], bytes]
-"""Encodes a value for one place; the text begins the sentence when it cannot be."""
+"""Encodes a value for one location. The text begins the message of an error. Raises NotSerializable."""
 
 
 class UnknownEncoder(StemflowError):
-    """A value was written by an encoder, or under a key, that this process does not have."""
+    """A stored value was written by an encoder, or under a key, that this process does not have."""
 
 
 class BadPayload(StemflowError):
@@ -38,26 +38,40 @@ class BadPayload(StemflowError):
 
 
 class TaskPayloadEncoder(ABC):
-    """Turns values into bytes and back. `id` names it in what is stored: never give it to another encoder."""
+    """Base class of encoders. `id`: the name in stored values, 1 to 255 bytes; never give it to another encoder.
+
+    class Msgpack(TaskPayloadEncoder):
+        id = "msgpack"
+
+        def encode(self, value):
+            return msgspec.msgpack.encode(value)
+
+        def decode(self, encoded):
+            return msgspec.msgpack.decode(encoded)
+
+    registry.encoders.register(Msgpack())
+    """
 
     id: str
 
     @abstractmethod
     def encode(self, value: Any) -> bytes:
-        """Bytes of `value`; raises when it cannot be encoded."""
+        """Encode a value. Whatever it raises fails the call or the task as NotSerializable."""
 
     @abstractmethod
     def decode(self, encoded: bytes) -> Any:
-        """The value of `encoded`; raises when that was not written by this encoder."""
+        """Decode what `encode` has returned. Whatever it raises becomes BadPayload."""
 
     def at(self, place: str) -> TaskPayloadEncoder:
-        """This encoder for one place (run, node and kind of value); one that binds bytes to their place answers
-        another."""
+        """Return the encoder for one location: text that names run, node and kind of value.
+
+        The default returns this encoder; one that binds its bytes to their location returns another.
+        """
         return self
 
 
 class JsonEncoder(TaskPayloadEncoder):
-    """Strict JSON, the default. `max_bytes` bounds the text."""
+    """Strict JSON, the default. `max_bytes`: the limit of the encoded text."""
 
     id = "json"
 
@@ -72,7 +86,11 @@ class JsonEncoder(TaskPayloadEncoder):
 
 
 class GzipEncoder(TaskPayloadEncoder):
-    """JSON, compressed. What expands to more than `max_bytes`, or `max_ratio`-fold, is refused while it expands."""
+    """JSON compressed by gzip.
+
+    `level`: 1 (fast) to 9 (small). What expands to more than `max_bytes` bytes, or more than `max_ratio` times, is
+    refused while it expands.
+    """
 
     id = "gzip"
 
@@ -82,7 +100,7 @@ class GzipEncoder(TaskPayloadEncoder):
     def encode(self, value: Any) -> bytes:
         plain = payload.encode(value, "value", limit=self.max_bytes)
         packed = _gzip(plain, self.level)
-        # What its own reader would take for a bomb is stored without compression.
+        # What `decode` would refuse as a bomb is stored without compression.
         return packed if len(packed) * self.max_ratio >= len(plain) else _gzip(plain, 0)
 
     def decode(self, encoded: bytes) -> Any:
@@ -91,7 +109,7 @@ class GzipEncoder(TaskPayloadEncoder):
         plain = reader.decompress(encoded, most + 1)
         if len(plain) > most:
             raise BadPayload(
-                f"gzip: expected at most {most} bytes from {len(encoded)}, got more; if it is genuine, "
+                f"gzip: expected at most {most} bytes from {len(encoded)}, got more; if it is valid, "
                 "raise max_bytes or max_ratio of GzipEncoder"
             )
         if not reader.eof or reader.unused_data:
@@ -105,9 +123,13 @@ def _gzip(plain: bytes, level: int) -> bytes:
 
 
 class TaskPayloadEncoderRegistry:
-    """The encoders that a process knows, by id, and which of them write where a task names none.
+    """The encoders of a process by id, and the defaults of tasks that name none.
 
-    `args` and `results` are ids; `json` is always there. Raises OptionError for an id that is taken or not known.
+    `encoders`: those besides `json`. `args`, `results`: ids of the default encoders. Raises OptionError for an id that
+    is taken or unknown.
+
+        encoders = TaskPayloadEncoderRegistry(GzipEncoder(), results="gzip")
+        app = Stemflow(url, registry, encoders=encoders)
     """
 
     def __init__(self, *encoders: TaskPayloadEncoder, args: str = "json", results: str = "json") -> None:
@@ -117,7 +139,7 @@ class TaskPayloadEncoderRegistry:
         self.args, self.results = self._known(args, "encoders"), self._known(results, "encoders")
 
     def register(self, encoder: TaskPayloadEncoder) -> None:
-        """Add an encoder; its id must be new, of 1 to 255 bytes."""
+        """Add an encoder, whose id must be new. Raises OptionError."""
         if not 0 < len(encoder.id.encode()) < 256:
             raise OptionError(f"encoders: expected an id of 1 to 255 bytes, got {encoder.id!r}")
         if encoder.id in self._encoders:
@@ -128,7 +150,7 @@ class TaskPayloadEncoderRegistry:
         return name in self._encoders
 
     def __iter__(self) -> Iterator[TaskPayloadEncoder]:
-        """Those that were registered, in order; `json` is not among them."""
+        """The registered encoders in order, without `json`."""
         return (encoder for name, encoder in self._encoders.items() if name != "json")
 
     def _known(self, name: str, where: str) -> str:
@@ -149,7 +171,10 @@ class TaskPayloadEncoderRegistry:
         return found
 
     def writer(self, name: str, place: str, *, limit: int = MAX_BYTES) -> Write:
-        """What encodes by the encoder `name` for `place`; raises UnknownEncoder. At most `limit` bytes are stored."""
+        """The function that encodes values for the location `place` by the encoder `name`, to at most `limit` bytes.
+
+        Raises UnknownEncoder.
+        """
         if name == "json":
             return lambda value, what: payload.encode(value, what, limit=limit)
         encoder = self._get(name, f"encoder of {place!r}").at(place)
@@ -168,7 +193,7 @@ class TaskPayloadEncoderRegistry:
         return write
 
     def read(self, encoded: bytes, place: str) -> Any:
-        """The value of what was stored at `place`; raises UnknownEncoder, BadPayload."""
+        """Decode what is stored at the location `place`. Raises UnknownEncoder, BadPayload."""
         if is_json(encoded):
             return payload.decode(encoded)
         end = 2 + encoded[1] if len(encoded) > 1 else 2
@@ -184,7 +209,7 @@ class TaskPayloadEncoderRegistry:
 
 
 class EncoderNames(NamedTuple):
-    """What a handler finds in its context of the encoders of its arguments and its result, unless they are JSON."""
+    """The ids of the encoders of arguments and result as headers and meta of the context; none for JSON."""
 
     headers: Mapping[str, str]
     meta: Mapping[str, str]
@@ -204,12 +229,12 @@ def encoder_names(
 
 
 def is_json(encoded: bytes) -> bool:
-    """Whether a stored value stands bare."""
+    """Whether a stored value is JSON without a mark."""
     return encoded[0] != FRAME
 
 
 def encoder_of(encoded: bytes | None) -> str:
-    """The id of the encoder that wrote a stored value."""
+    """The id of the encoder that has written a stored value."""
     if encoded is None or is_json(encoded):
         return "json"
     return encoded[2 : 2 + encoded[1]].decode(errors="replace")

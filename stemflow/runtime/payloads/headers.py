@@ -1,4 +1,4 @@
-"""What travels beside a task's arguments: headers (text by name) and meta (any JSON by name)."""
+"""Headers (text by name) and meta (JSON by name), which accompany the arguments of a task."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def checked_meta(meta: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
 
 
 def merged(run: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What is said of a run with what is said of one task put over it."""
+    """The headers or meta of a run, overridden by those of one task."""
     if not own:
         return run
     return {**run, **own} if run else own
 
 
 def inherited(headers: Mapping[str, str], names: Iterable[str], given: Mapping[str, str]) -> dict[str, str]:
-    """The headers of a run that a task starts: those that are propagated by name, with `given` put over them."""
+    """The headers of a run that a task starts: those named in `names`, overridden by `given`."""
     return {name: headers[name] for name in names if name in headers} | dict(given)

@@ -89,10 +89,10 @@ def _plain_list(items: list[Any] | tuple[Any, ...], path: str, depth: int) -> An
     for i, item in enumerate(items):
         if type(item) in _AS_IS:
             continue
-        told = _plain(item, f"{path}[{i}]", depth + 1)
-        if told is not item:
+        data = _plain(item, f"{path}[{i}]", depth + 1)
+        if data is not item:
             changed = list(items) if changed is None else changed
-            changed[i] = told
+            changed[i] = data
     return items if changed is None else changed
 
 
@@ -101,10 +101,10 @@ def _plain_dict(fields: dict[Any, Any], path: str, depth: int) -> Any:
     for key, item in fields.items():
         if type(key) is not str:
             raise NotSerializable(f"{path}: expected text as a key, got {key!r} ({type(key).__name__})")
-        told = _plain(item, f"{path}.{key}", depth + 1)
-        if told is not item:
+        data = _plain(item, f"{path}.{key}", depth + 1)
+        if data is not item:
             changed = dict(fields) if changed is None else changed
-            changed[key] = told
+            changed[key] = data
     return fields if changed is None else changed
 
 
@@ -149,7 +149,7 @@ def _as_text(value: Any) -> str | None:
 
 
 def _dumped(value: Any) -> Any:
-    """What a pydantic model says of itself; TypeError for everything else."""
+    """The JSON data of a pydantic model. Raises TypeError for everything else."""
     serializer = getattr(type(value), "__pydantic_serializer__", None)
     if serializer is None:
         raise TypeError(type(value).__name__)

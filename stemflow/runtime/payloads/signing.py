@@ -1,7 +1,7 @@
-"""Signing: whoever can write to the store, but has no key, can make no handler start.
+"""Signing: a writer to the store that has no key cannot make a handler start.
 
-A record that is committed carries a seal: an HMAC over everything in it that steers execution. `decider` seals between
-the decision and the commit; stores and the machine know nothing of it.
+A record that is committed has a signature (`seal`): an HMAC over everything in it that determines execution. The
+decider signs between the decision and the commit; stores and the state machine are not involved.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from stemflow.model.facts import Post
 from stemflow.model.records import READY, RUNNING, Claim, Header, Node, Record
 
 VERSION: Final = 1
-"""The first byte of a seal: HMAC-SHA256 over this form of records. No other algorithm is accepted."""
+"""The first byte of a signature: HMAC-SHA256 over this form of records. No other algorithm is accepted."""
 MAC_BYTES: Final = 32
 LEAST_KEY_BYTES: Final = 16
 ENDED: Final = 10_000
-"""Runs whose end this process remembers, so that their records cannot be put back in front of it."""
+"""Ended runs that a process remembers, so that it does not accept replayed records of them."""
 
 Mode = Literal["sign", "required"]
 
 Sealed = Record | Header | Post
-"""What carries a seal."""
+"""Records with a signature."""
 
 
 class SigningError(StemflowError):
-    """A stored record cannot be relied on."""
+    """A stored record cannot be verified."""
 
 
 class SignatureInvalid(SigningError):
-    """A record is not what somebody with a key has written; `run`: whose it is, if one's."""
+    """A record was not written by a process with a key, or was altered. `run`: the run that it belongs to, if any."""
 
     run: str | None = None
 
@@ -46,7 +46,7 @@ class SignatureInvalid(SigningError):
 
 
 class UnknownKey(SigningError):
-    """A record was sealed under a key that this process does not have: it is left to one that has it."""
+    """A record was signed under a key that this process does not have; it is left to a process that has it."""
 
     def __init__(self, where: str, key: str | None) -> None:
         what = "none is given here" if key is None else f"key {key!r} is not given here"
@@ -54,10 +54,11 @@ class UnknownKey(SigningError):
 
 
 class SigningKeys:
-    """A ring of keys: `active` signs, all of them verify. `namespace` keeps stores with the same keys apart.
+    """A ring of keys for signatures: `registry.signing = SigningKeys({"2026-11": key}, active="2026-11")`.
 
-    `mode`: `required` accepts nothing that is not signed; `sign` signs what it writes, refuses what was altered, and
-    still accepts what nobody has signed. Keys are at least 16 bytes. Raises OptionError.
+    `keys`: at least 16 bytes by key id. `active`: the id of the key that signs; all of them verify. `mode`: `required`
+    refuses records without a signature; `sign` accepts them, for the time in which signing is introduced. `namespace`:
+    different for each store, so that records of one are not valid in another. Raises OptionError.
     """
 
     def __init__(self, keys: Mapping[str, bytes], active: str, mode: Mode = "required", namespace: str = "") -> None:
@@ -78,7 +79,7 @@ class SigningKeys:
 
 
 class Trust:
-    """Seals records and checks seals. Without keys it seals nothing, and takes what is sealed for unknown."""
+    """Signs records and verifies signatures. Without keys it signs nothing, and signed records cannot be verified."""
 
     def __init__(self, keys: SigningKeys | None = None) -> None:
         self.keys = keys
@@ -87,7 +88,7 @@ class Trust:
     # -- records
 
     def is_valid(self, record: Sealed) -> bool:
-        """Whether a record may be relied on; False when that cannot be told here. Raises SignatureInvalid."""
+        """Whether the signature of a record is valid; False if its key is not known here. Raises SignatureInvalid."""
         if self.keys is None:
             return record.seal is None
         try:
@@ -97,14 +98,14 @@ class Trust:
             raise
 
     def is_verified(self, record: Sealed) -> bool:
-        """As `is_valid`, with False for what was altered too."""
+        """As `is_valid`, but False also for a record that was altered."""
         try:
             return self.is_valid(record)
         except SignatureInvalid:
             return False
 
     def verify(self, record: Record | Header | None) -> None:
-        """Raises SignatureInvalid or UnknownKey, unless the record may be relied on or nobody asks here."""
+        """Raise SignatureInvalid or UnknownKey unless the record is valid, or this process has no keys."""
         if self.keys is not None and record is not None and not self.is_valid(record):
             assert record.seal is not None
             raise UnknownKey(_where(record), _key_of(record.seal))
@@ -115,11 +116,11 @@ class Trust:
     # -- bytes
 
     def wrap(self, body: bytes, place: str) -> bytes:
-        """Bytes that are no record (a page of items), sealed for the place where they will stand."""
+        """Sign bytes that are no record (a page of items) for the location `place`."""
         return body if self.keys is None else self._seal("bytes", place.encode() + b"\0" + body) + body
 
     def unwrap(self, stored: bytes, place: str) -> bytes:
-        """What was wrapped. Raises SignatureInvalid, UnknownKey."""
+        """Verify what `wrap` returned, and return the bytes. Raises SignatureInvalid, UnknownKey."""
         size = 2 + stored[1] + MAC_BYTES if stored[0] == VERSION and len(stored) > 1 else 0
         seal, body = stored[:size] or None, stored[size:]
         if self.keys is not None:
@@ -131,7 +132,7 @@ class Trust:
     # -- runs that have ended
 
     def end(self, run: str) -> None:
-        """Remember that a run has ended."""
+        """Remember that a run has ended, so that none of its records can be replayed."""
         if self.keys is not None:
             self.ended[run] = None
             if len(self.ended) > ENDED:
@@ -165,12 +166,12 @@ class Trust:
 
 
 def same_meaning(one: Record, other: Record) -> bool:
-    """Whether a seal of the one fits the other: they differ in nothing that is sealed."""
+    """Whether two records differ in nothing that is signed, so that a signature of one is valid for the other."""
     return _canonical(one) == _canonical(other)
 
 
 def _canonical(record: Sealed) -> bytes:
-    """All of a record but what a store, or a worker without a key, moves by itself: who leases it, and when again."""
+    """The signed content: everything but leases and due times, which stores and workers without keys change."""
     twin: Any = copy.copy(record)
     structs.force_setattr(twin, "seal", None)
     if isinstance(twin, (Node, Claim)):
@@ -181,7 +182,7 @@ def _canonical(record: Sealed) -> bytes:
             twin.state = READY
     for name, default in _defaults(type(record)):
         if getattr(twin, name) == default:
-            # What is left out is told by identity, which stores do not keep.
+            # The encoder leaves out defaults by identity, which stores do not keep.
             structs.force_setattr(twin, name, default)
     return wire.encode(twin)
 

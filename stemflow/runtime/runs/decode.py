@@ -1,4 +1,4 @@
-"""From the stored value of a run to the types that its tasks were annotated with, where somebody waits for it."""
+"""Converting the stored value of a run to the annotated result types of its tasks, for callers that wait for it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class ResultTypes(Protocol):
 def decoder(plan: Plan, results: ResultTypes, sig: AnySig | None = None, place: int = 0) -> Decode | None:
     """What makes the value of the node at `place` out of its JSON data; None when that is the value.
 
-    A task is known by the registry, or says how with `decode=`, which only `sig`, the desugared tree of the
-    plan, can tell.
+    `results`: the result types of registered tasks. `sig`: the desugared tree of the plan, which may have a `decode=`
+    for a task.
     """
     node = plan.nodes[place]
     if isinstance(node, LeafPlan):
@@ -39,7 +39,7 @@ def decoder(plan: Plan, results: ResultTypes, sig: AnySig | None = None, place: 
     rules = rules_of(node)
     if rules.gives == "nothing":
         return None
-    # A task with hooks stands in a chain of one in the plan, so that its signature has no members there.
+    # The plan has a chain of one for a task with hooks; the signature of such a task has no members.
     given: list[AnySig | None] = [] if sig is None else [member for _, member in members_of(sig)]
     members = list(zip(node.members, given or [None] * len(node.members), strict=True))
     if rules.gives == "last":

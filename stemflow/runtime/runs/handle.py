@@ -1,4 +1,4 @@
-"""Handles of runs, and what waiting for one gives."""
+"""Handles of submitted runs: waiting for them, following and cancelling them."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class RunFailed(StemflowError):
 
 
 async def _within(future: asyncio.Future[Node | None], timeout: float | None) -> Node | None:
-    """What `future` says within `timeout` seconds, else None."""
+    """The result of `future` if it has one within `timeout` seconds, else None."""
     if timeout is None:
         return await future
     await asyncio.wait((future,), timeout=timeout)
@@ -187,17 +187,17 @@ class RunHandle(Generic[T]):
         future = self._access.store.watch(self.id)
         try:
             if self._access.store.now_ms() >= self._known_until_ms:
-                # An id that somebody wrote down may be wrong, and a run may be gone already.
+                # The id may be wrong, and the run may have been removed.
                 root = await self.root()
                 if root.state in FINAL:
                     return await self.result_of(root)
-            told = await _within(future, timeout)
-            return await self.result_of(told if told is not None else await self.root())
+            ended = await _within(future, timeout)
+            return await self.result_of(ended if ended is not None else await self.root())
         finally:
             self._access.store.unwatch(self.id, future)
 
     async def result_of(self, root: Node) -> TaskResult[T]:
-        """What waiting gives when the run stands as `root` says."""
+        """The result of the run whose record is `root`; `timed_out` if it has not ended."""
         sig = self._asked[1] if self._asked is not None and self._asked[0] == root.plan else None
         return await result_of(self._access, root, sig)
 
@@ -206,7 +206,7 @@ class RunHandle(Generic[T]):
         return await Values(self._access.library).duplicates(await self.root())
 
     async def cancel(self, *, force: bool = False) -> str:
-        """Stop the run, with `force` at once, as `Stemflow.cancel` does; answers the state that it was in."""
+        """Cancel the run, as `Stemflow.cancel`. `force`: do not wait for running handlers. Returns the state before."""
         return await self._access.cancel(self.id, force=force)
 
     async def nodes(self) -> list[Node]:
@@ -223,10 +223,10 @@ class RunHandle(Generic[T]):
         seen: dict[str, tuple[Any, ...]] = {}
         version = 0
         while True:
-            told = await self.progress()
+            reported = await self.progress()
             nodes = await self.nodes() or [await self.root()]
             for node in sorted(nodes, key=_in_time):
-                last = told.get(node.path)
+                last = reported.get(node.path)
                 progress = last if last is not None and last.of(node) else None
                 mark = (node.state, node.attempt, progress)
                 if seen.get(node.path) != mark:
@@ -298,7 +298,7 @@ async def result_of(access: RunAccess, node: Node, sig: AnySig | None = None) ->
 
 
 def _in_time(node: Node) -> tuple[int, int]:
-    """Changes in the order in which they happened; of those at one instant a member's end stands before its scope's."""
+    """Sorts changes by time; at the same instant the end of a member comes before that of its scope."""
     depth = sum(node.path.count(mark) for mark in ".[!") + bool(node.path and node.path[0] not in "[!")
     if node.state in FINAL:
         return node.ended_at_ms, -depth

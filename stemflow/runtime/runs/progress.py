@@ -1,4 +1,4 @@
-"""The progress of running handlers: a note in the store, so that whoever follows the run sees it, in any process."""
+"""The progress of running handlers, stored so that every process can follow it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ PROGRESS_TTL_MS = 3_600_000
 
 
 class Progress(Struct, frozen=True):
-    """What a running handler last reported, as the store keeps it; `token` names the delivery that it belongs to."""
+    """What a running handler has reported last. `token`: of the delivery that it belongs to. `percent`: 0 to 100.
+    `at_ms`: epoch milliseconds."""
 
     token: int
     percent: float

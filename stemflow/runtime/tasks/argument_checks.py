@@ -52,7 +52,7 @@ def _note(fields: dict[str, Any], name: str, old: Any, new: Any) -> None:
 
 
 def check_plan(plan: Plan, known: Known) -> None:
-    """Check the arguments that are given in a plan; raises BadArguments. Tasks that nobody knows are passed."""
+    """Check the arguments in a plan; unknown tasks are skipped. Raises BadArguments."""
     for place, leaf in enumerate(plan.nodes):
         if isinstance(leaf, LeafPlan):
             parameters = known(leaf.task)

@@ -1,4 +1,4 @@
-"""What a handler is given of its task, and what it may ask of the engine while it runs."""
+"""The context of a running handler: what it can read about its task, and what it can request from the worker."""
 
 from __future__ import annotations
 
@@ -18,27 +18,30 @@ from stemflow.units import Duration, duration_of
 
 
 class TaskCancelled(StemflowError):
-    """The run was stopped, or the lease was lost: nothing that this handler reports counts any more."""
+    """The run was cancelled, or the lease was lost: the result of this attempt will not be stored."""
 
 
 class SoftTimeLimitExceeded(StemflowError):
-    """The soft time limit has passed; raised once where the handler awaits, if the task asked for it."""
+    """The soft time limit has passed; raised once where the handler awaits, if the task has `soft_raises=True`."""
 
 
 class TaskTimeout(StemflowError):
-    """The hard time limit has passed; the attempt failed."""
+    """The hard time limit has passed; the error of an attempt that was ended by it."""
 
 
 class Ignore(StemflowError):
-    """Raised by a handler: end as SKIPPED by its own condition."""
+    """Raised by a handler to end its task as SKIPPED (cause `condition`): `raise Ignore("nothing to do")`."""
 
 
 class Reject(StemflowError):
-    """Raised by a handler: fail at once, without a retry."""
+    """Raised by a handler to fail its task at once, without a retry: `raise Reject("no such order")`."""
 
 
 class HandBack(StemflowError):
-    """Give this delivery back, uncharged: no attempt is counted, and no worker gets the task for `delay`."""
+    """Raised by a handler or middleware to give the task back: no attempt is counted.
+
+    `delay`: how long no worker gets the task, in seconds or as text such as `"1m"`. Raises UnitError.
+    """
 
     def __init__(self, delay: Duration = "1s") -> None:
         super().__init__("the delivery is handed back")
@@ -46,7 +49,7 @@ class HandBack(StemflowError):
 
 
 class RetryRequested(StemflowError):
-    """What `context.retry` raises; caught by the worker."""
+    """Raised by `context.retry`; the worker turns it into the outcome of the attempt. Do not catch it."""
 
     def __init__(
         self,
@@ -62,15 +65,15 @@ class RetryRequested(StemflowError):
 
 
 class ReplaceRequested(StemflowError):
-    """What `context.replace` raises; caught by the worker."""
+    """Raised by `context.replace`; the worker turns it into the outcome of the attempt. Do not catch it."""
 
     def __init__(self, signature: Signature[Any, Any]) -> None:
-        super().__init__("the handler put a sub-graph in its place")
+        super().__init__("the handler replaced its task")
         self.signature = signature
 
 
 class HandlerServices(Protocol):
-    """What the worker does for a running handler; all of it that needs the store or the engine."""
+    """What the worker does for a running handler: whatever needs the store or the engine. See `TaskContext`."""
 
     async def heartbeat(self, context: TaskContext) -> None: ...
     async def extend_lease(self, context: TaskContext, for_ms: int) -> None: ...
@@ -91,11 +94,19 @@ LATEST_S = 253_402_300_799
 
 
 class TaskContext:
-    """One attempt of one task.
+    """The first parameter of a handler, if it is annotated so: one attempt of one task.
 
-    `id` is the same over retries (run id, or run id/path): use it as an idempotency key. `attempt` counts from 0.
-    `headers` and `meta` are the run's with the signature's own put over them. `parent_id` is the task that led to this
-    one (the step before, or the task that started the run), `root_id` the run that no task started.
+    `id`: the id of the task, the same in all attempts: use it as an idempotency key. `attempt`: from 0.
+    `max_retries`: attempts after the first. `args`, `kwargs`: of the call, converted. `headers`, `meta`: those of the
+    run, overridden by those of the signature; read-only. `run_id`, `node`: the run, and the path of the task in it.
+    `parent_id`: the task before this one, or the task that started the run. `root_id`: the run that no task started.
+    `cancelled`, `soft_timeout`: events that are set when the run is cancelled, and when the soft time limit passes.
+
+        @registry.task("import", max_retries=3)
+        async def import_file(context: TaskContext, rows: int) -> int:
+            for row in range(rows):
+                await context.progress(100 * row / rows)
+            return rows
     """
 
     __slots__ = (
@@ -135,45 +146,50 @@ class TaskContext:
         self.in_fan_in = in_fan_in
         self.cancelled, self.soft_timeout = asyncio.Event(), asyncio.Event()
         self.raise_soft_limit: Callable[[], None] | None = None
-        """Raises SoftTimeLimitExceeded where the handler awaits."""
+        """Raises SoftTimeLimitExceeded in the handler; None if it is not to be raised."""
         self.added: list[Signature[Any, Any]] = []
         self._services = services
 
     @property
     def id(self) -> str:
+        """The id of the task: the run id, or `run id/path` within a canvas or workflow."""
         return task_id((self.run_id, self.node))
 
     @property
     def enqueued_at(self) -> datetime:
-        """When the task became known to the store, in UTC by the store's clock."""
+        """When the task was created in the store, in UTC by the store's clock."""
         return _instant(self.enqueued_at_ms)
 
     @property
     def deadline(self) -> datetime | None:
-        """When the hard time limit ends this attempt, in UTC by the store's clock; None without a limit."""
+        """When the hard time limit will end this attempt, in UTC by the store's clock; None without a limit."""
         return None if self.deadline_ms is None else _instant(self.deadline_ms)
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """Logs under `stemflow.task.NAME` with the task's id and attempt."""
+        """A logger named `stemflow.task.NAME`, whose records have `task_id` and `attempt`."""
         extra = {"task_id": self.id, "attempt": self.attempt}
         return logging.LoggerAdapter(logging.getLogger(f"stemflow.task.{self.name}"), extra)
 
     async def heartbeat(self) -> None:
-        """Renew the lease now; raises TaskCancelled if the run was stopped or the lease is lost."""
+        """Renew the lease now. Raises TaskCancelled if the run was cancelled or the lease is lost."""
         if self.cancelled.is_set():
-            raise TaskCancelled(f"task {self.id}: its run was stopped")
+            raise TaskCancelled(f"task {self.id}: its run was cancelled")
         await self._services.heartbeat(self)
 
     async def extend_lease(self, duration: Duration) -> None:
-        """Keep the lease for at least `duration` (seconds, or `"10m"`) from now, even if no renewal reaches the store.
+        """Keep the lease for at least `duration` from now, even if no renewal reaches the store meanwhile.
 
-        Raises TaskCancelled as `heartbeat` does.
+        `duration`: seconds, a timedelta, or text such as `"10m"`. Raises TaskCancelled if the run was cancelled or the
+        lease is lost, UnitError.
         """
         await self._services.extend_lease(self, duration_of(f"task {self.id}: extend_lease", duration))
 
     async def progress(self, percent: float, data: Any = None) -> None:
-        """Report progress, 0 to 100, with any JSON data: stored for an hour, shown to whoever follows the run."""
+        """Report progress; it is stored for an hour and shown to everyone who follows the run.
+
+        `percent`: from 0 to 100. `data`: any JSON data. Raises OptionError, NotSerializable.
+        """
         if not 0 <= percent <= 100:
             raise OptionError(f"task {self.id}: progress: expected a percentage from 0 to 100, got {percent!r}")
         await self._services.progress(self, percent, data)
@@ -186,17 +202,25 @@ class TaskContext:
         meta: Mapping[str, Any] = NOTHING,
         run_id: str | None = None,
     ) -> str:
-        """Start a run of its own for `signature`; answers its run id.
+        """Start a run of its own and return its run id.
 
-        It inherits the ids of its parent and root and the headers that the engine propagates, and nothing else. Under
-        a `run_id` made of `context.id` a later attempt finds the run that an earlier one has started.
+        `signature`: what to run. `headers`, `meta`: of the new run, which inherits the headers that the engine
+        propagates, and its parent and root ids. `run_id`: an id of 1 to 200 characters; one that contains `context.id`
+        makes the call idempotent over attempts:
+
+            await context.enqueue(mail.s(order), run_id=f"{context.id}-mail")
+
+        Raises what `Stemflow.submit` raises: OptionError, BadArguments, UnknownTask, RunConflict.
         """
         return await self._services.enqueue(self, signature, headers, meta, run_id)
 
     spawn = enqueue
 
     async def add_to_group(self, signature: Signature[Any, Any]) -> None:
-        """Add a member to the fan-in that this task runs in; it joins in the commit that ends this task well."""
+        """Add a member to the group, chord header or map that this task belongs to.
+
+        The member is created when this task succeeds, in the same commit. Raises StemflowError if there is no fan-in.
+        """
         if not self.in_fan_in:
             raise StemflowError(
                 f"task {self.id}: add_to_group: expected a group, chord header or map around it, found none"
@@ -212,8 +236,14 @@ class TaskContext:
         max_retries: int | None = None,
         cause: BaseException | None = None,
     ) -> Coroutine[Any, Any, NoReturn]:
-        """End this attempt and try again: in `countdown`, at `eta` (aware, or epoch seconds), else by `policy` or the
-        task's own. `max_retries` counts for this failure instead of the task's. Never returns.
+        """End this attempt and retry the task; never returns.
+
+        `countdown`: the delay, in seconds or as text such as `"1m"`. `eta`: the instant, an aware datetime or seconds
+        since the epoch. With neither, `policy`, or else the policy of the task, gives the delay. `max_retries`:
+        overrides that of the task for this failure. `cause`: the error that is reported if no attempt is left.
+        Raises OptionError for wrong arguments.
+
+            await context.retry(countdown="30s", cause=error)
         """
         if countdown is not None and eta is not None:
             raise OptionError(f"task {self.id}: retry: expected countdown or eta, got both")
@@ -227,7 +257,10 @@ class TaskContext:
         raise RetryRequested(after_ms, eta_at_ms, policy, max_retries, cause)
 
     def replace(self, signature: Signature[Any, Any]) -> Coroutine[Any, Any, NoReturn]:
-        """End this attempt and run `signature` in this task's place. Never returns."""
+        """End this attempt and run `signature` instead of this task, whose value becomes that of `signature`.
+
+        Never returns. An empty chain fails the task.
+        """
         raise ReplaceRequested(signature)
 
 
@@ -236,7 +269,10 @@ def _instant(at_ms: int) -> datetime:
 
 
 def instant_ms(eta: datetime | float, where: str) -> int:
-    """Epoch milliseconds of an aware datetime or of epoch seconds; `where` begins the error's sentence."""
+    """Convert an aware datetime, or seconds since the epoch, to epoch milliseconds.
+
+    `where` begins the message of an error. Raises OptionError.
+    """
     if isinstance(eta, datetime):
         if eta.tzinfo is None:
             raise OptionError(f"{where}: eta: expected a datetime with a time zone, got {eta}; add tzinfo=UTC")
@@ -252,11 +288,11 @@ _current: ContextVar[TaskContext | None] = ContextVar("stemflow_context", defaul
 
 
 def current_context() -> TaskContext | None:
-    """The context of the task that is running here, or None outside one."""
+    """Return the context of the task that runs in this asyncio task or thread, or None."""
     return _current.get()
 
 
 def enter(context: TaskContext) -> Callable[[], None]:
-    """Make `context` the current one; call the answer to undo it."""
+    """Make `context` the current one; call the returned function to undo it."""
     token = _current.set(context)
     return lambda: _current.reset(token)

@@ -1,4 +1,4 @@
-"""Tasks apart from functions: a definition for producers that lack the handler, a class that handles, and metadata."""
+"""Tasks without a decorated function: handler classes, definitions for producers that lack the handler, metadata."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Result_co = TypeVar("Result_co", covariant=True)
 
 
 class TaskMetadata(Struct, frozen=True, kw_only=True):
-    """What is said of a task, for people and tools; it is part of the task's schema.
+    """Describes a task for people and tools; it becomes part of the JSON Schema of the task.
 
-    `idempotent=False` says that a second run of the same call does harm: `validate` then warns of retries without a
-    unique key. `attributes` is any JSON data.
+    `description`: default: the docstring of the handler. `idempotent`: False if a second execution of the same call
+    does harm; `stemflow validate` then warns of retries without a unique key. `attributes`: any JSON data.
     """
 
     description: str = ""
@@ -35,20 +35,29 @@ class TaskMetadata(Struct, frozen=True, kw_only=True):
     idempotent: bool | None = None
     attributes: Mapping[str, Any] = {}
     args_encoder: str | None = None
-    """Ids of the encoders that store arguments and result, where the options name none."""
+    """The id of the encoder of the arguments, unless the options name one; `result_encoder`: of the result."""
     result_encoder: str | None = None
 
     def encoders(self) -> dict[str, str]:
-        """The encoders as options."""
+        """The encoders that are set, as options of the task."""
         named = {"args_encoder": self.args_encoder, "result_encoder": self.result_encoder}
         return {name: encoder for name, encoder in named.items() if encoder is not None}
 
 
 class TaskHandler(ABC, Generic[Args_contra, Result_co]):
-    """A task as a class: `name`, `options`, `metadata`, `retry_strategy`, and `call`, whose `args` is one object.
+    """A task as a class, with class attributes `name`, `options`, `metadata`, `retry_strategy`, and a method `call`.
 
-    Its arguments by name are the fields of that object's class: a dataclass, a msgspec Struct, a TypedDict, a pydantic
-    model, or `dict[str, T]`.
+    `call` gets all arguments as one object of the class that `args` is annotated with: a dataclass, a msgspec Struct,
+    a TypedDict, a pydantic model, or `dict[str, T]`; its fields are the arguments by name.
+
+        class Charge(TaskHandler[Order, str]):
+            name = "orders.charge"
+            options = TaskOptions(max_retries=3)
+
+            async def call(self, context: TaskContext, args: Order) -> str: ...
+
+        charge = registry.register(Charge())
+        await app.submit(charge.call(Order("a", 100)))
     """
 
     name: str
@@ -58,38 +67,41 @@ class TaskHandler(ABC, Generic[Args_contra, Result_co]):
 
     @abstractmethod
     def call(self, context: TaskContext, args: Args_contra) -> Awaitable[Result_co] | Result_co:
-        """Do the work; `async def`, or a plain `def` that runs in a thread."""
+        """Execute the task: an `async def` on the event loop, or a plain `def` in a thread."""
 
 
 class TaskEnqueueBuilder(TaskSig[In_contra, Out_co], frozen=True, kw_only=True, tag="task"):
-    """A call to which options are added one after another; each step answers a new one. It is a signature."""
+    """A call of a task, to which options can be added; each method returns a new one. It is a signature.
+
+    await app.submit(charge.call(order).queue("slow").priority(9).delay("5m"))
+    """
 
     def with_headers(self, headers: Mapping[str, str]) -> TaskEnqueueBuilder[In_contra, Out_co]:
-        """Add headers, texts that reach `context.headers`."""
+        """Add headers: text by name, which the handler finds in `context.headers`."""
         return structs.replace(self, headers={**self.headers, **headers})
 
     def with_meta(self, meta: Mapping[str, Any]) -> TaskEnqueueBuilder[In_contra, Out_co]:
-        """Add JSON data that reaches `context.meta`."""
+        """Add metadata: JSON data by name, which the handler finds in `context.meta`."""
         return structs.replace(self, meta={**self.meta, **meta})
 
     def queue(self, name: str) -> TaskEnqueueBuilder[In_contra, Out_co]:
-        """Send it to this queue."""
+        """Put the task into this queue."""
         return self.with_options(queue=name)
 
     def priority(self, priority: int) -> TaskEnqueueBuilder[In_contra, Out_co]:
-        """0 to 9, higher first."""
+        """Set the priority, from 0 to 9; higher ones start first."""
         return self.with_options(priority=priority)
 
     def delay(self, delay: Duration) -> TaskEnqueueBuilder[In_contra, Out_co]:
-        """Start it no earlier than so long after it becomes ready."""
+        """Start it no earlier than `delay` after it becomes ready: seconds or text such as `"1m"`. Raises UnitError."""
         return structs.replace(self, countdown_ms=duration_of(f"task {self.task}: delay", delay))
 
     def not_before(self, instant: Any) -> TaskEnqueueBuilder[In_contra, Out_co]:
-        """Start it no earlier than a datetime that knows its time zone, or seconds since the epoch."""
+        """Start it no earlier than `instant`: an aware datetime, or seconds since the epoch. Raises OptionError."""
         return structs.replace(self, eta_at_ms=instant_ms(instant, f"task {self.task}"))
 
     def with_options(self, options: TaskOptions | None = None, **more: Any) -> TaskEnqueueBuilder[In_contra, Out_co]:
-        """Add any options of a task; raises OptionError."""
+        """Add any options of a task, as TaskOptions or keywords. Raises OptionError."""
         given = given_options(options, more)
         normalise(given, f"task {self.task}")
         return structs.replace(self, options={**self.options, **given})
@@ -98,9 +110,13 @@ class TaskEnqueueBuilder(TaskSig[In_contra, Out_co], frozen=True, kw_only=True, 
 class TaskDefinition(Generic[Args, Result]):
     """A task by its name, for producers that do not import its handler.
 
-    `encode_args` gives the arguments of a call, by name (a mapping) or by position (a list); without it the fields of
-    a dataclass, Struct, model or mapping are arguments by name, and None is none. `decode_result` is a type, or a
-    function of the result's JSON data. `options` are given with every call.
+    `name`: the name under which the worker has registered it. `encode_args`: a function from the object that `call`
+    gets to the arguments, by name (a mapping) or by position (a list); default: the fields of a dataclass, Struct,
+    model or mapping by name, and no arguments for None. `decode_result`: the type of the result, or a function of its
+    JSON data. `options`: those of every call.
+
+        charge = TaskDefinition[Order, str]("orders.charge", decode_result=str)
+        receipt = await app.run(charge.call(Order("a", 100)))
     """
 
     def __init__(
@@ -116,7 +132,7 @@ class TaskDefinition(Generic[Args, Result]):
         self.options = options or TaskOptions()
 
     def call(self, args: Args) -> TaskEnqueueBuilder[object, Result]:
-        """A complete call, to be submitted or put anywhere in a canvas. Raises NotSerializable, OptionError."""
+        """Make a complete call, which can be submitted or be part of a canvas. Raises NotSerializable, OptionError."""
         what = f"arguments of {self.name}"
         given = plain(args if self.encode_args is None else self.encode_args(args), what)
         if given is not None and not isinstance(given, (dict, list, tuple)):

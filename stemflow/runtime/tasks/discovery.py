@@ -1,7 +1,7 @@
-"""How tasks are found: named on the command line, in pyproject.toml, or in a tasks.py beside the workflow file.
+"""Finding tasks: by names on the command line, in pyproject.toml, or in a tasks.py in the folder of the workflow.
 
 A workflow file can never name a module, and the working directory is searched only for modules that the user named;
-it stands last on the search path, so that nothing in it can shadow what is installed.
+it is last on the search path, so that nothing in it can shadow an installed module.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ ATTRIBUTES = ("registry", "app")
 
 
 class TasksNotFound(StemflowError):
-    """No tasks can be had: where they were looked for, what was found there, what to do."""
+    """No tasks were found; the message names the places that were searched, and what to do."""
 
 
 def find_tasks(named: Sequence[str], file: Path | None) -> TaskRegistry:
-    """The registry for a workflow file: of the modules `named` (`MODULE[:REGISTRY]`), else as pyproject.toml says,
-    else of the tasks.py beside `file`. Raises TasksNotFound.
+    """Find the registry for a workflow file: in the modules `named` (`MODULE[:REGISTRY]`), else in those that
+    pyproject.toml names, else in the tasks.py in the folder of `file`. Raises TasksNotFound.
     """
     if named:
         return load_named(named, Path.cwd(), "--tasks")
@@ -46,7 +46,7 @@ def find_tasks(named: Sequence[str], file: Path | None) -> TaskRegistry:
         return _registry_of(_load_path(beside), None, str(beside))
     text = f"{file or start}: expected its tasks, found neither --tasks, nor [tool.stemflow] tasks in a pyproject.toml"
     if file is not None:
-        raise TasksNotFound(f"{text}, nor {beside}; pass --tasks MODULE, or write a tasks.py beside the workflow")
+        raise TasksNotFound(f"{text}, nor {beside}; pass --tasks MODULE, or write a tasks.py in its folder")
     only = f" (`--tasks {beside.stem}` for the {BESIDE} that is here)" if beside.is_file() else ""
     raise TasksNotFound(f"{text}; pass --tasks MODULE{only}")
 
@@ -71,7 +71,7 @@ def _from_pyproject(start: Path) -> tuple[Path | None, list[str]]:
     try:
         table = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("stemflow", {})
     except (OSError, ValueError) as error:
-        raise TasksNotFound(f"{path}: expected TOML, got {error}; mend it, or pass --tasks MODULE") from error
+        raise TasksNotFound(f"{path}: expected TOML, got {error}; correct it, or pass --tasks MODULE") from error
     tasks = table.get("tasks", []) if isinstance(table, dict) else []
     modules = [tasks] if isinstance(tasks, str) else tasks
     if not isinstance(modules, list) or not all(isinstance(one, str) for one in modules):
@@ -122,7 +122,7 @@ def _raised(error: BaseException, where: str) -> TasksNotFound:
     if isinstance(error, SyntaxError) and error.filename is not None:
         place = f"{error.filename}:{error.lineno}"
     what = f"{type(error).__name__}: {_text(error)}"
-    return TasksNotFound(f"{place}: expected to import the tasks, got {what}; mend that line, nothing was started")
+    return TasksNotFound(f"{place}: expected to import the tasks, got {what}; correct that line, nothing was started")
 
 
 def _text(error: BaseException) -> str:

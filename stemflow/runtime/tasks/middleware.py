@@ -1,4 +1,4 @@
-"""Middleware: what stands around a submission, a delivery, a call of a handler and its error, and may change them."""
+"""Middleware: wraps submissions, deliveries, calls of handlers and their errors, and may change them."""
 
 from __future__ import annotations
 
@@ -14,48 +14,59 @@ HOOKS = ("on_enqueue", "on_consume", "on_execute", "on_error")
 
 
 class Middleware:
-    """Override what you need; each hook does its part and goes on with `await call_next(...)`.
+    """Base class of middlewares: override the hooks that you need, and go on with `await call_next(...)`.
 
-    Those that were added first stand outermost: they come first on the way in and last on the way out.
+    The middleware that was added first is the outermost.
+
+        class Timing(Middleware):
+            async def on_execute(self, context, call_next):
+                start = time.perf_counter()
+                try:
+                    return await call_next()
+                finally:
+                    context.logger.info("took %.3f s", time.perf_counter() - start)
+
+        registry.use(Timing())
     """
 
     async def on_enqueue(
         self, submission: Submission, call_next: Callable[[Submission], Awaitable[RunHandle[Any]]]
     ) -> RunHandle[Any]:
-        """Around a submission, before anything is stored. Pass another one on to alter it (`msgspec.structs.replace`).
+        """Wraps a submission, before anything is stored. Pass a changed one to `call_next` (`msgspec.structs.replace`).
 
-        What it raises reaches the caller of `submit`, and nothing is stored. Without `call_next` the answer must be
-        the handle of a run that is there.
+        What it raises reaches the caller of `submit`, and nothing is stored. A hook that does not call `call_next` must
+        return the handle of an existing run.
         """
         return await call_next(submission)
 
     async def on_consume(self, context: TaskContext, call_next: Callable[[], Awaitable[None]]) -> None:
-        """When a worker has leased a task, before its arguments are made. Without `call_next` the task is SKIPPED.
+        """Wraps a delivery: a worker has leased a task, and its arguments are not evaluated yet.
 
-        Raise `HandBack` to give it back, uncharged. Anything else that it raises counts as raised by the handler.
+        If `call_next` is not called, the task is SKIPPED. Raise `HandBack` to give the task back without counting an
+        attempt; any other exception fails the attempt as if the handler had raised it.
         """
         await call_next()
 
     async def on_execute(self, context: TaskContext, call_next: Callable[[], Awaitable[Any]]) -> Any:
-        """Around each call of the handler (`context.args`, `context.kwargs`); what it returns is the result.
+        """Wraps each call of the handler; what it returns is the result, and what it raises fails the attempt.
 
-        Without `call_next` it answers for the handler. What it raises counts as raised by the handler.
+        `context.args` and `context.kwargs` are the arguments. A hook that does not call `call_next` replaces the call.
         """
         return await call_next()
 
     async def on_error(
         self, context: TaskContext, error: Exception, call_next: Callable[[Exception], Awaitable[Any]]
     ) -> Any:
-        """When a call of the handler has raised. `call_next` with another error turns it; it always raises.
+        """Called when a call of the handler has raised; `call_next` always raises, also another error if given one.
 
-        Without `call_next` what is returned is the result, and the task succeeds. Not called for what a handler asks
-        for (a retry, a replacement, Ignore, HandBack), for cancellation and for the hard time limit.
+        A hook that returns without calling `call_next` gives the result, and the task succeeds. It is not called for
+        requests of the handler (a retry, a replacement, Ignore, HandBack), cancellation and the hard time limit.
         """
         return await call_next(error)
 
 
 class MiddlewareChain:
-    """The middlewares of a registry in the order of adding; a hook that nobody overrides costs nothing."""
+    """The middlewares of a registry by hook, in the order in which they were added."""
 
     def __init__(self) -> None:
         self.on_enqueue: tuple[Middleware, ...] = ()
@@ -70,12 +81,12 @@ class MiddlewareChain:
         return twin
 
     def join(self, other: MiddlewareChain) -> None:
-        """Put those of another chain inside these; one that is in both stands where it is."""
+        """Add the middlewares of another chain inside these, without those that are here already."""
         for hook in HOOKS:
             setattr(self, hook, tuple(dict.fromkeys((*getattr(self, hook), *getattr(other, hook)))))
 
     def add(self, middleware: Middleware) -> None:
-        """Put it inside those that are there; raises OptionError unless it is a Middleware that overrides a hook."""
+        """Add a middleware inside the others. Raises OptionError unless it is a Middleware that overrides a hook."""
         if not isinstance(middleware, Middleware):
             raise OptionError(f"use: expected an instance of a Middleware, got {middleware!r}")
         kind = type(middleware)
@@ -88,13 +99,14 @@ class MiddlewareChain:
     async def enqueue(
         self, submission: Submission, inmost: Callable[[Submission], Awaitable[RunHandle[Any]]]
     ) -> RunHandle[Any]:
+        """Call the hooks `on_enqueue` around `inmost`, which stores the run."""
         call_next = inmost
         for one in reversed(self.on_enqueue):
             call_next = _enqueue_step(one, call_next)
         return await call_next(submission)
 
     async def consume(self, context: TaskContext) -> bool:
-        """Whether the delivery was let through."""
+        """Call the hooks `on_consume`; return whether all of them let the delivery through."""
         through = False
 
         async def inmost() -> None:
@@ -108,13 +120,14 @@ class MiddlewareChain:
         return through
 
     async def execute(self, context: TaskContext, inmost: Callable[[], Awaitable[Any]]) -> Any:
+        """Call the hooks `on_execute` around `inmost`, which calls the handler."""
         call_next = inmost
         for one in reversed(self.on_execute):
             call_next = _step(one.on_execute, context, call_next)
         return await call_next()
 
     async def answer(self, context: TaskContext, error: Exception) -> Any:
-        """What takes the place of a result after `error`; raises it, or what it was turned into."""
+        """Call the hooks `on_error`: return the result that one gives instead, or raise the error that they leave."""
 
         async def inmost(last: Exception) -> Any:
             raise last

@@ -1,4 +1,4 @@
-"""The parameters of a task: how the arguments of a call become what the handler is annotated with.
+"""The parameters of a task: checking the arguments of a call and converting them to the annotations of the handler.
 
 Everything that can be known at registration is worked out there; a call of a handler of plain types costs a look at
 the type of each argument.
@@ -47,7 +47,7 @@ class Parameter:
 
 
 class Parameters:
-    """What a task may be called with. `rest` and `others` are the types of `*args` and `**kwargs`, if it has them."""
+    """The parameters of a task. `rest` and `others`: the converters of `*args` and `**kwargs`; None without those."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Parameters:
         self._simple = not any(p.required for p in by_name)
 
     def convert(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments of a complete call as the handler wants them; raises BadArguments."""
+        """Convert the arguments of a complete call to the annotations of the handler. Raises BadArguments."""
         if kwargs or not self._simple or not self._least <= len(args) <= len(self._plan):
             self.fit(args, kwargs, 0)
             return self._converted(args, kwargs, 0)
@@ -99,8 +99,9 @@ class Parameters:
         return encode(found, f"defaults of {self.task}").decode() if found else ""
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any], ahead: int | None = 0) -> None:
-        """Whether a call that may be partial fits: `ahead` values are put in front later, or (None) nobody knows how
-        many. Raises BadArguments.
+        """Check a call that may be partial. Raises BadArguments.
+
+        `ahead`: how many values are put in front of `args` later; None: unknown.
         """
         if ahead == 0:
             self.convert(tuple(args), dict(kwargs))
@@ -109,7 +110,7 @@ class Parameters:
         self._converted(() if ahead is None else args, kwargs, ahead or 0)
 
     def fit(self, args: Sequence[Any], kwargs: Mapping[str, Any], ahead: int | None = 0) -> None:
-        """Whether number and names fit, whatever the values; raises BadArguments."""
+        """Check the number and names of arguments, not their values. Raises BadArguments."""
         for name in kwargs:
             if name not in self.names and self.others is None:
                 known = ", ".join(self.names) or "none"
@@ -149,7 +150,7 @@ class Parameters:
             raise BadArguments(self.task, name, fault.expected, fault.got, fault.path) from None
 
     def faults(self, bind: Mapping[str, Any]) -> Iterator[ArgumentFault]:
-        """Everything that is wrong with arguments of a workflow file: names, and values without an expression."""
+        """The faults of arguments in a workflow file: names, and values without an expression."""
         for name, value in bind.items():
             if name not in self.names and self.others is None:
                 yield ArgumentFault("unknown", name, known=tuple(self.names))
@@ -167,8 +168,8 @@ class Parameters:
         return dict(zip([p.name for p in self.positional], args, strict=False)) | dict(kwargs)
 
     def loose(self) -> tuple[str, ...]:
-        """Parameters whose converters take more than their schemas say: those of pydantic, and Decimal, where numbers
-        will do for text."""
+        """The parameters whose converters accept values that their schemas do not: pydantic models, and Decimals, which
+        may be numbers."""
         return tuple(name for name, one in self.names.items() if one.converter.is_loose())
 
     def schema(self) -> dict[str, Any]:
@@ -189,7 +190,7 @@ _SYNC_CONTEXT = (SyncTaskContext, "SyncTaskContext", "stemflow.SyncTaskContext")
 
 
 def is_dynamic(value: Any) -> bool:
-    """Whether an expression stands in a value of a workflow file."""
+    """Whether a value of a workflow file contains an expression."""
     if isinstance(value, str):
         return "${{" in value
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The registry: which names are tasks, how each is called, and with which options."""
+"""The registry of tasks: their names, handlers, parameters and options."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
 
 
 RemoteOptions = Callable[[str], Mapping[str, Any] | None]
-"""The options of a task that is registered in another process; None where nobody knows it."""
+"""Gives the options of a task that another process has registered; None if no worker has declared it."""
 
 
 class UnknownTask(StemflowError):
@@ -62,7 +62,7 @@ class DuplicateTask(StemflowError):
 
 
 class Takes(Protocol[A_contra, Q, R_co]):
-    """A task whose first parameter is an `A`: mypy infers it from this property, but not from `Task` itself."""
+    """A task whose first parameter is an `A`; mypy infers that from this property, but not from `Task` itself."""
 
     @property
     def name(self) -> str: ...
@@ -71,7 +71,12 @@ class Takes(Protocol[A_contra, Q, R_co]):
 
 
 class Task(Generic[P, R_co]):
-    """A registered function: still callable as one, and a maker of signatures."""
+    """A registered function, which can still be called directly, and from which signatures are made.
+
+    add = registry.task("add")(lambda: ...)   # or as a decorator
+    add.s(1, 2)                               # a signature: a call to be submitted
+    Canvas.chain(add.s(1, 2), add.s(3))       # add(3, 3) at the end: the result of the step before comes first
+    """
 
     if TYPE_CHECKING:
 
@@ -89,8 +94,9 @@ class Task(Generic[P, R_co]):
         parameters: Parameters | None = None,
         retry_strategy: RetryStrategy | None = None,
     ) -> None:
-        """`local`: names that annotations may use besides those of the function's module. `parameters`: those of a
-        handler that is given its arguments as one object. `retry_strategy`: says when it is tried again."""
+        """`given`: the options as users write them. `local`: names that annotations may use besides those of the
+        module of the function. `parameters`: those of a handler class, whose arguments are one object.
+        Raises OptionError."""
         self.name = _valid_name(name)
         check_callable(f"task {name}", function)
         self.function = function
@@ -109,24 +115,24 @@ class Task(Generic[P, R_co]):
         self.description = self.metadata.description or inspect.getdoc(getattr(function, "func", function)) or ""
 
     def schema(self) -> dict[str, Any]:
-        """The JSON Schema of the arguments by name; `x-stemflow` holds what the metadata says."""
-        said = self.metadata
-        all_said = {"tags": list(said.tags), "idempotent": said.idempotent, "attributes": dict(said.attributes)}
-        told = {name: value for name, value in all_said.items() if value not in ([], None, {})}
+        """The JSON Schema of the arguments by name; `x-stemflow` has the metadata. Raises NotSerializable."""
+        data = self.metadata
+        fields = {"tags": list(data.tags), "idempotent": data.idempotent, "attributes": dict(data.attributes)}
+        extra = {name: value for name, value in fields.items() if value not in ([], None, {})}
         return {
             "title": self.name,
             **({"description": self.description} if self.description else {}),
             **self.parameters.schema(),
-            **({"x-stemflow": plain(told, f"metadata of {self.name}")} if told else {}),
+            **({"x-stemflow": plain(extra, f"metadata of {self.name}")} if extra else {}),
         }
 
     @property
     def params(self) -> tuple[str, ...]:
-        """Names of the positional parameters."""
+        """The names of the parameters that can be given by position."""
         return tuple(one.name for one in self.parameters.positional)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the plain function, without the engine."""
+        """Call the function directly, without the engine; one that takes a context needs it as the first argument."""
         return self.function(*args, **kwargs)
 
     # The overlap is meant: with all arguments a call is complete, with all but the first it waits for a value.
@@ -137,18 +143,25 @@ class Task(Generic[P, R_co]):
     @overload
     def s(self: Takes[A, Q, R], *args: Q.args, **kwargs: Q.kwargs) -> Signature[A, R]: ...
     def s(self, *args: Any, **kwargs: Any) -> Signature[Any, Any]:
-        """A partial call: the result of the step before is put in front of `args`."""
+        """Make a signature: a call with these arguments, before which a chain puts the result of the previous step.
+
+        Arguments are checked on submission.
+        """
         return TaskSig(task=self.name, args=args, kwargs=kwargs)
 
     def si(self: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> Signature[object, R]:
-        """A complete call that ignores the result of the step before."""
+        """Make a signature of a complete call, which ignores the result of the previous step."""
         return TaskSig(task=self.name, args=args, kwargs=kwargs, immutable=True)
 
     def map(
         self: Takes[A, Q, R], items: Iterable[A], *, concurrency: int | None = None,
         on_member_error: MemberPolicy = "fail_fast",
     ) -> Signature[NoInput, list[R]]:  # fmt: skip
-        """One call for each item, as `Canvas.map`."""
+        """Make a signature of one call for each item, as `Canvas.map`.
+
+        `items`: the first arguments. `concurrency`: calls that run at the same time at most; None: all.
+        `on_member_error`: `fail_fast`, `collect` or `ignore`. Raises OptionError.
+        """
         each: Signature[A, R] = TaskSig(task=self.name)
         return Canvas.map(each, items, concurrency=concurrency, on_member_error=on_member_error)
 
@@ -161,28 +174,30 @@ class Task(Generic[P, R_co]):
         meta: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Task[P, R_co]:
-        """The same task whose signatures carry these options (`countdown` in seconds, `eta` aware or epoch seconds).
+        """Return the same task, whose signatures have these options: `add.with_options(priority=9).s(1, 2)`.
 
-        `headers` and `meta` travel beside the arguments: `context.headers`, `context.meta`.
+        `countdown`: the delay of the start, in seconds or as text such as `"5m"`. `eta`: the earliest start, an aware
+        datetime or seconds since the epoch. `headers`: text by name, in `context.headers`. `meta`: JSON data by name,
+        in `context.meta`. `options`: those of TaskOptions. Raises OptionError, UnitError.
         """
         where = f"task {self.name}"
         normalise(options, where)
-        beside = {
+        extra = {
             "countdown_ms": duration_of(f"{where}: countdown", countdown),
             "eta_at_ms": None if eta is None else instant_ms(eta, where),
             "headers": checked_headers(headers, where),
             "meta": checked_meta(meta, where),
         }
-        return _Bound(self, options, {name: value for name, value in beside.items() if value})
+        return _Bound(self, options, {name: value for name, value in extra.items() if value})
 
 
 class _Bound(Task[P, R_co]):
     """A task with options given at the call."""
 
-    def __init__(self, task: Task[P, R_co], options: Mapping[str, Any], beside: Mapping[str, Any]) -> None:
+    def __init__(self, task: Task[P, R_co], options: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
         self.__dict__.update(task.__dict__)
         before: Mapping[str, Any] = getattr(task, "call", {})
-        self.call = {**before, **beside, "options": {**before.get("options", {}), **options}}
+        self.call = {**before, **extra, "options": {**before.get("options", {}), **options}}
 
     def s(self, *args: Any, **kwargs: Any) -> Any:
         return TaskSig(task=self.name, args=args, kwargs=kwargs, **self.call)
@@ -192,7 +207,7 @@ class _Bound(Task[P, R_co]):
 
 
 def _check_condition(task: str, options: Options) -> None:
-    """The expression among the options is read at registration, so that a wrong one is not found at the worker."""
+    """Parse the expression `retry.when` at registration. Raises OptionError."""
     if options.retry.when is None:
         return
     try:
@@ -202,7 +217,7 @@ def _check_condition(task: str, options: Options) -> None:
 
 
 def _check_keys(task: str, options: Options) -> None:
-    """So are the keys of its rate limits; those of a workflow file were read where they stand."""
+    """Parse the keys of rate limits at registration; those of workflow files are parsed with the file."""
     try:
         parse_template(list(given_keys(options)), NAMES | {"args", "headers"})
     except ExpressionError as error:
@@ -236,7 +251,7 @@ def _valid_name(name: str) -> str:
 
 
 class Decorator:
-    """What `registry.task(...)` gives; typed so that `.s()` knows the function's parameters."""
+    """The decorator that `registry.task(...)` returns; typed so that `.s()` knows the parameters of the function."""
 
     def __init__(
         self, registry: TaskRegistry, name: str | None, options: Mapping[str, Any], metadata: TaskMetadata | None,
@@ -258,7 +273,7 @@ class Decorator:
     def __call__(self, function: Callable[..., Any]) -> Task[..., Any]:
         check_callable(f"task {self.name or ''}".rstrip(), function)
         name = derived_name(function) if self.name is None else self.name
-        local = sys._getframe(1).f_locals  # annotations may name classes that are defined beside the task
+        local = sys._getframe(1).f_locals  # annotations may name classes of the same scope
         task: Task[..., Any] = Task(
             name, function, self.options, self.metadata, local=local, retry_strategy=self.retry_strategy
         )
@@ -267,10 +282,16 @@ class Decorator:
 
 
 class TaskRegistry:
-    """Task name -> task. The only place where a name in a workflow becomes code.
+    """The tasks of a program by name. Only a registered name can become code: workflows and stores cannot add tasks.
 
-    `retry_strategy`: says when tasks are tried again for whose retries no other delays were given. `rate_limiter`: is
-    asked by workers before they start a task of a group. `defaults`: options of tasks that do not say otherwise.
+    `retry_strategy`: gives the delays of retries, unless the task or the call has delays of its own. `rate_limiter`:
+    asked by workers before they start a task with a group rate limit. `defaults`: options (as TaskOptions) of all tasks
+    that do not set them. Raises OptionError.
+
+        registry = TaskRegistry(max_retries=3)
+
+        @registry.task("orders.charge", hard_time_limit="30s")
+        async def charge(order: str, cents: int) -> str: ...
     """
 
     def __init__(
@@ -280,18 +301,20 @@ class TaskRegistry:
         self.retry_strategy = checked_strategy(retry_strategy, "registry")
         self.rate_limiter = checked_limiter(rate_limiter)
         self.home: str = sys._getframe(1).f_globals.get("__name__", "")
-        """The module that made it, which a process that must find its tasks imports."""
+        """The module that made the registry; processes of the pool import it to find its tasks."""
         self.encoders = TaskPayloadEncoderRegistry()
-        """How values are stored where an app is not told otherwise; found with the tasks by the command line."""
+        """The encoders of stored values, unless `Stemflow(encoders=...)` has others."""
         self.signals = Signals()
-        """What happens to the tasks and runs of this registry in this process: `signals.failed.connect(listener)`."""
+        """Events of the tasks and runs of this registry in this process: `signals.failed.connect(listener)`."""
         self.middleware = MiddlewareChain()
         self.signing: SigningKeys | None = None
         self._tasks: dict[str, Task[..., Any]] = {}
 
     def copy(self) -> TaskRegistry:
-        """Another registry of the same tasks, defaults, encoders and middleware; what is added to one is not in the
-        other. Its signals are its own."""
+        """Return an independent registry with the same tasks, defaults, encoders and middlewares.
+
+        Its signals have no listeners.
+        """
         twin = TaskRegistry()
         twin.defaults, twin.encoders, twin.retry_strategy = self.defaults, self.encoders, self.retry_strategy
         twin.rate_limiter = self.rate_limiter
@@ -300,7 +323,7 @@ class TaskRegistry:
         return twin
 
     def use(self, middleware: Middleware) -> None:
-        """Add a middleware; those that were added first stand outermost. Raises OptionError."""
+        """Add a middleware; the first one that is added is the outermost. Raises OptionError."""
         self.middleware.add(middleware)
 
     @overload
@@ -308,7 +331,11 @@ class TaskRegistry:
     @overload
     def register(self, task: Task[P, R], override: bool = False) -> Task[P, R]: ...
     def register(self, task: Any, override: bool = False) -> Any:
-        """Add a task; raises DuplicateTask unless `override`. For a handler the answer is the definition to call."""
+        """Add a task, or an instance of a TaskHandler.
+
+        `override`: replace a task of the same name. Returns the task, or the TaskDefinition with which a handler is
+        called. Raises DuplicateTask, OptionError.
+        """
         made = _task_of(task) if isinstance(task, TaskHandler) else task
         if not isinstance(made, Task):
             raise OptionError(
@@ -334,13 +361,25 @@ class TaskRegistry:
         retry_strategy: RetryStrategy | None = None,
         **more: Any,
     ) -> Decorator:
-        """Register an `async def` or a plain `def` (which runs in a thread), with options as a whole, as keywords, or
-        both; `retry_strategy` says when it is tried again. Raises OptionError when the function is decorated."""
+        """Register a function as a task: an `async def` on the event loop, or a plain `def` in a thread.
+
+            @registry.task("orders.charge", max_retries=3, hard_time_limit="30s")
+            async def charge(context: TaskContext, order: str, cents: int) -> str: ...
+
+        `name`: 1 to 200 visible characters without spaces; default: `module.function`. `options`: a TaskOptions object.
+        `more`: options as keywords, which win: `queue`, `priority` (0 to 9), `max_retries`, `retry`, `soft_time_limit`,
+        `hard_time_limit`, `rate_limit`, `unique`, `isolation` and the others of TaskOptions. `metadata`: describes the
+        task. `retry_strategy`: gives the delays of its retries.
+
+        The first parameter may be annotated with TaskContext (SyncTaskContext for a plain function); it is not an
+        argument of the task. Raises OptionError for wrong options or annotations, and for generators; DuplicateTask.
+        """
         if name is not None and not isinstance(name, str):
             raise OptionError('registry.task: expected a name, got a function; write @registry.task("name")')
         return Decorator(self, name, given_options(options, more), metadata, retry_strategy)
 
     def get(self, name: str) -> Task[..., Any] | None:
+        """The task of this name; None if there is none."""
         return self._tasks.get(name)
 
     def result_converter(self, task: str) -> Converter | None:
@@ -363,8 +402,10 @@ class TaskRegistry:
         workflow_defaults: Mapping[str, Any] | None = None,
         remote: RemoteOptions | None = None,
     ) -> Options:
-        """The effective options of a call: call or step > workflow defaults > handler > registry; for a task that is
-        not registered here `remote` gives the handler's. Raises UnknownTask."""
+        """The effective options of a call: those of the call or step, then the workflow, the task, the registry.
+
+        `remote`: gives the options of a task that is not registered here. Raises UnknownTask, OptionError.
+        """
         task = self._tasks.get(sig.task)
         own = task.options if task is not None else remote(sig.task) if remote is not None else None
         if own is None and not sig.declared:
@@ -393,15 +434,15 @@ class TaskRegistry:
         return options
 
     def lone_options_of(self, sig: TaskSig[Any, Any], remote: RemoteOptions | None = None) -> Options:
-        """The effective options of a task that is submitted alone; its unique key stands in the header of its run."""
+        """The effective options of a task that is submitted alone; its unique key is in the header of its run."""
         options = self.options_of(sig, None, remote)
         return structs.replace(options, unique_by=None, unique_key=None) if options.unique else options
 
     def strategy_of(self, task: Task[..., Any], options: Options) -> RetryStrategy | None:
-        """What says when a call under these options is tried again; None when their policy does.
+        """The strategy that gives the delays of retries under these options; None if the policy gives them.
 
-        The nearest counts: delays that the call, the step or the workflow gave, the task's strategy, delays that the
-        task or the registry gave, the registry's strategy.
+        The first of these that is set: the policy of the call, step or workflow; the strategy of the task; the policy
+        of the task or registry; the strategy of the registry.
         """
         own = task.options.get("retry", self.defaults.get("retry"))
         if task.retry_strategy is not None and (options.retry == own or not options.retry.paced):
@@ -409,21 +450,23 @@ class TaskRegistry:
         return None if options.retry.paced else self.retry_strategy
 
     def schema(self, name: str) -> dict[str, Any]:
-        """The JSON Schema of a task's arguments by name, with what its metadata says; raises UnknownTask."""
+        """The JSON Schema of the arguments of a task by name, with its metadata. Raises UnknownTask."""
         task = self._tasks.get(name)
         if task is None:
             raise UnknownTask(f"task {name}: expected a registered task; registered are {self._names()}")
         return task.schema()
 
     def args_encoder_of(self, sig: TaskSig[Any, Any], declared: Mapping[str, Any]) -> str | None:
-        """The encoder of the arguments of a call, where one is named; `declared`: options of a task that is not
-        registered here."""
+        """The id of the encoder of the arguments of a call; None: the default of the engine.
+
+        `declared`: the options of a task that is not registered here.
+        """
         task = self._tasks.get(sig.task)
         layers = (sig.options, declared if task is None else task.options, self.defaults)
         return next((layer["args_encoder"] for layer in layers if layer.get("args_encoder")), None)
 
     def argument_faults(self, task: str, bind: Mapping[str, Any]) -> Iterable[ArgumentFault]:
-        """What is wrong with the arguments of a call in a workflow file; nothing for an unknown task."""
+        """The faults of the arguments of a call in a workflow file; none for an unknown task."""
         found = self._tasks.get(task)
         return () if found is None else found.parameters.faults(bind)
 
@@ -439,7 +482,7 @@ class TaskRegistry:
         return None if known is None or known.converter.is_loose() else _schema_of(known.converter)
 
     def retries_with_harm(self, sig: TaskSig[Any, Any], defaults: Mapping[str, Any]) -> bool:
-        """Whether a call is tried again though its task is not idempotent and has no unique key."""
+        """Whether a call is retried although its task is not idempotent and has no unique key."""
         found = self._tasks.get(sig.task)
         if found is None or found.metadata.idempotent is not False:
             return False

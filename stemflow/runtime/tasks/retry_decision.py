@@ -1,4 +1,4 @@
-"""The verdict on a failed attempt, where the exception object is at hand: again or not, and after how long."""
+"""Deciding, where the exception was raised, whether a failed attempt is retried, and after which delay."""
 
 from __future__ import annotations
 
@@ -24,18 +24,26 @@ MESSAGE_CHARS = 4_096
 
 
 class RetryStrategy(Protocol):
-    """How long a task waits before it is tried again, in the words of a program.
+    """Computes the delays between attempts, for what a RetryPolicy cannot express.
 
-    It belongs to a task (`registry.task(..., retry_strategy=)`) or to a registry (`TaskRegistry(retry_strategy=)`), and
-    is asked where the handler ran, only when an attempt is left and the policy's filters let it be used.
+    It belongs to a task (`registry.task(..., retry_strategy=)`) or to all tasks of a registry
+    (`TaskRegistry(retry_strategy=)`). It is called where the handler ran, if an attempt is left and the filters of the
+    policy allow a retry.
+
+        class RetryAfter:
+            def next_delay(self, attempt, error):
+                return getattr(error, "retry_after", None)
     """
 
     def next_delay(self, attempt: int, error: BaseException, /) -> Duration | None:
-        """Seconds, or a text such as `"1m30s"`, after attempt `attempt` (from 0) has raised `error`; None: no retry."""
+        """Return the delay after attempt `attempt` (from 0) has raised `error`; None: no retry.
+
+        A delay is a number of seconds, or text such as `"1m30s"`.
+        """
 
 
 def checked_strategy(strategy: Any, where: str) -> RetryStrategy | None:
-    """`strategy`, if it can be asked; `where` begins the error's sentence. Raises OptionError."""
+    """Return the strategy as given. Raises OptionError, whose message `where` begins, if it cannot be called."""
     if strategy is None:
         return None
     ask = getattr(strategy, "next_delay", None)
@@ -49,7 +57,7 @@ def checked_strategy(strategy: Any, where: str) -> RetryStrategy | None:
 
 
 def describe(error: BaseException) -> ErrorInfo:
-    """An exception as data; one whose text raises is described all the same."""
+    """Describe an exception as data; also one whose `__str__` raises."""
     kind = type(error)
     try:
         message = str(error)[:MESSAGE_CHARS]
@@ -64,7 +72,7 @@ def describe(error: BaseException) -> ErrorInfo:
 
 
 class RetryDecider(NamedTuple):
-    """Judges what an attempt of `task` has raised, by its policy and its strategy."""
+    """Decides on a retry of `task` when attempt `attempt` (from 0) has raised, by its policy and its strategy."""
 
     task: str = ""
     options: Options = Options()
@@ -72,16 +80,16 @@ class RetryDecider(NamedTuple):
     strategy: RetryStrategy | None = None
 
     def __call__(self, error: BaseException) -> Failed:
-        """By class, then by the policy's expression over `error`; then the strategy says when."""
+        """The failure with its decision: by the class of the error, then by the expression `when` of the policy."""
         info, policy = describe(error), self.options.retry
         if not _by_class(error, policy) or not _by_condition(info, policy):
             return Failed(info, "final")
         return self.paced(Failed(info), error)
 
     def paced(self, failed: Failed, error: BaseException) -> Failed:
-        """With the delay that the strategy gives, where there is one and an attempt is left.
+        """The failure with the delay of the strategy, if there is a strategy and an attempt is left.
 
-        A strategy that raises, or gives what is no duration, costs the task nothing: its policy's delay counts.
+        If the strategy raises, or returns no duration, that is logged, and the delay of the policy is used.
         """
         allowed = self.options.max_retries if failed.max_retries is None else failed.max_retries
         if self.strategy is None or self.attempt >= allowed:
@@ -93,7 +101,7 @@ class RetryDecider(NamedTuple):
             return structs.replace(failed, verdict="again", after_ms=_milliseconds(delay))
         except BaseException as wrong:
             log.error(
-                "task %s: retry_strategy %s.next_delay(%d, %s): %s; the delay of its policy counts: mend the strategy",
+                "task %s: retry_strategy %s.next_delay(%d, %s): %s; the delay of the policy is used; fix the strategy",
                 self.task, type(self.strategy).__qualname__, self.attempt, type(error).__name__, _said(wrong),
             )  # fmt: skip
             return failed
@@ -109,7 +117,7 @@ def _said(wrong: BaseException) -> str:
 
 
 def _by_class(error: BaseException, policy: RetryPolicy) -> bool:
-    """Whether the filters let it be tried again. A group is matched by its own class, or by all that it holds."""
+    """Whether the class filters allow a retry. A group matches by its own class, or if all its exceptions match."""
     never, only = set(policy.never_retry_on), set(policy.retry_on)
     stack = [(error, bool(only))] if never or only else []
     while stack:
@@ -136,11 +144,11 @@ def _by_condition(info: ErrorInfo, policy: RetryPolicy) -> bool:
 
 
 def _names(error: BaseException) -> tuple[str, ...]:
-    """The qualified names of its class and of those that it is derived from."""
+    """The qualified names of the class of an error and of its base classes."""
     kinds = (kind for kind in type(error).__mro__ if kind not in (object, BaseException))
     return tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds)
 
 
 def _storable(text: str) -> str:
-    """Without what UTF-8 cannot hold: half of a surrogate pair."""
+    """Replace lone surrogates, which UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Signals: what happens in this process, told to whoever listens. A listener changes nothing of what it is told of."""
+"""Signals: events of tasks, runs and workers in this process, for listeners, which cannot change what happens."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ F = TypeVar("F", bound="Callable[..., Any]")
 log = logging.getLogger("stemflow.signals")
 
 PATIENCE_S = 5.0
-"""How long an engine that is left waits for listeners that are still at work."""
+"""How long a closing engine waits for listeners that are still running, in seconds."""
 
 
 class TaskEvent(Struct, frozen=True, kw_only=True):
-    """Something happened to a task. `at_ms` is the store's clock; what does not belong to the signal is None."""
+    """An event of a task. `attempt`: from 0. `at_ms`: epoch milliseconds by the store's clock. Fields that the signal
+    does not use are None."""
 
     signal: str
     task: str
@@ -35,20 +36,22 @@ class TaskEvent(Struct, frozen=True, kw_only=True):
     at_ms: int
     error: ErrorInfo | None = None
     next_at_ms: int | None = None
-    """retry: when it is tried again."""
+    """For `retry`: when the next attempt is due, in epoch milliseconds."""
     limit: Literal["soft", "hard"] | None = None
-    """timeout: which limit has passed."""
+    """For `timeout`: which limit has passed."""
     progress: Progress | None = None
     context: TaskContext | None = None
-    """prerun, postrun, progress, timeout: the context of the attempt."""
+    """For `prerun`, `postrun`, `progress` and `timeout`: the context of the attempt."""
 
     @property
     def id(self) -> str:
+        """The id of the task, as `TaskContext.id`."""
         return task_id((self.run_id, self.node))
 
 
 class RunEvent(Struct, frozen=True, kw_only=True):
-    """Something happened to a run. `existing`: the submission found another run, whose id this is."""
+    """An event of a run. `at_ms`: epoch milliseconds by the store's clock. `existing`: for `after_publish`: the unique
+    key or the id belongs to an earlier run, which is `run_id`."""
 
     signal: str
     run_id: str
@@ -60,7 +63,7 @@ class RunEvent(Struct, frozen=True, kw_only=True):
 
 
 class WorkerEvent(Struct, frozen=True, kw_only=True):
-    """Something happened to the worker `worker`, which runs `running` tasks at this moment."""
+    """An event of a worker. `worker`: its id in the store. `running`: the tasks that it runs at this moment."""
 
     signal: str
     worker: str
@@ -70,7 +73,12 @@ class WorkerEvent(Struct, frozen=True, kw_only=True):
 
 
 class Signal(Generic[E]):
-    """One kind of event. It is true while somebody listens."""
+    """The listeners of one kind of event. It is true if there are any.
+
+    @registry.signals.failed.connect
+    def alert(event: TaskEvent) -> None:
+        page(f"{event.id} failed: {event.error.message}")
+    """
 
     __slots__ = ("name", "_listeners", "_followed")
 
@@ -83,24 +91,28 @@ class Signal(Generic[E]):
         return bool(self._listeners)
 
     def connect(self, listener: F) -> F:
-        """Call `listener(event)` each time, in the order of connecting; a coroutine goes on as a task of its own."""
+        """Add a listener and return it, so that it can be a decorator.
+
+        `listener(event)` is called on the event loop for each event, in the order of connecting. If it is an
+        `async def`, it continues as an asyncio task of its own. What it raises is logged.
+        """
         self._listeners.append(listener)
         return listener
 
     def disconnect(self, listener: Callable[..., Any]) -> None:
-        """Call it no more; one that is not connected is no error."""
+        """Remove a listener, if it is connected."""
         if listener in self._listeners:
             self._listeners.remove(listener)
 
     def send(self, event: E) -> None:
-        """Tell all listeners; what one raises is logged and stops nobody."""
+        """Call all listeners; what one raises is logged, and the others are called."""
         for listener in tuple(self._listeners):
             try:
                 answer = listener(event)
             except KeyboardInterrupt:
                 raise
             except BaseException:
-                log.exception("signal %s: its listener %r raised; nothing else is changed by that", self.name, listener)
+                log.exception("signal %s: its listener %r raised; outcomes are not affected", self.name, listener)
                 continue
             if inspect.iscoroutine(answer):
                 task = asyncio.get_running_loop().create_task(self._finish(answer, listener))
@@ -111,7 +123,7 @@ class Signal(Generic[E]):
         try:
             await answer
         except Exception:
-            log.exception("signal %s: its listener %r raised; nothing else is changed by that", self.name, listener)
+            log.exception("signal %s: its listener %r raised; outcomes are not affected", self.name, listener)
 
 
 class Signals:
@@ -151,7 +163,7 @@ class Signals:
         }  # fmt: skip
 
     def join(self, other: Signals) -> None:
-        """Tell the listeners of another registry, too: those that are connected there by now."""
+        """Add the listeners that are connected to another registry now."""
         for name, signal in vars(self).items():
             if isinstance(signal, Signal):
                 for listener in getattr(other, name)._listeners:
@@ -161,14 +173,14 @@ class Signals:
         return Signal(name, self._followed)
 
     async def settle(self) -> None:
-        """Wait for listeners that are still at work on this loop, for a while; then they are cancelled."""
+        """Wait for async listeners that are still running on this loop, at most 5 s; then cancel them."""
         loop = asyncio.get_running_loop()
         mine = {task for task in self._followed if task.get_loop() is loop and task is not asyncio.current_task()}
         if not mine:
             return
         _, late = await asyncio.wait(mine, timeout=PATIENCE_S)
         for task in late:
-            log.warning("a listener has not ended within %g s and is cancelled: %r", PATIENCE_S, task.get_coro())
+            log.warning("a listener has not returned within %g s and is cancelled: %r", PATIENCE_S, task.get_coro())
             task.cancel()
         if late:
             await asyncio.wait(late, timeout=PATIENCE_S)

@@ -19,7 +19,10 @@ from stemflow.model.tree import depth
 
 
 class Submission(Struct, frozen=True, kw_only=True, gc=False):
-    """One call of `submit`; `parent` and `root` are set when a running task asks."""
+    """One call of `submit`, as middlewares see it. `parent`, `root`: set for runs that a running task starts.
+
+    The other fields are the arguments of `Stemflow.submit`; `what` is the signature or workflow.
+    """
 
     what: Signature[Any, Any] | Workflow
     args: tuple[Any, ...] = ()
@@ -47,9 +50,9 @@ MAX_DEPTH: Final = 100
 
 
 def checked_submission(asked: Submission) -> Submission:
-    """`asked` with every argument of the type that is stored; raises OptionError that names the wrong one.
+    """Check the arguments of `submit` and give them the types that are stored. Raises OptionError.
 
-    What is stored must be readable by every worker, so nothing passes that a store would merely accept.
+    Every worker must be able to read what is stored, so a value that a store merely accepts is refused, too.
     """
     if not isinstance(asked.what, Workflow):
         expect_signature(asked.what, "submit")
@@ -81,7 +84,7 @@ _KEYWORDS = ("run_id", "headers", "meta", "file", "tasks", "again", "allow_unkno
 
 
 def swallowed(asked: Submission) -> tuple[str, ...]:
-    """The keywords of `submit` itself that were given a value of their own."""
+    """The keywords of `submit` that were given."""
     return tuple(name for name in _KEYWORDS if getattr(asked, name))
 
 
@@ -129,9 +132,9 @@ def _modules(tasks: Any) -> tuple[str, ...]:
 
 
 class Prepared(Struct, frozen=True, gc=False):
-    """A submission that was compiled and checked: the run that is asked for, its plan and the items of its maps.
+    """A submission that was compiled and checked: the header of its run, its plan and the items of its maps.
 
-    `also`: more runs that were asked for in other submissions and begin like it.
+    `body`: the tree that the plan was compiled from. `also`: headers of other runs that start with equal records.
     """
 
     header: Header
@@ -142,4 +145,5 @@ class Prepared(Struct, frozen=True, gc=False):
 
     @property
     def fact(self) -> Requested:
+        """The fact that requests the run."""
         return Requested(self.header, also=self.also)

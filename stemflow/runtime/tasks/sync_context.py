@@ -1,4 +1,4 @@
-"""The context of a plain `def`: the same questions, asked from a thread, with methods that block."""
+"""The context of a handler that is a plain function: the same requests, by methods that block its thread."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ from stemflow.units import Duration
 T = TypeVar("T")
 
 ANSWER_S = 1.0
-"""How often a thread that waits for an answer looks whether the loop is still there."""
+"""How often a thread that waits for an answer checks that the event loop is still open, in seconds."""
 
 
 class SyncTaskContext(TaskContext):
-    """What a plain `def` is given: a `TaskContext` whose methods block until the engine has answered.
+    """The `TaskContext` of a plain `def`; its methods block until the worker has answered.
 
-    `cancelled` and `soft_timeout` are `threading.Event`s: look at them, or `wait` for them.
+    `cancelled` and `soft_timeout` are `threading.Event`s: check them, or `wait` for them.
+
+        @registry.task("shrink")
+        def shrink(context: SyncTaskContext, path: str) -> None:
+            while not context.cancelled.is_set() and step(path):
+                context.heartbeat()
     """
 
     __slots__ = ("ask",)
@@ -36,44 +41,46 @@ class SyncTaskContext(TaskContext):
         self.ask: Callable[[Coroutine[Any, Any, Any]], Any]
 
     def heartbeat(self) -> None:  # type: ignore[override]
-        """Renew the lease now; raises TaskCancelled if the run was stopped or the lease is lost."""
+        """Renew the lease now, as `TaskContext.heartbeat`. Raises TaskCancelled."""
         self.ask(super().heartbeat())
 
     def extend_lease(self, duration: Duration) -> None:  # type: ignore[override]
-        """Keep the lease for at least `duration` from now, as `TaskContext.extend_lease`."""
+        """Keep the lease for at least `duration` from now, as `TaskContext.extend_lease`. Raises TaskCancelled."""
         self.ask(super().extend_lease(duration))
 
     def progress(self, percent: float, data: Any = None) -> None:  # type: ignore[override]
-        """Report progress, 0 to 100, with any JSON data: stored for an hour, shown to whoever follows the run."""
+        """Report progress from 0 to 100, with any JSON data, as `TaskContext.progress`."""
         self.ask(super().progress(percent, data))
 
     def enqueue(self, signature: Signature[Any, Any], **given: Any) -> str:  # type: ignore[override]
-        """Start a run of its own for `signature`; answers its run id. `given` is that of `TaskContext.enqueue`."""
+        """Start a run of its own and return its run id. `given`: the keywords of `TaskContext.enqueue`."""
         return str(self.ask(super().enqueue(signature, **given)))
 
     spawn = enqueue  # type: ignore[assignment]
 
     def add_to_group(self, signature: Signature[Any, Any]) -> None:  # type: ignore[override]
-        """Add a member to the fan-in that this task runs in; it joins in the commit that ends this task well."""
+        """Add a member to the fan-in of this task, as `TaskContext.add_to_group`."""
         self.ask(super().add_to_group(signature))
 
     def retry(self, **how: Any) -> NoReturn:
-        """End this attempt and try again, as `TaskContext.retry`. Never returns."""
+        """End this attempt and retry the task, as `TaskContext.retry`; never returns."""
         raise AssertionError(super().retry(**how))
 
     def replace(self, signature: Signature[Any, Any]) -> NoReturn:
-        """End this attempt and run `signature` in this task's place. Never returns."""
+        """End this attempt and run `signature` instead, as `TaskContext.replace`; never returns."""
         raise AssertionError(super().replace(signature))
 
 
 def ask_loop(loop: asyncio.AbstractEventLoop, context: TaskContext, question: Coroutine[Any, Any, T]) -> T:
-    """Have `question` answered on the engine's loop, and wait for it in this thread. Raises TaskCancelled when the
-    loop has gone."""
+    """Run the coroutine `question` on the event loop of the worker, and wait for its result in this thread.
+
+    Raises TaskCancelled if the loop is closed, StemflowError if this is the thread of the loop.
+    """
     if threading.get_ident() == getattr(loop, "_thread_id", None):
         question.close()
         raise StemflowError(
-            f"task {context.id}: expected to be asked from a thread, got a call on the event loop, which would wait "
-            "for itself; make the handler an `async def`"
+            f"task {context.id}: expected a call in the thread of the handler, got one on the event loop, which it "
+            "would block; make the handler an `async def`"
         )
     gone = TaskCancelled(f"task {context.id}: its worker has gone")
     if loop.is_closed():

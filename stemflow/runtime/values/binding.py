@@ -1,4 +1,4 @@
-"""Binding: the arguments of a call, just before it is made; and the values of gates, while a decision is made."""
+"""Evaluating what a plan leaves open: arguments just before a call, and gates while a decision is made."""
 
 from __future__ import annotations
 

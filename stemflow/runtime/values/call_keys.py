@@ -1,4 +1,4 @@
-"""Keys of calls: what makes two calls the same, and what may not run at the same time."""
+"""Unique keys and concurrency keys of calls."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ def key_text(value: Any) -> str:
 
 
 def with_evaluated_key(task: str, options: Options, call: Call) -> Options:
-    """The options with the answer of `unique_by` where that is a function of the arguments."""
-    judge: Any = options.unique_by
-    if not callable(judge):
+    """The options with the key in place of `unique_by`, if that is a function. Raises OptionError if it raises."""
+    key_of: Any = options.unique_by
+    if not callable(key_of):
         return options
     # Defaults are left out: a call in a canvas may get the value of another step in their place.
     arguments = dict(zip(options.params, call[0], strict=False)) | dict(call[1])
     try:
-        key = key_text(judge(arguments))
+        key = key_text(key_of(arguments))
     except Exception as error:
         raise OptionError(
             f"task {task}: unique_by: the function raised {type(error).__name__}: {error}; it is called at submission, "

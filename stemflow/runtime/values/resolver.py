@@ -1,4 +1,4 @@
-"""Values of a run: what a node gave, what the step before gave, what names stand for in an expression."""
+"""Resolving values of a run: results of nodes, results of previous steps, and the names in expressions."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ class Prev(NamedTuple):
 
 
 class Values:
-    """Resolves values from records; `overlay` holds records that are decided but not yet committed.
+    """Resolves the values of runs from their records.
 
-    `known` may hold old versions of scopes: good enough to walk upwards, since a scope's place and kind never change.
+    `overlay`: records that are decided but not yet committed. `known`: records that may be outdated; they serve to walk
+    up to the scopes of a node, whose path and kind never change.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Values:
         assert isinstance(plan, ScopePlan)
         return plan
 
-    # -- what a node gave
+    # -- results of nodes
 
     async def value(self, node: Node | None) -> Any:
         """The value of a node; null for one that was skipped, failed or never ran."""
@@ -147,12 +148,12 @@ class Values:
                 return await self.error_of(seen)
         return seen.error if seen is not None and seen.error is not None else ErrorInfo("Unknown", "its error is gone")
 
-    # -- what the step before gave
+    # -- results of previous steps
 
     async def prev(self, node: Node) -> Prev | None:
         """The value that is put in front of the arguments of `node`, or None if there is none.
 
-        What a task put in its own place, or added beside itself, starts afresh: the task had the value already.
+        What a task was replaced by, or has added, gets none: the task got the value itself.
         """
         while node.path and not (node.node == 0 and node.index >= 0):
             scope = await self.above(node)
@@ -210,18 +211,18 @@ class Values:
         return rules.taken(node.tally) or 0 if node is not None and node.tally is not None else 0
 
     async def _hook_argument(self, key: Key) -> Any:
-        """What a hook is told: the value, or who failed and how."""
+        """The argument of a hook: the value, or the node that failed with its error."""
         scope = await self.node(key)
         assert scope is not None
         if scope.verdict == SUCCEEDED:
             return await self.value(scope)
-        news: dict[str, Any] = {"id": f"{scope.run}/{scope.path}".rstrip("/"), "node": scope.path}
+        ended: dict[str, Any] = {"id": f"{scope.run}/{scope.path}".rstrip("/"), "node": scope.path}
         if scope.verdict == FAILED:
             error = await self.error_of(scope)
-            news |= {"leaf": scope.failed_at, "error": public_error(error)}
-        return news
+            ended |= {"leaf": scope.failed_at, "error": public_error(error)}
+        return ended
 
-    # -- what names stand for
+    # -- names in expressions
 
     async def item(self, scope: Node, plan: ScopePlan, index: int) -> Any:
         if isinstance(plan.items, Span):

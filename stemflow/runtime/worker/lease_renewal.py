@@ -97,7 +97,7 @@ class Renewals:
         found = self.renewer().renew([running.held()])
         apply_renewal(self._slots, found)
         if found.gone or any(kill for _, kill in found.stopping):
-            raise TaskCancelled(f"task {context.id}: its run was stopped")
+            raise TaskCancelled(f"task {context.id}: its run was cancelled")
 
 
 class RenewalThread(threading.Thread):
