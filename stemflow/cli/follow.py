@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from stemflow.cli.arguments import DEFAULT_STORE, STORE_VARIABLE, Arguments
@@ -39,7 +41,7 @@ async def follow(app: Stemflow, handle: RunHandle[Any], arguments: Arguments) ->
     watch = choose_watch(sys.stderr)
     try:
         with interrupts(lambda: watch.say_at_once(ASKED), lambda: watch.say_at_once("left at once")) as asked:
-            with prints_aside(watch):
+            with prints_aside(watch), _failures_shown_once():
                 result = await _watched(app, handle, watch, asked)
                 if result is None:
                     await app.hand_back()
@@ -53,6 +55,17 @@ async def follow(app: Stemflow, handle: RunHandle[Any], arguments: Arguments) ->
     for line in await summary(app, rows, result, arguments):
         print(line, file=sys.stderr)
     return FINE if public_state(result.status) == "succeeded" else RUN_FAILED
+
+
+@contextmanager
+def _failures_shown_once() -> Iterator[None]:
+    """The tree and the summary show what failed, so the log does not."""
+    logger = logging.getLogger("stemflow.failures")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 async def _watched(app: Stemflow, handle: RunHandle[Any], watch: Watch, asked: asyncio.Event) -> TaskResult[Any] | None:

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, TextIO
 
 from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE, RUN_FAILED
@@ -34,6 +34,8 @@ def main(arguments: Arguments) -> int:
         if arguments.processes > 1:
             return serve_many(arguments)
         registry = find_tasks(arguments.tasks, None)
+        if not len(registry):
+            log.warning("no task is registered: this worker can run nothing")
         return asyncio.run(_serve(arguments, registry))
 
 
@@ -113,6 +115,15 @@ def _first_line(arguments: Arguments, app: Stemflow) -> str:
     )
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes to standard error unless the program has configured logging itself: each line is printed once."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        others = (*logging.getLogger("stemflow").handlers, *logging.getLogger().handlers)
+        if all(other is self or isinstance(other, logging.NullHandler) for other in others):
+            super().emit(record)
+
+
 class _Shown(logging.Formatter):
     """`12:00:01.123 worker: text`; whatever a task's text holds cannot steer the terminal."""
 
@@ -120,12 +131,13 @@ class _Shown(logging.Formatter):
         clock = f"{self.formatTime(record, '%H:%M:%S')}.{int(record.msecs):03d}"
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         text = f"{clock} {os.getpid()} {level}{shown(record.getMessage())}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        trace = self.formatException(record.exc_info) if record.exc_info else record.exc_text
+        return "\n".join([text, *(shown(line) for line in trace.rstrip().split("\n"))]) if trace else text
 
 
 @contextmanager
 def _log_to_stderr(arguments: Arguments) -> Iterator[None]:
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(_Shown())
     root = logging.getLogger("stemflow")
     root.addHandler(handler)

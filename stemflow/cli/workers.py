@@ -8,10 +8,10 @@ from typing import Any
 from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE
 from stemflow.cli.text import json_text, short_duration, shown
+from stemflow.runtime.catalog.heartbeats import Heartbeat, heartbeats
 from stemflow.runtime.catalog.published import published
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.tasks.registry import TaskRegistry
-from stemflow.runtime.worker.presence import Heartbeat, heartbeats
 
 
 def main(arguments: Arguments) -> int:

@@ -60,7 +60,7 @@ def changed(sig: Sig, change: Callable[[Any], Any], *, members_only: bool = Fals
 
 
 def depth(sig: Signature[Any, Any]) -> int:
-    """How many composites stand in one another at most: 0 for a task, 1 for a group of tasks."""
+    """How deeply composites are nested: 0 for a task, 1 for a group of tasks."""
     deepest = 0
     left: list[tuple[Signature[Any, Any], int]] = [(sig, 0)]
     while left:

@@ -10,8 +10,8 @@ from msgspec import Struct
 from stemflow.model.plan import LeafPlan
 from stemflow.model.records import Node, task_id
 from stemflow.ports import Clock
+from stemflow.runtime.catalog.heartbeats import Heartbeat, heartbeats
 from stemflow.runtime.catalog.published import published
-from stemflow.runtime.worker.presence import Heartbeat, heartbeats
 from stemflow.store.base import Store, StoreError
 from stemflow.store.health import Finding, Inventory, Level, QueueInventory, lasts_since_ms
 from stemflow.store.open import open_store
@@ -93,12 +93,8 @@ def workers(told: Iterable[Heartbeat], now_ms: int) -> Finding:
 
 def queues(stock: Iterable[QueueInventory], alive: Iterable[Heartbeat], now_ms: int) -> list[Finding]:
     """One finding a queue in which something waits."""
-    found = [_queue(one, any(_serves(beat, one.queue) for beat in alive), now_ms) for one in stock]
+    found = [_queue(one, any(beat.serves(one.queue) for beat in alive), now_ms) for one in stock]
     return found or [Finding("queues", "ok", "nothing waits in any queue")]
-
-
-def _serves(beat: Heartbeat, queue: str) -> bool:
-    return beat.queues is None or queue in beat.queues
 
 
 def _queue(stock: QueueInventory, served: bool, now_ms: int) -> Finding:
@@ -123,7 +119,7 @@ async def _unroutable(store: Store, stock: Iterable[QueueInventory], alive: Iter
     served = [beat for beat in alive if beat.declares in known]
     found = []
     for one in stock:
-        here = [beat for beat in served if _serves(beat, one.queue)]
+        here = [beat for beat in served if beat.serves(one.queue)]
         for node in (one.oldest, one.next) if here else ():
             task = None if node is None else await _task_of(store, node)
             if node is not None and task is not None and not any(task in known[beat.declares] for beat in here):

@@ -13,8 +13,8 @@ import pytest
 
 from stemflow import Stemflow, TaskRegistry
 from stemflow.model.records import Node
+from stemflow.runtime.catalog.heartbeats import Heartbeat
 from stemflow.runtime.doctor import clocks, leases, queues, timers, workers
-from stemflow.runtime.worker.presence import Heartbeat
 from stemflow.store.health import Inventory, QueueInventory
 from stemflow.store.redis.health import durability, memory, replication
 from stemflow.store.redis.server import parsed

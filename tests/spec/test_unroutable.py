@@ -24,7 +24,7 @@ from stemflow import (
     TaskRegistry,
     UnknownTask,
 )
-from stemflow.runtime.worker.presence import heartbeats
+from stemflow.runtime.catalog.heartbeats import heartbeats
 from stemflow.testing.simulation.virtual_loop import VirtualClock
 from tests.spec.conftest import OpenApp
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from stemflow import Stemflow, TaskRegistry
+from stemflow.runtime.catalog.heartbeats import heartbeats
 from stemflow.runtime.clock import SystemClock
-from stemflow.runtime.worker.presence import heartbeats
 from stemflow.store.base import StoreError
 from stemflow.store.open import open_store
 from stemflow.testing.servers.server import Server

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from stemflow.ports import IdSource
 from stemflow.runtime.client.cancel import cancel
 from stemflow.runtime.client.lifecycle import Lifecycle
 from stemflow.runtime.client.preparer import Preparer
+from stemflow.runtime.client.unserved import warned_if_unserved
 from stemflow.runtime.commit.committer import Committer
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.runs.decode import ResultTypes
@@ -40,6 +42,10 @@ class Parts:
     def require_open(self) -> None:
         """Raise NotOpen unless the engine is open on the running event loop."""
         self.lifecycle.require()
+
+    def warned_if_unserved(self, run_id: str) -> AbstractContextManager[None]:
+        """While it is entered, log why no worker works on the run, if none does."""
+        return warned_if_unserved(self.store, self.library, run_id)
 
     async def cancel(self, run_id: str, *, force: bool = False) -> str:
         """Cancel a run; return the state it was in. Raises UnknownRun."""

@@ -34,18 +34,19 @@ async def wait_by_id(access: RunAccess, task_id: str, timeout: float | None, dec
     until = None if timeout is None else loop.time() + timeout
     # The count is taken before the records are read, so what is committed in between is never slept over.
     seen = await access.store.wait_for_change(0, 0, run)
-    while True:
-        root, node = await access.store.read([(run, ""), (run, path)])
-        if not isinstance(root, Node):
-            raise UnknownRun(run, access.store.url)
-        over = until is not None and loop.time() >= until
-        if isinstance(node, Node) and (node.state in FINAL or over):
-            return _decoded(await result_of(access, node), decode)
-        if root.state in FINAL:
-            raise UnknownRun(task_id, access.store.url)
-        if over:
-            return TaskResult(task_id=task_id, status="waiting", timed_out=True)
-        seen = await access.store.wait_for_change(seen, _pause_ms(loop.time(), until), run)
+    with access.warned_if_unserved(run):
+        while True:
+            root, node = await access.store.read([(run, ""), (run, path)])
+            if not isinstance(root, Node):
+                raise UnknownRun(run, access.store.url)
+            over = until is not None and loop.time() >= until
+            if isinstance(node, Node) and (node.state in FINAL or over):
+                return _decoded(await result_of(access, node), decode)
+            if root.state in FINAL:
+                raise UnknownRun(task_id, access.store.url)
+            if over:
+                return TaskResult(task_id=task_id, status="waiting", timed_out=True)
+            seen = await access.store.wait_for_change(seen, _pause_ms(loop.time(), until), run)
 
 
 async def _key_of(access: RunAccess, task_id: str) -> Key:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -135,6 +136,10 @@ class RunAccess(Protocol):
     def require_open(self) -> None:
         """Raise NotOpen unless the engine is open on the running event loop."""
 
+    def warned_if_unserved(self, run_id: str) -> AbstractContextManager[None]:
+        """While it is entered, log why no worker works on the run, if none does."""
+        ...
+
     async def cancel(self, run_id: str, *, force: bool = False) -> str: ...
 
 
@@ -180,6 +185,8 @@ class RunHandle(Generic[T]):
     async def wait(self, timeout: float | None = None) -> TaskResult[T]:
         """Wait for the end, at most `timeout` seconds (then `timed_out`); cannot miss it.
 
+        After five seconds a warning is logged if no worker serves what the run waits for, with the reason.
+
         Raises StateLost when the store has lost the run, NotOpen if the engine is not open, and StoreClosed if it is
         closed meanwhile; the run goes on in its store.
         """
@@ -191,7 +198,8 @@ class RunHandle(Generic[T]):
                 root = await self.root()
                 if root.state in FINAL:
                     return await self.result_of(root)
-            ended = await _within(future, timeout)
+            with self._access.warned_if_unserved(self.id):
+                ended = await _within(future, timeout)
             return await self.result_of(ended if ended is not None else await self.root())
         finally:
             self._access.store.unwatch(self.id, future)

@@ -167,8 +167,8 @@ class TaskContext:
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger named `stemflow.task.NAME`, whose records have `task_id` and `attempt`."""
-        extra = {"task_id": self.id, "attempt": self.attempt}
+        """A logger named `stemflow.task.NAME`, whose records have `run_id`, `task_id`, `task` and `attempt`."""
+        extra = {"run_id": self.run_id, "task_id": self.id, "task": self.name, "attempt": self.attempt}
         return logging.LoggerAdapter(logging.getLogger(f"stemflow.task.{self.name}"), extra)
 
     async def heartbeat(self) -> None:
@@ -275,7 +275,8 @@ def instant_ms(eta: datetime | float, where: str) -> int:
     """
     if isinstance(eta, datetime):
         if eta.tzinfo is None:
-            raise OptionError(f"{where}: eta: expected a datetime with a time zone, got {eta}; add tzinfo=UTC")
+            raise OptionError(f"{where}: eta: expected a datetime with a time zone, got {eta} without one; "
+                              "write eta.astimezone() if it is in local time")  # fmt: skip
         return int(eta.timestamp() * 1_000)
     if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not 0 <= eta <= LATEST_S:
         raise OptionError(

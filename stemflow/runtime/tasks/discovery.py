@@ -12,6 +12,7 @@ import importlib.util
 import os
 import stat
 import sys
+import sysconfig
 import tomllib
 import traceback
 from collections.abc import Sequence
@@ -114,10 +115,17 @@ def _load_path(path: Path) -> ModuleType:
     return module
 
 
+_KINDS = ("stdlib", "platstdlib", "purelib", "platlib")
+_INSTALLED = tuple(os.path.join(sysconfig.get_path(kind), "") for kind in _KINDS)
+"""The folders of the standard library and of installed packages."""
+
+
 def _raised(error: BaseException, where: str) -> TasksNotFound:
     """The sentence for a module that cannot be imported, with the line of the user's code that raised."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    mine = [frame for frame in frames if frame.filename != __file__]
+    frames = traceback.extract_tb(error.__traceback__)
+    named = [frame for frame in frames if frame.filename != __file__ and not frame.filename.startswith("<")]
+    # A call into the standard library or a package raises there; the line to change is the program's last one.
+    mine = [frame for frame in named if not frame.filename.startswith(_INSTALLED)] or named
     place = f"{mine[-1].filename}:{mine[-1].lineno}" if mine else where
     if isinstance(error, SyntaxError) and error.filename is not None:
         place = f"{error.filename}:{error.lineno}"

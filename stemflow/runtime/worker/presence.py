@@ -1,4 +1,4 @@
-"""Heartbeats of workers in the store: that they are alive, what they serve, which tasks they have registered."""
+"""The heartbeats and declarations that a worker stores: that it is alive, what it serves, which tasks it has."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import os
 import platform
 from typing import Literal
 
-from msgspec import Struct, json
+from msgspec import json
 
 from stemflow.model.facts import Failed, HandedBack
 from stemflow.model.records import ErrorInfo, Node
 from stemflow.runtime.attempt.runner import UNKNOWN_TASK_DELAY_MS
+from stemflow.runtime.catalog.heartbeats import HEARTBEAT_MS, SILENT_AFTER_MS, TOPIC, Heartbeat, heartbeats
 from stemflow.runtime.catalog.published import Declaration, declared_by, digest_of, publish, published
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.worker.slots import Slots
@@ -20,39 +21,8 @@ from stemflow.store.base import Store, StoreError
 
 log = logging.getLogger("stemflow.presence")
 
-TOPIC = "workers"
-HEARTBEAT_MS = 5_000
-"""How often a worker stores its heartbeat."""
-SILENT_AFTER_MS = 3 * HEARTBEAT_MS
-"""A worker whose last heartbeat is older counts as dead."""
 PUBLISH_EVERY_MS = 3_600_000
 """How often a worker stores the declarations of its tasks again, before they expire."""
-
-
-class Heartbeat(Struct, frozen=True, kw_only=True):
-    """A worker as it last described itself. `declares` is the digest of the declarations of its tasks."""
-
-    name: str
-    host: str
-    pid: int
-    state: Literal["running", "stopping", "stopped"]
-    queues: tuple[str, ...] | None
-    concurrency: int
-    running: int
-    started_at_ms: int
-    at_ms: int
-    declares: str
-
-    def alive(self, now_ms: int) -> bool:
-        return self.state != "stopped" and now_ms - self.at_ms < SILENT_AFTER_MS
-
-
-_decoder = json.Decoder(Heartbeat)
-
-
-async def heartbeats(store: Store) -> dict[str, Heartbeat]:
-    """The last heartbeat of each worker, by owner; also of those that stopped or fell silent a short while ago."""
-    return {owner: _decoder.decode(body) for owner, body in (await store.hints(TOPIC)).items()}
 
 
 class Presence:
