@@ -284,3 +284,10 @@ def starts_programs(context: SyncTaskContext, note: str) -> None:
     Path(note).write_text(str(bare.pid))
     context.progress(1)
     threading.Event().wait(600)
+
+
+@task("starts_a_program_async", isolation="process")
+async def starts_a_program_async(context: TaskContext) -> int:
+    program = await asyncio.create_subprocess_exec("sleep", "603")
+    await context.progress(1)
+    return await program.wait()

@@ -301,6 +301,14 @@ async def test_programs_that_a_killed_handler_started_end_in_whichever_session(a
         await until_dead(pid)
 
 
+async def test_programs_end_with_a_cancelled_handler_that_ends_by_itself(app: Stemflow) -> None:
+    handle = await begun(app, tasks.starts_a_program_async.s())
+    (pid,) = programs("sleep", "603")
+    await handle.cancel()
+    assert (await handle.wait(PATIENCE_S)).status == "cancelled"
+    await until_dead(pid)
+
+
 # -- death
 
 

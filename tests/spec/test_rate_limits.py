@@ -393,6 +393,16 @@ async def test_a_limiter_of_ones_own_is_asked_before_a_task_of_a_group_starts(
     assert (root.state, root.attempt, root.losses) == ("succeeded", 0, 0)
 
 
+async def test_a_limiter_is_asked_for_each_key_of_a_task_with_limits_of_its_own(
+    app: Stemflow, registry: TaskRegistry, mail: Any
+) -> None:
+    registry.rate_limiter = gate = Gate()
+    task = mail(rate_limit=RateLimit(5, "1s", "mails"), group_rate_limit="7/s", group_rate_key="psp")
+    await app.run(task.si())
+    await app.run(mail("free", "free").si())
+    assert gate.asked == [("mails", [RateLimit(5, "1s", "mails")]), ("group:psp", [RateLimit(7, "1s")])]
+
+
 async def test_a_limiter_is_asked_by_the_key_of_the_call(app: Stemflow, registry: TaskRegistry, mail: Any) -> None:
     registry.rate_limiter = gate = Gate()
     task = mail(group_rate_key="of:${{ args.user }}")

@@ -426,7 +426,7 @@ def _coroutine() -> Any:
         (1e20, "expected a duration from 0 to 100 years, got 1e+20"),
         (10**400, "expected a duration from 0 to 100 years"),
         ("soon", "expected a duration such as 30s, 1m30s or 200ms, got 'soon'"),
-        (True, "expected a duration such as 30s or 1m30s, got True"),
+        (True, "expected a duration such as 30s, 1m30s, seconds or a timedelta, got True"),
         ([1], "expected a duration or None, got list"),
         (_coroutine, "expected a duration or None, got coroutine"),
         (ZeroDivisionError("by zero"), "it raised ZeroDivisionError: by zero"),

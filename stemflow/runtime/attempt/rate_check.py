@@ -1,4 +1,4 @@
-"""Asking a rate limiter that was plugged into the registry, before a task of a group starts."""
+"""Asking a rate limiter that was plugged into the registry, before a task with rate limits starts."""
 
 from __future__ import annotations
 
@@ -35,14 +35,23 @@ async def rate_delay_ms(
     whose limiter failed. A limiter that raises, or does not answer in time, is logged, and the task starts or waits as
     `group_rate_limiter_failure_mode` says.
     """
-    if options.group_key is None and not options.group_rates:
+    grouped = options.group_key is not None or bool(options.group_rates)
+    if not grouped and not options.rate_limits:
         return None
-    if limiter is None and options.group_rates:
+    if limiter is None and (options.group_rates or not grouped):
         return None
     try:
-        key = await _group_key(values, binder, node, leaf, options)
-        answer = await _answer(limiter, key, [RateLimit.shown(one) for one in options.group_rates])
-        return _delay_ms(limiter, answer)
+        limits: dict[str, list[RateLimit]] = {}
+        for rate in node.limits[: len(options.rate_limits)]:
+            limits.setdefault(rate.key, []).append(RateLimit.shown(rate))
+        if grouped:
+            key = await _group_key(values, binder, node, leaf, options)
+            limits[key] = [RateLimit.shown(one) for one in options.group_rates]
+        for key, under in limits.items():
+            delay_ms = _delay_ms(limiter, await _answer(limiter, key, under))
+            if delay_ms is not None:
+                return delay_ms
+        return None
     except Exception as error:
         is_open = options.group_failure == "open"
         then = "it starts all the same" if is_open else f"it is handed back for {CLOSED_DELAY_MS} ms"

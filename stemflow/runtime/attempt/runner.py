@@ -164,8 +164,6 @@ class Attempts:
         """Ask the rate limiter of the registry, and hand the task back for as long as it says."""
         attempt.values = Values(self._library, known=self._decider.records)
         attempt.binder = await self._decider.binder(attempt.node.plan)
-        if attempt.options.group_key is None and not attempt.options.group_rates:
-            return None
         delay_ms = await rate_delay_ms(
             self._registry.rate_limiter, attempt.values, attempt.binder, attempt.node, attempt.leaf, attempt.options
         )
@@ -267,6 +265,8 @@ class Attempts:
             called = running.pool_process.attempt(attempt.options, context, attempt.bound, attempt.output)
             return await self._signalled(context, called)
         finally:
+            if running.reason is not None:
+                running.pool_process.kill()  # a handler that ended by itself may have left programs running
             self._processes.give(running.pool_process)
 
     def _in_thread(self, running: Running) -> Callable[[Callable[[], Any]], Awaitable[Any]]:

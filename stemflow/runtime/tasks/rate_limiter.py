@@ -11,9 +11,10 @@ from stemflow.model.rates import RateLimit
 
 
 class RateLimiter(Protocol):
-    """Decides outside the store whether a task of a group may start.
+    """Decides outside the store whether a task may start.
 
-    Workers ask it before they start a task that has `group_rate_key` or `group_rate_limit`:
+    Workers ask it before they start a task that has `rate_limit`, `group_rate_limit` or `group_rate_key`, once for each
+    key:
 
         class Budget:
             async def acquire(self, key, limits):
@@ -25,8 +26,8 @@ class RateLimiter(Protocol):
     async def acquire(self, key: str, limits: Sequence[RateLimit]) -> float | None:
         """Return None if one task may start now under `key`, else the seconds after which to ask again.
 
-        `limits`: those of `group_rate_limit`, if the task has any. A call that raises, or takes longer than a second,
-        counts as failed: `group_rate_limiter_failure_mode` of the task decides.
+        `limits`: those of the task under this key; none for a `group_rate_key` without a limit. A call that raises, or
+        takes longer than a second, counts as failed: `group_rate_limiter_failure_mode` of the task decides.
         """
         ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import traceback
+from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
 from msgspec import structs
@@ -15,7 +16,7 @@ from stemflow.model.facts import Failed
 from stemflow.model.policy import Options, RetryPolicy
 from stemflow.model.records import ErrorInfo
 from stemflow.runtime.values.resolver import public_error
-from stemflow.units import Duration, duration_of
+from stemflow.units import Duration, parse_duration_ms
 
 log = logging.getLogger("stemflow.worker")
 
@@ -108,7 +109,9 @@ class RetryDecider(NamedTuple):
 
 
 def _milliseconds(delay: Any) -> int:
-    return duration_of("next_delay", delay)
+    if not isinstance(delay, (str, int, float, timedelta)):
+        raise OptionError(f"expected a duration or None, got {type(delay).__name__}")
+    return parse_duration_ms(delay)
 
 
 def _said(wrong: BaseException) -> str:
