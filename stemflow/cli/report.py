@@ -12,13 +12,21 @@ _WINDOW = 110
 """Characters of a source line that are shown around the place."""
 
 
-def as_text(found: Diagnostic, source: Mapping[str, str]) -> str:
+_COLOURS = {"error": "\x1b[1;31m", "warning": "\x1b[1;33m", "hint": "\x1b[36m"}
+_PLAIN = "\x1b[0m"
+
+
+def as_text(found: Diagnostic, source: Mapping[str, str], colour: bool = False) -> str:
     """`file:line:col: error SF101: sentence`, the line with a caret, and the hint. `source`: file -> its text."""
     where = f"{shown(found.file)}:{found.line}:{found.column}: " if found.line else f"{shown(found.file)}: "
-    lines = [f"{where}{found.severity} {found.code}: {shown(found.message)}"]
-    lines += _excerpt(found, source.get(found.file, "").split("\n"))
+    start, hint, end = (_COLOURS[found.severity], _COLOURS["hint"], _PLAIN) if colour else ("", "", "")
+    lines = [f"{where}{start}{found.severity} {found.code}{end}: {shown(found.message)}"]
+    excerpt = _excerpt(found, source.get(found.file, "").split("\n"))
+    if excerpt:
+        gutter, bar, carets = excerpt[1].partition("|")
+        lines += [excerpt[0], f"{gutter}{bar}{start}{carets}{end}"]
     if found.hint:
-        lines.append(f"  hint: {shown(found.hint)}")
+        lines.append(f"  {hint}hint:{end} {shown(found.hint)}")
     return "\n".join(lines)
 
 
@@ -50,9 +58,9 @@ def as_data(found: Diagnostic) -> dict[str, Any]:
     }
 
 
-def as_github(found: Diagnostic) -> str:
+def as_github(found: Diagnostic, file: str) -> str:
     """A workflow command that puts the finding beside the line of a pull request."""
-    places = {"file": found.file, "line": found.line, "col": found.column, "endColumn": found.end_column}
+    places = {"file": file, "line": found.line, "col": found.column, "endColumn": found.end_column}
     given = ",".join(f"{name}={_property(str(value))}" for name, value in places.items() if value)
     text = found.message if found.hint is None else f"{found.message}; {found.hint}"
     return f"::{found.severity} {given},title={found.code}::{_data(text)}"

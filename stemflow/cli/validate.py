@@ -1,29 +1,47 @@
-"""`stemflow validate`: every finding about the files that are named, and nothing else."""
+"""`stemflow validate`: every finding about the files that are named."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE, INVALID_FILE, Refused
-from stemflow.cli.report import as_data, as_github, as_text, count_text
-from stemflow.cli.text import json_text
+from stemflow.cli.finding_formats import WRITERS
+from stemflow.cli.report import as_text, count_text
+from stemflow.cli.validate_settings import Settings, codes, read_settings
 from stemflow.cli.workflow_file import read_file
+from stemflow.cli.workflow_paths import STDIN, Filters, changed_since, workflow_files
 from stemflow.model.diagnostic import Diagnostic
-from stemflow.runtime.client.workflow_files import Checked
+from stemflow.runtime.client.workflow_files import Checked, WorkflowFile
+
+STDIN_NAME = "<stdin>"
 
 
 def main(arguments: Arguments) -> int:
     """Check the files; INVALID_FILE when one has an error (or, with `--strict`, a warning)."""
+    settings = _settings(arguments)
+    changed = None if arguments.changed_since is None else changed_since(arguments.changed_since)
+    files = workflow_files(arguments.paths, Filters(settings.include, settings.exclude), changed)
     known = _known_tasks(arguments.tasks)
-    checked = [_checked(file, known) for path in arguments.paths for file in _files(path)]
-    _print(checked, arguments.format)
-    found = [one for file in checked for one in file.found]
-    bad = found if arguments.strict else [one for one in found if one.severity == "error"]
-    return INVALID_FILE if bad else FINE
+    checked = [_checked(file, known) for file in files]
+    found = [one for file in checked for one in file.found if settings.keeps(one)]
+    _print(checked, found, arguments)
+    return INVALID_FILE if any(settings.strict or one.severity == "error" for one in found) else FINE
+
+
+def _settings(arguments: Arguments) -> Settings:
+    """pyproject.toml, with what the command line adds."""
+    given = read_settings(Path.cwd())
+    return given._replace(
+        include=tuple(arguments.include) or given.include,
+        exclude=(*given.exclude, *arguments.exclude),
+        select=codes(arguments.select, "--select") or given.select,
+        ignore=(*given.ignore, *codes(arguments.ignore, "--ignore")),
+        strict=given.strict or arguments.strict,
+    )
 
 
 def _known_tasks(named: list[str]) -> Collection[str] | None:
@@ -38,34 +56,35 @@ def _known_tasks(named: list[str]) -> Collection[str] | None:
 def _checked(file: str, known: Collection[str] | None) -> Checked:
     """The findings about one file; that it cannot be read is one."""
     try:
+        if file == STDIN:
+            return WorkflowFile.of(_standard_input(), STDIN_NAME).checked(known)
         return read_file(file).checked(known)
     except Refused as refused:
+        file = STDIN_NAME if file == STDIN else file
         message, _, hint = str(refused).removeprefix(f"{file}: ").partition("; ")
         return Checked(file, "", None, (Diagnostic("SF005", message, hint=hint or None, file=file),))
 
 
-def _files(path: str) -> Iterator[str]:
-    """The file itself, or the workflow files of a folder and the folders below it, hidden ones left out."""
-    if not Path(path).is_dir():
-        yield path
-        return
-    any_file = False
-    for folder, below, names in os.walk(path):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        for name in sorted(names):
-            if name.endswith((".yaml", ".yml")) and not name.startswith("."):
-                any_file = True
-                yield os.path.join(folder, name)
-    if not any_file:
-        raise Refused(f"{path}: expected workflow files (*.yaml, *.yml), found none in this folder; name a file")
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Refused(f"expected UTF-8 text, got something else at byte {error.start}; save it as UTF-8") from None
 
 
-def _print(checked: list[Checked], form: str) -> None:
-    found = [one for file in checked for one in file.found]
-    if form == "json":
-        print(json_text({"diagnostics": [as_data(one) for one in found]}))
-        return
-    sources = {file.file: file.text for file in checked}
-    for one in found:
-        print(as_github(one) if form == "github" else as_text(one, sources))
-    print(count_text(found, len(checked)), file=sys.stderr)
+def _print(checked: list[Checked], found: list[Diagnostic], arguments: Arguments) -> None:
+    texts = {file.file: file.text for file in checked}
+    if arguments.format == "text" and _in_colour(arguments.color):
+        lines: Iterable[str] = (as_text(one, texts, colour=True) for one in found)
+    else:
+        lines = WRITERS[arguments.format](found, texts)
+    for line in lines:
+        print(line)
+    if arguments.format in ("text", "github"):
+        print(count_text(found, len(checked)), file=sys.stderr)
+
+
+def _in_colour(wanted: str) -> bool:
+    if wanted != "auto":
+        return wanted == "always"
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

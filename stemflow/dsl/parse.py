@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,8 @@ class Parsed:
         """
         findings = self._findings.copy()
         if self._view is not None:
-            check_view(self._view, tasks, findings)
+            with _without_collection():
+                check_view(self._view, tasks, findings)
         if self.draft is not None:
             for one in more(self.draft):
                 place = Position(one.line, one.column, one.end_column)
@@ -87,11 +89,17 @@ def _inside(spot: Spot, parts: list[str]) -> Position:
 
 def parse_workflow(text: str, file: str) -> Parsed:
     """Read a workflow file; `file` is only what the findings are labelled with."""
-    # The tree lives until the end of the call; to look for cycles in it again and again costs half of the time.
+    with _without_collection():
+        return _parse(text, file)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """The tree is kept until the end; searching it for cycles again and again would take half of the time."""
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return _parse(text, file)
+        yield
     finally:
         if collecting:
             gc.enable()

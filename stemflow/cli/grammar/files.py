@@ -7,18 +7,26 @@ import click
 from stemflow.cli.grammar.options import command, tasks
 from stemflow.cli.grammar.types import Code
 
-FORMATS = ("text", "json", "github")
+FORMATS = ("text", "json", "jsonl", "sarif", "github", "gitlab", "junit")
+COLOURS = ("auto", "always", "never")
 GRAPH_FORMATS = ("mermaid", "dot", "json")
 SHELLS = ("bash", "zsh", "fish")
 
 VALIDATE = command(
     "validate", "check workflow files without running anything",
     click.Argument(
-        ["paths"], metavar="PATH...", nargs=-1, required=True, type=click.Path(), help="A workflow file, or a folder."
+        ["paths"], metavar="PATH...", nargs=-1, required=True, type=click.Path(allow_dash=True),
+        help="A workflow file, a folder, or - for standard input.",
     ),
     click.Option(["--format"], type=click.Choice(FORMATS), default="text", help="The format of the findings (text)."),
     click.Option(["--strict"], is_flag=True, help="Treat warnings as errors."),
-    tasks(),
+    click.Option(["--select"], multiple=True, metavar="CODES", help="Only these findings: SF2,SF505; may be repeated."),
+    click.Option(["--ignore"], multiple=True, metavar="CODES", help="Not these findings; may be repeated."),
+    click.Option(["--include"], multiple=True, metavar="PATTERN", help="In folders, only these files; repeatable."),
+    click.Option(["--exclude"], multiple=True, metavar="PATTERN", help="Of folders, not these files; may be repeated."),
+    click.Option(["--changed-since"], metavar="REV", help="Only files that differ from this git revision."),
+    click.Option(["--color"], type=click.Choice(COLOURS), default="auto", help="Colours in the text format (auto)."),
+    tasks("Look up tasks, their arguments and results here; may be repeated (default: nothing is imported)."),
 )  # fmt: skip
 GRAPH = command(
     "graph", "print the steps of a workflow and their dependencies",

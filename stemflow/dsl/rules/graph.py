@@ -85,12 +85,16 @@ def waits_for_itself(view: View) -> Iterator[Found]:
 @rule("SF102")
 def cycles(view: View) -> Iterator[Found]:
     """Steps wait for each other."""
+    within: dict[str, list[Edge]] = {}
+    for edge in view.edges:
+        if edge.source != edge.target:
+            within.setdefault(parent_path(edge.target), []).append(edge)
     for scope, names in view.graphs.items():
         order = {path: i for i, path in enumerate(view.children.get(scope, ()))}
         places: dict[tuple[str, str], Edge] = {}
         waits: dict[str, set[str]] = {child_path(scope, name): set() for name in sorted(names)}
-        for edge in view.edges:
-            if edge.target in waits and edge.source in waits and edge.source != edge.target:
+        for edge in within.get(scope, ()):
+            if edge.target in waits and edge.source in waits:
                 waits[edge.target].add(edge.source)
                 places.setdefault((edge.target, edge.source), edge)
         for cycle in _cycles(waits):

@@ -121,10 +121,13 @@ class _Expression:
             tree = self.source.parse()
         except ExpressionError:
             return ANY
-        self._collect_guards(tree)
-        found = self.visit(tree)
-        if not self._reads_anything(tree):
-            found = self._evaluated(tree)
+        if _is_plain_path(tree):
+            found = self.visit(tree)
+        else:
+            self._collect_guards(tree)
+            found = self.visit(tree)
+            if not self._reads_anything(tree):
+                found = self._evaluated(tree)
         if not self.piece.whole and not self.read.bare:
             self._interpolated(tree, found)
         return found
@@ -514,6 +517,13 @@ def _quote_hint(left: Type, right: Type) -> str | None:
     if "string" in (right.certain or ()) and (left.certain or frozenset()) & NUMBERS:
         return "write the number without quotes"
     return None
+
+
+def _is_plain_path(node: ast.expr) -> bool:
+    """Whether the expression is fields of a name and nothing else, as most are."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return isinstance(node, ast.Name) and node.id not in CONSTANTS
 
 
 def _path(node: ast.expr) -> tuple[str, ...] | None:
