@@ -16,10 +16,12 @@ from stemflow.expr import ExpressionError, parse_condition
 from stemflow.model.signature import (
     DEFAULT_CASE,
     FAIL_TYPE,
+    MOST_ITERATIONS,
     ChainSig,
     ChordSig,
     FailSig,
     GroupSig,
+    LoopSig,
     MapSig,
     MemberPolicy,
     NoInput,
@@ -48,6 +50,7 @@ Step = Signature[Any, Any]
 
 
 _SWITCH_NAMES = frozenset({"inputs", "vars", "prev", "results", "item", "index", "run"})
+_LOOP_NAMES = _SWITCH_NAMES | {"carry"}
 _MEMBER_POLICIES = ("fail_fast", "collect", "ignore")
 
 
@@ -67,7 +70,8 @@ def _policy(where: str, policy: Any) -> Any:
 
 
 class Canvas:
-    """Constructors of signatures: `task`, `chain`, `group`, `chord`, `map`, `starmap`, `chunks`, `switch`, `fail`."""
+    """Constructors of signatures: `task`, `chain`, `group`, `chord`, `map`, `starmap`, `chunks`, `switch`, `loop`,
+    `fail`."""
 
     @overload
     @staticmethod
@@ -202,10 +206,7 @@ class Canvas:
         Example:
             `Canvas.chain(find.s(7), Canvas.switch("prev.kind", {"card": charge.s(), "bank": transfer.s()}))`
         """
-        try:
-            parse_condition(on, _SWITCH_NAMES)
-        except ExpressionError as error:
-            raise OptionError(f"switch: on: {error.message}") from None
+        _expect_condition(on, "switch: on", _SWITCH_NAMES)
         for key, case in cases.items():
             expect_signature(case, f"switch: case {key!r}")
         if default is not None:
@@ -221,6 +222,42 @@ class Canvas:
         return SwitchSig(on=on, keys=keys, cases=named, default=default)
 
     @staticmethod
+    def loop(
+        do: Sig[A, A],
+        *,
+        until: str | None = None,
+        while_: str | None = None,
+        max: int = 1_000,
+        carry: Any = "${{ prev }}",
+    ) -> Sig[A, A]:
+        """`do` again and again, each time given its last result; the value is the last result.
+
+        Args:
+            do: What is repeated. It is given `carry` the first time.
+            until: An expression that is evaluated after each iteration and ends the loop if it is true. `carry` is the
+                last result, `index` the number of iterations that have ended.
+            while_: An expression that is evaluated before each iteration and ends the loop if it is false.
+            max: The largest number of iterations, 1 to 10,000. A loop that its condition does not end before fails
+                with `LoopLimit`. Without a condition, the number of iterations.
+            carry: JSON data, which may hold expressions; by default the value of the previous step.
+
+        Raises:
+            OptionError: Both conditions are given, one is no expression, or `max` is out of range.
+
+        Example:
+            `Canvas.loop(poll.s(), until="carry.ready", max=50)`
+        """
+        expect_signature(do, "loop: do")
+        if until is not None and while_ is not None:
+            raise OptionError("loop: expected until or while_, got both")
+        if isinstance(max, bool) or not isinstance(max, int) or not 1 <= max <= MOST_ITERATIONS:
+            raise OptionError(f"loop: max: expected a whole number from 1 to {MOST_ITERATIONS:,}, got {max!r}")
+        on = until if until is not None else while_
+        if on is not None:
+            _expect_condition(on, "loop: while_" if until is None else "loop: until", _LOOP_NAMES)
+        return LoopSig(do=do, on=on, until=until is not None, limit=max, carry=carry)
+
+    @staticmethod
     def fail(message: str, *, type: str = FAIL_TYPE, data: Any = None) -> Sig[Any, Any]:
         """Fails without calling a task, for example as the default of a switch.
 
@@ -230,6 +267,14 @@ class Canvas:
             data: JSON data about the error, which may hold expressions, too.
         """
         return FailSig(message=message, error_type=type, data=data)
+
+
+def _expect_condition(source: str, where: str, names: frozenset[str]) -> None:
+    """Raise OptionError for what is no expression over `names`."""
+    try:
+        parse_condition(source, names)
+    except ExpressionError as error:
+        raise OptionError(f"{where}: {error.message}") from None
 
 
 def _map(where: str, task: Any, items: Any, spread: Any, concurrency: Any, policy: Any) -> MapSig[Any, Any]:
@@ -285,7 +330,7 @@ def _at_heads(sig: Step, change: Callable[[TaskSig[Any, Any]], TaskSig[Any, Any]
             head = next((i for i, step in enumerate(steps) if not _is_void(step)), 0)
             steps[head] = _at_heads(steps[head], change)
             return structs.replace(sig, steps=tuple(steps))
-        case GroupSig() | MapSig() | SwitchSig():
+        case GroupSig() | MapSig() | SwitchSig() | LoopSig():
             return changed(sig, lambda member: _at_heads(member, change), members_only=True)
         case ChordSig():
             return structs.replace(sig, header=tuple(_at_heads(m, change) for m in sig.header))

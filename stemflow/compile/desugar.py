@@ -18,6 +18,7 @@ from stemflow.model.signature import (
     ChordSig,
     FailSig,
     GroupSig,
+    LoopSig,
     MapSig,
     MemberPolicy,
     SetSig,
@@ -46,7 +47,7 @@ def desugar(sig: AnySig) -> AnySig:
         case ChordSig():
             header = tuple(map(desugar, _flat(sig.header, sig.policy)))
             return structs.replace(sig, header=header, body=desugar(sig.body))
-        case StepsSig() | SwitchSig() | SetSig() | FailSig():
+        case StepsSig() | SwitchSig() | LoopSig() | SetSig() | FailSig():
             return changed(sig, desugar, members_only=True)
         case _:
             assert_never(sig)

@@ -12,10 +12,11 @@ from stemflow.expr import ExpressionError, parse_condition, parse_template
 from stemflow.model.policy import Concurrency
 from stemflow.model.rates import rates_of
 from stemflow.model.records import child_path
-from stemflow.model.signature import AnySig, FailSig, MapSig, SetSig, StepsSig, SwitchSig, TaskSig
+from stemflow.model.signature import AnySig, FailSig, LoopSig, MapSig, SetSig, StepsSig, SwitchSig, TaskSig
 from stemflow.model.tree import members_of
 
-NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index", "run", "env", "self", "error"})
+NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index", "run", "env", "self", "error",
+                   "carry"})  # fmt: skip
 """Every name that an expression may use somewhere; the `as` names of maps are added where they hold."""
 
 
@@ -89,6 +90,10 @@ def expressions(
         yield [step.message, step.error_type, step.data], names, hidden
     if isinstance(step, SwitchSig):
         yield (step.on,), names, hidden
+    if isinstance(step, LoopSig):
+        yield step.carry, names, hidden
+        if step.on is not None:
+            yield (step.on,), names | {"carry", "index"}, hidden
     if isinstance(step, MapSig):
         if isinstance(step.items, str):
             yield (step.items,), names, hidden

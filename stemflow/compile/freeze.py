@@ -21,6 +21,7 @@ from stemflow.model.signature import (
     ChordSig,
     FailSig,
     GroupSig,
+    LoopSig,
     MapSig,
     SetSig,
     StepsSig,
@@ -40,6 +41,7 @@ Composite = (
     | MapSig[Any, Any]
     | StepsSig[Any, Any]
     | SwitchSig[Any, Any]
+    | LoopSig[Any, Any]
     | SetSig[Any, Any]
     | FailSig[Any, Any]
 )
@@ -159,7 +161,7 @@ class _Freezer:
         for index, (segment, member) in enumerate(members):
             follows = isinstance(sig, ChainSig) and index > 0
             gathers = isinstance(sig, ChordSig) and index == len(members) - 1
-            given = isinstance(sig, MapSig) and sig.spread != "env"
+            given = isinstance(sig, LoopSig) or (isinstance(sig, MapSig) and sig.spread != "env")
             child = self.add(member, child_path(path, segment), place, fed=fed or follows or gathers or given)
             places.append(child)
         fields: dict[str, Any] = {"members": tuple(places), "timeout_ms": sig.timeout_ms, **common}
@@ -188,6 +190,9 @@ class _Freezer:
                 return {"kind": "map", "items": items, "window": sig.window, "policy": sig.policy, **names}
             case SwitchSig():
                 return {"kind": "switch", "on": sig.on, "cases": sig.keys}
+            case LoopSig():
+                fields = {"kind": "loop", "on": sig.on, "until": sig.until, "limit": sig.limit, "start": sig.carry}
+                return {**fields, "names": None}
             case SetSig():
                 return {"kind": "set", "value": sig.values}
             case FailSig():
@@ -254,8 +259,9 @@ class _Freezer:
             del self.nodes[place:]
             return None
         fields: dict[str, Any] = {"parent": parent, "on_error": "continue", "undo": True}
-        if isinstance(sig, MapSig):
-            fields |= {"kind": "map", "members": (members[0][2],), "policy": "ignore", "window": sig.window}
+        if isinstance(sig, (MapSig, LoopSig)):
+            window = sig.window if isinstance(sig, MapSig) else 1
+            fields |= {"kind": "map", "members": (members[0][2],), "policy": "ignore", "window": window}
         else:
             fields |= self._undo_edges(members)
         self.nodes[place] = ScopePlan(**fields)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from stemflow.core.ending import how_ended
+from stemflow.core.ending import bury, how_ended
 from stemflow.core.fire import fire
 from stemflow.core.kinds import rules_of
-from stemflow.core.kinds.base import View
+from stemflow.core.kinds.base import Moves, View
 from stemflow.core.shape import kind_of
 from stemflow.core.table import TABLE, Event
 from stemflow.core.work import Missing, StaleView, Tick, Work
@@ -66,8 +66,9 @@ def cancel_unopened(w: Work, scope: Node) -> None:
 
 def _all_may(w: Work, scope: Node, event: Event, indices: Iterable[int]) -> bool:
     """Whether the table allows each of these members to end at `event` before it has opened."""
-    nodes, members = w.shape(scope.plan).nodes, w.scope_of(scope).members
-    kinds = {kind_of(nodes[members[index]]) for index in indices}
+    nodes = w.shape(scope.plan).nodes
+    place = rules_of(w.scope_of(scope)).place
+    kinds = {kind_of(nodes[place(w.scope_of(scope), index)]) for index in indices}
     return all((kind, WAITING, event) in TABLE for kind in kinds)
 
 
@@ -107,7 +108,18 @@ def advance(w: Work, scope: Node, plan: ScopePlan, index: int, how: str) -> None
     if rules.gives_up(plan, failed):
         return
     view = View(w.shape(scope.plan), scope.node, tally_of(scope), failed, bool(scope.extra))
-    moves = rules.after(view, index, how)
+    gate = rules.asks(view, index, how)
+    answer = None if gate is None else w.gate(scope.key, gate)
+    if isinstance(answer, GateError):
+        bury(w, scope, answer)
+        moves = Moves(error=answer.error)
+    else:
+        moves = rules.after(view, index, how, answer)
+    if moves.error is not None:
+        scope.error, scope.failed_at = moves.error, scope.path
+        return
+    if moves.size is not None:
+        view.tally.size = moves.size
     for members, cause in moves.ended:
         skip_members(w, scope, members, cause)
     open_members(w, scope, moves.opened)

@@ -80,7 +80,7 @@ def _begin(w: Work, scope: Node, refusal: GateError | None) -> None:
         scope.tally, scope.error, scope.failed_at = Tally(0), answer.error, scope.path
         return close(w, scope, plan, FAILED, None)
     opening = rules.opening(w.shape(scope.plan), scope.node, answer)
-    scope.tally = Tally(opening.size)
+    scope.tally, scope.result = Tally(opening.size), opening.result
     if plan.timeout_ms is not None:
         scope.due_at_ms = w.now_ms + plan.timeout_ms
     if opening.skipped:

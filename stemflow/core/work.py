@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from stemflow.core.kinds import rules_of
 from stemflow.core.shape import Shape, base_size
-from stemflow.model.effects import DeadLetter, Decision, GateKey, GateName, Need, Pages, Put, Reply, RunEnd
+from stemflow.model.effects import DeadLetter, Decision, GateKey, Need, Pages, Put, Reply, RunEnd
 from stemflow.model.facts import End, Fact, Post
 from stemflow.model.plan import AnyPlan, LeafPlan, Plan, ScopePlan
 from stemflow.model.records import (
@@ -181,7 +181,7 @@ class Work:
             raise Missing(plans=(digest,))
         return found
 
-    def gate(self, key: Key, name: GateName) -> Any:
+    def gate(self, key: Key, name: str) -> Any:
         try:
             return self.view.gates[(*key, name)]
         except KeyError:

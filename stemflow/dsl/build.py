@@ -27,6 +27,7 @@ from stemflow.model.signature import (
     ChordSig,
     FailSig,
     GroupSig,
+    LoopSig,
     MapSig,
     SetSig,
     StepsSig,
@@ -119,6 +120,7 @@ class Builder:
             "chord": lambda: self._chord(body, context, common),
             "map": lambda: self._map(body, context, common),
             "switch": lambda: self._switch(body, context, common),
+            "loop": lambda: self._loop(body, context, common),
             "set": lambda: self._set(body, context, common),
             "fail": lambda: self._fail(body, context, common),
             "wait": lambda: self._wait(body, common),
@@ -272,6 +274,31 @@ class Builder:
         if on is None:
             return None
         return SwitchSig(on=on, keys=tuple(found), cases=tuple(found.values()), default=otherwise, **common)
+
+    def _loop(self, body: Node, context: Context, common: dict[str, Any]) -> LoopSig[Any, Any] | None:
+        do, limit, carry = body.get("do"), body.get("max"), body.get("carry")
+        names = context.names | {"carry", "index"}
+        before = self.expressions.condition(body.get("while"), names, context.path)
+        after = self.expressions.condition(body.get("until"), names, context.path)
+        self.expressions.template(carry, context.names, context.path)
+        if "while" in body.members and "until" in body.members:
+            self.findings.error("SF013", f"{context.path}: expected `while` or `until`, got both", body.keys["until"],
+                                "write one condition with `and`, `or`, `not`")  # fmt: skip
+        if limit is None and before is None and after is None:
+            self.findings.error("SF015", f"{context.path}: expected `while`, `until` or `max`, got none", context.place)
+        if do is None:
+            return None
+        each = self.step(do, context.inner(EACH, body.keys["do"], names))
+        if each is None:
+            return None
+        return LoopSig(
+            do=each,
+            on=before if after is None else after,
+            until=after is not None,
+            carry=None if carry is None else carry.value,
+            **({} if limit is None else {"limit": limit.value}),
+            **common,
+        )
 
     def _set(self, body: Node, context: Context, common: dict[str, Any]) -> SetSig[Any, Any]:
         self.expressions.template(body, context.names, context.path)

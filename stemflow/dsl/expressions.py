@@ -28,6 +28,7 @@ ELSEWHERE = {
     "steps": "it exists when the body of the file is `steps`",
     "prev": "it exists in a chain, from the second step on",
     "results": "it exists in the `then` of a chord, up to the first step of a chain in it",
+    "carry": "it exists in a loop: in `do`, `while` and `until`",
     "item": "it exists in the `do` of a map that has no `as`",
     "index": "it exists in the `do` of a map that has no `index`",
     "error": "it exists in retry.when",

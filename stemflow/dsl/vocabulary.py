@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-KINDS = ("task", "steps", "chain", "group", "chord", "map", "switch", "set", "fail", "wait")
+KINDS = ("task", "steps", "chain", "group", "chord", "map", "switch", "loop", "set", "fail", "wait")
 BODIES = ("steps", "chain", "group", "chord")
 
 VALUE_OF: Mapping[str, str] = {"chain": "prev", "group": "results", "chord": "prev"}
@@ -29,7 +29,6 @@ NOT_YET: Mapping[str, str | None] = {
     "event": None,
     "finally": None,
     "labels": "labels stand at the top of the file",
-    "loop": None,
     "matrix": "write `items` with a list",
     "on": None,
     "priority": "set it under defaults.task or on a task",
@@ -50,7 +49,7 @@ NOT_YET: Mapping[str, str | None] = {
 """Keys of the format that this version refuses -> what to write instead, where there is something."""
 
 NAMES = frozenset({
-    "inputs", "vars", "steps", "prev", "results", "run", "error", "self", "args", "headers", "env", "secrets",
+    "inputs", "vars", "steps", "prev", "results", "run", "error", "self", "args", "headers", "env", "secrets", "carry",
 })  # fmt: skip
 """Names that mean something in expressions, so that a map's item cannot be called so."""
 

@@ -123,8 +123,9 @@ class Decision(Struct, frozen=True, kw_only=True, gc=False):
         return None
 
 
-GateName = Literal["when", "items", "case", "unique", "concurrency", "rate_limit", "value"]
-GateKey = tuple[str, str, GateName]
+GateName = Literal["when", "items", "case", "loop", "unique", "concurrency", "rate_limit", "value"]
+GateKey = tuple[str, str, str]
+"""(run, path, name of the gate); a loop asks under `again N` whether iteration N follows."""
 
 
 class GateError(Struct, frozen=True):
@@ -140,6 +141,13 @@ class Frozen(Struct, frozen=True):
 
     size: int
     pages: tuple[bytes, ...]
+
+
+class LoopStart(Struct, frozen=True):
+    """The value of a `loop` gate: what it carries into the first iteration, encoded, and whether there is one."""
+
+    carry: bytes | None
+    goes_on: bool
 
 
 class Need(Struct, frozen=True, kw_only=True):

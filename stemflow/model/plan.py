@@ -14,7 +14,7 @@ EdgeKind = Literal["data", "optional", "order"]
 """`data`: the result of the predecessor is needed; `optional`: it is used inside get()/has(); `order`: only its end
 matters."""
 
-ScopeKind = Literal["chain", "group", "chord", "map", "steps", "switch", "set", "fail"]
+ScopeKind = Literal["chain", "group", "chord", "map", "steps", "switch", "loop", "set", "fail"]
 
 
 class Edge(Struct, frozen=True, array_like=True):
@@ -91,7 +91,13 @@ class ScopePlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="sc
     """map only: how an item reaches the template's first tasks; see `MapSig`."""
     window: int | None = None
     on: str | None = None
-    """switch only: the expression whose value names the case."""
+    """The expression whose value names the case of a switch, or that decides whether a loop goes on."""
+    until: bool = False
+    """loop only: `on` ends it where it is true, asked after each iteration, else where it is false, asked before."""
+    limit: int = 0
+    """loop only: the largest number of iterations."""
+    start: Any = None
+    """loop only: the tree that gives what is carried into the first iteration."""
     cases: tuple[str, ...] = ()
     """switch only: the values of the first members as texts (`case_text`); one more member is the default."""
     value: Mapping[str, Any] | None = None

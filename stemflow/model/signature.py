@@ -37,6 +37,9 @@ HOOKS = ("success_hooks", "failure_hooks", "cancel_hooks")
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
 
+MOST_ITERATIONS = 10_000
+"""The largest number of iterations that a loop may have."""
+
 FAIL_TYPE = "WorkflowFailed"
 """The type of the error of a `fail` that names none."""
 
@@ -318,6 +321,22 @@ def case_name(key: str) -> str | None:
     return key if _NAME.fullmatch(key) else None
 
 
+class LoopSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="loop"):
+    """`do` again and again, one iteration after the other, each given what the one before gave.
+
+    `on` is asked before each iteration and ends the loop where it is false; with `until` it is asked after each and
+    ends it where it is true; None: there are `limit` iterations. `carry` is a tree with what the first one is given.
+    """
+
+    MEMBERS = {"do": "[*]"}
+
+    do: Child
+    on: str | None = None
+    until: bool = False
+    limit: int = 1_000
+    carry: Any = None
+
+
 class StepsSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="steps"):
     """A graph of named steps. References between them and `needs` are its edges; `outputs` is its value."""
 
@@ -356,6 +375,7 @@ AnySig = (
     | MapSig[Any, Any]
     | StepsSig[Any, Any]
     | SwitchSig[Any, Any]
+    | LoopSig[Any, Any]
     | SetSig[Any, Any]
     | FailSig[Any, Any]
     | WaitSig[Any, Any]

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from stemflow import Canvas, Stemflow, TaskRegistry, TaskResult
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact
-from stemflow.model.signature import ChainSig, ChordSig, GroupSig, MapSig, SwitchSig, TaskSig
+from stemflow.model.signature import ChainSig, ChordSig, GroupSig, LoopSig, MapSig, SwitchSig, TaskSig
 from stemflow.model.tree import members_of
 from stemflow.testing.simulation import virtual_loop as vloop
 
@@ -73,6 +73,11 @@ class Oracle:
                 return self.value(sig.body, (self.slots(sig.policy, members),))
             case MapSig():
                 return self.slots(sig.policy, [(sig.do, (item,)) for item in items_of(sig)])
+            case LoopSig():
+                carry, times = sig.carry, int(str(sig.on).split()[-1])
+                for _ in range(times):
+                    carry = self.value(sig.do, (carry,))
+                return carry
             case SwitchSig():
                 cases = dict(zip(sig.keys, sig.cases, strict=True))
                 return self.value(cases.get(ast.literal_eval(sig.on), sig.default), given)
@@ -132,7 +137,7 @@ class Growing:
 
     def tree(self, depth: int, times: int = 1) -> Any:
         """A tree of this depth at most, each of whose leaves is called `times` for each call of the tree."""
-        composites = ["chain", "group", "chord", "map", "switch"]
+        composites = ["chain", "group", "chord", "map", "switch", "loop"]
         kinds = ["task"] if depth == 0 or self.left < 4 * times else [*composites, "task"]
         match self.draw(st.sampled_from(kinds)):
             case "chain":
@@ -146,6 +151,8 @@ class Growing:
                 return self.map(depth, times)
             case "switch":
                 return self.switch(depth, times)
+            case "loop":
+                return self.loop(depth, times)
         self.left -= times
         return self.task()
 
@@ -160,6 +167,13 @@ class Growing:
         cases: Any = {key: self.tree(depth - 1, times) for key in self.draw(st.sampled_from(["a", "ab", "abc"]))}
         default = self.tree(depth - 1, times)
         return Canvas.switch(repr(self.draw(st.sampled_from("abcd"))), cases, default)
+
+    def loop(self, depth: int, times: int) -> Any:
+        number = self.draw(st.integers(0, 3))
+        do = self.tree(depth - 1, times * max(1, number))
+        condition = self.draw(st.sampled_from(["while_", "until"])) if number else "while_"
+        on = f"index < {number}" if condition == "while_" else f"index >= {number}"
+        return Canvas.loop(do, carry=self.draw(st.integers(0, 9)), **{condition: on})
 
     def map(self, depth: int, times: int) -> Any:
         items = self.draw(st.one_of(st.lists(st.integers(0, 9), max_size=3), st.integers(0, 3).map(range)))

@@ -92,7 +92,7 @@ class _Scope:
             name = plan.names[index] if plan.names else f"[{index}]"
             name = "then" if plan.kind == "chord" and index == len(plan.members) - 1 else name
             name = "default" if plan.kind == "switch" and index == len(plan.cases) else name
-            member = plan.members[0 if plan.kind == "map" else index]
+            member = plan.members[0 if plan.kind in ("map", "loop") else index]
             found.append((child_path(node.path, name), shape.nodes[member]))
         for digest, count in node.extra:
             fragment = self.shapes[digest]
@@ -160,8 +160,10 @@ class _Scope:
 
     def _states(self) -> set[str]:
         node, plan = self.node, self.plan
-        if node.error is not None and node.error.type == "TaskTimeout":
+        if node.error is not None and node.error.type in ("TaskTimeout", "LoopLimit"):
             return {"failed"}
+        if plan.kind == "loop" and not {"failed", "cancelled"} & set(self.hows) and len(self.hows) != int(plan.on or 0):
+            return {f"{plan.on} iterations"}
         if self._failing():
             return {"failed", "cancelled"} if node.kill and not node.path else {"failed"}
         if "cancelled" in self.hows or (node.kill and not node.path):

@@ -7,7 +7,7 @@ from msgspec import structs
 from stemflow.model.policy import Concurrency, Options
 from stemflow.model.records import ClaimSpec
 from tests.core.explorer import Case
-from tests.core.plans import chain, chord, fail, group, leaf, map_, set_, steps, switch, wait
+from tests.core.plans import chain, chord, fail, group, leaf, loop, map_, set_, steps, switch, wait
 
 RETRY = Options(max_retries=1)
 POISON = Options(max_deliveries=2)
@@ -115,6 +115,16 @@ CASES = [
     Case("undo of a switch", (
         steps({"a": (switch("1", leaf("bad"), leaf("ok")), ""), "b": (leaf("bad"), "a")}).on("failed", UNDO_SWITCH,
                                                                                              "undo"),)),
+    Case("loop", (chain(loop(leaf("any"), "2"), leaf()),)),
+    Case("loop of a chain", (loop(chain(leaf("maybe"), leaf()), "2", timeout_ms=7),), losses=0),
+    Case("loop that never begins", (chain(loop(leaf("bad"), "0"), leaf()),)),
+    Case("loop that goes on after a failure", (loop(leaf("maybe", on_error="continue"), "2").on("cancelled", leaf()),)),
+    Case("loop past its limit", (chain(loop(leaf("any"), "5", limit=2).on("failed", leaf()), leaf()),)),
+    Case("loop with a bad condition", (chain(loop(leaf(), "error"), leaf()),)),
+    Case("loop of what ends at once", (loop(group(set_(), leaf(when="no"), policy="collect"), "3"),)),
+    Case("loop, an iteration stopped", (loop(leaf(), "3"),), stops=2, stop_at=("", "[1]")),
+    Case("undo of a loop", (
+        steps({"m": (loop(leaf("maybe"), "2"), ""), "x": (leaf("bad"), "m")}).on("failed", UNDO_MAP, "undo"),)),
     Case("set in a chain", (chain(leaf("any"), set_(), leaf(), set_("error"), leaf()),)),
     Case("set with when", (group(set_(when="no"), set_(when="error"), leaf(), policy="collect"),)),
     Case("fail in a chain", (chain(leaf("maybe"), fail().on("failed", leaf()), leaf()),), stops=2),

@@ -67,6 +67,11 @@ def switch(on: str, *cases: Spec, default: Spec | None = None, **fields: Any) ->
     return Spec("switch", fields, (*cases, *(() if default is None else (default,))))
 
 
+def loop(template: Spec, times: str, limit: int = 9, **fields: Any) -> Spec:
+    """`times`: how many iterations its condition allows, or `error`."""
+    return Spec("loop", {"on": times, "limit": limit, **fields}, (template,))
+
+
 def set_(value: str = "fine", **fields: Any) -> Spec:
     """`value`: `fine`, or `error` for an expression that fails."""
     return Spec("set", {"value": {"is": value}, **fields})

@@ -9,7 +9,7 @@ from typing import Any
 from stemflow.core.decide import decide
 from stemflow.core.shape import Shape
 from stemflow.core.work import View, guard_of
-from stemflow.model.effects import Decision, Frozen, GateError, GateKey, Need
+from stemflow.model.effects import Decision, Frozen, GateError, GateKey, LoopStart, Need
 from stemflow.model.facts import Fact, InboxRead, Post
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.records import RUNNING, Header, Key, Node, Record
@@ -101,12 +101,18 @@ class World:
             word = plan.when
         else:
             assert isinstance(plan, ScopePlan)
-            words = {"items": str(plan.items), "case": str(plan.on), "value": str((plan.value or {}).get("is"))}
-            word = words[name]
+            word = str(plan.on) if name.startswith("again") else ""
+            value = str((plan.value or {}).get("is"))
+            words = {"loop": str(plan.on), "items": str(plan.items), "case": str(plan.on), "value": value}
+            word = words.get(name, word)
         if word == "error":
             return GateError(BOOM)
         if name == "items":
             return Frozen(int(str(word)), (b"[]",))
+        if name == "loop":
+            return LoopStart(b"0", int(str(word)) > 0)
+        if name.startswith("again"):
+            return int(name.split()[1]) < int(str(word))
         if name == "case":
             return int(str(word))
         if name == "value":

@@ -95,7 +95,7 @@ async def test_a_rerun_of_what_failed_computes_a_set_again(app: Stemflow, tmp_pa
     ("before", "after", "code"),
     [
         ("steps.totals.output.count }}\"}}", "steps.total.output.count }}\"}}", "SF104"),
-        ("len(inputs.lines) }} lines", "len(input.lines) }} lines", "SF204"),
+        ("len(inputs.lines) }} lines", "len(input.lines) }} lines", "SF202"),
         ("message: ", "mesage: ", "SF010"),
         ("type: EmptyOrder", "type: 3", "SF011"),
         ("    set:\n", "    retry: {max: 1}\n    set:\n", "SF014"),

@@ -11,6 +11,7 @@ from stemflow.core.kinds.chain import ChainRules
 from stemflow.core.kinds.chord import ChordRules
 from stemflow.core.kinds.fail import FailRules
 from stemflow.core.kinds.group import GroupRules
+from stemflow.core.kinds.loop import LoopRules
 from stemflow.core.kinds.map import MapRules
 from stemflow.core.kinds.set import SetRules
 from stemflow.core.kinds.steps import StepsRules
@@ -22,6 +23,7 @@ _ALL: Final[tuple[KindRules, ...]] = (
     GroupRules(),
     ChordRules(),
     MapRules(),
+    LoopRules(),
     StepsRules(),
     SwitchRules(),
     SetRules(),

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, assert_never
 from stemflow.core.shape import Shape
 from stemflow.model.effects import GateName
 from stemflow.model.plan import AnyPlan, ScopeKind, ScopePlan
-from stemflow.model.records import CANCELLED, FAILED, SUCCEEDED, Cause, State, Tally
+from stemflow.model.records import CANCELLED, FAILED, SUCCEEDED, Cause, ErrorInfo, State, Tally
 
-Feed = Literal["before", "results", "item"]
-"""What becomes the first argument of a member: the value of the previous member, the values of a chord's header, or an
-item of a map."""
+Feed = Literal["before", "results", "item", "carry"]
+"""What becomes the first argument of a member: the value of the previous member, the values of a chord's header, an
+item of a map, or what a loop carries."""
 
 Gives = Literal["nothing", "last", "all", "taken"]
 """What the value of a composite is made of: null, the value of its last member, the list of all members' values, or the
@@ -44,6 +44,8 @@ class Opening(NamedTuple):
     size: int
     first: Iterable[int]
     skipped: int = 0
+    result: bytes | None = None
+    """The encoded value that the scope keeps while no member gives one."""
 
 
 class Moves(NamedTuple):
@@ -54,6 +56,10 @@ class Moves(NamedTuple):
 
     opened: Iterable[int] = ()
     ended: tuple[tuple[int, str], ...] = ()
+    size: int | None = None
+    """The new number of members, if it changes."""
+    error: ErrorInfo | None = None
+    """The scope fails with this error."""
 
 
 NOTHING: Final = Moves()
@@ -83,6 +89,8 @@ class KindRules:
     gives: ClassVar[Gives] = "nothing"
     evaluates: ClassVar[Literal["outputs", "tree", "error"]] = "outputs"
     """What `ScopePlan.value` is: outputs over its members, a tree over what is around it, or its error."""
+    carries: ClassVar[bool] = False
+    """Its members run one after the other, each given the value of the one before, the first what it began with."""
     names_steps: ClassVar[bool] = False
     """Expressions in its members, and below, read them as `steps.NAME`."""
 
@@ -112,8 +120,15 @@ class KindRules:
         """How the scope begins; `answer` is the value of its gate."""
         raise NotImplementedError
 
-    def after(self, view: View, index: int, how: str) -> Moves:
-        """What follows after member `index` has ended with outcome `how`, which the tally already contains."""
+    def asks(self, view: View, index: int, how: str) -> str | None:
+        """The gate that must be evaluated before it is known what follows after member `index`."""
+        return None
+
+    def after(self, view: View, index: int, how: str, answer: Any = None) -> Moves:
+        """What follows after member `index` has ended with outcome `how`, which the tally already contains.
+
+        `answer` is the value of the gate that `asks` named.
+        """
         return NOTHING
 
     def tolerates(self, plan: ScopePlan, member: AnyPlan, index: int) -> bool:

@@ -21,7 +21,7 @@ class ChainRules(KindRules):
         plan = shape.scope(node)
         return Opening(len(plan.members), range(min(len(plan.members), 1)))
 
-    def after(self, view: View, index: int, how: str) -> Moves:
+    def after(self, view: View, index: int, how: str, answer: Any = None) -> Moves:
         plan, following = view.plan, index + 1
         size = view.tally.size
         if following == size:

@@ -34,7 +34,7 @@ class ChordRules(KindRules):
         size = len(shape.scope(node).members)
         return Opening(size, range(size - 1) or (0,))
 
-    def after(self, view: View, index: int, how: str) -> Moves:
+    def after(self, view: View, index: int, how: str, answer: Any = None) -> Moves:
         tally, body = view.tally, body_of(view.plan)
         if (tally.ended | tally.opened) >> body & 1 or tally.done < tally.size - 1:
             return NOTHING

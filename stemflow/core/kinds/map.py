@@ -39,11 +39,16 @@ class MapRules(KindRules):
     def opening(self, shape: Shape, node: int, answer: Any) -> Opening:
         plan = shape.scope(node)
         size = answer if answer is not None else _given(plan)
+        if plan.undo:  # the last member is undone first
+            return Opening(size, range(size - 1, max(size - window_of(plan), 0) - 1, -1))
         return Opening(size, range(min(size, window_of(plan))))
 
-    def after(self, view: View, index: int, how: str) -> Moves:
+    def after(self, view: View, index: int, how: str, answer: Any = None) -> Moves:
         """Open the next member."""
         tally = view.tally
+        if view.plan.undo:
+            lowest = (tally.opened & -tally.opened).bit_length() - 1
+            return Moves((lowest - 1,)) if lowest > 0 else NOTHING
         following = tally.opened.bit_length()
         if view.joined:  # members that joined were opened in addition to the window
             following = (tally.opened ^ (tally.opened + 1)).bit_length() - 1

@@ -19,7 +19,7 @@ class StepsRules(KindRules):
     def opening(self, shape: Shape, node: int, answer: Any) -> Opening:
         return Opening(len(shape.scope(node).members), shape.dag(node).roots)
 
-    def after(self, view: View, index: int, how: str) -> Moves:
+    def after(self, view: View, index: int, how: str, answer: Any = None) -> Moves:
         """Open the successors of `index`. A skip continues to the successors of the skipped step, without recursion."""
         tally, shape, plan = view.tally, view.shape, view.plan
         dag = shape.dag(view.node)

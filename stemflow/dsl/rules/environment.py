@@ -82,7 +82,7 @@ class Environment:
         if found is None:
             return None
         path = found[1]
-        own = {"output": self.output(path), "state": STATE}
+        own = {"output": self.output(path), "state": STATE, "error": ANY, "members": ANY}
         return object_of(own, code="SF105", what=f"steps.{name}")
 
     def output(self, path: str, of_itself: bool = False) -> Type:
@@ -121,6 +121,13 @@ class Environment:
                 return self._graph(step.node.get("outputs"))
             case "map":
                 return array_of(self._member(step, child_path(step.path, "[*]")), None, "map")
+            case "switch":
+                if step.body is not None and "default" in step.body.members and children:
+                    return union(self.output(one) for one in children)
+            case "set":
+                if step.body is not None and step.body.is_sound():
+                    values = {name: self._output_value(one) for name, one in step.body.members.items()}
+                    return object_of(values, what=f"the values of `{step.label}`")
         return ANY
 
     def _graph(self, outputs: Node | None) -> Type:
@@ -183,6 +190,8 @@ class Environment:
         while path:
             scope = parent_path(path)
             step = self.view.steps.get(scope)
+            if step is not None and step.kind == "loop" and name in ("carry", "index"):
+                return ANY if name == "carry" else INTEGER
             if step is not None and step.kind == "map" and step.body is not None:
                 if name == (step.body.text("index") or "index"):
                     return INTEGER

@@ -14,7 +14,8 @@ from stemflow.core.rates import given_keys
 from stemflow.core.shape import Shape
 from stemflow.errors import StemflowError
 from stemflow.expr import parse_condition, parse_template
-from stemflow.model.effects import Frozen, GateError, GateKey
+from stemflow.expr.values import describe
+from stemflow.model.effects import Frozen, GateError, GateKey, LoopStart
 from stemflow.model.plan import AnyPlan, LeafPlan, Plan, ScopePlan, Sealed
 from stemflow.model.policy import Options
 from stemflow.model.records import SUCCEEDED, ErrorInfo, Key, Node
@@ -34,6 +35,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 PAGE_BYTES = 64 * 1_048_576
 """The largest page of a map's items, in bytes."""
 
+NO_NAMES: Mapping[str, Any] = {}
 _NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index", "run", "self", "error"})
 
 
@@ -56,9 +58,11 @@ class Binder:
             return template({})
         return template(await values.env(node, (reference.path for reference in template.references)))
 
-    async def condition(self, values: Values, node: Node, source: str) -> Any:
+    async def condition(self, values: Values, node: Node, source: str, names: Mapping[str, Any] = NO_NAMES) -> Any:
+        """The value of a bare expression of `node`; `names` are known besides those around it."""
         expression = parse_condition(source, self.names)
-        return expression(await values.env(node, (reference.path for reference in expression.references)))
+        env = await values.env(node, (reference.path for reference in expression.references))
+        return expression({**env, **names})
 
     async def outputs(self, values: Values, scope: Node, tree: Mapping[str, Any]) -> dict[str, Any]:
         """The outputs of a scope whose members have ended; one over a step that gave nothing is null.
@@ -132,6 +136,12 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
         if name == "case":
             assert isinstance(plan, ScopePlan) and plan.on is not None
             return chosen(plan, await binder.condition(values, node, plan.on))
+        if name == "loop":
+            assert isinstance(plan, ScopePlan)
+            return await _loop_start(values, binder, node, plan)
+        if name.startswith("again "):
+            assert isinstance(plan, ScopePlan)
+            return await _goes_on(values, binder, node, plan, int(name.removeprefix("again ")))
         if name == "value":
             assert isinstance(plan, ScopePlan) and plan.value is not None
             return await _value(values, binder, node, plan, plan.value)
@@ -140,6 +150,8 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
         raise
     except Exception as error:
         dead = "unknown-encoder" if isinstance(error, UnknownEncoder) else None
+        if name.startswith("again "):
+            name = "until" if isinstance(plan, ScopePlan) and plan.until else "while"
         return GateError(ErrorInfo(type(error).__name__, f"{name}: {error}", f"stemflow.{type(error).__name__}"), dead)
 
 
@@ -158,6 +170,32 @@ async def _value(values: Values, binder: Binder, node: Node, plan: ScopePlan, tr
             assert_never(other)
     write = await values.library.codec.writer(values.library.encoders.results, *node.key, "result")
     return write(found, what)
+
+
+async def _loop_start(values: Values, binder: Binder, node: Node, plan: ScopePlan) -> LoopStart:
+    """What a loop carries into its first iteration, and whether there is one."""
+    carry = await binder.template(values, node, plan.start)
+    encoded = None
+    if carry is not None:
+        write = await values.library.codec.writer(values.library.encoders.results, *node.key, "result")
+        encoded = write(carry, f"carry of {node.path or 'the run'}")
+    if plan.on is None or plan.until:
+        return LoopStart(encoded, True)
+    return LoopStart(encoded, _truth(await binder.condition(values, node, plan.on, {"carry": carry, "index": 0})))
+
+
+async def _goes_on(values: Values, binder: Binder, node: Node, plan: ScopePlan, index: int) -> bool:
+    """Whether iteration `index` of a loop follows."""
+    assert plan.on is not None
+    names = {"carry": await values.carry(node, plan, index), "index": index}
+    return _truth(await binder.condition(values, node, plan.on, names)) != plan.until
+
+
+def _truth(value: Any) -> bool:
+    """The answer of a condition; null counts as false."""
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise StemflowError(f"expected true or false, got {describe(value)}")
 
 
 async def _frozen(values: Values, items: Any, node: Node, scope: ScopePlan) -> Frozen:

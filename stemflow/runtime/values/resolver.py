@@ -102,10 +102,13 @@ class Values:
             return None
         if node.alias is not None and node.result is None:
             return await self.value(await self.node(node.alias))
-        if node.tally is None or node.result is not None:
+        if node.tally is None:
             return await self.library.codec.read(node.result, *(node.alias or node.key), "result")
         plan = await self.scope(node)
-        given = rules_of(plan).value_from(plan, node.tally)
+        rules = rules_of(plan)
+        given = rules.value_from(plan, node.tally)
+        if node.result is not None and (given is None or not rules.carries):
+            return await self.library.codec.read(node.result, *(node.alias or node.key), "result")
         if isinstance(given, range):
             return await self.member_values(node, given)
         return None if given is None else await self.value(await self.node(self._member_key(node, plan, given)))
@@ -171,11 +174,20 @@ class Values:
                 case "item":
                     item = await self.item(scope, plan, node.index)
                     return Prev(item, "one" if plan.spread == "item" else plan.spread)
+                case "carry":
+                    return Prev(await self.carry(scope, plan, node.index))
                 case None:
                     node = scope
                 case other:
                     assert_never(other)
         return None
+
+    async def carry(self, loop: Node, plan: ScopePlan, index: int) -> Any:
+        """What iteration `index` of a loop is given: the value of the one before, or what the loop began with."""
+        if index == 0:
+            return await self.library.codec.read(loop.result, *loop.key, "result")
+        before = await self.node(self._member_key(loop, plan, index - 1))
+        return await self.value(before) if before is not None and before.state == SUCCEEDED else None
 
     async def parent_path(self, node: Node) -> str | None:
         """The path of the task that made `node` ready: in a chain the last one before it; None for a first task."""
@@ -183,7 +195,7 @@ class Values:
             scope = await self.above(node)
             plan = await self.scope(scope)
             feed = rules_of(plan).feed(plan, node.index)
-            if feed == "before":
+            if feed == "before" or (feed == "carry" and node.index):
                 return await self._last_task(scope, node.index - 1)
             if feed == "results":
                 return await self._last_task(scope, 0) if node.index else None
@@ -289,8 +301,13 @@ class Values:
         while scope is not None:
             if scope.tally is not None:
                 plan = await self.scope(scope)
-                given = rules_of(plan).names(plan)
-                if given and scope is not node and names & {*given, "item", "index"}:
+                rules = rules_of(plan)
+                given = rules.names(plan)
+                if rules.carries and scope is not node:
+                    if "carry" in names - env.keys():
+                        env["carry"] = await self.carry(scope, plan, node.index)
+                    env.setdefault("index", node.index)
+                elif given and scope is not node and names & {*given, "item", "index"}:
                     item = await self.item(scope, plan, node.index)
                     for name, value in (
                         (plan.var, item),
@@ -299,7 +316,7 @@ class Values:
                         ("index", node.index),
                     ):
                         env.setdefault(name, value)
-                if rules_of(plan).names_steps and plan.names is not None:
+                if rules.names_steps and plan.names is not None:
                     for name in steps.keys() & set(plan.names) - set(shown):
                         shown[name] = await self._step(scope, plan, plan.names.index(name), steps[name])
             node = scope

@@ -141,7 +141,7 @@ def random_tree(rng: random.Random, registry: TaskRegistry, depth: int, keyed: s
     """
     leaf = registry.get("leaf")
     assert leaf is not None
-    kinds = ("leaf", "leaf", "chain", "group", "chord", "map", "switch", "steps", "set", "fail", "wait")
+    kinds = ("leaf", "leaf", "chain", "group", "chord", "map", "switch", "steps", "loop", "set", "fail", "wait")
     kind = rng.choice(kinds) if depth else "leaf"
     width = rng.randint(1, 3)
     policy: MemberPolicy = rng.choice(POLICIES)
@@ -163,6 +163,9 @@ def random_tree(rng: random.Random, registry: TaskRegistry, depth: int, keyed: s
         tree = Canvas.switch(str(rng.randint(0, width)), cases, default)
     elif kind == "steps":
         tree = StepsSig(steps=tuple(_step(rng, registry, depth - 1, keyed, i) for i in range(width)))
+    elif kind == "loop":
+        body = Canvas.chain([_member(rng, registry, depth - 1, keyed), _joined(rng, registry)])
+        tree = Canvas.loop(body, while_=f"index < {rng.randint(0, 3)}", max=rng.randint(1, 3))
     elif kind == "set":
         tree = SetSig(values={"sum": "${{ 1 + 1 }}"})
     elif kind == "fail":
