@@ -11,10 +11,10 @@ import pytest
 from stemflow.store.base import INBOX_MS, Store
 from stemflow.store.redis.open import open_redis
 from stemflow.testing.contract.commit import CommitPromises
+from stemflow.testing.contract.hints import HintPromises
 from stemflow.testing.contract.inbox import ask, post, posted
 from stemflow.testing.contract.inventory import StockPromises
 from stemflow.testing.contract.lease import LeasePromises
-from stemflow.testing.contract.notes import NotePromises
 from stemflow.testing.contract.retention import KeepPromises
 from stemflow.testing.contract.wait import WaitPromises
 from stemflow.testing.contract.world import ManualClock, User
@@ -32,7 +32,7 @@ they did this time, and a renewal that failed waits for the next one."""
 
 
 class TestTheContractWhileEverySecondReplyIsLost(
-    CommitPromises, LeasePromises, WaitPromises, NotePromises, KeepPromises, StockPromises
+    CommitPromises, LeasePromises, WaitPromises, HintPromises, KeepPromises, StockPromises
 ):
     """All of it but what is said of inboxes: one that was handed out with a lost answer comes again after a while."""
 

@@ -15,6 +15,7 @@ from stemflow.model.effects import Decision
 from stemflow.model.records import FINAL, Key, Node
 from stemflow.model.signature import WaitSig
 from stemflow.store.base import Renewed, Request, Want
+from stemflow.store.memory.renewer import MemoryRenewer
 from stemflow.testing.simulation.simulator import CheckedStore
 from stemflow.testing.simulation.virtual_loop import SeededIds, VirtualClock, VirtualLoop, run
 
@@ -41,8 +42,14 @@ class Store(CheckedStore):
             self.told.set()
         return done
 
+    def renewer(self) -> MemoryRenewer:
+        renewer = super().renewer()
+        return renewer if self.renews else Careless({}, {}, self.now_ms)
+
+
+class Careless(MemoryRenewer):
     def renew(self, held: Sequence[tuple[Key, int, int]]) -> Renewed:
-        return super().renew(held) if self.renews else Renewed((), ())
+        return Renewed((), ())
 
 
 class World:

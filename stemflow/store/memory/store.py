@@ -10,7 +10,7 @@ from typing import NamedTuple
 from stemflow.model.effects import DeadLetter, Decision, Put
 from stemflow.model.facts import Due
 from stemflow.model.plan import Plan
-from stemflow.model.records import FINAL, NO_RUN, STOPPING, Claim, Header, Key, Node, Record
+from stemflow.model.records import FINAL, NO_RUN, Claim, Header, Key, Node, Record
 from stemflow.ports import Clock
 from stemflow.store.base import (
     ALL_DEAD_LETTERS,
@@ -20,7 +20,6 @@ from stemflow.store.base import (
     Exchange,
     ExpiredCounts,
     Lease,
-    Renewed,
     Request,
     RunInfo,
     StoreError,
@@ -28,10 +27,11 @@ from stemflow.store.base import (
 )
 from stemflow.store.health import Finding, HealthReport, Inventory
 from stemflow.store.index_rules import changes_something, guarded, may_hold_lease, timer_of, window_of
+from stemflow.store.memory.hints import Hints
 from stemflow.store.memory.inbox import Inboxes
 from stemflow.store.memory.inventory import queues_of
-from stemflow.store.memory.notes import Notes
 from stemflow.store.memory.queue import Queues, Timers
+from stemflow.store.memory.renewer import Held, MemoryRenewer
 from stemflow.store.memory.retention import DeadLetters, Ends, Plans
 from stemflow.store.rate_windows import Past, Windows
 from stemflow.store.waiters import Changes, Watches
@@ -44,15 +44,6 @@ class _Memo(NamedTuple):
     at_ms: int
     committed: tuple[bool, ...]
     held: tuple[tuple[Key, int], ...]
-
-
-class _Held:
-    """The entry of a lease. Renewals from a thread move `until_ms` in place; a transfer puts another entry there."""
-
-    __slots__ = ("token", "until_ms")
-
-    def __init__(self, token: int, until_ms: int) -> None:
-        self.token, self.until_ms = token, until_ms
 
 
 class MemoryStore:
@@ -76,12 +67,12 @@ class MemoryStore:
         self._ends = Ends()
         self._queues = Queues()
         self._timers = Timers()
-        self._leases: dict[Key, _Held] = {}
+        self._leases: dict[Key, Held] = {}
         self._windows: dict[Key, int] = {}
         self._past: dict[str, Past] = {}
         self._past_until: dict[str, int] = {}
         self._memos: dict[str, _Memo] = {}
-        self._notes = Notes()
+        self._hints = Hints()
         self._inboxes = Inboxes()
         self._changes = Changes()
         self._watches = Watches()
@@ -247,7 +238,7 @@ class MemoryStore:
         key = node.key
         until_ms = now_ms + node.lease_ms
         self._records[key] = node
-        self._leases[key] = _Held(node.delivery, until_ms)
+        self._leases[key] = Held(node.delivery, until_ms)
         if key in self._timers:
             self._timers.set(key, timer_of(node))
         return self._granted(node, until_ms)
@@ -276,27 +267,12 @@ class MemoryStore:
         node = copy.copy(self._records[key])
         assert isinstance(node, Node)
         node.delivery += 1
-        held = _Held(node.delivery, now_ms + LOSS_LEASE_MS)
+        held = Held(node.delivery, now_ms + LOSS_LEASE_MS)
         self._records[key], self._leases[key] = node, held
         return self._granted(node, held.until_ms)
 
     def renewer(self) -> MemoryRenewer:
-        return MemoryRenewer(self)
-
-    def renew(self, held: Sequence[tuple[Key, int, int]]) -> Renewed:
-        """As `Renewer.renew`; each step is atomic under the interpreter's lock, so any thread may call it."""
-        now_ms = self.now_ms()
-        gone, stopping = [], []
-        for key, token, lease_ms in held:
-            entry = self._leases.get(key)
-            if entry is None or entry.token != token:
-                gone.append((key, token))
-                continue
-            entry.until_ms = now_ms + lease_ms
-            node = self._records.get(key)
-            if isinstance(node, Node) and node.state == STOPPING:
-                stopping.append((key, node.kill))
-        return Renewed(tuple(gone), tuple(stopping))
+        return MemoryRenewer(self._leases, self._records, self.now_ms)
 
     # -- reading
 
@@ -414,11 +390,11 @@ class MemoryStore:
     # -- hints
 
     async def put_hint(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
-        self._notes.set(topic, name, body, self.now_ms(), ttl_ms)
+        self._hints.set(topic, name, body, self.now_ms(), ttl_ms)
         self._changes.note()
 
     async def hints(self, topic: str) -> dict[str, bytes]:
-        return self._notes.of(topic, self.now_ms())
+        return self._hints.of(topic, self.now_ms())
 
     # -- waiting
 
@@ -445,16 +421,3 @@ class MemoryStore:
 
     async def wait_for_change(self, seen: int, timeout_ms: int | None, run: str | None = None) -> int:
         return await self._changes.wait(seen, timeout_ms)
-
-
-class MemoryRenewer:
-    """Renews straight in the store's tables."""
-
-    def __init__(self, store: MemoryStore) -> None:
-        self._store = store
-
-    def renew(self, held: Sequence[tuple[Key, int, int]]) -> Renewed:
-        return self._store.renew(held)
-
-    def close(self) -> None:
-        """Nothing to let go of."""

@@ -10,7 +10,7 @@ _PATIENCE_S = 10
 _TOPIC = "run:r"
 
 
-class NotePromises(Promises):
+class HintPromises(Promises):
     """Every instance sees the latest hint of each name, until it expires."""
 
     async def test_a_note_is_found_under_its_topic_and_name_by_every_user(self) -> None:

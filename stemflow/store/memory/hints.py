@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 
 
-class Notes:
+class Hints:
     """Hints by topic and name; each call first drops those that are past their time."""
 
     __slots__ = ("_topics", "_ends")
