@@ -1,4 +1,4 @@
-"""A diagnosis of a store: how safe what is in it is, who works on it, and what stands still."""
+"""Diagnosis of a store: its durability, its workers, and work that does not move."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from stemflow.store.open import open_store
 from stemflow.units import format_duration
 
 OFFSET_MS: Final = 1_000
-"""How far two clocks may be apart before it is worth a word."""
+"""The difference between two clocks that is reported."""
 LATE_MS: Final = 15_000
-"""Leases that are lost, and timers that are due, are seen to by any worker within this time."""
+"""Any worker takes over lost leases, and handles timers that are due, within this time."""
 WAITING_MS: Final = 300_000
-"""A task that is ready and is not taken for so long waits too long, unless its rate is limited."""
+"""A task that is READY for so long is reported, unless its rate is limited."""
 
 
 class Diagnosis(Struct, frozen=True):
@@ -58,18 +58,18 @@ async def _opened(store: Store, clock: Clock) -> list[Finding]:
 
 
 async def _inside(store: Store, clock: Clock) -> list[Finding]:
-    stock, told = await store.inventory(), await heartbeats(store)
+    inventory, found = await store.inventory(), await heartbeats(store)
     now_ms, here_ms = store.now_ms(), clock.now_ms()
-    alive = [beat for beat in told.values() if beat.alive(now_ms)]
+    alive = [beat for beat in found.values() if beat.alive(now_ms)]
     return [
         clocks(now_ms, here_ms),
-        workers(told.values(), now_ms),
-        *queues(stock.queues, alive, now_ms),
-        *await _unroutable(store, stock.queues, alive),
-        leases(stock, now_ms),
-        timers(stock, now_ms),
-        letters(stock),
-        Finding("runs", "ok", f"{_many(stock.runs, 'run')} kept"),
+        workers(found.values(), now_ms),
+        *queues(inventory.queues, alive, now_ms),
+        *await _unroutable(store, inventory.queues, alive),
+        leases(inventory, now_ms),
+        timers(inventory, now_ms),
+        letters(inventory),
+        Finding("runs", "ok", f"{_many(inventory.runs, 'run')} kept"),
     ]
 
 
@@ -82,29 +82,29 @@ def clocks(now_ms: int, here_ms: int) -> Finding:
     return Finding("clock", "warning", text, "run NTP on both: who submits gives `eta` and `expires`")
 
 
-def workers(told: Iterable[Heartbeat], now_ms: int) -> Finding:
-    alive = [beat for beat in told if beat.alive(now_ms)]
-    silent = sum(beat.state != "stopped" and not beat.alive(now_ms) for beat in told)
+def workers(found: Iterable[Heartbeat], now_ms: int) -> Finding:
+    alive = [beat for beat in found if beat.alive(now_ms)]
+    silent = sum(beat.state != "stopped" and not beat.alive(now_ms) for beat in found)
     text = f"{_many(len(alive), 'worker')} alive" + (f", {silent} fell silent a short while ago" if silent else "")
     if silent:
         return Finding("workers", "warning", text, "`stemflow workers` names them; their tasks are taken over")
     return Finding("workers", "ok", text)
 
 
-def queues(stock: Iterable[QueueInventory], alive: Iterable[Heartbeat], now_ms: int) -> list[Finding]:
-    """One finding a queue in which something waits."""
-    found = [_queue(one, any(beat.serves(one.queue) for beat in alive), now_ms) for one in stock]
+def queues(inventories: Iterable[QueueInventory], alive: Iterable[Heartbeat], now_ms: int) -> list[Finding]:
+    """One finding for each queue that has tasks."""
+    found = [_queue(one, any(beat.serves(one.queue) for beat in alive), now_ms) for one in inventories]
     return found or [Finding("queues", "ok", "nothing waits in any queue")]
 
 
-def _queue(stock: QueueInventory, served: bool, now_ms: int) -> Finding:
-    text = f"queue {stock.queue}: {stock.ready} ready, {stock.delayed} delayed"
-    oldest = stock.oldest
+def _queue(queue: QueueInventory, served: bool, now_ms: int) -> Finding:
+    text = f"queue {queue.queue}: {queue.ready} ready, {queue.delayed} delayed"
+    oldest = queue.oldest
     if oldest is not None:
         waits_ms = max(0, now_ms - lasts_since_ms(oldest))
         text += f", the oldest ready task waits for {_about(waits_ms)}"
     if not served:
-        advice = f"`stemflow worker --queues {stock.queue} --tasks MODULE --store URL`"
+        advice = f"`stemflow worker --queues {queue.queue} --tasks MODULE --store URL`"
         return Finding("queues", "warning", f"{text}, and no worker serves it", advice)
     if oldest is not None and waits_ms > WAITING_MS and not oldest.limits:
         advice = f"look at `stemflow show {oldest.run}`; start more workers, or give them more --concurrency"
@@ -112,13 +112,13 @@ def _queue(stock: QueueInventory, served: bool, now_ms: int) -> Finding:
     return Finding("queues", "ok", text)
 
 
-async def _unroutable(store: Store, stock: Iterable[QueueInventory], alive: Iterable[Heartbeat]) -> list[Finding]:
-    """Queues that are served, but whose oldest task, or that due next, none of their workers has declared."""
+async def _unroutable(store: Store, inventories: Iterable[QueueInventory], alive: Iterable[Heartbeat]) -> list[Finding]:
+    """Served queues whose oldest task, or the one due next, none of their workers has declared."""
     declared = await published(store)
     known: Mapping[str, set[str]] = {digest: set(one.tasks) for digest, one in declared.items()}
     served = [beat for beat in alive if beat.declares in known]
     found = []
-    for one in stock:
+    for one in inventories:
         here = [beat for beat in served if beat.serves(one.queue)]
         for node in (one.oldest, one.next) if here else ():
             task = None if node is None else await _task_of(store, node)
@@ -134,32 +134,32 @@ async def _task_of(store: Store, node: Node) -> str | None:
     return leaf.task if isinstance(leaf, LeafPlan) else None
 
 
-def leases(stock: Inventory, now_ms: int) -> Finding:
-    text = f"{_many(stock.leased, 'task')} leased"
-    if stock.late_since_ms is None:
+def leases(inventory: Inventory, now_ms: int) -> Finding:
+    text = f"{_many(inventory.leased, 'task')} leased"
+    if inventory.late_since_ms is None:
         return Finding("leases", "ok", text)
-    since_ms = now_ms - stock.late_since_ms
-    text += f", {stock.late} of them are lost, the first for {_about(since_ms)}"
+    since_ms = now_ms - inventory.late_since_ms
+    text += f", {inventory.late} of them are lost, the first for {_about(since_ms)}"
     if since_ms <= LATE_MS:
         return Finding("leases", "ok", f"{text}; a worker takes them over")
     return Finding("leases", "warning", text, "any worker of this store takes them over: start one")
 
 
-def timers(stock: Inventory, now_ms: int) -> Finding:
-    if stock.overdue_since_ms is None or now_ms - stock.overdue_since_ms <= LATE_MS:
+def timers(inventory: Inventory, now_ms: int) -> Finding:
+    if inventory.overdue_since_ms is None or now_ms - inventory.overdue_since_ms <= LATE_MS:
         return Finding("timers", "ok", "no timer is late")
-    text = f"a timer (a wait, a time limit, an expiry) is late by {_about(now_ms - stock.overdue_since_ms)}"
+    text = f"a timer (a wait, a time limit, an expiry) is late by {_about(now_ms - inventory.overdue_since_ms)}"
     return Finding("timers", "warning", text, "any worker of this store sees to it: start one")
 
 
-def letters(stock: Inventory) -> Finding:
-    if not stock.letters:
+def letters(inventory: Inventory) -> Finding:
+    if not inventory.letters:
         return Finding("dead-letters", "ok", "no dead letters")
-    return Finding("dead-letters", "warning", _many(stock.letters, "dead letter"), "`stemflow dlq list` shows them")
+    return Finding("dead-letters", "warning", _many(inventory.letters, "dead letter"), "`stemflow dlq list` shows them")
 
 
 def _about(ms: int) -> str:
-    """A duration to the second."""
+    """A duration, to the second."""
     return format_duration(max(ms // 1_000, 0) * 1_000)
 
 

@@ -1,4 +1,4 @@
-"""The front door: `Stemflow` submits, waits, cancels, reruns, and holds the embedded worker."""
+"""`Stemflow`, the public class: submits, waits, cancels, reruns, replays, and runs the embedded worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stemflow.model.records import SKIPPED, SUCCEEDED
 from stemflow.model.signature import Signature, Workflow
 from stemflow.ports import Clock, IdSource
 from stemflow.runtime.attempt.process_pool import Processes
-from stemflow.runtime.client.dead_letters import How, Replayed, letters_like, purge, replay
+from stemflow.runtime.client.dead_letters import Replayed, ReplayOptions, dead_letter_filter, purge, replay
 from stemflow.runtime.client.lifecycle import Lifecycle
 from stemflow.runtime.client.parts import Parts
 from stemflow.runtime.client.preparer import Preparer
@@ -24,7 +24,7 @@ from stemflow.runtime.client.wait_by_id import result_by_id, wait_by_id
 from stemflow.runtime.clock import SystemClock, SystemIds
 from stemflow.runtime.commit.committer import Committer, no_piggyback
 from stemflow.runtime.commit.decider import Decider
-from stemflow.runtime.commit.events import tell_commit
+from stemflow.runtime.commit.events import send_commit_signals
 from stemflow.runtime.payloads.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.payloads.headers import TRACE_HEADERS
 from stemflow.runtime.payloads.signing import SigningKeys, Trust
@@ -44,13 +44,19 @@ T = TypeVar("T")
 class Stemflow:
     """An engine on one store, with an embedded worker unless `worker=False`. Use it as an async context manager.
 
-    `url`: `memory:`, `sqlite:PATH`, or `sqlite:` for `.stemflow/stemflow.db`. `concurrency`: handlers at once.
-    `queues`: those that the worker serves, else every one.
-    `only_run`: the embedded worker serves this run alone. `propagated_headers`: those of a task's headers that a run
-    which it starts takes over. `encoders`: how values are stored; `signing`: the keys that seal what is stored; without
-    them those of the registry. `processes`: the pool for `isolation="process"`. `name`: of the worker, for people.
-    `unroutable_after`: a task that no worker has declared for so long fails. Raises StoreError when the store cannot be
-    used.
+    `url`: `memory:`, `sqlite:PATH`, `sqlite:` for `.stemflow/stemflow.db`, or `redis://HOST`. `registry`: the tasks.
+    `clock`, `ids`, `store`: replace the machine's clock, the source of ids, or the store of `url`, in tests.
+    `encoders`: how values are stored. `signing`: the keys that sign records. Both default to those of the registry.
+
+    For the worker: `concurrency`: the most handlers at once. `queues`: those that it serves (None: all). `only_run`:
+    the one run that it serves. `processes`: the pool for `isolation="process"`. `name`: shown to people.
+    `propagated_headers`: headers of a task that are passed on to the runs it starts. `unroutable_after`: how long (in
+    seconds, or `"60s"`) a task waits for a worker that has registered it, before it fails.
+
+    Raises OptionError, and StoreError for a URL that names no store.
+
+        async with Stemflow("sqlite:jobs.db", registry) as app:
+            total = await app.run(add.s(1, 2))
     """
 
     def __init__(
@@ -96,7 +102,7 @@ class Stemflow:
         self.preparer = Preparer(self.registry, self.decider, self.ids)
         self.service: Service | None = None
         if self._worker_settings is not None:
-            # A handler may submit a run, whose exchange leases for this very worker: `_submit` closes the circle.
+            # A handler may submit a run, and that submission leases for this worker: `_submit` breaks the circle.
             self.service = Service(
                 self.decider, self.registry, self.preparer.remote_tasks, self.ids, self._submit, self._worker_settings
             )
@@ -108,7 +114,7 @@ class Stemflow:
         self.submitter = Submitter(self.parts)
 
     def _make_committer(self) -> Committer:
-        """A channel for what this process submits and stops; it leases for the worker of this process, if any."""
+        """A committer with a channel of its own, whose exchanges lease for the worker of this process, if any."""
         piggyback = no_piggyback if self.service is None else self.service.exchange_loop.piggyback
         return Committer(self.store, self.decider, f"engine-{self.ids.run_id()}", self._committed, piggyback)
 
@@ -151,7 +157,10 @@ class Stemflow:
     @overload
     async def run(self, what: Workflow, *args: Any, **kwargs: Any) -> Any: ...
     async def run(self, what: Signature[Any, Any] | Workflow, *args: Any, **kwargs: Any) -> Any:
-        """Submit, wait, and give the value (null if skipped); raises RunFailed when it failed or was cancelled."""
+        """Submit, wait, and return the value (None if the run was skipped).
+
+        Takes what `submit` takes. Raises RunFailed if the run failed or was cancelled, and what `submit` raises.
+        """
         handle = await self.submit(what, *args, **kwargs)
         result = await handle.wait()
         if result.status not in (SUCCEEDED, SKIPPED):
@@ -184,11 +193,12 @@ class Stemflow:
         allow_unknown: bool = False,
         **kwargs: Any,
     ) -> RunHandle[Any]:
-        """Store a run durably and answer its handle; `args` and `kwargs` go to the first tasks of a canvas.
+        """Store a run durably and return its handle; `args` and `kwargs` go to the first tasks of a canvas.
 
-        The options of a task that is not registered here are those that a worker has declared; with `allow_unknown` one
-        that nobody has declared gets the registry's defaults, else it is refused.
-        `headers` and `meta` reach each task of the run beside its arguments (`context.headers`, `context.meta`).
+        `inputs`: of a workflow. `headers` and `meta` reach each task of the run (`context.headers`, `context.meta`).
+        `file` and `tasks`: shown with the run. `again`: ignore the result that a unique key keeps.
+        A task that is not registered here gets the options that a worker has declared. With `allow_unknown` a task
+        that no worker has declared gets the registry's defaults; otherwise it is refused.
         Submitting the same `run_id` with the same work again returns a handle of the same run (`existing`); for other
         work it raises RunConflict. Under a unique key that is held the handle is the holder's (`existing`), or
         DuplicateRun is raised, as its mode says. Raises UnknownTask, OptionError, CycleError, BadArguments,
@@ -207,15 +217,15 @@ class Stemflow:
         return self.registry.signals
 
     async def submit_many(self, signatures: Iterable[Signature[Any, Any]]) -> list[RunHandle[Any]]:
-        """Submit many runs in few round trips; their handles in order.
+        """Submit many runs in few round trips; return their handles in order.
 
-        Each is a run of its own that is stored or refused alone. DuplicateRun is raised when all are through.
+        Each is accepted or refused alone. Raises DuplicateRun, once all are submitted, if one was refused.
         """
         self._lifecycle.require()
         return await submit_many(self.parts, self.submitter, signatures)
 
     def _committed(self, decision: Decision, facts: list[Fact]) -> None:
-        tell_commit(self.signals, self.library, decision, facts, self.store.now_ms())
+        send_commit_signals(self.signals, self.library, decision, facts, self.store.now_ms())
         if self.service is not None:
             self.service.slots.stop_handlers(decision)
 
@@ -249,25 +259,26 @@ class Stemflow:
     @overload
     async def result(self, task_id: str) -> TaskResult[Any]: ...
     async def result(self, task_id: str, *, decode: Any = None) -> TaskResult[Any]:
-        """How a run or a task stands now (`timed_out`: it has not ended); raises UnknownRun."""
+        """The result of a run or a task as it is now (`timed_out`: it has not ended). Raises UnknownRun."""
         self._lifecycle.require()
         return await result_by_id(self.parts, task_id, decode)
 
     async def cancel(self, run_id: str, *, force: bool = False) -> str:
-        """Stop everything of a run that has not ended; answers the state that it was in: one that was `stopping` had
-        been cancelled before, one that had ended stays as it is.
+        """Cancel a run; return the state it was in (`stopping`: it was cancelled before).
 
-        What runs is told to end and may take its time; hooks and compensation run. With `force` the run has ended when
-        this returns: nothing is waited for, and hooks and compensation are cut off or not begun. Raises UnknownRun.
+        Tasks that have not started become CANCELLED; running handlers are cancelled and may take time to end; hooks
+        and compensation run. A run that has ended stays as it is. With `force` the run has ended when this returns:
+        handlers, hooks and compensation are not waited for. Raises UnknownRun.
         """
         self._lifecycle.require()
         return await self.parts.cancel(run_id, force=force)
 
     async def rerun(self, run_id: str, *, failed: bool = False, from_step: str | None = None) -> RunHandle[Any]:
-        """A new run of the same plan that keeps the results of the old one.
+        """Start a new run of the same plan that keeps results of an ended one; return its handle.
 
-        `failed`: only what did not succeed runs again; `from_step`: that step and all that depends on it. The old run
-        must have ended; its dead letters go with it, since the new one takes them up.
+        Give one of two: `failed`: what did not succeed runs again. `from_step`: that step and all that depend on it
+        run again. The dead letters of the old run are removed in the same commit. Raises UnknownRun, OptionError,
+        DuplicateRun.
         """
         self._lifecycle.require()
         return await rerun(self.parts, self.submitter, run_id, failed=failed, from_step=from_step)
@@ -284,12 +295,13 @@ class Stemflow:
         run: str | None = None,
         limit: int | None = None,
     ) -> list[DeadLetter]:
-        """Tasks that failed for good, the newest first, as long as they are kept; all of what is given must fit.
+        """The dead letters that match all of the filters, newest first.
 
-        `since`: an instant with its time zone, or how long ago. `run`: of this run alone. `limit`: at most so many.
+        `since`: an aware datetime, or how long ago (in seconds, or `"1h"`). `reason`: why the task failed for good.
+        `run`: of this run alone. `limit`: at most so many. Raises OptionError, UnitError.
         """
         self._lifecycle.require()
-        which = letters_like(self.store.now_ms(), queue, task, reason, since, limit)
+        which = dead_letter_filter(self.store.now_ms(), queue, task, reason, since, limit)
         return await self.store.dead_letters(run, which)
 
     async def replay(
@@ -301,26 +313,25 @@ class Stemflow:
         allow_unknown: bool = False,
         known_tasks: Collection[str] = (),
     ) -> list[Replayed]:
-        """Run again the runs of these dead letters; one answer for each run, in the order of its first letter.
+        """Rerun the runs of these dead letters; return one answer for each run, in the order of its first letter.
 
-        The new run keeps the results of the old one, as `rerun` does, and tries again all that failed there, with
-        attempts that begin afresh, not before `delay` has passed. All letters of the old run go in the commit that
-        stores the new one. Its id follows from the old one: replayed again, because an answer was lost or by another
-        operator, the answer is the same run. What cannot be replayed is left as it is and its answer has `refused`.
-        A task that is neither registered here, nor among `known_tasks`, nor declared by a worker, is refused unless
-        `allow_unknown`. With `dry_run` nothing is changed.
+        The new run keeps the results of the old one, as `rerun` does, and runs again what failed there, with all its
+        attempts, after `delay` (in seconds, or `"5m"`). All letters of the old run are removed in the commit that
+        stores the new one. The id of the new run is derived from the old one, so a replay is idempotent. What cannot
+        be replayed stays as it is, and its answer says why (`refused`): for one, a task that is neither registered
+        here, nor among `known_tasks`, nor declared by a worker, unless `allow_unknown`. `dry_run` changes nothing.
         """
         self._lifecycle.require()
-        how = How(duration_of("replay: delay", delay), dry_run, allow_unknown, frozenset(known_tasks))
-        return await replay(self.parts, self.submitter, letters, how)
+        options = ReplayOptions(duration_of("replay: delay", delay), dry_run, allow_unknown, frozenset(known_tasks))
+        return await replay(self.parts, self.submitter, letters, options)
 
     async def purge(self, letters: Iterable[DeadLetter], *, dry_run: bool = False) -> list[DeadLetter]:
-        """Throw these dead letters away; their runs stay as they ended. Answers those that were there."""
+        """Delete these dead letters; their runs stay as they ended. Returns those that were in the store."""
         self._lifecycle.require()
         return await purge(self.store, self.ids, letters, dry_run)
 
     async def hand_back(self, grace_ms: int = 0) -> None:
-        """Lease nothing more, and after `grace_ms` give back what runs, uncharged; runs stay active."""
+        """Stop the worker: it takes no new leases, and gives back, uncharged, what still runs after `grace_ms`."""
         if self.service is not None:
             await self.service.stop(grace_ms)
 

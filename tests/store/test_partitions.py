@@ -88,7 +88,7 @@ async def test_runs_whose_tasks_share_keys_lie_where_the_keys_do(
     assert {part_of(handle.id, PARTS) for handle in handles} == {0}
     for handle in handles:
         assert (await handle.wait(timeout=20)).status == "succeeded"
-    with pytest.raises(OptionError, match="expected an id of the partition where keys lie"):
+    with pytest.raises(OptionError, match="expected an id of the partition of the keys"):
         await app.submit(one.s(1), run_id=elsewhere())
     assert await app.submit(plain.s(1), run_id=elsewhere()) is not None
 

@@ -1,4 +1,4 @@
-"""Cancelling a run from any process, whether it has a worker or not, and whether the run's own worker still lives."""
+"""Cancelling a run from any process, with or without a worker, also when the run's own worker is dead."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from stemflow.store.base import Store
 from stemflow.store.process_owner import owner_id
 
 BATCH = 200
+"""Lost leases that are taken over in one transaction."""
 
 
 async def cancel(store: Store, decider: Decider, committer: Committer, run: str, *, force: bool) -> str:
@@ -21,11 +22,11 @@ async def cancel(store: Store, decider: Decider, committer: Committer, run: str,
     if root.state not in FINAL:
         await committer.commit([Stop((run, ""), force)])
         if not force:
-            await _give_up_lost(store, decider, committer, run)
+            await _report_lost(store, decider, committer, run)
     return root.state
 
 
-async def _give_up_lost(store: Store, decider: Decider, committer: Committer, run: str) -> None:
+async def _report_lost(store: Store, decider: Decider, committer: Committer, run: str) -> None:
     """Report the lost leases of the run: a worker that died does not learn that its tasks are to stop."""
     while True:
         leases = await store.take_expired(owner_id("cancel"), BATCH, run)

@@ -1,4 +1,4 @@
-"""Dead letters for the operator: replayed, which makes a new run of the old one, or purged."""
+"""Dead letters: replaying them, which starts a new run in place of the old one, and purging them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from stemflow.store.base import ALL_DEAD_LETTERS, DeadLetterFilter, Request, Sto
 from stemflow.units import Duration, duration_of
 
 PAGE = 500
-"""DeadLetterFilter that are purged in one commit."""
+"""Dead letters that are purged in one exchange."""
 
 
 class Replayed(Struct, frozen=True):
-    """What became of the dead letters of one run: `run_id` is the new run, or None and `refused` says why not."""
+    """The dead letters of one run after a replay: `run_id` is the new run; if None, `refused` has the reason."""
 
     run: str
     letters: tuple[DeadLetter, ...]
@@ -35,8 +35,8 @@ class Replayed(Struct, frozen=True):
     refused: str | None = None
 
 
-class How(NamedTuple):
-    """How dead letters are replayed; see `Stemflow.replay`."""
+class ReplayOptions(NamedTuple):
+    """How dead letters are replayed; see `Stemflow.replay`. `delay_ms`: before which no task starts."""
 
     delay_ms: int
     dry_run: bool
@@ -44,7 +44,7 @@ class How(NamedTuple):
     known_tasks: frozenset[str]
 
 
-def letters_like(
+def dead_letter_filter(
     now_ms: int,
     queue: str | None,
     task: str | None,
@@ -52,7 +52,10 @@ def letters_like(
     since: Duration | datetime | None,
     limit: int | None,
 ) -> DeadLetterFilter:
-    """What `Stemflow.dead_letters` was given, as the store is asked. Raises OptionError, UnitError."""
+    """The filter for the store that `Stemflow.dead_letters` asks for, at the store's time `now_ms`.
+
+    Raises OptionError, UnitError.
+    """
     since_ms = 0
     if isinstance(since, datetime):
         if since.tzinfo is None:
@@ -65,9 +68,12 @@ def letters_like(
 
 
 def replayed_as(root: Node, store: Store) -> str:
-    """The id of the run that takes up the dead letters of the run of `root`: always the same, so that a replay that is
-    repeated after a lost answer makes no second one. An id that was used again makes another run, with another base.
-    It is the first of a row of digests that lies in the partition of the old run."""
+    """The id of the run that replays the dead letters of the run of `root`.
+
+    It is derived from the old run (its id, and its base, which differs when an id is used again), so that a replay
+    is idempotent: repeated after a lost answer it finds the new run. Of a series of digests it is the first in the
+    partition of the old run.
+    """
     for turn in itertools.count():
         what = f"{root.run}/{root.base}: replay" + (f" {turn}" if turn else "")
         run = "0" + hashlib.blake2b(what.encode(), digest_size=16).hexdigest()[1:]
@@ -76,19 +82,21 @@ def replayed_as(root: Node, store: Store) -> str:
     raise AssertionError("unreachable")
 
 
-async def replay(parts: Parts, submitter: Submitter, letters: Iterable[DeadLetter], how: How) -> list[Replayed]:
-    """See `Stemflow.replay`. Each run stands or falls alone."""
+async def replay(
+    parts: Parts, submitter: Submitter, letters: Iterable[DeadLetter], options: ReplayOptions
+) -> list[Replayed]:
+    """See `Stemflow.replay`. Each run is replayed, or refused, alone."""
     asked: dict[str, list[DeadLetter]] = {}
     for letter in letters:
         asked.setdefault(letter.run, []).append(letter)
-    known = how.known_tasks | frozenset(parts.registry)
-    if not how.allow_unknown:
+    known = options.known_tasks | frozenset(parts.registry)
+    if not options.allow_unknown:
         known |= (await parts.preparer.remote_tasks.read()).keys()
-    return [await _replay(parts, submitter, run, some, how, known) for run, some in asked.items()]
+    return [await _replay(parts, submitter, run, some, options, known) for run, some in asked.items()]
 
 
 async def _replay(
-    parts: Parts, submitter: Submitter, run: str, asked: list[DeadLetter], how: How, known: frozenset[str]
+    parts: Parts, submitter: Submitter, run: str, asked: list[DeadLetter], options: ReplayOptions, known: frozenset[str]
 ) -> Replayed:
     there = tuple(await parts.store.dead_letters(run))
     (root,) = await parts.store.read([(run, "")])
@@ -102,11 +110,11 @@ async def _replay(
         (again,) = await parts.store.read([(new, "")])
         taken_up = again is not None
         return Replayed(run, tuple(asked), new if taken_up else None, None if taken_up else _gone(run))
-    refused = _refusal(root, there, frozenset() if how.allow_unknown else _unknown(there, known))
-    if refused is not None or how.dry_run:
+    refused = _refusal(root, there, frozenset() if options.allow_unknown else _unknown(there, known))
+    if refused is not None or options.dry_run:
         return Replayed(run, there, None if refused else new, refused)
     try:
-        await repeat(parts, submitter, root, new, tuple(letter.key for letter in there), delay_ms=how.delay_ms)
+        await repeat(parts, submitter, root, new, tuple(letter.key for letter in there), delay_ms=options.delay_ms)
     except DuplicateRun as held:
         text = f"run {run}: its unique key is held by run {held.run_id}, which has not ended; wait for it or cancel it"
         return Replayed(run, there, refused=text)
@@ -143,7 +151,7 @@ def _refusal(root: Node, letters: tuple[DeadLetter, ...], unknown: frozenset[str
 
 
 async def purge(store: Store, ids: IdSource, letters: Iterable[DeadLetter], dry_run: bool) -> list[DeadLetter]:
-    """See `Stemflow.purge`. One exchange a page, and one decision a run."""
+    """See `Stemflow.purge`. Each exchange purges a page, with one decision for each run. Raises StoreError."""
     asked: dict[Key, DeadLetter] = {letter.key: letter for letter in letters}
     there = {letter.key for letter in await store.dead_letters()}
     found = [letter for key, letter in asked.items() if key in there]

@@ -1,4 +1,4 @@
-"""From what is submitted to what is stored: compile it, check its arguments, encode its inputs. Nothing is stored."""
+"""Prepares a submission: compiles its plan, checks its arguments, encodes its inputs. Nothing is stored here."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from stemflow.runtime.values.value_codec import value_location
 
 
 class _Recipe(Struct, frozen=True):
-    """What all submissions of a registered task by itself share, as long as the call has no options of its own."""
+    """What all submissions of one registered task share, if the call gives no options of its own."""
 
     task: Task[..., Any]
     plan: Plan
@@ -42,7 +42,7 @@ class _Recipe(Struct, frozen=True):
 
 
 class _Compiled(Struct, frozen=True, gc=False):
-    """What becomes of a canvas or a workflow; `body` is the tree that its plan was made of."""
+    """A compiled canvas or workflow; `body` is the tree that its plan was made of."""
 
     plan: Plan
     body: AnySig
@@ -54,7 +54,7 @@ class _Compiled(Struct, frozen=True, gc=False):
 
 
 class Preparer:
-    """One an engine."""
+    """Prepares the submissions of one engine. Keeps the compiled plans of single tasks."""
 
     def __init__(self, registry: TaskRegistry, decider: Decider, ids: IdSource) -> None:
         self._registry, self._decider, self._ids = registry, decider, ids
@@ -64,7 +64,7 @@ class Preparer:
         self._recipes: dict[str, _Recipe] = {}
 
     async def prepare(self, asked: Submission) -> Prepared:
-        """Compile and check what was asked for. Raises what `Stemflow.submit` does, but DuplicateRun."""
+        """Compile and check a submission. Raises what `Stemflow.submit` does, except DuplicateRun and RunConflict."""
         asked = checked_submission(asked)
         run = asked.run_id or self._ids.run_id()
         made = await self._compiled(asked, run)
@@ -74,7 +74,7 @@ class Preparer:
             self._library.headers.pop(run, None)
             if asked.run_id is not None:
                 raise OptionError(
-                    f"submit: run_id {run}: expected an id of the partition where keys lie, since this run has "
+                    f"submit: run_id {run}: expected an id of the partition of the keys, since this run has "
                     "unique keys, concurrency keys or rate limits; leave run_id out, or choose one that is no UUIDv7"
                 )
             run = run_id_beside(self._ids, self._store, NO_RUN)
@@ -105,13 +105,13 @@ class Preparer:
         if asked.run_id is None:
             self._decider.made(run)
         if asked.run_id is None or not await self._under_way(run):
-            # Gates of the first steps ask for both before they are stored.
+            # The conditions of the first steps read both before they are stored.
             self._library.remember(header)
             self._library.items.staged.update((some.key, some.pages) for some in items)
         return Prepared(header, made.plan, items, made.body)
 
     async def _under_way(self, run: str) -> bool:
-        """Whether there is a run of this id that has not ended: what is cached of it must stay as it is."""
+        """Whether a run of this id has not ended, whose cached header and items must not be replaced."""
         (root,) = await self._store.read([(run, "")])
         return isinstance(root, Node) and root.state not in FINAL
 
@@ -142,7 +142,7 @@ class Preparer:
                 )
 
     async def _others(self, sig: Any, asked: Submission) -> RemoteOptions | None:
-        """Where the options of those tasks stand that are not registered here."""
+        """The options of tasks that only other processes have registered; see `RemoteTasks.look`."""
         return await self.remote_tasks.look(set(task_names(sig)), asked.allow_unknown)
 
     # -- one task
@@ -177,7 +177,7 @@ class Preparer:
         return _Compiled(plan, sig, sig.task, inputs, claim, sig.headers, sig.meta)
 
     def _recipe(self, sig: TaskSig[Any, Any]) -> _Recipe | None:
-        """None for a call that is like no other."""
+        """The shared parts of a call; None if the call has options or times of its own."""
         task = self._registry.get(sig.task)
         if task is None or sig.options or sig.countdown_ms or sig.eta_at_ms:
             return None
@@ -201,7 +201,7 @@ class Preparer:
     async def _workflow(
         self, flow: Workflow, run: str, asked: Submission, remote: RemoteOptions | None
     ) -> _Compiled:
-        # Whoever has a Workflow has loaded this module already; others do not pay for it.
+        # A program that has a Workflow has loaded this module already; others do not pay for the import.
         from stemflow.runtime.client.workflow_files import complete_inputs  # noqa: PLC0415
 
         inputs = complete_inputs(flow, asked.inputs)

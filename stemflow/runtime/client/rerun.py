@@ -1,4 +1,4 @@
-"""A new run of the same plan that keeps results of an old one, and what it does again."""
+"""Reruns: a new run of the same plan that keeps results of an ended one."""
 
 from __future__ import annotations
 
@@ -50,9 +50,10 @@ async def repeat(
     redo: tuple[str, ...] = (),
     delay_ms: int = 0,
 ) -> RunHandle[Any]:
-    """Submit `run` in the place of the ended run of `root`, whose dead `letters` go in the same commit.
+    """Submit `run` in place of the ended run of `root`, whose dead `letters` are removed in the same commit.
 
-    Raises DuplicateRun while its unique key is held by a run that has not ended, and what does not hold a signature.
+    `redo`: paths whose results are not kept; empty: of all that did not succeed. `delay_ms`: no task starts before.
+    Raises DuplicateRun while a run that has not ended holds its unique key, SignatureInvalid, UnknownKey.
     """
     old = await parts.library.header(root.run)
     shape = await parts.library.shape(old.plan)
@@ -79,7 +80,7 @@ async def repeat(
 
 
 async def _inputs_of(parts: Parts, root: Node, header: Header) -> bytes:
-    """The inputs of a run for another of the same; they may be those of a later submission that was debounced."""
+    """The inputs of a run, encoded for its rerun; a later submission that was debounced may have replaced them."""
     if root.inputs is None:
         return header.inputs
     if root.error is not None and root.error.type == "SignatureInvalid":

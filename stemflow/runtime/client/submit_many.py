@@ -1,4 +1,4 @@
-"""Submitting many runs at once: each is decided alone and stands or falls alone, and they share exchanges."""
+"""Submitting many runs in few exchanges; each is accepted or refused alone."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from stemflow.runtime.tasks.submission import Prepared, Submission
 
 PAGE = 500
 """Runs in one exchange."""
-AHEAD = 2
-"""Pages under way at once."""
+PAGES_AT_ONCE = 2
+"""Exchanges under way at once, each on a channel of its own."""
 
 
 async def submit_many(
@@ -37,7 +37,7 @@ async def submit_many(
     handles: list[RunHandle[Any]] = []
     try:
         for page, committer in zip(pages, lanes, strict=False):
-            if len(under_way) == AHEAD:
+            if len(under_way) == PAGES_AT_ONCE:
                 handles += await under_way.popleft()
             under_way.append(asyncio.create_task(_submit(parts, submitter, page, committer)))
             await asyncio.sleep(0)
@@ -54,7 +54,7 @@ async def _submit(
     parts: Parts, submitter: Submitter, page: list[Submission], committer: Committer
 ) -> list[RunHandle[Any]]:
     prepared = [await parts.preparer.prepare(one) for one in page]
-    groups = _alike(parts, prepared)
+    groups = _merged(parts, prepared)
     try:
         decisions = await committer.commit_each([([one.fact], one) for one in groups])
     finally:
@@ -68,9 +68,11 @@ async def _submit(
     return [submitter.handle_of(one, of_runs[one.header.run]) for one in prepared]
 
 
-def _alike(parts: Parts, prepared: Sequence[Prepared]) -> list[Prepared]:
-    """Those that begin alike, in one partition, as one submission each, which one decision answers. Signatures are made
-    for each run."""
+def _merged(parts: Parts, prepared: Sequence[Prepared]) -> list[Prepared]:
+    """Merge runs that start with the same records, in one partition, into one submission, which one decision answers.
+
+    Signed records differ from run to run, so nothing is merged where records are signed.
+    """
     if parts.library.trust.keys is not None:
         return list(prepared)
     groups: dict[tuple[str, int], list[Prepared]] = {}
@@ -81,5 +83,5 @@ def _alike(parts: Parts, prepared: Sequence[Prepared]) -> list[Prepared]:
             groups.setdefault(key, []).append(one)
         else:
             others.append(one)
-    alike = [structs.replace(first, also=tuple([one.header for one in rest])) for first, *rest in groups.values()]
-    return others + alike
+    merged = [structs.replace(first, also=tuple([one.header for one in rest])) for first, *rest in groups.values()]
+    return others + merged

@@ -1,4 +1,4 @@
-"""Waiting for a task by its id alone, from any process."""
+"""Results of runs and tasks by their id, from any process."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from stemflow.model.records import FINAL, Key, Node, task_keys
 from stemflow.runtime.runs.decode import decode_as
 from stemflow.runtime.runs.handle import RunAccess, RunHandle, TaskResult, UnknownRun, result_of
 
-LOOK_MS = 1_000
-"""The longest that one who waits for a task within a run goes without looking."""
+READ_EVERY_MS = 1_000
+"""How often the record of a task is read at least while its end is waited for."""
 
 
 async def result_by_id(access: RunAccess, task_id: str, decode: Any) -> TaskResult[Any]:
-    """How a run (`RUN`) or a task of one (`RUN/path`) stands now; raises UnknownRun."""
+    """The result of a run (`RUN`) or of a task (`RUN/path`) as it is now. Raises UnknownRun."""
     nodes = await access.store.read(task_keys(task_id))
     node = next((one for one in nodes if isinstance(one, Node)), None)
     if node is None:
@@ -25,14 +25,14 @@ async def result_by_id(access: RunAccess, task_id: str, decode: Any) -> TaskResu
 
 
 async def wait_by_id(access: RunAccess, task_id: str, timeout: float | None, decode: Any) -> TaskResult[Any]:
-    """Wait for the end of a run or of a task of one; a task that has not been reached yet is waited for too."""
+    """Wait for the end of a run or of a task, also of one that has not started yet; see `Stemflow.wait_for_task`."""
     run, path = await _key_of(access, task_id)
     if not path:
         handle: RunHandle[Any] = RunHandle(access, run)
         return _decoded(await handle.wait(timeout), decode)
     loop = asyncio.get_running_loop()
     until = None if timeout is None else loop.time() + timeout
-    # The count is taken before the records are read, so what is committed in between is never slept over.
+    # The count is taken before the records are read, so that a commit in between ends the wait below at once.
     seen = await access.store.wait_for_change(0, 0, run)
     with access.warned_if_unserved(run):
         while True:
@@ -50,7 +50,7 @@ async def wait_by_id(access: RunAccess, task_id: str, timeout: float | None, dec
 
 
 async def _key_of(access: RunAccess, task_id: str) -> Key:
-    """The key that `task_id` stands for: of a run that is there, or of a task of one, which may not have begun."""
+    """The key of a run that is in the store, or of a task of one, which may not have started."""
     keys = task_keys(task_id)
     if len(keys) == 1:
         return keys[0]
@@ -59,7 +59,7 @@ async def _key_of(access: RunAccess, task_id: str) -> Key:
 
 
 def _pause_ms(now: float, until: float | None) -> int:
-    return LOOK_MS if until is None else max(1, min(LOOK_MS, round((until - now) * 1_000)))
+    return READ_EVERY_MS if until is None else max(1, min(READ_EVERY_MS, round((until - now) * 1_000)))
 
 
 def _decoded(result: TaskResult[Any], decode: Any) -> TaskResult[Any]:

@@ -1,4 +1,4 @@
-"""Committing what this process asks for itself, submissions and stops; what comes at the same time shares exchanges."""
+"""Commits of this process outside its worker: submissions and stops. Concurrent ones share an exchange."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from stemflow.runtime.tasks.submission import Prepared
 from stemflow.store.base import BackpressureError, Exchange, Request, StateLost, Store, Want
 
 TRIES = 100
-"""How often a decision that turned out to be stale is made again before the caller is told."""
-MOST = 500
-"""Decisions in one exchange."""
+"""How often a stale decision is made again before the caller gets an error."""
+DECISIONS_AT_ONCE = 500
+"""The most decisions in one exchange."""
 
 
-class _Asked:
-    """Facts that wait to be decided and committed, and who waits for that."""
+class _Pending:
+    """Facts to decide and commit, and the future of the caller that waits for the decision."""
 
     __slots__ = ("facts", "prepared", "done", "tries")
 
@@ -46,7 +46,7 @@ def _nothing(answer: Exchange | None) -> None:
 
 
 def no_piggyback() -> Piggyback:
-    """There is no worker."""
+    """Request nothing: there is no worker in this process."""
     return Piggyback(None, _nothing)
 
 
@@ -69,16 +69,19 @@ class Committer:
         self._on_commit, self._piggyback = on_commit, piggyback
         self._sequence = 0
         self._lock = asyncio.Lock()
-        self._waiting: list[_Asked] = []
+        self._waiting: list[_Pending] = []
 
     async def commit(self, facts: list[Fact], prepared: Prepared | None = None) -> Decision:
-        """Decide and commit, again while it is stale."""
+        """Decide on `facts` and commit; return the decision. A stale decision is made again, up to TRIES times.
+
+        `prepared` is the run that the facts submit, if they do. Raises StoreError, and what `Decider.decide` raises.
+        """
         return (await self.commit_each([(facts, prepared)]))[0]
 
     async def commit_each(self, many: Sequence[tuple[list[Fact], Prepared | None]]) -> list[Decision]:
-        """Each is decided alone and stands or falls alone."""
+        """The same for many; each is decided and committed alone. Raises the first error once all are done."""
         loop = asyncio.get_running_loop()
-        asked = [_Asked(facts, prepared, loop.create_future()) for facts, prepared in many]
+        asked = [_Pending(facts, prepared, loop.create_future()) for facts, prepared in many]
         self._waiting += asked
         try:
             async with self._lock:
@@ -98,38 +101,38 @@ class Committer:
         return [one.done.result() for one in asked]
 
     async def _exchange(self) -> None:
-        """One exchange for all who wait, up to MOST."""
-        some, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+        """Make one exchange for all pending facts, up to DECISIONS_AT_ONCE."""
+        pending, self._waiting = self._waiting[:DECISIONS_AT_ONCE], self._waiting[DECISIONS_AT_ONCE:]
         epoch = self._store.epoch
         try:
-            ready = [(one, decision) for one in some if (decision := await self._decided(one)) is not None]
+            ready = [(one, decision) for one in pending if (decision := await self._decided(one)) is not None]
             decisions = [decision for _, decision in ready]
             self._sequence += 1
             request = Request(self._channel, self._sequence, epoch)
             piggyback = self._piggyback()
             answer = await self._answer(request, decisions, piggyback)
         except StateLost:
-            for one in some:
-                self._again(one)
+            for one in pending:
+                self._retry(one)
             return
         except Exception as error:
-            refused = some
+            refused = pending
             if isinstance(error, BackpressureError):
-                # New work is refused; what ends work was refused only because it came along.
-                refused = [one for one in some if one.prepared is not None] or some
-                self._waiting = [one for one in some if one not in refused] + self._waiting
+                # The store refuses new runs; other facts of the same exchange are sent again without them.
+                refused = [one for one in pending if one.prepared is not None] or pending
+                self._waiting = [one for one in pending if one not in refused] + self._waiting
             for one in refused:
                 if not one.done.done():
                     one.done.set_exception(error)
             return
         except BaseException:
-            # Whoever made this exchange was cancelled; the others ask again, and facts that counted count once.
-            self._waiting = some + self._waiting
+            # The caller that made this exchange was cancelled. The others send their facts again, which is idempotent.
+            self._waiting = pending + self._waiting
             raise
         for (one, decision), committed in zip(ready, answer.committed, strict=True):
             if not committed:
                 self._decider.stale(decision, one.facts, answer.current)
-                self._again(one)
+                self._retry(one)
                 continue
             self._on_commit(decision, one.facts)
             self._decider.committed(decision)
@@ -140,7 +143,7 @@ class Committer:
     async def _answer(self, request: Request, decisions: list[Decision], piggyback: Piggyback) -> Exchange:
         if piggyback.want is None:
             return await self._store.exchange(request, decisions, None)
-        # What was leased must be heard of, even if whoever submits is cancelled meanwhile.
+        # The worker must get its leases even if the caller is cancelled before the store answers.
         asked = asyncio.ensure_future(self._store.exchange(request, decisions, piggyback.want))
         try:
             return await asyncio.shield(asked)
@@ -148,7 +151,8 @@ class Committer:
             asked.add_done_callback(lambda done: piggyback.complete(_result_of(done)))
             raise
 
-    def _again(self, one: _Asked) -> None:
+    def _retry(self, one: _Pending) -> None:
+        """Decide again in the next exchange, or give up after TRIES stale decisions."""
         one.tries += 1
         if one.tries < TRIES:
             self._waiting.append(one)
@@ -156,13 +160,13 @@ class Committer:
             text = f"{self._store.url}: the same records were changed {TRIES} times by others; try again"
             one.done.set_exception(StemflowError(text))
 
-    async def _decided(self, one: _Asked) -> Decision | None:
-        """None for one whose asker is told why not, or has gone."""
+    async def _decided(self, one: _Pending) -> Decision | None:
+        """Decide; None if the caller has got an error, or was cancelled."""
         if one.done.done():
             return None
         prepared, library = one.prepared, self._decider.library
         if prepared is not None and prepared.plan.digest not in library.shapes:
-            library.learn(prepared.plan)  # so many were prepared meanwhile that there was no room for it
+            library.learn(prepared.plan)  # the cache of plans has dropped it since the run was prepared
         try:
             decision = await self._decider.decide(one.facts)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Scopes that several processes change at once. Their members' ends are posted, so that nobody waits for anybody."""
+"""Contended scopes: several processes change them at once, so the ends of members are posted to an inbox instead."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from stemflow.model.records import Key, Node, Record
 from stemflow.store.base import Exchange, Store
 
 WIDE = 16
-"""Scopes of fewer members are decided again instead: so few processes can be at it that this is soon over."""
+"""Scopes of fewer members are never posted to: so few processes can contend that repeated decisions end soon."""
 HOT_MS = 1_000
-"""How long a scope counts as hot after others were last seen at it; then it is tried alone again."""
+"""How long a scope counts as hot after another process was last seen to change it; then it is changed directly."""
 
 
 class Contention:
-    """What this process has seen of others on the scopes that it changes."""
+    """Which scopes other processes were seen to change at the same time as this one."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.wide = WIDE
-        self.hears = False
-        """Whether there is a worker here that may be handed inboxes; without one nothing is posted."""
+        self.has_worker = False
+        """Whether a worker of this process may lease inboxes; without one nothing is posted."""
         self._until_ms: dict[Key, int] = {}
 
     def stale(self, decision: Decision, current: Sequence[tuple[Key, Record | None]]) -> None:
-        """A decision was stale; what it rested on is now `current`."""
+        """Note a stale decision; `current` are the records that it was based on, as they are now."""
         now = dict(current)
         for put in self._wide(decision):
             found = now.get(put.key)
@@ -34,7 +34,8 @@ class Contention:
                 self._seen([put.key])
 
     def answered(self, committed: Sequence[Decision], answer: Exchange) -> None:
-        """These were committed. Somebody else may have the inbox of a run in question, or have posted what is in it."""
+        """Note committed decisions: the answer shows whether another process holds an inbox they posted to, or has
+        posted to one."""
         posts = [post for one in committed for post in one.posts]
         given = {one.run for one in answer.inbox}
         self._seen(post.scope for post in posts if post.run not in given)
@@ -54,13 +55,13 @@ class Contention:
         return {run for run, _ in self._until_ms}
 
     def hot(self, facts: Sequence[Fact]) -> Container[Key]:
-        """The scopes that must not be changed by a decision on `facts`; one who was given the inbox of a run may."""
-        if not self._until_ms or not self.hears:
+        """The scopes that a decision on `facts` must not change, unless it consumes the inbox of their run."""
+        if not self._until_ms or not self.has_worker:
             return ()
         now_ms = self._store.now_ms()
         self._until_ms = {key: until_ms for key, until_ms in self._until_ms.items() if until_ms > now_ms}
-        heard = {fact.key[0] for fact in facts if isinstance(fact, InboxRead)}
-        return {key for key in self._until_ms if key[0] not in heard}
+        consumed = {fact.key[0] for fact in facts if isinstance(fact, InboxRead)}
+        return {key for key in self._until_ms if key[0] not in consumed}
 
     def _wide(self, decision: Decision) -> Iterator[Put]:
         """The wide scopes that a decision changes."""

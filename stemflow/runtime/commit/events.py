@@ -1,4 +1,4 @@
-"""What a commit means, said as signals: they tell what the store holds, not what a handler hoped for."""
+"""The signals that follow from a commit, and the events that they carry."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from stemflow.runtime.tasks.signals import RunEvent, Signals, TaskEvent
 from stemflow.runtime.values.library import Library
 
 
-def tell_commit(signals: Signals, library: Library, decision: Decision, facts: Sequence[Fact], now_ms: int) -> None:
-    """Send the signals of one decision, once it is committed. Costs a look when nobody listens."""
+def send_commit_signals(
+    signals: Signals, library: Library, decision: Decision, facts: Sequence[Fact], now_ms: int
+) -> None:
+    """Send the signals of one committed decision on `facts`. Does no work for signals without listeners."""
     if signals.run_started:
         for header in (*decision.headers, *decision.also):
             signals.run_started.send(run_event("run_started", header, now_ms))
     if signals.retry or any(signals.of_ends.values()):
-        _tell_tasks(signals, library, decision, facts, now_ms)
+        _send_tasks(signals, library, decision, facts, now_ms)
     if decision.ended and any(signals.of_run_ends.values()):
-        _tell_ends(signals, library, decision, now_ms)
+        _send_run_ends(signals, library, decision, now_ms)
 
 
-def _tell_tasks(signals: Signals, library: Library, decision: Decision, facts: Sequence[Fact], now_ms: int) -> None:
+def _send_tasks(signals: Signals, library: Library, decision: Decision, facts: Sequence[Fact], now_ms: int) -> None:
     failed = {
         fact.key
         for fact in facts
@@ -33,7 +35,7 @@ def _tell_tasks(signals: Signals, library: Library, decision: Decision, facts: S
     }
     for put in decision.puts:
         node = put.record
-        # A task that begins as succeeded did not run: a rerun took its result over.
+        # A task that is created as SUCCEEDED did not run: a rerun took its result over.
         if not isinstance(node, Node) or (node.state == SUCCEEDED and put.guard == 0):
             continue
         name = _task(library, node)
@@ -45,7 +47,7 @@ def _tell_tasks(signals: Signals, library: Library, decision: Decision, facts: S
             signals.of_ends[node.state].send(task_event(node.state, node, name, now_ms, error=node.error))
 
 
-def _tell_ends(signals: Signals, library: Library, decision: Decision, now_ms: int) -> None:
+def _send_run_ends(signals: Signals, library: Library, decision: Decision, now_ms: int) -> None:
     ended = {end.run for end in decision.ended}
     for put in decision.puts:
         root = put.record
@@ -56,13 +58,14 @@ def _tell_ends(signals: Signals, library: Library, decision: Decision, now_ms: i
 
 
 def _task(library: Library, node: Node) -> str | None:
-    """The name of the task that `node` stands for; None for a scope or a wait."""
+    """The name of the task of a record; None for a scope or a wait."""
     shape = library.shapes.get(node.plan)
     plan = shape.nodes[node.node] if shape is not None else None
     return plan.task if isinstance(plan, LeafPlan) else None
 
 
 def task_event(signal: str, node: Node, task: str, at_ms: int, **more: Any) -> TaskEvent:
+    """An event about a task, from its record; `more` are further fields of the event."""
     return TaskEvent(
         signal=signal, task=task, run_id=node.run, node=node.path, attempt=node.attempt, queue=node.queue, at_ms=at_ms,
         **more,
@@ -70,11 +73,13 @@ def task_event(signal: str, node: Node, task: str, at_ms: int, **more: Any) -> T
 
 
 def run_event(signal: str, header: Header, at_ms: int, **more: Any) -> RunEvent:
+    """An event about a run, from its header; `more` are further fields of the event."""
     fields = {"run_id": header.run, "name": header.name, "headers": header.headers, **more}
     return RunEvent(signal=signal, at_ms=at_ms, **fields)
 
 
 def context_event(signal: str, context: TaskContext, at_ms: int, **more: Any) -> TaskEvent:
+    """An event about a running task, from its context; `more` are further fields of the event."""
     return TaskEvent(
         signal=signal, task=context.name, run_id=context.run_id, node=context.node, attempt=context.attempt,
         queue=context.queue, at_ms=at_ms, context=context, **more,

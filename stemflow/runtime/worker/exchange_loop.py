@@ -12,7 +12,7 @@ from stemflow.model.facts import Ended, Fact, HandedBack
 from stemflow.runtime.commit.batching import grouped
 from stemflow.runtime.commit.committer import Piggyback
 from stemflow.runtime.commit.decider import Decider
-from stemflow.runtime.commit.events import tell_commit
+from stemflow.runtime.commit.events import send_commit_signals
 from stemflow.runtime.commit.log import narrate
 from stemflow.runtime.worker.batch_decider import STORE_PAUSE_S, BatchDecider
 from stemflow.runtime.worker.quarantine import Quarantine
@@ -88,7 +88,7 @@ class ExchangeLoop:
     async def run(self) -> None:
         """Exchange until the worker is drained and nothing is left to report. Raises StoreUnavailable."""
         slots = self.slots
-        self.decider.contention.hears = True
+        self.decider.contention.has_worker = True
         overlapping = asyncio.ensure_future(self._overlap()) if self.store.concurrent_exchanges else None
         try:
             while not (slots.draining and not slots.facts and not slots.running and not self._second.busy):
@@ -105,7 +105,7 @@ class ExchangeLoop:
                     await self._rest()
             await self._withdraw()
         finally:
-            self.decider.contention.hears = False
+            self.decider.contention.has_worker = False
             if self._notified is not None:
                 self._notified.cancel()
             if overlapping is not None:
@@ -255,7 +255,7 @@ class ExchangeLoop:
             slots.facts.extend(batch)
             slots.changed.set()  # no other event announces these facts
             return
-        tell_commit(self.worker.signals, self.decider.library, decision, batch, self.store.now_ms())
+        send_commit_signals(self.worker.signals, self.decider.library, decision, batch, self.store.now_ms())
         self.decider.committed(decision)
         narrate(batch, decision, answer.now_ms)
         self.stale_reports += sum(isinstance(fact, Ended) for fact in decision.refused)
