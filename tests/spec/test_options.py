@@ -117,7 +117,7 @@ MEMBERS = {
     "retry": CONTEXT + "test_a_handler_says_when_and_how_often_it_is_tried_again",
     "replace": CONTEXT + "test_a_task_puts_a_sub_graph_in_its_place",
 }
-OF_THE_WORKER = {"raise_soft_limit", "added"}
+OF_THE_WORKER = {"added"}
 """What the worker keeps in a context for itself."""
 
 TABLES = {"option": OPTIONS, "policy": POLICY, "context": MEMBERS}

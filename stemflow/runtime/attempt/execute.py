@@ -13,7 +13,6 @@ from stemflow.compile.freeze import compile_plan
 from stemflow.errors import StemflowError
 from stemflow.model.facts import Failed, HandedBack, Ignored, Ok, Outcome, Replaced
 from stemflow.model.plan import Plan
-from stemflow.model.policy import Options
 from stemflow.model.signature import ChainSig, GroupSig, Signature, TaskSig, WaitSig
 from stemflow.runtime.attempt.soft_limit import SoftLimit
 from stemflow.runtime.catalog.remote_tasks import RemoteTasks
@@ -52,17 +51,17 @@ def converted(task: Task[..., Any], bound: Bound) -> Bound:
 
 async def call(
     task: Task[..., Any],
-    options: Options,
     context: TaskContext,
     bound: Bound,
     threads: RunInThread,
     chain: MiddlewareChain,
+    soft_limit: SoftLimit | None,
 ) -> Any:
     """Make each of the bound calls with the middlewares around it; a chunk of a map gives the list of their results."""
     results = []
     for args, kwargs in bound:
         context.args, context.kwargs = args, kwargs
-        handler = partial(_call_handler, task, options, context, threads)
+        handler = partial(_call_handler, task, context, threads, soft_limit)
         wrapped = chain.on_execute or chain.on_error
         results.append(await (_call_wrapped(chain, context, handler) if wrapped else handler()))
     return results if bound.chunked else results[0]
@@ -78,29 +77,22 @@ async def _call_wrapped(chain: MiddlewareChain, context: TaskContext, handler: C
         return await chain.answer(context, error)
 
 
-async def _call_handler(task: Task[..., Any], options: Options, context: TaskContext, threads: RunInThread) -> Any:
+async def _call_handler(
+    task: Task[..., Any], context: TaskContext, threads: RunInThread, soft_limit: SoftLimit | None
+) -> Any:
     given = (context, *context.args) if task.takes_context else context.args
     if isinstance(context, SyncTaskContext):
         value = await _in_thread(task.function, given, context.kwargs, threads)
         # A plain function that wraps an async one returns its coroutine.
         return await value if inspect.isawaitable(value) else value
-    return await _with_soft_limit(task.function(*given, **context.kwargs), options, context)
+    return await _awaited(task.function(*given, **context.kwargs), soft_limit)
 
 
-async def _with_soft_limit(awaitable: Any, options: Options, context: TaskContext) -> Any:
+async def _awaited(returned: Any, soft_limit: SoftLimit | None) -> Any:
     """Await a handler, in which the soft limit may be raised. A wrapper may have returned a plain value."""
-    if not inspect.isawaitable(awaitable):
-        return awaitable
-    if options.soft_ms is None or not options.soft_raises:
-        return await awaitable
-    limit = SoftLimit(awaitable)
-    context.raise_soft_limit = limit.raise_soft_limit
-    if context.soft_timeout.is_set():  # it passed while a middleware was running
-        limit.raise_soft_limit()
-    try:
-        return await limit
-    finally:
-        context.raise_soft_limit = None
+    if not inspect.isawaitable(returned):
+        return returned
+    return await (returned if soft_limit is None else soft_limit.wait(returned))
 
 
 async def _in_thread(function: Callable[..., Any], args: Any, kwargs: Any, threads: RunInThread) -> Any:
@@ -179,15 +171,19 @@ async def execute(
     threads: RunInThread,
     output: OutcomeWriter,
     decide_retry: RetryDecider,
+    soft_limit: SoftLimit | None,
 ) -> Outcome:
-    """Call the handler and return the outcome. Only a cancellation by the engine is raised."""
+    """Call the handler and return the outcome. Only a cancellation by the engine is raised.
+
+    `soft_limit` may raise in the handler; None for a task without one.
+    """
     try:
         bound = converted(task, bound)
     except BadArguments as fault:
         return Failed(describe(fault), "final", dead="bad-arguments")
     leave = enter(context)
     try:
-        value = await call(task, decide_retry.options, context, bound, threads, output.registry.middleware)
+        value = await call(task, context, bound, threads, output.registry.middleware, soft_limit)
         added = tuple([await output.plan(GroupSig(members=(sig,))) for sig in context.added])
         return Ok(None if value is None else output.write(value, f"result of {task.name}"), added)
     except asyncio.CancelledError as cancelled:

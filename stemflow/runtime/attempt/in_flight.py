@@ -10,7 +10,6 @@ from stemflow.model.facts import Failed, HandedBack, Outcome
 from stemflow.model.policy import Options
 from stemflow.model.records import Key, Node, task_id
 from stemflow.runtime.attempt.process_pool import Crashed, PoolProcess
-from stemflow.runtime.attempt.soft_limit import signal_soft_limit
 from stemflow.runtime.commit.events import context_event
 from stemflow.runtime.tasks.context import TaskContext, TaskTimeout
 from stemflow.runtime.tasks.retry_decision import RetryDecider
@@ -67,15 +66,18 @@ class Running:
         self.void = False
         """The store has lost the records that this lease belongs to: its outcome is not reported."""
 
-    def begin(self, context: TaskContext, options: Options) -> None:
-        """Start the clock of the attempt: the handler is called now."""
+    def begin(self, context: TaskContext, options: Options, on_soft_limit: Callable[[], None] | None) -> None:
+        """Start the time limits of the attempt: the handler is called now.
+
+        `on_soft_limit` is called on the event loop when the soft limit has passed; None for a task without one.
+        """
         self.context, self.options = context, options
         self.started_at_ms = self._callbacks.store.now_ms()
         if options.soft_ms is None and options.hard_ms is None:
             return
         call_later = asyncio.get_running_loop().call_later
-        if options.soft_ms is not None:
-            self.timers.append(call_later(options.soft_ms / 1_000, self._soft_limit, context))
+        if options.soft_ms is not None and on_soft_limit is not None:
+            self.timers.append(call_later(options.soft_ms / 1_000, self._soft_limit, context, on_soft_limit))
         if options.hard_ms is not None:
             context.deadline_ms = self.started_at_ms + options.hard_ms
             self.timers.append(call_later(options.hard_ms / 1_000, self._hard_limit, options))
@@ -144,10 +146,10 @@ class Running:
         if self.task is not None:
             self.task.cancel()
 
-    def _soft_limit(self, context: TaskContext) -> None:
+    def _soft_limit(self, context: TaskContext, on_soft_limit: Callable[[], None]) -> None:
         self._signal_timeout("soft")
         context.logger.warning("task %s passed its soft time limit; it goes on", context.id)
-        signal_soft_limit(context)
+        on_soft_limit()
 
     def _hard_limit(self, options: Options) -> None:
         self.timed_out = True

@@ -28,7 +28,7 @@ from stemflow.runtime.attempt import process_pipe as pipe
 from stemflow.runtime.attempt.execute import execute
 from stemflow.runtime.attempt.process_pipe import Job
 from stemflow.runtime.attempt.process_tree import MARK, kill_tree
-from stemflow.runtime.attempt.soft_limit import signal_soft_limit
+from stemflow.runtime.attempt.soft_limit import SoftLimit
 from stemflow.runtime.attempt.task_import import TaskSource, find
 from stemflow.runtime.payloads.json_data import plain
 from stemflow.runtime.tasks.context import TaskContext
@@ -118,6 +118,7 @@ class Attempt:
         self.context = kind(**job.context, services=self)
         if isinstance(self.context, SyncTaskContext):
             self.context.ask = result_of
+        self.soft_limit = SoftLimit(self.context, job.options.soft_raises)
         strategy = registry.strategy_of(task, job.options)
         self.decide_retry = RetryDecider(task.name, job.options, self.context.attempt, strategy)
 
@@ -142,7 +143,7 @@ class Attempt:
         """Make the call, on an event loop of its own where the handler or a middleware needs one."""
         bound = Bound(self.job.calls)
         bound.chunked = self.job.chunked
-        called = execute(self.task, self.context, bound, in_this_thread, self, self.decide_retry)
+        called = execute(self.task, self.context, bound, in_this_thread, self, self.decide_retry, self.soft_limit)
         chain = self.registry.middleware
         if self.task.is_async or chain.on_execute or chain.on_error:
             return asyncio.run(self._on_loop(called))
@@ -163,7 +164,7 @@ class Attempt:
 
     def signal(self, kind: str) -> None:
         """Pass a soft limit or a cancellation to the handler; called in the thread that reads."""
-        act = self._cancel if kind == pipe.CANCEL else self._soft_limit
+        act = self._cancel if kind == pipe.CANCEL else self.soft_limit.expire
         if not self.task.is_async:
             return act()
         with self._starting:
@@ -171,9 +172,6 @@ class Attempt:
                 return self._early.append(act)
             with suppress(RuntimeError):  # the handler has just ended, and its loop with it
                 self.loop.call_soon_threadsafe(act)
-
-    def _soft_limit(self) -> None:
-        signal_soft_limit(self.context)
 
     def _cancel(self) -> None:
         self.cancelled = True

@@ -131,7 +131,6 @@ class PoolProcess:
         outcome: asyncio.Future[Outcome | Crashed] = asyncio.get_running_loop().create_future()
         self._outcome = outcome
         self._serving = (context, context._services, output)
-        context.raise_soft_limit = self.signal_soft_limit
         given = {name: getattr(context, name) for name in _CONTEXT}
         try:
             if self.alive:
@@ -142,7 +141,7 @@ class PoolProcess:
         finally:
             if not outcome.done() or outcome.cancelled():
                 self.kill()
-            self._outcome = self._serving = context.raise_soft_limit = None
+            self._outcome = self._serving = None
             for answering in self._answering:
                 answering.cancel()
 

@@ -26,6 +26,7 @@ from stemflow.runtime.attempt.execute import Output, execute, refused
 from stemflow.runtime.attempt.in_flight import Running
 from stemflow.runtime.attempt.process_pool import Crashed, ProcessPool
 from stemflow.runtime.attempt.rate_check import rate_delay_ms
+from stemflow.runtime.attempt.soft_limit import soft_limit_of
 from stemflow.runtime.attempt.task_import import locate
 from stemflow.runtime.attempt.verify_lease import verify_lease
 from stemflow.runtime.catalog.remote_tasks import RemoteTasks
@@ -208,9 +209,11 @@ class Attempts:
         running, context = attempt.running, attempt.context
         if isinstance(context, SyncTaskContext):
             context.ask = partial(ask_loop, asyncio.get_running_loop(), context)
-        running.begin(context, attempt.options)
+        soft_limit = soft_limit_of(context, attempt.options)
+        running.begin(context, attempt.options, None if soft_limit is None else soft_limit.expire)
+        threads = self._in_thread(running)
         called = execute(
-            attempt.task, context, attempt.bound, self._in_thread(running), attempt.output, running.decide_retry
+            attempt.task, context, attempt.bound, threads, attempt.output, running.decide_retry, soft_limit
         )
         return await self._signalled(context, called)
 
@@ -261,7 +264,7 @@ class Attempts:
             failed = await running.pool_process.load(place)
             if failed is not None or running.reason is not None:  # cancelled while its module was imported
                 return failed or HandedBack()
-            running.begin(context, attempt.options)
+            running.begin(context, attempt.options, running.pool_process.signal_soft_limit)
             called = running.pool_process.attempt(attempt.options, context, attempt.bound, attempt.output)
             return await self._signalled(context, called)
         finally:

@@ -3,38 +3,63 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Awaitable, Generator
 from typing import Any
 
+from stemflow.model.policy import Options
 from stemflow.runtime.tasks.context import SoftTimeLimitExceeded, TaskContext
 
 
-def signal_soft_limit(context: TaskContext) -> None:
-    """Set `context.soft_timeout`, and raise SoftTimeLimitExceeded where the handler awaits if the task asked for it."""
-    context.soft_timeout.set()
-    if context.raise_soft_limit is not None:
-        context.raise_soft_limit()
+def soft_limit_of(context: TaskContext, options: Options) -> SoftLimit | None:
+    """The soft limit of an attempt; None for a task without one."""
+    return None if options.soft_ms is None else SoftLimit(context, options.soft_raises)
 
 
 class SoftLimit:
-    """Awaits a coroutine so that SoftTimeLimitExceeded can be raised in it, once, at its current or next await."""
+    """Sets `context.soft_timeout` when the limit has passed; with `raises` it also raises SoftTimeLimitExceeded.
 
-    def __init__(self, coroutine: Any) -> None:
-        self.coroutine = coroutine
+    The error is raised in each handler that is awaited, once, at its current or next await.
+    """
+
+    __slots__ = ("_context", "_raises", "_task", "due")
+
+    def __init__(self, context: TaskContext, raises: bool) -> None:
+        self._context, self._raises = context, raises
+        self._task: asyncio.Task[Any] | None = None
+        """The asyncio task in which a handler is awaited now."""
         self.due = False
-        self.task: asyncio.Task[Any] | None = None
+        """The error is still to be raised in that handler."""
 
-    def raise_soft_limit(self) -> None:
-        """The soft limit has passed: raise in the coroutine."""
-        self.due = True
-        if self.task is not None:
-            self.task.cancel()
+    def expire(self) -> None:
+        """The limit has passed. Called on the event loop that awaits the handler."""
+        self._context.soft_timeout.set()
+        if self._task is not None:
+            self.due = True
+            self._task.cancel()
+
+    async def wait(self, handler: Awaitable[Any]) -> Any:
+        """Await a handler; raises SoftTimeLimitExceeded in it when the limit passes, or has passed before."""
+        if not self._raises:
+            return await handler
+        task = self._task = asyncio.current_task()
+        assert task is not None
+        if self._context.soft_timeout.is_set():
+            self.due = True
+            task.cancel()
+        try:
+            return await _Interruptible(handler, self, task)
+        finally:
+            self._task, self.due = None, False
+
+
+class _Interruptible:
+    """Awaits a handler; turns the cancellation by its soft limit into SoftTimeLimitExceeded."""
+
+    def __init__(self, handler: Awaitable[Any], limit: SoftLimit, task: asyncio.Task[Any]) -> None:
+        self._handler, self._limit, self._task = handler, limit, task
 
     def __await__(self) -> Generator[Any, None, Any]:
-        self.task = asyncio.current_task()
-        if self.due and self.task is not None:
-            self.task.cancel()  # the limit passed before the start: raise at the first await
-        inner = self.coroutine.__await__()
+        inner: Any = self._handler.__await__()
         raised: BaseException | None = None
         while True:
             try:
@@ -46,7 +71,7 @@ class SoftLimit:
                 yield future
             except asyncio.CancelledError as cancelled:
                 raised = cancelled
-                if self.due and self.task is not None:
-                    self.due = False
-                    self.task.uncancel()
+                if self._limit.due:
+                    self._limit.due = False
+                    self._task.uncancel()
                     raised = SoftTimeLimitExceeded("the soft time limit has passed")

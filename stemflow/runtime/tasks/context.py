@@ -112,7 +112,7 @@ class TaskContext:
     __slots__ = (
         "run_id", "node", "name", "attempt", "max_retries", "args", "kwargs", "headers", "meta", "queue",
         "enqueued_at_ms", "deadline_ms", "parent_id", "root_id", "delivery", "in_fan_in", "cancelled", "soft_timeout",
-        "raise_soft_limit", "added", "_services",
+        "added", "_services",
     )  # fmt: skip
 
     def __init__(
@@ -145,8 +145,6 @@ class TaskContext:
         self.delivery = delivery
         self.in_fan_in = in_fan_in
         self.cancelled, self.soft_timeout = asyncio.Event(), asyncio.Event()
-        self.raise_soft_limit: Callable[[], None] | None = None
-        """Raises SoftTimeLimitExceeded in the handler; None if it is not to be raised."""
         self.added: list[Signature[Any, Any]] = []
         self._services = services
 
