@@ -1,4 +1,4 @@
-"""The rules over a built workflow: unknown tasks, arguments, keys that a step waits for for ever."""
+"""The rules over a built workflow: unknown tasks, arguments, keys that a step waits for forever."""
 
 from __future__ import annotations
 

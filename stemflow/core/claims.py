@@ -1,6 +1,26 @@
-"""Claims: who holds a unique or a concurrency key, whose turn is next, and who shares the outcome of another.
+"""Claims: the holders of a unique or concurrency key, the order of its waiters, and the nodes that share an outcome.
 
-What a newcomer does about a unique key that is taken is said in `core.unique`; here is only the record.
+Theory of operation. A `Claim` is one record per key, which is committed together with the nodes that it concerns. A
+node is in at most one of its three lists.
+
+* *holders*: nodes that have the key. A unique key has one holder, a concurrency key up to `limit`. A unique key is
+  held until the node is final; a concurrency key, for a task, until its attempt ends.
+* *waiters*: HELD nodes that will get the key, in order. `_next` turns waiters into holders as long as there is room,
+  and queues a `granted` notice for each; its action then lets the node continue.
+* *sharers*: HELD nodes that do not run, but end with the outcome of a holder or waiter (`Sharer.of`). When that one
+  is SUCCEEDED or FAILED, they get a `denied` notice and end likewise. If it is cancelled or skipped instead, the
+  first sharer that may run, if any, takes its place, and the others share with it (`_remove_sharers`).
+
+A unique key may have a window: the claim then outlives a succeeded holder as `finished` until `until_ms`. Waiters
+have a timer for the end of the window; then the next one takes the claim over (`find`, `turn`). A claim without
+holders is deleted, except during its window. When it is created again, its revisions start elsewhere
+(`Work._first_rev`).
+
+A claim changes only in decisions that also guard the nodes concerned by revision and fencing token. That is why a
+zombie can never release the key of the next holder: its report is refused, and the release with it.
+
+Which of these operations a call whose unique key is taken leads to is decided by the modes in `core.unique`;
+concurrency keys are used by `core.admission`.
 """
 
 from __future__ import annotations
@@ -8,12 +28,13 @@ from __future__ import annotations
 import copy
 
 from stemflow.core.timer import arm
-from stemflow.core.work import StaleView, Wake, Work
+from stemflow.core.work import ClaimNotice, StaleView, Work
 from stemflow.model.records import FAILED, FINAL, NO_RUN, SUCCEEDED, Claim, Key, Node, Sharer
 
 
 def find(w: Work, key: str) -> Claim | None:
-    """The claim while somebody holds it or its window is open; a window that has passed gives way to whose turn is."""
+    """The claim, if it has a holder or an open window. If its window has passed, the next waiter becomes the holder
+    first."""
     claim = w.claim(key)
     if claim is None or not claim.finished or is_open(w, claim):
         return claim
@@ -25,12 +46,12 @@ def find(w: Work, key: str) -> Claim | None:
 
 
 def is_open(w: Work, claim: Claim) -> bool:
-    """Whether the window of the claim is not over."""
+    """Whether the window of the claim has not passed yet."""
     return claim.until_ms is not None and claim.until_ms > w.now_ms
 
 
 def edit(w: Work, key: str) -> Claim:
-    """The copy of the claim that may be changed."""
+    """The copy of the claim that this decision may change."""
     claim = w.claim(key)
     if claim is None:
         raise StaleView((NO_RUN, key), "a claim")
@@ -40,28 +61,29 @@ def edit(w: Work, key: str) -> Claim:
 
 
 def take(w: Work, key: str, node: Key, window_ms: int | None) -> None:
-    """Hold a unique key that nobody else holds."""
+    """Let `node` hold a unique key that is free, with a window of `window_ms` milliseconds from now, if any."""
     until_ms = None if window_ms is None else w.now_ms + window_ms
     w.set_claim(key, Claim(key=key, holders=(node,), until_ms=until_ms))
 
 
 def enter(w: Work, key: str, node: Key, limit: int) -> bool:
-    """Take a place under a concurrency key; False: there is none, and `node` waits for its turn."""
+    """Let `node` take one of the `limit` slots of a concurrency key; False if there is none, and `node` waits for its
+    turn."""
     claim = edit(w, key) if w.claim(key) is not None else Claim(key=key)
     w.set_claim(key, claim)
     claim.limit, claim.waiters = limit, (*claim.waiters, node)
-    _next(w, claim, told=node)
+    _next(w, claim, granted=node)
     return node in claim.holders
 
 
 def share(w: Work, key: str, node: Key, of: Key) -> None:
-    """Let `node` wait for the outcome of `of`."""
+    """Let `node` share the outcome of `of`."""
     claim = edit(w, key)
     claim.sharers = (*claim.sharers, Sharer(node, of))
 
 
 def line_up(w: Work, key: str, node: Key) -> Key | None:
-    """Let `node` wait for its turn alone; answers whom it displaced, who shares its outcome from now on."""
+    """Make `node` the only waiter. Returns the displaced waiter, which now shares the outcome of `node`, if any."""
     claim = edit(w, key)
     before = claim.waiters[0] if claim.waiters else None
     claim.waiters = (node,)
@@ -71,9 +93,10 @@ def line_up(w: Work, key: str, node: Key) -> Key | None:
 
 
 def supplant(w: Work, key: str, node: Key, window_ms: int | None, *, runs: bool) -> tuple[Key, ...]:
-    """Let `node` hold the key instead of a holder that has not started; answers whom it displaced.
+    """Make `node` the holder instead of a holder that has not started. Returns the displaced nodes, which now share its
+    outcome.
 
-    `runs`: the old holder may take its place again should `node` be cancelled.
+    `runs`: the old holder may run after all if `node` is cancelled.
     """
     claim = edit(w, key)
     (holder,), waiters = claim.holders, claim.waiters
@@ -86,13 +109,14 @@ def supplant(w: Work, key: str, node: Key, window_ms: int | None, *, runs: bool)
 
 
 def _follow(claim: Claim, old: Key, new: Key, *, runs: bool) -> None:
-    """`old` and who shared its outcome share that of `new`; who came last is first to take its place."""
+    """Let `old` and its sharers share the outcome of `new`. The latest one is the first to take its place if it is
+    cancelled."""
     moved = [Sharer(one.node, new, one.runs) if one.of == old else one for one in claim.sharers]
     claim.sharers = (Sharer(old, new, runs), *moved)
 
 
 def turn(w: Work, key: str, node: Node, window_ms: int | None) -> None:
-    """It is the turn of `node`, which holds the key from now on, for a window of its own."""
+    """Make the waiter `node` the holder, with a new window of `window_ms` milliseconds, if any."""
     claim = edit(w, key)
     claim.waiters = tuple(one for one in claim.waiters if one != node.key)
     claim.holders, claim.finished, claim.duplicates = (node.key,), False, 0
@@ -100,21 +124,21 @@ def turn(w: Work, key: str, node: Node, window_ms: int | None) -> None:
 
 
 def leave(w: Work, key: str, node: Node) -> None:
-    """`node` holds the key, waits for it or shares in it no more; those who waited for that are told.
+    """Remove `node` from the claim, and notify the nodes that waited for that.
 
-    Who shares its outcome shares SUCCEEDED and FAILED; when it was cancelled or skipped, the first of them who can
-    takes its place. A claim that nobody holds or waits for is dropped, unless its window is open.
+    Its sharers get its outcome if it is SUCCEEDED or FAILED. If it was cancelled or skipped, the first sharer that may
+    run takes its place. A claim without holders is deleted, unless its window is open.
     """
     claim = w.claim(key)
     if claim is None or not concerns(claim, node.key):
         return
     claim = edit(w, key)
-    heir = _part(w, claim, node)
+    heir = _remove_sharers(w, claim, node)
     if node.key in claim.holders and not claim.finished:
         others = tuple(one for one in claim.holders if one != node.key)
         if heir is not None:
             claim.holders = (*others, heir)
-            w.pending.append(Wake(heir, "granted", key))
+            w.pending.append(ClaimNotice(heir, "granted", key))
         elif node.state == SUCCEEDED and is_open(w, claim):
             claim.finished = True
             for one in claim.waiters:
@@ -126,7 +150,7 @@ def leave(w: Work, key: str, node: Node) -> None:
         places = [heir if one == node.key else one for one in claim.waiters]
         claim.waiters = tuple(one for one in places if one is not None)
         if claim.finished and not is_open(w, claim):
-            _next(w, claim)  # the window ended before anybody was told
+            _next(w, claim)  # the window passed before a waiter took the claim over
         elif heir is not None:
             await_turn(w, claim, w.edit(w.known(heir, key)))
     else:
@@ -135,29 +159,29 @@ def leave(w: Work, key: str, node: Node) -> None:
         w.set_claim(key, None)
 
 
-def is_true_yet(w: Work, news: Wake) -> bool:
-    """Whether one whose turn had come still has it: a newer call may have displaced it before it was told."""
-    if news.event != "granted":
+def still_applies(w: Work, notice: ClaimNotice) -> bool:
+    """Whether a notice is still valid: a newer call may have displaced the node before the notice was processed."""
+    if notice.event != "granted":
         return True
-    assert isinstance(news.about, str)
-    claim = w.claim(news.about)
-    return claim is not None and news.key in claim.holders and not claim.finished
+    assert isinstance(notice.about, str)
+    claim = w.claim(notice.about)
+    return claim is not None and notice.key in claim.holders and not claim.finished
 
 
 def await_turn(w: Work, claim: Claim, node: Node) -> None:
-    """`node` stands in line; while the window of the claim is open it is woken at its end."""
+    """Set the timer of a waiter to the end of the claim's window, if it is open."""
     node.at_ms = claim.until_ms if claim.until_ms is not None and is_open(w, claim) else 0
     arm(w, node)
 
 
 def concerns(claim: Claim, node: Key) -> bool:
-    """Whether `node` has a part in the claim."""
+    """Whether `node` is an active holder, a waiter or a sharer of the claim."""
     live = node in claim.holders and not claim.finished
     return live or node in claim.waiters or any(one.node == node for one in claim.sharers)
 
 
-def _part(w: Work, claim: Claim, node: Node) -> Key | None:
-    """Part `node` from those who share its outcome; answers who takes its place instead, if anybody."""
+def _remove_sharers(w: Work, claim: Claim, node: Node) -> Key | None:
+    """Separate `node` from its sharers: notify them of its outcome, or return the one that takes its place."""
     mine = [one for one in claim.sharers if one.of == node.key]
     heir = None
     if node.state not in (SUCCEEDED, FAILED):
@@ -165,7 +189,7 @@ def _part(w: Work, claim: Claim, node: Node) -> Key | None:
     if heir is None:
         claim.sharers = tuple(one for one in claim.sharers if one.of != node.key)
         w.want(one.node for one in mine)
-        w.pending.extend(Wake(one.node, "denied", node) for one in mine)
+        w.pending.extend(ClaimNotice(one.node, "denied", node) for one in mine)
         return None
     w.want([heir])
     claim.sharers = tuple(
@@ -174,8 +198,8 @@ def _part(w: Work, claim: Claim, node: Node) -> Key | None:
     return heir
 
 
-def _next(w: Work, claim: Claim, told: Key | None = None) -> None:
-    """Whoever there is room for holds the key from now on; `told` knows already."""
+def _next(w: Work, claim: Claim, granted: Key | None = None) -> None:
+    """Make waiters to holders as long as there is room. `granted` needs no notice, as its caller handles it."""
     if claim.finished:
         claim.holders, claim.finished, claim.until_ms = (), False, None
     if len(claim.holders) >= claim.limit:
@@ -183,14 +207,15 @@ def _next(w: Work, claim: Claim, told: Key | None = None) -> None:
     while claim.waiters and len(claim.holders) < claim.limit:
         w.want(claim.waiters[: claim.limit - len(claim.holders)])
         one, claim.waiters = claim.waiters[0], claim.waiters[1:]
-        if one == told:
+        if one == granted:
             claim.holders = (*claim.holders, one)
         elif _waits(w, one):
             claim.holders = (*claim.holders, one)
-            w.pending.append(Wake(one, "granted", claim.key))
+            w.pending.append(ClaimNotice(one, "granted", claim.key))
 
 
 def _waits(w: Work, key: Key) -> bool:
-    """Whether a waiter is still there: a run that was ended as damaged has left no queue."""
+    """Whether a waiter still exists and waits. The nodes of a run that failed because of an invalid signature are not
+    removed from their claims."""
     node = w.node(key)
     return node is not None and node.state not in FINAL

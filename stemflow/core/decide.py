@@ -1,4 +1,5 @@
-"""`decide`: the one pure function that says what follows from facts. A fold of `step` with one diff at the end."""
+"""`decide`: the pure function that determines what follows from facts. It folds `step` over them and returns the
+changes."""
 
 from __future__ import annotations
 
@@ -8,11 +9,11 @@ from msgspec import structs
 
 from stemflow.core import admission as entry
 from stemflow.core import claims, leaf, scope, unique
-from stemflow.core.ending import is_over
+from stemflow.core.ending import has_expired
 from stemflow.core.fire import ACTIONS, fire
-from stemflow.core.signature_failure import condemn
+from stemflow.core.signature_failure import fail_run
 from stemflow.core.table import Event
-from stemflow.core.work import Missing, Tick, View, Work
+from stemflow.core.work import MemberEnd, Missing, View, Work
 from stemflow.model.effects import Decision, Need, Reply
 from stemflow.model.facts import (
     Damaged,
@@ -64,7 +65,7 @@ ACTIONS.update(
 )
 
 MARGIN = 1_000
-"""By so much the revisions and tokens of a run begin above those of the root of the run that had its id before."""
+"""The distance between the revisions and tokens of an expired run and those of a new run with the same id."""
 
 EVENT_OF: dict[type, Event] = {
     Ok: "ok",
@@ -76,9 +77,17 @@ EVENT_OF: dict[type, Event] = {
 
 
 def decide(view: View, facts: Sequence[Fact], now_ms: int) -> Decision | Need:
-    """What follows from `facts` at `now_ms` (store's clock), given what was read; or what else must be read.
+    """Decide what follows from `facts`, or what else must be read first.
 
-    Law: deciding [a, b] at once leaves the same records as deciding a, then b (but for `rev`).
+    Deciding [a, b] at once leaves the same records as deciding a and then b, except for `rev`.
+
+    Args:
+        view: The records that were read so far.
+        facts: What happened, in order.
+        now_ms: The time of the store's clock, in epoch milliseconds.
+
+    Raises:
+        StaleView: The records of the view contradict each other; read them again.
     """
     w = Work(view, now_ms)
     try:
@@ -91,15 +100,15 @@ def decide(view: View, facts: Sequence[Fact], now_ms: int) -> Decision | Need:
 
 
 def step(w: Work, fact: Fact) -> bool:
-    """Apply one fact to the working copy; False when it changed nothing."""
+    """Apply one fact to the working copy, with everything that follows from it; False if it changed nothing."""
     if isinstance(fact, Requested):
         done = _request(w, fact)
     elif isinstance(fact, Ended):
         done = _end(w, fact)
     elif isinstance(fact, (Distrusted, Damaged)):
-        done = condemn(w, fact)
+        done = fail_run(w, fact)
     elif isinstance(fact, InboxRead):
-        done = _hear(w, fact)
+        done = _apply_posts(w, fact)
     else:
         done = _other(w, fact)
     _drain(w)
@@ -124,14 +133,14 @@ def _other(w: Work, fact: Lost | Due | Stop) -> bool:
     return fire(w, node, "forced", None) if fact.force else fire(w, node, "stop", True)
 
 
-def _hear(w: Work, fact: InboxRead) -> bool:
-    """Tell the scopes of the ends that were posted; one that they have heard of already changes nothing."""
+def _apply_posts(w: Work, fact: InboxRead) -> bool:
+    """Queue the posted ends for their scopes. An end that a scope has processed already changes nothing."""
     w.consumed.append((fact.key[0], fact.upto))
     w.want([post.scope for post in fact.posts])
     for post in fact.posts:
         scope = w.node(post.scope)
         if scope is not None and scope.base == post.base:
-            w.pending += [Tick(post.scope, end.index, end.how, end.failed_at) for end in post.ends]
+            w.pending += [MemberEnd(post.scope, end.index, end.how, end.failed_at) for end in post.ends]
     return True
 
 
@@ -139,13 +148,13 @@ def _request(w: Work, fact: Requested) -> bool:
     """Create the run, unless its id or its unique key is taken."""
     header, key = fact.header, fact.key
     before = w.node(key)
-    if before is not None and not is_over(w, before):
+    if before is not None and not has_expired(w, before):
         w.purged.extend(fact.purged)
         w.replies.append(Reply("existing", header.run))
         return False
     holder = None
     if header.claim is not None:
-        answer = unique.at_the_door(w, header, header.claim)
+        answer = unique.answer_submission(w, header, header.claim)
         if answer is not None:
             w.replies.append(answer)
             return True
@@ -164,20 +173,20 @@ def _request(w: Work, fact: Requested) -> bool:
 
 
 def _drain(w: Work) -> None:
-    """Hear of every end that this fact has caused, in order."""
+    """Process everything that the fact has caused, in order."""
     while w.pending:
-        news = w.pending.popleft()
-        if isinstance(news, Tick):
-            if w.posted(news):
+        notice = w.pending.popleft()
+        if isinstance(notice, MemberEnd):
+            if w.posted(notice):
                 continue
-            node = w.node(news.scope)
+            node = w.node(notice.scope)
             if node is not None:
-                fire(w, node, "settled", news)
+                fire(w, node, "settled", notice)
         else:
-            waiter = w.node(news.key)
-            if waiter is None or not claims.is_true_yet(w, news):
+            waiter = w.node(notice.key)
+            if waiter is None or not claims.still_applies(w, notice):
                 continue
-            if waiter.tally is not None and waiter.tally.open and any(isinstance(one, Tick) for one in w.pending):
-                w.pending.append(news)  # its members, which it gave up, have ended and it has still to hear of them
+            if waiter.tally is not None and waiter.tally.open and any(isinstance(one, MemberEnd) for one in w.pending):
+                w.pending.append(notice)  # the ends of members that it gave up must be processed first
             else:
-                fire(w, waiter, news.event, news.about)
+                fire(w, waiter, notice.event, notice.about)

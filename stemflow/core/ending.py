@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stemflow.core import claims
 from stemflow.core.shape import Shape
-from stemflow.core.work import Tick, Work
+from stemflow.core.work import MemberEnd, Work
 from stemflow.model.effects import DeadLetter, GateError, RunEnd
 from stemflow.model.plan import LeafPlan
 from stemflow.model.records import CANCELLED, FAILED, FINAL, SUCCEEDED, Cause, ErrorInfo, Node, State
@@ -29,7 +29,7 @@ def finish(w: Work, node: Node, state: State, *, cause: Cause | None = None, kep
     if not node.path:
         w.ended.append(RunEnd(node.run, max(keep_ms(w, node) if kept_ms is None else kept_ms, LEAST_KEPT_MS)))
         return
-    w.pending.append(Tick(w.parent_key(node), node.index, how_ended(node), node.failed_at))
+    w.pending.append(MemberEnd(w.parent_key(node), node.index, how_ended(node), node.failed_at))
 
 
 def how_ended(node: Node) -> str:
@@ -37,7 +37,7 @@ def how_ended(node: Node) -> str:
     return HOW.get(node.state) or ("skipped" if node.cause == "condition" else "upstream")
 
 
-def bury(w: Work, node: Node, gate: GateError) -> None:
+def leave_dead_letter(w: Work, node: Node, gate: GateError) -> None:
     """Leave a dead letter if the gate failed for a reason that the operator has to fix."""
     if gate.dead is not None:
         w.dead.append(letter_of(w.shape(node.plan), node, gate.dead, w.now_ms, gate.error))
@@ -74,6 +74,6 @@ def keep_ms(w: Work, root: Node) -> int:
     return max(w.shape(root.plan).keep_ms, (until_ms or 0) - root.ended_at_ms)
 
 
-def is_over(w: Work, root: Node) -> bool:
+def has_expired(w: Work, root: Node) -> bool:
     """Whether the run has expired, so that its id may be used again even before it is pruned."""
     return root.state in FINAL and root.ended_at_ms + keep_ms(w, root) <= w.now_ms

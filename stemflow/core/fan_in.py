@@ -1,4 +1,4 @@
-"""Members that a task adds to its own fan-in while it runs."""
+"""Members that a running task adds to its own fan-in: the group, map or chord header around it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from stemflow.model.records import RUNNING, Node
 
 
 def join_fan_in(w: Work, node: Node, added: tuple[Plan, ...]) -> None:
-    """The members of each fragment (its root is a group) join the fan-in of `node`, in the commit that ends it."""
+    """Let the members of each fragment (whose root is a group) join the fan-in of `node`, in the commit that ends
+    it."""
     for plan in added:
         scope = _fan_in_of(w, node)
         if scope is not None and scope.state == RUNNING:
@@ -18,7 +19,7 @@ def join_fan_in(w: Work, node: Node, added: tuple[Plan, ...]) -> None:
 
 
 def _fan_in_of(w: Work, node: Node) -> Node | None:
-    """The nearest scope above whose members run side by side and of which `node` is not the body, nor a handler's."""
+    """The nearest scope above with parallel members, in whose body or hook `node` is not."""
     while node.path and node.index >= 0:
         scope = w.node(w.parent_key(node))
         if scope is None:

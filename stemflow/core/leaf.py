@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stemflow.core import admission as entry
 from stemflow.core.backoff import delay_ms
-from stemflow.core.ending import bury, finish
+from stemflow.core.ending import finish, leave_dead_letter
 from stemflow.core.fan_in import join_fan_in
 from stemflow.core.rates import limits_of
 from stemflow.core.timer import expiry_ms
@@ -59,7 +59,7 @@ def _proceed(w: Work, node: Node, answer: entry.Answer) -> None:
 
 def refuse(w: Work, node: Node, refusal: GateError) -> None:
     """FAILED because an expression failed."""
-    bury(w, node, refusal)
+    leave_dead_letter(w, node, refusal)
     node.error = refusal.error
     finish(w, node, FAILED)
 

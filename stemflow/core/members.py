@@ -10,7 +10,7 @@ from stemflow.core.kinds import rules_of
 from stemflow.core.kinds.base import Moves, View
 from stemflow.core.shape import kind_of
 from stemflow.core.table import TABLE, Event
-from stemflow.core.work import Missing, StaleView, Tick, Work
+from stemflow.core.work import MemberEnd, Missing, StaleView, Work
 from stemflow.model.effects import GateError
 from stemflow.model.plan import ScopePlan
 from stemflow.model.records import FINAL, WAITING, Node, Tally
@@ -46,7 +46,7 @@ def open_member(w: Work, scope: Node, index: int) -> None:
         go = w.gate(key, "when")
         if not go:
             w.forget(node)
-            return w.pending.append(Tick(scope.key, index, "skipped", None))
+            return w.pending.append(MemberEnd(scope.key, index, "skipped", None))
         fire(w, node, "opened", go if isinstance(go, GateError) else None)
     else:
         fire(w, node, "opened", None)
@@ -78,7 +78,7 @@ def stop_members(w: Work, scope: Node, kill: bool) -> None:
     A member may have ended already, if its end is still in the inbox."""
     for member in open_below(w, scope):
         if member.state in FINAL:
-            w.pending.append(Tick(scope.key, member.index, how_ended(member), member.failed_at))
+            w.pending.append(MemberEnd(scope.key, member.index, how_ended(member), member.failed_at))
         else:
             fire(w, member, "stop", kill)
 

@@ -1,11 +1,11 @@
-"""What happens to a scope: opening, hearing of its members' ends, stopping, running its handlers, closing."""
+"""Actions of the `scope` rows of the transition table: opening, ends of members, stopping, hooks, closing."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from stemflow.core import admission as entry
-from stemflow.core.ending import bury, finish, how_ended, leave
+from stemflow.core.ending import finish, how_ended, leave, leave_dead_letter
 from stemflow.core.fire import fire
 from stemflow.core.kinds import rules_of
 from stemflow.core.leaf import undone_path
@@ -18,7 +18,7 @@ from stemflow.core.members import (
     stop_members,
     tally_of,
 )
-from stemflow.core.work import StaleView, Tick, Work
+from stemflow.core.work import MemberEnd, StaleView, Work
 from stemflow.model.effects import Frozen, GateError, GateName, Pages
 from stemflow.model.facts import Ended, Replaced
 from stemflow.model.plan import Handler, ScopePlan
@@ -42,7 +42,7 @@ from stemflow.model.records import (
 
 
 def open_scope(w: Work, scope: Node, refusal: GateError | None) -> None:
-    """It begins once its keys are its own, unless its `when` failed."""
+    """Begin once it has its keys, unless its `when` failed."""
     _proceed(w, scope, refusal or entry.opened(w, scope))
 
 
@@ -54,17 +54,17 @@ def _proceed(w: Work, scope: Node, answer: entry.Answer) -> None:
 
 
 def go_on(w: Work, scope: Node, key: str) -> None:
-    """Its turn has come under one of its keys."""
+    """It has got one of its keys."""
     _proceed(w, scope, entry.granted(w, scope, key))
 
 
 def wake(w: Work, scope: Node, _: object) -> None:
-    """The instant for which it waited has come."""
+    """Its timer is due."""
     _proceed(w, scope, entry.due(w, scope))
 
 
 def _begin(w: Work, scope: Node, refusal: GateError | None) -> None:
-    """Open the members that wait for nobody."""
+    """Open the members without predecessors."""
     plan = w.scope_of(scope)
     rules = rules_of(plan)
     scope.state, scope.at_ms, scope.due_at_ms = RUNNING, 0, None
@@ -76,7 +76,7 @@ def _begin(w: Work, scope: Node, refusal: GateError | None) -> None:
     else:
         answer = refusal or _answer(w, scope, rules.gate(plan))
     if isinstance(answer, GateError):
-        bury(w, scope, answer)
+        leave_dead_letter(w, scope, answer)
         scope.tally, scope.error, scope.failed_at = Tally(0), answer.error, scope.path
         return close(w, scope, plan, FAILED, None)
     opening = rules.opening(w.shape(scope.plan), scope.node, answer)
@@ -90,7 +90,7 @@ def _begin(w: Work, scope: Node, refusal: GateError | None) -> None:
 
 
 def _answer(w: Work, scope: Node, gate: GateName | None) -> Any:
-    """The value of the gate of its kind; items are stored in pages, and the answer is their number."""
+    """The value of the gate of its kind. Items of a map are stored in pages, and their number is returned."""
     answer = None if gate is None else w.gate(scope.key, gate)
     if isinstance(answer, Frozen):
         w.pages.append(Pages(scope.key, answer.pages))
@@ -99,34 +99,34 @@ def _answer(w: Work, scope: Node, gate: GateName | None) -> Any:
 
 
 def _undone_size(w: Work, scope: Node) -> int | None:
-    """How many members the scope that it undoes has; None when there is nothing to undo."""
+    """The number of members of the scope that it undoes; None if there is nothing to undo."""
     done = w.node((scope.run, undone_path(scope.path)))
     return None if done is None or done.tally is None else done.tally.size
 
 
-def tick(w: Work, scope: Node, news: Tick) -> None:
-    """A member ended: turn its bit, open what that makes ready, and settle. Or a handler did: run the next."""
+def tick(w: Work, scope: Node, end: MemberEnd) -> None:
+    """A member ended: set its bit, open its successors, and settle. Or a hook ended: run the next one."""
     tally, plan = tally_of(scope), w.scope_of(scope)
-    if news.index < 0:
-        return _end(w, scope, plan, -news.index)
-    if scope.handling or not tally.tick(news.index, news.how):
+    if end.index < 0:
+        return _end(w, scope, plan, -end.index)
+    if scope.handling or not tally.tick(end.index, end.how):
         return
-    _mind(w, scope, plan, news)
+    _note_failure(w, scope, plan, end)
     if scope.state == RUNNING:
-        advance(w, scope, plan, news.index, news.how)
+        advance(w, scope, plan, end.index, end.how)
     settle_scope(w, scope, plan)
 
 
-def _mind(w: Work, scope: Node, plan: ScopePlan, news: Tick) -> None:
-    """Note the first failure that the scope does not tolerate."""
-    if news.how == "failed" and scope.failed_at is None:
-        _, digest, place = w.member(scope, news.index)
-        if not rules_of(plan).tolerates(plan, w.shape(digest).nodes[place], news.index):
-            scope.failed_at = news.failed_at
+def _note_failure(w: Work, scope: Node, plan: ScopePlan, end: MemberEnd) -> None:
+    """Record the first failure that counts."""
+    if end.how == "failed" and scope.failed_at is None:
+        _, digest, place = w.member(scope, end.index)
+        if not rules_of(plan).tolerates(plan, w.shape(digest).nodes[place], end.index):
+            scope.failed_at = end.failed_at
 
 
 def settle_scope(w: Work, scope: Node, plan: ScopePlan) -> None:
-    """Stay, stop the rest, or close. A member whose end is not heard yet counts as open: its bit is not turned."""
+    """Wait for more members, stop the rest, or close. A member whose end is still queued counts as open."""
     tally = tally_of(scope)
     if scope.handling or scope.state not in (RUNNING, STOPPING):
         return
@@ -144,11 +144,11 @@ def settle_scope(w: Work, scope: Node, plan: ScopePlan) -> None:
 
 
 def close(w: Work, scope: Node, plan: ScopePlan, state: State, cause: Cause | None) -> None:
-    """Evaluate the value, then run the handlers for `state`, then be final. No timer runs any more."""
+    """Evaluate the value, run the hooks for `state`, then become final. The scope's timer is cleared."""
     if state == SUCCEEDED and plan.value is not None:
         value = w.gate(scope.key, "value")
         if isinstance(value, GateError):
-            bury(w, scope, value)
+            leave_dead_letter(w, scope, value)
             scope.error, scope.failed_at, state = value.error, scope.path, FAILED
         else:
             scope.result = value
@@ -157,7 +157,7 @@ def close(w: Work, scope: Node, plan: ScopePlan, state: State, cause: Cause | No
 
 
 def _end(w: Work, scope: Node, plan: ScopePlan, first: int) -> None:
-    """Open the first handler from `first` on that is for the verdict; with none left the scope is final."""
+    """Open the first hook from number `first` on that is for the verdict. If none is left, the scope becomes final."""
     if scope.verdict is None:
         raise StaleView(scope.key, "a verdict, for which its handlers run")
     for number in range(first, len(plan.handlers)):
@@ -183,7 +183,8 @@ def _handler_path(scope: Node, handler: Handler) -> str:
 
 
 def stop(w: Work, scope: Node, verdict: State | None, *, kill: bool) -> None:
-    """Stop what has not started, tell what runs; the scope closes when nothing below it is open."""
+    """Stop members that have not started, and ask running ones to stop. The scope closes when nothing below it is
+    open."""
     scope.state, scope.kill = STOPPING, scope.kill or kill
     if verdict is not None and scope.verdict is None:
         scope.verdict = verdict
@@ -193,13 +194,13 @@ def stop(w: Work, scope: Node, verdict: State | None, *, kill: bool) -> None:
 
 
 def stop_scope(w: Work, scope: Node, kill: bool) -> None:
-    """Told from above, or asked to cancel at the root. A scope that is running its handler ends by itself."""
+    """Stopped by its parent, or by a cancel of the run. A scope that is running a hook ends by itself."""
     if not scope.handling:
         stop(w, scope, CANCELLED if kill and not scope.path else None, kill=kill)
 
 
 def stop_held(w: Work, scope: Node, kill: bool) -> None:
-    """One that waits has no members to stop; it leaves the queues of its keys before its handlers run."""
+    """A waiting scope has no members to stop. It leaves the queues of its keys before its hooks run."""
     scope.state, scope.kill = STOPPING, kill
     scope.tally = scope.tally or Tally(0)
     leave(w, scope)
@@ -207,7 +208,7 @@ def stop_held(w: Work, scope: Node, kill: bool) -> None:
 
 
 def cut(w: Work, scope: Node, _: object) -> None:
-    """It ends now, and all that is open below it; nothing is waited for, opened or evaluated any more.
+    """End the scope and everything open below it now. Nothing is waited for, opened or evaluated.
 
     A verdict that was reached before stays: hooks and compensation, which are cut off here, never change it.
     """
@@ -223,24 +224,25 @@ def cut(w: Work, scope: Node, _: object) -> None:
         cancel_unopened(w, scope)
         for member in open_below(w, scope):
             fire(w, member, "forced", None)
-            _hear_at_once(w, scope, plan, member.key)
+            _end_cut_member(w, scope, plan, member.key)
         failed = scope.failed_at is not None and scope.path
         scope.verdict = scope.verdict or (FAILED if failed else CANCELLED)
     assert scope.verdict is not None
     finish(w, scope, scope.verdict, cause=scope.cause)
 
 
-def _hear_at_once(w: Work, scope: Node, plan: ScopePlan, key: Key) -> None:
-    """Turn the bit of a member that was cut: the scope is final before the news of it comes."""
+def _end_cut_member(w: Work, scope: Node, plan: ScopePlan, key: Key) -> None:
+    """Set the bit of a member that was cut off, since the scope becomes final before the queued end is processed."""
     member = w.node(key)
     assert member is not None
-    news = Tick(scope.key, member.index, how_ended(member), member.failed_at)
-    tally_of(scope).tick(news.index, news.how)
-    _mind(w, scope, plan, news)
+    end = MemberEnd(scope.key, member.index, how_ended(member), member.failed_at)
+    tally_of(scope).tick(end.index, end.how)
+    _note_failure(w, scope, plan, end)
 
 
 def displace(w: Work, scope: Node, _: object) -> None:
-    """A newer run goes instead, whose outcome this one shares; what it had opened is taken back, unstarted."""
+    """A newer run takes its place, and this one shares its outcome. Its open members, which have not started, are
+    withdrawn."""
     entry.displace(w, scope, None)
     if scope.tally is not None:
         cancel_unopened(w, scope)
@@ -255,7 +257,7 @@ def time_out(w: Work, scope: Node, _: object) -> None:
 
 
 def replace(w: Work, node: Node, fact: Ended) -> None:
-    """The leaf becomes a scope in its own place."""
+    """The leaf is replaced by a sub-graph: its record becomes that of a scope."""
     assert isinstance(fact.outcome, Replaced)
     plan = fact.outcome.plan
     w.add_plan(node.run, plan)

@@ -1,7 +1,7 @@
-"""What becomes of a run in whose records something was found that nobody with a key has written, or that is damaged.
+"""What happens to a run with a record that has an invalid signature or is damaged.
 
-This is no cell of the table: the table says what happens to records that are true, and this one says nothing that may
-be built upon, neither its state nor its place among its siblings. So it ends, its run ends, and nobody else is told.
+This is not a cell of the transition table: the table is about genuine records, while of this one neither the state nor
+the index can be trusted. So the node ends, its run ends, and no other node is notified.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import deque
 
 from stemflow.core.ending import finish, letter_of
-from stemflow.core.work import Tick, Work
+from stemflow.core.work import MemberEnd, Work
 from stemflow.model.effects import DEAD_LETTER_MS
 from stemflow.model.facts import Damaged, Distrusted
 from stemflow.model.records import FAILED, FINAL, ErrorInfo, Node
 
 
-def condemn(w: Work, fact: Distrusted | Damaged) -> bool:
-    """FAILED without a retry, and the run with it: what else is ready or comes to be ready there starts no more."""
+def fail_run(w: Work, fact: Distrusted | Damaged) -> bool:
+    """Fail the node without a retry, and its run with it. Nothing else of the run starts."""
     node = w.node(fact.key)
     if node is None or node.state in FINAL or fact.token not in (None, node.delivery):
         return False
@@ -36,4 +36,4 @@ def _end(w: Work, node: Node, error: ErrorInfo, failed_at: str) -> None:
     node = w.edit(node)
     node.error, node.failed_at, node.result, node.alias = error, failed_at, None, None
     finish(w, node, FAILED, kept_ms=DEAD_LETTER_MS)
-    w.pending = deque(news for news in w.pending if not isinstance(news, Tick))
+    w.pending = deque(end for end in w.pending if not isinstance(end, MemberEnd))

@@ -1,4 +1,4 @@
-"""Unique keys: what a newcomer does about a key that is taken, by its mode."""
+"""Unique keys: what happens to a call whose key is taken, by mode."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from stemflow.model.records import (
 
 
 class Newer(NamedTuple):
-    """What a debounced call gives to the one that it found waiting: its arguments, and a later start."""
+    """What a debounced call passes on to a waiting call: its arguments, and a later start."""
 
     inputs: tuple[str, bytes] | None
     stand_in: Key | None
@@ -37,7 +37,7 @@ class Newer(NamedTuple):
 
 
 def terms_of(w: Work, node: Node) -> ClaimSpec | None:
-    """How `node` holds a unique key, or None if it needs none; for a member the key itself is left empty."""
+    """How `node` claims a unique key, or None if it has none. For a member, the key itself is empty."""
     if not node.path:
         return w.header(node.run).claim
     plan = w.plan_of(node)
@@ -48,23 +48,24 @@ def terms_of(w: Work, node: Node) -> ClaimSpec | None:
 
 
 def window_ms(terms: ClaimSpec) -> int | None:
-    """How long the key stays taken. To a debounced call `for_ms` is how long no other may come before it starts."""
+    """How long the key stays taken, in milliseconds; None: until the end of the call. For `debounce`, `for_ms` is the
+    quiet period instead."""
     return None if terms.mode == "debounce" else terms.for_ms
 
 
 def start_at_ms(now_ms: int, plan: AnyPlan, terms: ClaimSpec | None) -> int:
-    """The first instant at which a call that comes now may start; 0 is at once."""
+    """The earliest start of a call that arrives now, in epoch milliseconds; 0: at once."""
     delay_ms, eta_at_ms = (plan.delay_ms, plan.eta_at_ms or 0) if isinstance(plan, LeafPlan) else (0, 0)
     if terms is not None and terms.mode == "debounce":
         delay_ms = max(delay_ms, terms.for_ms or 0)
     return max(now_ms + delay_ms if delay_ms else 0, eta_at_ms)
 
 
-# -- at the door
+# -- submissions
 
 
-def at_the_door(w: Work, header: Header, asked: ClaimSpec) -> Reply | None:
-    """The answer to a submission that needs no run of its own, because another one holds its key."""
+def answer_submission(w: Work, header: Header, asked: ClaimSpec) -> Reply | None:
+    """The reply to a submission that creates no run, because another run holds its key; None if a run is created."""
     claim = claims.find(w, asked.key)
     if claim is None or (asked.mode == "take" and claim.finished and not claim.waiters):
         return None
@@ -87,13 +88,13 @@ def at_the_door(w: Work, header: Header, asked: ClaimSpec) -> Reply | None:
 
 
 def _same_terms(w: Work, target: Node, header: Header) -> bool:
-    """Whether the inputs of a later run are for the plan of an earlier one, which looks for such inputs."""
+    """Whether the inputs of a later run fit the plan of an earlier one, which may take them over."""
     claim = w.header(target.run).claim
     return target.plan == header.plan and claim is not None and claim.mode == "debounce"
 
 
 def holder_of(w: Work, key: str) -> str | None:
-    """The id of who holds the key now."""
+    """The id of the run or task that holds the key."""
     claim = claims.find(w, key)
     return None if claim is None else "/".join(claim.holders[0]).rstrip("/")
 
@@ -102,11 +103,11 @@ def _count(w: Work, key: str) -> None:
     claims.edit(w, key).duplicates += 1
 
 
-# -- a node that is opened
+# -- opened nodes
 
 
 def contend(w: Work, node: Node, terms: ClaimSpec) -> bool | GateError:
-    """True: the key is held by `node` now. False: it waits, or has ended. An error: it is refused."""
+    """Claim the key for `node`. True: `node` holds it. False: `node` waits, or has ended. An error: it is refused."""
     key = terms.key or w.gate(node.key, "unique")
     if isinstance(key, GateError):
         return key
@@ -140,7 +141,7 @@ def _share(w: Work, node: Node, claim: Claim, holder: Key) -> bool:
 
 
 def share_outcome(w: Work, node: Node, other: Node) -> None:
-    """End as another node did; the value of a composite stays where it is."""
+    """End with the outcome of another node. The value of a composite is not copied, but referred to by `alias`."""
     node.alias, node.claim = other.alias or other.key, None
     if other.tally is None and other.state == SUCCEEDED:
         node.result = other.result or b"null"
@@ -150,7 +151,7 @@ def share_outcome(w: Work, node: Node, other: Node) -> None:
 
 
 def _last_wins(w: Work, node: Node, claim: Claim, terms: ClaimSpec) -> bool:
-    """The newest call is the one that runs: instead of one that has not started, else after the one that runs."""
+    """Let the newest call run: instead of a call that has not started, else after the running one."""
     key = claim.key
     target = _not_started(w, claim) if terms.mode == "debounce" else None
     if target is not None and target.tally is None and isinstance(w.plan_of(target), LeafPlan):
@@ -173,7 +174,7 @@ def _last_wins(w: Work, node: Node, claim: Claim, terms: ClaimSpec) -> bool:
 
 
 def _not_started(w: Work, claim: Claim) -> Node | None:
-    """Who is still to run: the one who waits for its turn, else a holder that has not started."""
+    """The call that will run next: the waiter, else a holder that has not started."""
     return w.node(claim.waiters[0]) if claim.waiters else _unstarted_holder(w, claim)
 
 
@@ -183,7 +184,7 @@ def _unstarted_holder(w: Work, claim: Claim) -> Node | None:
 
 
 def _has_started(w: Work, node: Node) -> bool:
-    """Whether something of it was ever leased, or could not be taken back unnoticed: a timer, a hook."""
+    """Whether a task of it was ever leased, or it did something that cannot be undone unnoticed: a timer, a hook."""
     if node.tally is None:
         return node.delivery > node.base or node.state not in (HELD, READY) or isinstance(w.plan_of(node), WaitPlan)
     if node.delivery > node.base or node.state != RUNNING or node.handling or node.tally.ended:

@@ -1,4 +1,25 @@
-"""The working copy of one `decide`: what was read, what was changed, what must still be decided."""
+"""The working copy of one decision: what was read, what was changed, and what is still to be processed.
+
+Theory of operation. `decide` folds facts over a `Work`. A Work starts from a `View`: the records, headers, plans and
+gate values that the caller has read so far. Nothing in a view is ever modified.
+
+* *Reading* (`record`, `node`, `header`, `shape`, `gate`) returns the changed copy if there is one, else what the view
+  contains. If the view does not contain it, `Missing` is raised; `decide` turns it into a `Need`, the caller reads
+  what is needed, and the whole decision starts again with the same facts and a new Work. So actions never handle
+  missing data, and what an interrupted attempt has changed is discarded; only the missing gates are evaluated on it.
+* *Changing* goes through `edit`, `create` and `set_claim`. The first change of a record copies it and notes its
+  guard: the revision and token that the stored record must still have when the decision is committed.
+* *Consequences* are queued in `pending`: the end of a member for its scope (`MemberEnd`), a turn or an outcome for a
+  waiter of a claim (`ClaimNotice`). After each fact, `decide` processes the queue until it is empty, so a fact is
+  decided together with everything that follows from it. For a hot scope, a MemberEnd becomes a post to the inbox of
+  its run instead.
+* *The result* (`decision`) contains one Put for each changed record, and in `seen` the guards of records that were
+  only read. The store commits all of it if every guard still holds, and nothing otherwise. So a committed decision is
+  one that could have been made on the records as they are at the instant of the commit.
+
+A view may mix records of different ages, since callers cache records between commits. Usually a guard detects that.
+If one record contradicts another, `StaleView` is raised, and the caller reads all records again.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +50,9 @@ from stemflow.model.records import (
 
 
 class View:
-    """What has been read so far. A key that maps to None is known not to exist; a key that is absent is not known.
+    """What has been read so far. A key that maps to None is known not to exist; a key that is absent is unknown.
 
-    `hot`: scopes that many change at once. They hear of their members by way of the inbox of their run.
+    `hot`: contended scopes. The ends of their members are posted to the inbox of the run.
     """
 
     __slots__ = ("records", "headers", "shapes", "gates", "hot")
@@ -52,7 +73,7 @@ class View:
 
 
 class Missing(Exception):
-    """Something must be read before this can be decided."""
+    """Something must be read before the facts can be decided."""
 
     def __init__(
         self,
@@ -65,7 +86,7 @@ class Missing(Exception):
 
     @classmethod
     def all(cls, some: Sequence[Missing]) -> Missing:
-        """What any of `some` lacks, each once, in order."""
+        """The union of what several decisions need, each once, in order."""
         return cls(
             keys=tuple(dict.fromkeys(key for one in some for key in one.keys)),
             headers=tuple(dict.fromkeys(run for one in some for run in one.headers)),
@@ -75,10 +96,10 @@ class Missing(Exception):
 
 
 class StaleView(Exception):
-    """The records of a view do not fit together: some are older than others. All must be read anew.
+    """The records of a view contradict each other, since some are older than others. All of them must be read again.
 
-    Raised where one record says what another would have to confirm. Views whose parts are of different ages but lead to
-    a decision are noticed by the store, by the guards of that decision.
+    Raised if a record refers to another one that does not match. If a mixed view does lead to a decision, the guards of
+    the decision detect it when it is committed.
     """
 
     def __init__(self, key: Key, expected: str) -> None:
@@ -86,8 +107,8 @@ class StaleView(Exception):
         self.key = key
 
 
-class Tick:
-    """A member of a scope that has ended, still to be told to the scope."""
+class MemberEnd:
+    """The end of a member, to be processed by its scope."""
 
     __slots__ = ("scope", "index", "how", "failed_at")
 
@@ -95,8 +116,9 @@ class Tick:
         self.scope, self.index, self.how, self.failed_at = scope, index, how, failed_at
 
 
-class Wake:
-    """One who waits for a claim, still to be told that it is its turn (with the key) or whose outcome it shares."""
+class ClaimNotice:
+    """A notification to a waiter or sharer of a claim: `granted` with the key, or `denied` with the node whose outcome
+    it shares."""
 
     __slots__ = ("key", "event", "about")
 
@@ -105,14 +127,14 @@ class Wake:
 
 
 def guard_of(record: Record | None) -> tuple[int, int]:
-    """(rev, delivery) of a record that is read: a lease changes only the second. (0, 0): there is none."""
+    """(rev, delivery) of a record that was read; a lease changes only `delivery`. (0, 0) if there is no record."""
     if record is None:
         return 0, 0
     return record.rev, record.delivery if isinstance(record, Node) else 0
 
 
 class Work:
-    """Records are copied at the first change, so what was read stays as it was."""
+    """The state of one decision in progress; see the module docstring."""
 
     __slots__ = (
         "view", "now_ms", "read", "changed", "guards", "pending", "new_headers", "also", "new_shapes", "fragments",
@@ -125,7 +147,7 @@ class Work:
         self.read: dict[Key, Record | None] = {}
         self.changed: dict[Key, Record | None] = {}
         self.guards: dict[Key, tuple[int, int]] = {}
-        self.pending: deque[Tick | Wake] = deque()
+        self.pending: deque[MemberEnd | ClaimNotice] = deque()
         self.new_headers: dict[str, Header] = {}
         self.also: tuple[Header, ...] = ()
         self.new_shapes: dict[str, Shape] = {}
@@ -157,14 +179,14 @@ class Work:
         return found
 
     def known(self, key: Key, by: str) -> Node:
-        """A node that exists according to another record; raises StaleView where it does not."""
+        """A node that must exist according to another record. Raises StaleView if it does not."""
         found = self.node(key)
         if found is None:
             raise StaleView(key, f"a record, as {by} names it")
         return found
 
     def want(self, keys: Iterable[Key]) -> None:
-        """Ask for all of these at once where they are not known yet."""
+        """Request all of these that are unknown, at once."""
         unknown = tuple(k for k in keys if k not in self.changed and k not in self.view.records)
         if unknown:
             raise Missing(keys=unknown)
@@ -223,7 +245,7 @@ class Work:
     # -- changing
 
     def edit(self, node: Node) -> Node:
-        """The copy of `node` that may be changed."""
+        """The copy of `node` that this decision may change."""
         key = node.key
         if key in self.guards:
             return node
@@ -242,11 +264,11 @@ class Work:
         return node
 
     def drop(self, root: Node) -> None:
-        """The run of `root` is past its time, and another takes its id."""
+        """Delete the expired run of `root`, whose id is used again."""
         self.dropped[root.run] = guard_of(root)
 
     def forget(self, node: Node) -> None:
-        """Take back a node that was created in this decision and is not worth a record."""
+        """Undo the creation of a node in this decision, as it needs no record."""
         del self.changed[node.key], self.guards[node.key]
 
     def claim(self, key: str) -> Claim | None:
@@ -262,19 +284,19 @@ class Work:
         self.changed[place] = claim
 
     def add_plan(self, run: str, plan: Plan) -> Shape:
-        """Take in a sub-graph that joins `run` while it runs."""
+        """Add a fragment that joins `run` while it runs."""
         self.fragments.append((run, plan.digest))
         return self.new_shapes.setdefault(plan.digest, Shape(plan))
 
-    def posted(self, news: Tick) -> bool:
-        """Whether `news` goes into the inbox, because its scope is hot; what this decision changes anyway is not."""
-        if news.scope not in self.view.hot or news.scope in self.guards or news.index < 0:
+    def posted(self, end: MemberEnd) -> bool:
+        """Post `end` to the inbox if its scope is hot and not changed by this decision anyway; False otherwise."""
+        if end.scope not in self.view.hot or end.scope in self.guards or end.index < 0:
             return False
-        self.header(news.scope[0])
-        self.posts.setdefault(news.scope, []).append(End(news.index, news.how, news.failed_at))
+        self.header(end.scope[0])
+        self.posts.setdefault(end.scope, []).append(End(end.index, end.how, end.failed_at))
         return True
 
-    # -- the answer
+    # -- the result
 
     def decision(self) -> Decision:
         puts = []
@@ -305,7 +327,8 @@ class Work:
         )
 
     def _first_rev(self, record: Record) -> int:
-        """A claim may be dropped and taken anew: its revisions begin elsewhere each time, so no old guard fits."""
+        """The first revision of a record. A claim may be deleted and created again; its revisions start at a different
+        number each time, so that no old guard matches."""
         if isinstance(record, Node):
             return record.base + 1
         holder = record.holders[0]
@@ -315,7 +338,8 @@ class Work:
         return 1 + int.from_bytes(digest, "big")
 
     def _seen(self) -> tuple[tuple[Key, int, int], ...]:
-        """What this rests on without changing it; what is final can no longer change."""
+        """The guards of records that were read and not changed. Final records are left out, as they can no longer
+        change."""
         over = tuple(((run, ""), *guard) for run, guard in self.dropped.items())
         return over + tuple(
             (key, *guard_of(record))

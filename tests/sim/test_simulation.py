@@ -147,7 +147,7 @@ def test_a_place_that_is_kept_over_a_retry_is_found(monkeypatch: pytest.MonkeyPa
 
 
 def test_waiters_that_are_forgotten_at_a_cancel_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "_part", lambda w, claim, node: None)
+    monkeypatch.setattr(claims, "_remove_sharers", lambda w, claim, node: None)
     assert "seed" in _found()
 
 
