@@ -44,9 +44,9 @@ def _a_running_holder_is_replaced(patch: pytest.MonkeyPatch) -> None:
 def _a_limit_lets_one_more_in(patch: pytest.MonkeyPatch) -> None:
     let_in = claims._next
 
-    def _next(w: Work, claim: Any, told: Any = None) -> None:
+    def _next(w: Work, claim: Any, granted: Any = None) -> None:
         claim.limit += 1
-        let_in(w, claim, told)
+        let_in(w, claim, granted)
         claim.limit -= 1
 
     patch.setattr(claims, "_next", _next)

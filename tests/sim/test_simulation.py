@@ -131,7 +131,7 @@ def test_faults_are_drawn_from_the_seed_alone() -> None:
 
 
 def test_a_key_that_is_not_handed_on_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "_next", lambda w, claim, told=None: None)
+    monkeypatch.setattr(claims, "_next", lambda w, claim, granted=None: None)
     assert "seed" in _found()
 
 
