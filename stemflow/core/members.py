@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from stemflow.core.ending import bury, how_ended
+from stemflow.core.ending import how_ended, leave_dead_letter
 from stemflow.core.fire import fire
 from stemflow.core.kinds import rules_of
 from stemflow.core.kinds.base import Moves, View
@@ -111,7 +111,7 @@ def advance(w: Work, scope: Node, plan: ScopePlan, index: int, how: str) -> None
     gate = rules.asks(view, index, how)
     answer = None if gate is None else w.gate(scope.key, gate)
     if isinstance(answer, GateError):
-        bury(w, scope, answer)
+        leave_dead_letter(w, scope, answer)
         moves = Moves(error=answer.error)
     else:
         moves = rules.after(view, index, how, answer)
