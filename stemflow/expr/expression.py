@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -88,6 +89,12 @@ def compile_at(source: str, names: frozenset[str], offset: int) -> Expression:
         raise explain(fault, origin.whole()) from None
     scope = compiler.scope
     passing = isinstance(tree, _PASSING)
-    references = tuple(scope.references)
+    references = _guarded(scope.references)
     keys = compiler.plain_keys(tree)
     return Expression(source.strip(), references, evaluate, scope.slots, origin.whole(), passing, scope.dates, keys)
+
+
+def _guarded(references: list[Reference]) -> tuple[Reference, ...]:
+    """The references; those to a step that the same expression tests with `has` or `get` are optional, too."""
+    tested = {one.path[:2] for one in references if one.optional and len(one.path) > 1 and one.path[0] == "steps"}
+    return tuple(replace(one, optional=True) if one.path[:2] in tested else one for one in references)

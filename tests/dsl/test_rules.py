@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from stemflow.compile.edges import dependencies
 from stemflow.dsl import check_inputs
 from tests.dsl.checked import arg, check, step, told
 
@@ -384,3 +385,13 @@ def test_a_graph_inside_a_step_reads_its_own_steps_and_those_outside() -> None:
 def test_a_fault_in_a_graph_inside_a_step(before: str, after: str, code: str, mark: str) -> None:
     found = [one for one in told(check(INNER.replace(before, after))) if one[0] != "SF107"]
     assert (code, mark) in found
+
+
+def test_a_path_that_the_expression_tests_is_an_optional_edge() -> None:
+    # Given a plain read next to has() of the same step
+    body = arg("steps.a.output.x if has(steps.a.output) else 1")
+    workflow = check(body).workflow
+    assert workflow is not None
+    # Then the step does not depend on the output of the other being there
+    (_, b) = workflow.body.steps  # type: ignore[union-attr]
+    assert set(dependencies(b)) == {("a", "optional")}

@@ -28,6 +28,14 @@ VALIDATE = command(
     click.Option(["--color"], type=click.Choice(COLOURS), default="auto", help="Colours in the text format (auto)."),
     tasks("Look up tasks, their arguments and results here; may be repeated (default: nothing is imported)."),
 )  # fmt: skip
+PLAN = command(
+    "plan", "print what a workflow would do: order, conditions, fan-outs, and what a failure would skip",
+    click.Argument(["file"], metavar="FILE", type=click.Path(), help="The workflow file."),
+    click.Option(["-i", "--input"], multiple=True, metavar="NAME=VALUE", help="An input; may be repeated."),
+    click.Option(["--inputs"], metavar="FILE", help="A JSON or YAML file of inputs; -i wins over it."),
+    click.Option(["--fail"], metavar="STEP", help="Show what happens when this step fails."),
+    click.Option(["--json"], is_flag=True, help="Print JSON on standard output."),
+)  # fmt: skip
 GRAPH = command(
     "graph", "print the steps of a workflow and their dependencies",
     click.Argument(["file"], metavar="FILE", type=click.Path(), help="The workflow file."),
@@ -50,4 +58,4 @@ COMPLETION = command(
     click.Argument(["shell"], metavar="SHELL", type=click.Choice(SHELLS), help="bash, zsh or fish."),
 )  # fmt: skip
 
-COMMANDS = (VALIDATE, GRAPH, SCHEMA, EXPLAIN, COMPLETION)
+COMMANDS = (VALIDATE, PLAN, GRAPH, SCHEMA, EXPLAIN, COMPLETION)
