@@ -33,7 +33,7 @@ def command(arguments: Arguments, *words: str) -> str:
     implied = os.environ.get(STORE_VARIABLE, DEFAULT_STORE)
     given = getattr(arguments.store, "given", arguments.store)
     store = ("--store", given) if given != implied else ()
-    return f"`{shlex.join(('stemflow', *words, *store))}`"
+    return f"`{shown(shlex.join(('stemflow', *words, *store)))}`"
 
 
 async def follow(app: Stemflow, handle: RunHandle[Any], arguments: Arguments) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE
@@ -65,8 +65,12 @@ def _mermaid(places: dict[str, GraphNode], edges: Edges) -> Iterator[str]:
         yield f"  {ids[source]} {'-.->' if kinds == ['order'] else '-->'} {ids[target]}"
 
 
+_MERMAID: Final = str.maketrans({"#": "#35;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "&": "#amp;", "`": "#96;"})
+"""Characters that begin an entity, a tag, Markdown or the end of a label."""
+
+
 def _mermaid_inside(places: dict[str, GraphNode], ids: dict[str, str], place: GraphNode, depth: int) -> Iterator[str]:
-    label = place.label.replace('"', "#quot;")
+    label = place.label.translate(_MERMAID)
     if not place.inside:
         yield f'{"  " * depth}{ids[place.path]}["{label}"]'
         return

@@ -52,7 +52,7 @@ def line(letter: DeadLetter, now_ms: int) -> str:
     """One line: when, what, why, the error, and the id to type next."""
     ago = short_duration(now_ms - letter.at_ms)
     return (
-        f"{letter_id(letter)}  {_instant(letter.at_ms)} ({ago} ago)  {shown(letter.queue)}  "
+        f"{shown(letter_id(letter))}  {_instant(letter.at_ms)} ({ago} ago)  {shown(letter.queue)}  "
         f"{shown(letter.task or 'a composite')}  {letter.reason} after {_attempts(letter)}{_why(letter)}"
     )
 
@@ -64,7 +64,7 @@ async def story(app: Stemflow, letter: DeadLetter) -> list[str]:
     where = "" if header is None else f", {shown(header.name)}" + (f" of {shown(header.file)}" if header.file else "")
     error = letter.error
     told = [
-        f"dead letter {letter_id(letter)}",
+        f"dead letter {shown(letter_id(letter))}",
         f"  what      {shown(letter.task or 'a composite')} at {shown(letter.path or 'the root')}{where}",
         f"  queue     {shown(letter.queue)}",
         f"  why       {letter.reason}, after {_attempts(letter)}",

@@ -37,6 +37,8 @@ def _guarded(words: list[str]) -> int:
         return _say(refused, refused.code, refused.more)
     except StemflowError as error:
         return _say(error, WRONG_USAGE)
+    except UnicodeEncodeError as error:
+        return _say(Refused(f"expected UTF-8 text, got {error.object!r}; check the arguments and inputs"), WRONG_USAGE)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

@@ -54,5 +54,5 @@ def _line(info: RunInfo, now_ms: int) -> str:
     header, root = info.header, info.root
     created = datetime.fromtimestamp(header.created_at_ms / 1_000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     lasted = short_duration((root.ended_at_ms or now_ms) - header.created_at_ms)
-    again = f"  rerun of {header.rerun_of}" if header.rerun_of else ""
-    return f"{header.run}  {public_state(root.state):<9}  {created}  {lasted:>6}  {shown(header.name)}{again}"
+    again = f"  rerun of {shown(header.rerun_of)}" if header.rerun_of else ""
+    return f"{shown(header.run)}  {public_state(root.state):<9}  {created}  {lasted:>6}  {shown(header.name)}{again}"

@@ -39,11 +39,12 @@ async def _show(arguments: Arguments) -> int:
         told = latest(await handle.progress())
         rows = await tree_rows(app, handle, await handle.nodes())
         header = await app.library.header(handle.id)
-        print(f"run {header.run}  {public_state(rows[0].state)}" + (f"  {shown(header.file)}" if header.file else ""))
+        file = f"  {shown(header.file)}" if header.file else ""
+        print(f"run {shown(header.run)}  {public_state(rows[0].state)}{file}")
         if header.rerun_of:
-            print(f"rerun of {header.rerun_of}")
+            print(f"rerun of {shown(header.rerun_of)}")
         if header.parent:
-            print(f"started by task {task_id(header.parent)}")
+            print(f"started by task {shown(task_id(header.parent))}")
         drawn = lines(rows, app.store.now_ms(), look_of(sys.stdout), told)
         for row, line in zip(rows, drawn, strict=True):
             print(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator
 
+from stemflow.cli.graph import GraphNode, _mermaid
 from tests.cli.test_run import follows_schema
 from tests.cli.world import Cli
 
@@ -171,3 +173,33 @@ def test_a_version_is_told(cli: Cli) -> None:
     ran = cli("--version")
     assert ran.code == 0
     assert ran.out.startswith("stemflow ")
+
+
+def test_names_that_are_not_text_are_shown_and_refused_with_a_sentence(project: Path, cli: Cli) -> None:
+    # Given a file whose name is not UTF-8
+    name = os.fsdecode(b"caf\xe9.yaml")
+    (project / name).write_text((project / "hello.yaml").read_text())
+    # Then it is checked, and shown with an escape
+    assert cli("validate", name).code == 0
+    assert "caf\\udce9.yaml" in cli("run", name).err
+    # And an id that is not text is refused
+    ran = cli("show", os.fsdecode(b"\xff"))
+    assert (ran.code, "not UTF-8" in ran.err) == (3, True)
+
+
+def test_a_command_that_is_suggested_cannot_steer_the_terminal(project: Path, cli: Cli) -> None:
+    # Given a file with an escape in its name, and a run of it that has its unique key
+    name = "a\x1b[2J.yaml"
+    (project / name).write_text((project / "flaky.yaml").read_text())
+    # Then no output holds the escape in the raw
+    for words in (("run", name), ("validate", name), ("submit", name), ("graph", name), ("runs",)):
+        ran = cli(*words)
+        assert "\x1b" not in ran.out + ran.err, words
+
+
+def test_labels_of_a_graph_are_escaped_for_mermaid() -> None:
+    # Given a label with all that means something to Mermaid
+    label = 'a"#<b>&`'
+    root = GraphNode("", "task", label, ())
+    # Then each character is written as an entity
+    assert list(_mermaid({"": root}, [])) == ["flowchart LR", '  n0["a#quot;#35;#lt;b#gt;#amp;#96;"]']

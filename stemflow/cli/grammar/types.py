@@ -114,6 +114,8 @@ class RunId(click.ParamType[str]):
         text: str = value
         if not text.partition("/")[0].strip():
             self.fail("expected the id of a run or the beginning of it, got an empty text", param, ctx)
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            self.fail("expected the id of a run, got bytes that are not UTF-8 text", param, ctx)
         return text
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
