@@ -14,7 +14,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "CONTRIBUTING.md"
 PAGES = [ROOT / "README.md", ROOT / "workflows" / "README.md", GUIDE, *sorted((ROOT / "docs").rglob("*.md"))]
-PACKAGES = ("model", "core", "compile", "testing")
+PACKAGES = (
+    "model", "core", "compile", "testing", "runtime/attempt", "runtime/tasks", "runtime/runs", "runtime/values",
+    "runtime/payloads", "runtime/catalog",
+)  # fmt: skip
 """The packages whose docstrings and comments are held to it."""
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / "stemflow" / package).rglob("*.py"))
 RULED_OUT = {

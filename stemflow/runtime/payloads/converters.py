@@ -60,15 +60,14 @@ class BadResult(StemflowError):
 
 
 class Converter:
-    """Turns JSON data into what an annotation names. A value whose type is `exact` is right as it is.
-
-    `convert` is None when anything will do.
+    """Converts JSON data to an annotation. `exact`: a type whose values need no conversion; `convert`: None if all are
+    accepted.
     """
 
     __slots__ = ("annotation", "exact", "convert")
 
     def __init__(self, annotation: Any, where: str) -> None:
-        """Raises OptionError when JSON data can never become this; `where` begins its sentence."""
+        """Raises OptionError, whose message `where` begins, if no JSON data can be converted to the annotation."""
         self.annotation = annotation
         self.exact = _EXACT.get(annotation) if isinstance(annotation, (type, type(None))) else None
         self.convert: Convert | None = None
@@ -83,7 +82,7 @@ class Converter:
         return value if self.convert is None or type(value) is self.exact else self.convert(value)
 
     def is_loose(self) -> bool:
-        """Whether it takes values that its schema would refuse."""
+        """Whether it accepts values that its schema does not."""
         return self.convert is not None and (_has_model(self.annotation) or _says_decimal(self.schema()))
 
     def schema(self) -> dict[str, Any]:
@@ -164,7 +163,7 @@ def _has_model(annotation: Any) -> bool:
 
 
 def _judge(annotation: Any, where: str) -> None:
-    """Refuse what JSON data can never become."""
+    """Raise OptionError for annotations to which no JSON data can be converted."""
     if _has_model(annotation):
         return
     try:
@@ -183,7 +182,7 @@ def _judge(annotation: Any, where: str) -> None:
 
 
 def _custom(info: Any, seen: set[int] | None = None) -> Iterator[Any]:
-    """The classes in a type that msgspec knows nothing of."""
+    """The classes in a type that msgspec does not support."""
     seen = set() if seen is None else seen
     if id(info) in seen:
         return
@@ -208,14 +207,14 @@ def _says_decimal(schema: Any) -> bool:
 
 
 def named(annotation: Any) -> str:
-    """An annotation as it is written."""
+    """The source text of an annotation."""
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return annotation.__name__
     return re.sub(r"\b(?:typing|collections\.abc)\.", "", str(annotation))
 
 
 def shown(value: Any) -> str:
-    """A JSON value in a sentence: its text where it is short."""
+    """A JSON value as text for a message, shortened."""
     if value is None:
         return "null"
     if isinstance(value, bool):

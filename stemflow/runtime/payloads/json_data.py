@@ -1,4 +1,4 @@
-"""Values at the border: JSON in and out, with the path of whatever cannot become JSON."""
+"""Encoding and decoding of JSON data; errors have the path of the value that cannot be encoded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_DEPTH = 64
 
 
 _AS_IS = frozenset((int, bool, type(None)))
-"""Types whose values are JSON whatever they are."""
+"""Types whose values are JSON in any case."""
 
 
 class NotSerializable(StemflowError):
@@ -30,12 +30,12 @@ _decoder = msgspec.json.Decoder()
 
 
 def encode(value: Any, what: str, *, limit: int = MAX_BYTES) -> bytes:
-    """JSON bytes of `value`; raises NotSerializable with the path of what cannot become JSON. `what` begins it."""
+    """Encode `value` as JSON. `what` begins the path in an error. Raises NotSerializable."""
     return written(plain(value, what), what, limit=limit)
 
 
 def written(value: Any, what: str, *, limit: int = MAX_BYTES) -> bytes:
-    """JSON bytes of what `plain` has made; else as `encode`."""
+    """Encode what `plain` has returned; otherwise as `encode`."""
     try:
         encoded = _encoder.encode(value)
     except (OverflowError, ValueError, TypeError, UnicodeEncodeError) as error:
@@ -44,21 +44,21 @@ def written(value: Any, what: str, *, limit: int = MAX_BYTES) -> bytes:
 
 
 def within(encoded: bytes, what: str, limit: int) -> bytes:
-    """`encoded`, unless it is longer than what is stored."""
+    """Return `encoded`. Raises NotSerializable if it is longer than `limit` bytes."""
     if len(encoded) > limit:
         raise NotSerializable(f"{what}: expected at most {limit} bytes, got {len(encoded)}; pass a reference instead")
     return encoded
 
 
 def decode(encoded: bytes | None) -> Any:
-    """The value of stored JSON; None is null."""
+    """Decode stored JSON; None stands for null."""
     return None if encoded is None else _decoder.decode(encoded)
 
 
 def plain(value: Any, what: str) -> Any:
-    """`value` as JSON data: dataclasses, Structs, models, dates, enums and the like are turned into it.
+    """Convert dataclasses, Structs, models, dates, enums and the like to JSON data.
 
-    What is JSON data already is given back as it is, not copied. Raises NotSerializable with the path of what is not.
+    JSON data is returned as it is, not copied. Raises NotSerializable with the path of what cannot be converted.
     """
     return value if type(value) in _AS_IS else _plain(value, what, 0)
 

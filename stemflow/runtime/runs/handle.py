@@ -26,7 +26,7 @@ T = TypeVar("T")
 D = TypeVar("D")
 EVENTS_PAUSE_MS = 1_000
 PAUSE_A_NODE_S = 0.000_2
-"""Looking costs work for each node of the run, so one who follows a large run looks less often."""
+"""Seconds between two readings of a run for each of its nodes: large runs are read less often."""
 
 
 class UnknownRun(StemflowError):
@@ -46,8 +46,14 @@ class DuplicateRun(StemflowError):
 
 
 class TaskResult(Struct, Generic[T], frozen=True, kw_only=True, dict=True):
-    """How a run, or a task of one, ended. `failed_at` is the path of the node whose `error` it is; `attempt` that
-    node's, from 0. `raw` is the JSON data that was stored, `timed_out` says that it has not ended yet.
+    """How a run, or a node of it, has ended.
+
+    `status`: `succeeded`, `failed`, `cancelled` or `skipped`; a state such as `running` if it has not ended. `raw`: the
+    stored JSON data. `error`: that of the node with the path `failed_at`, at its attempt `attempt`, from 0.
+    `timed_out`: it had not ended when waiting was over.
+
+        result = await handle.wait(timeout=30)
+        total = result.value_or(0)
     """
 
     task_id: str
@@ -61,17 +67,17 @@ class TaskResult(Struct, Generic[T], frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def value(self) -> T | None:
-        """The value as the task's annotation, or `decode=`, has it; None when it did not succeed. Raises BadResult."""
+        """The value as the result type of the task, or by `decode=`; None if it has not succeeded. Raises BadResult."""
         if self.decode is None or self.raw is None:
             return self.raw  # type: ignore[no-any-return]
         return self.decode(self.raw)  # type: ignore[no-any-return]
 
     def value_or(self, default: D) -> T | D:
-        """The value, or `default` when there is none because it did not succeed."""
+        """The value; `default` if it has not succeeded."""
         return self.value if self.status == SUCCEEDED else default  # type: ignore[return-value]
 
     def required(self) -> T:
-        """The value; raises RunFailed when it did not succeed."""
+        """The value. Raises RunFailed if it has not succeeded."""
         if self.status != SUCCEEDED:
             raise RunFailed(self)
         return self.value  # type: ignore[return-value]
@@ -89,7 +95,7 @@ class RunConflict(StemflowError):
 
 
 class RunFailed(StemflowError):
-    """A run did not succeed: which node, at which attempt, with which error."""
+    """A run did not succeed. `node`: the path of the failed node; `attempt`: of it, from 0; `error`: its error."""
 
     def __init__(self, result: TaskResult[Any]) -> None:
         self.result = result
@@ -113,7 +119,7 @@ async def _within(future: asyncio.Future[Node | None], timeout: float | None) ->
 
 
 class NodeEvent(Struct, frozen=True, kw_only=True):
-    """A node was seen in a new state, attempt or with new progress."""
+    """A change of a node: a new state, attempt or progress. `attempt`: from 0. `at_ms`: epoch milliseconds."""
 
     path: str
     state: str
@@ -144,10 +150,13 @@ class RunAccess(Protocol):
 
 
 class RunHandle(Generic[T]):
-    """One run. `existing`: a submit under a unique key found it instead of starting another.
+    """A run that was submitted, in whichever process it is executed.
 
-    `holder`: the id of the run or task that held the unique key when this run was submitted all the same. `asked`: what
-    was submitted, with the digest of its plan; it knows the `decode=` of its tasks.
+    `id`: the run id. `existing`: the submission found an earlier run with the same unique key or id, which this is.
+    `holder`: the id of the run or task that held the unique key when this run was submitted.
+
+        handle = await app.submit(add.s(1, 2))
+        result = await handle.wait(timeout=30)
     """
 
     def __init__(
@@ -167,10 +176,10 @@ class RunHandle(Generic[T]):
         self.holder = holder
         self._epoch = access.store.epoch
         self._known_until_ms = access.store.now_ms() + LEAST_KEPT_MS if known else 0
-        """Until then it is there for certain, since it was submitted here."""
+        """Until then the run exists for certain, since it was submitted here."""
 
     async def root(self) -> Node:
-        """The record of the run itself; raises UnknownRun, or StateLost when the store has lost it."""
+        """The record of the run itself. Raises UnknownRun, StateLost if the store has lost it, StoreError."""
         (root,) = await self._access.store.read([(self.id, "")])
         if isinstance(root, Node):
             return root
@@ -183,7 +192,7 @@ class RunHandle(Generic[T]):
         raise UnknownRun(self.id, self._access.store.url)
 
     async def wait(self, timeout: float | None = None) -> TaskResult[T]:
-        """Wait for the end, at most `timeout` seconds (then `timed_out`); cannot miss it.
+        """Wait until the run has ended, at most `timeout` seconds; then the result is `timed_out`.
 
         After five seconds a warning is logged if no worker serves what the run waits for, with the reason.
 
@@ -210,7 +219,7 @@ class RunHandle(Generic[T]):
         return await result_of(self._access, root, sig)
 
     async def duplicates(self) -> int:
-        """How many others have met the unique key of this run while it held it."""
+        """How many other submissions have met the unique key of this run while it was held."""
         return await Values(self._access.library).duplicates(await self.root())
 
     async def cancel(self, *, force: bool = False) -> str:

@@ -40,13 +40,13 @@ _NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index
 
 
 class Bound(tuple[Call, ...]):
-    """The calls that one task makes: one, or one for each element of a chunk."""
+    """The calls of one task: one, or one for each item of a chunk (`chunked`)."""
 
     chunked = False
 
 
 class Binder:
-    """Evaluates what a plan left to be evaluated late. Names of items are taken from the plan's own maps."""
+    """Evaluates the expressions of one plan. `shape`: the plan, whose maps define names of items."""
 
     def __init__(self, shape: Shape) -> None:
         scopes = [node for node in shape.nodes if isinstance(node, ScopePlan)]
@@ -86,7 +86,10 @@ class Binder:
         return filled
 
     async def calls(self, values: Values, node: Node, leaf: LeafPlan) -> Bound:
-        """The calls of a leaf, or of a later one whose arguments it was given. Raises ExpressionError."""
+        """The calls of a leaf; with the arguments of a later submission if they replaced its own (`debounce`).
+
+        Raises ExpressionError, UnknownEncoder, BadPayload.
+        """
         if node.stand_in is not None:
             return await self._calls_of(values, node.stand_in)
         if leaf.bind is not None:
@@ -124,7 +127,7 @@ def _unpacked(item: Any) -> tuple[Any, ...]:
 
 
 async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: AnyPlan) -> Any:
-    """The value of a gate, or a GateError: a failing expression fails the node, not the engine."""
+    """The value of a gate, or a GateError: an expression that fails makes the node fail, not the worker."""
     name = key[2]
     try:
         if name == "when":
@@ -242,7 +245,7 @@ def seal_literals(plan: Plan, encoders: TaskPayloadEncoderRegistry, origin: str,
 def pages_of(
     items: list[Any] | tuple[Any, ...], what: str, encoders: TaskPayloadEncoderRegistry, encoder: str, where: str
 ) -> tuple[bytes, ...]:
-    """Items as lists of at most PAGE elements, by `encoder` for the place `where`."""
+    """Encode items in pages of at most PAGE items. `encoder`: its id; `where`: the location of the items."""
     return tuple(
         encoders.writer(encoder, f"{where} {number}", limit=PAGE_BYTES)(
             list(items[number * PAGE : (number + 1) * PAGE]), f"{what} from {number * PAGE}"
@@ -252,7 +255,7 @@ def pages_of(
 
 
 async def rate_keys(values: Values, binder: Binder, node: Node, leaf: LeafPlan, options: Options) -> tuple[str, ...]:
-    """The keys that `given_keys` names, evaluated."""
+    """Evaluate the keys of rate limits that `given_keys` gives."""
     given = given_keys(options)
     env: dict[str, Any] = {"headers": merged((await values.library.header(node.run)).headers, leaf.headers)}
     if any("args" in key for key in given):
@@ -262,8 +265,7 @@ async def rate_keys(values: Values, binder: Binder, node: Node, leaf: LeafPlan, 
 
 
 async def _key(values: Values, binder: Binder, node: Node, plan: AnyPlan, name: str) -> Any:
-    """The unique key or the concurrency key of a node, or those of its rates; over its arguments by name where it is a
-    task."""
+    """Evaluate the unique key, the concurrency key or the rate limit keys of a node, over the arguments of its task."""
     if not isinstance(plan, LeafPlan):
         assert isinstance(plan, ScopePlan) and plan.concurrency is not None
         return concurrency_key(await binder.template(values, node, plan.concurrency.key), node.path)
