@@ -1,4 +1,4 @@
-"""The protocol of a store, and the one place where a URL chooses a class.
+"""The contract of a store: what runtime asks of it, and in which types.
 
 Every promise in a docstring here has a test in `stemflow.testing.contract`, which runs on every store.
 """
@@ -20,7 +20,7 @@ from stemflow.store.health import HealthReport, Inventory
 
 
 class StoreError(StemflowError):
-    """The store cannot be used: where it lies, what it said, what to do."""
+    """The store cannot be used. The message names the store, what it answered, and what to do."""
 
 
 class StoreUnavailable(StoreError):
@@ -28,16 +28,15 @@ class StoreUnavailable(StoreError):
 
 
 class StoreClosed(StoreError):
-    """The store was closed by its process while somebody waited. What waits goes on in the store."""
+    """The store was closed by its process while a call waited. Runs go on in the store."""
 
 
 class BackpressureError(StoreError):
-    """The store takes no new work for the moment; what is under way goes on."""
+    """The store accepts no new work for now; runs that have begun go on."""
 
 
 class StateLost(StoreError):
-    """The store has lost what it had acknowledged, and goes on with what is there; whatever rests on what was read
-    before is void."""
+    """The store lost acknowledged commits and continues from an earlier state; what rests on older reads is void."""
 
 
 class Want(Struct, frozen=True, kw_only=True):
@@ -49,7 +48,7 @@ class Want(Struct, frozen=True, kw_only=True):
     queues: tuple[str, ...] | None = None
     only_run: str | None = None
     pushes: int | None = None
-    """How many leases it was given by `Store.pushed_leases` so far, if it has nothing to do and may be given one so."""
+    """Pushed leases received so far, see `Store.pushed_leases`; None disables push."""
 
 
 class Lease(Struct, frozen=True, gc=False):
@@ -89,7 +88,7 @@ class Exchange(Struct, frozen=True, kw_only=True):
     committed: tuple[bool, ...]
     leases: tuple[Lease, ...]
     timers: tuple[Due, ...]
-    """Timers that are due; each is handed out again until a decision moves it."""
+    """Timers that are due; each comes again until a decision moves it."""
     next_at_ms: int | None
     """The earliest instant at which something that waits (delay, timer, limited lane) may become due, or None."""
     now_ms: int
@@ -97,11 +96,11 @@ class Exchange(Struct, frozen=True, kw_only=True):
     """What the guards of stale decisions named, as it now is, so that deciding again needs no reading."""
     inbox: tuple[Inbox, ...] = ()
     busy_inboxes: tuple[str, ...] = ()
-    """Runs whose inbox was handed out before, to whoever has it now (INBOX_RUNS of them)."""
+    """Runs whose inbox another caller has leased (at most INBOX_RUNS)."""
 
 
 class Renewed(Struct, frozen=True):
-    """What a renewal found: tokens that no longer hold, and nodes whose workers were told to stop."""
+    """What a renewal found: tokens that no longer hold, and nodes whose workers are to stop."""
 
     gone: tuple[tuple[Key, int], ...]
     stopping: tuple[tuple[Key, bool], ...]
@@ -157,10 +156,10 @@ class Store(Protocol):
 
     url: str
     address: str
-    """Goes into `Header.reply_to` of what is submitted here, so that the news of its end comes straight to `watch`."""
+    """Stored in `Header.reply_to` of runs submitted here, so that this process is notified of their end."""
     concurrent_exchanges: bool
     """Whether it is a server, which works while its caller does: exchanges on different channels may be under way at
-    once, and a worker with nothing to do may be handed a lease by others."""
+    once, and a lease may be pushed to an idle worker."""
 
     async def open(self) -> None:
         """Connect and create what is missing. Raises StoreError with a place and a next step."""
@@ -177,7 +176,7 @@ class Store(Protocol):
         ...
 
     async def inventory(self) -> Inventory:
-        """What is in the store, and what stands still in it."""
+        """Counts of what is stored, and what makes no progress."""
         ...
 
     def now_ms(self) -> int:
@@ -200,12 +199,12 @@ class Store(Protocol):
         `delivery` + 1, never a leaf whose `at_ms` is in the future or whose `due_at_ms` has passed (it has expired),
         highest priority first, then in order of
         becoming known; a leaf with `limits` only when each of its sliding windows admits it (`core.limits`); starts are
-        counted by the limit's key. Without `want` nothing is handed out, timers neither.
-        What is posted to a run is handed out to one caller alone, INBOX_POSTS at a time; it is free again once
-        something of it was heard, or INBOX_MS after it was handed out; an answer that was lost does not bring it again.
+        counted by the limit's key. Without `want` the answer has no leases, timers and inboxes.
+        The inbox of a run is leased to one caller at a time, INBOX_POSTS of its posts at once; it is free again when
+        some of them were consumed, or after INBOX_MS. It is not part of the answer to a repeated request.
         A repeated `request` changes nothing and gets its first `committed` and those leases that still hold under their
         token, as they now are. One that changed nothing is not remembered: repeated, it is carried out.
-        Who got less than was wanted is woken in `work`.
+        A caller that got less than it wanted is woken in `wait_for_work`.
         A request of an earlier epoch than the store's is not carried out, and StateLost is raised.
         """
         ...
@@ -254,7 +253,7 @@ class Store(Protocol):
         ...
 
     async def take_expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
-        """Transfer leases (of one run) that are past their time, or whose owner is known to be dead, to `owner`.
+        """Transfer expired leases (of one run), and those of owners that are known to be dead, to `owner`.
 
         In one step each gets `delivery` + 1 and a short lease (2 s), so that the old worker's report is refused from
         then on; the caller commits `Lost` under the new token. Answers pages: call again while one is full.
@@ -262,9 +261,9 @@ class Store(Protocol):
         ...
 
     async def put_hint(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
-        """Keep a hint for `ttl_ms`, in place of the one of that name; it wakes whoever waits in `changed`.
+        """Keep a hint for `ttl_ms`, in place of the one of that name; it ends waits in `wait_for_change`.
 
-        Hints tell what goes on (progress, who is there) and are never part of a decision.
+        Hints are for observers (progress, presence of workers) and never part of a decision.
         """
         ...
 
@@ -277,7 +276,7 @@ class Store(Protocol):
     def watch(self, run: str) -> asyncio.Future[Node | None]:
         """Resolved once the run's root is final, whichever process ended it (it may be resolved at once), or lost.
 
-        It gives the root where the news brought it, else None.
+        The result is the root where the notification had it, else None.
         """
         ...
 
@@ -297,21 +296,21 @@ class Store(Protocol):
         ...
 
     def pushed_leases(self, owner: str) -> list[Lease]:
-        """The leases, at most one after each exchange, that `owner` was given by whoever made a leaf ready while it
-        waited in `work`; each is told of once."""
+        """Leases, at most one after each exchange, that another process granted when it made a leaf ready while `owner`
+        waited in `wait_for_work`; each is returned once."""
         ...
 
     async def wait_for_work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
-        """Wait until there may be work for `owner`, whose last exchange wanted more than it got; as `changed`, with a
-        count of its own."""
+        """Wait until there may be work for `owner`, whose last exchange wanted more than it got; as `wait_for_change`,
+        with a count of its own."""
         ...
 
 
 INBOX_MS = 2_000
-"""How long the inbox of a run is left to whom it was handed out."""
+"""How long the lease of an inbox lasts."""
 
 INBOX_POSTS = 256
-"""The most posts of one run that one exchange hands out, and INBOX_RUNS of how many runs."""
+"""The most posts of one run in one answer, and INBOX_RUNS the most runs."""
 INBOX_RUNS = 4
 
 LOSS_LEASE_MS = 2_000
@@ -321,4 +320,4 @@ MEMO_MS = 86_400_000
 """How long the memo of a channel outlives its last request."""
 
 TIMER_PAGE = 256
-"""The most timers that one exchange hands out."""
+"""The most timers in one answer."""

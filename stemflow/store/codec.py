@@ -31,7 +31,7 @@ _STORED: Final = struct.Struct("<5xBBIIIH")
 """The same behind the order, and the length of the section that follows; then due_at_ms if there is one, the body."""
 _SECTION_AT: Final = _STORED.size
 INLINE: Final = 1_024
-"""A header longer than this does not stand in the value of its root."""
+"""A header longer than this is not stored in the value of its root."""
 
 _HEADED: Final = ("run", "path", "state", "rev", "delivery", "lease_ms", "due_at_ms", "kill")
 _COMMON: Final = ("plan", "node", "opened_at_ms", "started_at_ms", "ended_at_ms", "result")

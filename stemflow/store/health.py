@@ -1,4 +1,4 @@
-"""How a store fares: what can be found out about it, and what stands still in it."""
+"""Health of a store: findings about its server or file, and counts of what is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a record stands in a store's indexes: read from the record and the table, never decided here."""
+"""Which indexes of a store a record belongs to: derived from the record and the table, never decided here."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Watches:
                 del self._by_run[run]
 
     def close(self, url: str) -> None:
-        """Fail every future with StoreClosed: no news comes any more."""
+        """Fail every future with StoreClosed: no notification comes any more."""
         closed = f"{url}: expected the end of a run, but the store was closed; the run goes on there"
         waiting = [future for of_run in self._by_run.values() for future in of_run]
         self._by_run.clear()
@@ -93,7 +93,7 @@ class Watches:
         return run in self._by_run
 
     def resolve(self, run: str, root: Node | None = None) -> bool:
-        """Tell whoever watches `run`; whether there was anybody."""
+        """Resolve the futures of `run`; whether there were any."""
         found = self._by_run.pop(run, {})
         for future in found:
             _wake(future, root)

@@ -18,14 +18,14 @@ pytestmark = pytest.mark.parametrize("url", ["redis"], indirect=True)
 def handed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The news of leases that were handed, as they came."""
     found: list[bytes] = []
-    hear = Notifications.hear
+    hear = Notifications.on_message
 
     def heard(self: Notifications, channel: bytes, news: bytes) -> None:
         if b":k:" in channel and news:
             found.append(news)
         hear(self, channel, news)
 
-    monkeypatch.setattr(Notifications, "hear", heard)
+    monkeypatch.setattr(Notifications, "on_message", heard)
     return found
 
 
@@ -108,13 +108,13 @@ async def test_one_whose_news_was_lost_runs_when_its_lease_has_run_out_and_holds
         return context.delivery
 
     # Given news of work that is lost on its way, from some instant on
-    hear, deaf = Notifications.hear, list[bool]()
+    hear, deaf = Notifications.on_message, list[bool]()
 
     def heard(self: Notifications, channel: bytes, news: bytes) -> None:
         if not (deaf and b":k:" in channel):
             hear(self, channel, news)
 
-    monkeypatch.setattr(Notifications, "hear", heard)
+    monkeypatch.setattr(Notifications, "on_message", heard)
     await open_app()
     producer = await open_app(worker=False)
     await asyncio.sleep(5)

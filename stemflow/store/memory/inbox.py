@@ -18,7 +18,7 @@ class _Numbered(NamedTuple):
 
 
 class _Box:
-    """The posts of a run; they are not handed out before `free_at_ms`."""
+    """The posts of a run; they are not leased before `free_at_ms`."""
 
     __slots__ = ("free_at_ms", "posts")
 
@@ -38,12 +38,12 @@ class Inboxes:
 
     def commit(self, decision: Decision) -> None:
         for run, upto in decision.consumed:
-            self._hear(run, upto)
+            self._consume(run, upto)
         for post in decision.posts:
             self._count += 1
             self._boxes.setdefault(post.run, _Box()).posts.append(_Numbered(self._count, post))
 
-    def _hear(self, run: str, upto: int) -> None:
+    def _consume(self, run: str, upto: int) -> None:
         box = self._boxes.get(run)
         if box is not None:
             box.free_at_ms = 0
@@ -54,16 +54,16 @@ class Inboxes:
     def take(
         self, want: Want | None, records: Mapping[Key, Record], now_ms: int
     ) -> tuple[tuple[Inbox, ...], tuple[str, ...]]:
-        """Hand out what is free; and the runs whose inbox is not."""
+        """Lease the inboxes that are free; and the runs whose inbox is not."""
         if want is None or not self._boxes:
             return (), ()
         boxes = sorted((box.free_at_ms, run) for run, box in self._boxes.items() if want.only_run in (None, run))
         free = [run for at_ms, run in boxes if at_ms <= now_ms]
-        elsewhere = [run for at_ms, run in boxes if at_ms > now_ms]
-        handed = [self._handed(run, records, now_ms) for run in free[:INBOX_RUNS]]
-        return tuple(handed), tuple(elsewhere[:INBOX_RUNS])
+        busy = [run for at_ms, run in boxes if at_ms > now_ms]
+        leased = [self._lease(run, records, now_ms) for run in free[:INBOX_RUNS]]
+        return tuple(leased), tuple(busy[:INBOX_RUNS])
 
-    def _handed(self, run: str, records: Mapping[Key, Record], now_ms: int) -> Inbox:
+    def _lease(self, run: str, records: Mapping[Key, Record], now_ms: int) -> Inbox:
         box = self._boxes[run]
         box.free_at_ms = now_ms + INBOX_MS
         some = box.posts[:INBOX_POSTS]

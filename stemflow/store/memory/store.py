@@ -100,11 +100,11 @@ class MemoryStore:
         if memo is not None and request.sequence <= memo.sequence:
             return self._repeat(request, memo, decisions, want, now_ms)
         committed = tuple([self._commit(decision, now_ms) for decision in decisions])
-        leases, timers, next_at_ms = self._hand_out(want, now_ms) if want is not None else ((), (), None)
+        leases, timers, next_at_ms = self._lease_wanted(want, now_ms) if want is not None else ((), (), None)
         if leases or any(ok and changes_something(one) for ok, one in zip(committed, decisions, strict=True)):
             held = tuple([(lease.node.key, lease.node.delivery) for lease in leases])
             self._memos[request.channel] = _Memo(request.sequence, now_ms, committed, held)
-        inbox, elsewhere = self._inboxes.take(want, self._records, now_ms)
+        inbox, busy = self._inboxes.take(want, self._records, now_ms)
         return Exchange(
             committed=committed,
             leases=leases,
@@ -113,7 +113,7 @@ class MemoryStore:
             now_ms=now_ms,
             current=self._current(decisions, committed),
             inbox=inbox,
-            busy_inboxes=elsewhere,
+            busy_inboxes=busy,
         )
 
     def _current(
@@ -217,9 +217,9 @@ class MemoryStore:
         if node.due_at_ms is not None or key in self._timers:
             self._timers.set(key, timer_of(node))
 
-    # -- handing out
+    # -- leasing
 
-    def _hand_out(self, want: Want, now_ms: int) -> tuple[tuple[Lease, ...], tuple[Due, ...], int | None]:
+    def _lease_wanted(self, want: Want, now_ms: int) -> tuple[tuple[Lease, ...], tuple[Due, ...], int | None]:
         windows = Windows(now_ms, self._past.get)
         nodes, blocked = self._queues.take(want, self._records, windows, now_ms)
         for key, past in windows.started().items():

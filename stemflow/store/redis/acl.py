@@ -16,7 +16,7 @@ DATA: Final = (
     "sadd", "smembers", "srem",
     "zadd", "zcard", "zcount", "zpopmin", "zrange", "zrangebyscore", "zrem", "zremrangebyscore", "zscore",
 )  # fmt: skip
-"""What scripts call, and what is called beside them."""
+"""What scripts call, and what is called outside them."""
 DOCTOR: Final = ("config|get", "dbsize")
 """What `stemflow doctor` asks beyond that; where it is refused, it says what it could not find out."""
 CLUSTER: Final = ("cluster|slots",)

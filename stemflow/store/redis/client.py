@@ -39,7 +39,7 @@ T = TypeVar("T")
 ANSWER_S: Final = 5.0
 """How long one call may take before its connection is given up."""
 PATIENCE_S: Final = 5.0
-"""How long a call is tried again before its caller is told; an answer that came too late takes one try more."""
+"""How long a call is retried before it fails; after an answer that came too late there is one try more."""
 CONNECTIONS: Final = 16
 """Calls that may be under way at once in one process."""
 PAUSES_S: Final = (0.02, 1.0)
@@ -55,12 +55,12 @@ AGAIN_WORDS: Final = ("BUSY", "NOREPLICAS", "MISCONF", "UNKILLABLE")
 class Client:
     """Calls to one server. Every call may be sent twice: each is safe to repeat.
 
-    `standing` hears of every new connection before anything else is sent on it.
+    `loss_detector` asks on every new connection first, before anything else is sent on it.
     """
 
-    def __init__(self, shown: str, connections: Connections, standing: LossDetector | PassiveObserver) -> None:
+    def __init__(self, shown: str, connections: Connections, loss_detector: LossDetector | PassiveObserver) -> None:
         self.shown = shown
-        self._connections, self._standing = connections, standing
+        self._connections, self._loss_detector = connections, loss_detector
         self._free: list[AbstractConnection] = []
         self._changes = 0
         self._jitter = random.Random()
@@ -75,7 +75,7 @@ class Client:
 
         What rests on data that was read in `epoch` is not sent once some of that is lost; then StateLost is raised.
         """
-        found = script(name, self._standing.version)
+        found = script(name, self._loss_detector.version)
         words = b"1", prefix, *arguments
         try:
             return await self.call(b"EVALSHA", found.sha, *words, epoch=epoch, patience_s=patience_s)
@@ -94,7 +94,7 @@ class Client:
                 raise
             except (RedisError, OSError) as error:
                 problem, late = self.problem(error), isinstance(error, Slow)
-                elsewhere = self._connections.heed(self._standing.prefix, error)
+                elsewhere = self._connections.on_error(self._loss_detector.prefix, error)
             if elsewhere and loop.time() < until:
                 await self.let_go()
                 await asyncio.sleep(0)
@@ -126,12 +126,12 @@ class Client:
             self._changes = self._connections.changes
             await self.let_go()
         free = self._free
-        connection = free.pop() if free else self._connections.connection(self._standing.prefix)
+        connection = free.pop() if free else self._connections.connection(self._loss_detector.prefix)
         try:
             if not connection.is_connected:
                 await self._connect(connection)
-            if epoch is not None and not self._standing.holds(epoch):
-                raise self._standing.loss()
+            if epoch is not None and not self._loss_detector.holds(epoch):
+                raise self._loss_detector.loss()
             answer = await answered(connection, *command)
         except StateLost:
             await self._give_back(connection, free)
@@ -168,7 +168,7 @@ class Client:
         ask: Ask = partial(answered, connection)
         try:
             await in_time(connection, connection.connect())  # type: ignore[no-untyped-call]
-            await self._standing.greet(ask)
+            await self._loss_detector.identify(ask)
         except ResponseError:
             # It answers, but cannot be used yet: the next try is over a new one.
             await close(connection)
@@ -242,7 +242,7 @@ async def answered(connection: AbstractConnection, *command: Any) -> Any:
 
 
 def abort(connection: AbstractConnection) -> None:
-    """Cut a connection at once; whoever reads from it is told."""
+    """Cut a connection at once; a reader gets an error."""
     writer = getattr(connection, "_writer", None)
     if writer is not None:
         writer.transport.abort()

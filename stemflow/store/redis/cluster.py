@@ -51,7 +51,7 @@ class ClusterConnections:
         return self._known(slot)
 
     async def ask(self) -> None:
-        # Where nobody answers, whoever connects is told.
+        # Where no node answers, connecting fails.
         with contextlib.suppress(Broken):
             await self._learned()
 
@@ -116,7 +116,7 @@ class ClusterConnections:
     def connection(self, prefix: bytes) -> AbstractConnection:
         return self._make(partial(self.owner, key_slot(prefix)))
 
-    def news(self) -> AbstractConnection:
+    def subscriber_connection(self) -> AbstractConnection:
         """Nodes pass on to each other what is published; each new connection is to another one."""
         return self._make(self._anyone)
 
@@ -130,7 +130,7 @@ class ClusterConnections:
     def blocking(self, prefix: bytes) -> redis.Redis:
         return blocking(at(self._place.url, self._known(key_slot(prefix))))
 
-    def heed(self, prefix: bytes, error: Exception) -> bool:
+    def on_error(self, prefix: bytes, error: Exception) -> bool:
         if isinstance(error, MovedError):
             # The node that was asked no longer owns the slot, and says who does.
             slot = key_slot(prefix)

@@ -39,7 +39,7 @@ class Connections(Protocol):
         """A new connection to the server that has this partition."""
         ...
 
-    def news(self) -> AbstractConnection:
+    def subscriber_connection(self) -> AbstractConnection:
         """A new connection to a server that tells what any of them publishes."""
         ...
 
@@ -47,7 +47,7 @@ class Connections(Protocol):
         """A client for one thread, to the server that has this partition."""
         ...
 
-    def heed(self, prefix: bytes, error: Exception) -> bool:
+    def on_error(self, prefix: bytes, error: Exception) -> bool:
         """Learn from what became of a call; whether another server is to be asked at once."""
         ...
 
@@ -78,16 +78,16 @@ class DirectConnections(StableConnections):
         self._wire: ConnectionFactory = wire if wire is not None else ConnectionPool.from_url(place.url, **settings())
 
     def connection(self, prefix: bytes) -> AbstractConnection:
-        return self.news()
+        return self.subscriber_connection()
 
-    def news(self) -> AbstractConnection:
+    def subscriber_connection(self) -> AbstractConnection:
         made: AbstractConnection = self._wire.make_connection()
         return made
 
     def blocking(self, prefix: bytes) -> redis.Redis:
         return blocking(self._url)
 
-    def heed(self, prefix: bytes, error: Exception) -> bool:
+    def on_error(self, prefix: bytes, error: Exception) -> bool:
         return False
 
     async def close(self) -> None:
@@ -114,13 +114,13 @@ class SentinelConnections(StableConnections):
     def connection(self, prefix: bytes) -> AbstractConnection:
         return self._make(self._primary)
 
-    def news(self) -> AbstractConnection:
+    def subscriber_connection(self) -> AbstractConnection:
         return self._make(self._primary)
 
     def blocking(self, prefix: bytes) -> redis.Redis:
         return blocking(at(self._place.url, self._blocking.discover_master(self._place.service)))
 
-    def heed(self, prefix: bytes, error: Exception) -> bool:
+    def on_error(self, prefix: bytes, error: Exception) -> bool:
         return False
 
     async def close(self) -> None:

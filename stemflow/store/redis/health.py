@@ -63,25 +63,25 @@ FSYNC: Final[dict[str, tuple[Level, str, str]]] = {
 def durability(info: Mapping[str, str], config: Mapping[str, str] | None) -> list[Finding]:
     """What a restart or a crash of the server keeps."""
     snapshots = "unknown" if config is None else config.get("save", "")
-    told = [Finding("snapshots", "ok", f"RDB snapshots: {snapshots or 'none'}")]
+    noted = [Finding("snapshots", "ok", f"RDB snapshots: {snapshots or 'none'}")]
     if info.get("rdb_last_bgsave_status", "ok") != "ok":
-        told = [Finding("snapshots", "error", "the last RDB snapshot failed", "look at the server's log and its disk")]
+        noted = [Finding("snapshots", "error", "the last RDB snapshot failed", "look at the server's log and its disk")]
     if info.get("aof_enabled") != "1":
         loses = "what was written since the last snapshot" if snapshots else "everything"
         text = f"append-only file off: a crash or restart of the server loses {loses}"
         advice = "`CONFIG SET appendonly yes`, and so in its configuration"
-        return [Finding("durability", "warning", text, advice), *told]
+        return [Finding("durability", "warning", text, advice), *noted]
     if info.get("aof_last_write_status", "ok") != "ok":
         text = "writing the append-only file fails: the server refuses writes"
-        return [Finding("durability", "error", text, "look at the server's log and its disk"), *told]
+        return [Finding("durability", "error", text, "look at the server's log and its disk"), *noted]
     if config is None or config.get("appendfsync") not in FSYNC:
-        return [Finding("durability", "warning", "append-only file on, fsync policy unknown", NO_CONFIG), *told]
+        return [Finding("durability", "warning", "append-only file on, fsync policy unknown", NO_CONFIG), *noted]
     level, text, advice = FSYNC[config["appendfsync"]]
     late = int(info.get("aof_delayed_fsync", 0))
     if level == "ok" and late:
         level, text = "warning", f"{text}; it was too slow {late} times, for more than 2 s each, and clients waited"
         advice = "give the server a faster disk, or one of its own"
-    return [Finding("durability", level, f"append-only file, fsync {config['appendfsync']}: {text}", advice), *told]
+    return [Finding("durability", level, f"append-only file, fsync {config['appendfsync']}: {text}", advice), *noted]
 
 
 def memory(info: Mapping[str, str]) -> Finding:

@@ -1,4 +1,4 @@
-"""Which data the server has: whether it is still what this process was told of."""
+"""Detection of lost data: whether the server still has what it acknowledged to this process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PassiveObserver:
         self.prefix = prefix
         self.version = (0, 0)
 
-    async def greet(self, ask: Ask) -> None:
+    async def identify(self, ask: Ask) -> None:
         self.version = version_of(parsed(bytes(await ask(b"INFO", b"server"))))
 
     def holds(self, epoch: int) -> bool:
@@ -39,16 +39,16 @@ class PassiveObserver:
 
 
 class LossLog:
-    """How often this process has found that acknowledged data is gone; `told` is called each time."""
+    """How often this process has found that acknowledged data is gone; `on_loss` is called each time."""
 
-    def __init__(self, told: Callable[[], None]) -> None:
+    def __init__(self, on_loss: Callable[[], None]) -> None:
         self.count, self.text = 0, ""
-        self._told = told
+        self._on_loss = on_loss
 
     def add(self, text: str) -> None:
         self.count, self.text = self.count + 1, text
         log.critical("%s", text)
-        self._told()
+        self._on_loss()
 
 
 class LossDetector:
@@ -73,13 +73,13 @@ class LossDetector:
         """The start of the server that is known, and which one in the life of the data it is."""
         self._position = 0
 
-    async def greet(self, ask: Ask) -> None:
+    async def identify(self, ask: Ask) -> None:
         """Ask a server that may not be the one before, or have other data."""
         about = parsed(bytes(await ask(b"INFO", b"server")))
         self.version = version_of(about)
         await self._look(ask, about.get("run_id", "")[:16])
 
-    look = greet
+    recheck = identify
     """The same over a connection that there is, since the data may not be what it was."""
 
     async def _look(self, ask: Ask, boot: str) -> None:
@@ -121,7 +121,7 @@ class LossDetector:
         return self._losses.count
 
     def seen(self, position: int) -> None:
-        """Something was read, or answered, that stands at this position."""
+        """Something at this position was read or answered."""
         self._position = max(self._position, position)
 
     def holds(self, epoch: int) -> bool:

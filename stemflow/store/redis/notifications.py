@@ -1,4 +1,4 @@
-"""Waiting for what others do: for work, for changes, for the end of a run; over the news that the server publishes."""
+"""Waiting for work, for changes, and for the end of a run, by the notifications that the server publishes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from stemflow.store.run_names import run_name, run_of
 from stemflow.store.waiters import Changes, Watches
 
 OWN: Final = 100_000
-"""Runs submitted here whose end has not been heard; more, and the oldest are looked up when somebody waits."""
+"""Runs submitted here that have not ended, as far as is known; beyond, the oldest are looked up when awaited."""
 ENDED: Final = 10_000
-"""Ends that were heard and that nobody has asked for yet."""
+"""Ends that were received and not asked for yet."""
 CHANNELS: Final = 64
 """Channels of work and changes that are kept; more, and one on which nobody waits is dropped."""
 LOOK_S: Final = 5.0
-"""How often those who wait look for themselves, in case the news was lost."""
+"""How often awaited runs are read, in case a notification was lost."""
 
 
 class Notifications:
-    """What has been heard. `look(runs)` reads their roots; `follow()` asks for news of changes for a minute."""
+    """What was received. `look(runs)` reads their roots; `follow()` asks for notifications of changes for a minute."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Notifications:
         self._ended: OrderedDict[str, Node | None] = OrderedDict()
         self._counts: OrderedDict[bytes, Changes] = OrderedDict()
         self._watches = Watches()
-        self._handed: dict[bytes, list[tuple[bytes, Lease]]] = {}
+        self._pushed: dict[bytes, list[tuple[bytes, Lease]]] = {}
         self._asked: set[str] = set()
         self._doubted: set[str] = set()
         """Watched runs of which it is not known whether they are among what the server has lost."""
@@ -69,25 +69,25 @@ class Notifications:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.listener.close()
 
-    # -- what is heard
+    # -- what is received
 
-    def hear(self, channel: bytes, news: bytes) -> None:
+    def on_message(self, channel: bytes, message: bytes) -> None:
         if channel == self._address or channel.startswith(self._ends):
-            self._hear_end(news)
+            self._on_end(message)
         else:
-            if news and channel.startswith(self._work):
-                self._handed.setdefault(channel, []).append(pushed_lease_of(news))
+            if message and channel.startswith(self._work):
+                self._pushed.setdefault(channel, []).append(pushed_lease_of(message))
             count = self._counts.get(channel)
             if count is not None:
                 count.note()
 
-    def _hear_end(self, news: bytes) -> None:
-        end = 17 if news[0] == 114 else 3 + int.from_bytes(news[1:3], "big")
-        run = run_of(news[:end])
-        self.ended(run, decode_node(run, "", news[end:])[0] if len(news) > end else None)
+    def _on_end(self, message: bytes) -> None:
+        end = 17 if message[0] == 114 else 3 + int.from_bytes(message[1:3], "big")
+        run = run_of(message[:end])
+        self.ended(run, decode_node(run, "", message[end:])[0] if len(message) > end else None)
 
     def ended(self, run: str, root: Node | None) -> None:
-        """A run has ended: tell those who watch it, or keep the news for one who will."""
+        """A run has ended: resolve its watches, or keep the end for a watch to come."""
         known = run in self._own
         self._own.pop(run, None)
         watched = self._watches.resolve(run, root)
@@ -98,21 +98,21 @@ class Notifications:
         if len(self._ended) > ENDED:
             self._ended.popitem(last=False)
 
-    def missed(self) -> None:
+    def on_reconnect(self) -> None:
         """The connection was cut for a while: nothing is known of what was submitted here, and anything may wait."""
         self._own.clear()
         for count in self._counts.values():
             count.note()
         self._ask_for(*self._watches.runs)
 
-    def void(self) -> None:
-        """The server has lost some of its data: whoever watches a run that is not there any more is told."""
+    def on_data_loss(self) -> None:
+        """The server has lost some of its data: watches of runs that no longer exist are resolved."""
         self._ended.clear()
         self._doubted.update(self._watches.runs)
-        self.missed()
+        self.on_reconnect()
 
     def submitted(self, run: str) -> None:
-        """The end of `run` will be told to this process. Said before it is submitted, since the end may be quicker."""
+        """This process will be notified of the end of `run`; called before the submission, which may end it at once."""
         self._own[run] = None
         if len(self._own) > OWN:
             self._own.popitem(last=False)
@@ -163,7 +163,7 @@ class Notifications:
         try:
             roots = await self._look(runs)
         except StoreError:
-            # Whoever waits is told the same when it reads; until then the next look may fare better.
+            # A waiter that reads gets the same error; until then the next look may succeed.
             return []
         for run in runs:
             root = roots.get(run)
@@ -198,7 +198,7 @@ class Notifications:
 
     def pushed_leases(self, owner: str) -> list[tuple[bytes, Lease]]:
         """The leases that `owner` was given since this was last asked, each with the id of its partition."""
-        return self._handed.pop(self._work + owner.encode(), [])
+        return self._pushed.pop(self._work + owner.encode(), [])
 
     async def wait_for_change(self, seen: int, timeout_ms: int | None, run: str | None) -> int:
         await self._follow()
@@ -207,7 +207,7 @@ class Notifications:
     async def _wait(self, channel: bytes, seen: int, timeout_ms: int | None) -> int:
         count = self._counts.get(channel)
         if count is None:
-            # What came before the first wait was not heard: whoever waits looks again at once.
+            # Nothing was received before the first wait, so the caller looks again at once.
             count = self._counts[channel] = Changes()
             count.note()
             await self._make_room()

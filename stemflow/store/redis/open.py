@@ -18,7 +18,7 @@ def open_redis(url: str, clock: Clock, *, test_time: bool = False, wire: Connect
     place = parse_url(url)
     try:
         connections = connections_of(place, wire)
-        connections.news()
+        connections.subscriber_connection()
     except (TypeError, ValueError) as error:
         # redis-py says only now which parameters it does not know.
         raise StoreError(

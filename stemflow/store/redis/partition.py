@@ -28,7 +28,7 @@ from stemflow.store.redis.url import RedisLocation
 from stemflow.store.run_names import run_name, run_of
 
 FOLLOW_S: Final = 60
-"""How long followers are told of changes without asking again; they do at a third."""
+"""How long notifications of changes are published after a request for them; it is repeated at a third."""
 LISTED: Final = 500
 """Runs that are listed at a time."""
 
@@ -42,17 +42,17 @@ class Partition:
         number: int,
         connections: Connections,
         address: str,
-        news: Notifications,
+        notifications: Notifications,
         time: ServerTime,
         losses: LossLog,
     ) -> None:
         self.url, self.number = place.shown, number
         self.prefix = b"{%s:%d}" % (place.name.encode(), number)
         self._base, self._address = place.name.encode(), address.encode()
-        self._connections, self._news, self._time = connections, news, time
+        self._connections, self._notifications, self._time = connections, notifications, time
         self._encoder = Encoder()
-        self.standing = LossDetector(place.shown, self.prefix, address, place.partitions, time.given, losses)
-        self.client = Client(place.shown, connections, self.standing)
+        self.loss_detector = LossDetector(place.shown, self.prefix, address, place.partitions, time.given, losses)
+        self.client = Client(place.shown, connections, self.loss_detector)
 
     def _key(self, family: KeyFamily, name: bytes = b"") -> bytes:
         return self.prefix + family.value + name
@@ -65,7 +65,7 @@ class Partition:
             await visitor.close()
         # The connection that this makes is asked which data there are.
         await self.client.call(b"INFO", b"server")
-        self._time.heard(self.standing.now_ms)
+        self._time.observe(self.loss_detector.now_ms)
 
     async def close(self) -> None:
         await self.client.close()
@@ -92,33 +92,33 @@ class Partition:
         """See `Store.exchange`; a server that is away is given up after `patience_s`."""
         submitted = [header.run for decision in decisions for header in (*decision.headers, *decision.also)]
         for run in submitted:
-            self._news.submitted(run)
-        blob = self._encoder.exchange(self._time.given(), request, decisions, want, self.standing.name.decode())
+            self._notifications.submitted(run)
+        blob = self._encoder.exchange(self._time.given(), request, decisions, want, self.loss_detector.name.decode())
         script = "submit" if submitted else "exchange"
         answer = await self.client.run(
             script, self.prefix, blob, self._base, self._address, epoch=request.epoch, patience_s=patience_s
         )
         if answer[0] == b"lost":
-            await self.standing.look(self.client.call)
-        if answer[0] == b"lost" or not self.standing.holds(request.epoch):
-            raise self.standing.loss()
+            await self.loss_detector.recheck(self.client.call)
+        if answer[0] == b"lost" or not self.loss_detector.holds(request.epoch):
+            raise self.loss_detector.loss()
         if answer[0] != b"ok":
             raise self._overtaken(answer, request)
         made = Answer(*answer)
-        self._time.heard(made.now_ms)
-        self.standing.seen(made.position)
+        self._time.observe(made.now_ms)
+        self.loss_detector.seen(made.position)
         found = exchange_of(made, decisions)
         for decision, committed in zip(decisions, found.committed, strict=True):
-            self._heard(decision, committed)
+            self._note_committed(decision, committed)
         return found
 
-    def _heard(self, decision: Decision, committed: bool) -> None:
+    def _note_committed(self, decision: Decision, committed: bool) -> None:
         if committed:
             for end in decision.ended:
-                self._news.ended(end.run, decision.root_of(end.run))
+                self._notifications.ended(end.run, decision.root_of(end.run))
         else:
             for header in (*decision.headers, *decision.also):
-                self._news.refused(header.run)
+                self._notifications.refused(header.run)
 
     def _overtaken(self, answer: Sequence[Any], request: Request) -> StoreError:
         return StoreError(
@@ -129,7 +129,7 @@ class Partition:
     async def take_expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
         request = pack((self._time.given(), limit, LOSS_LEASE_MS, "" if run is None else text(run_name(run))))
         now_ms, leases = await self.client.run("take_expired", self.prefix, request)
-        self._time.heard(now_ms)
+        self._time.observe(now_ms)
         return leases_of(leases)
 
     # -- reading
@@ -138,12 +138,12 @@ class Partition:
         if not keys:
             return []
         wanted = [part for run, path in keys for part in (text(run_name(run)), path)]
-        epoch = self.standing.epoch
+        epoch = self.loss_detector.epoch
         name, position, *values = await self.client.run("read", self.prefix, pack(wanted))
-        if name != self.standing.name:
-            await self.standing.look(self.client.call)
-        elif self.standing.holds(epoch):
-            self.standing.seen(position)
+        if name != self.loss_detector.name:
+            await self.loss_detector.recheck(self.client.call)
+        elif self.loss_detector.holds(epoch):
+            self.loss_detector.seen(position)
         return [record_of(key, value) for key, value in zip(keys, values, strict=True)]
 
     async def nodes(self, run: str) -> list[Node]:
@@ -157,10 +157,10 @@ class Partition:
     async def header(self, run: str) -> Header | None:
         name = run_name(run)
         keys = (self._key(KeyFamily.header, name), self._key(KeyFamily.root, name))
-        beside, value = await self.client.call(b"MGET", *keys)
+        alone, value = await self.client.call(b"MGET", *keys)
         if value is None:
-            return None if beside is None else decode_header(run, beside)
-        return header_of(run, *decode_node(run, "", value), beside)
+            return None if alone is None else decode_header(run, alone)
+        return header_of(run, *decode_node(run, "", value), alone)
 
     async def plan(self, digest: str) -> Plan | None:
         body = await self.client.call(b"GET", self._key(KeyFamily.plan, digest.encode()))
@@ -186,10 +186,10 @@ class Partition:
         keys = [self._key(family, name) for name in names for family in (KeyFamily.root, KeyFamily.header)]
         values = await self.client.call(b"MGET", *keys)
         found = []
-        for name, value, beside in zip(names, values[::2], values[1::2], strict=True):
+        for name, value, alone in zip(names, values[::2], values[1::2], strict=True):
             run = run_of(name)
             root, section = decode_node(run, "", value) if value is not None else (None, b"")
-            header = header_of(run, root, section, beside) if root is not None else None
+            header = header_of(run, root, section, alone) if root is not None else None
             if root is not None and header is not None:
                 found.append(RunInfo(header, root))
         return found
@@ -222,7 +222,7 @@ class Partition:
     async def put_hint(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
         run = text(run_name(topic[4:])) if topic.startswith("run:") else False
         request = pack((self._time.given(), topic, name, text(body), ttl_ms, run))
-        self._time.heard(await self.client.run("put_hint", self.prefix, request, self._base))
+        self._time.observe(await self.client.run("put_hint", self.prefix, request, self._base))
 
     async def hints(self, topic: str) -> dict[str, bytes]:
         found = await self.client.call(b"HGETALL", self._key(KeyFamily.hints, topic.encode()))
@@ -231,5 +231,5 @@ class Partition:
         return {name.decode(): one[6:] for name, one in pairs if int.from_bytes(one[:6], "little") > now_ms}
 
     async def follow(self) -> None:
-        """Ask for news of changes for a while."""
+        """Ask for notifications of changes for a while."""
         await self.client.call(b"SET", self._key(KeyFamily.followers), b"", b"EX", FOLLOW_S)

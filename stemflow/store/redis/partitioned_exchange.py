@@ -73,8 +73,8 @@ class PartitionedExchange:
         self._shown, self._parts, self._time, self._part_of = shown, parts, time, part_of
         self._next_at: list[int | None] = [0] * len(parts)
         """By partition, the earliest instant at which something in it may be due; 0 is not known."""
-        self._handed = [False] * len(parts)
-        """By partition, whether timers were handed out, which come again until they are moved."""
+        self._had_timers = [False] * len(parts)
+        """By partition, whether its last answer had timers, which come again until they are moved."""
         self._asked_at = [0] * len(parts)
         self._away_until = [0] * len(parts)
         self._unanswered: dict[tuple[str, int], _Ask] = {}
@@ -82,7 +82,7 @@ class PartitionedExchange:
 
     async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
         if want is not None:
-            # One that waits in many partitions would be handed a lease in each.
+            # A worker that waits in many partitions could be pushed a lease in each.
             want = structs.replace(want, pushes=None)
         groups = self._groups(decisions)
         order = [] if want is None else self._order(request, decisions, want)
@@ -136,10 +136,10 @@ class PartitionedExchange:
         """Whether something in it is due, as far as is known, or it was not asked for long."""
         at_ms = self._next_at[part]
         due = at_ms is not None and at_ms <= self._time.now_ms()
-        return due or self._handed[part] or self._time.monotonic_ms() - self._asked_at[part] >= SEEN_MS
+        return due or self._had_timers[part] or self._time.monotonic_ms() - self._asked_at[part] >= SEEN_MS
 
-    def _heard(self, part: int, answer: Exchange) -> None:
-        self._next_at[part], self._handed[part] = answer.next_at_ms, bool(answer.timers)
+    def _note_answer(self, part: int, answer: Exchange) -> None:
+        self._next_at[part], self._had_timers[part] = answer.next_at_ms, bool(answer.timers)
         self._asked_at[part] = self._time.monotonic_ms()
 
     # -- asking them
@@ -156,7 +156,7 @@ class PartitionedExchange:
         answer = await self._parts[part].exchange(request, [decisions[place] for place in places], want)
         found.add(answer, places)
         if want is not None:
-            self._heard(part, answer)
+            self._note_answer(part, answer)
         elif any(decisions[place].posts or decisions[place].consumed for place in places):
             self._next_at[part] = 0  # its inbox may be free now
 
@@ -178,7 +178,7 @@ class PartitionedExchange:
             return
         del self._unanswered[key]
         found.add(answer)
-        self._heard(part, answer)
+        self._note_answer(part, answer)
 
     def _answer(self, found: _Gathered, want: Want | None) -> Exchange:
         now_ms = self._time.now_ms()

@@ -1,4 +1,4 @@
-"""Renewing leases beside the event loop, over a connection of its own."""
+"""Renewing leases from a thread, over a connection of its own."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class RedisRenewer:
     def __init__(
         self,
         connect: Callable[[bytes], redis.Redis],
-        heed: Callable[[bytes, Exception], bool],
+        on_error: Callable[[bytes, Exception], bool],
         problem: Callable[[Exception], StoreError],
         prefix_of: Callable[[str], bytes],
         version: Callable[[], tuple[int, int]],
         now_ms: Callable[[], int],
     ) -> None:
-        self._connect, self._heed = connect, heed
+        self._connect, self._on_error = connect, on_error
         self._problem, self._prefix_of = problem, prefix_of
         self._version, self._now_ms = version, now_ms
         self._clients: dict[bytes, redis.Redis] = {}
@@ -73,7 +73,7 @@ class RedisRenewer:
             except (RedisError, OSError) as error:
                 # Whatever was wrong with the server, the next connection finds out where it is now.
                 self._let_go(prefix)
-                if not self._heed(prefix, error) and not isinstance(error, Broken | MovedError):
+                if not self._on_error(prefix, error) and not isinstance(error, Broken | MovedError):
                     # A slot that has moved is asked for again even where its new node was known to others before, and
                     # a connection that was closed since the last renewal says nothing of the server.
                     raise self._problem(error) from error

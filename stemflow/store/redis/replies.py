@@ -18,7 +18,7 @@ from stemflow.store.redis.keys import key_of
 from stemflow.store.redis.layout import INBOX, LEASE, Answer
 from stemflow.store.run_names import run_of
 
-_HANDED: Final = struct.Struct("<QIIII")
+_PUSHED: Final = struct.Struct("<QIIII")
 
 
 def exchange_of(answer: Answer, decisions: Sequence[Decision]) -> Exchange:
@@ -67,21 +67,21 @@ def leases_of(values: Sequence[Any]) -> list[Lease]:
     return leases
 
 
-def pushed_lease_of(news: bytes) -> tuple[bytes, Lease]:
+def pushed_lease_of(message: bytes) -> tuple[bytes, Lease]:
     """The id of a partition and the lease in a notification that pushes one; see `push_lease` in `exchange.lua`."""
-    until_ms, *lengths = _HANDED.unpack_from(news)
-    parts, at = [], _HANDED.size
+    until_ms, *lengths = _PUSHED.unpack_from(message)
+    parts, at = [], _PUSHED.size
     for length in lengths:
-        parts.append(news[at : at + length])
+        parts.append(message[at : at + length])
         at += length
     name, run, path, value = parts
-    (lease,) = leases_of((run, path, value, until_ms, news[at:]))
+    (lease,) = leases_of((run, path, value, until_ms, message[at:]))
     return name, lease
 
 
-def header_of(run: str, root: Node, section: bytes, beside: bytes | None) -> Header | None:
+def header_of(run: str, root: Node, section: bytes, alone: bytes | None) -> Header | None:
     found = decode_header(run, section, root) if section else None
-    return found if found is not None or not beside else decode_header(run, beside)
+    return found if found is not None or not alone else decode_header(run, alone)
 
 
 def record_of(key: Key, value: bytes) -> Record | None:

@@ -1,4 +1,4 @@
-"""Errors inside scripts, as Redis before 7.0 tells them: the server's own error stands at the end of another."""
+"""Errors inside scripts, as Redis before 7.0 reports them: the server's own error is the end of another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KINDS: Final[dict[str, type[ResponseError]]] = {"OOM": OutOfMemoryError, "READON
 
 
 def unwrapped(error: ResponseError) -> ResponseError:
-    """What redis-py would have raised, had the server told its own error alone."""
+    """What redis-py would have raised, had the server answered its own error alone."""
     found = WRAPPED.fullmatch(str(error))
     if found is None:
         return error

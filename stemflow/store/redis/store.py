@@ -1,4 +1,4 @@
-"""The store on Redis or Valkey: one script call an exchange and partition, and news in place of polling."""
+"""The store on Redis or Valkey: one script call per exchange and partition, and notifications in place of polling."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ class RedisStore:
         self.concurrent_exchanges = True
         self._place, self._connections, self._part_of = place, connections, part_of
         self._time = ServerTime(clock, test_time)
-        self._news = Notifications(place.name.encode(), self.address, self._look, self._follow)
-        self._losses = LossLog(self._news.void)
+        self._notifications = Notifications(place.name.encode(), self.address, self._look, self._follow)
+        self._losses = LossLog(self._notifications.on_data_loss)
         self._parts = [
-            Partition(place, number, connections, self.address, self._news, self._time, self._losses)
+            Partition(place, number, connections, self.address, self._notifications, self._time, self._losses)
             for number in range(place.partitions)
         ]
         self._partitioned = PartitionedExchange(place.shown, self._parts, self._time, part_of)
@@ -94,13 +94,20 @@ class RedisStore:
             await self._let_go()
             raise
         self._opened = True
-        await self._news.open(Subscriber(self.url, self._connections.news, self._news.hear, self._news.missed))
+        await self._notifications.open(
+            Subscriber(
+                self.url,
+                self._connections.subscriber_connection,
+                self._notifications.on_message,
+                self._notifications.on_reconnect,
+            )
+        )
 
     async def close(self) -> None:
         self._users = max(0, self._users - 1)
         if self._opened and not self._users:
             self._opened = False
-            await self._news.close(self.url)
+            await self._notifications.close(self.url)
             await self._let_go()
 
     async def _let_go(self) -> None:
@@ -155,10 +162,10 @@ class RedisStore:
         first = self._parts[0]
         return RedisRenewer(
             self._connections.blocking,
-            self._connections.heed,
+            self._connections.on_error,
             first.client.problem,
             lambda run: self._of(run).prefix,
-            lambda: first.standing.version,
+            lambda: first.loss_detector.version,
             self._time.given,
         )
 
@@ -216,8 +223,8 @@ class RedisStore:
                 await self._connections.close()
         findings = list(first.findings)
         for number, one in enumerate(others, 1):
-            told = [structs.replace(found, text=f"partition {number}: {found.text}") for found in one.findings]
-            findings += [found for found in told if found.level != "ok" and self._place.kind == "cluster"]
+            noted = [structs.replace(found, text=f"partition {number}: {found.text}") for found in one.findings]
+            findings += [found for found in noted if found.level != "ok" and self._place.kind == "cluster"]
         return HealthReport(tuple(findings), all(one.usable for one in (first, *others)))
 
     async def inventory(self) -> Inventory:
@@ -249,35 +256,35 @@ class RedisStore:
     # -- waiting
 
     def watch(self, run: str) -> asyncio.Future[Node | None]:
-        return self._news.watch(run)
+        return self._notifications.watch(run)
 
     def unwatch(self, run: str, future: asyncio.Future[Node | None]) -> None:
-        self._news.unwatch(run, future)
+        self._notifications.unwatch(run, future)
 
     @property
     def watching(self) -> int:
-        return self._news.watching
+        return self._notifications.watching
 
     async def wait_for_change(self, seen: int, timeout_ms: int | None, run: str | None = None) -> int:
-        return await self._news.wait_for_change(seen, timeout_ms, run)
+        return await self._notifications.wait_for_change(seen, timeout_ms, run)
 
     def pushed_leases(self, owner: str) -> list[Lease]:
-        names = {part.standing.name for part in self._parts}
-        return [lease for name, lease in self._news.pushed_leases(owner) if name in names]
+        names = {part.loss_detector.name for part in self._parts}
+        return [lease for name, lease in self._notifications.pushed_leases(owner) if name in names]
 
     async def wait_for_work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
-        return await self._news.wait_for_work(owner, seen, timeout_ms)
+        return await self._notifications.wait_for_work(owner, seen, timeout_ms)
 
     async def _look(self, runs: Sequence[str]) -> dict[str, Node]:
         roots = await self.read([(run, "") for run in runs])
         return {root.run: root for root in roots if isinstance(root, Node)}
 
     async def _follow(self) -> None:
-        """Ask for news of changes, unless that was done a short while ago."""
+        """Ask for notifications of changes, unless that was done a short while ago."""
         now_ms = self._time.monotonic_ms()
         if now_ms >= self._follow_at_ms:
             try:
                 await self._each(self._parts, Partition.follow)
             except BackpressureError:
-                return  # whoever follows looks every now and then anyway
+                return  # a follower looks every now and then anyway
             self._follow_at_ms = now_ms + FOLLOW_S * 1_000 // 3

@@ -1,4 +1,4 @@
-"""One connection a process on which it is told: of work, of changes, of the ends of runs."""
+"""The one connection of a process that receives notifications: of work, of changes, of the ends of runs."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ PING_S: Final = 10.0
 
 
 class Subscriber:
-    """Subscribes to channels; `hear(channel, news)` for each message, `missed()` when some may have been lost."""
+    """Calls `on_message(channel, body)` for each message, and `on_reconnect()` when some may have been lost."""
 
     def __init__(
         self,
         shown: str,
         make: Callable[[], AbstractConnection],
-        hear: Callable[[bytes, bytes], None],
-        missed: Callable[[], None],
+        on_message: Callable[[bytes, bytes], None],
+        on_reconnect: Callable[[], None],
     ) -> None:
-        self._shown, self._make, self._hear, self._missed = shown, make, hear, missed
+        self._shown, self._make, self._on_message, self._on_reconnect = shown, make, on_message, on_reconnect
         self._channels: dict[bytes, asyncio.Event] = {}
         self._connection: AbstractConnection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -65,7 +65,7 @@ class Subscriber:
             return
 
     async def _listen(self) -> None:
-        pause, again, told = PAUSES_S[0], False, False
+        pause, again, warned = PAUSES_S[0], False, False
         while True:
             connection = self._make()
             try:
@@ -75,18 +75,20 @@ class Subscriber:
                     known.clear()
                 if self._channels:
                     await self._send(b"SUBSCRIBE", *self._channels)
-                if told:
-                    log.warning("%s: the news of others is heard again", self._shown)
+                if warned:
+                    log.warning("%s: notifications of other processes are received again", self._shown)
                 if again:
-                    self._missed()
-                pause, again, told = PAUSES_S[0], True, False
+                    self._on_reconnect()
+                pause, again, warned = PAUSES_S[0], True, False
                 self._tick(connection)
                 while True:
                     self._take(await connection.read_response(timeout=math.inf, disable_decoding=True))
             except (RedisError, OSError) as error:
-                if not told:
-                    log.warning("%s: the news of others is cut off (%s); connecting anew", self._shown, error)
-                told = True
+                if not warned:
+                    log.warning(
+                        "%s: notifications of other processes are interrupted (%s); reconnecting", self._shown, error
+                    )
+                warned = True
             finally:
                 self._connection = None
                 await close(connection)
@@ -97,7 +99,7 @@ class Subscriber:
         self._silent = 0
         kind = message[0]
         if kind == b"message":
-            self._hear(message[1], message[2])
+            self._on_message(message[1], message[2])
         elif kind == b"subscribe":
             known = self._channels.get(message[1])
             if known is not None:

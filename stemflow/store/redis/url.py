@@ -145,7 +145,7 @@ def _hosts(shown: str, scheme: str, kind: Kind, text: str) -> tuple[Host, ...]:
 
 
 def joined(host: Host) -> str:
-    """A host and its port as they stand in a URL."""
+    """A host and its port as a URL has them."""
     return f"[{host[0]}]:{host[1]}" if ":" in host[0] else f"{host[0]}:{host[1]}"
 
 

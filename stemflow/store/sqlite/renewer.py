@@ -1,4 +1,4 @@
-"""Renewing leases in SQLite beside the event loop."""
+"""Renewing leases in SQLite from a thread."""
 
 from __future__ import annotations
 

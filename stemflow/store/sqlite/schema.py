@@ -13,7 +13,7 @@ from stemflow.store.base import StoreError, StoreUnavailable
 T = TypeVar("T")
 
 APPLICATION_ID: Final = 0x73746D66
-"""`stmf`: the mark in the file's header by which a store is told from other databases."""
+"""`stmf`: the mark in the file's header that distinguishes a store from other databases."""
 VERSION: Final = 6
 
 Synchronous = Literal["normal", "full"]
