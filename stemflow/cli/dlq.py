@@ -124,7 +124,7 @@ async def _list(app: Stemflow, arguments: Arguments) -> int:
         return FINE
     if len(letters) > most:
         print(f"and {len(letters) - most:,} more; `--limit` shows them", file=sys.stderr)
-    print(f"next: {command(arguments, 'dlq', 'show', letter_id(letters[0]))} tells the whole story of the newest",
+    print(f"next: {command(arguments, 'dlq', 'show', letter_id(letters[0]))} shows the details of the newest",
           file=sys.stderr)  # fmt: skip
     return FINE
 

@@ -23,7 +23,7 @@ from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.runs.handle import RunHandle, TaskResult
 from stemflow.runtime.values.resolver import Values
 
-ASKED = "handing back what runs; Ctrl-C again leaves at once"
+ASKED = "returning running tasks to the queue; press Ctrl-C again to exit at once"
 MOST_NAMED = 10
 """Failed steps that a summary names."""
 
@@ -90,11 +90,11 @@ async def _interrupted(handle: RunHandle[Any], watch: Watch, arguments: Argument
     root = await handle.root()
     if root.state in FINAL:
         show = command(arguments, "show", handle.id)
-        watch.say(f"run {handle.id} has ended ({public_state(root.state)}); {show} tells more")
+        watch.say(f"run {handle.id} has ended ({public_state(root.state)}); {show} shows the details")
     elif arguments.store.startswith("memory:"):
         watch.say(f"run {handle.id} is gone: the store {arguments.store} ends with this process")
     else:
-        watch.say(f"run {handle.id} stays active; {command(arguments, 'resume', handle.id)} goes on with it")
+        watch.say(f"run {handle.id} stays active; {command(arguments, 'resume', handle.id)} continues it")
     if arguments.json:
         print(json_text(_result_data(handle.id, public_state(root.state), None, None)))
     return INTERRUPTED
@@ -137,7 +137,7 @@ async def summary(app: Stemflow, rows: Sequence[Row], result: TaskResult[Any], a
         said.append(f"  {shown(result.failed_at or root.name)}: {error_text(result.error)}")
     if state != "succeeded" and not app.store.url.startswith("memory:"):
         said.append(f"next: {command(arguments, 'rerun', result.task_id, '--failed')} runs again what did not succeed, "
-                    f"{command(arguments, 'show', result.task_id)} tells the whole story")  # fmt: skip
+                    f"{command(arguments, 'show', result.task_id)} shows the details")  # fmt: skip
     return said
 
 

@@ -88,4 +88,4 @@ async def _existing(handle: RunHandle[Any], arguments: Arguments) -> int:
 
 def _held(run: str, arguments: Arguments) -> Refused:
     return Refused(f"run {run} is unfinished and holds the same unique key; "
-                   f"{command(arguments, 'resume', run)} goes on with it", WRONG_USAGE)  # fmt: skip
+                   f"{command(arguments, 'resume', run)} continues it", WRONG_USAGE)  # fmt: skip

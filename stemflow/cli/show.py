@@ -51,7 +51,7 @@ async def _show(arguments: Arguments) -> int:
             for more in await _story(app, row):
                 print(f"{'  ' * row.depth}      {more}")
         if not rows[0].is_final:
-            print(f"{command(arguments, 'resume', handle.id)} goes on with it, "
+            print(f"{command(arguments, 'resume', handle.id)} continues it, "
                   f"{command(arguments, 'cancel', handle.id)} ends it", file=sys.stderr)  # fmt: skip
     return FINE
 

@@ -43,12 +43,12 @@ class Stopping:
         self._count += 1
         name = signal.Signals(number).name
         if self._count > 2 or name == "SIGQUIT":
-            self._say(f"{name}: left at once; what runs here is leased again when its leases have run out")
+            self._say(f"{name}: exited at once; the tasks that ran here are leased again when their leases expire")
             os._exit(INTERRUPTED)
         if self._count == 1:
-            self._say(f"{name}: nothing more is leased; what runs may go on for {short_duration(self.grace_ms)}")
+            self._say(f"{name}: nothing more is leased; running tasks may continue for {short_duration(self.grace_ms)}")
             return self._set(self.warm.set)
-        self._say(f"{name}: what runs is cancelled and handed back, uncharged; once more leaves at once")
+        self._say(f"{name}: running tasks are cancelled and returned to the queue, uncharged; once more exits at once")
         self._set(self.soft.set)
 
     def _set(self, event: Callable[[], None]) -> None:

@@ -111,7 +111,7 @@ def _first_line(arguments: Arguments, app: Stemflow) -> str:
     return (
         f"worker {shown(app.service.presence.name)} serves {shown(app.store.url)}; {queues}; "
         f"{len(tasks)} task{'s' if len(tasks) != 1 else ''} ({shown(names)}); {arguments.concurrency} at once. "
-        f"Ctrl-C lets running tasks go on for {short_duration(arguments.grace)}, twice hands them back"
+        f"Ctrl-C lets running tasks continue for {short_duration(arguments.grace)}, twice returns them to the queue"
     )
 
 

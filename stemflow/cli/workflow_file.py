@@ -48,5 +48,5 @@ def require_valid(checked: Checked) -> Workflow:
         print(as_text(one, {checked.file: checked.text}), file=sys.stderr)
     if checked.workflow is None or checked.fails:
         raise Refused(f"{count_text(checked.found, 1)}; nothing was started, "
-                      f"`stemflow explain {checked.found[0].code}` tells more", INVALID_FILE)  # fmt: skip
+                      f"`stemflow explain {checked.found[0].code}` describes it", INVALID_FILE)  # fmt: skip
     return checked.workflow

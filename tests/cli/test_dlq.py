@@ -38,7 +38,7 @@ def test_the_list_has_a_line_a_letter_and_names_the_next_command(failed: str, cl
         r"max-retries-exhausted after 1 attempt: Reject: not mended yet\n",
         ran.out,
     )
-    assert ran.err == f"next: `stemflow dlq show {failed}/second` tells the whole story of the newest\n"
+    assert ran.err == f"next: `stemflow dlq show {failed}/second` shows the details of the newest\n"
 
 
 def test_the_story_says_what_failed_why_when_and_what_to_do(failed: str, project: Path, cli: Cli) -> None:

@@ -217,7 +217,7 @@ def test_ctrl_c_hands_back_what_runs_and_resume_ends_it(folder: Path, terminals:
     assert terminal.ends() == 130
     run = newest(folder)
     assert run["state"] == "active"
-    assert f"`stemflow resume {run['id']}` goes on with it" in terminal.written
+    assert f"`stemflow resume {run['id']}` continues it" in terminal.written
     # And resume ends it at once, without running the first step again or counting an attempt
     (folder / "go").touch()
     resumed = start(terminals, folder, steps, "resume", run["id"])

@@ -97,7 +97,7 @@ def test_the_encoders_and_keys_of_the_registry_are_those_of_the_command(cli: Cli
 
     result, sealed = asyncio.run(stored())
     assert b"gzip" in result and sealed
-    # And a command that goes on with it can read it
+    # And a command that continues it can read it
     assert cli("rerun", run, "--from", "greet").code == 0
 
 

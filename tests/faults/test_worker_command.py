@@ -126,7 +126,7 @@ async def test_a_hard_end_is_at_once_and_what_ran_is_leased_again_when_its_lease
         worker.signal(how)
         assert await worker.ends(2) == 130
         place.tries += 1
-        assert "left at once" in worker.said
+        assert "exited at once" in worker.said
         # Then another begins it by the same attempt
         place.worker()
         await place.seen("begin", 2, 15)
