@@ -1,0 +1,60 @@
+"""The cost of a check grows with the file, not with its square: counted, not timed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+import pytest
+
+from stemflow.dsl.rules import infer
+from tests.dsl.checked import check
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of words that each search for a similar word compares."""
+    compared: list[int] = []
+    search = difflib.get_close_matches
+
+    def counting(word: str, known: Sequence[str], n: int = 3, cutoff: float = 0.6) -> list[str]:
+        compared.append(len(known))
+        return search(word, known, n, cutoff)
+
+    monkeypatch.setattr(difflib, "get_close_matches", counting)
+    return compared
+
+
+def test_two_thousand_misspelt_references_compare_few_words_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given 2,000 steps, each of which refers to another name with a letter missing
+    steps = [f'  step_{i}: {{task: do, args: {{what: "${{{{ steps.stp_{i}.output }}}}"}}}}\n' for i in range(2_000)]
+    compared = counted(monkeypatch)
+    # When they are checked
+    found = check("steps:\n" + "".join(steps)).found
+    # Then each has the right suggestion, out of a handful of candidates
+    assert [one.hint for one in found] == [f"did you mean `step_{i}`?" for i in range(2_000)]
+    assert max(compared) <= 20
+
+
+def test_one_misspelt_name_is_searched_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [f'  s{i}: {{task: do, args: {{what: "${{{{ steps.laod.output }}}}"}}}}\n' for i in range(300)]
+    compared = counted(monkeypatch)
+    found = check("steps:\n  load: {task: do}\n" + "".join(steps)).found
+    assert {one.hint for one in found} == {"did you mean `load`?"}
+    assert len(compared) == 1
+
+
+def test_each_expression_is_typed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a chain of steps, each of which reads the one before, so that types flow through all of them
+    steps = [f'  s{i}: {{map: {{items: "steps.s{i - 1}.output", do: {{task: do}}}}}}\n' for i in range(1, 400)]
+    typed = 0
+    scalar = infer.Inference._scalar
+
+    def counting(self: infer.Inference, read: object) -> object:
+        nonlocal typed
+        typed += 1
+        return scalar(self, read)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(infer.Inference, "_scalar", counting)
+    # Then the work is one pass
+    assert check("steps:\n  s0: {task: do}\n" + "".join(steps)).found == ()
+    assert typed == 399
