@@ -12,7 +12,7 @@ from stemflow.expr import ExpressionError, parse_condition, parse_template
 from stemflow.model.policy import Concurrency
 from stemflow.model.rates import rates_of
 from stemflow.model.records import child_path
-from stemflow.model.signature import AnySig, FailSig, LoopSig, MapSig, SetSig, StepsSig, SwitchSig, TaskSig
+from stemflow.model.signature import AnySig, FailSig, LoopSig, MapSig, SetSig, StepsSig, SwitchSig, TaskSig, WaitSig
 from stemflow.model.tree import members_of
 
 NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index", "run", "env", "self", "error",
@@ -84,6 +84,8 @@ def expressions(
             yield key, names | {"args", "headers"}, hidden
     elif step.concurrency is not None:
         yield step.concurrency.key, names, hidden
+    if isinstance(step, WaitSig):
+        yield [step.span, step.until], names, hidden
     if isinstance(step, SetSig):
         yield dict(step.values), names, hidden
     if isinstance(step, FailSig):

@@ -134,7 +134,7 @@ class _Freezer:
             case TaskSig():
                 self.nodes.append(self.leaf(sig, common, fed))
             case WaitSig():
-                self.nodes.append(WaitPlan(for_ms=sig.for_ms, **common))
+                self.nodes.append(WaitPlan(for_ms=sig.for_ms, span=sig.span, until=sig.until, **common))
             case _:
                 self._add_scope(sig, path, place, common, fed)
         return place

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stemflow.core import admission as entry
 from stemflow.core.backoff import delay_ms
 from stemflow.core.ending import finish, leave_dead_letter
@@ -220,7 +222,15 @@ def open_wait(w: Work, node: Node, refusal: GateError | None) -> None:
         return refuse(w, node, refusal)
     plan = w.plan_of(node)
     assert isinstance(plan, WaitPlan)
-    node.state, node.due_at_ms = HELD, w.now_ms + plan.for_ms
+    due_at_ms: Any = w.now_ms + plan.for_ms
+    if plan.until is not None:
+        due_at_ms = w.gate(node.key, "until")
+    elif plan.span is not None:
+        span_ms = w.gate(node.key, "span")
+        due_at_ms = span_ms if isinstance(span_ms, GateError) else w.now_ms + span_ms
+    if isinstance(due_at_ms, GateError):
+        return refuse(w, node, due_at_ms)
+    node.state, node.due_at_ms = HELD, due_at_ms
 
 
 def elapse(w: Work, node: Node, _: object) -> None:

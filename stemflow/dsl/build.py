@@ -123,7 +123,7 @@ class Builder:
             "loop": lambda: self._loop(body, context, common),
             "set": lambda: self._set(body, context, common),
             "fail": lambda: self._fail(body, context, common),
-            "wait": lambda: self._wait(body, common),
+            "wait": lambda: self._wait(body, context, common),
         }
         return build[kind]()
 
@@ -319,7 +319,18 @@ class Builder:
                                 "choose another name")  # fmt: skip
         return name
 
-    def _wait(self, body: Node, common: dict[str, Any]) -> WaitSig[Any, Any] | None:
+    def _wait(self, body: Node, context: Context, common: dict[str, Any]) -> WaitSig[Any, Any] | None:
+        span, until = body.get("for"), body.get("until")
+        if "for" in body.members and "until" in body.members:
+            self.findings.error("SF013", f"{context.path}: expected `for` or `until`, got both", body.keys["until"])
+        if "for" not in body.members and "until" not in body.members:
+            self.findings.error("SF015", f"{context.path}: expected `for` or `until`, got none", context.place)
+        if until is not None:
+            self.expressions.template(until, context.names, context.path)
+            return WaitSig(for_ms=0, until=str(until.value), **common)
+        if span is not None and isinstance(span.value, str) and "${{" in span.value:
+            self.expressions.template(span, context.names, context.path)
+            return WaitSig(for_ms=0, span=span.value, **common)
         for_ms = self.options.duration_ms(body, "for")
         return None if for_ms is None else WaitSig(for_ms=for_ms, **common)
 

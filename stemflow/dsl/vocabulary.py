@@ -42,7 +42,6 @@ NOT_YET: Mapping[str, str | None] = {
     "tests": None,
     "tolerate": "write on_member_error: collect",
     "types": None,
-    "until": "write `for` with a duration",
     "use": None,
     "workflow": None,
 }

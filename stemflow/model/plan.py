@@ -62,6 +62,10 @@ class WaitPlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="wai
     """A durable pause."""
 
     for_ms: int
+    span: str | None = None
+    """The template of a duration, in place of `for_ms`."""
+    until: str | None = None
+    """The template of the instant at which it ends, in place of `for_ms`."""
 
 
 class Handler(Struct, frozen=True, array_like=True):

@@ -362,9 +362,15 @@ class FailSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defa
 
 
 class WaitSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="wait"):
-    """A durable pause of `for_ms` milliseconds; it occupies no worker."""
+    """A durable pause that occupies no worker.
+
+    It takes `for_ms` milliseconds, or the duration that the template `span` gives, or lasts until the instant that the
+    template `until` gives.
+    """
 
     for_ms: int
+    span: str | None = None
+    until: str | None = None
 
 
 AnySig = (

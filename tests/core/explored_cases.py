@@ -64,6 +64,8 @@ CASES = [
     Case("expiring leaf", (chain(leaf("flaky", options=EXPIRES), leaf()),)),
     Case("replace alone", (leaf("replace"),)),
     Case("wait", (wait(),)),
+    Case("waits with expressions", (group(wait(until="soon"), wait(span="error"), wait(until="error"),
+                                          policy="collect"),)),
     Case("chain of 3", (chain(leaf("flaky", options=RETRY), leaf("any"), leaf("maybe")),)),
     Case("chain goes on", (chain(leaf("any", on_error="continue"), wait(), leaf("ok")),)),
     Case("chain with waits and a chain", (chain(leaf("any"), wait(), chain(leaf())),)),

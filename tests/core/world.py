@@ -11,7 +11,7 @@ from stemflow.core.shape import Shape
 from stemflow.core.work import View, guard_of
 from stemflow.model.effects import Decision, Frozen, GateError, GateKey, LoopStart, Need
 from stemflow.model.facts import Fact, InboxRead, Post
-from stemflow.model.plan import LeafPlan, ScopePlan
+from stemflow.model.plan import LeafPlan, ScopePlan, WaitPlan
 from stemflow.model.records import RUNNING, Header, Key, Node, Record
 from tests.core.plans import BOOM, FRAGMENTS
 
@@ -99,6 +99,8 @@ class World:
             word = limited.key
         elif name == "when":
             word = plan.when
+        elif isinstance(plan, WaitPlan):
+            word = plan.until or plan.span
         else:
             assert isinstance(plan, ScopePlan)
             word = str(plan.on) if name.startswith("again") else ""
@@ -107,6 +109,8 @@ class World:
             word = words.get(name, word)
         if word == "error":
             return GateError(BOOM)
+        if name in ("span", "until"):
+            return NOW_MS + 1_000
         if name == "items":
             return Frozen(int(str(word)), (b"[]",))
         if name == "loop":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, assert_never
 
 from msgspec import structs
@@ -16,7 +17,7 @@ from stemflow.errors import StemflowError
 from stemflow.expr import parse_condition, parse_template
 from stemflow.expr.values import describe
 from stemflow.model.effects import Frozen, GateError, GateKey, LoopStart
-from stemflow.model.plan import AnyPlan, LeafPlan, Plan, ScopePlan, Sealed
+from stemflow.model.plan import AnyPlan, LeafPlan, Plan, ScopePlan, Sealed, WaitPlan
 from stemflow.model.policy import Options
 from stemflow.model.records import SUCCEEDED, ErrorInfo, Key, Node
 from stemflow.runtime.payloads.encoders import TaskPayloadEncoderRegistry, UnknownEncoder
@@ -29,6 +30,7 @@ from stemflow.runtime.values.map_items import PAGE
 from stemflow.runtime.values.resolver import Values
 from stemflow.runtime.values.value_codec import value_location
 from stemflow.store.base import StoreError
+from stemflow.units import parse_duration_ms
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -139,6 +141,11 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
         if name == "case":
             assert isinstance(plan, ScopePlan) and plan.on is not None
             return chosen(plan, await binder.condition(values, node, plan.on))
+        if name == "span":
+            assert isinstance(plan, WaitPlan)
+            return parse_duration_ms(await binder.template(values, node, plan.span))
+        if name == "until" and isinstance(plan, WaitPlan):
+            return _instant_ms(await binder.template(values, node, plan.until))
         if name == "loop":
             assert isinstance(plan, ScopePlan)
             return await _loop_start(values, binder, node, plan)
@@ -153,6 +160,7 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
         raise
     except Exception as error:
         dead = "unknown-encoder" if isinstance(error, UnknownEncoder) else None
+        name = "for" if name == "span" else name
         if name.startswith("again "):
             name = "until" if isinstance(plan, ScopePlan) and plan.until else "while"
         return GateError(ErrorInfo(type(error).__name__, f"{name}: {error}", f"stemflow.{type(error).__name__}"), dead)
@@ -185,6 +193,17 @@ async def _loop_start(values: Values, binder: Binder, node: Node, plan: ScopePla
     if plan.on is None or plan.until:
         return LoopStart(encoded, True)
     return LoopStart(encoded, _truth(await binder.condition(values, node, plan.on, {"carry": carry, "index": 0})))
+
+
+def _instant_ms(value: Any) -> int:
+    """An instant in ISO 8601 as epoch ms."""
+    try:
+        at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        at = None
+    if not isinstance(at, datetime) or at.tzinfo is None:
+        raise StemflowError(f"expected an instant with its zone, such as 2026-01-31T08:00:00Z, got {value!r}")
+    return round(at.timestamp() * 1_000)
 
 
 async def _goes_on(values: Values, binder: Binder, node: Node, plan: ScopePlan, index: int) -> bool:
