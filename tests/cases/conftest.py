@@ -161,7 +161,7 @@ class World:
         assert self.clock is not None
         self.clock.passed_ms += lease.node.lease_ms + 1
         for taken in await self.app.store.take_expired("sweeper", 100):
-            self.app.decider.leased(taken)
+            self.app.decider.remember_lease(taken)
             await self.app.parts.committer.commit([Lost(taken.node.key, taken.node.delivery)])
 
 

@@ -114,7 +114,7 @@ async def test_a_run_is_cancelled_while_ends_lie_in_its_inbox(
     handle = await producer.submit(Canvas.group([one.s(number) for number in range(3 * AT_ONCE)]))
     await asyncio.sleep(1.2)
     for app in crowd:
-        app.decider.handed = lambda inbox: []  # type: ignore[method-assign]
+        app.decider.inbox_facts = lambda inbox: []  # type: ignore[method-assign]
     await asyncio.sleep(0.5)
     # Given members that have all ended, and nobody who has heard of it
     nodes = {node.path: node.state for node in await handle.nodes()}
@@ -129,13 +129,13 @@ async def test_the_inbox_of_a_worker_that_died_is_given_to_another(
 ) -> None:
     given = []
     for app in crowd:
-        handed = app.decider.handed
+        handed = app.decider.inbox_facts
 
         def dropped(inbox: Any, handed: Any = handed) -> Any:
             given.append(inbox)
             return [] if len(given) == 1 else handed(inbox)
 
-        app.decider.handed = dropped  # type: ignore[method-assign]
+        app.decider.inbox_facts = dropped  # type: ignore[method-assign]
     producer = await open_app(worker=False)
     handle = await producer.submit(Canvas.group([one.s(number) for number in range(3 * AT_ONCE)]))
     result = await handle.wait(timeout=60)

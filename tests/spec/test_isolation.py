@@ -47,7 +47,7 @@ async def lost(app: Stemflow, what: Signature[object, object], times: int) -> Ru
         (lease,) = answer.leases
         await asyncio.sleep(lease.node.lease_ms / 1_000 + 1)
         for taken in await app.store.take_expired("sweeper", 100):
-            app.decider.leased(taken)
+            app.decider.remember_lease(taken)
             await app.parts.committer.commit([Lost(taken.node.key, taken.node.delivery)])
     return handle
 
@@ -56,7 +56,7 @@ async def put_off(app: Stemflow, ms: int) -> None:
     """Somebody leases what is next and hands it back for so long."""
     request, want = Request("in between", 1), Want(owner="in between", limit=1)
     (lease,) = (await app.store.exchange(request, [], want)).leases
-    app.decider.leased(lease)
+    app.decider.remember_lease(lease)
     await app.parts.committer.commit([Ended(lease.node.key, lease.node.delivery, HandedBack(ms))])
 
 

@@ -505,7 +505,7 @@ async def lose(app: Stemflow, run: str, times: int) -> None:
         (lease,) = (await app.store.exchange(request, [], Want(owner="dying", limit=1, only_run=run))).leases
         await asyncio.sleep(lease.node.lease_ms / 1_000 + 1)
         for taken in await app.store.take_expired("sweeper", 100):
-            app.decider.leased(taken)
+            app.decider.remember_lease(taken)
             await app.parts.committer.commit([Lost(taken.node.key, taken.node.delivery)])
 
 

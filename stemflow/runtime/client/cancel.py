@@ -31,7 +31,7 @@ async def _report_lost(store: Store, decider: Decider, committer: Committer, run
     while True:
         leases = await store.take_expired(owner_id("cancel"), BATCH, run)
         for lease in leases:
-            decider.leased(lease)
+            decider.remember_lease(lease)
         if leases:
             await committer.commit([Lost(lease.node.key, lease.node.delivery) for lease in leases])
         if len(leases) < BATCH:

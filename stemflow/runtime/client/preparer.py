@@ -103,7 +103,7 @@ class Preparer:
             signals.before_publish.send(run_event("before_publish", header, now_ms))
         items = () if isinstance(made.body, TaskSig) else self._items_of(made.body, run)
         if asked.run_id is None:
-            self._decider.made(run)
+            self._decider.expect_no_run(run)
         if asked.run_id is None or not await self._under_way(run):
             # The conditions of the first steps read both before they are stored.
             self._library.remember(header)

@@ -1,4 +1,4 @@
-"""Which facts are decided together."""
+"""Batches of facts that are decided together."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from stemflow.model.facts import Damaged, Distrusted, Fact, InboxRead
 from stemflow.model.records import Key, Node, Record
 
 
-def grouped(
+def batches_of(
     facts: Sequence[Fact], records: Mapping[Key, Record | None], hot: Set[str]
 ) -> list[tuple[set[str], list[Fact]]]:
-    """Facts that must be decided together, with the names of their runs and concurrency keys.
+    """Split facts into batches; with each, the names of the runs and concurrency keys that its decision changes.
 
-    Where others change a run at the same time (`hot`), what was heard is decided alone, so that it is quickly done.
+    A batch has the facts of one run, and of the runs whose tasks share a concurrency key (by `records`). In runs that
+    other processes change at the same time (`hot`), an inbox is a batch of its own: a small decision is seldom stale.
     """
     met: dict[str, str] = {}
     joined: dict[str, str] = {}
@@ -32,18 +33,18 @@ def grouped(
     groups: dict[tuple[str, str], tuple[set[str], list[Fact]]] = {}
     for fact in facts:
         run = group(fact.key[0])
-        names, batch = groups.setdefault((run, _apart(fact, hot)), (set(), []))
+        names, batch = groups.setdefault((run, _part(fact, hot)), (set(), []))
         names.add(fact.key[0])
         batch.append(fact)
     for slot, run in met.items():
-        for apart in ("", "distrusted", "heard"):
-            if (group(run), apart) in groups:
-                groups[group(run), apart][0].add(slot)
+        for part in ("", "distrusted", "inbox"):
+            if (group(run), part) in groups:
+                groups[group(run), part][0].add(slot)
     return list(groups.values())
 
 
-def _apart(fact: Fact, hot: Set[str]) -> str:
-    """What keeps a fact apart from others of its run."""
+def _part(fact: Fact, hot: Set[str]) -> str:
+    """The part of its run's facts that a fact is decided with."""
     if isinstance(fact, (Distrusted, Damaged)):
         return "distrusted"
-    return "heard" if isinstance(fact, InboxRead) and fact.key[0] in hot else ""
+    return "inbox" if isinstance(fact, InboxRead) and fact.key[0] in hot else ""

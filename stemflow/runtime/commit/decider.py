@@ -1,4 +1,4 @@
-"""Advancing runs: read what `decide` needs, evaluate its gates, remember what was committed."""
+"""The shell around `core.decide`: reads the records it needs, evaluates its gates, caches what was committed."""
 
 from __future__ import annotations
 
@@ -25,15 +25,13 @@ from stemflow.store.base import Inbox, Lease, Store
 log = logging.getLogger("stemflow.worker")
 
 CACHED = 50_000
-"""Records kept from commit to commit; more than this and the cache is emptied, which costs only reads."""
-
-
+"""The most records that are cached; beyond that the cache is emptied, which costs only reads."""
 REREADS = 20
-"""How often a decision is made again over records that are all read for it, while others change them."""
+"""How often a decision is made again on records that are read for it alone, while other processes change them."""
 
 
 class RecordsDamaged(StemflowError):
-    """Records that were read at the same instant contradict one another: the store holds what no commit has written."""
+    """Records that were read in one transaction contradict one another, which no commit can have written."""
 
     def __init__(self, run: str, why: str) -> None:
         super().__init__(f"run {run}: {why}; the store is damaged")
@@ -41,7 +39,7 @@ class RecordsDamaged(StemflowError):
 
 
 class Decider:
-    """One a process. The cache holds what open runs need again: their scopes, and leaves that are leased here."""
+    """Decides on facts; one for each engine. Caches the records that open runs need again: scopes and leased leaves."""
 
     def __init__(self, store: Store, library: Library) -> None:
         self.store = store
@@ -53,15 +51,15 @@ class Decider:
         self.contention = Contention(store)
 
     async def decide(self, facts: Sequence[Fact]) -> Decision:
-        """Ask the machine until it needs nothing more.
+        """Call `core.decide` with what it needs until it returns a decision; sign that.
 
-        Cached records may be older than others that it reads, and together impossible; then all are read anew.
-        Raises RecordsDamaged when they do not fit together either.
+        Cached records may be older than those that are read, and contradict them; then all are read anew. Raises
+        RecordsDamaged if they still contradict one another, SignatureInvalid, UnknownKey, StoreError.
         """
         if self.epoch != self.store.epoch:
             self.void()
-        for plan in _brought(facts):
-            self.library.learn(plan)  # gates in it are asked before it is stored
+        for plan in _added_plans(facts):
+            self.library.learn(plan)  # its gates are evaluated before it is stored
         reading = Reading(self.records, ())
         try:
             return await self._decide(facts, reading)
@@ -70,7 +68,7 @@ class Decider:
         return await self._decide_anew(facts, reading.keys)
 
     async def _decide_anew(self, facts: Sequence[Fact], keys: Sequence[Key]) -> Decision:
-        """Decide over records that are read for this alone, those that are known to be needed all at once."""
+        """Decide on records that are read for this decision alone; those in `keys` are read in one transaction."""
         for _ in range(REREADS):
             reading = Reading({}, tuple(dict.fromkeys(keys)))
             try:
@@ -78,7 +76,7 @@ class Decider:
             except StaleView as found:
                 stale = found
                 if keys and len(reading.keys) == len(reading.first):
-                    break  # all that it rests on was read at the same instant
+                    break  # all records were read in one transaction
             finally:
                 for key in reading.keys:
                     self.records.pop(key, None)
@@ -95,20 +93,21 @@ class Decider:
         try:
             while True:
                 if need is not None:
-                    await self._meet(need, gates, reading)
+                    await self._fetch(need, gates, reading)
                     if not doubted:
-                        blind.update(key for key in need.keys if not self._may_rest_on(key, records))
+                        blind.update(key for key in need.keys if not self._is_trusted(key, records))
                 view = View(records, self.library.headers, self.library.shapes, gates, hot)
                 answer = decide(view, facts, self.store.now_ms())
                 if isinstance(answer, Decision):
                     return await self._sealed(answer, blind, records)
                 need = answer
         finally:
-            self._drop_passing(reading.keys)
+            self._drop_transient(reading.keys)
             for key in reading.keys if doubted else blind:
                 self.records.pop(key, None)
 
-    async def _meet(self, need: Need, gates: dict[GateKey, Any], reading: Reading) -> None:
+    async def _fetch(self, need: Need, gates: dict[GateKey, Any], reading: Reading) -> None:
+        """Read records, headers and plans, and evaluate gates, as `core.decide` asked for."""
         if need.keys:
             reading.keys.extend(need.keys)
             for key, record in zip(need.keys, await self.store.read(need.keys), strict=True):
@@ -121,8 +120,8 @@ class Decider:
         for gate_key in need.gates:
             gates[gate_key] = await self._gate(need, gate_key, reading.records)
 
-    def _may_rest_on(self, key: Key, records: dict[Key, Record | None]) -> bool:
-        """Whether what was read may be built upon; raises SignatureInvalid, and forgets what was altered."""
+    def _is_trusted(self, key: Key, records: dict[Key, Record | None]) -> bool:
+        """Whether the signature of a record that was read could be checked. Raises SignatureInvalid if it is wrong."""
         record = records.get(key)
         if record is None:
             return True
@@ -133,8 +132,11 @@ class Decider:
             raise
 
     async def _sealed(self, decision: Decision, blind: Set[Key], records: Mapping[Key, Record | None]) -> Decision:
-        """Seal what is to be written. What rests on `blind` records, whose seals cannot be checked here, may only be
-        written if it leaves all that is sealed as it is; else raises UnknownKey."""
+        """Sign the records of a decision.
+
+        If it is based on `blind` records, whose signing key is unknown here, it may only change what no signature
+        covers; otherwise raises UnknownKey.
+        """
         if blind:
             for put in decision.puts:
                 before = records.get(put.key)
@@ -162,6 +164,7 @@ class Decider:
         return answer
 
     async def binder(self, digest: str) -> Binder:
+        """The binder of the plan of this digest, cached. Raises StoreError."""
         found = self.binders.get(digest)
         if found is None:
             found = self.binders[digest] = Binder(await self.library.shape(digest))
@@ -169,15 +172,15 @@ class Decider:
                 del self.binders[next(iter(self.binders))]
         return found
 
-    def _drop_passing(self, keys: Sequence[Key]) -> None:
-        """Forget what is soon out of date: claims, what does not exist yet, and nodes that wait for a lease."""
+    def _drop_transient(self, keys: Sequence[Key]) -> None:
+        """Do not cache what soon changes: claims, records that do not exist yet, and nodes that wait for a lease."""
         for key in keys:
             record = self.records.get(key)
             if not isinstance(record, Node) or record.state in (HELD, READY):
                 self.records.pop(key, None)
 
     def void(self) -> None:
-        """The store has lost some of its data, so nothing that was read is known to be true any more."""
+        """Empty the caches: the store has lost data."""
         self.epoch = self.store.epoch
         self.records.clear()
         self.library.finished.clear()
@@ -186,12 +189,12 @@ class Decider:
         for key in [key for key in self.records if key[0] in runs or key[0] == NO_RUN]:
             del self.records[key]
 
-    def made(self, run: str) -> None:
-        """An id was made just now, so there is no such run yet."""
+    def expect_no_run(self, run: str) -> None:
+        """Note that there is no run of this id, which is new; saves a read."""
         self.records[(run, "")] = None
 
     def committed(self, decision: Decision) -> None:
-        """Take over the versions that the store now holds."""
+        """Cache the records of a committed decision that open runs need again, and drop those of ended runs."""
         for put in decision.puts:
             record = put.record
             if isinstance(record, Node) and record.state in (RUNNING, STOPPING):
@@ -217,7 +220,7 @@ class Decider:
     def stale(
         self, decision: Decision, facts: Sequence[Fact], current: Sequence[tuple[Key, Record | None]] = ()
     ) -> None:
-        """Forget what turned out to be old; `current` is what came with the news, as far as it may be kept."""
+        """Drop the cached records that a stale decision was based on; cache `current`, sent in their place."""
         self.contention.stale(decision, current)
         for put in decision.puts:
             self.records.pop(put.key, None)
@@ -227,14 +230,14 @@ class Decider:
             self.records.pop(fact.key, None)
         for key, record in current:
             if isinstance(record, Node) and self.trust.is_verified(record):
-                self._heed(record)
+                self._forget_earlier_run(record)
                 self.records[key] = record
 
-    def handed(self, inbox: Inbox) -> list[Fact]:
-        """What is to be decided on an inbox, with its scopes kept; one that is sealed under a key which is not known
-        here is left to somebody else."""
+    def inbox_facts(self, inbox: Inbox) -> list[Fact]:
+        """The facts to decide on a leased inbox, whose scopes are cached. None if a key of its posts is unknown here:
+        then another process has to consume it."""
         for scope in inbox.scopes:
-            self._heed(scope)
+            self._forget_earlier_run(scope)
             if self.trust.is_verified(scope):
                 self.records[scope.key] = scope
         root = (inbox.run, "")
@@ -244,16 +247,16 @@ class Decider:
             return [Distrusted(root, str(error)), InboxRead(root, inbox.upto)]
         return [InboxRead(root, inbox.upto, inbox.posts)] if known else []
 
-    def _heed(self, node: Node) -> None:
-        """What is known of a run that had the id of this one before is forgotten."""
+    def _forget_earlier_run(self, node: Node) -> None:
+        """Drop what is cached of an earlier run with the same id."""
         before = self.library.headers.get(node.run)
         if before is not None and before.base != node.base:
             self._forget({node.run})
             self.library.forget(node.run)
 
-    def leased(self, lease: Lease) -> None:
-        """Keep what came with a lease, unless it cannot be relied on; then it is read again where it is needed."""
-        self._heed(lease.node)
+    def remember_lease(self, lease: Lease) -> None:
+        """Cache the record and the header of a lease, if their signatures are verified."""
+        self._forget_earlier_run(lease.node)
         if self.trust.is_verified(lease.node):
             self.records[lease.node.key] = lease.node
         if lease.header is not None and self.trust.is_verified(lease.header):
@@ -261,7 +264,7 @@ class Decider:
 
 
 class Reading:
-    """The records that one decision may rest on, the keys among them to be read `first`, and all that it has read."""
+    """The records of one decision, the keys to read `first`, and the keys that were read."""
 
     __slots__ = ("records", "first", "keys")
 
@@ -271,12 +274,12 @@ class Reading:
 
 
 def _is_newer(known: Record | None, read: Record | None) -> bool:
-    """Whether what came to be known while a record was being read (with a lease, or a commit) is newer than that."""
+    """Whether a lease or a commit has brought a newer version of a record while it was read."""
     return isinstance(known, Node) and isinstance(read, Node) and guard_of(known) > guard_of(read)
 
 
-def _brought(facts: Sequence[Fact]) -> Iterator[Plan]:
-    """The plans that tasks have put in their own place or added beside themselves."""
+def _added_plans(facts: Sequence[Fact]) -> Iterator[Plan]:
+    """The plans by which tasks were replaced, or which they added to their scope."""
     for fact in facts:
         if isinstance(fact, Ended) and isinstance(fact.outcome, Replaced):
             yield fact.outcome.plan

@@ -18,7 +18,7 @@ failures = logging.getLogger("stemflow.failures")
 """Tasks that failed for good, at ERROR with their traceback."""
 
 
-def narrate(facts: Sequence[Fact], decision: Decision, now_ms: int) -> None:
+def log_commit(facts: Sequence[Fact], decision: Decision, now_ms: int) -> None:
     """Log a commit: final failures at ERROR, retries, losses and late reports at INFO, successes at DEBUG."""
     nodes: dict[object, Node] | None = None
     for fact in facts:
@@ -34,10 +34,7 @@ def narrate(facts: Sequence[Fact], decision: Decision, now_ms: int) -> None:
 
 
 def story_of(facts: Sequence[Fact], records: Mapping[Key, Record | None]) -> str:
-    """What was reported and what is known of the runs in question, for those who look for a fault of the engine.
-
-    No value of a run is part of it.
-    """
+    """The reports, and the cached records of their runs, as text for whoever debugs the engine. Contains no values."""
     runs = {fact.key[0] for fact in facts}
     lines = [f"  reported: {_fact(fact)}" for fact in facts[:STORY_LINES]]
     known = [record for key, record in records.items() if key[0] in runs and isinstance(record, Node)]

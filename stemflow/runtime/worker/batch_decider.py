@@ -1,4 +1,4 @@
-"""Deciding a batch of reports. What goes wrong with it concerns the run that it is about, and no other."""
+"""Decides batches of reports; a failure concerns only the run that it is about."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ Decided = tuple[list[Fact], Decision]
 
 
 class BatchDecider:
-    """`put_back` takes reports that are to be decided again later; `trouble` is told of each failure of the machine."""
+    """Decides batches. `put_back` queues reports for a later decision; `on_error` is called for each internal error."""
 
     def __init__(
         self,
         decider: Decider,
         put_back: Callable[[Sequence[Fact]], None],
-        trouble: Callable[[BaseException], None],
+        on_error: Callable[[BaseException], None],
     ) -> None:
-        self._decider, self._put_back, self._trouble = decider, put_back, trouble
+        self._decider, self._put_back, self._on_error = decider, put_back, on_error
         self._failures: Counter[str] = Counter()
 
     async def decide(self, batch: list[Fact]) -> list[Decided]:
-        """Decisions on all that can be decided now, each with its facts."""
+        """Decide on a batch; return the decisions that could be made, each with its facts."""
         try:
             return [(batch, await self._decider.decide(batch))]
         except StoreError as error:
@@ -46,10 +46,10 @@ class BatchDecider:
             await asyncio.sleep(STORE_PAUSE_S)
         except SignatureInvalid as error:
             log.critical("%s", error)
-            # Runs that share the batch with the one in question go on; a record of nobody here concerns them all.
-            mine = [fact for fact in batch if fact.key[0] == error.run] or batch
-            self._put_back([fact for fact in batch if fact not in mine])
-            return await self._end([Distrusted(fact.key, str(error)) for fact in mine])
+            # Other runs of the batch go on; an invalid record of none of them concerns them all.
+            distrusted = [fact for fact in batch if fact.key[0] == error.run] or batch
+            self._put_back([fact for fact in batch if fact not in distrusted])
+            return await self._end([Distrusted(fact.key, str(error)) for fact in distrusted])
         except UnknownKey as error:
             log.warning("%s; %d reports are left to a process that has it", error, len(batch))
             await asyncio.sleep(STORE_PAUSE_S)
@@ -58,13 +58,13 @@ class BatchDecider:
         return []
 
     async def _failed(self, batch: list[Fact], error: Exception) -> list[Decided]:
-        """Of several runs each is decided alone. A run that cannot be decided again and again is ended as damaged."""
+        """Decide each run of the batch alone; end a run as damaged that fails MOST_FAILURES times."""
         runs = dict.fromkeys(fact.key[0] for fact in batch)
         if len(runs) > 1:
             parts = [[fact for fact in batch if fact.key[0] == run] for run in runs]
             return [decided for part in parts for decided in await self.decide(part)]
         (run,) = runs
-        self._trouble(error)
+        self._on_error(error)
         if isinstance(error, RecordsDamaged) and error.run != run and not self._failures[error.run]:
             log.critical("%s; that run is ended as damaged", error)
             self._failures[error.run] += 1
@@ -80,7 +80,7 @@ class BatchDecider:
         return await self._end([Damaged((run, ""), f"{type(error).__name__}: {error}")])
 
     async def _end(self, facts: list[Fact]) -> list[Decided]:
-        """Decide that runs end; what fails even then is left alone, so that the worker goes on."""
+        """Decide that runs end. If even that fails the run is left as it is, so that the worker goes on."""
         try:
             return [(facts, await self._decider.decide(facts))]
         except StoreError as error:
@@ -88,5 +88,5 @@ class BatchDecider:
             self._put_back(facts)
         except Exception as error:
             log.critical("run %s: it could not be ended; it is left as it is", facts[0].key[0], exc_info=error)
-            self._trouble(error)
+            self._on_error(error)
         return []

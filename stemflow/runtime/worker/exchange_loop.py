@@ -9,11 +9,11 @@ from functools import partial
 
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact, HandedBack
-from stemflow.runtime.commit.batching import grouped
+from stemflow.runtime.commit.batching import batches_of
 from stemflow.runtime.commit.committer import Piggyback
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.commit.events import send_commit_signals
-from stemflow.runtime.commit.log import narrate
+from stemflow.runtime.commit.log import log_commit
 from stemflow.runtime.worker.batch_decider import STORE_PAUSE_S, BatchDecider
 from stemflow.runtime.worker.quarantine import Quarantine
 from stemflow.runtime.worker.reconnect_backoff import ReconnectBackoff
@@ -186,7 +186,7 @@ class ExchangeLoop:
         slots = self.slots
         facts, slots.facts = slots.facts, []
         other = self._second if channel is self._first else self._first
-        groups = grouped(facts, self.decider.records, self.decider.contention.runs())
+        groups = batches_of(facts, self.decider.records, self.decider.contention.runs())
         share = len(facts)
         if self.store.concurrent_exchanges and not other.busy and share >= 2 * self._overlap_from:
             share = (share + 1) // 2
@@ -202,6 +202,7 @@ class ExchangeLoop:
         return taken
 
     def _put_back(self, facts: Sequence[Fact]) -> None:
+        """Queue facts again, for a later exchange."""
         self.slots.facts.extend(facts)
 
     def _want(self) -> Want:
@@ -257,7 +258,7 @@ class ExchangeLoop:
             return
         send_commit_signals(self.worker.signals, self.decider.library, decision, batch, self.store.now_ms())
         self.decider.committed(decision)
-        narrate(batch, decision, answer.now_ms)
+        log_commit(batch, decision, answer.now_ms)
         self.stale_reports += sum(isinstance(fact, Ended) for fact in decision.refused)
         slots.stop_handlers(decision)
 
@@ -268,7 +269,7 @@ class ExchangeLoop:
         slots = self.slots
         slots.facts.extend(answer.timers)
         for inbox in answer.inbox:
-            slots.facts.extend(self.decider.handed(inbox))
+            slots.facts.extend(self.decider.inbox_facts(inbox))
             slots.changed.set()
         started, returned = self.quarantine.admit(answer.leases, asked=want.limit > 0)
         for lease in started:
@@ -279,7 +280,7 @@ class ExchangeLoop:
     def _return(self, leases: Sequence[Lease]) -> None:
         """Queue leases to be given back, uncharged."""
         for lease in leases:
-            self.decider.leased(lease)
+            self.decider.remember_lease(lease)
             self.slots.facts.append(Ended(lease.node.key, lease.node.delivery, HandedBack()))
 
     def _start_pushed(self) -> bool:

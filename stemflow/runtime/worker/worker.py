@@ -101,7 +101,7 @@ class Worker:
     def start(self, lease: Lease) -> None:
         """Start the handler of a lease, or give the lease back if the worker is shutting down."""
         node = lease.node
-        self.decider.leased(lease)
+        self.decider.remember_lease(lease)
         running = self.slots.running[(node.key, node.delivery)] = Running(node, self._callbacks)
         if self.slots.handing_back:
             return running.report(HandedBack())
@@ -177,7 +177,7 @@ class Worker:
 
     def lost(self, lease: Lease) -> None:
         """Report the loss of another worker's lease, which was taken over."""
-        self.decider.leased(lease)
+        self.decider.remember_lease(lease)
         self.slots.report(Lost(lease.node.key, lease.node.delivery))
 
     # -- shutting down

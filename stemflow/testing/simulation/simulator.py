@@ -204,7 +204,7 @@ class FlakyRenewer:
 
 def grow_old(decider: Decider, world: World) -> None:
     """Let the cache of a process keep some records as they were before their last change."""
-    meet = decider._meet
+    meet = decider._fetch
 
     async def and_keep_old_ones(need: Need, gates: dict[GateKey, Any], reading: Reading) -> None:
         await meet(need, gates, reading)
@@ -212,7 +212,7 @@ def grow_old(decider: Decider, world: World) -> None:
             if reading.records is decider.records and world.faults.strikes("old record"):
                 decider.records[key] = world.store.previous.get(key)
 
-    vars(decider)["_meet"] = and_keep_old_ones
+    vars(decider)["_fetch"] = and_keep_old_ones
 
 
 class Process:
