@@ -645,6 +645,7 @@ def test_literal_arguments_of_a_workflow_file_are_checked_with_their_places(
     assert [(one.code, one.line, one.message) for one in refused.value.diagnostics] == [
         ("SF303", 5, "args.late: `book` has no parameter `late`"),
         ("SF304", 6, "args.day: `book` expects a valid RFC3339 encoded date, got 'tomorrow'"),
+        ("SF516", 6, "compensate: nothing undoes this step, neither a failure nor a cancel of the run"),
         ("SF303", 6, "args: `book` needs the argument `day`, got none"),
         ("SF303", 6, "args: `book` needs the argument `lines`, got none"),
     ]
