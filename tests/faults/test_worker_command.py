@@ -54,7 +54,7 @@ async def _handed_back(place: Place, handles: list[RunHandle[Any]], patience_s: 
     took_s = (max(one.at_ns for one in begun) - told_at_ns) / 1e9
     assert took_s < patience_s
     await place.finish(handles, 20)
-    nodes = [node for handle in handles for node in await handle.app.store.nodes(handle.id)]
+    nodes = [node for handle in handles for node in await handle.nodes()]
     assert {(node.attempt, node.losses) for node in nodes} == {(0, 0)}
     print(f"\nhanded back and begun elsewhere after {took_s * 1_000:.0f} ms")
 
