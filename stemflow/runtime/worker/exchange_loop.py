@@ -83,6 +83,8 @@ class ExchangeLoop:
         self._notified: asyncio.Future[int] | None = None
         self._next_at_ms: int | None = None
         """When the next timer or delayed task is due."""
+        self._alarm: asyncio.TimerHandle | None = None
+        """Ends the rest at that time; None between rests."""
         self._ends_at = 0.0
 
     async def run(self) -> None:
@@ -270,12 +272,15 @@ class ExchangeLoop:
         slots.facts.extend(answer.timers)
         for inbox in answer.inbox:
             slots.facts.extend(self.decider.inbox_facts(inbox))
+        if answer.timers or answer.inbox:
             slots.changed.set()
         started, returned = self.quarantine.admit(answer.leases, asked=want.limit > 0)
         for lease in started:
             self.worker.start(lease)
         self._return(returned)
         self._next_at_ms = answer.next_at_ms
+        if self._alarm is not None:
+            self._set_alarm()  # at rest: a submission carried this request
 
     def _return(self, leases: Sequence[Lease]) -> None:
         """Queue leases to be given back, uncharged."""
@@ -335,6 +340,13 @@ class ExchangeLoop:
 
     # -- rest
 
+    def _set_alarm(self) -> None:
+        """Let the rest end when something is due, or after IDLE_MS."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        left_ms = IDLE_MS if self._next_at_ms is None else max(1, self._next_at_ms - self.store.now_ms())
+        self._alarm = asyncio.get_running_loop().call_later(left_ms / 1_000, self.slots.changed.set)
+
     async def _rest(self) -> None:
         """Wait for a report, a notification of another's commit, or the time at which something is due."""
         slots = self.slots
@@ -343,17 +355,15 @@ class ExchangeLoop:
         if self._notified is None:
             self._notified = asyncio.ensure_future(self.store.wait_for_work(slots.owner, self._seen, IDLE_MS))
             self._notified.add_done_callback(lambda _: slots.changed.set())
-        alarm = None
-        if self._next_at_ms is not None:
-            left_ms = max(1, self._next_at_ms - self.store.now_ms())
-            alarm = asyncio.get_running_loop().call_later(left_ms / 1_000, slots.changed.set)
+        self._set_alarm()
         try:
             # A notification that came during an exchange found nobody resting.
             if not self._notified.done():
                 await slots.changed.wait()
         finally:
-            if alarm is not None:
-                alarm.cancel()
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm = None
         if self._notified.done():
             notified, self._notified = self._notified, None
             try:

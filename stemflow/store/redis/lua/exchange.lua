@@ -198,7 +198,8 @@ if #held > 0 or changes then
   call('SET', P .. KEY.memo .. channel, cmsgpack.pack({sequence, committed, held}), 'EX', LIMIT.memo_s)
 end
 for queue, count in pairs(effects.added) do
-  wake_for(queue, count, count == 1 and function(owner) return push_lease(owner, queue) end)
+  -- A worker that is pushed a lease sends no request, so it would not learn of a timer that comes sooner.
+  wake_for(queue, count, count == 1 and not next(sooner) and function(owner) return push_lease(owner, queue) end)
 end
 for queue in pairs(sooner) do
   if queue == '' then wake(P .. KEY.idle, 1) else wake_for(queue, 1) end
