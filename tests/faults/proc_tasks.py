@@ -148,3 +148,11 @@ def order() -> Signature[Any, Any]:
 def big_order() -> Signature[Any, Any]:
     """A map over many items, and a task after it."""
     return Canvas.map(step.s(), list(range(40))) | step.s()
+
+
+@registry.task("blocks", max_retries=0, visibility_timeout="1s")
+async def blocks(context: TaskContext, pause_s: float) -> str:
+    """Holds the event loop of its worker for `pause_s` seconds."""
+    with _seen(context):
+        time.sleep(pause_s)
+        return context.run_id

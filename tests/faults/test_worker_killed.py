@@ -16,7 +16,7 @@ from stemflow.model.records import Node
 from stemflow.testing.servers.proxy import Call, DropReply, Fate
 from stemflow.testing.servers.server import Server
 from tests.faults.net_world import name_of
-from tests.faults.proc_tasks import first_slow, leave, step, sys_exit
+from tests.faults.proc_tasks import blocks, first_slow, leave, step, sys_exit
 from tests.faults.proc_world import Place, Process, place_on, until
 
 pytestmark = pytest.mark.faults
@@ -126,6 +126,27 @@ async def test_a_worker_that_is_killed_in_the_middle_of_handlers_is_charged_as_a
             other.signal(signal.SIGTERM)
             assert await other.ends() == 0
         assert (await place.judge("F-02", {})).doubled == 15
+
+
+async def test_of_handlers_that_block_the_loop_in_turn_those_that_had_ended_do_not_run_again_after_a_kill(
+    empty: Server, tmp_path: Path
+) -> None:
+    async with place_on(empty, tmp_path) as place:
+        # Given a worker with many leases, whose handlers block its event loop for longer than a lease in all
+        producer = await place.producer()
+        handles = [await place.submit(producer, blocks.s(0.2)) for _ in range(30)]
+        dying = place.worker()
+        await place.seen("end", 12)
+        # When it is killed
+        dying.kill_now()
+        place.tries += 1
+        ended = {one.run for one in place.witness.sights() if one.event == "end"}
+        # Then at most the one that ended last runs again, besides those that had not ended
+        await place.worker().ready()
+        await place.finish(handles, 40)
+        again = Counter(one.run for one in place.witness.sights() if one.event == "end")
+        assert sum(again[run] > 1 for run in ended) <= 1
+        assert set(again) == {handle.id for handle in handles if handle is not None}
 
 
 async def test_after_all_workers_were_killed_one_that_starts_much_later_takes_no_more_than_it_has_slots_for(

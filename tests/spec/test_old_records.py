@@ -6,11 +6,15 @@ import asyncio
 import copy
 import logging
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
 from stemflow import Stemflow, TaskContext, TaskRegistry
+from stemflow.model.effects import Decision
 from stemflow.model.records import HELD, READY, Node
+from stemflow.store.base import Exchange, Request, Want
+from tests.spec.conftest import OpenApp
 
 
 async def stored(app: Stemflow, run: str) -> Node:
@@ -103,3 +107,28 @@ async def test_a_record_that_contradicts_the_others_in_the_store_ends_its_run_al
     assert [letter.reason for letter in await app.store.dead_letters("b")] == ["damaged"]
     (told,) = caplog.records
     assert told.getMessage().startswith("run b: ") and told.getMessage().endswith("that run is ended as damaged")
+
+
+async def test_the_lease_of_a_handler_that_has_ended_holds_until_its_report_is_committed(
+    app: Stemflow, open_app: OpenApp, registry: TaskRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: Counter[str] = Counter()
+
+    @registry.task("f", visibility_timeout="1s")
+    async def f(context: TaskContext) -> int:
+        ran[context.run_id] += 1
+        return 7
+
+    exchange = app.store.exchange
+
+    async def slow(request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
+        if any(put.guard for one in decisions for put in one.puts):
+            await asyncio.sleep(10)
+        return await exchange(request, decisions, want)
+
+    monkeypatch.setattr(app.store, "exchange", slow)
+    handle = await app.submit(f.s(), run_id="a")
+    await open_app()
+    assert (await handle.wait(60)).value == 7
+    assert ran == {"a": 1}
+    assert (await stored(app, "a")).losses == 0

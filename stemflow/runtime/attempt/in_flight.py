@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal, NamedTuple
 
 from stemflow.model.facts import Failed, HandedBack, Outcome
@@ -28,13 +28,15 @@ class LeaseCallbacks(NamedTuple):
     """What a lease in flight needs of its worker.
 
     `timeout`: the signal of soft and hard limits. `report`: queues the outcome and frees the slot. `leak`: keeps the
-    slot taken for a handler that was given up, until its future is done.
+    slot taken for a handler that was given up, until its future is done. `wait_for_reports`: awaited before a handler
+    is called on the event loop.
     """
 
     store: Store
     timeout: Signal[TaskEvent]
     report: Callable[[Running, Outcome | Crashed], None]
     leak: Callable[[Running, asyncio.Future[Any]], None]
+    wait_for_reports: Callable[[], Awaitable[None]]
 
 
 class Running:
@@ -65,6 +67,10 @@ class Running:
         self.timers: list[asyncio.TimerHandle] = []
         self.void = False
         """The store has lost the records that this lease belongs to: its outcome is not reported."""
+
+    async def wait_for_reports(self) -> None:
+        """Let the reports of handlers that have blocked the event loop leave before this one is called."""
+        await self._callbacks.wait_for_reports()
 
     def begin(self, context: TaskContext, options: Options, on_soft_limit: Callable[[], None] | None) -> None:
         """Start the time limits of the attempt: the handler is called now.

@@ -209,6 +209,7 @@ class Attempts:
         running, context = attempt.running, attempt.context
         if isinstance(context, SyncTaskContext):
             context.ask = partial(ask_loop, asyncio.get_running_loop(), context)
+        await running.wait_for_reports()
         soft_limit = soft_limit_of(context, attempt.options)
         running.begin(context, attempt.options, None if soft_limit is None else soft_limit.expire)
         threads = self._in_thread(running)

@@ -25,15 +25,17 @@ Decided = tuple[list[Fact], Decision]
 
 
 class BatchDecider:
-    """Decides batches. `put_back` queues reports for a later decision; `on_error` is called for each internal error."""
+    """Decides batches. `put_back` queues reports for a later decision, `give_up` takes those that are dropped, and
+    `on_error` is called for each internal error."""
 
     def __init__(
         self,
         decider: Decider,
         put_back: Callable[[Sequence[Fact]], None],
+        give_up: Callable[[Sequence[Fact]], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
-        self._decider, self._put_back, self._on_error = decider, put_back, on_error
+        self._decider, self._put_back, self._give_up, self._on_error = decider, put_back, give_up, on_error
         self._failures: Counter[str] = Counter()
 
     async def decide(self, batch: list[Fact]) -> list[Decided]:
@@ -49,9 +51,11 @@ class BatchDecider:
             # Other runs of the batch go on; an invalid record of none of them concerns them all.
             distrusted = [fact for fact in batch if fact.key[0] == error.run] or batch
             self._put_back([fact for fact in batch if fact not in distrusted])
+            self._give_up(distrusted)
             return await self._end([Distrusted(fact.key, str(error)) for fact in distrusted])
         except UnknownKey as error:
             log.warning("%s; %d reports are left to a process that has it", error, len(batch))
+            self._give_up(batch)
             await asyncio.sleep(STORE_PAUSE_S)
         except Exception as error:
             return await self._failed(batch, error)
@@ -71,6 +75,7 @@ class BatchDecider:
             self._put_back(batch)
             return await self._end([Damaged((error.run, ""), str(error))])
         self._failures[run] += 1
+        self._give_up(batch)
         damaged = isinstance(error, RecordsDamaged) or self._failures[run] >= MOST_FAILURES
         then = "the run is ended as damaged" if damaged else "they are set aside, and its leases will be lost"
         story = story_of(batch, self._decider.records)

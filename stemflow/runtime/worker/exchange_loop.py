@@ -60,7 +60,7 @@ class ExchangeLoop:
     ) -> None:
         self.slots, self.worker, self.store, self.decider = slots, worker, slots.store, decider
         self.quarantine = Quarantine(slots, decider.library.shapes)
-        self._batch_decider = BatchDecider(decider, self._put_back, worker.send_error)
+        self._batch_decider = BatchDecider(decider, self._put_back, slots.settled, worker.send_error)
         self.stale_decisions = 0
         """Decisions that others' commits had overtaken."""
         self.stale_reports = 0
@@ -171,6 +171,7 @@ class ExchangeLoop:
             return  # the store has logged it; the next exchange starts anew
         finally:
             self._requested -= requested
+            slots.settled()
         for batch, decision, committed in zip(batches, decisions, answer.committed, strict=True):
             self.settle(batch, decision, committed, answer)
         done = [one for one, committed in zip(decisions, answer.committed, strict=True) if committed]
@@ -186,7 +187,7 @@ class ExchangeLoop:
         left to the other channel.
         """
         slots = self.slots
-        facts, slots.facts = slots.facts, []
+        facts = slots.take_reports()
         other = self._second if channel is self._first else self._first
         groups = batches_of(facts, self.decider.records, self.decider.contention.runs())
         share = len(facts)
@@ -262,6 +263,7 @@ class ExchangeLoop:
         self.decider.committed(decision)
         log_commit(batch, decision, answer.now_ms)
         self.stale_reports += sum(isinstance(fact, Ended) for fact in decision.refused)
+        slots.settled(batch)
         slots.stop_handlers(decision)
 
     # -- leases

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from stemflow.model.effects import Decision
-from stemflow.model.facts import Fact, Failed, HandedBack
+from stemflow.model.facts import Ended, Fact, Failed, HandedBack, Lost
 from stemflow.model.records import CANCELLED, STOPPING, ErrorInfo, Key, Node
-from stemflow.runtime.attempt.in_flight import Running
+from stemflow.runtime.attempt.in_flight import LEASES_HELD, Running
 from stemflow.store.base import Store
 
 log = logging.getLogger("stemflow.worker")
 
+BLOCKED_S = 0.1
+"""After handlers have blocked the event loop for so long, their reports leave before the next one is called."""
+STORE_SLOW_S = 1.0
+"""The longest that a handler waits for the reports of others to leave."""
 NO_OVERLAP = sys.maxsize
 """As `Slots.overlap_from`: no number of reports starts an exchange of its own."""
 
@@ -44,6 +49,12 @@ class Slots:
         """Handlers whose lease was given up and that have not returned; each takes a slot until it does."""
         self.facts: list[Fact] = []
         """Reports for the next exchange."""
+        self.unreported: dict[tuple[Key, int], int] = {}
+        """Leases, by node and fencing token, of handlers that have ended and whose report is not committed yet, with
+        their length in ms: they are renewed until then."""
+        self._iteration_at: float | None = None
+        """When the first handler of this iteration of the event loop was called, in seconds of the loop's clock."""
+        self._settled = asyncio.Event()
         self.draining = False
         """The worker takes no new leases."""
         self.handing_back = False
@@ -70,13 +81,54 @@ class Slots:
         self.facts.append(fact)
         self.wake()
 
+    def take_reports(self) -> list[Fact]:
+        """The reports for one exchange; `settled` is called when it is over."""
+        facts, self.facts = self.facts, []
+        return facts
+
+    def settled(self, facts: Sequence[Fact] = ()) -> None:
+        """An exchange is over; the reports `facts` are committed or given up, so that their leases need no renewal."""
+        for fact in facts:
+            if isinstance(fact, (Ended, Lost)):
+                self.unreported.pop((fact.key, fact.token), None)
+        self._settled.set()
+
+    async def wait_for_reports(self) -> None:
+        """Wait, before a handler is called, until the reports of those that have just blocked the loop are committed.
+
+        Else a worker that is killed while handlers block its loop in turn would take all their results with it. The
+        wait ends after STORE_SLOW_S for a store that does not answer.
+        """
+        while self._blocked():
+            try:
+                async with asyncio.timeout(STORE_SLOW_S):
+                    while self.unreported:
+                        self._settled.clear()
+                        await self._settled.wait()
+            except TimeoutError:
+                return
+
+    def _blocked(self) -> bool:
+        """Whether this iteration of the event loop has lasted for BLOCKED_S, and reports wait for its end."""
+        loop = asyncio.get_running_loop()
+        if self._iteration_at is None:
+            self._iteration_at = loop.time()
+            loop.call_soon(self._next_iteration)
+            return False
+        return bool(self.unreported) and loop.time() - self._iteration_at > BLOCKED_S
+
+    def _next_iteration(self) -> None:
+        self._iteration_at = None
+
     def held(self, loop_held_ms: int = 0) -> list[tuple[Key, int, int]]:
         """The leases to renew, as (key, fencing token, lease in ms).
 
         `loop_held_ms`: how long a handler has blocked the event loop; a lease is not renewed for ever meanwhile.
         """
         now_ms = self.store.now_ms()
-        return [one.held() for one in self.running.values() if one.renewable(now_ms, loop_held_ms)]
+        held = [one.held() for one in self.running.values() if one.renewable(now_ms, loop_held_ms)]
+        waiting = self.unreported.items()
+        return held + [(*one, lease_ms) for one, lease_ms in waiting if loop_held_ms <= LEASES_HELD * lease_ms]
 
     def lose(self, key: Key, token: int) -> None:
         """Cancel the handler of a lease that is lost: the store would refuse its report."""

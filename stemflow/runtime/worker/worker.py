@@ -69,7 +69,9 @@ class Worker:
             processes=self.processes,
             unregistered=unregistered,
         )
-        self._callbacks = LeaseCallbacks(self.store, self.signals.timeout, self.report, self.leak)
+        self._callbacks = LeaseCallbacks(
+            self.store, self.signals.timeout, self.report, self.leak, slots.wait_for_reports
+        )
         self._lease_started = lease_started
         self._hurried = asyncio.Event()
 
@@ -82,6 +84,7 @@ class Worker:
         log.critical("%s", lost)
         self.send_error(lost)
         slots.facts.clear()
+        slots.unreported.clear()
         for running in list(slots.running.values()):
             running.void = True
             running.cancel(HandedBack())
@@ -136,8 +139,9 @@ class Worker:
         node, slots = running.node, self.slots
         slots.running.pop((node.key, node.delivery), None)
         if running.void:
-            slots.wake()
-        elif isinstance(outcome, Crashed):
+            return slots.wake()
+        slots.unreported[node.key, node.delivery] = node.lease_ms
+        if isinstance(outcome, Crashed):
             log.warning("%s: %s; this delivery is lost", running.title, outcome.how)
             slots.report(Lost(node.key, node.delivery, outcome.how))
         else:
