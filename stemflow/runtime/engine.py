@@ -122,7 +122,7 @@ class Stemflow:
         return await self.submitter.submit(asked)
 
     async def __aenter__(self) -> Stemflow:
-        """Open the store and start the worker. Raises NotOpen if the engine is open, StoreError.
+        """Open the store and start the worker. Raises StemflowError if the engine is open, StoreError.
 
         An engine that was closed may be opened again, on any event loop; what is in `memory:` is still there.
         """

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stemflow import NotOpen, Stemflow, StoreClosed, TaskRegistry
+from stemflow import NotOpen, Stemflow, StemflowError, StoreClosed, TaskRegistry
 from stemflow.testing.servers.server import Server
 
 registry = TaskRegistry()
@@ -84,7 +84,7 @@ async def test_what_was_stored_before_closing_is_there_after_opening_again(url: 
 
 async def test_an_engine_is_not_opened_twice_at_once(url: str) -> None:
     async with Stemflow(url, registry) as app:
-        with pytest.raises(NotOpen, match="expected an engine that is not open"):
+        with pytest.raises(StemflowError, match="expected an engine that is not open"):
             async with app:
                 raise AssertionError("opened")
         assert await asyncio.wait_for(app.run(wait.s(0)), 5) == 0

@@ -9,7 +9,7 @@ from stemflow.errors import StemflowError
 
 
 class NotOpen(StemflowError):
-    """The engine was used before it was opened, after it was closed, twice at once, or on another event loop."""
+    """The engine was used before it was opened, after it was closed, or on another event loop."""
 
 
 class Lifecycle:
@@ -23,10 +23,10 @@ class Lifecycle:
     def open(self) -> bool:
         """Note that the engine opens on the running loop. Returns whether it was open before.
 
-        Raises NotOpen if it is open.
+        Raises StemflowError if it is open.
         """
         if self._state == "open":
-            raise NotOpen(
+            raise StemflowError(
                 f"Stemflow({self._url!r}): expected an engine that is not open, got one that is; use the one that "
                 "`async with` gave, or make another Stemflow"
             )
