@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec import structs
@@ -11,6 +11,7 @@ from msgspec import structs
 from stemflow.errors import StemflowError
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Fact
+from stemflow.model.records import NO_RUN, Key, Record
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.tasks.submission import Prepared
 from stemflow.store.base import BackpressureError, Exchange, Request, StateLost, Store, Want
@@ -105,7 +106,7 @@ class Committer:
         pending, self._waiting = self._waiting[:DECISIONS_AT_ONCE], self._waiting[DECISIONS_AT_ONCE:]
         epoch = self._store.epoch
         try:
-            ready = [(one, decision) for one in pending if (decision := await self._decided(one)) is not None]
+            ready = await self._decided_each(pending)
             decisions = [decision for _, decision in ready]
             self._sequence += 1
             request = Request(self._channel, self._sequence, epoch)
@@ -160,7 +161,21 @@ class Committer:
             text = f"{self._store.url}: the same records were changed {TRIES} times by others; try again"
             one.done.set_exception(StemflowError(text))
 
-    async def _decided(self, one: _Pending) -> Decision | None:
+    async def _decided_each(self, pending: Sequence[_Pending]) -> list[tuple[_Pending, Decision]]:
+        """Decide each in turn. One that changes a key is what the next under the same key rests on: were each decided
+        on what is stored, only one of them would be committed in each exchange."""
+        ahead: dict[Key, Record | None] = {}
+        ready = []
+        for one in pending:
+            decision = await self._decided(one, ahead)
+            if decision is None:
+                continue
+            ready.append((one, decision))
+            if any(put.key[0] == NO_RUN for put in decision.puts):
+                ahead.update((put.key, put.record) for put in decision.puts)
+        return ready
+
+    async def _decided(self, one: _Pending, ahead: Mapping[Key, Record | None]) -> Decision | None:
         """Decide; None if the caller has got an error, or was cancelled."""
         if one.done.done():
             return None
@@ -168,7 +183,7 @@ class Committer:
         if prepared is not None and prepared.plan.digest not in library.shapes:
             library.learn(prepared.plan)  # the cache of plans has dropped it since the run was prepared
         try:
-            decision = await self._decider.decide(one.facts)
+            decision = await self._decider.decide(one.facts, ahead)
         except Exception as error:
             one.done.set_exception(error)
             return None

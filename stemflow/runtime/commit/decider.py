@@ -50,8 +50,11 @@ class Decider:
         self.binders: dict[str, Binder] = {}
         self.contention = Contention(store)
 
-    async def decide(self, facts: Sequence[Fact]) -> Decision:
+    async def decide(self, facts: Sequence[Fact], ahead: Mapping[Key, Record | None] | None = None) -> Decision:
         """Call `core.decide` with what it needs until it returns a decision; sign that.
+
+        `ahead` has records as earlier decisions of the same exchange leave them. The store applies those first, so this
+        decision may rest on them; if one of them is refused, this one is stale.
 
         Cached records may be older than those that are read, and contradict them; then all are read anew. Raises
         RecordsDamaged if they still contradict one another, SignatureInvalid, UnknownKey, StoreError.
@@ -60,17 +63,19 @@ class Decider:
             self.void()
         for plan in _added_plans(facts):
             self.library.learn(plan)  # its gates are evaluated before it is stored
-        reading = Reading(self.records, ())
+        reading = Reading(self.records, (), ahead or {})
         try:
             return await self._decide(facts, reading)
         except StaleView as stale:
             log.debug("%s; they are read again", stale)
-        return await self._decide_anew(facts, reading.keys)
+        return await self._decide_anew(facts, reading.keys, ahead or {})
 
-    async def _decide_anew(self, facts: Sequence[Fact], keys: Sequence[Key]) -> Decision:
+    async def _decide_anew(
+        self, facts: Sequence[Fact], keys: Sequence[Key], ahead: Mapping[Key, Record | None]
+    ) -> Decision:
         """Decide on records that are read for this decision alone; those in `keys` are read in one transaction."""
         for _ in range(REREADS):
-            reading = Reading({}, tuple(dict.fromkeys(keys)))
+            reading = Reading({}, tuple(dict.fromkeys(keys)), ahead)
             try:
                 return await self._decide(facts, reading)
             except StaleView as found:
@@ -89,6 +94,7 @@ class Decider:
         blind: set[Key] = set()
         hot = self.contention.hot(facts)
         records = reading.records
+        records.update((key, record) for key, record in reading.ahead.items() if key in records)
         need = Need(keys=reading.first) if reading.first else None
         try:
             while True:
@@ -110,7 +116,8 @@ class Decider:
         """Read records, headers and plans, and evaluate gates, as `core.decide` asked for."""
         if need.keys:
             reading.keys.extend(need.keys)
-            for key, record in zip(need.keys, await self.store.read(need.keys), strict=True):
+            for key, stored in zip(need.keys, await self.store.read(need.keys), strict=True):
+                record = reading.ahead.get(key, stored)
                 if not _is_newer(reading.records.get(key), record):
                     reading.records[key] = record
         for run in need.headers:
@@ -264,12 +271,17 @@ class Decider:
 
 
 class Reading:
-    """The records of one decision, the keys to read `first`, and the keys that were read."""
+    """The records of one decision, the keys to read `first`, and the keys that were read.
 
-    __slots__ = ("records", "first", "keys")
+    `ahead` has records as decisions of the same exchange leave them, in place of those in the store.
+    """
 
-    def __init__(self, records: dict[Key, Record | None], first: tuple[Key, ...]) -> None:
-        self.records, self.first = records, first
+    __slots__ = ("records", "first", "ahead", "keys")
+
+    def __init__(
+        self, records: dict[Key, Record | None], first: tuple[Key, ...], ahead: Mapping[Key, Record | None]
+    ) -> None:
+        self.records, self.first, self.ahead = records, first, ahead
         self.keys: list[Key] = []
 
 
