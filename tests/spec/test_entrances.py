@@ -57,7 +57,9 @@ def test_what_is_no_signature_is_refused_where_it_is_given(make: Callable[[], An
         make()
 
 
-@pytest.mark.parametrize("what", [add, add.s, "add", None, plain, [add.s(1)]], ids=str)
+@pytest.mark.parametrize(
+    "what", [add, add.s, "add", None, plain, [add.s(1)]], ids=["task", "method", "name", "None", "function", "list"]
+)
 async def test_what_is_no_signature_is_not_submitted(app: Stemflow, what: Any) -> None:
     with pytest.raises(OptionError, match=r"submit: expected a signature, got"):
         await app.submit(what)
