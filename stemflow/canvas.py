@@ -7,7 +7,7 @@ type error.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, assert_never, overload
 
 from msgspec import structs
 
@@ -17,6 +17,7 @@ from stemflow.model.signature import (
     DEFAULT_CASE,
     FAIL_TYPE,
     MOST_ITERATIONS,
+    AnySig,
     ChainSig,
     ChordSig,
     FailSig,
@@ -25,8 +26,10 @@ from stemflow.model.signature import (
     MapSig,
     MemberPolicy,
     NoInput,
+    SetSig,
     Signature,
     Span,
+    StepsSig,
     SwitchSig,
     TaskSig,
     WaitSig,
@@ -302,9 +305,10 @@ def call(sig: Step, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Step:
     header."""
     if not args and not kwargs:
         return sig
-    return _at_heads(
+    called: Step = _at_heads(
         sig, lambda task: structs.replace(task, args=(*args, *task.args), kwargs={**task.kwargs, **kwargs})
     )
+    return called
 
 
 def skew(group: Sig[A, B], start: Duration = 1, step: Duration = 1) -> Sig[A, B]:
@@ -320,12 +324,15 @@ def _starting_in(delay_ms: int) -> Callable[[TaskSig[Any, Any]], TaskSig[Any, An
     return lambda task: structs.replace(task, countdown_ms=delay_ms)
 
 
-def _at_heads(sig: Step, change: Callable[[TaskSig[Any, Any]], TaskSig[Any, Any]]) -> Step:
+def _at_heads(given: Any, change: Callable[[TaskSig[Any, Any]], TaskSig[Any, Any]]) -> Any:
     """Apply `change` to the tasks that start first."""
+    sig: AnySig = given
     match sig:
         case TaskSig():
             return change(sig)
-        case ChainSig() if sig.steps:
+        case ChainSig():
+            if not sig.steps:
+                return sig
             steps = list(sig.steps)
             head = next((i for i, step in enumerate(steps) if not _is_void(step)), 0)
             steps[head] = _at_heads(steps[head], change)
@@ -334,7 +341,10 @@ def _at_heads(sig: Step, change: Callable[[TaskSig[Any, Any]], TaskSig[Any, Any]
             return changed(sig, lambda member: _at_heads(member, change), members_only=True)
         case ChordSig():
             return structs.replace(sig, header=tuple(_at_heads(m, change) for m in sig.header))
-    return sig  # a wait, an empty chain, or a graph, whose steps name what they need
+        case StepsSig() | WaitSig() | SetSig() | FailSig():
+            return sig  # the steps of a graph name what they need; the others call no task
+        case _:
+            assert_never(sig)
 
 
 def _is_void(sig: Any) -> bool:

@@ -5,14 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError as Circle
 from graphlib import TopologicalSorter
-from typing import Any
+from typing import Any, assert_never
 
 from stemflow.errors import OptionError, StemflowError
 from stemflow.expr import ExpressionError, parse_condition, parse_template
 from stemflow.model.policy import Concurrency
 from stemflow.model.rates import rates_of
 from stemflow.model.records import child_path
-from stemflow.model.signature import AnySig, FailSig, LoopSig, MapSig, SetSig, StepsSig, SwitchSig, TaskSig, WaitSig
+from stemflow.model.signature import (
+    AnySig,
+    ChainSig,
+    ChordSig,
+    FailSig,
+    GroupSig,
+    LoopSig,
+    MapSig,
+    SetSig,
+    StepsSig,
+    SwitchSig,
+    TaskSig,
+    WaitSig,
+)
 from stemflow.model.tree import members_of
 
 NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index", "run", "env", "self", "error",
@@ -77,28 +90,10 @@ def expressions(
     """Every tree or (condition,) in `step` and below that is evaluated before or while it runs."""
     if step.when is not None:
         yield (step.when,), names, hidden
-    if isinstance(step, TaskSig):
-        if step.bind is not None:
-            yield dict(step.bind), names, hidden
-        for key in _keys(step):
-            yield key, names | {"args", "headers"}, hidden
-    elif step.concurrency is not None:
+    if not isinstance(step, TaskSig) and step.concurrency is not None:
         yield step.concurrency.key, names, hidden
-    if isinstance(step, WaitSig):
-        yield [step.span, step.until], names, hidden
-    if isinstance(step, SetSig):
-        yield dict(step.values), names, hidden
-    if isinstance(step, FailSig):
-        yield [step.message, step.error_type, step.data], names, hidden
-    if isinstance(step, SwitchSig):
-        yield (step.on,), names, hidden
-    if isinstance(step, LoopSig):
-        yield step.carry, names, hidden
-        if step.on is not None:
-            yield (step.on,), names | {"carry", "index"}, hidden
+    yield from ((tree, names | more, hidden) for tree, more in _own_expressions(step))
     if isinstance(step, MapSig):
-        if isinstance(step.items, str):
-            yield (step.items,), names, hidden
         names = names | {step.var, step.index_var}
     if isinstance(step, StepsSig):
         hidden = hidden | {inner.name for inner in step.steps if inner.name}
@@ -106,6 +101,36 @@ def expressions(
             yield dict(step.outputs), names, hidden
     for _, member in members_of(step):
         yield from expressions(member, names, hidden)
+
+
+def _own_expressions(step: AnySig) -> Iterator[tuple[Any, frozenset[str]]]:
+    """The trees and conditions that belong to the kind of `step`, each with the names that it has besides."""
+    none: frozenset[str] = frozenset()
+    match step:
+        case TaskSig():
+            if step.bind is not None:
+                yield dict(step.bind), none
+            for key in _keys(step):
+                yield key, frozenset({"args", "headers"})
+        case WaitSig():
+            yield [step.span, step.until], none
+        case SetSig():
+            yield dict(step.values), none
+        case FailSig():
+            yield [step.message, step.error_type, step.data], none
+        case SwitchSig():
+            yield (step.on,), none
+        case LoopSig():
+            yield step.carry, none
+            if step.on is not None:
+                yield (step.on,), frozenset({"carry", "index"})
+        case MapSig():
+            if isinstance(step.items, str):
+                yield (step.items,), none
+        case ChainSig() | GroupSig() | ChordSig() | StepsSig():
+            return
+        case _:
+            assert_never(step)
 
 
 def _keys(task: TaskSig[Any, Any]) -> Iterator[str]:
