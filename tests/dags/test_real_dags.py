@@ -172,13 +172,15 @@ def _kill_and_judge(dag: Dag, fails: bool, point: str, seed: int, slots: int = 8
         for _ in range(loop.rng.randint(1, 2)):
             world.start()
         registry = make_registry(witness)
-        app = Stemflow(registry=registry, worker=False, clock=world.clock, ids=world.ids, store=world.store)
-        handle = await app.submit(dag.workflow)
-        result = await handle.wait(timeout=2 * dag.work_ms / 1_000 + 120)
-        assert world.broken is None, world.broken
-        assert result.status == ("succeeded" if failing is None else "failed")
-        assert await shown(world.store, handle.id) == expected(dag, failing)
-        await world.end()
+        async with Stemflow(
+            registry=registry, worker=False, clock=world.clock, ids=world.ids, store=world.store
+        ) as app:
+            handle = await app.submit(dag.workflow)
+            result = await handle.wait(timeout=2 * dag.work_ms / 1_000 + 120)
+            assert world.broken is None, world.broken
+            assert result.status == ("succeeded" if failing is None else "failed")
+            assert await shown(world.store, handle.id) == expected(dag, failing)
+            await world.end()
         return world
 
     world, _ = vloop.run(main, seed, horizon_s=1_000_000)
