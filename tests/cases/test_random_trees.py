@@ -8,7 +8,7 @@ import random
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from stemflow import Canvas, Stemflow, TaskRegistry, TaskResult
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact
+from stemflow.model.records import Key, Record
 from stemflow.model.signature import ChainSig, ChordSig, GroupSig, LoopSig, MapSig, SwitchSig, TaskSig
 from stemflow.model.tree import members_of
 from stemflow.testing.simulation import virtual_loop as vloop
@@ -230,13 +231,13 @@ def doubling(app: Stemflow, seed: int) -> None:
     """Every report reaches the machine one to three times in random order, some again after others were decided."""
     decide, rng, late = app.decider.decide, random.Random(seed), []  # type: ignore[var-annotated]
 
-    async def decide_doubled(facts: Sequence[Fact]) -> Decision:
+    async def decide_doubled(facts: Sequence[Fact], ahead: Mapping[Key, Record | None] | None = None) -> Decision:
         runs = {fact.key[0] for fact in facts}
         again = [fact for fact in late if fact.key[0] in runs]
         many = [*again, *(fact for fact in facts for _ in range(rng.randint(1, 3) if isinstance(fact, Ended) else 1))]
         late[:] = [fact for fact in (*late, *facts) if isinstance(fact, Ended) and rng.random() < 0.4]
         rng.shuffle(many)
-        return await decide(many)
+        return await decide(many, ahead)
 
     app.decider.decide = decide_doubled  # type: ignore[method-assign]
 

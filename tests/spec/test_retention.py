@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from stemflow import Reject, RunFailed, Stemflow, TaskRegistry, UnknownRun
+from stemflow import Reject, RunConflict, RunFailed, Stemflow, TaskRegistry, UnknownRun
 
 
 async def test_the_id_of_a_run_that_is_not_to_be_kept_can_be_used_again_at_once(
@@ -40,7 +40,9 @@ async def test_the_id_of_a_run_that_is_kept_answers_that_run(app: Stemflow, regi
     first = await app.submit(kept.s(1), run_id="same")
     assert (await first.wait()).value == 1
     await asyncio.sleep(3_599)
-    assert (await (await app.submit(kept.s(2), run_id="same")).wait()).value == 1
+    assert (await (await app.submit(kept.s(1), run_id="same")).wait()).value == 1
+    with pytest.raises(RunConflict):
+        await app.submit(kept.s(2), run_id="same")
     await asyncio.sleep(1)
     assert (await (await app.submit(kept.s(3), run_id="same")).wait()).value == 3
 

@@ -67,7 +67,9 @@ def store_of(app: Stemflow) -> Counting:
 async def test_a_task_on_an_idle_worker_is_leased_by_the_exchange_that_submits_it(app: Stemflow) -> None:
     store_of(app).made.clear()
     assert await app.run(same.s(7)) == 7
-    assert store_of(app).made[:2] == [(1, 1), (1, 0)]
+    # An idle worker may look between the two, depending on the order of callbacks; it then finds nothing.
+    assert store_of(app).made[0] == (1, 1)
+    assert [made for made in store_of(app).made if made != (0, 0)] == [(1, 1), (1, 0)]
 
 
 async def test_no_more_tasks_run_at_once_than_the_worker_has_slots(app: Stemflow) -> None:

@@ -311,9 +311,10 @@ async def test_an_asynchronous_listener_holds_nothing_up_and_is_waited_for_at_th
         heard.append(clock.now_ms() - EPOCH_MS)
 
     # When the run has ended, it has not yet heard; when the engine is left, it has
-    async with await open_app() as app:
-        await app.run(quick.s())
-        assert (heard, clock.now_ms()) == ([], EPOCH_MS)
+    app = await open_app()
+    await app.run(quick.s())
+    assert (heard, clock.now_ms()) == ([], EPOCH_MS)
+    await app.__aexit__(None, None, None)
     assert heard == [3_000]
 
 
@@ -324,9 +325,10 @@ async def test_a_listener_that_never_ends_does_not_keep_the_engine(
     async def endless(event: TaskEvent) -> None:
         await asyncio.Event().wait()
 
-    async with await open_app() as app:
-        await app.run(quick.s())
-    assert "a listener has not ended within 5 s and is cancelled" in caplog.text
+    app = await open_app()
+    await app.run(quick.s())
+    await app.__aexit__(None, None, None)
+    assert "a listener has not returned within 5 s and is cancelled" in caplog.text
 
 
 async def test_a_listener_that_is_disconnected_is_told_no_more(

@@ -541,7 +541,7 @@ def test_macs_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((a, b)) or real(a, b))
     trust = Trust(REQUIRED)
     header = Header(run="r", plan="p")
-    assert trust.genuine(structs.replace(header, seal=trust.seal_of(header)))
+    assert trust.is_valid(structs.replace(header, seal=trust.seal_of(header)))
     assert len(compared) == 1
 
 
@@ -549,5 +549,5 @@ def test_a_seal_survives_being_written_and_read() -> None:
     trust = Trust(REQUIRED)
     node = Node(run="r", path="a", plan="p", node=1, state="ready", error=ErrorInfo("E", "m", data={"a": (1, 2.0)}))
     node.seal = trust.seal_of(node)
-    assert trust.genuine(wire.decode_node(wire.encode(node)))
+    assert trust.is_valid(wire.decode_node(wire.encode(node)))
     assert msgspec.msgpack.decode(wire.encode(node))["seal"] == node.seal

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from stemflow.model.rates import Rate
 from stemflow.store.rate_windows import Lane, Past, Windows
+from stemflow.store.redis.layout import generated
 from stemflow.testing.servers.server import Server
 
 ASK = """
@@ -27,7 +28,7 @@ return answers
 """
 
 _SHARED = files("stemflow.store.redis") / "lua" / "shared"
-SCRIPT = "\n".join((_SHARED / f"{name}.lua").read_text("utf-8") for name in ("records", "windows")) + ASK
+SCRIPT = generated("\n".join((_SHARED / f"{name}.lua").read_text("utf-8") for name in ("records", "windows")) + ASK)
 
 rates = st.builds(
     Rate,
