@@ -244,7 +244,7 @@ def test_a_second_ctrl_c_leaves_at_once_although_a_task_blocks_the_loop(
         assert terminal.read() and time.monotonic() < end
     # When Ctrl-C is pressed twice
     terminal.press_ctrl_c()
-    terminal.until("Ctrl-C again leaves at once")
+    terminal.until("Ctrl-C again to exit at once")
     terminal.press_ctrl_c()
     # Then the process has gone, and the cursor is visible
     assert terminal.ends() == 130

@@ -263,9 +263,16 @@ def test_memory_and_sqlite_give_the_same_answers(drawn: list[Any]) -> None:
         asyncio.run(drive(drawn, directory, None))
 
 
-@settings(max_examples=10_000 if NIGHTLY else 500)
+@settings(max_examples=100)
 @given(drawn=st.lists(commands, min_size=5, max_size=25))
 def test_a_server_gives_the_same_answers(one_server: Server, drawn: list[Any]) -> None:
+    on_server(one_server, drawn)
+
+
+@pytest.mark.long
+@settings(max_examples=10_000 if NIGHTLY else 500)
+@given(drawn=st.lists(commands, min_size=5, max_size=25))
+def test_a_server_gives_the_same_answers_to_many_more_commands(one_server: Server, drawn: list[Any]) -> None:
     on_server(one_server, drawn)
 
 
