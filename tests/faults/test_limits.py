@@ -144,7 +144,7 @@ async def test_a_handler_that_holds_the_loop_again_and_again_is_named_once_in_a_
     # Then one of them is named with its stack, and the next time how many were not
     said = [record.getMessage() for record in caplog.records if record.name == "stemflow.watch"]
     assert len(said) == 2
-    assert "(task holds did so 3 times since it was last told of)" in said[1]
+    assert "(task holds did so 3 more times since the last warning)" in said[1]
 
 
 async def test_processes_and_what_they_have_started_die_with_a_worker_that_is_killed(tmp_path: Path) -> None:
