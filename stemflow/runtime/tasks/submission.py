@@ -92,8 +92,10 @@ def check_run_id(run_id: Any, where: str = "submit: run_id") -> None:
     """Raise OptionError unless `run_id` is text of 1 to 200 characters without control characters."""
     if not isinstance(run_id, str):
         raise OptionError(f"{where}: expected text, got {type(run_id).__name__} {run_id!r}; write str({run_id!r})")
-    if not 1 <= len(run_id) <= MAX_ID:
-        raise OptionError(f"{where}: expected 1 to {MAX_ID} characters, got {len(run_id)}")
+    if not run_id:
+        raise OptionError(f"{where}: expected an id that is not empty; leave run_id out to have one made")
+    if len(run_id) > MAX_ID:
+        raise OptionError(f"{where}: expected at most {MAX_ID} characters, got {len(run_id)}")
     _check_text(where, run_id)
 
 
