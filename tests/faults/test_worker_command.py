@@ -131,9 +131,9 @@ async def test_a_hard_end_is_at_once_and_what_ran_is_leased_again_when_its_lease
         place.worker()
         await place.seen("begin", 2, 15)
         assert handle is not None
-        (node,) = await handle.app.store.nodes(handle.id)
+        (node,) = await handle.nodes()
         assert (node.attempt, node.losses) == (0, 1 if how == signal.SIGQUIT else node.losses)
-        await handle.app.cancel(handle.id, force=True)
+        await handle.cancel(force=True)
         await place.judge(f"F-11 hard by {how.name}", {})
 
 

@@ -169,6 +169,7 @@ class Service:
     def _ended(self, exchanging: asyncio.Task[None]) -> None:
         if not exchanging.cancelled() and (error := exchanging.exception()) is not None:
             log.critical("the worker has stopped", exc_info=error)
+            self.slots.reports_leave = False  # their leases run out, so that other workers take the tasks over
             self.worker.send_error(error)
 
     async def stop(self, grace_ms: int) -> None:

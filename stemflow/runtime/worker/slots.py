@@ -63,6 +63,8 @@ class Slots:
         """There may be something to do: the exchange loop does not rest."""
         self.overlap = asyncio.Event()
         """Enough reports wait for an exchange on the second channel."""
+        self.reports_leave = True
+        """False once the exchange loop has ended with an error: reports are not committed any more."""
         self.overlap_from = NO_OVERLAP
         """So many waiting reports set `overlap`; the exchange loop decides."""
 
@@ -127,7 +129,7 @@ class Slots:
         """
         now_ms = self.store.now_ms()
         held = [one.held() for one in self.running.values() if one.renewable(now_ms, loop_held_ms)]
-        waiting = self.unreported.items()
+        waiting = self.unreported.items() if self.reports_leave else ()
         return held + [(*one, lease_ms) for one, lease_ms in waiting if loop_held_ms <= LEASES_HELD * lease_ms]
 
     def lose(self, key: Key, token: int) -> None:
