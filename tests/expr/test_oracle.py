@@ -46,6 +46,7 @@ TABLE: dict[str, Any] = {
     "lower": str.lower,
     "upper": str.upper,
     "strip": str.strip,
+    "json": lambda value: json.dumps(value, separators=(",", ":"), ensure_ascii=False),
     "replace": str.replace,
     "startswith": str.startswith,
     "endswith": str.endswith,
