@@ -18,7 +18,7 @@ from stemflow.runtime.tasks.registry import TaskRegistry
 
 
 def main(arguments: Arguments) -> int:
-    """Cancel; one that has ended already stays as it is, which is FINE too."""
+    """Cancel a run. A run that has ended already is left unchanged; that is FINE too."""
     return asyncio.run(_cancel(arguments))
 
 
@@ -38,31 +38,31 @@ async def _cancel(arguments: Arguments) -> int:
 
 
 def _story(arguments: Arguments, was: str, root: Node, nodes: Sequence[Node]) -> Iterator[str]:
-    """What has become of the run, and what to do when it goes on for longer than it should."""
+    """The state of the run in words, and the next command if it keeps stopping for too long."""
     run, state = root.run, public_state(root.state)
     if was in FINAL:
         yield f"run {run} had ended already ({state}); nothing was changed"
     elif root.state == CANCELLED:
         yield f"run {run} is cancelled"
     elif root.state in FINAL:
-        yield f"run {run} had come to its end ({state}); what ran because of that was cut off"
+        yield f"run {run} had ended ({state}); its hooks and compensation were cut off"
     else:
         yield from _still_open(arguments, was, run, [n for n in nodes if n.tally is None and n.state not in FINAL])
 
 
 def _still_open(arguments: Arguments, was: str, run: str, leaves: Sequence[Node]) -> Iterator[str]:
     force = command(arguments, "cancel", "--force", run)
-    told = [leaf for leaf in leaves if leaf.state == STOPPING]
-    hooks = len(leaves) - len(told)
-    doing = [f"{_tasks(len(told))} told to end"] if told else []
+    stopping = [leaf for leaf in leaves if leaf.state == STOPPING]
+    hooks = len(leaves) - len(stopping)
+    doing = [f"{_tasks(len(stopping))} asked to end"] if stopping else []
     doing += [f"{_tasks(hooks)} of its hooks or compensation to run"] if hooks else []
     yield f"run {run} {'was stopping already' if was == STOPPING else 'is stopping'}: {', '.join(doing)}"
-    if told:
-        lost_ms = max(leaf.lease_ms for leaf in told)
-        yield (f"next: if it is stopping in {short_duration(lost_ms)} still, its worker is dead and "
-               f"{command(arguments, 'cancel', run)} takes over; {force} ends it at once")  # fmt: skip
+    if stopping:
+        lost_ms = max(leaf.lease_ms for leaf in stopping)
+        yield (f"next: if it is still stopping after {short_duration(lost_ms)}, its worker is dead; "
+               f"{command(arguments, 'cancel', run)} takes over, {force} ends it at once")  # fmt: skip
     else:
-        yield (f"next: where no worker runs them, {command(arguments, 'resume', run)} does; "
+        yield (f"next: if no worker runs them, {command(arguments, 'resume', run)} does; "
                f"{force} cuts them off")  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def _of_run(letters: list[DeadLetter], given: str) -> list[DeadLetter]:
 
 
 def _named(letters: list[DeadLetter], given: str) -> list[DeadLetter]:
-    """The letters of `RUN`, or the one of `RUN/PATH`; raises Refused when there is none."""
+    """The letters of `RUN`, or the one of `RUN/PATH`. Raises Refused when there is none."""
     for run, path in task_keys(given):
         found = [one for one in _of_run(letters, run) if not path or one.path == path]
         if found:
@@ -79,7 +79,7 @@ def _named(letters: list[DeadLetter], given: str) -> list[DeadLetter]:
 
 
 async def _meant(app: Stemflow, arguments: Arguments) -> list[DeadLetter]:
-    """What `replay` and `purge` are to touch: never everything, unless that is said."""
+    """The letters that `replay` or `purge` applies to; every letter only with `--all`."""
     given = arguments.letters or [name for name in _FILTERS if getattr(arguments, name) is not None]
     if not given and not arguments.all:
         raise Refused(f"dlq {arguments.action}: expected letters by id, a filter, or `--all` for every one; "
@@ -92,7 +92,7 @@ async def _meant(app: Stemflow, arguments: Arguments) -> list[DeadLetter]:
 
 
 async def _taken_up(app: Stemflow, given: str) -> Replayed | None:
-    """The answer about a run that was replayed before and has left no letter since."""
+    """The result of a run that was replayed before and has left no letter since."""
     for run, _ in task_keys(given):
         runs = await app.store.runs(2, run)
         if runs:

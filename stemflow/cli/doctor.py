@@ -1,4 +1,4 @@
-"""`stemflow doctor`: how safe a store is, who works on it, and what stands still in it."""
+"""`stemflow doctor`: how safe a store is, which workers serve it, and which work makes no progress."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def _text(found: Diagnosis) -> str:
 
 def _lines(one: Finding, width: int | None) -> list[str]:
     """The finding and its next step; in a terminal they are broken at its width and stay in their column."""
-    told = _broken(shown(one.text), width) + (_broken(f"-> {shown(one.advice)}", width) if one.advice else [])
-    first = f"{one.level:<7}  {one.check:<12}  {told[0]}"
-    return [first, *(f"{'':<{INDENT}}{line}" for line in told[1:])]
+    lines = _broken(shown(one.text), width) + (_broken(f"-> {shown(one.advice)}", width) if one.advice else [])
+    first = f"{one.level:<7}  {one.check:<12}  {lines[0]}"
+    return [first, *(f"{'':<{INDENT}}{line}" for line in lines[1:])]
 
 
 def _broken(text: str, width: int | None) -> list[str]:

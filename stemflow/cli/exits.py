@@ -16,7 +16,7 @@ PIPE_CLOSED: Final = 141
 
 
 class Refused(StemflowError):
-    """The command cannot do what it was asked; `code` is its exit code. `more`: further sentences, a line each."""
+    """The command cannot be carried out; `code` is its exit code. `more`: further sentences, a line each."""
 
     def __init__(self, message: str, code: int = WRONG_USAGE, more: tuple[str, ...] = ()) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Which run a user means: its id, or a beginning that only one has."""
+"""Find a run by its id, or by a prefix of the id that is unique."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several worker processes under one small parent, which starts again those that die."""
+"""Several worker processes under one small parent, which restarts those that die."""
 
 from __future__ import annotations
 
@@ -22,32 +22,33 @@ log = logging.getLogger("stemflow.cli.fleet")
 
 PARENT: Final = "STEMFLOW_FLEET"
 """The variable that tells a worker which process started it as part of a fleet."""
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 LOOK_S: Final = 0.1
 SETTLED_MS: Final = 10_000
-"""A worker that lived so long counts as well started."""
+"""A worker that has lived this long counts as started successfully."""
 MOST_DEATHS: Final = 5
-"""So many deaths of one worker in a row, none of them well started, and the fleet gives up."""
+"""After this many deaths of one worker in a row, without a successful start between them, the fleet gives up."""
 
 
-class Told:
-    """The signals that came, in order; who waits is woken by the next one."""
+class Signals:
+    """The signals received so far, in order; the next one wakes `wait`."""
 
     def __init__(self) -> None:
-        self.signals: list[int] = []
-        self._news = threading.Event()
+        self.numbers: list[int] = []
+        self._woken = threading.Event()
 
-    def hear(self, number: int, frame: FrameType | None) -> None:
-        self.signals.append(number)
-        self._news.set()
+    def record(self, number: int, frame: FrameType | None) -> None:
+        self.numbers.append(number)
+        self._woken.set()
 
     def wait(self) -> None:
         """Until the next signal, or until it is time to look at the processes again."""
-        self._news.wait(LOOK_S)
-        self._news.clear()
+        self._woken.wait(LOOK_S)
+        self._woken.clear()
 
 
 class Member:
-    """One place of the fleet and the process that fills it."""
+    """One worker of the fleet: its number and its current process."""
 
     def __init__(self, number: int, command: list[str]) -> None:
         self.number, self.command = number, command
@@ -71,16 +72,16 @@ class Member:
 
 
 def serve_many(arguments: Arguments) -> int:
-    """Keep `--processes` workers alive until told to stop; FINE when all of them ended well."""
+    """Keep `--processes` workers alive until a signal stops them; FINE when all of them ended well."""
     members = [Member(number, _command(arguments, number)) for number in range(1, arguments.processes + 1)]
-    told = Told()
-    before = {number: signal.signal(number, told.hear) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)}
+    received = Signals()
+    before = {number: signal.signal(number, received.record) for number in _SIGNALS}
     try:
         for member in members:
             member.start()
         log.info("%d worker processes: %s", len(members), ", ".join(str(pid) for pid in _pids(members)))
-        code = _watch(members, told)
-        return max(code, _wait(members, told))
+        code = _watch(members, received)
+        return max(code, _wait(members, received))
     finally:
         for member in members:
             if member.process is not None and member.process.poll() is None:
@@ -89,14 +90,14 @@ def serve_many(arguments: Arguments) -> int:
             signal.signal(number, handler)
 
 
-def _watch(members: list[Member], told: Told) -> int:
-    """Start again what dies, until a signal came or it makes no sense to go on."""
-    while not told.signals:
+def _watch(members: list[Member], received: Signals) -> int:
+    """Restart dead workers until a signal arrives or a restart is pointless."""
+    while not received.numbers:
         for member in members:
             code = None if member.process is None else member.process.poll()
             if code in (WRONG_USAGE, INVALID_FILE):
                 log.error("worker process %d cannot start; the others are stopped", member.number)
-                told.signals.append(signal.SIGTERM)
+                received.numbers.append(signal.SIGTERM)
                 member.process = None
                 return code
             if code is not None:
@@ -104,30 +105,30 @@ def _watch(members: list[Member], told: Told) -> int:
                 if member.backoff.tries >= MOST_DEATHS:
                     log.error("worker process %d died %d times in a row; the others are stopped",
                               member.number, MOST_DEATHS)  # fmt: skip
-                    told.signals.append(signal.SIGTERM)
+                    received.numbers.append(signal.SIGTERM)
                     return RUN_FAILED
             if member.process is None and _clock.monotonic_ms() >= member.next_at_ms:
                 member.start()
-        told.wait()
+        received.wait()
     return FINE
 
 
-def _wait(members: list[Member], told: Told) -> int:
-    """Pass every signal on until all have ended; the worst exit code."""
+def _wait(members: list[Member], received: Signals) -> int:
+    """Forward every signal until all workers have ended; the worst exit code."""
     passed = 0
     codes = [FINE]
     while any(member.process is not None for member in members):
-        while passed < len(told.signals):
+        while passed < len(received.numbers):
             for member in members:
                 if member.process is not None:
-                    member.process.send_signal(told.signals[passed])
+                    member.process.send_signal(received.numbers[passed])
             passed += 1
         for member in members:
             code = None if member.process is None else member.process.poll()
             if code is not None:
                 member.process = None
                 codes.append(code if code >= 0 else 128 - code)
-        told.wait()
+        received.wait()
     return max(codes)
 
 

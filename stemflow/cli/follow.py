@@ -37,7 +37,7 @@ def command(arguments: Arguments, *words: str) -> str:
 
 
 async def follow(app: Stemflow, handle: RunHandle[Any], arguments: Arguments) -> int:
-    """Show the run until it ends, then print its outputs and a summary. Ctrl-C hands back what runs here."""
+    """Show the run until it ends, then print outputs and a summary. Ctrl-C returns running tasks to the queue."""
     watch = choose_watch(sys.stderr)
     try:
         with interrupts(lambda: watch.say_at_once(ASKED), lambda: watch.say_at_once("left at once")) as asked:

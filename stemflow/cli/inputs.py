@@ -30,7 +30,7 @@ def read_inputs(workflow: Workflow, given: Sequence[str], file: str | None) -> d
 
 
 def _value(text: str, schema: Any) -> Any:
-    """A text stays one where the input is declared so; else it is read as JSON where it is JSON."""
+    """The value of `-i`: as text if the input is declared as text; otherwise parsed as JSON if it is valid JSON."""
     if isinstance(schema, Mapping) and schema.get("type") == "string":
         return text
     try:
@@ -49,7 +49,7 @@ def _from_file(file: str) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise Refused(f"{where}: expected UTF-8 text, got something else; save it as UTF-8") from None
     except (ValueError, yaml.YAMLError) as error:
-        raise Refused(f"{where}: expected {form}, got {' '.join(str(error).split())}; mend it") from None
+        raise Refused(f"{where}: expected {form}, got {' '.join(str(error).split())}; correct it") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise Refused(f"{where}: expected a mapping of input names to values, got something else; write name: value")
     return values

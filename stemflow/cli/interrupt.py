@@ -1,4 +1,4 @@
-"""Ctrl-C: the first asks, the second leaves at once, also when a task blocks the event loop."""
+"""Ctrl-C: the first asks the command to stop, the second exits at once, even if a task blocks the event loop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def interrupts(on_ask: Callable[[], None], on_leave: Callable[[], None]) -> Iter
     asked = asyncio.Event()
     count = 0
 
-    def heard(number: int, frame: FrameType | None) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
         nonlocal count
         count += 1
         if count > 1:
@@ -35,7 +35,7 @@ def interrupts(on_ask: Callable[[], None], on_leave: Callable[[], None]) -> Iter
         on_ask()
         loop.call_soon_threadsafe(asked.set)
 
-    before = {number: signal.signal(number, heard) for number in _SIGNALS}
+    before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
     try:
         yield asked
     finally:

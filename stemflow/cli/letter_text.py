@@ -14,12 +14,12 @@ from stemflow.runtime.engine import Stemflow
 _WIDEST_ERROR: Final = 80
 
 _ADVICE: Final = {
-    "max-retries-exhausted": "mend what the error says, or wait until what it depends on is back, then replay",
+    "max-retries-exhausted": "correct what the error says, or wait until what it needs is available again, then replay",
     "unregistered-task": "start a worker that has registered the task, then replay",
-    "damaged": "look for the run id in the logs of the workers: its records cannot be relied on, so submit it anew",
+    "damaged": "look for the run id in the logs of the workers: its records cannot be relied on, so submit it again",
     "signature-invalid": "find out who wrote to the store and has no key, before anything is replayed",
     "unknown-encoder": "start workers that have registered the encoder which wrote the value, then replay",
-    "bad-arguments": "a replay calls it with the same arguments: mend the task so that it takes them, or submit anew",
+    "bad-arguments": "a replay uses the same arguments: change the task so that it accepts them, or submit again",
     "poison": "its workers died while they ran it: look for memory, crashes in C and kills in their logs, then replay",
     "lost": "it may run at most once and its worker died: find out how far it came, then replay or purge",
     "expired": "it was not started in time: replay it if it is still wanted, else purge it",
@@ -58,12 +58,12 @@ def line(letter: DeadLetter, now_ms: int) -> str:
 
 
 async def story(app: Stemflow, letter: DeadLetter) -> list[str]:
-    """What failed, why, when, after how many attempts, with what traceback, and what to do about it."""
+    """All that is known of the failure: task, reason, time, attempts, traceback, and the next step."""
     header = await app.store.header(letter.run)
     now_ms = app.store.now_ms()
     where = "" if header is None else f", {shown(header.name)}" + (f" of {shown(header.file)}" if header.file else "")
     error = letter.error
-    told = [
+    lines = [
         f"dead letter {shown(letter_id(letter))}",
         f"  what      {shown(letter.task or 'a composite')} at {shown(letter.path or 'the root')}{where}",
         f"  queue     {shown(letter.queue)}",
@@ -74,8 +74,8 @@ async def story(app: Stemflow, letter: DeadLetter) -> list[str]:
         f"  to do     {_ADVICE.get(letter.reason, _ADVICE['max-retries-exhausted'])}",
     ]
     if error is not None and error.traceback:
-        told += ["  traceback", *(f"    {shown(one)}" for one in own_frames(error.traceback))]
-    return told
+        lines += ["  traceback", *(f"    {shown(one)}" for one in own_frames(error.traceback))]
+    return lines
 
 
 def _attempts(letter: DeadLetter) -> str:

@@ -1,4 +1,4 @@
-"""The two ways of watching a run on standard error: a tree that redraws itself, and a line an event."""
+"""Two displays of a run on standard error: a tree that redraws itself, and one line per event."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stemflow.runtime.runs.progress import Progress
 FRAME_MS = 100
 """The shortest time between two frames."""
 SHARE = 20
-"""Reading a run may take one part in so many of the time, so that watching a large one does not slow it down."""
+"""Reading the run may take at most 1/SHARE of the time, so that watching a large run does not slow it down."""
 
 _HIDE, _SHOW = "\x1b[?25l", "\x1b[?25h"
 _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
@@ -33,7 +33,7 @@ class Watch(Protocol):
     async def follow(self, app: Stemflow, handle: RunHandle[Any]) -> None: ...
 
     def say(self, text: str) -> None:
-        """Print a line of the command's own beside what is shown."""
+        """Print a line of the command above the display."""
         ...
 
     def say_at_once(self, text: str) -> None:
@@ -41,7 +41,7 @@ class Watch(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the terminal back as it was."""
+        """Restore the terminal."""
         ...
 
 
@@ -61,14 +61,14 @@ def look_of(stream: TextIO) -> Look:
 
 
 async def tree_rows(app: Stemflow, handle: RunHandle[Any], nodes: list[Node], collapse: bool = True) -> list[Row]:
-    """The rows of a run as its records stand."""
+    """The rows of a run from its current records."""
     header = await app.library.header(handle.id)
     shapes = {digest: await app.library.shape(digest) for digest in {node.plan for node in nodes}}
     return Tree(header.name or "run", nodes, shapes, COLLAPSE_ABOVE if collapse else None).rows()
 
 
 class EventLines:
-    """One line an event, with the time since the run was created."""
+    """One line per event, with the time since the run was created."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -97,7 +97,7 @@ class EventLines:
 
 
 class LiveTree:
-    """Redraws the tree in place. What is printed meanwhile goes above it, line by line."""
+    """Redraws the tree in place. Lines printed by tasks appear above it."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -109,26 +109,26 @@ class LiveTree:
         clock = app.clock
         while True:
             before = clock.monotonic_ms()
-            told = await handle.progress()
+            reports = await handle.progress()
             nodes = await handle.nodes()
             rows = await tree_rows(app, handle, nodes)
             over = any(not node.path and node.state in FINAL for node in nodes)
-            self._frame(rows, app, told, over)
+            self._frame(rows, app, reports, over)
             if over:
                 return
             took = clock.monotonic_ms() - before
             await asyncio.sleep(max(FRAME_MS, took * SHARE) / 1_000)
 
-    def _frame(self, rows: list[Row], app: Stemflow, told: Mapping[str, Progress], whole: bool) -> None:
+    def _frame(self, rows: list[Row], app: Stemflow, reports: Mapping[str, Progress], whole: bool) -> None:
         height = os.get_terminal_size(self.stream.fileno()).lines or 24
         kept, left_out = (rows, 0) if whole else fit(rows, max(height - 2, 3))
-        drawn = lines(kept, app.store.now_ms(), look_of(self.stream), latest(told))
+        drawn = lines(kept, app.store.now_ms(), look_of(self.stream), latest(reports))
         if left_out:
             drawn.append(f"  and {left_out:,} more")
         self._draw(drawn)
 
     def _draw(self, drawn: list[str]) -> None:
-        """One write a frame: up to its first line, what was printed meanwhile, the new lines, clear the rest."""
+        """Write one frame in one call: cursor to the first line, printed lines, the tree, then clear the rest."""
         out = [_HIDE, _NO_WRAP, f"\x1b[{self._drawn}A" if self._drawn else "", "\r"]
         printed, self.above[:] = self.above[:], []
         out += [f"{line}\x1b[K\n" for line in (*printed, *drawn)]
@@ -157,18 +157,18 @@ class LiveTree:
             self.stream.flush()
 
 
-def latest(told: Mapping[str, Progress]) -> Callable[[Node], Progress | None]:
+def latest(reports: Mapping[str, Progress]) -> Callable[[Node], Progress | None]:
     """What the handler of a node last reported, while it runs."""
 
     def of(node: Node) -> Progress | None:
-        found = told.get(node.path)
+        found = reports.get(node.path)
         return found if found is not None and found.of(node) else None
 
     return of
 
 
 class _Aside(io.TextIOBase):
-    """Stands in for a standard stream while tasks run: whole lines go to `keep`."""
+    """Replaces a standard stream while tasks run: whole lines go to `keep`."""
 
     encoding = "utf-8"
 
@@ -187,7 +187,7 @@ class _Aside(io.TextIOBase):
 
 @contextmanager
 def prints_aside(watch: Watch) -> Iterator[None]:
-    """Keep what tasks print off standard output, which is for the run's outputs, and off the tree."""
+    """Redirect what tasks print, so that it neither mixes with the outputs on standard output nor breaks the tree."""
     if not isinstance(watch, LiveTree):
         with redirect_stdout(sys.stderr):
             yield

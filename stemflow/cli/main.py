@@ -63,7 +63,7 @@ def _say(error: Exception, code: int, more: tuple[str, ...] = ()) -> int:
 
 
 def _leave(code: int) -> None:
-    """End at once when a handler still sits in a thread: it was disowned, and nobody waits for its report."""
+    """End the process at once if a disowned handler still occupies a thread: nothing waits for its report."""
     if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()

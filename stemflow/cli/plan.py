@@ -1,4 +1,4 @@
-"""`stemflow plan`: what a workflow would do, without doing it."""
+"""`stemflow plan`: what a workflow would do, without running it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a workflow would do, worked out from its graph, its inputs and the skip rule of the engine."""
+"""What a workflow would do, computed from its graph, its inputs and the skip rule of the engine."""
 
 from __future__ import annotations
 

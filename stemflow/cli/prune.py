@@ -1,4 +1,4 @@
-"""`stemflow prune`: what is past its time is deleted now; every worker does so by itself each minute."""
+"""`stemflow prune`: delete expired records now; every worker also does so each minute."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stemflow.runtime.worker.retention import prune
 
 
 def main(arguments: Arguments) -> int:
-    """Count what is past its time, delete it unless it is a dry run, and tell."""
+    """Count expired records, delete them unless it is a dry run, and print the counts."""
     return asyncio.run(_prune(arguments))
 
 
@@ -25,6 +25,6 @@ async def _prune(arguments: Arguments) -> int:
         counts = {"runs": past.runs, "dead_letters": past.dead_letters, "others": past.others}
         print(json_text({"dry_run": arguments.dry_run, **counts, "records": records}))
         return FINE
-    what = f"past their time: runs {past.runs:,}, dead letters {past.dead_letters:,}, claims and memos {past.others:,}"
+    what = f"expired: runs {past.runs:,}, dead letters {past.dead_letters:,}, claims and memos {past.others:,}"
     print(f"{what}; {'nothing was deleted' if arguments.dry_run else f'records deleted: {records:,}'}")
     return FINE

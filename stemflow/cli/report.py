@@ -59,7 +59,7 @@ def as_data(found: Diagnostic) -> dict[str, Any]:
 
 
 def as_github(found: Diagnostic, file: str) -> str:
-    """A workflow command that puts the finding beside the line of a pull request."""
+    """A workflow command of GitHub Actions that shows the finding next to the line of a pull request."""
     places = {"file": file, "line": found.line, "col": found.column, "endColumn": found.end_column}
     given = ",".join(f"{name}={_property(str(value))}" for name, value in places.items() if value)
     text = found.message if found.hint is None else f"{found.message}; {found.hint}"

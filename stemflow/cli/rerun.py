@@ -1,4 +1,4 @@
-"""`stemflow rerun`: a new run of the same plan that keeps results of an old one."""
+"""`stemflow rerun`: a new run of the same plan that takes over results of an earlier run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stemflow resume`: go on with a run where it stands; what has finished is not run again."""
+"""`stemflow resume`: continue a run from its stored state; finished tasks do not run again."""
 
 from __future__ import annotations
 

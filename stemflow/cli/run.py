@@ -28,7 +28,7 @@ from stemflow.store.open import open_store
 
 
 class Asked(NamedTuple):
-    """A run that is known to be right in all its parts."""
+    """A run whose file, tasks and inputs have all been checked."""
 
     workflow: Workflow
     registry: TaskRegistry
@@ -37,7 +37,7 @@ class Asked(NamedTuple):
 
 
 def main(arguments: Arguments) -> int:
-    """Run one file; nothing is stored before the file, its tasks and its inputs are known to be right."""
+    """Run one file. Nothing is stored before the file, its tasks and its inputs have been checked."""
     source = read_file(arguments.file)
     if source.parsed.workflow is None:
         require_valid(source.checked(None))
@@ -74,7 +74,7 @@ async def _submit(app: Stemflow, arguments: Arguments, asked: Asked, run: str) -
 
 
 async def _existing(handle: RunHandle[Any], arguments: Arguments) -> int:
-    """Another run holds the unique key: show what it gave, or say how to go on with it."""
+    """Another run holds the unique key: show its outputs, or print the command that continues it."""
     root = await handle.root()
     if root.state not in FINAL:
         raise _held(handle.id, arguments)

@@ -26,7 +26,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: Arguments) -> int:
-    """Print the run as it stands now; FINE whatever its state is."""
+    """Print the current state of a run; FINE whatever that state is."""
     return asyncio.run(_show(arguments))
 
 
@@ -36,7 +36,7 @@ async def _show(arguments: Arguments) -> int:
         if arguments.json:
             print(json_text(await _data(app, handle)))
             return FINE
-        told = latest(await handle.progress())
+        progress_of = latest(await handle.progress())
         rows = await tree_rows(app, handle, await handle.nodes())
         header = await app.library.header(handle.id)
         file = f"  {shown(header.file)}" if header.file else ""
@@ -45,7 +45,7 @@ async def _show(arguments: Arguments) -> int:
             print(f"rerun of {shown(header.rerun_of)}")
         if header.parent:
             print(f"started by task {shown(task_id(header.parent))}")
-        drawn = lines(rows, app.store.now_ms(), look_of(sys.stdout), told)
+        drawn = lines(rows, app.store.now_ms(), look_of(sys.stdout), progress_of)
         for row, line in zip(rows, drawn, strict=True):
             print(line)
             for more in await _story(app, row):
@@ -57,15 +57,15 @@ async def _show(arguments: Arguments) -> int:
 
 
 async def _story(app: Stemflow, row: Row) -> list[str]:
-    """Who met its unique key, what it waits for, and the result of a task, or where its error arose."""
+    """Further lines of a node: duplicates of its unique key, the key it waits for, its result or its traceback."""
     node = row.node
     if node is None:
         return []
     met = await Values(app.library).duplicates(node)
-    told = [f"{met} {'duplicate' if met == 1 else 'duplicates'} came while it held its unique key"] if met else []
+    notes = [f"{met} {'duplicate' if met == 1 else 'duplicates'} came while it held its unique key"] if met else []
     if node.state == HELD and (node.slot or node.claim):
-        told.append(shown(f"waits for the key {node.slot or node.claim}"))
-    return told if row.task is None else [*told, *await _outcome(app, node)]
+        notes.append(shown(f"waits for the key {node.slot or node.claim}"))
+    return notes if row.task is None else [*notes, *await _outcome(app, node)]
 
 
 async def _outcome(app: Stemflow, node: Node) -> list[str]:
@@ -77,7 +77,7 @@ async def _outcome(app: Stemflow, node: Node) -> list[str]:
 
 
 def own_frames(traceback: str) -> list[str]:
-    """The lines of a traceback without the frames of stemflow itself, which say nothing of the task."""
+    """The lines of a traceback without the frames of stemflow itself, which do not help to find the error."""
     lines, skipped = [], False
     for line in traceback.rstrip().split("\n"):
         if line.startswith('  File "'):
@@ -90,7 +90,7 @@ def own_frames(traceback: str) -> list[str]:
 
 
 async def _data(app: Stemflow, handle: RunHandle[Any]) -> dict[str, Any]:
-    told = latest(await handle.progress())
+    progress_of = latest(await handle.progress())
     nodes = await handle.nodes()
     rows = await tree_rows(app, handle, nodes, collapse=False)
     header = await app.library.header(handle.id)
@@ -110,15 +110,15 @@ async def _data(app: Stemflow, handle: RunHandle[Any]) -> dict[str, Any]:
         "file": header.file,
         "rerun_of": header.rerun_of,
         "started_by": task_id(header.parent) if header.parent else None,
-        "nodes": [await _node_data(app, row, told) for row in rows],
+        "nodes": [await _node_data(app, row, progress_of) for row in rows],
     }
 
 
-async def _node_data(app: Stemflow, row: Row, told: ProgressOf) -> dict[str, Any]:
-    """A place of the run; `path` is empty for the run itself, `attempt` counts from 1, 0 for what never opened."""
+async def _node_data(app: Stemflow, row: Row, progress_of: ProgressOf) -> dict[str, Any]:
+    """A node as an object; `path` is empty for the run itself, `attempt` counts from 1, 0 if it never opened."""
     node = row.node
     is_task = node is not None and row.task is not None
-    progress = told(node) if node is not None else None
+    progress = progress_of(node) if node is not None else None
     has_value = is_task and row.state == SUCCEEDED
     return {
         "path": row.path,

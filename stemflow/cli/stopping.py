@@ -1,4 +1,4 @@
-"""How a worker is told to stop: warm, soft, hard."""
+"""Signals that stop a worker: warm, soft, hard."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Stopping:
 
     def __enter__(self) -> Stopping:
         self._loop = asyncio.get_running_loop()
-        self._before = {number: signal.signal(number, self._heard) for number in _SIGNALS}
+        self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _heard(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._count += 1
         name = signal.Signals(number).name
         if self._count > 2 or name == "SIGQUIT":

@@ -22,7 +22,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """The value as JSON whose strings hold no control character in the raw."""
+    """The value as JSON, with every control character in its strings escaped."""
     separators = (",", ": ") if indent else (", ", ": ")
     text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
     return "\n".join(_UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", line) for line in text.split("\n"))
@@ -34,7 +34,7 @@ def clip(text: str, width: int) -> str:
 
 
 def short_duration(ms: int) -> str:
-    """A duration as a person reads it at a glance: `120ms`, `3.2s`, `1m05s`, `2h03m`, `4d02h`."""
+    """A duration in at most two units: `120ms`, `3.2s`, `1m05s`, `2h03m`, `4d02h`."""
     if ms < 1_000:
         return f"{max(ms, 0)}ms"
     if ms < 60_000:

@@ -1,4 +1,4 @@
-"""A run as rows: which places there are, and how each stands. Members that never opened are derived from the plan."""
+"""A run as rows, one per node with its state. Members that never opened are derived from the plan."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ORDER = ("succeeded", "failed", "skipped", "cancelled", "running", "stopping", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One place of a run. `node` is None for a member that never opened; `counts` stand for collapsed members."""
+    """One node of a run. `node` is None for a member that never opened; `counts` summarise collapsed members."""
 
     path: str
     name: str
@@ -60,7 +60,7 @@ class Tree:
                 self.below.setdefault(parent_path(node.path), []).append(node)
 
     def rows(self) -> list[Row]:
-        """Every place in the order of the plan, the run itself first."""
+        """Every row in the order of the plan, the run itself first."""
         root = self.by_path.get("")
         return [] if root is None else list(self._of(root, self.name, 0))
 
@@ -79,15 +79,15 @@ class Tree:
                 yield from self._of(one, part.removeprefix("."), depth + 1)
 
     def _planned(
-        self, shape: Shape, plan: ScopePlan, node: Node, depth: int, many: bool, told: set[str]
+        self, shape: Shape, plan: ScopePlan, node: Node, depth: int, many: bool, named: set[str]
     ) -> Iterator[Row]:
-        """The members that the plan names (of a collapsed scope the chord's body alone); their paths go into `told`."""
+        """The members that the plan names (of a collapsed scope: a chord's body alone); adds their paths to `named`."""
         tally = node.tally
         assert tally is not None
         for index in self._unfolded(plan, many):
             part = rules_of(plan).segment(plan, index)
             path = child_path(node.path, part)
-            told.add(path)
+            named.add(path)
             record = self.by_path.get(path)
             if record is not None:
                 yield from self._of(record, part, depth + 1)
@@ -161,7 +161,7 @@ def _derived(tally: Tally, index: int, parent_state: str) -> tuple[str, str | No
 
 
 def count_states(rows: Sequence[Row]) -> dict[str, int]:
-    """How many tasks stand in each state; collapsed members count one by one."""
+    """The number of tasks in each state; collapsed members count one by one."""
     counts: Counter[str] = Counter()
     for row in rows:
         if row.counts:

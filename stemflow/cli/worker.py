@@ -1,4 +1,4 @@
-"""`stemflow worker`: serve the queues of a store until told to stop, in this process or in several."""
+"""`stemflow worker`: serve the queues of a store until a signal stops it, in this process or in several."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMED: Final = 8
 
 
 def main(arguments: Arguments) -> int:
-    """Serve until told to stop; the exit code is FINE when it was told, RUN_FAILED when it could not go on."""
+    """Serve until a signal; the exit code is FINE after a signal, RUN_FAILED if the worker could not go on."""
     with _log_to_stderr(arguments):
         if arguments.processes > 1:
             return serve_many(arguments)
@@ -44,22 +44,22 @@ async def _serve(arguments: Arguments, registry: TaskRegistry) -> int:
         arguments.store, registry, concurrency=arguments.concurrency, queues=arguments.queues, name=arguments.name,
         unroutable_after=arguments.unroutable_after / 1_000,
     )  # fmt: skip
-    with Stopping(arguments.grace) as told:
-        orphan = asyncio.create_task(_orphaned(told.warm))
+    with Stopping(arguments.grace) as stopping:
+        orphan = asyncio.create_task(_orphaned(stopping.warm))
         try:
-            if not await _open(app, told.warm):
+            if not await _open(app, stopping.warm):
                 return FINE
             async with app:
                 log.info(_first_line(arguments, app))
-                return await _until_told(app, told, arguments.grace)
+                return await _serve_until_stopped(app, stopping, arguments.grace)
         finally:
             orphan.cancel()
 
 
-async def _open(app: Stemflow, told: asyncio.Event) -> bool:
-    """Connect, again and again while the store does not answer; False when the worker is told to stop before."""
+async def _open(app: Stemflow, stop: asyncio.Event) -> bool:
+    """Connect, with retries while the store does not answer; False if the worker is stopped before."""
     backoff = ReconnectBackoff(app.ids.run_id(), 0.2, 10.0)
-    while not told.is_set():
+    while not stop.is_set():
         try:
             await app.store.open()
             return True
@@ -67,40 +67,40 @@ async def _open(app: Stemflow, told: asyncio.Event) -> bool:
             pause = backoff.next_s()
             log.warning("%s; trying again in %.1f s", error, pause)
             with suppress(TimeoutError):
-                await asyncio.wait_for(told.wait(), pause)
+                await asyncio.wait_for(stop.wait(), pause)
     return False
 
 
-async def _until_told(app: Stemflow, told: Stopping, grace_ms: int) -> int:
+async def _serve_until_stopped(app: Stemflow, stopping: Stopping, grace_ms: int) -> int:
     assert app.service is not None
     ended = asyncio.create_task(app.service.ended())
-    warm, soft = asyncio.create_task(told.warm.wait()), asyncio.create_task(told.soft.wait())
+    warm, soft = asyncio.create_task(stopping.warm.wait()), asyncio.create_task(stopping.soft.wait())
     await asyncio.wait((ended, warm), return_when=asyncio.FIRST_COMPLETED)
     if not warm.done():
-        log.critical("the worker cannot go on (%s); what it holds is handed back, or leased again when its leases "
-                     "have run out", ended.exception())  # fmt: skip
+        log.critical("the worker cannot go on (%s); its tasks are returned to the queue, or leased again when their "
+                     "leases expire", ended.exception())  # fmt: skip
         soft.cancel()
         return RUN_FAILED
-    stopping = asyncio.create_task(app.service.stop(grace_ms))
-    await asyncio.wait((stopping, soft), return_when=asyncio.FIRST_COMPLETED)
+    draining = asyncio.create_task(app.service.stop(grace_ms))
+    await asyncio.wait((draining, soft), return_when=asyncio.FIRST_COMPLETED)
     if soft.done():
         await app.service.stop(0)
-    await stopping
+    await draining
     soft.cancel()
     await asyncio.wait((ended,))
     log.info("stopped; nothing is leased here any more")
     return FINE if ended.exception() is None else RUN_FAILED
 
 
-async def _orphaned(told: asyncio.Event) -> None:
-    """Tell the worker to stop when the process that started it as part of a fleet has gone."""
+async def _orphaned(stop: asyncio.Event) -> None:
+    """Stop the worker when the fleet process that started it has died."""
     parent = os.environ.get(PARENT)
     if parent is None:
         return
-    while os.getppid() == int(parent):  # noqa: ASYNC110  nobody tells a process that its parent died
+    while os.getppid() == int(parent):  # noqa: ASYNC110  a process is not notified when its parent dies
         await asyncio.sleep(LOOK_FOR_PARENT_S)
     log.warning("the parent process has gone; stopping as after SIGTERM")
-    told.set()
+    stop.set()
 
 
 def _first_line(arguments: Arguments, app: Stemflow) -> str:

@@ -1,4 +1,4 @@
-"""`stemflow workers`: who serves a store."""
+"""`stemflow workers`: the workers of a store."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def main(arguments: Arguments) -> int:
 
 async def _workers(arguments: Arguments) -> int:
     async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
-        told = await heartbeats(app.store)
+        beats = await heartbeats(app.store)
         tasks = {digest: sorted(one.tasks) for digest, one in (await published(app.store)).items()}
         now_ms = app.store.now_ms()
-    found = sorted((beat for beat in told.values() if beat.state != "stopped"), key=lambda beat: beat.started_at_ms)
+    found = sorted((beat for beat in beats.values() if beat.state != "stopped"), key=lambda beat: beat.started_at_ms)
     if arguments.json:
         print(json_text([_data(beat, tasks.get(beat.declares, []), now_ms) for beat in found]))
         return FINE
@@ -47,7 +47,7 @@ def _data(beat: Heartbeat, tasks: list[str], now_ms: int) -> dict[str, Any]:
         "running": beat.running,
         "concurrency": beat.concurrency,
         "started_at_ms": beat.started_at_ms,
-        "told_at_ms": beat.at_ms,
+        "heartbeat_at_ms": beat.at_ms,
         "release": beat.declares,
         "tasks": tasks,
     }
@@ -58,5 +58,5 @@ def _line(beat: Heartbeat, tasks: int, now_ms: int) -> str:
     served = "every queue" if beat.queues is None else f"queues {shown(', '.join(beat.queues))}"
     return (
         f"{shown(beat.name):<24}  {_state(beat, now_ms):<8}  {beat.running:>4} of {beat.concurrency} running  "
-        f"for {lived:>6}, told {ago} ago  {tasks} tasks ({beat.declares})  {served}"
+        f"for {lived:>6}, last heartbeat {ago} ago  {tasks} tasks ({beat.declares})  {served}"
     )

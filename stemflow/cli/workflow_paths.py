@@ -1,4 +1,4 @@
-"""Which files a command is about: files as they are named, and the workflow files of folders."""
+"""The files that a command applies to: files as they are named, and the workflow files of folders."""
 
 from __future__ import annotations
 

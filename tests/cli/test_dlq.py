@@ -46,7 +46,7 @@ def test_the_story_says_what_failed_why_when_and_what_to_do(failed: str, project
     assert "what      flaky at second, flaky of" in ran.out
     assert "why       max-retries-exhausted, after 1 attempt" in ran.out
     assert "error     Reject: not mended yet" in ran.out
-    assert "to do     mend what the error says" in ran.out
+    assert "to do     correct what the error says" in ran.out
     assert re.search(r"when      \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, \S+ ago", ran.out)
     assert 'tasks.py", line' in ran.out and "stemflow/runtime" not in ran.out
     assert f"`stemflow dlq replay {failed}` runs again what failed" in ran.err

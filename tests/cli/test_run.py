@@ -163,7 +163,7 @@ def test_resume_without_the_file_says_to_name_the_tasks(project: Path, cli: Cli)
     run = submit("hello.yaml")
     (project / "hello.yaml").unlink()
     # When it is resumed, it says so; and with the tasks named it ends
-    assert "that file is gone; pass --tasks MODULE" in cli("resume", run).err
+    assert "which is gone; pass --tasks MODULE" in cli("resume", run).err
     (project / "jobs.py").write_text((project / "tasks.py").read_text())
     assert cli("resume", run, "--tasks", "jobs").code == 0
 
@@ -246,10 +246,10 @@ def test_cancel_says_what_to_do_about_a_run_that_goes_on_stopping(project: Path,
     # When it is cancelled, then it is told what is waited for, and again that it was stopping already
     ran = cli("cancel", run)
     assert (ran.code, ran.out) == (0, "")
-    assert f"run {run} is stopping: 1 task told to end\n" in ran.err
-    assert f"stopping in 30.0s still, its worker is dead and `stemflow cancel {run}` takes over" in ran.err
+    assert f"run {run} is stopping: 1 task asked to end\n" in ran.err
+    assert f"still stopping after 30.0s, its worker is dead; `stemflow cancel {run}` takes over" in ran.err
     assert f"`stemflow cancel --force {run}` ends it at once" in ran.err
-    assert f"run {run} was stopping already: 1 task told to end\n" in cli("cancel", run).err
+    assert f"run {run} was stopping already: 1 task asked to end\n" in cli("cancel", run).err
     # And by force it ends
     assert cli("cancel", run, "--force").err == f"run {run} is cancelled\n"
 

@@ -56,7 +56,7 @@ def store_url(default: str = DEFAULT_STORE) -> click.Option:
 
 def tasks(text: str = "") -> click.Option:
     """`--tasks`."""
-    default = "Where the tasks are; may be repeated (default: pyproject.toml, else tasks.py beside the file)."
+    default = "Where the tasks are; may be repeated (default: pyproject.toml, else tasks.py next to the file)."
     return click.Option(
         ["--tasks"], metavar="MODULE[:REGISTRY]", multiple=True, callback=_as_list, help=text or default
     )
