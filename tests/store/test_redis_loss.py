@@ -16,6 +16,8 @@ from stemflow.runtime.clock import SystemClock
 from stemflow.runtime.runs.handle import RunHandle
 from stemflow.store.base import Request, StateLost, Store
 from stemflow.store.open import open_store
+from stemflow.store.redis.layout import FORMAT
+from stemflow.store.redis.loss_detection import LossDetector, LossLog
 from stemflow.testing.contract.world import RUN, User, leaf, succeed
 from stemflow.testing.servers.replicas import follows
 from stemflow.testing.servers.server import Server, until_true
@@ -44,6 +46,10 @@ def own(one_server: Server, tmp_path: Path) -> Iterator[Server]:
     """A server that a test may end and start again; it keeps its data over a restart."""
     with Server(one_server.binary, tmp_path / "own", ["appendonly yes", "appendfsync always", COPY_AT_ONCE]) as server:
         yield server
+
+
+def keys_of(server: Server) -> bytes:
+    return server.ask("DBSIZE")
 
 
 def files_of(server: Server) -> dict[Path, bytes]:
@@ -160,6 +166,37 @@ async def test_a_server_that_gave_its_place_away_and_got_it_back_is_asked_what_i
         await store.close()
 
 
+async def test_a_connection_that_outlives_two_planned_failovers_finds_no_loss(
+    own: Server, one_server: Server, tmp_path: Path
+) -> None:
+    with Server(one_server.binary, tmp_path / "other", [COPY_AT_ONCE, f"replicaof 127.0.0.1 {own.port}"]) as other:
+        # Given an idle store with an open connection, and a server that gives its place to a replica
+        idle = open_store(own.url, SystemClock())
+        await idle.open()
+        await User(idle, "idle").begin(leaf("a"), run="a")
+        until_true(lambda: follows(other) and keys_of(other) == keys_of(own))
+        other.ask("REPLICAOF", "NO", "ONE")
+        own.ask("REPLICAOF", "127.0.0.1", str(other.port))
+        until_true(lambda: follows(own))
+        busy = open_store(other.url, SystemClock())
+        await busy.open()
+        await User(busy, "there").begin(leaf("b"), run="b")
+        await busy.close()
+        # and gets it back with all data, after which there is more work
+        until_true(lambda: keys_of(other) == keys_of(own))
+        own.ask("REPLICAOF", "NO", "ONE")
+        back = open_store(own.url, SystemClock())
+        await back.open()
+        await User(back, "back").begin(leaf("c"), run="c")
+        # When the idle store reads over its connection from before, and then opens another one
+        await idle.read([("c", "")])
+        await asyncio.gather(*(idle.read([("c", "")]) for _ in range(4)))
+        # Then nothing counts as lost
+        assert idle.epoch == 0
+        await back.close()
+        await idle.close()
+
+
 async def test_connections_that_are_opened_while_others_work_find_no_loss(own: Server) -> None:
     async with Stemflow(own.url, TaskRegistry(), worker=False) as app:
         store = app.store
@@ -211,3 +248,33 @@ async def test_whoever_waits_for_a_run_that_is_lost_is_told_and_work_goes_on(own
             assert (await asyncio.wait_for(again.wait(), PATIENCE_S)).value == 3
         assert worker.service is not None
         assert not worker.service.slots.running
+
+
+class Opened:
+    """A server that answers `INFO` and the script `open.lua` with what a test says."""
+
+    def __init__(self) -> None:
+        self.boot, self.position, self.least, self.number = "", 0, 0, 0
+
+    async def __call__(self, *command: Any) -> Any:
+        if command[0] == b"INFO":
+            return b"redis_version:8.0.0\r\nrun_id:%s\r\n" % self.boot.encode()
+        return [1, b"data", self.position, self.least, 1, self.number, FORMAT]
+
+    def boots(self, boot: str, number: int, position: int) -> None:
+        self.boot, self.number, self.position, self.least = boot, number, position, position
+
+
+@pytest.mark.parametrize(("answered_at", "lost"), [(9, 0), (10, 0), (11, 1)])
+async def test_an_answer_that_comes_after_the_next_boot_was_noticed_is_compared_with_where_that_boot_began(
+    answered_at: int, lost: int
+) -> None:
+    losses = LossLog(lambda: None)
+    detector = LossDetector("redis://", b"{sf:0}", "here", 1, lambda: 1, losses)
+    server = Opened()
+    server.boots("one", 1, 5)
+    await detector.identify(server)
+    server.boots("two", 2, 10)
+    await detector.identify(server)
+    detector.seen(1, answered_at)
+    assert losses.count == lost

@@ -201,6 +201,11 @@ class Client:
         self._closed = True
         await self.let_go()
 
+    async def reconnect(self) -> None:
+        """Ask the server over a new connection what data it has; see `LossDetector.identify`."""
+        await self.let_go()
+        await self.call(b"PING")
+
     async def let_go(self) -> None:
         """Close the connections that nobody uses."""
         free, self._free = self._free, []

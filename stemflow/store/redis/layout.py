@@ -214,6 +214,8 @@ class Answer(NamedTuple):
     current: list[bytes]
     """The values that the guards of stale decisions named, in their order; empty where there is none."""
     position: int
+    boot: int
+    """The number of the last boot that `open.lua` noted."""
     inboxes: list[Any]
     """INBOX after INBOX."""
     busy_inboxes: list[bytes]

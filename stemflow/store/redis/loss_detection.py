@@ -54,8 +54,12 @@ class LossLog:
 class LossDetector:
     """The data of one partition, by its id, and how far this process has seen it.
 
-    Every exchange that changes something moves the position on by one; answers to reads tell it, too. `made`: begins
-    the ids under which this process makes the partition, which is one of `parts`.
+    Every exchange that changes something moves the position on by one; answers to reads have it, too. Both have the
+    number of the last boot that was noted in the data: a connection survives a server that gives its place away and
+    gets it back, so an answer may come from a later boot than this process knows of.
+
+    made: begins the ids under which this process makes the partition.
+    parts: the number of partitions of the store.
     """
 
     def __init__(
@@ -71,16 +75,14 @@ class LossDetector:
         self._looks = 0
         self._boot, self._number = "", 0
         """The start of the server that is known, and which one in the life of the data it is."""
-        self._position = 0
+        self._position, self._least = 0, 0
+        """The highest position that this process has seen, and the lowest that a boot began with that it had missed."""
 
     async def identify(self, ask: Ask) -> None:
-        """Ask a server that may not be the one before, or have other data."""
+        """Ask over a new connection: the server may not be the one before, or have other data."""
         about = parsed(bytes(await ask(b"INFO", b"server")))
         self.version = version_of(about)
         await self._look(ask, about.get("run_id", "")[:16])
-
-    recheck = identify
-    """The same over a connection that there is, since the data may not be what it was."""
 
     async def _look(self, ask: Ask, boot: str) -> None:
         found = script("open", self.version)
@@ -107,6 +109,8 @@ class LossDetector:
             if (self.name, self._boot, self._number) != (name, boot, number):
                 await self._look(ask, boot)
             return
+        if number != self._number:
+            self._least = max(least, 0)
         known, self.name, self._boot, self._number = self.name, name, boot, number
         if known and known != name:
             self._lose("it was emptied, or started without its data", position)
@@ -120,9 +124,16 @@ class LossDetector:
     def epoch(self) -> int:
         return self._losses.count
 
-    def seen(self, position: int) -> None:
-        """Something at this position was read or answered."""
-        self._position = max(self._position, position)
+    def missed(self, boot: int) -> bool:
+        """Whether this boot is one that the process has not heard of: `identify` must come before `seen`."""
+        return boot > self._number
+
+    def seen(self, boot: int, position: int) -> None:
+        """Something was read or committed in this boot, and the data was at this position then."""
+        if boot < self._number and position > self._least:
+            self._lose("it went back to an earlier state", self._position)
+        else:
+            self._position = max(self._position, position)
 
     def holds(self, epoch: int) -> bool:
         """Whether what was read in this epoch is still true."""

@@ -99,18 +99,27 @@ class Partition:
             script, self.prefix, blob, self._base, self._address, epoch=request.epoch, patience_s=patience_s
         )
         if answer[0] == b"lost":
-            await self.loss_detector.recheck(self.client.call)
+            await self.client.reconnect()
         if answer[0] == b"lost" or not self.loss_detector.holds(request.epoch):
             raise self.loss_detector.loss()
         if answer[0] != b"ok":
             raise self._overtaken(answer, request)
         made = Answer(*answer)
         self._time.observe(made.now_ms)
-        self.loss_detector.seen(made.position)
+        await self._seen(made.boot, made.position)
+        if not self.loss_detector.holds(request.epoch):
+            raise self.loss_detector.loss()
         found = exchange_of(made, decisions)
         for decision, committed in zip(decisions, found.committed, strict=True):
             self._note_committed(decision, committed)
         return found
+
+    async def _seen(self, boot: int, position: int) -> None:
+        """Note the position of an answer. When it comes from a boot that this process has missed, the server is asked
+        first what that boot lost: compared with this position, which is later, it would always seem to be a loss."""
+        if self.loss_detector.missed(boot):
+            await self.client.reconnect()
+        self.loss_detector.seen(boot, position)
 
     def _note_committed(self, decision: Decision, committed: bool) -> None:
         if committed:
@@ -139,11 +148,11 @@ class Partition:
             return []
         wanted = [part for run, path in keys for part in (text(run_name(run)), path)]
         epoch = self.loss_detector.epoch
-        name, position, *values = await self.client.run("read", self.prefix, pack(wanted))
+        name, position, boot, *values = await self.client.run("read", self.prefix, pack(wanted))
         if name != self.loss_detector.name:
-            await self.loss_detector.recheck(self.client.call)
+            await self.client.reconnect()
         elif self.loss_detector.holds(epoch):
-            self.loss_detector.seen(position)
+            await self._seen(boot, position)
         return [record_of(key, value) for key, value in zip(keys, values, strict=True)]
 
     async def nodes(self, run: str) -> list[Node]:

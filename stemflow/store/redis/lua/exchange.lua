@@ -30,11 +30,11 @@ if want then
   }
 end
 
-local partition, last_now, position, last_order, has_posts =
-  unpack(call('HMGET', P .. KEY.meta, 'epoch', 'now', 'position', 'order', 'inbox'))
+local partition, last_now, position, last_order, has_posts, boot =
+  unpack(call('HMGET', P .. KEY.meta, 'epoch', 'now', 'position', 'order', 'inbox', 'boots'))
 if partition ~= request[REQUEST.partition] then return {'lost'} end
 local now = clock(request[REQUEST.now_ms], last_now)
-position = tonumber(position or 0)
+position, boot = tonumber(position or 0), tonumber(boot or 0)
 inbox.some = has_posts and true
 
 local function lease(taken)
@@ -143,7 +143,7 @@ local function repeated(memo)
   end
   local timers, next_at = {}, -1
   if want then timers, next_at = due() end
-  return {'ok', now, committed, leases, timers, next_at, current(committed), position, {}, {}}
+  return {'ok', now, committed, leases, timers, next_at, current(committed), position, boot, {}, {}}
 end
 
 local memo = call('GET', P .. KEY.memo .. channel)
@@ -206,4 +206,4 @@ for queue in pairs(sooner) do
 end
 for _, run in ipairs(effects.ended) do notify_end(run) end
 if changes then notify_followers(effects.changed) end
-return {'ok', now, committed, leases, timers, next_at, current(committed), position, inboxes, busy}
+return {'ok', now, committed, leases, timers, next_at, current(committed), position, boot, inboxes, busy}
