@@ -49,11 +49,10 @@ async def test_workers_go_on_with_the_replica_when_the_primary_dies(
             print(f"consuming again after {took:.1f} s; runs that were lost: {len(verdict.lost)}")
 
 
-@pytest.mark.xfail(
-    strict=False, reason="Valkey 9.1 on two cores: about every second planned failover is taken for a loss of data"
-)
 async def test_a_primary_that_gives_its_place_away_loses_nothing(one_server: Server, tmp_path: Path) -> None:
-    with Watched(one_server.binary, tmp_path / "servers") as watched:
+    # Nothing dies here. A sentinel of short patience would take a machine that is busy for a dead primary, promote
+    # the one and then the other, and lose what each had acknowledged.
+    with Watched(one_server.binary, tmp_path / "servers", down_ms=30_000) as watched:
         async with net_on(watched.replica, tmp_path) as net:
             engine = await net.engine(watched.url)
             await net.orders(engine, 5)
