@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ log = logging.getLogger("stemflow.worker")
 BLOCKED_S = 0.1
 """After handlers have blocked the event loop for so long, their reports leave before the next one is called."""
 STORE_SLOW_S = 1.0
-"""The longest that a handler waits for the reports of others to leave."""
+"""How long after the last report a handler waits for the reports of others to leave."""
 NO_OVERLAP = sys.maxsize
 """As `Slots.overlap_from`: no number of reports starts an exchange of its own."""
 
@@ -52,6 +53,8 @@ class Slots:
         self.unreported: dict[tuple[Key, int], int] = {}
         """Leases, by node and fencing token, of handlers that have ended and whose report is not committed yet, with
         their length in ms: they are renewed until then."""
+        self._last_report_at = 0.0
+        """When a handler ended last, in seconds of the loop's clock."""
         self._iteration_at: float | None = None
         """When the first handler of this iteration of the event loop was called, in seconds of the loop's clock."""
         self._settled = asyncio.Event()
@@ -83,6 +86,11 @@ class Slots:
         self.facts.append(fact)
         self.wake()
 
+    def await_commit(self, node: Node) -> None:
+        """The handler of this lease has ended; the lease is renewed until its report is committed."""
+        self.unreported[node.key, node.delivery] = node.lease_ms
+        self._last_report_at = asyncio.get_running_loop().time()
+
     def take_reports(self) -> list[Fact]:
         """The reports for one exchange; `settled` is called when it is over."""
         facts, self.facts = self.facts, []
@@ -99,16 +107,18 @@ class Slots:
         """Wait, before a handler is called, until the reports of those that have just blocked the loop are committed.
 
         Else a worker that is killed while handlers block its loop in turn would take all their results with it. The
-        wait ends after STORE_SLOW_S for a store that does not answer.
+        wait ends STORE_SLOW_S after the last report for a store that does not answer; the time for which handlers
+        block the loop meanwhile does not count.
         """
         while self._blocked():
-            try:
-                async with asyncio.timeout(STORE_SLOW_S):
-                    while self.unreported:
-                        self._settled.clear()
+            while self.unreported:
+                left_s = self._last_report_at + STORE_SLOW_S - asyncio.get_running_loop().time()
+                if left_s <= 0:
+                    return
+                self._settled.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left_s):
                         await self._settled.wait()
-            except TimeoutError:
-                return
 
     def _blocked(self) -> bool:
         """Whether this iteration of the event loop has lasted for BLOCKED_S, and reports wait for its end."""

@@ -140,7 +140,7 @@ class Worker:
         slots.running.pop((node.key, node.delivery), None)
         if running.void:
             return slots.wake()
-        slots.unreported[node.key, node.delivery] = node.lease_ms
+        slots.await_commit(node)
         if isinstance(outcome, Crashed):
             log.warning("%s: %s; this delivery is lost", running.title, outcome.how)
             slots.report(Lost(node.key, node.delivery, outcome.how))
