@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stemflow.runtime.attempt.process_pool import Processes
     from stemflow.runtime.client.dead_letters import Replayed
     from stemflow.runtime.client.lifecycle import NotOpen
+    from stemflow.runtime.client.submit_many import NotAllSubmitted
     from stemflow.runtime.client.workflow_files import InvalidInputs, InvalidWorkflow, load_workflow
     from stemflow.runtime.engine import Stemflow
     from stemflow.runtime.payloads.aes_gcm import AesGcmEncoder
@@ -107,6 +108,7 @@ _HOMES = {
     "stemflow.runtime.tasks.registry": ("DuplicateTask", "Task", "TaskRegistry", "UnknownTask"),
     "stemflow.runtime.client.dead_letters": ("Replayed",),
     "stemflow.runtime.client.lifecycle": ("NotOpen",),
+    "stemflow.runtime.client.submit_many": ("NotAllSubmitted",),
     "stemflow.runtime.tasks.signals": ("RunEvent", "TaskEvent", "WorkerEvent"),
     "stemflow.runtime.tasks.submission": ("Submission",),
     "stemflow.runtime.tasks.sync_context": ("SyncTaskContext",),
@@ -148,6 +150,7 @@ __all__ = [
     "Middleware",
     "NoInput",
     "NodeEvent",
+    "NotAllSubmitted",
     "NotOpen",
     "NotSerializable",
     "OptionError",

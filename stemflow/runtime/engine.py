@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.facts import Fact
 from stemflow.model.records import SKIPPED, SUCCEEDED
-from stemflow.model.signature import Signature, Workflow
+from stemflow.model.signature import ChainSig, Signature, Workflow
 from stemflow.ports import Clock, IdSource
 from stemflow.runtime.attempt.process_pool import Processes
 from stemflow.runtime.client.dead_letters import Replayed, ReplayOptions, dead_letter_filter, purge, replay
@@ -18,7 +18,7 @@ from stemflow.runtime.client.lifecycle import Lifecycle
 from stemflow.runtime.client.parts import Parts
 from stemflow.runtime.client.preparer import Preparer
 from stemflow.runtime.client.rerun import rerun
-from stemflow.runtime.client.submit_many import submit_many
+from stemflow.runtime.client.submit_many import submissions, submit_many
 from stemflow.runtime.client.submitter import Submitter
 from stemflow.runtime.client.wait_by_id import result_by_id, wait_by_id
 from stemflow.runtime.clock import SystemClock, SystemIds
@@ -29,6 +29,7 @@ from stemflow.runtime.payloads.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.payloads.headers import TRACE_HEADERS
 from stemflow.runtime.payloads.signing import SigningKeys, Trust
 from stemflow.runtime.runs.handle import RunFailed, RunHandle, TaskResult, UnknownRun
+from stemflow.runtime.tasks.lineage import from_handler
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.tasks.signals import Signals
 from stemflow.runtime.tasks.submission import Submission
@@ -39,6 +40,8 @@ from stemflow.store.open import open_store
 from stemflow.units import Duration, duration_of
 
 T = TypeVar("T")
+EMPTY: Signature[Any, Any] = ChainSig(steps=())
+"""Replaced by each of many signatures."""
 
 
 class Stemflow:
@@ -86,6 +89,7 @@ class Stemflow:
         self.encoders = encoders or self.registry.encoders
         self._signing = signing or self.registry.signing
         self._lifecycle = Lifecycle(self.store.url)
+        self._propagated_headers = propagated_headers
         self._worker_settings: WorkerSettings | None = None
         if worker:
             self._worker_settings = WorkerSettings(
@@ -104,8 +108,9 @@ class Stemflow:
         if self._worker_settings is not None:
             # A handler may submit a run, and that submission leases for this worker: `_submit` breaks the circle.
             self.service = Service(
-                self.decider, self.registry, self.preparer.remote_tasks, self.ids, self._submit, self._worker_settings
-            )
+                self.decider, self.registry, self.preparer.remote_tasks, self.ids, self._submit, self._cancel,
+                self._worker_settings,
+            )  # fmt: skip
         self.parts = Parts(
             store=self.store, library=self.library, registry=self.registry, ids=self.ids, decider=self.decider,
             committer=self._make_committer(), second_committer=self._make_committer(), preparer=self.preparer,
@@ -120,6 +125,9 @@ class Stemflow:
 
     async def _submit(self, asked: Submission) -> RunHandle[Any]:
         return await self.submitter.submit(asked)
+
+    async def _cancel(self, run_id: str, force: bool) -> str:
+        return await self.parts.cancel(run_id, force=force)
 
     async def __aenter__(self) -> Stemflow:
         """Open the store and start the worker. Raises StemflowError if the engine is open, StoreError.
@@ -209,20 +217,36 @@ class Stemflow:
             what=what, args=args, kwargs=kwargs, inputs=inputs or {}, headers=headers or {}, meta=meta or {},
             run_id=run_id, file=file, tasks=tasks, again=again, allow_unknown=allow_unknown,
         )  # fmt: skip
-        return await self.submitter.submit(asked)
+        return await self.submitter.submit(from_handler(asked, self._propagated_headers))
 
     @property
     def signals(self) -> Signals:
         """The registry's signals: what happens in this process to its tasks and runs."""
         return self.registry.signals
 
-    async def submit_many(self, signatures: Iterable[Signature[Any, Any]]) -> list[RunHandle[Any]]:
+    async def submit_many(
+        self,
+        signatures: Iterable[Signature[Any, Any]],
+        *,
+        run_ids: Iterable[str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        again: bool = False,
+        allow_unknown: bool = False,
+    ) -> list[RunHandle[Any]]:
         """Submit many runs in few round trips; return their handles in order.
 
-        Each is accepted or refused alone. Raises DuplicateRun, once all are submitted, if one was refused.
+        `run_ids`: one id for each signature; an id that exists makes its handle `existing`, as in `submit`. The other
+        settings are those of `submit`, for all runs.
+        Each is accepted or refused alone. Raises NotAllSubmitted, with the handles of those that were submitted, if
+        others were not; if none was, what `submit` raises for the first.
         """
         self._lifecycle.require()
-        return await submit_many(self.parts, self.submitter, signatures)
+        common = Submission(
+            what=EMPTY, headers=headers or {}, meta=meta or {}, again=again, allow_unknown=allow_unknown
+        )
+        asked = submissions(signatures, run_ids, from_handler(common, self._propagated_headers))
+        return await submit_many(self.parts, self.submitter, asked)
 
     def _committed(self, decision: Decision, facts: list[Fact]) -> None:
         send_commit_signals(self.signals, self.library, decision, facts, self.store.now_ms())

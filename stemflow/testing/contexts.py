@@ -24,6 +24,9 @@ class Asked:
         self.extensions_ms: list[int] = []
         self.progress_reports: list[tuple[float, Any]] = []
         self.enqueued: list[Signature[Any, Any]] = []
+        self.cancelled_runs: list[str] = []
+        self.values: list[Any] = []
+        """What calls of `context.run` return, in turn; then None."""
 
     async def heartbeat(self, context: TaskContext) -> None:
         self.heartbeats += 1
@@ -44,6 +47,27 @@ class Asked:
     ) -> str:
         self.enqueued.append(signature)
         return run_id or f"{context.run_id}-child-{len(self.enqueued)}"
+
+    async def run_child(
+        self,
+        context: TaskContext,
+        signature: Signature[Any, Any],
+        headers: Mapping[str, str],
+        meta: Mapping[str, Any],
+        run_id: str | None,
+    ) -> Any:
+        self.enqueued.append(signature)
+        return self.values.pop(0) if self.values else None
+
+    async def cancel_run(self, context: TaskContext, run_id: str, force: bool) -> str:
+        self.cancelled_runs.append(run_id)
+        return "running"
+
+    async def release_slot(self, context: TaskContext) -> None:
+        """A recorded context has no slot."""
+
+    async def retake_slot(self, context: TaskContext, at_once: bool) -> None:
+        """A recorded context has no slot."""
 
 
 class RecordedContext(TaskContext):

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from stemflow import (
+    Canvas,
     Ignore,
     Middleware,
     Reject,
+    RunFailed,
     SyncTaskContext,
     TaskCancelled,
     TaskContext,
@@ -291,3 +293,18 @@ async def starts_a_program_async(context: TaskContext) -> int:
     program = await asyncio.create_subprocess_exec("sleep", "603")
     await context.progress(1)
     return await program.wait()
+
+
+@task("tower", isolation="process")
+def tower(context: SyncTaskContext, height: int) -> int:
+    """Each level waits for the one below it."""
+    return 1 + (context.run(tower.s(height - 1)) if height > 1 else 0)
+
+
+@task("fails_below", isolation="process")
+async def fails_below(context: TaskContext) -> str:
+    try:
+        await context.run(Canvas.fail("no floor"))
+    except RunFailed as error:
+        assert error.error is not None and error.error.message == "no floor"
+    return await context.cancel_run(f"{context.run_id}-gone", force=True)

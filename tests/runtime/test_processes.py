@@ -427,3 +427,14 @@ async def test_a_function_that_no_import_finds_fails_where_the_call_asks_for_a_p
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=f"^processes: {next(iter(wrong))}: expected a whole number from 1"):
         Processes(**wrong)
+
+
+async def test_processes_whose_handlers_wait_leave_their_place_to_others(app: Stemflow) -> None:
+    # Five levels on a pool of two processes
+    assert (await ended(app, tasks.tower.s(5))).value == 5
+
+
+async def test_an_error_that_a_service_raises_reaches_the_process(app: Stemflow) -> None:
+    result = await ended(app, tasks.fails_below.s())
+    assert result.status == "failed" and result.error is not None
+    assert (result.error.type, "expected it in memory:" in result.error.message) == ("StemflowError", True)

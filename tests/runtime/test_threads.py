@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -202,3 +203,34 @@ async def test_a_plain_function_that_names_the_other_context_gets_the_one_that_b
         return type(context).__name__
 
     assert await app.run(old.s()) == "SyncTaskContext"
+
+
+async def test_a_thread_that_waits_for_a_run_gives_its_slot_back(app: Stemflow, registry: TaskRegistry) -> None:
+    # Given more levels that wait for one another than slots and threads
+    @registry.task("tower")
+    def tower(context: SyncTaskContext, height: int) -> int:
+        below = context.run(registry.get("tower").s(height - 1)) if height > 1 else 0  # type: ignore[union-attr]
+        return 1 + int(below)
+
+    assert await asyncio.wait_for(app.run(tower.s(5)), 10) == 5
+
+
+async def test_a_thread_that_waits_on_a_loop_of_its_own_gives_its_slot_back(
+    registry: TaskRegistry, tmp_path: Path
+) -> None:
+    url = f"sqlite:{tmp_path / 'threads.db'}"
+
+    @registry.task("child")
+    async def child(n: int) -> int:
+        return n + 1
+
+    @registry.task("parent")
+    def parent() -> int:
+        async def wait() -> int:
+            async with Stemflow(url, registry, worker=False) as other:
+                return int(await other.run(child.s(1)))
+
+        return asyncio.run(wait())
+
+    async with Stemflow(url, registry, concurrency=1) as app:
+        assert await asyncio.wait_for(app.run(parent.s()), 10) == 2

@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from stemflow import Canvas, DuplicateRun, Stemflow, TaskRegistry
+from stemflow import (
+    Canvas,
+    DuplicateRun,
+    NotAllSubmitted,
+    OptionError,
+    RunConflict,
+    Stemflow,
+    TaskContext,
+    TaskRegistry,
+)
 from stemflow.model.effects import Decision
 from stemflow.store.base import Exchange, Request, Want
 from tests.spec.conftest import OpenApp
@@ -59,10 +68,67 @@ async def test_one_that_is_refused_leaves_the_others_as_they_are(app: Stemflow, 
         await asyncio.sleep(60)
         done.append(x)
 
-    with pytest.raises(DuplicateRun):
+    with pytest.raises(NotAllSubmitted, match=r"2 of 3 runs were submitted .* number 2 was refused") as refused:
         await app.submit_many([once.s(1), once.s(2), once.s(1)])
-    await asyncio.sleep(120)
+    first, second, third = refused.value.handles
+    assert first is not None and second is not None and third is None
+    assert [(place, type(error)) for place, error in refused.value.errors.items()] == [(2, DuplicateRun)]
+    with pytest.raises(DuplicateRun):
+        await app.submit_many([once.s(2)])
+    assert (await first.wait()).status == (await second.wait()).status == "succeeded"
     assert sorted(done) == [1, 2]
+
+
+async def test_many_take_ids_headers_and_meta(app: Stemflow, registry: TaskRegistry) -> None:
+    @registry.task("see")
+    async def see(context: TaskContext, x: int) -> list[Any]:
+        return [x, context.run_id, dict(context.headers), dict(context.meta)]
+
+    ids = [f"order-{n}" for n in range(3)]
+    handles = await app.submit_many(map(see.s, range(3)), run_ids=ids, headers={"tenant": "a"}, meta={"n": [1]})
+    assert [(await one.wait()).value for one in handles] == [
+        [n, run_id, {"tenant": "a"}, {"n": [1]}] for n, run_id in enumerate(ids)
+    ]
+
+    # The same ids with the same work are the same runs; with other work they are refused, the new ones accepted
+    again = await app.submit_many(map(see.s, range(3)), run_ids=ids, headers={"tenant": "a"}, meta={"n": [1]})
+    assert [(one.id, one.existing) for one in again] == [(run_id, True) for run_id in ids]
+    with pytest.raises(NotAllSubmitted) as refused:
+        await app.submit_many([see.s(7), see.s(1), see.s(3)], run_ids=[*ids[:2], "order-3"])
+    assert [type(error) for error in refused.value.errors.values()] == [RunConflict]
+    assert [one and (one.id, one.existing) for one in refused.value.handles] == [
+        None, ("order-1", True), ("order-3", False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["a"], "expected 2, one for each signature, got 1"),
+        (["a", "a"], "expected different ids, got 'a' twice"),
+        ("ab", "got text; write a list"),
+        (["a", 5], "number 1: expected text, got int 5"),
+    ],
+)
+async def test_ids_that_do_not_fit_are_refused(
+    app: Stemflow, registry: TaskRegistry, ids: Any, message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        await app.submit_many([Canvas.wait(1), Canvas.wait(2)], run_ids=ids)
+    assert await app.store.runs(9) == []
+
+
+async def test_what_was_stored_before_a_signature_that_is_refused_has_its_handles(
+    app: Stemflow, registry: TaskRegistry
+) -> None:
+    @registry.task("noop")
+    async def noop(x: int) -> None: ...
+
+    calls: list[Any] = [noop.s(n) for n in range(500)]
+    with pytest.raises(NotAllSubmitted) as refused:
+        await app.submit_many([*calls, Canvas.task("nobody", 1)])
+    assert len([one for one in refused.value.handles if one is not None]) == 500 == len(await app.store.runs(1_000))
+    assert list(refused.value.errors) == [500]
 
 
 async def test_a_submission_that_is_cancelled_takes_no_other_with_it(open_app: OpenApp, registry: TaskRegistry) -> None:

@@ -76,6 +76,9 @@ class PoolProcess:
         self._mark = mark
         self._gone = False
         self._killing: asyncio.Future[None] | None = None
+        self.room: asyncio.Semaphore | None = None
+        """The places of the pool, while it has one of them or has lent its place."""
+        self._lent = False
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = loop.create_future()
         self._loaded: asyncio.Future[Failed | Crashed | None] | None = None
@@ -152,6 +155,26 @@ class PoolProcess:
     def cancel(self) -> None:
         """Ask the handler to end."""
         self._send(pipe.CANCEL)
+
+    # -- its place in the pool
+
+    def lend_place(self) -> None:
+        """Its handler waits: another process may run meanwhile."""
+        if self.room is not None and not self._lent:
+            self._lent = True
+            self.room.release()
+
+    async def retake_place(self) -> None:
+        """Wait for a place, if it has lent its own."""
+        if self.room is not None and self._lent:
+            await self.room.acquire()
+            self._lent = False
+
+    def leave_place(self) -> None:
+        """The call is over: its place is free."""
+        if self.room is not None and not self._lent:
+            self.room.release()
+        self.room, self._lent = None, False
 
     # -- its end
 
@@ -236,10 +259,16 @@ class PoolProcess:
                 raise AttributeError(f"task {context.id}: the worker has no service {what!r}")
             self._send(pipe.ANSWER, number, True, value)
         except Exception as error:
-            try:
-                self._send(pipe.ANSWER, number, False, error)
-            except Exception:
-                self._send(pipe.ANSWER, number, False, StemflowError(f"{type(error).__name__}: {error}"))
+            self._send(pipe.ANSWER, number, False, _portable(error))
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or one that says the same if it cannot be made again in another process."""
+    try:
+        pipe.opened(pipe.framed((error,))[pipe.HEAD.size :])
+    except Exception:
+        return StemflowError(f"{type(error).__name__}: {error}")
+    return error
 
 
 class ProcessPool:
@@ -258,28 +287,33 @@ class ProcessPool:
             self._room = asyncio.Semaphore(self.settings.size)
         await self._room.acquire()
         try:
-            while self._idle:
-                child = self._idle.pop()
-                if child.alive:
-                    return child
-                self.children.discard(child)
-            child = await PoolProcess.spawn()
-            self.children.add(child)
-            try:
-                await child.ready
-            except BaseException:
-                child.kill()
-                self._leave(child)
-                raise
-            return child
+            child = await self._start()
         except BaseException:
             self._room.release()
             raise
+        child.room = self._room
+        return child
+
+    async def _start(self) -> PoolProcess:
+        """An idle process, or a new one that is ready."""
+        while self._idle:
+            child = self._idle.pop()
+            if child.alive:
+                return child
+            self.children.discard(child)
+        child = await PoolProcess.spawn()
+        self.children.add(child)
+        try:
+            await child.ready
+        except BaseException:
+            child.kill()
+            self._leave(child)
+            raise
+        return child
 
     def give(self, child: PoolProcess) -> None:
         """Return a process after its call: it is kept, or replaced if it is worn out or has died."""
-        assert self._room is not None
-        self._room.release()
+        child.leave_place()
         if child.alive and not self._worn(child):
             self._idle.append(child)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 
 from stemflow.ports import IdSource
@@ -14,6 +14,7 @@ from stemflow.runtime.commit.committer import Committer
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.runs.decode import ResultTypes
 from stemflow.runtime.tasks.registry import TaskRegistry
+from stemflow.runtime.tasks.slot_release import slot_released
 from stemflow.runtime.values.library import Library
 from stemflow.store.base import Store
 
@@ -46,6 +47,10 @@ class Parts:
     def warned_if_unserved(self, run_id: str) -> AbstractContextManager[None]:
         """While it is entered, log why no worker works on the run, if none does."""
         return warned_if_unserved(self.store, self.library, run_id)
+
+    def slot_released(self) -> AbstractAsyncContextManager[None]:
+        """While it is entered, the handler that waits here, if any, holds no slot of its worker."""
+        return slot_released()
 
     async def cancel(self, run_id: str, *, force: bool = False) -> str:
         """Cancel a run; return the state it was in. Raises UnknownRun."""

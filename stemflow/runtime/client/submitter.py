@@ -33,13 +33,24 @@ class Submitter:
     async def _prepare_and_store(self, asked: Submission) -> RunHandle[Any]:
         if not isinstance(asked.run_id, str):
             return await self._prepare_and_store_one(asked)
-        # One at a time for each chosen id: two would overwrite each other's header in the library.
-        async with self._of_id.setdefault(asked.run_id, asyncio.Lock()):
+        async with self.lock_of(asked.run_id):
             return await self._prepare_and_store_one(asked)
+
+    def lock_of(self, run_id: str) -> asyncio.Lock:
+        """Held while a run of a chosen id is submitted: two would overwrite each other's header in the library."""
+        return self._of_id.setdefault(run_id, asyncio.Lock())
 
     async def _prepare_and_store_one(self, asked: Submission) -> RunHandle[Any]:
         prepared = await self._parts.preparer.prepare(asked)
-        handle = await self.store(prepared, prepared.fact)
+        try:
+            decision = await self._parts.committer.commit([prepared.fact], prepared)
+            return await self.checked_handle(prepared, decision)
+        finally:
+            self.unstage(prepared)
+
+    async def checked_handle(self, prepared: Prepared, decision: Decision) -> RunHandle[Any]:
+        """As `handle_of`; raises RunConflict if the id is that of a run that does other work."""
+        handle = self.handle_of(prepared, decision)
         if handle.existing and handle.id == prepared.header.run:
             await refuse_other_work(self._parts.library, prepared)
         return handle

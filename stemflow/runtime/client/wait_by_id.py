@@ -46,7 +46,8 @@ async def wait_by_id(access: RunAccess, task_id: str, timeout: float | None, dec
                 raise UnknownRun(task_id, access.store.url)
             if over:
                 return TaskResult(task_id=task_id, status="waiting", timed_out=True)
-            seen = await access.store.wait_for_change(seen, _pause_ms(loop.time(), until), run)
+            async with access.slot_released():
+                seen = await access.store.wait_for_change(seen, _pause_ms(loop.time(), until), run)
 
 
 async def _key_of(access: RunAccess, task_id: str) -> Key:

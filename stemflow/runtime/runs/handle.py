@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from stemflow.core.ending import LEAST_KEPT_MS
 from stemflow.errors import StemflowError
@@ -109,6 +109,9 @@ class RunFailed(StemflowError):
         at = f" at {self.node} (attempt {self.attempt + 1})" if self.node else ""
         super().__init__(f"run {self.run_id} {'timed out' if result.timed_out else result.status}{at}: {what}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RunFailed, (structs.replace(self.result, decode=None),)
+
 
 async def _within(future: asyncio.Future[Node | None], timeout: float | None) -> Node | None:
     """The result of `future` if it has one within `timeout` seconds, else None."""
@@ -144,6 +147,10 @@ class RunAccess(Protocol):
 
     def warned_if_unserved(self, run_id: str) -> AbstractContextManager[None]:
         """While it is entered, log why no worker works on the run, if none does."""
+        ...
+
+    def slot_released(self) -> AbstractAsyncContextManager[None]:
+        """While it is entered, the handler that waits here, if any, holds no slot of its worker."""
         ...
 
     async def cancel(self, run_id: str, *, force: bool = False) -> str: ...
@@ -208,7 +215,11 @@ class RunHandle(Generic[T]):
                 if root.state in FINAL:
                     return await self.result_of(root)
             with self._access.warned_if_unserved(self.id):
-                ended = await _within(future, timeout)
+                if not future.done():
+                    async with self._access.slot_released():
+                        ended = await _within(future, timeout)
+                else:
+                    ended = future.result()
             return await self.result_of(ended if ended is not None else await self.root())
         finally:
             self._access.store.unwatch(self.id, future)
@@ -251,8 +262,9 @@ class RunHandle(Generic[T]):
                     yield await self._event(node, progress)
             if any(not node.path and node.state in FINAL for node in nodes):
                 return
-            await asyncio.sleep(min(1.0, len(nodes) * PAUSE_A_NODE_S))
-            version = await self._access.store.wait_for_change(version, EVENTS_PAUSE_MS, self.id)
+            async with self._access.slot_released():
+                await asyncio.sleep(min(1.0, len(nodes) * PAUSE_A_NODE_S))
+                version = await self._access.store.wait_for_change(version, EVENTS_PAUSE_MS, self.id)
 
     async def members(self, path: str = "") -> AsyncIterator[TaskResult[Any]]:
         """How each member of the run (or of the composite at `path`) ended, as they end; first those that have ended.

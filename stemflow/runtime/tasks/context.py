@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, NoReturn, Protocol
@@ -86,6 +86,17 @@ class HandlerServices(Protocol):
         meta: Mapping[str, Any],
         run_id: str | None,
     ) -> str: ...
+    async def run_child(
+        self,
+        context: TaskContext,
+        signature: Signature[Any, Any],
+        headers: Mapping[str, str],
+        meta: Mapping[str, Any],
+        run_id: str | None,
+    ) -> Any: ...
+    async def cancel_run(self, context: TaskContext, run_id: str, force: bool) -> str: ...
+    async def release_slot(self, context: TaskContext) -> None: ...
+    async def retake_slot(self, context: TaskContext, at_once: bool) -> None: ...
 
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -214,6 +225,27 @@ class TaskContext:
 
     spawn = enqueue
 
+    async def run(
+        self,
+        signature: Signature[Any, Any],
+        *,
+        headers: Mapping[str, str] = NOTHING,
+        meta: Mapping[str, Any] = NOTHING,
+        run_id: str | None = None,
+    ) -> Any:
+        """Start a run of its own as `enqueue`, wait for its end, and return its value (None if it was skipped).
+
+        While it waits the handler holds no slot of its worker; its lease and its time limits go on. Raises RunFailed
+        if the run failed or was cancelled, and what `enqueue` raises.
+
+            total = await context.run(add.s(1, 2), run_id=f"{context.id}-total")
+        """
+        return await self._services.run_child(self, signature, headers, meta, run_id)
+
+    async def cancel_run(self, run_id: str, *, force: bool = False) -> str:
+        """Cancel another run, as `Stemflow.cancel`; return the state it was in. Raises UnknownRun."""
+        return await self._services.cancel_run(self, run_id, force)
+
     async def add_to_group(self, signature: Signature[Any, Any]) -> None:
         """Add a member to the group, chord header or map that this task belongs to.
 
@@ -289,6 +321,15 @@ _current: ContextVar[TaskContext | None] = ContextVar("stemflow_context", defaul
 def current_context() -> TaskContext | None:
     """Return the context of the task that runs in this asyncio task or thread, or None."""
     return _current.get()
+
+
+def outside() -> Context | None:
+    """The context variables for an asyncio task that belongs to no handler; None: those that are set now will do."""
+    if _current.get() is None:
+        return None
+    variables = copy_context()
+    variables.run(_current.set, None)
+    return variables
 
 
 def enter(context: TaskContext) -> Callable[[], None]:

@@ -58,6 +58,14 @@ class SyncTaskContext(TaskContext):
 
     spawn = enqueue  # type: ignore[assignment]
 
+    def run(self, signature: Signature[Any, Any], **given: Any) -> Any:
+        """Start a run of its own, wait for its end and return its value, as `TaskContext.run`."""
+        return self.ask(super().run(signature, **given))
+
+    def cancel_run(self, run_id: str, *, force: bool = False) -> str:  # type: ignore[override]
+        """Cancel another run, as `TaskContext.cancel_run`; return the state it was in. Raises UnknownRun."""
+        return str(self.ask(super().cancel_run(run_id, force=force)))
+
     def add_to_group(self, signature: Signature[Any, Any]) -> None:  # type: ignore[override]
         """Add a member to the fan-in of this task, as `TaskContext.add_to_group`."""
         self.ask(super().add_to_group(signature))

@@ -59,6 +59,7 @@ class ExchangeLoop:
         self, slots: Slots, worker: Worker, decider: Decider, channel: str, *, overlap_from: int = OVERLAP_FROM
     ) -> None:
         self.slots, self.worker, self.store, self.decider = slots, worker, slots.store, decider
+        self._released = slots.released
         self.quarantine = Quarantine(slots, decider.library.shapes)
         self._batch_decider = BatchDecider(decider, self._put_back, slots.settled, worker.send_error)
         self.stale_decisions = 0
@@ -70,8 +71,6 @@ class ExchangeLoop:
         self._epoch = self.store.epoch
         self._futile = False
         """All waiting reports belong to what is under way, so that a second exchange would be empty."""
-        self._requested = 0
-        """Leases that exchanges under way ask for."""
         self._short = False
         """An exchange asked for fewer leases than there were free slots, because of another one."""
         self._seen = 0
@@ -139,6 +138,7 @@ class ExchangeLoop:
         finally:
             channel.busy, channel.names = False, set()
             self._futile = False
+            self._released.admit()
             self._watch_reports()
             if channel is self._second:
                 # The first channel left slots and reports to this one, and has to look again.
@@ -164,13 +164,13 @@ class ExchangeLoop:
         inbox = slots.draining and any(one.posts or one.consumed for one in decisions)
         want = self._want() if inbox or not slots.draining else None
         requested = 0 if want is None else want.limit
-        self._requested += requested
+        self._released.requested += requested
         try:
             answer = await self._exchange(channel, decisions, want)
         except StateLost:
             return  # the store has logged it; the next exchange starts anew
         finally:
-            self._requested -= requested
+            self._released.requested -= requested
             slots.settled()
         for batch, decision, committed in zip(batches, decisions, answer.committed, strict=True):
             self.settle(batch, decision, committed, answer)
@@ -211,11 +211,11 @@ class ExchangeLoop:
     def _want(self) -> Want:
         """Ask for as many leases as there are free slots that no other exchange asks for."""
         slots = self.slots
-        self._short = self._requested > 0
+        self._short = self._released.requested > 0
         if slots.draining:
             return Want(owner=slots.owner, limit=0, queues=slots.queues, only_run=slots.only_run)
         quarantined = self.quarantine.active
-        limit = 0 if quarantined and self._requested else self.quarantine.limit(slots.free(self._requested))
+        limit = 0 if quarantined and self._released.requested else self.quarantine.limit(self._released.free)
         busy = slots.running or slots.leaked or quarantined
         idle = self.store.concurrent_exchanges and not busy and slots.only_run is None
         self._offered = idle and limit > 0
@@ -297,7 +297,7 @@ class ExchangeLoop:
         if not leases:
             return False
         self._pushed += len(leases)
-        taken = 0 if slots.draining else slots.free(self._requested)
+        taken = 0 if slots.draining else self._released.free
         started, returned = self.quarantine.admit(leases[:taken], asked=False)
         for lease in started:
             self.worker.start(lease)
@@ -325,18 +325,19 @@ class ExchangeLoop:
         A task then starts with the commit that stores its run, and needs no exchange of its own.
         """
         slots = self.slots
-        if self._first.busy or self._second.busy or slots.draining or slots.facts or self._requested:
+        if self._first.busy or self._second.busy or slots.draining or slots.facts or self._released.requested:
             return Piggyback(None, partial(self._carried, None))
         want = self._want()
-        self._requested += want.limit
+        self._released.requested += want.limit
         return Piggyback(want, partial(self._carried, want))
 
     def _carried(self, want: Want | None, answer: Exchange | None) -> None:
         """The exchange that carried `want` is done; `answer` is None if it failed."""
         if want is not None:
-            self._requested -= want.limit
+            self._released.requested -= want.limit
             if answer is not None:
                 self._take(want, answer)
+            self._released.admit()
         if want is None or answer is None or self.slots.facts or self._short:
             self.slots.changed.set()
 

@@ -31,15 +31,15 @@ class Quarantine:
         """How many leases to ask for when `free` slots are free."""
         if not self.active:
             return free
-        return min(free, 0 if self._slots.running else 1)
+        return min(free, 0 if self._slots.released.occupied else 1)
 
     def admit(self, leases: Sequence[Lease], asked: bool) -> tuple[list[Lease], list[Lease]]:
         """Split the leases of an exchange into those to start and those to give back.
 
         `asked`: the exchange could have brought leases, so that none is a sign that no suspect waits.
         """
-        running = self._slots.running
-        if self.active and any(self._is_suspect(one.node) for one in running.values()):
+        running, released = self._slots.running, self._slots.released
+        if self.active and any(self._is_suspect(one.node) for token, one in running.items() if token not in released):
             return [], list(leases)  # they were asked for before the suspect came
         suspects = [lease for lease in leases if self._is_suspect(lease.node)]
         if not suspects:
@@ -50,7 +50,7 @@ class Quarantine:
             name = task_id(node.key)
             log.warning("task %s was lost %d times; it runs when this worker has nothing else", name, node.losses)
         self.active = True
-        if not running:
+        if not released.occupied:
             return suspects[:1], [lease for lease in leases if lease is not suspects[0]]
         return [lease for lease in leases if lease not in suspects], suspects
 

@@ -21,7 +21,7 @@ from stemflow.runtime.commit.events import run_event
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.tasks.signals import RunEvent, Signal, WorkerEvent
 from stemflow.runtime.worker.exchange_loop import ExchangeLoop
-from stemflow.runtime.worker.handler_services import Submit, WorkerServices
+from stemflow.runtime.worker.handler_services import Cancel, Submit, WorkerServices
 from stemflow.runtime.worker.lease_recovery import recover
 from stemflow.runtime.worker.lease_renewal import (
     LONGEST_PAUSE_MS,
@@ -61,7 +61,8 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
 
 
 class Service:
-    """One worker with everything that it needs beside it. `submit` stores the runs that its handlers start."""
+    """One worker with everything that it needs beside it. `submit` stores the runs that its handlers start, `cancel`
+    cancels those that they name."""
 
     def __init__(
         self,
@@ -70,6 +71,7 @@ class Service:
         remote_tasks: RemoteTasks,
         ids: IdSource,
         submit: Submit,
+        cancel: Cancel,
         settings: WorkerSettings,
     ) -> None:
         store, signals = decider.store, registry.signals
@@ -85,11 +87,14 @@ class Service:
         self._woken = threading.Event() if self._real_time else asyncio.Event()
         longest_ms = LONGEST_PAUSE_MS if self._real_time else VIRTUAL_PAUSE_MS
         self._schedule = RenewalSchedule(slots, self._woken.set, longest_ms)
+        self._services = WorkerServices(
+            slots, signals, self.renewals.renew_now, submit, cancel, settings.propagated_headers
+        )
         self.worker = Worker(
             slots,
             decider,
             registry,
-            WorkerServices(store, signals, self.renewals.renew_now, submit, settings.propagated_headers),
+            self._services,
             remote_tasks=remote_tasks,
             processes=settings.processes,
             unregistered=self.presence.unregistered,
@@ -108,6 +113,7 @@ class Service:
         self.presence.begin()
         self._send(self._signals.worker_init)
         self._broken = asyncio.get_running_loop().create_future()
+        self._services.begin()
         self._keep_leases()
         self._accompany("recover", recover(self.worker))
         if self.slots.only_run is None:

@@ -13,6 +13,7 @@ from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact, Failed, HandedBack, Lost
 from stemflow.model.records import CANCELLED, STOPPING, ErrorInfo, Key, Node
 from stemflow.runtime.attempt.in_flight import LEASES_HELD, Running
+from stemflow.runtime.worker.released_slots import ReleasedSlots
 from stemflow.store.base import Store
 
 log = logging.getLogger("stemflow.worker")
@@ -48,6 +49,8 @@ class Slots:
         """Leases in flight by node and fencing token."""
         self.leaked: dict[asyncio.Future[Any], Running] = {}
         """Handlers whose lease was given up and that have not returned; each takes a slot until it does."""
+        self.released = ReleasedSlots(concurrency, self.running, self.leaked)
+        """Slots of handlers that wait for runs; knows how many slots are free."""
         self.facts: list[Fact] = []
         """Reports for the next exchange."""
         self.unreported: dict[tuple[Key, int], int] = {}
@@ -71,12 +74,9 @@ class Slots:
         self.overlap_from = NO_OVERLAP
         """So many waiting reports set `overlap`; the exchange loop decides."""
 
-    def free(self, requested: int = 0) -> int:
-        """Slots that are free, when exchanges under way ask for leases for `requested` of them."""
-        return max(0, self.concurrency - len(self.running) - len(self.leaked) - requested)
-
     def wake(self) -> None:
         """Something may have to be done: the exchange loop is not to rest."""
+        self.released.admit()
         self.changed.set()
         if len(self.facts) >= self.overlap_from:
             self.overlap.set()

@@ -16,10 +16,11 @@ from stemflow.runtime.attempt.runner import Attempts, Unregistered, hand_back_un
 from stemflow.runtime.catalog.remote_tasks import RemoteTasks
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey
-from stemflow.runtime.tasks.context import HandlerServices
+from stemflow.runtime.tasks.context import HandlerServices, outside
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.tasks.retry_decision import describe
 from stemflow.runtime.tasks.signals import WorkerEvent
+from stemflow.runtime.worker.released_slots import MOST_WAITING
 from stemflow.runtime.worker.slots import Slots
 from stemflow.store.base import Lease, StateLost, StoreError
 
@@ -57,7 +58,7 @@ class Worker:
     ) -> None:
         self.slots, self.store, self.signals = slots, slots.store, registry.signals
         self.decider = decider
-        self.threads = threads or ThreadPoolExecutor(slots.concurrency, thread_name_prefix="stemflow")
+        self.threads = threads or ThreadPoolExecutor(slots.concurrency + MOST_WAITING, thread_name_prefix="stemflow")
         self.processes = ProcessPool(processes or Processes())
         self.attempts = Attempts(
             decider,
@@ -109,7 +110,7 @@ class Worker:
         if self.slots.handing_back:
             return running.report(HandedBack())
         self._lease_started(node.lease_ms)
-        running.task = asyncio.get_running_loop().create_task(self._work(running))
+        running.task = asyncio.get_running_loop().create_task(self._work(running), context=outside())
         running.task.add_done_callback(running.ended)
 
     async def _work(self, running: Running) -> None:
@@ -138,6 +139,7 @@ class Worker:
         """Queue the report of a lease and free its slot."""
         node, slots = running.node, self.slots
         slots.running.pop((node.key, node.delivery), None)
+        slots.released.forget((node.key, node.delivery))
         if running.void:
             return slots.wake()
         slots.await_commit(node)

@@ -231,7 +231,7 @@ class Process:
         woken = asyncio.Event()
         schedule = RenewalSchedule(self.slots, woken.set, 1_000)
         services = WorkerServices(
-            self.store, self.app.signals, lambda context, for_ms: None, self.app.submitter.submit, ()
+            self.slots, self.app.signals, lambda context, for_ms: None, self.app.submitter.submit, self.app._cancel, ()
         )
         self.worker = SimWorker(
             world.faults, lambda: not self.store.dead, world.fail, self.slots, self.app.decider, self.app.registry,
