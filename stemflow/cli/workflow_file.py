@@ -14,9 +14,14 @@ from stemflow.runtime.client.workflow_files import Checked, WorkflowFile
 
 def read_file(file: str) -> WorkflowFile:
     """Read and parse; raises Refused when there is no text to parse."""
+    return WorkflowFile.of(read_text(file), file)
+
+
+def read_text(file: str) -> str:
+    """The text of a file; raises Refused when it cannot be read."""
     path = Path(file)
     try:
-        text = path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, _neighbours(path), 1, 0.6)
         hint = f"did you mean {path.with_name(near[0])}?" if near else "check the path"
@@ -32,7 +37,6 @@ def read_file(file: str) -> WorkflowFile:
     except OSError as error:
         said = f"{file}: expected a file that can be read, got {error.strerror}; check its rights"
         raise Refused(said, INVALID_FILE) from None
-    return WorkflowFile.of(text, file)
 
 
 def _neighbours(path: Path) -> list[str]:

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from stemflow.dsl.build import Builder, Context, Spot
+from stemflow.dsl.cases import Case, CaseFile, read_cases, unknown_names
 from stemflow.dsl.expressions import SUBMITTED, WHOLE_RUN, Expressions
 from stemflow.dsl.findings import Findings, Position
 from stemflow.dsl.ignore import Ignores, read_ignores
 from stemflow.dsl.inputs import inputs_schema, read_inputs
 from stemflow.dsl.options import OptionReader
 from stemflow.dsl.rules import TaskFacts, View, check_view
+from stemflow.dsl.rules.cases import known_to_cases
 from stemflow.dsl.schema import check_shape
 from stemflow.dsl.source import Node, read
 from stemflow.dsl.vocabulary import BODIES, VALUE_OF
@@ -36,6 +38,8 @@ class Parsed:
     draft: Workflow | None
     diagnostics: tuple[Diagnostic, ...]
     inputs_schema: dict[str, Any]
+    cases: tuple[Case, ...]
+    """Those under `tests`."""
     _findings: Findings
     _view: View | None
     _root: Node | None
@@ -60,6 +64,14 @@ class Parsed:
         kept = [one for one in findings.by_place() if not self._ignores.covers(one)]
         self._ignores.report_unused(findings.by_place(), tasks is not None, kept)
         return tuple(sorted(kept, key=lambda one: (one.line, one.column, one.code)))
+
+    def check_cases(self, cases: CaseFile, file: str) -> tuple[Diagnostic, ...]:
+        """The findings about a file of tests for this workflow."""
+        findings = Findings(file)
+        if self._view is not None and cases.root is not None:
+            for message, place, hint in unknown_names(cases.root.get("tests"), known_to_cases(self._view)):
+                findings.error("SF310", message, place, hint)
+        return tuple(sorted((*cases.diagnostics, *findings.by_place()), key=lambda one: (one.line, one.column)))
 
     def locate(self, path_of_step: str, key: str | None = None) -> Position:
         """Line, column and exclusive end column of a step, or of what `key` names in it.
@@ -112,20 +124,21 @@ def _parse(text: str, file: str) -> Parsed:
     root = read(text, findings)
     expressions = Expressions(text, findings)
     builder = Builder(findings, expressions, OptionReader(findings, expressions))
-    workflow, inputs = None, dict[str, Any]()
+    workflow, inputs, cases = None, dict[str, Any](), tuple[Case, ...]()
     if root is not None:
         check_shape(root, findings)
         if isinstance(root.value, dict):
             inputs = read_inputs(root.get("inputs"), findings)
             builder.spots[""] = Spot(root, root.place)
             workflow = _workflow(root, inputs, builder)
+            cases = read_cases(root.get("tests"), expressions, findings)
     kept = tuple(one for one in findings.by_place() if not ignores.covers(one))
     usable = not any(one.severity == "error" for one in kept)
     view = None
     if root is not None and "" in builder.spots:
         view = View.of(text, root, inputs, expressions.reads, builder.spots, usable)
     return Parsed(
-        workflow if usable else None, workflow, kept, inputs_schema(inputs),
+        workflow if usable else None, workflow, kept, inputs_schema(inputs), cases,
         findings, view, root, builder.spots, ignores,
     )  # fmt: skip
 

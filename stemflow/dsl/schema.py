@@ -52,22 +52,26 @@ def _ref(validator: Any, ref: str, instance: Any, schema: Any) -> Iterator[Valid
 
 
 @cache
-def _judge() -> Any:
+def _judge(definition: str | None = None) -> Any:
     judge: Any = extend(Draft7Validator, {"$ref": _ref})  # type: ignore[no-untyped-call]
-    return judge(load_schema())
+    return judge(load_schema() if definition is None else load_schema()["definitions"][definition])
 
 
-def check_shape(root: Node, findings: Findings) -> None:
-    """Tell every way in which the file is not what its schema says, and mark the values that it refuses."""
+def check_shape(root: Node, findings: Findings, definition: str | None = None) -> None:
+    """Report every way in which the file is not what its schema says, and mark the values that it refuses.
+
+    `definition`: the name of another definition of the schema, for a file that is no workflow.
+    """
     told_missing: set[tuple[str | int, ...]] = set()
-    for error in _judge().iter_errors(root.value):
+    for error in _judge(definition).iter_errors(root.value):
         path = tuple(error.absolute_path)
         if error.validator == "required":
             if path in told_missing:
                 continue
             told_missing.add(path)
         _tell(root, path, error, findings)
-    _check_body(root, findings)
+    if definition is None:
+        _check_body(root, findings)
 
 
 def _tell(root: Node, path: tuple[str | int, ...], error: Any, findings: Findings) -> None:

@@ -39,7 +39,6 @@ NOT_YET: Mapping[str, str | None] = {
     "secret": None,
     "secrets": None,
     "templates": "use a YAML anchor and <<",
-    "tests": None,
     "tolerate": "write on_member_error: collect",
     "types": None,
     "use": None,

@@ -22,6 +22,7 @@ from stemflow.runtime.tasks.context import TaskContext
 from stemflow.runtime.tasks.middleware import Middleware
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.values.resolver import Values
+from stemflow.testing.simulation.idle_time import IdleTime
 from stemflow.testing.simulation.virtual_loop import SeededIds, VirtualClock, VirtualLoop, run
 
 P = ParamSpec("P")
@@ -123,6 +124,8 @@ class Rehearsal:
         stubs: Functions by task name that are called, with the task's arguments, instead of its handler. A name that is
             not registered becomes a task.
         worker: False: nothing runs, so that a test can inspect what was enqueued.
+        skip_idle: Jump over time in which no task can run: a wait of two days takes milliseconds. The periodic work of
+            the engine (heartbeats, retention) is done once after a jump. An idle test must then wait by `pause`.
         settings: Further arguments of `Stemflow`.
     """
 
@@ -132,6 +135,7 @@ class Rehearsal:
         *,
         stubs: Mapping[str, StandIn] | None = None,
         worker: bool = True,
+        skip_idle: bool = False,
         **settings: Any,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -149,6 +153,7 @@ class Rehearsal:
         tasks.use(_Recorder(self.calls, stubs, loop.elapsed_ms))
         ids = SeededIds(random.Random(0))
         self.app = Stemflow("memory:", tasks, worker=worker, clock=self.clock, ids=ids, **settings)
+        self._idle = IdleTime(loop, self.app.store) if skip_idle else None
 
     async def __aenter__(self) -> Rehearsal:
         await self.app.__aenter__()
@@ -157,7 +162,16 @@ class Rehearsal:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._idle is not None:
+            self._idle.stop()
         await self.app.__aexit__(kind, error, trace)
+
+    async def pause(self, delay_ms: int) -> None:
+        """Wait `delay_ms` virtual milliseconds; the end of the pause counts as an event for `skip_idle`."""
+        if self._idle is None:
+            await asyncio.sleep(delay_ms / 1_000)
+        else:
+            await self._idle.pause(delay_ms)
 
     async def run(self, what: Signature[Any, Any] | Workflow, *args: Any, **kwargs: Any) -> Any:
         """As `Stemflow.run`."""

@@ -12,6 +12,11 @@ COLOURS = ("auto", "always", "never")
 GRAPH_FORMATS = ("mermaid", "dot", "json")
 SHELLS = ("bash", "zsh", "fish")
 
+
+def _as_list(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> list[str]:
+    return list(value)
+
+
 VALIDATE = command(
     "validate", "check workflow files without running anything",
     click.Argument(
@@ -27,6 +32,21 @@ VALIDATE = command(
     click.Option(["--changed-since"], metavar="REV", help="Only files that differ from this git revision."),
     click.Option(["--color"], type=click.Choice(COLOURS), default="auto", help="Colours in the text format (auto)."),
     tasks("Look up tasks, their arguments and results here; may be repeated (default: nothing is imported)."),
+)  # fmt: skip
+TEST = command(
+    "test", "run the test cases of workflow files in virtual time",
+    click.Argument(
+        ["paths"], metavar="PATH...", nargs=-1, required=True, type=click.Path(), callback=_as_list,
+        help="A workflow file, a file of tests (NAME.test.yaml), or a folder.",
+    ),
+    click.Option(["--case"], metavar="TEXT", help="Only cases with this text in their names; no coverage is counted."),
+    click.Option(["--format"], type=click.Choice(("text", "junit")), default="text", help="The report (text)."),
+    click.Option(
+        ["--min-coverage"], type=click.FloatRange(0, 100), default=0.0, metavar="PERCENT",
+        help="Fail when fewer branches of a file are covered (0).",
+    ),
+    click.Option(["--watch"], is_flag=True, help="Run again after each change of the files, until Ctrl-C."),
+    tasks("Tasks without a mock run these handlers; may be repeated (default: each task needs a mock)."),
 )  # fmt: skip
 PLAN = command(
     "plan", "print what a workflow would do: order, conditions, fan-outs, and what a failure would skip",
@@ -58,4 +78,4 @@ COMPLETION = command(
     click.Argument(["shell"], metavar="SHELL", type=click.Choice(SHELLS), help="bash, zsh or fish."),
 )  # fmt: skip
 
-COMMANDS = (VALIDATE, PLAN, GRAPH, SCHEMA, EXPLAIN, COMPLETION)
+COMMANDS = (VALIDATE, TEST, PLAN, GRAPH, SCHEMA, EXPLAIN, COMPLETION)

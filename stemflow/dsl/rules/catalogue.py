@@ -69,6 +69,7 @@ CATALOGUE: Mapping[str, Entry] = {
     "SF307": Entry("error", "a field that a task's result does not have"),
     "SF308": Entry("warning", "a keyword that says nothing about its type"),
     "SF309": Entry("error", "a required property that is not allowed"),
+    "SF310": Entry("error", "a test case that names what the workflow does not have"),
     "SF401": Entry("error", "no task is registered under this name"),
     "SF402": Entry("warning", "retries of a task that is not idempotent"),
     "SF403": Entry("error", "a name that no task can have"),

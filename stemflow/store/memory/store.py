@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from stemflow.model.effects import DeadLetter, Decision, Put
@@ -281,6 +281,10 @@ class MemoryStore:
 
     async def read(self, keys: Sequence[Key]) -> list[Record | None]:
         return [self._records.get(key) for key in keys]
+
+    def records(self) -> Iterable[Record]:
+        """All records, for simulations that must know whether anything is due."""
+        return self._records.values()
 
     async def nodes(self, run: str) -> list[Node]:
         return [node for key in self._paths.get(run, ()) if isinstance(node := self._records[key], Node)]

@@ -94,6 +94,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.rng = random.Random(seed)
         self.shuffle = shuffle
         self.horizon_s = horizon_s
+        self.next_event_ms: Callable[[], int | None] | None = None
+        """Gives the instant, in virtual ms, before which nothing but periodic timers happens; None: it is not known."""
         self._ticks = 0
         self._idle_steps = 0
         self._made = 0
@@ -123,9 +125,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 raise Livelock(self._story(f"{_STEPS_WITHOUT_TIME} steps and time has not passed"))
             return
         self._idle_steps = 0
+        ticks = max(ticks, self._ticks_until_event())
         if self.horizon_s is not None and self._ticks + ticks > self.horizon_s * _TICKS:
             raise OutOfTime(self._story(f"nothing more happens before the horizon of {self.horizon_s:g} s"))
         self._ticks += ticks
+
+    def _ticks_until_event(self) -> int:
+        at_ms = None if self.next_event_ms is None else self.next_event_ms()
+        return 0 if at_ms is None else at_ms * _TICKS // 1_000 - self._ticks
 
     def _story(self, what: str) -> str:
         waiting = [_where(task) for task in asyncio.all_tasks(self)]

@@ -1,0 +1,120 @@
+"""Running one test case in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from stemflow.cli.live import tree_rows
+from stemflow.cli.test.mocks import Mocked
+from stemflow.cli.tree import Row
+from stemflow.dsl.cases import Case
+from stemflow.errors import StemflowError
+from stemflow.model.records import ErrorInfo, Node
+from stemflow.model.signature import TaskSig, Workflow
+from stemflow.model.tree import everything
+from stemflow.runtime.client.workflow_files import InvalidInputs
+from stemflow.runtime.runs.handle import RunHandle
+from stemflow.runtime.tasks.registry import TaskRegistry
+from stemflow.testing.rehearsal import Call, Rehearsal
+from stemflow.testing.simulation.virtual_loop import SimulationStuck, run
+
+HORIZON_S = 10 * 366 * 86_400.0
+"""Virtual seconds after which a run that has not ended counts as one that never ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the run of a case went. `broken`: why there is nothing to compare with what is expected."""
+
+    broken: str | None = None
+    state: str = ""
+    outputs: Any = None
+    error: ErrorInfo | None = None
+    failed_at: str | None = None
+    rows: tuple[Row, ...] = ()
+    calls: tuple[Call, ...] = ()
+    created: tuple[str, ...] = ()
+    """Paths of the nodes in the order in which they opened."""
+    elapsed_ms: int = 0
+    ended_at_ms: int = 0
+    by_path: dict[str, Row] = field(default_factory=dict)
+
+
+def tasks_of(workflow: Workflow) -> set[str]:
+    """The names of all tasks that the workflow calls."""
+    return {one.task for one in everything(workflow.body) if isinstance(one, TaskSig)}
+
+
+def rehearse(workflow: Workflow, case: Case, registry: TaskRegistry | None) -> Outcome:
+    """Run the case; `registry` has the handlers of tasks without a mock, None: those may not be called."""
+    try:
+        with _without_logs():
+            return run(lambda loop: _run(workflow, case, registry), horizon_s=HORIZON_S, shuffle=False)[0]
+    except InvalidInputs as wrong:
+        return Outcome("; ".join(wrong.messages))
+    except SimulationStuck as stuck:
+        return Outcome(f"the run never ends: {str(stuck).splitlines()[0]}")
+    except StemflowError as error:
+        return Outcome(str(error))
+
+
+async def _run(workflow: Workflow, case: Case, registry: TaskRegistry | None) -> Outcome:
+    mocked = Mocked(case.mocks)
+    stubs = mocked.stubs(tasks_of(workflow), real=registry is not None)
+    async with Rehearsal(registry or TaskRegistry(), stubs=stubs, skip_idle=True) as rehearsal:
+        handle = await rehearsal.app.submit(workflow, inputs=dict(case.inputs))
+        cancelling = asyncio.ensure_future(_cancel(rehearsal, handle, case.cancel_after_ms))
+        try:
+            result = await handle.wait()
+        finally:
+            cancelling.cancel()
+        if mocked.unmocked:
+            missing = ", ".join(dict.fromkeys(mocked.unmocked))
+            return Outcome(f"the case calls {missing} and has no mock of it; add one, or pass --tasks")
+        nodes = await handle.nodes()
+        rows = await tree_rows(rehearsal.app, handle, nodes, collapse=False)
+        root = next(node for node in nodes if not node.path)
+        return Outcome(
+            state=rows[0].state,
+            outputs=result.raw,
+            error=result.error,
+            failed_at=result.failed_at,
+            rows=tuple(rows),
+            calls=tuple(rehearsal.calls),
+            created=tuple(_in_order(nodes)),
+            elapsed_ms=root.ended_at_ms - root.opened_at_ms,
+            ended_at_ms=root.ended_at_ms,
+            by_path={row.path: row for row in rows},
+        )
+
+
+def _in_order(nodes: list[Node]) -> list[str]:
+    return [node.path for node in nodes if node.path]
+
+
+async def _cancel(rehearsal: Rehearsal, handle: RunHandle[Any], after_ms: int | None) -> None:
+    if after_ms is not None:
+        await rehearsal.pause(after_ms)
+        await handle.cancel()
+
+
+@contextlib.contextmanager
+def _without_logs() -> Iterator[None]:
+    """What the engine logs is in the story of a case that fails."""
+    logger = logging.getLogger("stemflow")
+    before = logger.disabled, logger.propagate, logger.handlers
+    others = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith("stemflow.")]
+    states = [one.disabled for one in others]
+    for one in (logger, *others):
+        one.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before[0]
+        for one, state in zip(others, states, strict=True):
+            one.disabled = state
