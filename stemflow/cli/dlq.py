@@ -165,13 +165,13 @@ async def _replay(app: Stemflow, letters: list[DeadLetter], before: list[Replaye
     if arguments.json:
         print(json_text({"dry_run": arguments.dry_run, "runs": [_replayed_data(one) for one in done]}))
     else:
-        _tell(done, arguments)
+        _print_replayed(done, arguments)
     for one in refused:
         print(f"error: {shown(str(one.refused))}", file=sys.stderr)
     return WRONG_USAGE if refused else FINE
 
 
-def _tell(done: list[Replayed], arguments: Arguments) -> None:
+def _print_replayed(done: list[Replayed], arguments: Arguments) -> None:
     made = [one for one in done if one.run_id is not None]
     for one in made:
         failed = ", ".join(shown(letter.task or letter.path or "the run") for letter in one.letters[:4])

@@ -18,7 +18,7 @@ from stemflow.compile.edges import CycleError
 from stemflow.errors import OptionError
 from stemflow.model.records import FINAL, NO_RUN
 from stemflow.model.signature import Workflow
-from stemflow.runtime.client.run_ids import run_id_beside
+from stemflow.runtime.client.run_ids import colocated_run_id
 from stemflow.runtime.clock import SystemClock, SystemIds
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.runs.handle import DuplicateRun, RunHandle
@@ -49,7 +49,7 @@ def main(arguments: Arguments) -> int:
 
 async def _run(arguments: Arguments, asked: Asked) -> int:
     store = open_store(arguments.store, SystemClock())
-    run = run_id_beside(SystemIds(), store, NO_RUN)
+    run = colocated_run_id(SystemIds(), store, NO_RUN)
     settings: dict[str, Any] = {"concurrency": arguments.concurrency, "only_run": run, "store": store}
     async with Stemflow(arguments.store, asked.registry, **settings) as app:
         handle = await _submit(app, arguments, asked, run)

@@ -57,10 +57,10 @@ async def _submit(arguments: Arguments, registry: TaskRegistry, path: str) -> in
             ) from None
         except (OptionError, UnknownTask, CycleError) as error:
             raise Refused(f"{arguments.file}: {error}", INVALID_FILE) from None
-    return _told(handle, arguments)
+    return _print_submitted(handle, arguments)
 
 
-def _told(handle: RunHandle[Any], arguments: Arguments) -> int:
+def _print_submitted(handle: RunHandle[Any], arguments: Arguments) -> int:
     if handle.existing:
         print(f"run {handle.id} holds the same unique key; nothing was submitted", file=sys.stderr)
     print(json_text({"run_id": handle.id}) if arguments.json else handle.id)

@@ -43,7 +43,7 @@ def desugar(sig: AnySig) -> AnySig:
         case ChainSig():
             return structs.replace(sig, steps=_chain_steps(sig.steps))
         case GroupSig() | MapSig():
-            return _handed_down(sig)
+            return _with_member_hooks(sig)
         case ChordSig():
             header = tuple(map(desugar, _flat(sig.header, sig.policy)))
             return structs.replace(sig, header=header, body=desugar(sig.body))
@@ -77,16 +77,16 @@ def _has_hooks(sig: AnySig) -> bool:
     return bool(sig.success_hooks or sig.failure_hooks or sig.cancel_hooks)
 
 
-def _handed_down(sig: GroupSig[Any, Any] | MapSig[Any, Any]) -> AnySig:
-    """Its hooks go to each member."""
-    return changed(_without_hooks(sig), lambda one: desugar(_hand_down(sig, (one,))[0]), members_only=True)
+def _with_member_hooks(sig: GroupSig[Any, Any] | MapSig[Any, Any]) -> AnySig:
+    """The signature with its hooks moved to each member."""
+    return changed(_without_hooks(sig), lambda one: desugar(_give_hooks(sig, (one,))[0]), members_only=True)
 
 
 def _without_hooks(sig: Composite) -> Composite:
     return structs.replace(sig, **dict.fromkeys(HOOKS, ()))
 
 
-def _hand_down(sig: AnySig, members: tuple[AnySig, ...]) -> tuple[AnySig, ...]:
+def _give_hooks(sig: AnySig, members: tuple[AnySig, ...]) -> tuple[AnySig, ...]:
     if not _has_hooks(sig):
         return members
     return tuple(_given(member, {hook: getattr(sig, hook) for hook in HOOKS}) for member in members)

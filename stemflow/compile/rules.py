@@ -61,7 +61,7 @@ def _self_deadlocks(
         for key, holder in around:
             if key == limited.key and _same_everywhere(key):
                 yield _at(locate, path, "concurrency.key", "SF504",
-                          f"concurrency.key: `{key}` is held by {holder} around this step, which waits for it for ever",
+                          f"concurrency.key: `{key}` is held by {holder} around this step, which waits for it forever",
                           "give this step another key, or take one of them out")  # fmt: skip
         around = (*around, (limited.key, f"`{path}`"))
     for segment, member in members_of(sig):

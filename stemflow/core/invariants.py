@@ -114,8 +114,8 @@ def _members(nodes: Mapping[Key, Node]) -> list[str]:
         if not node.path or scope is None or scope.tally is None or node.index < 0:
             continue
         how = scope.tally.how(node.index)
-        told = {"ok": "succeeded", "upstream": "skipped"}.get(how or "", how)
-        if told != node.state:
+        recorded = {"ok": "succeeded", "upstream": "skipped"}.get(how or "", how)
+        if recorded != node.state:
             broken.append(f"{node.key}: it is {node.state}, its scope has it as {how}")
     return broken
 

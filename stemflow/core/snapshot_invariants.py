@@ -121,7 +121,7 @@ def _below_stopped(node: Node, records: Mapping[Key, Record]) -> list[str]:
         if scope.state == STOPPING and node.state != STOPPING:
             broken.append(f"it is {node.state} although {name} is stopping")
         if scope.state == STOPPING and scope.kill and not node.kill:
-            broken.append(f"it was not told that {name} was cancelled")
+            broken.append(f"it was not notified that {name} was cancelled")
         below = scope
     return broken
 

@@ -1,7 +1,7 @@
 """Tree -> signature: every step of the file becomes a node of `stemflow.model.signature`.
 
-What the schema has refused is left out, so that everything else is still checked and told in one go; the signature is
-used only when nothing was found.
+What the schema has refused is left out, so that all other findings are still reported; the signature is used
+only when nothing was found.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ EACH = "[*]"
 
 
 class Context(NamedTuple):
-    """What a step is told by the step around it; `siblings` are what `needs` may name, None outside `steps`."""
+    """What a step gets from the step around it; `siblings` are what `needs` may name, None outside `steps`."""
 
     path: str
     place: Position
@@ -73,7 +73,7 @@ class Spot(NamedTuple):
 
 @dataclass(slots=True)
 class Builder:
-    """Builds the steps of one file and remembers where each stands."""
+    """Builds the steps of one file and remembers the place of each."""
 
     findings: Findings
     expressions: Expressions
@@ -97,7 +97,7 @@ class Builder:
         return _present(found)
 
     def step(self, node: Node, context: Context) -> AnySig | None:
-        """A step of any kind; None when it is not one (which the schema has told)."""
+        """A step of any kind; None when it is not one (which the schema has reported)."""
         if node.flawed or not isinstance(node.value, dict):
             return None
         self.spots[context.path] = Spot(node, context.place, context)

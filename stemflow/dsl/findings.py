@@ -1,4 +1,4 @@
-"""The findings about one file, gathered so that all are told in one go."""
+"""The findings about one file, collected so that all are reported at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Position(NamedTuple):
 
 
 class Findings:
-    """Collects diagnostics; the same finding at the same place (through an alias) is told once."""
+    """Collects diagnostics; the same finding at the same place (through an alias) is reported once."""
 
     def __init__(self, file: str) -> None:
         self.file = file

@@ -99,7 +99,7 @@ KINDS_ELSEWHERE = frozenset(key for key, hint in KEYS.items() if hint in (_TASK,
     "branches",
     "sequence",
 }
-"""Keys that stand for the kind of a step there, so that no kind is missing beside them."""
+"""Keys that name the kind of a step in the other format, so that a missing kind is not reported as well."""
 
 _STEP = "write steps.NAME.output, or steps.NAME.state"
 

@@ -79,4 +79,4 @@ def _check(codes: str, reason: str, place: Position, findings: Findings) -> None
             findings.error("SF016", f"ignore: there is no finding {code}", place,
                            hint if hint.startswith("did") else "`stemflow explain` lists all codes")  # fmt: skip
         elif code.startswith(_NEVER):
-            findings.error("SF016", f"ignore: {code} cannot be ignored", place, "mend what it reports")
+            findings.error("SF016", f"ignore: {code} cannot be ignored", place, "correct what it reports")

@@ -1,4 +1,4 @@
-"""Modifiers of a task as they stand in the file -> options under their `TaskOptions` names."""
+"""Modifiers of a task as written in the file -> options under their `TaskOptions` names."""
 
 from __future__ import annotations
 

@@ -62,19 +62,19 @@ def check_shape(root: Node, findings: Findings, definition: str | None = None) -
 
     `definition`: the name of another definition of the schema, for a file that is no workflow.
     """
-    told_missing: set[tuple[str | int, ...]] = set()
+    reported_missing: set[tuple[str | int, ...]] = set()
     for error in _judge(definition).iter_errors(root.value):
         path = tuple(error.absolute_path)
         if error.validator == "required":
-            if path in told_missing:
+            if path in reported_missing:
                 continue
-            told_missing.add(path)
-        _tell(root, path, error, findings)
+            reported_missing.add(path)
+        _report(root, path, error, findings)
     if definition is None:
         _check_body(root, findings)
 
 
-def _tell(root: Node, path: tuple[str | int, ...], error: Any, findings: Findings) -> None:
+def _report(root: Node, path: tuple[str | int, ...], error: Any, findings: Findings) -> None:
     node, place = find(root, path)
     where = show_path(path)
     if "propertyNames" in error.absolute_schema_path:
@@ -94,7 +94,7 @@ def _tell(root: Node, path: tuple[str | int, ...], error: Any, findings: Finding
 
 
 def find(root: Node, path: tuple[str | int, ...]) -> tuple[Node, Position]:
-    """The node at `path`, and where the key or the dash that leads to it stands."""
+    """The node at `path`, and the place of the key or dash that leads to it."""
     node, place = root, root.place
     for step in path:
         if isinstance(step, int):
@@ -119,7 +119,7 @@ def _unknown_key(node: Node, path: tuple[str | int, ...], key: str, error: Any, 
                        "make two steps of it, or nest one in the other")  # fmt: skip
         return
     elif kind is not None and key in TASK_ONLY:
-        findings.error("SF014", f"{where}: `{key}` belongs to a task and is not supported beside `{kind}`", place,
+        findings.error("SF014", f"{where}: `{key}` belongs to a task and is not supported with `{kind}`", place,
                        None if kind == "wait" else f"put it on a task in this {kind}")  # fmt: skip
         return
     near = nearest(key, allowed)
@@ -174,7 +174,7 @@ def _replaces_a_kind(key: str) -> bool:
 
 
 def _check_body(root: Node, findings: Findings) -> None:
-    """Exactly one body; which keys may stand beside it."""
+    """Exactly one body, and only keys that may accompany it."""
     if not isinstance(root.value, dict):
         return
     bodies = [key for key in BODIES if key in root.members]
@@ -185,5 +185,5 @@ def _check_body(root: Node, findings: Findings) -> None:
         findings.error("SF013", f"the file: expected one body, got both `{bodies[0]}` and `{extra}`",
                        root.keys[extra], "keep one; the other may be a step in it")  # fmt: skip
     if bodies and bodies[0] != "steps" and "fail_fast" in root.members:
-        findings.error("SF014", f"the file: `fail_fast` is not supported beside `{bodies[0]}`", root.keys["fail_fast"],
+        findings.error("SF014", f"the file: `fail_fast` is not supported with `{bodies[0]}`", root.keys["fail_fast"],
                        f"make the {bodies[0]} a step in `steps`")  # fmt: skip

@@ -72,7 +72,7 @@ class Node:
         return True
 
     def key_place(self, key: str) -> Position:
-        """Where `key` stands, or where the mapping begins."""
+        """The place of `key`, or of the mapping if it has no such key."""
         return self.keys.get(key, self.place)
 
 
@@ -206,7 +206,7 @@ class _Reader:
             raise _Stop
         node = self.anchors[event.anchor]
         if node is None:
-            self.refuse("SF003", f"the alias *{event.anchor} stands inside its own anchor", place,
+            self.refuse("SF003", f"the alias *{event.anchor} is inside its own anchor", place,
                         "write the inner part out")  # fmt: skip
             raise _Stop
         self.expanded += node.size
@@ -290,7 +290,7 @@ class _Reader:
         place = Position(mark.line + 1, mark.column + 1, mark.column + 2)
         at = self.text[mark.index : mark.index + 1]
         if at == "\t":
-            self.refuse("SF001", "this is not YAML: a tab stands where only spaces may indent", place,
+            self.refuse("SF001", "this is not YAML: found a tab where only spaces may indent", place,
                         "indent with spaces")  # fmt: skip
         elif at and at in "@`%":
             self.refuse("SF001", f"this is not YAML: a value cannot begin with {at!r}", place,

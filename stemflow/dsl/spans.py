@@ -7,9 +7,9 @@ from stemflow.dsl.source import Node
 
 
 def place_inside(text: str, node: Node, column: int, end: int) -> Position:
-    """Where `node.value[column:end]` stands in the file; the scalar itself where quoting or folding hides it.
+    """The place of `node.value[column:end]` in the file; the whole scalar if quoting or folding hides it.
 
-    The n-th occurrence in the value is the n-th in the raw text, whatever stands between them.
+    The n-th occurrence in the value is the n-th in the raw text, whatever is between them.
     """
     raw, value = text[node.start : node.end], node.value
     fragment = value[column:end]

@@ -37,10 +37,10 @@ def _definitions(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of one task and the types they refer to, under names that no other task has."""
     key = _key(name)
     own = {one: f"#/definitions/{key}.{one}" for one in arguments.get("definitions", {})}
-    told = {field: value for field, value in arguments.items() if field != "definitions"}
-    told["properties"] = {field: _open(value, own) for field, value in arguments.get("properties", {}).items()}
+    opened = {field: value for field, value in arguments.items() if field != "definitions"}
+    opened["properties"] = {field: _open(value, own) for field, value in arguments.get("properties", {}).items()}
     types = {f"{key}.{one}": _below(value, own) for one, value in arguments.get("definitions", {}).items()}
-    return {key: told, **types}
+    return {key: opened, **types}
 
 
 def _key(name: str) -> str:
@@ -51,28 +51,29 @@ def _open(schema: Any, own: Mapping[str, str]) -> Any:
     """A value as the schema has it, or an expression that will give one."""
     if schema in (True, {}):
         return schema
-    told = _below(schema, own)
-    notes = {field: told[field] for field in ("description", "default") if isinstance(told, dict) and field in told}
-    return {**notes, "anyOf": [told, _EXPRESSION]}
+    opened = _below(schema, own)
+    has_notes = isinstance(opened, dict)
+    notes = {field: opened[field] for field in ("description", "default") if has_notes and field in opened}
+    return {**notes, "anyOf": [opened, _EXPRESSION]}
 
 
 def _below(schema: Any, own: Mapping[str, str]) -> Any:
     """The same, with expressions allowed in place of each value inside it."""
     if not isinstance(schema, dict):
         return schema
-    told = dict(schema)
-    if "prefixItems" in told:  # a tuple, as draft 7 writes it
-        told["additionalItems"] = told.pop("items", True)
-        told["items"] = [_open(value, own) for value in told.pop("prefixItems")]
+    opened = dict(schema)
+    if "prefixItems" in opened:  # a tuple, as draft 7 writes it
+        opened["additionalItems"] = opened.pop("items", True)
+        opened["items"] = [_open(value, own) for value in opened.pop("prefixItems")]
     for field in _NESTED:
-        if field in told:
-            told[field] = {name: _open(value, own) for name, value in told[field].items()}
+        if field in opened:
+            opened[field] = {name: _open(value, own) for name, value in opened[field].items()}
     for field in _LISTED:
-        if field in told:
-            told[field] = [_below(value, own) for value in told[field]]
+        if field in opened:
+            opened[field] = [_below(value, own) for value in opened[field]]
     for field in _SINGLE:
-        if isinstance(told.get(field), dict):
-            told[field] = _open(told[field], own)
-    if "$ref" in told:
-        told["$ref"] = own.get(told["$ref"].rpartition("/")[2], told["$ref"])
-    return told
+        if isinstance(opened.get(field), dict):
+            opened[field] = _open(opened[field], own)
+    if "$ref" in opened:
+        opened["$ref"] = own.get(opened["$ref"].rpartition("/")[2], opened["$ref"])
+    return opened

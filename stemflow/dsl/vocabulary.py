@@ -28,7 +28,7 @@ NOT_YET: Mapping[str, str | None] = {
     "env": None,
     "event": None,
     "finally": None,
-    "labels": "labels stand at the top of the file",
+    "labels": "labels belong to the top of the file",
     "matrix": "write `items` with a list",
     "on": None,
     "priority": "set it under defaults.task or on a task",

@@ -58,6 +58,6 @@ def _bounds(keyword: str, value: Any) -> str:
         "minItems": f"a list of at least {value}",
         "minProperties": f"a mapping of at least {value}",
         "maxProperties": f"a mapping of at most {value}",
-        "uniqueItems": "a list in which nothing stands twice",
+        "uniqueItems": "a list without duplicates",
     }
     return sentences.get(keyword, f"{keyword} {value}")

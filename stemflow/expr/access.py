@@ -60,7 +60,7 @@ class AccessCompiler(NodeCompiler):
         return node.attr
 
     def _member_span(self, node: ast.expr) -> Span:
-        """The `.field` or `[index]` itself: what stands before it is not to blame."""
+        """The `.field` or `[index]` itself: what is before it is correct."""
         span = self.scope.source.span(node)
         if isinstance(node, (ast.Attribute, ast.Subscript)):
             return Span(min(self.scope.source.span(node.value).end, span.end - 1), span.end)

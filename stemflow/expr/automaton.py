@@ -14,7 +14,7 @@ from stemflow.expr.limits import Frame
 
 ROW_ENTRIES = 1_000
 ROW_STATES = 5_000
-"""Transitions, and states in their rows, that one pattern keeps; beyond that they are computed anew."""
+"""Transitions, and states in their rows, that one pattern keeps; beyond that they are computed again."""
 
 Test = Callable[[str], bool]
 

@@ -34,7 +34,7 @@ _REFUSED: dict[type[ast.AST], tuple[str, str]] = {
     ast.RShift: ("'>>' is not an operator here", "write a // 2**b"),
     ast.MatMult: ("'@' is not an operator here", "put quotes around a text"),
     ast.Invert: ("'~' is not an operator here", "write 'not'"),
-    ast.GeneratorExp: ("a loop in (...) stands only inside a call", "write [... for x in list]"),
+    ast.GeneratorExp: ("a loop in (...) is allowed only inside a call", "write [... for x in list]"),
 }
 
 

@@ -214,7 +214,7 @@ def divide(left: Any, right: Any) -> Any:
 
 
 def same_kind(left: Any, right: Any) -> None:
-    """Refuse to compare values of different kinds, which would be false for ever."""
+    """Refuse to compare values of different kinds, which would always be false."""
     if kind(left) != kind(right):
         raise _unfit("compare", left, right)
 

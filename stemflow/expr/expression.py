@@ -79,7 +79,7 @@ def compile_expression(source: str, names: Collection[str]) -> Expression:
 
 @lru_cache(maxsize=4096)
 def compile_at(source: str, names: frozenset[str], offset: int) -> Expression:
-    """Compile `source`, which stands `offset` characters into its scalar."""
+    """Compile `source`, which begins `offset` characters into its scalar."""
     origin = Source(source, offset)
     tree = origin.parse()
     compiler = Compiler(origin, names)

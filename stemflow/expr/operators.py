@@ -186,7 +186,7 @@ COMPARE: dict[type[ast.cmpop], Binary] = {
     ast.GtE: _ordered(operator.ge),
     ast.In: contains,
     ast.NotIn: lambda frame, left, right: not contains(frame, left, right),
-    # The compiler lets `is` through only beside None, True and False.
+    # The compiler accepts `is` only with None, True and False.
     ast.Is: lambda frame, left, right: left is right,
     ast.IsNot: lambda frame, left, right: left is not right,
 }

@@ -39,13 +39,13 @@ class Source:
     def __init__(self, text: str, offset: int = 0) -> None:
         self.text = text
         self.offset = offset
-        # ast counts bytes within lines; one bracket stands before the first line.
+        # ast counts bytes within lines; one bracket precedes the first line.
         self._starts = [0]
         for line in text.split("\n"):
             self._starts.append(self._starts[-1] + len(line) + 1)
 
     def span(self, node: ast.expr | ast.keyword | ast.comprehension) -> Span:
-        """Where `node` stands in the scalar."""
+        """The place of `node` in the scalar."""
         if isinstance(node, ast.comprehension):
             return self.span(node.target)
         end_line, end_column = node.end_lineno or node.lineno, node.end_col_offset or node.col_offset
@@ -66,7 +66,7 @@ class Source:
     def parse(self) -> ast.expr:
         """The tree of the expression; raise ExpressionError for what is not one Python expression."""
         self._check_size()
-        # The bracket lets an expression run over several lines, as it stands in YAML.
+        # The bracket lets an expression run over several lines, as written in YAML.
         try:
             body = _parse(f"[{self.text}\n]")
         except SyntaxError as error:
@@ -116,7 +116,7 @@ class Source:
 
     def _unlisted(self, body: ast.expr) -> ExpressionError:
         if isinstance(body, ast.ListComp):
-            return self._error("a loop stands without brackets", "write [... for x in list]")
+            return self._error("a loop needs brackets", "write [... for x in list]")
         return self._error("the brackets of the expression do not match", "check each '[' and ']'")
 
     def _syntax_error(self, error: SyntaxError) -> ExpressionError:

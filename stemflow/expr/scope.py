@@ -92,7 +92,7 @@ class Scope:
 
 
 def constant_key(node: ast.expr) -> str | None:
-    """A constant index as it stands in a reference's path."""
+    """A constant index as written in a reference's path."""
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         inner = constant_key(node.operand)
         return None if inner is None else f"-{inner}"

@@ -62,7 +62,7 @@ def parse_condition(text: str, names: Collection[str]) -> Expression:
 
 
 def closing(text: str, start: int) -> int:
-    """Where the `}}` stands that closes the `${{` at `start`: outside texts and braces of the expression."""
+    """The place of the `}}` that closes the `${{` at `start`: outside texts and braces of the expression."""
     depth, quote, at = 0, "", start + len(OPEN)
     while at < len(text):
         char = text[at]

@@ -92,7 +92,7 @@ class RateLimit(Struct, frozen=True):
         if not isinstance(self.key, str):
             raise OptionError(f"key: expected text, got {self.key!r}")
         if not self.pace and self.burst != 1:
-            raise OptionError(f"burst: expected it beside pace, got {self.burst!r}; a window may be used at once")
+            raise OptionError(f"burst: expected it with pace, got {self.burst!r}; a window may be used at once")
         return Rate(limit, per_ms, self.key, _number("burst", self.burst, limit) if self.pace else 0)
 
 

@@ -79,7 +79,7 @@ def clocks(now_ms: int, here_ms: int) -> Finding:
         return Finding("clock", "ok", f"this machine's clock and the store's are {abs(offset)} ms apart")
     side = "ahead of" if offset > 0 else "behind"
     text = f"this machine's clock is {_about(abs(offset))} {side} the store's"
-    return Finding("clock", "warning", text, "run NTP on both: who submits gives `eta` and `expires`")
+    return Finding("clock", "warning", text, "run NTP on both: `eta` and `expires` use the submitter's clock")
 
 
 def workers(found: Iterable[Heartbeat], now_ms: int) -> Finding:

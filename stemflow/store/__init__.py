@@ -1,1 +1,1 @@
-"""Stores: they execute decisions all or nothing, lease what is ready, and think about nothing."""
+"""Stores commit decisions atomically and lease ready tasks; they take no decisions of their own."""

@@ -1,4 +1,4 @@
-"""The contract of a store: what runtime asks of it, and in which types.
+"""The contract of a store: its methods and the types they use.
 
 Every promise in a docstring here has a test in `stemflow.testing.contract`, which runs on every store.
 """
@@ -115,7 +115,7 @@ class RunInfo(Struct, frozen=True):
 
 
 class ExpiredCounts(Struct, frozen=True, kw_only=True):
-    """What is past its time: ended runs, dead letters, and `others` (claims past their window, starts that no rate
+    """Counts of expired records: ended runs, dead letters, and `others` (claims past their window, starts that no rate
     limit looks back to, memos). What a server lets expire by itself is not among them."""
 
     runs: int
@@ -158,25 +158,25 @@ class Store(Protocol):
     address: str
     """Stored in `Header.reply_to` of runs submitted here, so that this process is notified of their end."""
     concurrent_exchanges: bool
-    """Whether it is a server, which works while its caller does: exchanges on different channels may be under way at
-    once, and a lease may be pushed to an idle worker."""
+    """Whether the store is a server, which works in parallel with its caller: exchanges on different channels may be
+    under way at once, and a lease may be pushed to an idle worker."""
 
     async def open(self) -> None:
         """Connect and create what is missing. Raises StoreError with a place and a next step."""
         ...
 
     async def close(self) -> None:
-        """Let go of connections once it was called as often as `open`; then watchers get StoreClosed."""
+        """Close the connections once it was called as often as `open`; then watchers get StoreClosed."""
 
     async def check_health(self) -> HealthReport:
-        """What can be found out about the store's server or file, open or not; nothing is made, nothing is changed.
+        """Check the store's server or file, whether it is open or not; nothing is created or changed.
 
         Raises StoreError when it cannot be reached at all.
         """
         ...
 
     async def inventory(self) -> Inventory:
-        """Counts of what is stored, and what makes no progress."""
+        """Counts of what is stored and of what makes no progress."""
         ...
 
     def now_ms(self) -> int:
@@ -185,7 +185,7 @@ class Store(Protocol):
 
     @property
     def epoch(self) -> int:
-        """How often, since it was opened, the store was found to have lost what it had acknowledged."""
+        """The number of losses of acknowledged data that were detected since the store was opened."""
         ...
 
     async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
@@ -210,7 +210,7 @@ class Store(Protocol):
         ...
 
     def partition_of(self, run: str) -> int:
-        """The number of the partition where `run` lies, or with NO_RUN the keys that runs share: one decision touches
+        """The number of the partition that stores `run`, or with NO_RUN the keys that runs share: one decision touches
         runs of one partition only."""
         ...
 
@@ -237,15 +237,15 @@ class Store(Protocol):
     async def dead_letters(
         self, run: str | None = None, which: DeadLetterFilter = ALL_DEAD_LETTERS
     ) -> list[DeadLetter]:
-        """Those (of one run) that are not past their time, the newest first; of one instant the last written first."""
+        """Dead letters (of one run) that have not expired, newest first; at one instant the last written first."""
         ...
 
     async def count_expired(self) -> ExpiredCounts:
-        """How much of what is stored is past its time and waits for `prune`; nothing is changed."""
+        """The number of expired records that wait for `prune`; nothing is changed."""
         ...
 
     async def prune(self, limit: int) -> int:
-        """Delete what is past its time, at most about `limit` records; answers how many. Call again while it is more.
+        """Delete expired records, at most about `limit`, and return how many. Call again until it returns 0.
 
         Ended runs with their nodes and pages (the root last), plans that no run uses, dead letters, finished claims
         past their window, starts that no rate limit looks back to, memos of channels that were not used for a day.
@@ -268,7 +268,7 @@ class Store(Protocol):
         ...
 
     async def hints(self, topic: str) -> dict[str, bytes]:
-        """The hints of a topic by name that are not past their time."""
+        """The hints of a topic that have not expired, by name."""
         ...
 
     def renewer(self) -> Renewer: ...

@@ -13,7 +13,7 @@ Level = Literal["ok", "warning", "error"]
 
 
 class Finding(Struct, frozen=True):
-    """One thing that was looked at: a short name of it, a sentence, and the next step where something is amiss."""
+    """The result of one check: its short name, a sentence, and the next step if something is wrong."""
 
     check: str
     level: Level
@@ -43,7 +43,7 @@ class QueueInventory(Struct, frozen=True, kw_only=True):
 
 
 class Inventory(Struct, frozen=True, kw_only=True):
-    """What is in a store. `late`: leases that are past their time, and `late_since_ms` when the first of them ended.
+    """What is in a store. `late`: expired leases, and `late_since_ms` when the first of them expired.
 
     A server counts leaves by the entries of its queues: one that was stopped while it waited may be counted until a
     worker meets it.

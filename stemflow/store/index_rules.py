@@ -37,7 +37,7 @@ def guarded(decisions: Sequence[Decision], committed: Sequence[bool]) -> tuple[K
 
 
 def window_of(claim: Claim) -> int | None:
-    """The instant from which nobody misses this claim; None while somebody holds it or waits for it."""
+    """The instant from which this claim may be deleted; None while it has a holder or a waiter."""
     return (claim.until_ms or 0) if claim.finished and not claim.waiters else None
 
 

@@ -226,7 +226,7 @@ class Rehearsal:
 
 def _stand_in_for(name: str) -> Callable[..., Awaitable[Any]]:
     async def never(*args: Any, **kwargs: Any) -> Any:
-        raise AssertionError(f"task {name} is a stand-in and was called itself")
+        raise AssertionError(f"task {name} is a stub and was called itself")
 
     return never
 

@@ -151,7 +151,7 @@ FAILURES = [
     ("f'{inputs.o}'", "inputs.o", "an object cannot be put into a text", "json(...)"),
     ("f'{inputs.no}'", "inputs.no", "null cannot be put", "get(path, '')"),
     ("f'{inputs.a!r}'", None, "conversions", "json(value)"),
-    ("x for x in inputs.list", "x for x in inputs.list", "without brackets", "[..."),
+    ("x for x in inputs.list", "x for x in inputs.list", "needs brackets", "[..."),
     ("[x for len in inputs.list]", "len", "cannot be the name of a loop variable", ""),
     ("[a for a, b in [[1]]]", "a, b", "expected a list of 2 to unpack, got a list of 1", ""),
     ("[[[z for z in [1]] for y in [1]] for x in [1]]", "[z for z in [1]]", "deeper than 2", ""),

@@ -48,4 +48,4 @@ async def in_time(cluster: Cluster) -> AsyncIterator[None]:
         async with asyncio.timeout(LIMIT_S):
             yield
     except TimeoutError:
-        pytest.fail(f"expected an end within {LIMIT_S} s; the nodes say:\n{cluster.told()}")
+        pytest.fail(f"expected an end within {LIMIT_S} s; the nodes say:\n{cluster.describe()}")

@@ -40,7 +40,7 @@ async def test_a_companion_that_ends_by_itself_counts_as_failed(monkeypatch: pyt
     monkeypatch.setattr(service, "recover", over)
     async with Stemflow("memory:", TaskRegistry()) as app:
         assert app.service is not None
-        with pytest.raises(Exception, match="recover ended by itself; start the worker anew"):
+        with pytest.raises(Exception, match="recover ended by itself; restart the worker"):
             await asyncio.wait_for(app.service.ended(), 5)
 
 

@@ -311,7 +311,7 @@ WRONG = [
     (RateLimit, (5, "0s"), {}, "per: expected a duration from 1ms to 31d, got '0s'"),
     (RateLimit, (5, "often"), {}, "expected a duration such as"),
     (RateLimit, (5, "1s"), {"key": 3}, "key: expected text, got 3"),
-    (RateLimit, (5, "1s"), {"burst": 2}, "burst: expected it beside pace"),
+    (RateLimit, (5, "1s"), {"burst": 2}, "burst: expected it with pace"),
     (RateLimit, (5, "1s"), {"burst": 6, "pace": True}, "burst: expected a whole number from 1 to 5, got 6"),
     (RateLimit, (5, "1s"), {"pace": "yes"}, "pace: expected true or false"),
     (RateLimit.of, ({"rate": "5/s", "limit": 5},), {}, "expected the keys rate, or limit and per"),
@@ -329,7 +329,7 @@ def test_a_wrong_limit_is_refused_with_a_sentence(make: Any, args: Any, more: Op
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"rate_limit": {"rate": "5/s", "burst": 2}}, "task t: rate_limit: burst: expected it beside pace"),
+        ({"rate_limit": {"rate": "5/s", "burst": 2}}, "task t: rate_limit: burst: expected it with pace"),
         ({"rate_limit": {"rate": "5/s", "key": "${{ args. }}"}}, "task t: the key of a rate limit: "),
         ({"group_rate_limit": RateLimit(5, "1s", "k")}, "task t: group_rate_limit: expected limits without a key"),
         ({"group_rate_key": ""}, "task t: group_rate_key: expected a text that is not empty"),

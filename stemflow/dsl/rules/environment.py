@@ -1,4 +1,4 @@
-"""The types of the names that an expression may use, by where it stands in the file."""
+"""The types of the names that an expression may use, by its place in the file."""
 
 from __future__ import annotations
 

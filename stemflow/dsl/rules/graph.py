@@ -49,7 +49,7 @@ def unknown_references(view: View) -> Iterator[Found]:
 
 @rule("SF109")
 def inner_references(view: View) -> Iterator[Found]:
-    """An expression refers to a step inside a composite as if it were beside it."""
+    """An expression refers to a step inside a composite as if it were in the same graph."""
     inner = _inner_names(view)
     for read in view.reads:
         for one in read.references:

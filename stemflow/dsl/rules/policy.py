@@ -61,7 +61,7 @@ def _retries(view: View) -> Iterator[tuple[str, Node, Node]]:
 
 @rule("SF507", "warning")
 def retries_that_never_happen(view: View) -> Iterator[Found]:
-    """Details of retries beside `max: 0`."""
+    """Details of retries together with `max: 0`."""
     for where, _, retry in _retries(view):
         most = retry.get("max")
         others = [key for key in retry.members if key not in ("max", "on")]

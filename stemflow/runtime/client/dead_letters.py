@@ -102,7 +102,7 @@ async def _replay(
     (root,) = await parts.store.read([(run, "")])
     if not isinstance(root, Node):
         url = parts.store.url
-        text = f"run {run}: expected it in {url}, but it was deleted; submit it anew, and purge what is left"
+        text = f"run {run}: expected it in {url}, but it was deleted; submit it again, and purge what is left"
         return Replayed(run, there or tuple(asked), refused=text)
     new = replayed_as(root, parts.store)
     wanted = {letter.key for letter in asked}

@@ -19,7 +19,7 @@ from stemflow.model.signature import AnySig, MapSig, TaskSig, Workflow
 from stemflow.model.tree import everything, first_task, walk
 from stemflow.ports import IdSource
 from stemflow.runtime.catalog.remote_tasks import RemoteTasks
-from stemflow.runtime.client.run_ids import run_id_beside
+from stemflow.runtime.client.run_ids import colocated_run_id
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.commit.events import run_event
 from stemflow.runtime.payloads.headers import checked_headers, checked_meta, merged
@@ -77,7 +77,7 @@ class Preparer:
                     f"submit: run_id {run}: expected an id of the partition of the keys, since this run has "
                     "unique keys, concurrency keys or rate limits; leave run_id out, or choose one that is no UUIDv7"
                 )
-            run = run_id_beside(self._ids, self._store, NO_RUN)
+            run = colocated_run_id(self._ids, self._store, NO_RUN)
             made = await self._compiled(asked, run)
         now_ms = self._store.now_ms()
         header = Header(

@@ -13,7 +13,7 @@ from stemflow.model.facts import Requested
 from stemflow.model.plan import ScopePlan
 from stemflow.model.records import FINAL, Header, Key, Node, child_path
 from stemflow.runtime.client.parts import Parts
-from stemflow.runtime.client.run_ids import run_id_beside
+from stemflow.runtime.client.run_ids import colocated_run_id
 from stemflow.runtime.client.submitter import Submitter
 from stemflow.runtime.runs.handle import RunHandle, UnknownRun
 from stemflow.runtime.tasks.submission import Prepared
@@ -37,7 +37,8 @@ async def rerun(
         old = await parts.library.header(run_id)
         redo = redo_paths(await parts.library.shape(old.plan), from_step)
     letters = tuple(letter.key for letter in await parts.store.dead_letters(run_id))
-    return await repeat(parts, submitter, root, run_id_beside(parts.ids, parts.store, run_id), letters, redo=redo)
+    new_id = colocated_run_id(parts.ids, parts.store, run_id)
+    return await repeat(parts, submitter, root, new_id, letters, redo=redo)
 
 
 async def repeat(
@@ -86,7 +87,7 @@ async def _inputs_of(parts: Parts, root: Node, header: Header) -> bytes:
     if root.error is not None and root.error.type == "SignatureInvalid":
         raise OptionError(
             f"run {root.run}: expected inputs that somebody with a key has written, but they came from a later "
-            "submission into a record that was altered; submit it anew"
+            "submission into a record that was altered; submit it again"
         )
     inputs = await Values(parts.library).inputs(header, root)
     encoders = parts.library.encoders

@@ -1,4 +1,4 @@
-"""Workflow files for programs: read, checked, and given complete inputs. The command line stands on the same."""
+"""Workflow files for programs: read, checked, and given complete inputs. The command line uses the same functions."""
 
 from __future__ import annotations
 

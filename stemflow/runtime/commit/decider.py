@@ -56,7 +56,7 @@ class Decider:
         `ahead` has records as earlier decisions of the same exchange leave them. The store applies those first, so this
         decision may rest on them; if one of them is refused, this one is stale.
 
-        Cached records may be older than those that are read, and contradict them; then all are read anew. Raises
+        Cached records may be older than those that are read, and contradict them; then all are read again. Raises
         RecordsDamaged if they still contradict one another, SignatureInvalid, UnknownKey, StoreError.
         """
         if self.epoch != self.store.epoch:
@@ -68,9 +68,9 @@ class Decider:
             return await self._decide(facts, reading)
         except StaleView as stale:
             log.debug("%s; they are read again", stale)
-        return await self._decide_anew(facts, reading.keys, ahead or {})
+        return await self._decide_again(facts, reading.keys, ahead or {})
 
-    async def _decide_anew(
+    async def _decide_again(
         self, facts: Sequence[Fact], keys: Sequence[Key], ahead: Mapping[Key, Record | None]
     ) -> Decision:
         """Decide on records that are read for this decision alone; those in `keys` are read in one transaction."""

@@ -34,7 +34,7 @@ def log_commit(facts: Sequence[Fact], decision: Decision, now_ms: int) -> None:
 
 
 def story_of(facts: Sequence[Fact], records: Mapping[Key, Record | None]) -> str:
-    """The reports, and the cached records of their runs, as text for whoever debugs the engine. Contains no values."""
+    """The reports, and the cached records of their runs, as text for debugging the engine. Contains no values."""
     runs = {fact.key[0] for fact in facts}
     lines = [f"  reported: {_fact(fact)}" for fact in facts[:STORY_LINES]]
     known = [record for key, record in records.items() if key[0] in runs and isinstance(record, Node)]

@@ -24,7 +24,7 @@ from stemflow.errors import StemflowError
 from stemflow.runtime.payloads.encoders import TaskPayloadEncoder, TaskPayloadEncoderRegistry
 from stemflow.runtime.tasks.registry import TaskRegistry
 
-BESIDE = "tasks.py"
+TASKS_FILE = "tasks.py"
 ATTRIBUTES = ("registry", "app")
 
 
@@ -42,13 +42,13 @@ def find_tasks(named: Sequence[str], file: Path | None) -> TaskRegistry:
     project, modules = _from_pyproject(start)
     if project is not None and modules:
         return load_named(modules, project.parent, f"{project}: tool.stemflow.tasks")
-    beside = start / BESIDE
-    if file is not None and beside.is_file():
-        return _registry_of(_load_path(beside), None, str(beside))
+    tasks_file = start / TASKS_FILE
+    if file is not None and tasks_file.is_file():
+        return _registry_of(_load_path(tasks_file), None, str(tasks_file))
     text = f"{file or start}: expected its tasks, found neither --tasks, nor [tool.stemflow] tasks in a pyproject.toml"
     if file is not None:
-        raise TasksNotFound(f"{text}, nor {beside}; pass --tasks MODULE, or write a tasks.py in its folder")
-    only = f" (`--tasks {beside.stem}` for the {BESIDE} that is here)" if beside.is_file() else ""
+        raise TasksNotFound(f"{text}, nor {tasks_file}; pass --tasks MODULE, or write a tasks.py in its folder")
+    only = f" (`--tasks {tasks_file.stem}` for the {TASKS_FILE} that is here)" if tasks_file.is_file() else ""
     raise TasksNotFound(f"{text}; pass --tasks MODULE{only}")
 
 

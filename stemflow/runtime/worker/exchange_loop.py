@@ -168,7 +168,7 @@ class ExchangeLoop:
         try:
             answer = await self._exchange(channel, decisions, want)
         except StateLost:
-            return  # the store has logged it; the next exchange starts anew
+            return  # the store has logged it; the next exchange starts afresh
         finally:
             self._released.requested -= requested
             slots.settled()

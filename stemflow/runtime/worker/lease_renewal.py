@@ -62,7 +62,7 @@ def _snapshot(slots: Slots, loop_held_ms: int) -> list[tuple[Key, int, int]]:
 
 
 def apply_renewal(slots: Slots, found: Renewed) -> None:
-    """Cancel the handlers whose lease is gone, and pass on which nodes were told to stop. Runs on the event loop."""
+    """Cancel the handlers whose lease was lost, and forward stop requests to the others. Runs on the event loop."""
     tokens = dict(slots.running)
     for key, token in found.gone:
         slots.lose(key, token)

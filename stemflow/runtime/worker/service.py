@@ -61,8 +61,8 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
 
 
 class Service:
-    """One worker with everything that it needs beside it. `submit` stores the runs that its handlers start, `cancel`
-    cancels those that they name."""
+    """One worker with all its loops and services. `submit` stores the runs that its handlers start, `cancel` cancels
+    those that they name."""
 
     def __init__(
         self,
@@ -145,8 +145,8 @@ class Service:
 
     def _failed(self, name: str, error: BaseException | None) -> None:
         """A companion has ended although it was not cancelled."""
-        error = error or StemflowError(f"worker {self.slots.owner}: its {name} ended by itself; start the worker anew")
-        log.critical("the worker cannot go on without its %s; it is to be started anew", name, exc_info=error)
+        error = error or StemflowError(f"worker {self.slots.owner}: its {name} ended by itself; restart the worker")
+        log.critical("the worker cannot go on without its %s; restart it", name, exc_info=error)
         self.worker.send_error(error)
         if self._broken is not None and not self._broken.done():
             self._broken.set_exception(error)

@@ -135,7 +135,8 @@ class Slots:
     def held(self, loop_held_ms: int = 0) -> list[tuple[Key, int, int]]:
         """The leases to renew, as (key, fencing token, lease in ms).
 
-        `loop_held_ms`: how long a handler has blocked the event loop; a lease is not renewed for ever meanwhile.
+        `loop_held_ms`: how long a handler has blocked the event loop; while it does, leases are renewed for a limited
+        time only.
         """
         now_ms = self.store.now_ms()
         held = [one.held() for one in self.running.values() if one.renewable(now_ms, loop_held_ms)]
@@ -150,7 +151,7 @@ class Slots:
             running.cancel(HandedBack())
 
     def stop(self, key: Key, token: int, kill: bool) -> None:
-        """Pass on that a node was told to stop. Only `kill` cancels its handler; otherwise it may end well."""
+        """Forward a stop request to a node. Only `kill` cancels its handler; otherwise the handler may finish."""
         running = self.running.get((key, token))
         if running is not None and kill:
             running.cancel(

@@ -160,7 +160,7 @@ class Worker:
         """Give up a handler that does not end: its lease is free, its slot is taken until `work` is done."""
         slots = self.slots
         log.warning(
-            "%s does not end although it was told to; it is disowned: its lease is given up and its slot stays "
+            "%s does not end although it was cancelled; it is disowned: its lease is given up and its slot stays "
             "taken until it ends",
             running.title,
         )

@@ -6,7 +6,7 @@ import heapq
 
 
 class Hints:
-    """Hints by topic and name; each call first drops those that are past their time."""
+    """Hints by topic and name; each call first drops those that have expired."""
 
     __slots__ = ("_topics", "_ends")
 

@@ -41,7 +41,7 @@ class DeadLetters:
         self.drop([(run, path) for path in self._paths.get(run, ())])
 
     def until_ms(self, run: str) -> int:
-        """When the last one of a run is past its time."""
+        """When the last one of a run expires."""
         return max((_until_ms(self._letters[(run, path)]) for path in self._paths.get(run, ())), default=0)
 
     def fitting(self, run: str | None, which: DeadLetterFilter, now_ms: int) -> list[DeadLetter]:
@@ -58,7 +58,7 @@ def _until_ms(letter: DeadLetter) -> int:
 
 
 class Ends:
-    """Ended runs by the instant after which nobody misses them."""
+    """Ended runs by the instant at which they expire."""
 
     __slots__ = ("_heap", "_until")
 
@@ -74,11 +74,11 @@ class Ends:
         self._until.pop(run, None)
 
     def count(self, now_ms: int) -> int:
-        """How many runs are past their time."""
+        """The number of runs that have expired."""
         return sum(until_ms <= now_ms for until_ms in self._until.values())
 
     def next(self, now_ms: int) -> str | None:
-        """A run that is past its time, the longest past first."""
+        """An expired run, the one that expired first."""
         heap = self._heap
         while heap and (heap[0][0] <= now_ms or self._until.get(heap[0][1]) != heap[0][0]):
             until_ms, run = heap[0]

@@ -341,12 +341,12 @@ class MemoryStore:
     async def prune(self, limit: int) -> int:
         now_ms = self.now_ms()
         gone = self._dead.drop(self._dead.past(now_ms, limit))
-        gone += self._prune_house(now_ms)
+        gone += self._prune_others(now_ms)
         while gone < limit and (run := self._ends.next(now_ms)) is not None:
             gone += self._drop(run, limit - gone)
         return gone
 
-    def _prune_house(self, now_ms: int) -> int:
+    def _prune_others(self, now_ms: int) -> int:
         """Windows of claims and of rate limits, and memos."""
         claims, starts, memos = self._outlived(now_ms)
         for place in claims:
@@ -358,7 +358,7 @@ class MemoryStore:
         return len(claims) + len(starts) + len(memos)
 
     def _outlived(self, now_ms: int) -> tuple[list[Key], list[str], list[str]]:
-        """Windows of claims and of rate limits, and memos that are past their time."""
+        """Expired windows of claims and of rate limits, and expired memos."""
         claims = [key for key, until_ms in self._windows.items() if until_ms <= now_ms]
         starts = [key for key, until_ms in self._past_until.items() if until_ms <= now_ms]
         memos = [channel for channel, memo in self._memos.items() if memo.at_ms <= now_ms - MEMO_MS]

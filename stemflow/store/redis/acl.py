@@ -20,13 +20,13 @@ DATA: Final = (
 DOCTOR: Final = ("config|get", "dbsize")
 """What `stemflow doctor` asks beyond that; where it is refused, it says what it could not find out."""
 CLUSTER: Final = ("cluster|slots",)
-"""What is asked of the nodes of a cluster: which of them has which slot."""
+"""Commands for the nodes of a cluster: which node owns which slot."""
 
 USERS: Final = {"stemflow-worker": (), "stemflow-producer": (), "stemflow-doctor": DOCTOR}
 
 
 def rules(name: str, more: tuple[str, ...] = ()) -> str:
-    """The rights of who works on the store `name`: its keys and channels, and the commands that it uses."""
+    """The rights of a user of the store `name`: its keys, channels and commands."""
     allowed = " ".join(f"+{command}" for command in (*CONNECTION, *DATA, *more))
     return f"resetkeys ~{{{name}:*}}* resetchannels &{name}:* -@all {allowed}"
 

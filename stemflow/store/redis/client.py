@@ -104,7 +104,7 @@ class Client:
             if loop.time() + pause > until:
                 if not (late and spare):
                     raise problem
-                # One answer that did not come takes all of the time, even where it was this machine that stood still.
+                # One missing answer uses up the whole time, even if it was this machine that was suspended.
                 spare = False
             await asyncio.sleep(self._jitter.uniform(pause / 2, pause))
             pause = min(pause * 2, PAUSES_S[1])

@@ -1,4 +1,4 @@
-"""A cluster: which node owns the slot of a partition, and how that is learned anew when it changes.
+"""A cluster: which node owns the slot of a partition, and how a client learns of changes.
 
 All keys of a partition share a hash tag and so a slot. While a slot is moved key by key, its old owner answers ASK for
 whatever it does not hold (the name under which scripts are called is never a key), so no script runs in it until the
@@ -56,7 +56,7 @@ class ClusterConnections:
             await self._learned()
 
     async def _learned(self) -> None:
-        """Whoever asks meanwhile waits for the same answer."""
+        """Learn the slots; concurrent callers share one request."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.get_running_loop().create_task(self._learn())
         await asyncio.shield(self._asking)
@@ -70,7 +70,7 @@ class ClusterConnections:
         return found
 
     def _nodes(self) -> Iterable[Host]:
-        """Everybody who may know, each once; the one who was asked last comes late, and who did not answer last."""
+        """Every known node once: beginning with another one each time, nodes that did not answer last."""
         known = [*(host for _, _, host in self._ranges), *self._others, *self._place.hosts]
         nodes = list(dict.fromkeys(known))
         self._turn += 1

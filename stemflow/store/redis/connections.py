@@ -1,4 +1,4 @@
-"""Connections to a server: how a connection is made, and how it finds the server that it is to."""
+"""Connections to a server: how they are made, and how they find their server."""
 
 # mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Connections(Protocol):
     """Whether `ask` should be awaited before a connection that there is already is used again."""
 
     async def ask(self) -> None:
-        """FindHost out where the partitions are now."""
+        """Find out which servers have the partitions now."""
         ...
 
     def connection(self, prefix: bytes) -> AbstractConnection:
@@ -40,7 +40,7 @@ class Connections(Protocol):
         ...
 
     def subscriber_connection(self) -> AbstractConnection:
-        """A new connection to a server that tells what any of them publishes."""
+        """A new connection to a server that delivers the notifications of all partitions."""
         ...
 
     def blocking(self, prefix: bytes) -> redis.Redis:
@@ -48,7 +48,7 @@ class Connections(Protocol):
         ...
 
     def on_error(self, prefix: bytes, error: Exception) -> bool:
-        """Learn from what became of a call; whether another server is to be asked at once."""
+        """Take note of a failed call; returns whether another server should be tried at once."""
         ...
 
     async def close(self) -> None: ...
@@ -61,7 +61,7 @@ class ConnectionFactory(Protocol):
 
 
 class StableConnections:
-    """Connections of a partition that is always found as it was at first, or anew with each connection."""
+    """Connections to a partition whose server never changes, or is looked up with each connection."""
 
     changes = 0
     doubt = False

@@ -22,7 +22,7 @@ class Ask(Protocol):
 
 
 class PassiveObserver:
-    """In the place of a `LossDetector` for who only looks: it makes no partition and rests on nothing."""
+    """Replaces a `LossDetector` for a client that only reads: it creates no partition and detects no loss."""
 
     def __init__(self, prefix: bytes) -> None:
         self.prefix = prefix
@@ -39,7 +39,7 @@ class PassiveObserver:
 
 
 class LossLog:
-    """How often this process has found that acknowledged data is gone; `on_loss` is called each time."""
+    """Counts the losses of acknowledged data that this process has detected; calls `on_loss` each time."""
 
     def __init__(self, on_loss: Callable[[], None]) -> None:
         self.count, self.text = 0, ""

@@ -215,7 +215,7 @@ class Partition:
         return sorted(found, key=lambda one: -one.at_ms)[: which.limit]
 
     async def past_letters(self) -> int:
-        """How many dead letters are past their time."""
+        """The number of expired dead letters."""
         found: int = await self.client.call(
             b"ZCOUNT", self._key(KeyFamily.dead_letters_by_end), b"-inf", b"%d" % self._time.now_ms()
         )

@@ -29,7 +29,7 @@ PartOf = Callable[[str, int], int]
 
 
 def part_of(run: str, parts: int) -> int:
-    """The partition of a run. Ids that the engine makes (UUIDv7) are spread; runs under another id lie in the first,
+    """The partition of a run. Ids that the engine makes (UUIDv7) are spread; runs under another id are in the first,
     with the keys that runs share."""
     return int(run[-8:], 16) % parts if parts > 1 and _MADE.fullmatch(run) else 0
 

@@ -51,7 +51,7 @@ def _name_of_listener() -> str:
 
 class RedisStore:
     """One partition or many. For tests alone: with `test_time` the given clock is the store's time, in place of the
-    server's; `part_of` says where a run lies."""
+    server's; `part_of` gives the partition of a run."""
 
     def __init__(
         self,

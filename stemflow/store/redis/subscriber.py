@@ -61,7 +61,7 @@ class Subscriber:
         try:
             await connection.send_packed_command(connection.pack_command(*command), check_health=False)
         except (RedisError, OSError):
-            # The reading side meets the same, connects anew, and subscribes to everything.
+            # The reader gets the same error, reconnects and subscribes to everything again.
             return
 
     async def _listen(self) -> None:
@@ -80,7 +80,7 @@ class Subscriber:
                 if again:
                     self._on_reconnect()
                 pause, again, warned = PAUSES_S[0], True, False
-                self._tick(connection)
+                self._check_connection(connection)
                 while True:
                     self._take(await connection.read_response(timeout=math.inf, disable_decoding=True))
             except (RedisError, OSError) as error:
@@ -105,7 +105,7 @@ class Subscriber:
             if known is not None:
                 known.set()
 
-    def _tick(self, connection: AbstractConnection) -> None:
+    def _check_connection(self, connection: AbstractConnection) -> None:
         """Ask for a sign of life; give the connection up when the last one did not come."""
         if self._connection is not connection:
             return
@@ -115,7 +115,7 @@ class Subscriber:
             return
         self._silent += 1
         self._pinging = loop.create_task(self._send(b"PING"))
-        self._ping = loop.call_later(PING_S if self._silent == 1 else ANSWER_S, self._tick, connection)
+        self._ping = loop.call_later(PING_S if self._silent == 1 else ANSWER_S, self._check_connection, connection)
 
     async def close(self) -> None:
         if self._ping is not None:

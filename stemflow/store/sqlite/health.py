@@ -43,20 +43,20 @@ def _file_system(path: str) -> Finding:
     kind = file_system_of(os.path.abspath(path))
     if kind in NETWORKED:
         return Finding(
-            "file-system", "error", f"the file lies on {kind}, over a network, where SQLite cannot lock it reliably",
+            "file-system", "error", f"the file is on {kind}, over a network, where SQLite cannot lock it reliably",
             "move it to a local disk, or use a store on Redis or Valkey",
         )  # fmt: skip
     if kind in PASSING:
-        return Finding("file-system", "warning", f"the file lies on {kind}: it is gone when the machine restarts",
+        return Finding("file-system", "warning", f"the file is on {kind}: it is lost when the machine restarts",
                        "move it to a disk")  # fmt: skip
     if kind == "overlay":
-        return Finding("file-system", "warning", "the file lies in a container's own layer: it is gone with the "
+        return Finding("file-system", "warning", "the file is in a container's own layer: it is lost with the "
                        "container", "mount a volume and keep it there")  # fmt: skip
-    return Finding("file-system", "ok", f"the file lies on {kind or 'a file system whose kind is not known here'}")
+    return Finding("file-system", "ok", f"the file is on {kind or 'a file system whose kind is not known here'}")
 
 
 def file_system_of(path: str, mounts: str = "/proc/mounts") -> str:
-    """The kind of file system that `path` lies on, or an empty text where that cannot be found out."""
+    """The kind of file system that contains `path`, or an empty text where that cannot be found out."""
     try:
         with open(mounts, encoding="utf-8", errors="replace") as file:
             known = [line.split(" ") for line in file]

@@ -8,7 +8,7 @@ _PUT = "INSERT OR REPLACE INTO hints (topic, name, body, until_ms) VALUES (?, ?,
 
 
 def put(db: sqlite3.Connection, hint: tuple[str, str, bytes], now_ms: int, ttl_ms: int) -> None:
-    """Write a hint, (topic, name, body), and delete all that are past their time."""
+    """Write a hint, (topic, name, body), and delete all that have expired."""
     db.execute("DELETE FROM hints WHERE until_ms <= ?", (now_ms,))
     db.execute(_PUT, (*hint, now_ms + ttl_ms))
 

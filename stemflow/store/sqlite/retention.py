@@ -1,4 +1,4 @@
-"""Deleting from SQLite what is past its time. Everything here runs inside the caller's transaction."""
+"""Deleting expired records from SQLite. Everything here runs inside the caller's transaction."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _EVERYTHING: Final = -1
 
 
 def is_anything_expired(db: sqlite3.Connection, now_ms: int) -> bool:
-    """Whether there is anything to delete, so that an idle process does not write."""
+    """Whether anything has expired, so that an idle process does not write."""
     if db.execute(_RUN, (now_ms,)).fetchone() is not None:
         return True
     return any(
@@ -44,7 +44,7 @@ def count_expired(db: sqlite3.Connection, now_ms: int) -> ExpiredCounts:
 
 
 def prune(db: sqlite3.Connection, known: Knowledge, limit: int, now_ms: int) -> int:
-    """Delete at most about `limit` records that are past their time; answers how many."""
+    """Delete at most about `limit` expired records and return how many."""
     gone = 0
     for table, key in _EXPIRING:
         expired = f"DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE until_ms <= ? LIMIT ?)"

@@ -167,7 +167,7 @@ def prepare(url: str, db: sqlite3.Connection, synchronous: Synchronous) -> None:
     """Check that the file is a store of this version, or make it one; raises StoreError, sqlite3.Error when locked."""
     made = _is_store(url, db)
     if not made:
-        # Before the first page is written: later the whole file would have to be written anew.
+        # Before the first page is written: later the whole file would have to be rewritten.
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":

@@ -478,9 +478,9 @@ class SqliteStore:
         """Poll while somebody waits."""
         if self._poll is None and self._connection is not None:
             delay_s = POLL_S if self._quiet < QUIET_POLLS else QUIET_POLL_S
-            self._poll = asyncio.get_running_loop().call_later(delay_s, self._tick)
+            self._poll = asyncio.get_running_loop().call_later(delay_s, self._poll_once)
 
-    def _tick(self) -> None:
+    def _poll_once(self) -> None:
         self._poll = None
         if not self._changes.waiting and not self._watches:
             return

@@ -20,7 +20,7 @@ def posted(*posts: Post) -> Decision:
     return Decision(posts=posts)
 
 
-def heard(inbox: Inbox) -> Decision:
+def consumed(inbox: Inbox) -> Decision:
     return Decision(consumed=((inbox.run, inbox.upto),))
 
 
@@ -74,14 +74,14 @@ class InboxPromises(Promises):
             await w.one.begin()
             (inbox,) = (await ask(w.one, posted(post(0)))).inbox
             await ask(w.two, posted(post(2)))
-            (rest,) = (await ask(w.one, heard(inbox))).inbox
+            (rest,) = (await ask(w.one, consumed(inbox))).inbox
             assert rest.posts == (post(2),)
-            assert (await ask(w.two, heard(inbox))).inbox == (rest,)  # nothing is lost if posts are applied twice
-            answer = await ask(w.two, heard(rest))
+            assert (await ask(w.two, consumed(inbox))).inbox == (rest,)  # nothing is lost if posts are applied twice
+            answer = await ask(w.two, consumed(rest))
             assert (answer.inbox, answer.busy_inboxes, answer.next_at_ms) == ((), (), None)
             w.clock.advance(INBOX_MS)
             assert await fetched(w.one) == []
-            assert await fetched(w.one, heard(rest), posted(post(4))) == [post(4)]
+            assert await fetched(w.one, consumed(rest), posted(post(4))) == [post(4)]
 
     async def test_nothing_is_handed_out_without_a_wish_or_for_another_run(self) -> None:
         async with self.world() as w:
@@ -118,7 +118,7 @@ class InboxPromises(Promises):
             many = [post(number) for number in range(INBOX_POSTS + 3)]
             (page,) = (await ask(w.one, posted(*many))).inbox
             assert page.posts == tuple(many[:INBOX_POSTS])
-            assert await fetched(w.one, heard(page)) == many[INBOX_POSTS:]
+            assert await fetched(w.one, consumed(page)) == many[INBOX_POSTS:]
 
     async def test_each_run_has_an_inbox_of_its_own(self) -> None:
         async with self.world() as w:
@@ -130,7 +130,7 @@ class InboxPromises(Promises):
             rest = (await ask(w.two)).inbox
             assert len(given) >= INBOX_RUNS
             assert sorted(inbox.run for inbox in (*given, *rest)) == runs
-            await w.one.exchange(*map(heard, given))
+            await w.one.exchange(*map(consumed, given))
             assert (await ask(w.one)).busy_inboxes == tuple(inbox.run for inbox in rest)
 
     async def test_the_posts_of_a_run_go_with_it(self) -> None:

@@ -96,16 +96,16 @@ class RemoteStore:
         return self._now_ms
 
     def watch(self, run: str) -> asyncio.Future[Node | None]:
-        told: asyncio.Future[Node | None] = asyncio.get_running_loop().create_future()
+        watch: asyncio.Future[Node | None] = asyncio.get_running_loop().create_future()
 
         async def wait() -> None:
             root = await self._call("watch", run)
-            self._watches.pop(told, None)
-            if not told.done():
-                told.set_result(root)
+            self._watches.pop(watch, None)
+            if not watch.done():
+                watch.set_result(root)
 
-        self._watches[told] = asyncio.create_task(wait())
-        return told
+        self._watches[watch] = asyncio.create_task(wait())
+        return watch
 
     def unwatch(self, run: str, future: asyncio.Future[Node | None]) -> None:
         task = self._watches.pop(future, None)

@@ -28,8 +28,8 @@ class WaitPromises(Promises):
             await w.one.lease()
             assert not ended.done()
             await end(w.one)
-            told = await asyncio.wait_for(ended, _PATIENCE_S)
-            assert told is None or told == await w.two.node("")
+            notified = await asyncio.wait_for(ended, _PATIENCE_S)
+            assert notified is None or notified == await w.two.node("")
             assert not other.done()
             w.one.store.unwatch("other", other)
 

@@ -88,21 +88,21 @@ def check(
 
     `final`: the records of every run in the store, by run. `after`: the predecessors of each path, the same in every
     run."""
-    told = {one.run: one.outcome for one in said}
+    answers = {one.run: one.outcome for one in said}
     nodes = {node.key: node for some in final.values() for node in some}
     begun = Counter((s.run, s.node, s.token) for s in sights if s.event == "begin")
     attempts = Counter((s.run, s.node, s.attempt) for s in sights if s.event == "begin")
     seen = {s.run for s in sights}
     return Verdict(
-        runs=len(told),
-        lost=tuple(sorted(_lost(told, sights, final))),
+        runs=len(answers),
+        lost=tuple(sorted(_lost(answers, sights, final))),
         stuck=tuple(sorted(run for run, some in final.items() if _root(some).state not in FINAL)),
-        unexpected=tuple(sorted(run for run in seen | final.keys() if told.get(run, "fail") == "fail")),
+        unexpected=tuple(sorted(run for run in seen | final.keys() if answers.get(run, "fail") == "fail")),
         double_commits=tuple(sorted(_double_commits(sights, nodes))),
         double_leases=tuple(sorted({(run, node) for (run, node, _), count in begun.items() if count > 1})),
         out_of_order=tuple(sorted(_out_of_order(sights, after or {}))),
         doubled=sum(count - 1 for count in attempts.values()),
-        recovered=sum(outcome == "info" and run in final for run, outcome in told.items()),
+        recovered=sum(outcome == "info" and run in final for run, outcome in answers.items()),
         refused=_refused(sights, nodes),
     )
 
@@ -111,10 +111,10 @@ def _root(nodes: Sequence[Node]) -> Node:
     return next(node for node in nodes if node.path == "")
 
 
-def _lost(told: Mapping[str, str], sights: Sequence[Sight], final: Mapping[str, Sequence[Node]]) -> set[str]:
+def _lost(answers: Mapping[str, str], sights: Sequence[Sight], final: Mapping[str, Sequence[Node]]) -> set[str]:
     ended = {(s.run, s.node) for s in sights if s.event == "end"}
     witnessed = {(s.run, s.node) for s in sights if s.event == "begin"}
-    gone = {run for run, outcome in told.items() if outcome == "ok" and run not in final}
+    gone = {run for run, outcome in answers.items() if outcome == "ok" and run not in final}
     # Only tasks in the witness log have observed ends; scopes and waits have no handler.
     hollow = {
         node.run

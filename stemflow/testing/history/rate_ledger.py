@@ -19,14 +19,14 @@ class Ledger:
         limits = tuple(limits)
         for key in {one.key for one in limits}:
             self.starts[key].append(now_ms)
-        return [told for one in limits if (told := self._broken(one, now_ms))]
+        return [text for one in limits if (text := self._broken(one, now_ms))]
 
     def _broken(self, one: Rate, now_ms: int) -> str | None:
         starts = self.starts[one.key]
         if not one.burst:
             count = sum(now_ms - one.per_ms < start <= now_ms for start in starts)
-            told = f"{count} starts under {one.key} in {one.per_ms} ms, at most {one.limit} may be"
-            return told if count > one.limit else None
+            text = f"{count} starts under {one.key} in {one.per_ms} ms, at most {one.limit} may be"
+            return text if count > one.limit else None
         for first, start in enumerate(starts):
             count, ms = len(starts) - first, now_ms - start
             # Of `burst` at once and one for each space since; the clock cannot see into a millisecond.

@@ -62,12 +62,12 @@ class Cluster:
         return all(self._whole(node) for node in self.all)
 
     def _whole(self, node: Server) -> bool:
-        told = node.ask("CLUSTER", "INFO")
-        return b"cluster_state:ok" in told and b"cluster_known_nodes:%d\r" % len(self.all) in told
+        answer = node.ask("CLUSTER", "INFO")
+        return b"cluster_state:ok" in answer and b"cluster_known_nodes:%d\r" % len(self.all) in answer
 
     def _knows_replicas(self, node: Server) -> bool:
-        told = node.ask("CLUSTER", "NODES").decode().splitlines()
-        return sum("slave" in line.split()[2] for line in told if len(line.split()) > 7) == len(self.replicas)
+        answer = node.ask("CLUSTER", "NODES").decode().splitlines()
+        return sum("slave" in line.split()[2] for line in answer if len(line.split()) > 7) == len(self.replicas)
 
     @property
     def all(self) -> list[Server]:
@@ -85,7 +85,7 @@ class Cluster:
                 return node
         raise RuntimeError(f"nobody owns slot {slot}")
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """The view of all nodes and their slots, from each node that answers."""
         lines = []
         for node in self.all:
@@ -152,11 +152,11 @@ class Move:
         while count < most and (keys := self._keys(min(10, most - count))):
             for key in keys:
                 # A key that exists on both nodes was being moved when a node died.
-                told = self.source.ask_raw(
+                answer = self.source.ask_raw(
                     b"MIGRATE", b"127.0.0.1", b"%d" % self.to.port, key, b"0", b"5000", b"REPLACE"
                 )
-                if told not in (b"+OK\r\n", b"+NOKEY\r\n"):
-                    raise RuntimeError(f"expected that {key!r} moves, got {told!r}")
+                if answer not in (b"+OK\r\n", b"+NOKEY\r\n"):
+                    raise RuntimeError(f"expected that {key!r} moves, got {answer!r}")
                 time.sleep(pause_s)
                 count += 1
             if time.monotonic() > until:

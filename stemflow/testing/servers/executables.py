@@ -50,8 +50,8 @@ def server_binaries() -> dict[str, str]:
 @cache
 def version_of(binary: str) -> tuple[int, int]:
     """The version that a server reports: (7, 0) for Redis 7.0.15."""
-    told = subprocess.run([binary, "--version"], check=True, capture_output=True, text=True).stdout
-    found = re.search(r"\bv=(\d+)\.(\d+)", told)
+    output = subprocess.run([binary, "--version"], check=True, capture_output=True, text=True).stdout
+    found = re.search(r"\bv=(\d+)\.(\d+)", output)
     if found is None:
-        raise RuntimeError(f"{binary} --version: expected a version such as v=7.2.4, got {told!r}")
+        raise RuntimeError(f"{binary} --version: expected a version such as v=7.2.4, got {output!r}")
     return int(found[1]), int(found[2])

@@ -38,8 +38,8 @@ def copied(primary: Server, replica: Server) -> None:
 
 
 def _field(server: Server, name: str) -> int:
-    told = server.ask("INFO", "replication").decode()
-    return int(told.partition(f"\r\n{name}:")[2].partition("\r\n")[0])
+    answer = server.ask("INFO", "replication").decode()
+    return int(answer.partition(f"\r\n{name}:")[2].partition("\r\n")[0])
 
 
 class Sentinel(Server):
@@ -96,6 +96,6 @@ class Watched:
 
     def _knows(self, sentinel: Sentinel) -> bool:
         """Whether it knows the replica and all other sentinels."""
-        told = sentinel.ask("SENTINEL", "MASTER", "main")
+        answer = sentinel.ask("SENTINEL", "MASTER", "main")
         others = b"num-other-sentinels\r\n$1\r\n%d" % (len(self.sentinels) - 1)
-        return b"num-slaves\r\n$1\r\n1" in told and others in told
+        return b"num-slaves\r\n$1\r\n1" in answer and others in answer

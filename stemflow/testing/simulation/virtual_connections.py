@@ -60,7 +60,7 @@ class VirtualWire:
     def settle(self) -> None:
         """Receive everything that the server has published so far."""
         for listener in self._listeners:
-            listener.hear()
+            listener.receive()
 
     def listen(self, connection: VirtualConnection) -> None:
         if connection not in self._listeners:
@@ -80,8 +80,8 @@ class VirtualConnection:
     def __init__(self, wire: VirtualWire) -> None:
         self._wire = wire
         self._real = wire.real()
-        self._heard: deque[Any] = deque()
-        self._news = asyncio.Event()
+        self._received: deque[Any] = deque()
+        self._arrival = asyncio.Event()
         self.is_connected = False
 
     async def connect(self) -> None:
@@ -99,13 +99,13 @@ class VirtualConnection:
     async def send_packed_command(self, packed: Sequence[Sequence[Any]], check_health: bool = True) -> None:
         (words,) = packed
         if words == (b"PING",):
-            self._tell([b"pong", b""])
+            self._deliver([b"pong", b""])
             return
         self._wire.age()
         self._real.send_packed_command(self._real.pack_command(*words), check_health=False)
         if words[0] in (b"SUBSCRIBE", b"UNSUBSCRIBE"):
             self._wire.listen(self)
-            self.hear()
+            self.receive()
 
     async def read_response(self, timeout: float | None = None, disable_decoding: bool = False) -> Any:
         """The reply, or, with a `timeout` (which never expires), the next message."""
@@ -115,20 +115,20 @@ class VirtualConnection:
             self._wire.settle()
             await asyncio.sleep(0)
             return answer
-        while not self._heard:
-            self._news.clear()
-            await self._news.wait()
-        return self._heard.popleft()
+        while not self._received:
+            self._arrival.clear()
+            await self._arrival.wait()
+        return self._received.popleft()
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         """Receive everything that the server has sent on this connection."""
         self._real.send_packed_command(self._real.pack_command(b"PING", _FENCE), check_health=False)
         while True:
             message = self._real.read_response(disable_decoding=True)
             if message in (_FENCE, [b"pong", _FENCE]):
                 return
-            self._tell(message)
+            self._deliver(message)
 
-    def _tell(self, message: Any) -> None:
-        self._heard.append(message)
-        self._news.set()
+    def _deliver(self, message: Any) -> None:
+        self._received.append(message)
+        self._arrival.set()

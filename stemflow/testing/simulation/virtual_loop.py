@@ -75,7 +75,7 @@ class _Jump(selectors.BaseSelector):
         return []
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> NoReturn:
-        raise RealInputOutput("virtual loop: expected no file to wait for, got one; use an in-memory stand-in")
+        raise RealInputOutput("virtual loop: expected no file to wait for, got one; use an in-memory substitute")
 
     def unregister(self, fileobj: Any) -> NoReturn:
         raise KeyError(fileobj)

@@ -75,7 +75,7 @@ def make_registry(
         witness.write(ctx, "end")
         return [before, name]
 
-    async def note_function(ctx: TaskContext, news: Any) -> None:
+    async def note_function(ctx: TaskContext, outcome: Any) -> None:
         witness.write(ctx, "hook")
 
     leaf: Task[..., Any] = registry.task("leaf", **options)(leaf_function)

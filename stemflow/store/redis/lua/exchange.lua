@@ -47,10 +47,10 @@ local function lease(taken)
       untimed[#untimed + 1], flags = run .. path, flags - FLAG.timed
     end
     local value = retoken(run, path, old, STATE.running, flags)
-    local till, name = now + lease_ms_of(value), sub(entry, 1, 5) .. run .. path
-    entries[#entries + 1], entries[#entries + 2] = till, name
+    local until_ms, name = now + lease_ms_of(value), sub(entry, 1, 5) .. run .. path
+    entries[#entries + 1], entries[#entries + 2] = until_ms, name
     held[#held + 1], held[#held + 2] = name, token_of(value)
-    for _, item in ipairs({run, path, value, till, header_beside(run, path, value)}) do leases[#leases + 1] = item end
+    for _, item in ipairs({run, path, value, until_ms, separate_header(run, path, value)}) do leases[#leases + 1] = item end
   end
   each_chunk('ZADD', P .. KEY.leases, entries)
   each_chunk('ZREM', P .. KEY.timers, untimed)
@@ -63,8 +63,8 @@ local function push_lease(owner, queue)
   local taken = take({owner = owner, limit = 1, queues = {queue}}, now)
   if #taken == 0 then return false end
   local given = lease(taken)
-  local run, path, value, till, header = unpack(given)
-  local sizes = pack('<I8I4I4I4I4', till, #partition, #run, #path, #value)
+  local run, path, value, until_ms, header = unpack(given)
+  local sizes = pack('<I8I4I4I4I4', until_ms, #partition, #run, #path, #value)
   call('PUBLISH', BASE .. CHANNEL.work .. owner, sizes .. partition .. run .. path .. value .. header)
   call('INCR', P .. KEY.push_count .. owner)
   call('PEXPIRE', P .. KEY.push_count .. owner, LIMIT.pushed_ms)
@@ -134,9 +134,9 @@ local function repeated(memo)
   if string.find(committed, '0', 1, true) then load(guarded(decisions)) end
   for i = 1, #held, 2 do
     local run, path = wanted[i], wanted[i + 1]
-    local value, till = V[run .. path], call('ZSCORE', P .. KEY.leases, held[i])
-    if till and value and token_of(value) == held[i + 1] then
-      for _, item in ipairs({run, path, value, tonumber(till), header_beside(run, path, value)}) do
+    local value, until_ms = V[run .. path], call('ZSCORE', P .. KEY.leases, held[i])
+    if until_ms and value and token_of(value) == held[i + 1] then
+      for _, item in ipairs({run, path, value, tonumber(until_ms), separate_header(run, path, value)}) do
         leases[#leases + 1] = item
       end
     end

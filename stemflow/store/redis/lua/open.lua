@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Makes a partition, or finds it, and says how much of what the caller was told of the server may have lost.
+-- Makes a partition, or finds it, and says how much of what was acknowledged to the caller the server may have lost.
 --
 -- Each start of the server, and each promotion of a replica, is a boot. The first caller in a new one notes at which
 -- position the data then stood: what lay behind it is lost.

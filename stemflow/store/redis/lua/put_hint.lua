@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Keeps a hint for a time, in place of the one of that name, and tells whoever follows.
+-- Keeps a hint for a time, in place of the one of that name, and notifies followers.
 --
 -- KEYS[1]  P, prefix of the partition
 -- ARGV[1]  MessagePack: {now_ms or 0, topic, name, body, ttl_ms, run or false}

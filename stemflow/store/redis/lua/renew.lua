@@ -3,7 +3,7 @@
 --
 -- KEYS[1]  P, prefix of the partition
 -- ARGV[1]  request, MessagePack: {now_ms or 0, {{run, path, token, lease_ms}, ...}}
--- Answers  a text, one letter a lease: g (gone), h (holds), s (holds; told to stop), k (holds; told to stop at once)
+-- Answers  a text, one letter a lease: g (gone), h (holds), s (holds; must stop), k (holds; must stop at once)
 
 --@include records
 --@include clock

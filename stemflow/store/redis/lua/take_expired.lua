@@ -24,9 +24,9 @@ for i, name in ipairs(names) do
   local old = V[run .. path]
   if old then
     local value = retoken(run, path, old)
-    local till = now + request[EXPIRY.lease_ms]
-    call('ZADD', P .. KEY.leases, till, name)
-    for _, item in ipairs({run, path, value, till, header_beside(run, path, value)}) do leases[#leases + 1] = item end
+    local until_ms = now + request[EXPIRY.lease_ms]
+    call('ZADD', P .. KEY.leases, until_ms, name)
+    for _, item in ipairs({run, path, value, until_ms, separate_header(run, path, value)}) do leases[#leases + 1] = item end
   else
     call('ZREM', P .. KEY.leases, name)
   end

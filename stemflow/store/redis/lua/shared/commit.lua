@@ -60,8 +60,8 @@ local function put_claim(put, now)
   end
   V[id] = put[PUT.head] .. put[PUT.body]
   call('SET', P .. id, V[id])
-  local till = put[PUT.holds]
-  if till >= 0 then call('PEXPIRE', P .. id, math.max(till - now, 0) + LIMIT.claim_margin_ms) end
+  local until_ms = put[PUT.holds]
+  if until_ms >= 0 then call('PEXPIRE', P .. id, math.max(until_ms - now, 0) + LIMIT.claim_margin_ms) end
 end
 
 local function make_ready(ready, order, rev, name, fresh, now)
@@ -139,11 +139,11 @@ local function put_pages(run, path, pages)
 end
 
 local function bury(letter)
-  local run, name, body, till = letter[LETTER.run], letter[LETTER.name], letter[LETTER.body], letter[LETTER.until_ms]
+  local run, name, body, until_ms = letter[LETTER.run], letter[LETTER.name], letter[LETTER.body], letter[LETTER.until_ms]
   effects.order = effects.order + 1
   if call('HSETNX', P .. KEY.dead_letters, name, pack('>I5', effects.order) .. body) == 0 then return end
-  call('ZADD', P .. KEY.dead_letters_by_end, till, name)
-  local last = math.max(till, tonumber(call('GET', P .. KEY.last_letter .. run) or 0))
+  call('ZADD', P .. KEY.dead_letters_by_end, until_ms, name)
+  local last = math.max(until_ms, tonumber(call('GET', P .. KEY.last_letter .. run) or 0))
   call('SET', P .. KEY.last_letter .. run, string.format('%.0f', last), 'EX', LIMIT.plan_s)
 end
 
@@ -169,9 +169,9 @@ local function drop(run)
 end
 
 local function expire_run(run, ttl_ms, now)
-  local till = call('GET', P .. KEY.last_letter .. run)
-  if till then
-    ttl_ms = math.max(ttl_ms, till - now)
+  local until_ms = call('GET', P .. KEY.last_letter .. run)
+  if until_ms then
+    ttl_ms = math.max(ttl_ms, until_ms - now)
     call('PEXPIRE', P .. KEY.last_letter .. run, ttl_ms)
   end
   call('PEXPIRE', P .. run, ttl_ms)

@@ -15,9 +15,9 @@ end
 
 local function head(command, key) return first_live(call(command, key, 0, LIMIT.heads - 1)) end
 
-local function head_of_delayed(queue, from, till)
+local function head_of_delayed(queue, from, until_ms)
   local entries = {}
-  for i, member in ipairs(call('ZRANGEBYSCORE', P .. KEY.delayed .. queue, from, till, 'LIMIT', 0, LIMIT.heads)) do
+  for i, member in ipairs(call('ZRANGEBYSCORE', P .. KEY.delayed .. queue, from, until_ms, 'LIMIT', 0, LIMIT.heads)) do
     entries[i] = sub(member, 3 + unpacked('>I2', member))
   end
   return first_live(entries)

@@ -1,6 +1,6 @@
 -- The inboxes of runs: what is posted to a run is leased to one caller at a time, as `Store.exchange` has it. A post: its
 -- number (5 bytes), the path of a scope behind its length (2), a body that is not read here. The field `inbox` of
--- KEY.meta says that there are posts at all. Whoever leases the posts of a run that has ended takes them out.
+-- KEY.meta says that there are posts at all. A worker that leases the posts of a run that has ended consumes them.
 
 local inbox = {some = false, fresh = false}
 

@@ -49,9 +49,9 @@ local function index(queue, lane, rank, limit)
   end
 end
 
-local function block(queue, limit, till)
+local function block(queue, limit, until_ms)
   call('ZREM', P .. KEY.open_lanes .. queue, 'g' .. limit)
-  call('ZADD', P .. KEY.blocked_limits .. queue, till, limit)
+  call('ZADD', P .. KEY.blocked_limits .. queue, until_ms, limit)
 end
 
 local function open_limits(queue, now)

@@ -220,9 +220,9 @@ local function try(lane, rank, rates, taken)
     take_head(lane, taken)
     if surface(lane) then index(queue, name, rank_of(name, lane.order), '') else leave(queue, name) end
   else
-    local limit, till = rates.obstacle(lane.limits)
+    local limit, until_ms = rates.obstacle(lane.limits)
     index(queue, name, rank, limit)
-    block(queue, limit, till)
+    block(queue, limit, until_ms)
   end
 end
 
@@ -278,8 +278,8 @@ local function take_of_run(want, rates, taken, open)
     local i = best_of(open)
     local lane = open[i]
     if lane.limits and not rates.admit(lane.limits) then
-      local _, till = rates.obstacle(lane.limits)
-      soonest = math.min(soonest or till, till)
+      local _, until_ms = rates.obstacle(lane.limits)
+      soonest = math.min(soonest or until_ms, until_ms)
       table.remove(open, i)
     else
       take_head(lane, taken)

@@ -94,7 +94,7 @@ local function header_inside(value)
   return section ~= '' and #section > 1 + byte(section)
 end
 
-local function header_beside(run, path, value)
+local function separate_header(run, path, value)
   if path ~= '' or section_of(value) == '' or header_inside(value) then return '' end
   return call('GET', P .. KEY.header .. run) or ''
 end

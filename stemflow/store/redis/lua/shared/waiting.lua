@@ -20,7 +20,7 @@ local function idle(owner, queues, now)
   end
 end
 
--- An idle worker offers to be pushed a lease by whoever makes a leaf ready, which saves it a request. It says how many
+-- An idle worker offers to be pushed a lease by the worker that makes a leaf ready, which saves it a request. It says how many
 -- pushed leases it has received: while one is missing, no other is pushed.
 local function offer(owner, pushes, now)
   local known = pushes and call('GET', P .. KEY.push_count .. owner)

@@ -29,7 +29,7 @@ local function windows(now)
     return found
   end
 
-  -- How far a theoretical arrival time lies ahead, in parts of a millisecond.
+  -- How far a theoretical arrival time is in the future, in parts of a millisecond.
   local function ahead(tat, limit) return math.max(0, (tat[1] - now) * limit + tat[2]) end
 
   local function tat_of(key, limit, per) return key.tats[limit .. ' ' .. per] or {0, 0} end
