@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.case("A1")
-async def test_a_chain_hands_each_result_on(world: World) -> None:
+async def test_a_chain_passes_each_result_to_the_next_step(world: World) -> None:
     # Given a chain of additions; when it runs; then each step gets the sum so far.
     add, ident = world.add, world.ident
     assert await world.run(add.s(4, 4) | add.s(8) | add.s(16)) == 32
@@ -78,7 +78,7 @@ async def test_nothing_of_a_delayed_chain_starts_early(stopped: World) -> None:
 
 
 @pytest.mark.case("A15")
-async def test_a_group_stands_anywhere_in_a_chain(world: World) -> None:
+async def test_a_group_may_be_any_step_of_a_chain(world: World) -> None:
     # Given a group alone, in the middle or at the end of a chain; then the chain gives the list.
     ident = world.ident
     assert await world.run(Canvas.chain(Canvas.group(ident.s(42), ident.s(42)))) == [42, 42]

@@ -90,7 +90,7 @@ async def test_a_task_adds_members_to_its_own_running_fan_in(world: World) -> No
 
 
 @pytest.mark.case("A39")
-async def test_what_is_added_has_its_own_arguments_wherever_the_fan_in_stands(world: World) -> None:
+async def test_added_members_have_their_own_arguments_in_every_fan_in(world: World) -> None:
     # Given a group behind a step, of which a member adds a chain, a map, or a chord that adds to the same group
     @world.task("grow")
     async def grow(context: TaskContext, start: int, what: str) -> int:
@@ -129,7 +129,7 @@ async def test_map_starmap_and_chunks(world: World) -> None:
 
 
 @pytest.mark.case("A63")
-async def test_a_map_stands_anywhere(world: World) -> None:
+async def test_a_map_may_be_anywhere_in_a_canvas(world: World) -> None:
     """The items of a map are its own; the result of the step before it is not mixed into them."""
     add, ident = world.add, world.ident
     each = Canvas.map(add.s(1), [1, 2, 3])

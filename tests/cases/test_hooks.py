@@ -118,7 +118,7 @@ async def test_an_immutable_handler_on_a_chord_fires_once(world: World) -> None:
 
 
 @pytest.mark.case("A55")
-async def test_a_body_that_is_a_group_hands_the_handler_to_its_members(world: World) -> None:
+async def test_a_body_that_is_a_group_gives_the_hook_to_its_members(world: World) -> None:
     """A handler on a chord's body that is a group is one on its members: once for each."""
     # Given a chord whose body is a group of 42 that fail together
     together = world.fail_together(MANY)
@@ -130,7 +130,7 @@ async def test_a_body_that_is_a_group_hands_the_handler_to_its_members(world: Wo
 
 @pytest.mark.case("B1")
 @pytest.mark.parametrize("wrapped", [False, True])
-async def test_a_failing_leaf_of_an_inner_chord_is_told_once_to_the_outer_handler(world: World, wrapped: bool) -> None:
+async def test_a_failing_leaf_of_an_inner_chord_calls_the_outer_hook_once(world: World, wrapped: bool) -> None:
     # Given a chord whose header holds a chord with a failing member (alone or at the end of a chain)
     ident, note = world.ident, world.note
     inner = Canvas.chord([ident.s(1), world.fail.s()], note.si("b1"))

@@ -34,7 +34,7 @@ def write(path: Path, task: str, name: str = "registry") -> Path:
     return path
 
 
-def test_the_tasks_beside_the_file_are_loaded_by_path(tmp_path: Path) -> None:
+def test_the_tasks_next_to_the_file_are_loaded_by_path(tmp_path: Path) -> None:
     # Given tasks.py beside a workflow in another folder
     write(tmp_path / "flows" / "tasks.py", "beside")
     # When its tasks are looked for
@@ -45,7 +45,7 @@ def test_the_tasks_beside_the_file_are_loaded_by_path(tmp_path: Path) -> None:
     assert not [entry for entry in sys.path if entry.startswith(str(tmp_path))]
 
 
-def test_pyproject_goes_before_the_tasks_beside_the_file(tmp_path: Path) -> None:
+def test_pyproject_has_priority_over_the_tasks_next_to_the_file(tmp_path: Path) -> None:
     # Given both, and the project file in a folder above
     write(tmp_path / "flows" / "tasks.py", "beside")
     write(tmp_path / "shop_jobs.py", "project")
@@ -54,7 +54,7 @@ def test_pyproject_goes_before_the_tasks_beside_the_file(tmp_path: Path) -> None
     assert list(find_tasks([], tmp_path / "flows" / "flow.yaml")) == ["project"]
 
 
-def test_a_pyproject_that_says_nothing_of_tasks_leaves_them_beside_the_file(tmp_path: Path) -> None:
+def test_a_pyproject_without_tasks_leaves_those_next_to_the_file(tmp_path: Path) -> None:
     write(tmp_path / "tasks.py", "beside")
     (tmp_path / "pyproject.toml").write_text("[tool.other]\nx = 1\n")
     assert list(find_tasks([], tmp_path / "flow.yaml")) == ["beside"]
@@ -177,7 +177,7 @@ def test_a_file_of_the_working_directory_shadows_nothing_that_is_installed(tmp_p
     assert importlib.import_module("yaml").__file__ != str(tmp_path / "yaml.py")
 
 
-def test_without_a_workflow_file_the_tasks_beside_are_not_loaded_but_named(
+def test_without_a_workflow_file_tasks_py_is_named_but_not_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -188,7 +188,7 @@ def test_without_a_workflow_file_the_tasks_beside_are_not_loaded_but_named(
         find_tasks([], None)
 
 
-def test_tasks_that_leave_the_process_are_told_as_an_error(tmp_path: Path) -> None:
+def test_tasks_that_exit_the_process_are_reported_as_an_error(tmp_path: Path) -> None:
     (tmp_path / "tasks.py").write_text("raise SystemExit(3)\n")
     with pytest.raises(TasksNotFound, match=r"tasks\.py:1: expected to import the tasks, got SystemExit: 3"):
         find_tasks([], tmp_path / "flow.yaml")

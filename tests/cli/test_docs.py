@@ -87,7 +87,7 @@ def test_every_example_prints_what_the_page_says(tmp_path: Path, monkeypatch: py
         PAGE.write_text(anew)
 
 
-def test_every_command_and_option_stands_on_the_page() -> None:
+def test_every_command_and_option_is_on_the_page() -> None:
     page = PAGE.read_text("utf-8")
     for name, command in PROGRAM.commands.items():
         assert f"`stemflow {name}" in page, name

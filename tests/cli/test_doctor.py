@@ -76,7 +76,7 @@ def test_a_damaged_file_is_an_error(doctor: Any, cli: Cli, project: Path) -> Non
     assert (code, found["integrity"][0]) == (1, "error")
 
 
-def test_what_waits_without_a_worker_and_what_failed_is_told(doctor: Any, cli: Cli) -> None:
+def test_tasks_without_a_worker_and_failed_tasks_are_reported(doctor: Any, cli: Cli) -> None:
     cli("run", "flaky.yaml")
     cli("submit", "hello.yaml")
     code, found = doctor()
@@ -88,7 +88,7 @@ def test_what_waits_without_a_worker_and_what_failed_is_told(doctor: Any, cli: C
     assert text.endswith("and no worker serves it")
 
 
-def test_a_file_over_a_network_is_told_by_its_file_system(tmp_path: Path) -> None:
+def test_a_file_on_a_network_is_recognised_by_its_file_system(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text("/dev/a / ext4 rw 0 0\nhost:/x /mnt/my\\040share nfs4 rw 0 0\nnone /mnt tmpfs rw 0 0\n")
     assert file_system_of("/mnt/my share/stemflow.db", str(mounts)) == "nfs4"
@@ -107,7 +107,7 @@ def clean(server: Server) -> Iterator[Server]:
         server.ask("CONFIG", "SET", setting, value)
 
 
-def test_a_server_tells_its_version_and_what_a_crash_would_take(doctor: Any, clean: Server) -> None:
+def test_a_server_shows_its_version_and_what_a_crash_would_lose(doctor: Any, clean: Server) -> None:
     code, found = doctor("--store", clean.url)
     assert code == 0
     assert "promises G1 to G5" in found["version"][1]
@@ -143,7 +143,7 @@ def test_a_server_that_is_not_there_is_a_sentence(cli: Cli, project: Path) -> No
     assert "cannot be reached" in ran.err
 
 
-def test_a_task_that_no_worker_of_its_queue_knows_is_told(doctor: Any, cli: Cli, clean: Server) -> None:
+def test_a_task_that_no_worker_of_its_queue_has_registered_is_reported(doctor: Any, cli: Cli, clean: Server) -> None:
     # Given a worker of another release, which serves the queue
     cli("submit", "hello.yaml", "--tasks", "tasks", "--store", clean.url)
 
@@ -243,7 +243,7 @@ def test_the_table_names_the_versions_that_packages_bring(server: Server) -> Non
     assert GATE in covered(info).text
 
 
-def test_clocks_that_are_apart_are_told() -> None:
+def test_clocks_that_differ_are_reported() -> None:
     assert clocks(10_000, 10_999).level == "ok"
     assert (clocks(10_000, 13_000).level, clocks(10_000, 13_000).text) == (
         "warning", "this machine's clock is 3s ahead of the store's",
@@ -255,7 +255,7 @@ def a_stock(**fields: Any) -> Inventory:
     return Inventory(**{"queues": (), "leased": 2, "late": 0, **nothing, **fields})
 
 
-def test_leases_and_timers_that_nobody_sees_to_are_told() -> None:
+def test_leases_and_timers_that_no_worker_handles_are_reported() -> None:
     assert leases(a_stock(late=1, late_since_ms=90_000), 100_000).level == "ok"
     assert leases(a_stock(late=1, late_since_ms=50_000), 100_000).level == "warning"
     assert timers(a_stock(overdue_since_ms=90_000), 100_000).level == "ok"
@@ -269,7 +269,7 @@ def a_beat(at_ms: int, queues: tuple[str, ...] | None = None) -> Heartbeat:
     )  # fmt: skip
 
 
-def test_a_task_that_waits_too_long_is_told_though_its_queue_is_served() -> None:
+def test_a_task_that_waits_too_long_is_reported_although_its_queue_is_served() -> None:
     node = Node(run="r", path="", plan="p", node=1, state="ready", opened_at_ms=1_000)
     stock = QueueInventory(queue="q", ready=1, delayed=0, oldest=node)
     heartbeats = [a_beat(0, ("q",))]
@@ -278,7 +278,7 @@ def test_a_task_that_waits_too_long_is_told_though_its_queue_is_served() -> None
     assert queues([stock], [a_beat(0, ("other",))], 100_000)[0].level == "warning"
 
 
-def test_workers_that_fell_silent_are_told() -> None:
+def test_workers_without_a_heartbeat_are_reported() -> None:
     assert workers([a_beat(100_000)], 100_000).text == "1 worker alive"
     assert workers([a_beat(100_000), a_beat(1)], 100_000).level == "warning"
 

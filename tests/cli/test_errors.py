@@ -105,7 +105,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_error_is_told_as_in_its_golden_file(name: str, project: Path, cli: Cli) -> None:
+def test_the_error_reads_as_in_its_golden_file(name: str, project: Path, cli: Cli) -> None:
     # Given a world in which the command cannot do its work
     case = CASES[name]
     if case.text:
@@ -116,7 +116,7 @@ def test_the_error_is_told_as_in_its_golden_file(name: str, project: Path, cli: 
 
 
 @pytest.mark.faults
-def test_a_locked_database_is_told_as_in_its_golden_file(project: Path, cli: Cli) -> None:
+def test_a_locked_database_is_reported_as_in_its_golden_file(project: Path, cli: Cli) -> None:
     # Given a store that another process keeps locked
     cli("runs", "--store", "sqlite:locked.db")
     other = sqlite3.connect(project / "locked.db")

@@ -29,7 +29,7 @@ steps:
 """
 
 
-def test_a_folder_stands_for_the_workflow_files_in_it(project: Path, cli: Cli) -> None:
+def test_a_folder_means_the_workflow_files_in_it(project: Path, cli: Cli) -> None:
     # Given a folder with a right and a wrong file, and one that is hidden
     (project / "more").mkdir()
     (project / "more" / "wrong.yml").write_text(WRONG)
@@ -169,7 +169,7 @@ def test_wrong_usage_exits_with_three(words: tuple[str, ...], cli: Cli) -> None:
     assert ran.err.splitlines()[-1].startswith("help: `stemflow")
 
 
-def test_a_version_is_told(cli: Cli) -> None:
+def test_the_version_is_printed(cli: Cli) -> None:
     ran = cli("--version")
     assert ran.code == 0
     assert ran.out.startswith("stemflow ")

@@ -10,7 +10,7 @@ from stemflow import Stemflow, TaskContext, TaskRegistry
 from tests.cli.world import Cli, Ran
 
 
-async def test_show_tells_the_progress_of_running_tasks_and_who_started_the_run(cli: Cli, tmp_path: Path) -> None:
+async def test_show_prints_the_progress_of_running_tasks_and_what_started_the_run(cli: Cli, tmp_path: Path) -> None:
     # Given a run that a task has started, with a task that has reported its progress and is still at work
     registry, url = TaskRegistry(), f"sqlite:{tmp_path / 'progress.db'}"
     reported, let_go = asyncio.Event(), asyncio.Event()

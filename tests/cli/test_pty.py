@@ -206,7 +206,7 @@ def test_the_tree_is_drawn_in_place_and_the_outputs_alone_go_to_standard_output(
     assert terminal.stdout == 'last: "two"\n'
 
 
-def test_ctrl_c_hands_back_what_runs_and_resume_ends_it(folder: Path, terminals: list[Terminal]) -> None:
+def test_ctrl_c_returns_running_tasks_and_resume_ends_the_run(folder: Path, terminals: list[Terminal]) -> None:
     # Given a run whose first step has ended and whose second runs
     steps = "  first: {task: quick, args: {word: one}}\n  second: {needs: [first], task: long}\n"
     terminal = start(terminals, folder, steps)

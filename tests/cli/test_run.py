@@ -275,7 +275,7 @@ async def taken(run: str, ok: bool = False) -> None:
             await app.parts.committer.commit([Ended(lease.node.key, lease.node.delivery, Ok(b'"one"'))])
 
 
-def test_show_tells_results_and_errors(project: Path, cli: Cli) -> None:
+def test_show_prints_results_and_errors(project: Path, cli: Cli) -> None:
     cli("run", "flaky.yaml")
     out = cli("show", newest(cli)).out
     assert '= "one"' in out

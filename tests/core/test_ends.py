@@ -41,7 +41,7 @@ def states(world: World, run: str) -> dict[str, str]:
     return {node.path: node.state for node in nodes}
 
 
-def test_a_task_that_was_told_to_stop_keeps_its_result_but_adds_no_members() -> None:
+def test_a_task_that_was_asked_to_stop_keeps_its_result_but_adds_no_members() -> None:
     # Given a running member of a group that is stopped alone
     world = begun(group(leaf("add"), leaf()))
     key = leased(world, "[0]")

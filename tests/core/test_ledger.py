@@ -22,6 +22,6 @@ WINDOW, PACE = Rate(2, 100, "k"), Rate(4, 100, "k", burst=2)
         (PACE, (0, 24, 49, 74), 0),
     ],
 )
-def test_the_ledger_tells_what_is_too_much(limit: Rate, instants: tuple[int, ...], broken: int) -> None:
+def test_the_ledger_reports_excess_starts(limit: Rate, instants: tuple[int, ...], broken: int) -> None:
     ledger = Ledger()
     assert sum(len(ledger.start([limit], at_ms)) for at_ms in instants) == broken

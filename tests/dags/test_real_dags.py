@@ -77,7 +77,7 @@ def test_with_a_slot_for_each_step_a_run_takes_its_critical_path(file: str) -> N
 
 
 @pytest.mark.parametrize(("file", "slots"), BOUNDED)
-def test_with_few_slots_a_run_lies_within_grahams_bound(file: str, slots: int) -> None:
+def test_with_few_slots_a_run_keeps_within_grahams_bound(file: str, slots: int) -> None:
     """work/k + (1 - 1/k) * critical path (Graham, 1966), multiplied by k to stay in whole milliseconds."""
     dag = load(file)
 

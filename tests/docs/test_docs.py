@@ -51,7 +51,7 @@ def test_readme_has_a_program_that_is_run() -> None:
 
 
 @pytest.mark.parametrize(("where", "excerpt"), blocks("yaml excerpt="), ids=lambda value: value.partition("\n")[0])
-def test_an_excerpt_stands_in_its_file(where: str, excerpt: str) -> None:
+def test_an_excerpt_is_in_its_file(where: str, excerpt: str) -> None:
     page, line = where.split(":")
     opening = (ROOT / page).read_text(encoding="utf-8").splitlines()[int(line) - 1]
     assert excerpt in (ROOT / opening.partition("excerpt=")[2]).read_text(encoding="utf-8")
@@ -125,7 +125,7 @@ def test_a_module_that_a_page_names_exists(page: Path) -> None:
     assert [name for name in named if not (ROOT / "stemflow" / name).exists() and not (ROOT / name).exists()] == []
 
 
-def test_the_plan_of_the_order_is_as_its_story_tells() -> None:
+def test_the_plan_of_the_order_is_as_its_page_describes() -> None:
     flow = parse_workflow((ROOT / "workflows" / "order.yaml").read_text(encoding="utf-8"), "order.yaml").workflow
     assert flow is not None
     plan = compile_plan(flow.body, lambda _: Options(), outputs=flow.outputs, compensate_on=flow.compensate_on)

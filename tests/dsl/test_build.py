@@ -119,7 +119,7 @@ def test_the_top_of_the_file_is_kept() -> None:
     assert found.body.fail_fast is True  # type: ignore[union-attr]
 
 
-def test_a_concurrency_key_may_stand_on_the_file_its_tasks_and_its_composites() -> None:
+def test_a_concurrency_key_may_be_set_on_the_file_its_tasks_and_its_composites() -> None:
     found = workflow(
         "concurrency: {key: run, limit: 2}\ndefaults: {task: {concurrency: {key: each}}}\n"
         "steps: {a: {chain: [{task: t}], concurrency: {key: line}}}\n"

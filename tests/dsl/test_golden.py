@@ -16,7 +16,7 @@ FILES = sorted((FOLDER / "golden").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", [file.stem for file in FILES])
-def test_a_file_is_told_what_its_golden_file_says(name: str) -> None:
+def test_a_file_has_the_findings_of_its_golden_file(name: str) -> None:
     file = FOLDER / "golden" / f"{name}.yaml"
     told = "".join(map(show, parse_workflow(file.read_text("utf-8"), file.name).diagnostics))
     golden = file.with_suffix(".txt")

@@ -38,7 +38,7 @@ def test_scalars_follow_yaml_1_2(text: str, value: Any) -> None:
     assert type(found) is type(value)
 
 
-def test_merged_keys_stand_first_and_own_keys_win() -> None:
+def test_merged_keys_come_first_and_own_keys_win() -> None:
     found = value_of("a: &a {x: 1, y: 2}\nb: &b {y: 3, z: 4}\nc: {z: 5, <<: [*a, *b]}\n")
     assert found["c"] == {"x": 1, "y": 2, "z": 5}
     assert list(found["c"]) == ["x", "y", "z"]

@@ -59,7 +59,7 @@ class TestOneRunAPartition(StoreContract):
         return self.make_store(clock)
 
 
-async def test_the_partitions_lie_on_all_nodes(empty: Cluster, tmp_path: Path) -> None:
+async def test_the_partitions_are_spread_over_all_nodes(empty: Cluster, tmp_path: Path) -> None:
     async with net_over(empty, tmp_path) as (net, producer):
         await net.orders(producer, 60)
         verdict = await net.verdict()
@@ -132,7 +132,7 @@ async def test_a_slot_that_is_moved_as_a_whole_loses_nothing_and_doubles_nothing
         assert producer.store.epoch == 0
 
 
-async def test_a_node_that_is_killed_and_starts_anew_loses_nothing(own: Cluster, tmp_path: Path) -> None:
+async def test_a_node_that_is_killed_and_restarted_loses_nothing(own: Cluster, tmp_path: Path) -> None:
     async with net_over(own, tmp_path) as (net, producer):
         net.pause_s = 0.02
         await net.orders(producer, 10)

@@ -99,7 +99,9 @@ async def test_runs_of_a_node_that_hangs_go_on_at_its_replica(pairs: Cluster, tm
         assert (await net.judge("cluster, failover from a node that hangs")).lost == ()
 
 
-async def test_what_a_replica_in_a_cluster_had_not_heard_is_told_as_lost(pairs: Cluster, tmp_path: Path) -> None:
+async def test_writes_that_a_replica_in_a_cluster_had_not_received_are_reported_lost(
+    pairs: Cluster, tmp_path: Path
+) -> None:
     async with net_over(pairs, tmp_path) as (net, producer):
         await net.orders(producer, 12)
         # Given a replica that is cut off, and runs of its partition that are acknowledged all the same

@@ -44,7 +44,7 @@ class TestTheContractWhileEverySecondReplyIsLost(
             self.url = proxy.url
             yield
 
-    async def test_an_inbox_that_was_handed_out_with_a_lost_answer_comes_again(self) -> None:
+    async def test_an_inbox_that_was_leased_with_a_lost_reply_is_leased_again(self) -> None:
         async with self.world() as w:
             await w.one.begin()
             inbox = (await ask(w.one, posted(post(0)))).inbox

@@ -31,7 +31,9 @@ def watched(one_server: Server, tmp_path: Path) -> Iterator[Watched]:
         yield started
 
 
-async def test_what_a_replica_had_not_heard_is_told_as_lost_and_work_goes_on(watched: Watched, tmp_path: Path) -> None:
+async def test_writes_that_a_replica_had_not_received_are_reported_lost_and_work_goes_on(
+    watched: Watched, tmp_path: Path
+) -> None:
     async with net_on(watched.replica, tmp_path) as net:
         # Given two workers, one who submits, and one who only looks
         for _ in range(2):

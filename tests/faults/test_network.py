@@ -235,7 +235,7 @@ async def test_a_submission_that_is_cancelled_anywhere_is_whole_or_not_there_and
 # -- F-23
 
 
-async def test_a_server_that_stood_still_is_worked_on_again_by_many(empty: Server, tmp_path: Path) -> None:
+async def test_many_workers_go_on_after_a_server_was_suspended(empty: Server, tmp_path: Path) -> None:
     async with net_on(empty, tmp_path) as net:
         # Given forty engines and work for them
         engines = [await net.engine(empty.url, concurrency=5) for _ in range(40)]

@@ -33,7 +33,7 @@ DISPATCH_S = 0.25
 
 
 @pytest.mark.parametrize("pace", [False, True])
-async def test_no_window_holds_more_starts_though_the_server_stands_still_and_tasks_are_tried_again(
+async def test_no_window_has_more_starts_although_the_server_is_suspended_and_tasks_are_retried(
     one_server: Server, pace: bool
 ) -> None:
     # Given eight workers, and tasks of one limit of ten in a second that fail once

@@ -80,7 +80,7 @@ def _give_away(watched: Watched) -> None:
     until_true(lambda: b"role:slave" in watched.primary.ask("INFO", "replication"))
 
 
-async def test_a_name_that_the_sentinels_do_not_know_is_told(one_server: Server, tmp_path: Path) -> None:
+async def test_a_name_that_the_sentinels_do_not_know_is_reported(one_server: Server, tmp_path: Path) -> None:
     with Watched(one_server.binary, tmp_path / "servers") as watched:
         store = open_store(watched.url.replace("/main/", "/other/"), SystemClock())
         with pytest.raises(StoreError, match="other"):

@@ -214,7 +214,7 @@ async def _handles(app: Stemflow) -> list[Any]:
 
 
 @pytest.mark.parametrize("error", PASSING[:1], ids=["READONLY"])
-async def test_an_error_that_should_pass_and_does_not_is_told_and_a_worker_goes_on_trying(
+async def test_a_transient_error_that_lasts_is_reported_and_a_worker_keeps_trying(
     error: str, own: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "PATIENCE_S", 0.3)
@@ -234,7 +234,7 @@ async def test_an_error_that_should_pass_and_does_not_is_told_and_a_worker_goes_
 
 
 @pytest.mark.parametrize("error", LASTING, ids=[error.partition(" ")[0] for error in LASTING])
-async def test_an_error_that_lasts_is_told_at_once(error: str, own: Server, tmp_path: Path) -> None:
+async def test_a_permanent_error_is_reported_at_once(error: str, own: Server, tmp_path: Path) -> None:
     async with net_on(own, tmp_path) as net:
         proxy = await net.proxy()
         producer = await net.engine(proxy.url, worker=False)

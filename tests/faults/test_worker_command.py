@@ -79,7 +79,7 @@ async def test_the_first_signal_lets_running_tasks_end_and_leases_nothing_more(
         assert (await place.judge(f"F-11 {how.name} once", {})).doubled == 0
 
 
-async def test_what_outlasts_the_grace_is_handed_back_at_its_end(empty: Server, tmp_path: Path) -> None:
+async def test_tasks_that_outlast_the_grace_are_handed_back_at_its_end(empty: Server, tmp_path: Path) -> None:
     async with place_on(empty, tmp_path) as place:
         worker = place.worker("--grace", "500ms")
         handles = await _at_work(place, worker, 60)
@@ -92,7 +92,7 @@ async def test_what_outlasts_the_grace_is_handed_back_at_its_end(empty: Server, 
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-async def test_the_second_signal_hands_back_at_once_and_another_worker_goes_on_within_a_second(
+async def test_the_second_signal_returns_tasks_at_once_and_another_worker_starts_them_within_a_second(
     how: signal.Signals, empty: Server, tmp_path: Path
 ) -> None:
     async with place_on(empty, tmp_path) as place:
@@ -180,7 +180,7 @@ async def test_a_fleet_serves_its_queues_starts_again_what_dies_and_passes_signa
         assert (await place.judge("F-02 fleet", {})).doubled == 1
 
 
-async def test_who_waits_in_another_process_hears_of_the_end_at_once(empty: Server, tmp_path: Path) -> None:
+async def test_a_waiter_in_another_process_is_notified_of_the_end_at_once(empty: Server, tmp_path: Path) -> None:
     async with place_on(empty, tmp_path) as place:
         await place.worker().ready()
         producer = await place.producer()
@@ -245,7 +245,7 @@ async def test_the_command_submits_for_a_worker_and_a_broken_worker_ends_with_an
         await place.judge("F-62", {})
 
 
-async def test_an_idle_worker_that_is_told_to_stop_while_the_server_is_away_ends_quietly(
+async def test_an_idle_worker_that_is_stopped_while_the_server_is_away_ends_quietly(
     one_server: Server, tmp_path: Path
 ) -> None:
     with Server(one_server.binary, tmp_path / "own") as server:

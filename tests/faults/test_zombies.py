@@ -25,7 +25,7 @@ def empty(one_server: Server) -> Server:
 
 
 @pytest.mark.parametrize("fault", ["F-07", "F-08"])
-async def test_a_worker_that_stood_still_past_its_leases_has_its_late_reports_refused(
+async def test_late_reports_of_a_worker_that_was_suspended_past_its_leases_are_refused(
     fault: str, empty: Server, tmp_path: Path
 ) -> None:
     async with place_on(empty, tmp_path) as place:
@@ -56,7 +56,7 @@ async def test_a_worker_that_stood_still_past_its_leases_has_its_late_reports_re
         await place.judge(fault, {"[1]": ("[0]",)})
 
 
-async def test_a_worker_that_stood_still_cancels_handlers_whose_leases_others_have(
+async def test_a_worker_that_was_suspended_cancels_handlers_whose_leases_others_have(
     empty: Server, tmp_path: Path
 ) -> None:
     async with place_on(empty, tmp_path) as place:

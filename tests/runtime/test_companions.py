@@ -21,7 +21,9 @@ async def _breaks(app: Stemflow, said: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["recover", "keep_pruned"])
-async def test_a_companion_that_fails_ends_the_worker_and_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_companion_that_fails_ends_the_worker_and_is_reported(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def broken(_: Any) -> None:
         raise TypeError("broken")
 

@@ -229,7 +229,7 @@ outputs: {sum: "${{ steps.sum.output }}"}
 """
 
 
-def test_a_worker_whose_store_was_slow_for_a_while_hears_of_work_again(vrun: VirtualRun) -> None:
+def test_a_worker_whose_store_was_slow_for_a_while_is_notified_of_work_again(vrun: VirtualRun) -> None:
     async def main() -> float:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)

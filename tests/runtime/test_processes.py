@@ -142,7 +142,7 @@ async def test_a_strategy_is_asked_in_the_process_with_the_error_itself(app: Ste
     assert (result.status, result.attempt, result.error.message) == ("failed", 1, "refused with 404")
 
 
-async def test_the_middleware_of_the_registry_stands_around_the_call_in_the_process() -> None:
+async def test_the_middleware_of_the_registry_wraps_the_call_in_the_process() -> None:
     async with Stemflow("memory:", tasks.watched) as app:
         for task in (tasks.watched_plain, tasks.watched_async):
             assert (await ended(app, task.s(21))).value == 42
@@ -228,7 +228,7 @@ async def test_a_handler_that_spins_is_killed_at_its_hard_limit_and_its_process_
 @pytest.mark.parametrize(
     ("task", "value"), [(tasks.listens, "heard"), (tasks.listens_async, "heard True")], ids=["plain", "async"]
 )
-async def test_a_handler_is_told_that_its_run_was_cancelled_and_may_end_by_itself(
+async def test_a_handler_is_notified_that_its_run_was_cancelled_and_may_end_by_itself(
     app: Stemflow, task: Any, value: str
 ) -> None:
     handle = await begun(app, Canvas.chain(task.s()))
@@ -247,7 +247,7 @@ async def test_a_handler_that_does_not_listen_is_killed_when_its_run_is_cancelle
     await until_dead(pid)
 
 
-async def test_a_handler_that_is_handed_back_is_killed_and_charged_with_nothing() -> None:
+async def test_a_handler_that_is_handed_back_is_killed_without_charging_an_attempt() -> None:
     async with Stemflow("memory:", tasks.registry) as app:
         handle = await begun(app, tasks.deaf.s())
         await app.hand_back()

@@ -118,7 +118,7 @@ async def test_a_thread_that_overruns_its_hard_limit_keeps_its_slot_until_it_end
     assert (await handle.wait(10)).status == "failed"
 
 
-async def test_a_thread_whose_run_is_cancelled_is_told_and_may_end_by_itself(
+async def test_a_thread_whose_run_is_cancelled_is_notified_and_may_end_by_itself(
     app: Stemflow, registry: TaskRegistry
 ) -> None:
     begun = threading.Event()
@@ -164,7 +164,7 @@ async def test_a_thread_that_does_not_end_when_its_run_is_cancelled_is_disowned_
             await asyncio.sleep(0.01)
 
 
-async def test_a_thread_that_works_on_after_its_engine_has_gone_is_told_so(
+async def test_a_thread_that_outlives_its_engine_gets_an_error(
     registry: TaskRegistry, gate: threading.Event
 ) -> None:
     begun, told = threading.Event(), threading.Event()

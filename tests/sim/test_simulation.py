@@ -83,7 +83,7 @@ def test_ends_that_were_posted_and_are_lost_are_found(monkeypatch: pytest.Monkey
     assert "did not end" in _found()
 
 
-def test_posts_that_are_heard_twice_count_once() -> None:
+def test_posts_that_are_leased_twice_count_once() -> None:
     class Twice(CheckedStore):
         """What is heard for the first time stays in the inbox for a second."""
 
@@ -134,7 +134,7 @@ def test_faults_are_drawn_from_the_seed_alone() -> None:
     assert first == second
 
 
-def test_a_key_that_is_not_handed_on_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_is_not_passed_on_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "_next", lambda w, claim, granted=None: None)
     assert "seed" in _found()
 

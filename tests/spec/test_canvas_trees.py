@@ -49,7 +49,7 @@ def world(registry: TaskRegistry) -> World:
     return World(registry)
 
 
-async def test_an_empty_group_is_an_empty_list_wherever_it_stands(app: Stemflow, world: World) -> None:
+async def test_an_empty_group_is_an_empty_list_everywhere(app: Stemflow, world: World) -> None:
     one, got = world.ident.s(1), world.ident.s()
     trees: list[Signature[Any, Any]] = [
         Canvas.group([]),

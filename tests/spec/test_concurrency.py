@@ -244,7 +244,7 @@ async def test_a_dead_holder_frees_its_place_with_its_lease(open_app: OpenApp, p
     assert room.came == [2, 1]
 
 
-async def test_a_task_that_is_handed_back_gives_its_place_to_who_waits(
+async def test_a_task_that_is_handed_back_gives_its_slot_to_a_waiter(
     open_app: OpenApp, press: Any, room: Room
 ) -> None:
     app = await open_app()

@@ -107,7 +107,7 @@ async def test_a_member_that_fails_under_contention_fails_its_group(
     assert all(node.state != "ready" for node in await handle.nodes())
 
 
-async def test_a_run_is_cancelled_while_ends_lie_in_its_inbox(
+async def test_a_run_is_cancelled_while_its_inbox_holds_ends(
     crowd: list[Stemflow], open_app: OpenApp, one: Any
 ) -> None:
     producer = await open_app(worker=False)
@@ -205,7 +205,7 @@ async def test_a_post_that_nobody_with_a_key_has_made_moves_nothing(open_app: Op
     assert (result.status, result.error.type) == ("failed", "SignatureInvalid")
 
 
-async def test_what_workers_with_a_key_post_is_heard(open_app: OpenApp, one: Any) -> None:
+async def test_posts_of_workers_with_a_signing_key_are_applied(open_app: OpenApp, one: Any) -> None:
     signing = SigningKeys({"k": b"0123456789abcdef"}, active="k", mode="required")
     apps = [await open_app(concurrency=SLOTS, signing=signing) for _ in range(ENGINES)]
     result = await apps[0].run(Canvas.group([one.s(number) for number in range(4 * AT_ONCE)]))

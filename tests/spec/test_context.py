@@ -43,7 +43,7 @@ async def test_the_id_is_the_same_over_all_attempts(app: Stemflow, registry: Tas
     assert seen == [(handle.id, 0, 2), (handle.id, 1, 2), (handle.id, 2, 2)]
 
 
-async def test_a_handler_is_told_what_it_is_and_where(open_app: OpenApp, registry: TaskRegistry) -> None:
+async def test_the_context_of_a_handler_describes_its_task(open_app: OpenApp, registry: TaskRegistry) -> None:
     # Given a member of a group in a queue of its own
     app = await open_app(queues=("default", "slow"))
     told: list[TaskContext] = []
@@ -138,7 +138,7 @@ async def test_a_heartbeat_renews_the_lease(
     assert len(begun) == deliveries
 
 
-async def test_a_heartbeat_tells_that_the_run_was_stopped(open_app: OpenApp, registry: TaskRegistry) -> None:
+async def test_a_heartbeat_reports_that_the_run_was_stopped(open_app: OpenApp, registry: TaskRegistry) -> None:
     # Given a handler whose run another process cancels
     app, other = await open_app(), await open_app(worker=False)
     told: list[str] = []
@@ -159,7 +159,7 @@ async def test_a_heartbeat_tells_that_the_run_was_stopped(open_app: OpenApp, reg
     assert told == [f"task {handle.id}: its run was cancelled"]
 
 
-async def test_a_heartbeat_tells_that_the_lease_is_gone(app: Stemflow, registry: TaskRegistry) -> None:
+async def test_a_heartbeat_reports_that_the_lease_was_lost(app: Stemflow, registry: TaskRegistry) -> None:
     # Given a handler whose lease nobody has renewed
     told: list[str] = []
 
@@ -257,7 +257,7 @@ async def test_progress_is_stored_and_streamed_to_waiters_in_another_process(
     await handle.wait()
 
 
-async def test_the_progress_of_an_attempt_is_not_told_of_the_next(app: Stemflow, registry: TaskRegistry) -> None:
+async def test_progress_of_an_attempt_is_not_shown_for_the_next_one(app: Stemflow, registry: TaskRegistry) -> None:
     # Given a task whose first attempt comes far, and a second one that has reported nothing
     @registry.task("flaky", max_retries=1, retry=RetryPolicy.of(initial="1s"))
     async def flaky(context: TaskContext) -> None:
@@ -392,7 +392,7 @@ async def test_a_retry_that_means_nothing_is_refused(
     assert result.error is not None and sentence in result.error.message
 
 
-async def test_the_cause_of_a_retry_is_what_is_told_in_the_end(app: Stemflow, registry: TaskRegistry) -> None:
+async def test_the_cause_of_a_retry_is_the_final_error(app: Stemflow, registry: TaskRegistry) -> None:
     @registry.task("asks")
     async def asks(context: TaskContext) -> None:
         await context.retry(cause=ConnectionError("no route"))

@@ -94,7 +94,7 @@ async def everything_stored(app: Stemflow, run: str) -> bytes:
 # -- where encoders come from
 
 
-async def test_json_is_the_default_and_stands_bare(app: Stemflow, registry: TaskRegistry) -> None:
+async def test_json_is_the_default_and_is_stored_without_a_name(app: Stemflow, registry: TaskRegistry) -> None:
     # Given a task without a word about encoders
     @registry.task("twice")
     async def twice(x: int) -> dict[str, int]:
@@ -149,7 +149,7 @@ async def test_a_task_may_name_its_own_encoders(open_app: OpenApp, registry: Tas
     assert ids == [("in", "out"), ("json", "json")]
 
 
-async def test_a_handler_is_told_which_encoders_its_payload_has(open_app: OpenApp, registry: TaskRegistry) -> None:
+async def test_a_handler_can_read_the_encoders_of_its_payload(open_app: OpenApp, registry: TaskRegistry) -> None:
     # Given tasks with encoders of their own, alone and in a canvas, beside one without
     app = await open_app(encoders=TaskPayloadEncoderRegistry(Stamp("in"), Stamp("out")))
     told: list[Any] = []

@@ -29,7 +29,7 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return found
 
 
-async def test_tasks_that_come_one_after_the_other_are_all_handed(
+async def test_tasks_that_come_one_after_the_other_are_all_pushed(
     open_app: OpenApp, registry: TaskRegistry, handed: list[bytes]
 ) -> None:
     @registry.task("double")
@@ -65,7 +65,7 @@ async def test_no_more_run_at_once_than_there_are_slots(
     assert handed
 
 
-async def test_what_is_handed_to_a_worker_that_is_about_to_end_is_given_back_uncharged(
+async def test_a_lease_pushed_to_a_worker_that_is_about_to_end_is_returned_uncharged(
     open_app: OpenApp, registry: TaskRegistry, handed: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[tuple[int, int]] = []
@@ -100,7 +100,7 @@ async def test_what_is_handed_to_a_worker_that_is_about_to_end_is_given_back_unc
     assert isinstance(other, Stemflow)
 
 
-async def test_one_whose_news_was_lost_runs_when_its_lease_has_run_out_and_holds_up_no_other(
+async def test_a_pushed_task_whose_notification_was_lost_runs_when_its_lease_expires_and_blocks_no_other(
     open_app: OpenApp, registry: TaskRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @registry.task("work", visibility_timeout="10s")

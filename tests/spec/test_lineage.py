@@ -51,7 +51,7 @@ async def test_a_tasks_own_headers_are_put_over_those_of_its_run(
     assert (contexts["plain"].headers, contexts["plain"].meta) == (headers, meta)
 
 
-async def test_headers_reach_every_task_of_a_run_whatever_it_stands_in(
+async def test_headers_reach_every_task_of_a_run_in_every_composite(
     app: Stemflow, registry: TaskRegistry, contexts: dict[str, TaskContext]
 ) -> None:
     task = see(registry)
@@ -102,7 +102,7 @@ async def test_headers_and_meta_cannot_be_written(
             mapping["tenant"] = "b"  # type: ignore[index]
 
 
-async def test_headers_do_not_tell_unique_tasks_apart(app: Stemflow, registry: TaskRegistry) -> None:
+async def test_headers_do_not_distinguish_unique_tasks(app: Stemflow, registry: TaskRegistry) -> None:
     @registry.task("once", unique=True)
     async def once() -> None: ...
 

@@ -59,7 +59,7 @@ async def test_a_failure_without_a_traceback_is_logged_too(
     assert [one.__dict__["task"] for one in named(caplog, "stemflow.failures")] == ["late"]
 
 
-async def test_whoever_waits_on_a_store_without_workers_is_told_after_five_seconds(
+async def test_waiting_on_a_store_without_workers_is_logged_after_five_seconds(
     open_app: OpenApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry = TaskRegistry()
@@ -85,7 +85,7 @@ async def test_whoever_waits_on_a_store_without_workers_is_told_after_five_secon
     assert (await waiting).value == 1
 
 
-async def test_whoever_waits_for_a_queue_or_a_task_that_nobody_serves_is_told_which(
+async def test_waiting_for_a_queue_or_a_task_that_no_worker_serves_is_logged_with_its_name(
     open_app: OpenApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry, other = TaskRegistry(), TaskRegistry()
@@ -109,7 +109,7 @@ async def test_whoever_waits_for_a_queue_or_a_task_that_nobody_serves_is_told_wh
     assert "no worker of queue 'other' has task t" in told[unknown.id]
 
 
-async def test_whoever_waits_for_a_long_task_that_runs_is_told_nothing(
+async def test_waiting_for_a_long_task_that_runs_is_not_logged(
     app: Stemflow, registry: TaskRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     @registry.task("slow")

@@ -44,7 +44,7 @@ GROUP = [
 
 
 @pytest.mark.parametrize("late_s", [0, 2.5, 60])
-async def test_members_are_told_in_the_order_in_which_they_end_also_to_one_who_comes_late(
+async def test_members_are_yielded_in_the_order_in_which_they_end_also_to_a_late_reader(
     open_app: OpenApp, slow: Any, late_s: float
 ) -> None:
     # Given a group whose members end in another order than they stand in, and one in another process who asks later
@@ -57,7 +57,7 @@ async def test_members_are_told_in_the_order_in_which_they_end_also_to_one_who_c
     assert await told(await other.handle(handle.id)) == GROUP
 
 
-async def test_a_member_is_told_when_it_has_ended_and_not_when_the_run_has(
+async def test_a_member_is_yielded_when_it_has_ended_and_not_when_the_run_has(
     app: Stemflow, slow: Any
 ) -> None:
     handle = await app.submit(Canvas.group(slow.si(1), slow.si(100)))
@@ -66,7 +66,7 @@ async def test_a_member_is_told_when_it_has_ended_and_not_when_the_run_has(
         break
 
 
-async def test_the_members_of_a_composite_within_are_told_by_its_path(app: Stemflow, slow: Any) -> None:
+async def test_the_members_of_an_inner_composite_are_yielded_by_its_path(app: Stemflow, slow: Any) -> None:
     handle = await app.submit(slow.si(1) | Canvas.chord([slow.si(2), slow.si(1)], slow.si(5)))
     assert await told(handle, "[1]") == [
         ("[1][1]", "succeeded", 1), ("[1][0]", "succeeded", 2), ("[1].then", "succeeded", 5),

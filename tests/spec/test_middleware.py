@@ -54,7 +54,7 @@ async def ended(app: Stemflow, sig: Any) -> TaskResult[Any]:
 # -- order
 
 
-async def test_those_added_first_stand_outermost(app: Stemflow, registry: TaskRegistry, calls: list[Any]) -> None:
+async def test_middleware_added_first_is_outermost(app: Stemflow, registry: TaskRegistry, calls: list[Any]) -> None:
     # Given two that note when they are entered and left
     story: list[str] = []
 
@@ -131,7 +131,7 @@ async def test_a_submission_is_altered_before_it_is_stored(
     assert tenants == ["a", "a"]
 
 
-async def test_a_submission_that_is_refused_stores_nothing_and_its_caller_is_told(
+async def test_a_submission_that_is_refused_stores_nothing_and_raises(
     app: Stemflow, registry: TaskRegistry, calls: list[Any]
 ) -> None:
     class Closed(Middleware):
@@ -266,7 +266,7 @@ async def test_it_wraps_plain_functions_in_threads_too(app: Stemflow, registry: 
     assert await app.run(plain.s(4)) == 8
 
 
-async def test_the_time_of_a_handler_includes_that_of_what_stands_around_it(
+async def test_the_time_limit_of_a_handler_includes_its_middleware(
     app: Stemflow, registry: TaskRegistry
 ) -> None:
     class Slow(Middleware):

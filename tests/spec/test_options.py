@@ -87,16 +87,16 @@ POLICY = {
 
 MEMBERS = {
     "id": CONTEXT + "test_the_id_is_the_same_over_all_attempts",
-    "run_id": CONTEXT + "test_a_handler_is_told_what_it_is_and_where",
-    "node": CONTEXT + "test_a_handler_is_told_what_it_is_and_where",
-    "name": CONTEXT + "test_a_handler_is_told_what_it_is_and_where",
-    "queue": CONTEXT + "test_a_handler_is_told_what_it_is_and_where",
-    "args": CONTEXT + "test_a_handler_is_told_what_it_is_and_where",
-    "kwargs": CONTEXT + "test_a_handler_is_told_what_it_is_and_where",
+    "run_id": CONTEXT + "test_the_context_of_a_handler_describes_its_task",
+    "node": CONTEXT + "test_the_context_of_a_handler_describes_its_task",
+    "name": CONTEXT + "test_the_context_of_a_handler_describes_its_task",
+    "queue": CONTEXT + "test_the_context_of_a_handler_describes_its_task",
+    "args": CONTEXT + "test_the_context_of_a_handler_describes_its_task",
+    "kwargs": CONTEXT + "test_the_context_of_a_handler_describes_its_task",
     "attempt": CONTEXT + "test_the_id_is_the_same_over_all_attempts",
     "max_retries": CONTEXT + "test_the_id_is_the_same_over_all_attempts",
-    "delivery": HERE + "test_a_handler_is_told_which_delivery_it_is_and_whether_a_fan_in_can_be_joined",
-    "in_fan_in": HERE + "test_a_handler_is_told_which_delivery_it_is_and_whether_a_fan_in_can_be_joined",
+    "delivery": HERE + "test_a_handler_can_read_its_delivery_and_whether_a_fan_in_can_be_joined",
+    "in_fan_in": HERE + "test_a_handler_can_read_its_delivery_and_whether_a_fan_in_can_be_joined",
     "headers": LINEAGE + "test_headers_travel_to_the_worker_of_another_process",
     "meta": LINEAGE + "test_a_tasks_own_headers_are_put_over_those_of_its_run",
     "parent_id": LINEAGE + "test_the_parent_is_the_step_before_or_the_task_that_started_the_run",
@@ -240,7 +240,7 @@ async def test_a_task_that_may_run_at_most_once_fails_when_its_worker_is_lost(
     assert begun == ["again"]
 
 
-async def test_a_handler_is_told_which_delivery_it_is_and_whether_a_fan_in_can_be_joined(
+async def test_a_handler_can_read_its_delivery_and_whether_a_fan_in_can_be_joined(
     open_app: OpenApp, registry: TaskRegistry
 ) -> None:
     # Given a task alone, whose worker was lost, and one in a group

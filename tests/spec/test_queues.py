@@ -7,7 +7,7 @@ from typing import Any
 from stemflow import Canvas, Stemflow, TaskRegistry
 
 
-async def test_a_worker_serves_every_queue_unless_it_is_told_which(app: Stemflow, registry: TaskRegistry) -> None:
+async def test_a_worker_serves_every_queue_unless_queues_are_given(app: Stemflow, registry: TaskRegistry) -> None:
     # Given
     @registry.task("slow", queue="slow")
     async def slow(value: int) -> int:

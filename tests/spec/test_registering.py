@@ -303,7 +303,7 @@ def test_a_definition_refuses_arguments_that_are_neither_named_nor_listed() -> N
         TaskDefinition[int, None]("a").call(7)
 
 
-async def test_a_builder_adds_what_it_is_told_and_stands_anywhere_in_a_canvas(
+async def test_a_builder_adds_the_given_members_and_may_be_anywhere_in_a_canvas(
     app: Stemflow, registry: TaskRegistry, clock: VirtualClock
 ) -> None:
     # Given a definition and a task that tells what reached it

@@ -54,7 +54,7 @@ def quick(registry: TaskRegistry) -> Any:
     return quick
 
 
-async def test_a_task_that_succeeds_is_told_of_from_its_submission_to_its_end(
+async def test_a_task_that_succeeds_is_signalled_from_its_submission_to_its_end(
     app: Stemflow, registry: TaskRegistry, quick: Any
 ) -> None:
     told = Told(registry, *TASK, *RUN)
@@ -71,7 +71,7 @@ async def test_a_task_that_succeeds_is_told_of_from_its_submission_to_its_end(
     }
 
 
-async def test_a_task_is_told_of_each_time_it_is_tried_again_and_when_it_has_failed(
+async def test_a_task_is_signalled_at_each_retry_and_when_it_has_failed(
     app: Stemflow, registry: TaskRegistry, clock: VirtualClock
 ) -> None:
     # Given a member that fails twice
@@ -107,7 +107,7 @@ async def test_a_delivery_that_is_handed_back_is_no_retry(app: Stemflow, registr
     assert told.names == ["retry"]
 
 
-async def test_a_run_that_is_cancelled_tells_of_itself_and_its_tasks_whoever_cancels_it(
+async def test_a_cancelled_run_and_its_tasks_are_signalled_in_every_process_that_may_cancel_it(
     open_app: OpenApp, registry: TaskRegistry, quick: Any
 ) -> None:
     # Given a task that runs and one that waits for its time
@@ -140,7 +140,9 @@ async def test_a_skipped_task_has_run_but_neither_succeeded_nor_failed(app: Stem
     assert told.names[3:] == ["received", "prerun", "postrun", "run_completed"]
 
 
-async def test_what_a_rerun_keeps_is_not_told_of_again(app: Stemflow, registry: TaskRegistry, quick: Any) -> None:
+async def test_results_that_a_rerun_keeps_are_not_signalled_again(
+    app: Stemflow, registry: TaskRegistry, quick: Any
+) -> None:
     @registry.task("refuses")
     async def refuses(*before: Any) -> None:
         raise Reject("never")
@@ -173,7 +175,7 @@ async def test_a_submission_that_finds_another_run_says_so_and_one_that_is_refus
     assert told.names == ["before_publish"]
 
 
-async def test_progress_is_told_with_its_context(app: Stemflow, registry: TaskRegistry) -> None:
+async def test_progress_is_signalled_with_its_context(app: Stemflow, registry: TaskRegistry) -> None:
     @registry.task("works")
     async def works(context: TaskContext) -> None:
         await context.progress(40, "halfway")
@@ -186,7 +188,7 @@ async def test_progress_is_told_with_its_context(app: Stemflow, registry: TaskRe
 
 
 @pytest.mark.parametrize(("limit", "option"), [("soft", "soft_time_limit"), ("hard", "hard_time_limit")])
-async def test_a_time_limit_that_has_passed_is_told(
+async def test_a_time_limit_that_has_passed_is_signalled(
     app: Stemflow, registry: TaskRegistry, limit: str, option: str
 ) -> None:
     @registry.task("slow", **{option: "5s"})
@@ -199,7 +201,7 @@ async def test_a_time_limit_that_has_passed_is_told(
     assert (event.task, event.limit, event.at_ms) == ("slow", limit, EPOCH_MS + 5_000)
 
 
-async def test_a_worker_tells_of_its_life(open_app: OpenApp, registry: TaskRegistry, quick: Any) -> None:
+async def test_the_start_and_end_of_a_worker_are_signalled(open_app: OpenApp, registry: TaskRegistry, quick: Any) -> None:
     told = Told(registry, *WORKER, "prerun")
     app = await open_app()
     await app.run(quick.s())
@@ -209,7 +211,7 @@ async def test_a_worker_tells_of_its_life(open_app: OpenApp, registry: TaskRegis
     assert {event.worker for event in told if isinstance(event, WorkerEvent)} == {app.service.slots.owner}
 
 
-async def test_a_worker_tells_every_ten_seconds_that_it_is_there(app: Stemflow, registry: TaskRegistry) -> None:
+async def test_a_worker_signals_a_heartbeat_every_ten_seconds(app: Stemflow, registry: TaskRegistry) -> None:
     @registry.task("slow")
     async def slow() -> None:
         await asyncio.sleep(25)
@@ -255,7 +257,7 @@ async def test_a_run_that_a_worker_leaves_is_suspended_and_resumed_by_one_that_s
     ]
 
 
-async def test_trouble_of_the_worker_itself_is_told(
+async def test_errors_of_the_worker_itself_are_signalled(
     app: Stemflow, registry: TaskRegistry, quick: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a worker that cannot make the arguments of a task, for a reason of its own
@@ -331,7 +333,7 @@ async def test_a_listener_that_never_ends_does_not_keep_the_engine(
     assert "a listener has not returned within 5 s and is cancelled" in caplog.text
 
 
-async def test_a_listener_that_is_disconnected_is_told_no_more(
+async def test_a_listener_that_is_disconnected_is_called_no_more(
     app: Stemflow, registry: TaskRegistry, quick: Any
 ) -> None:
     told: list[TaskEvent] = []

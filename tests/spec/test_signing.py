@@ -284,7 +284,7 @@ async def test_a_task_never_starts_with_a_result_that_was_altered(scene: Scene) 
     assert scene.started == ["good"]
 
 
-async def test_who_waits_is_not_told_a_result_that_was_altered(scene: Scene) -> None:
+async def test_a_waiter_does_not_get_a_result_that_was_altered(scene: Scene) -> None:
     app = await scene.worker()
     handle = await app.submit(scene.note.s("good"))
     await handle.wait()

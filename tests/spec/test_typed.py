@@ -524,7 +524,7 @@ async def test_a_signature_says_itself_how_its_result_is_decoded(app: Stemflow, 
     assert await app.run(Canvas.chain(give.s("b"), linked)) == "b"
 
 
-async def test_a_result_that_does_not_fit_is_told_where_it_is_read(app: Stemflow, registry: TaskRegistry) -> None:
+async def test_a_result_that_does_not_fit_is_refused_where_it_is_read(app: Stemflow, registry: TaskRegistry) -> None:
     @registry.task("lie")
     async def lie() -> list[int]:
         return [1, "two"]  # type: ignore[list-item]

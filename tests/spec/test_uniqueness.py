@@ -471,7 +471,7 @@ async def test_one_that_was_displaced_takes_its_turn_when_the_other_is_cancelled
     assert log == [1, 2]
 
 
-async def test_one_whose_turn_has_come_unheard_is_replaced_by_a_newer_call_and_does_not_run_beside_it(
+async def test_a_waiter_with_a_pending_notification_is_replaced_by_a_newer_call_and_does_not_run_as_well(
     open_app: OpenApp, index: Any, log: Log
 ) -> None:
     producer, (second,) = await _waiting_beyond_the_window(open_app, index, 2)

@@ -152,7 +152,7 @@ async def test_declarations_outlive_their_workers_for_a_day(open_app: OpenApp) -
     assert (await handle.root()).queue == "money"
 
 
-async def test_workers_tell_that_they_live_and_when_they_leave(open_app: OpenApp, clock: VirtualClock) -> None:
+async def test_workers_publish_heartbeats_and_their_end(open_app: OpenApp, clock: VirtualClock) -> None:
     # Given two workers under one name
     first, second = await open_app(with_pay(), name="w"), await open_app(with_pay(), name="w")
     await asyncio.sleep(12)

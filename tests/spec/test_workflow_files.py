@@ -48,7 +48,7 @@ async def test_inputs_that_do_not_fit_are_refused_all_at_once_and_nothing_is_sto
     assert await app.store.runs(10) == []
 
 
-def test_a_file_with_errors_tells_them_all_with_their_places(file: Path) -> None:
+def test_all_errors_of_a_file_are_reported_with_their_places(file: Path) -> None:
     file.write_text(FILE.replace("task: say", "tsak: say").replace("inputs.times", "inputs.tiems"), "utf-8")
     with pytest.raises(InvalidWorkflow) as invalid:
         load_workflow(file)

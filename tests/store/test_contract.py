@@ -125,7 +125,7 @@ class TestSpreadPartitions(TestPartitions):
     test_nothing_of_a_stale_decision_is_written = None
     test_what_made_a_decision_stale_comes_with_the_answer = None
     test_dead_letters_are_listed_newest_first_and_chosen_by_what_they_say = None
-    test_who_wanted_more_is_woken_by_what_becomes_due_sooner = None
+    test_a_caller_that_wanted_more_is_woken_by_what_becomes_due_sooner = None
     test_timers_end_with_what_they_were_set_for = None
     # Order is kept within a partition, and runs of one instant are listed by their ids.
     test_the_root_of_a_run_is_leased_with_the_header = None

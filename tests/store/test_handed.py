@@ -75,7 +75,7 @@ async def test_an_offer_is_good_for_one(two: tuple[Idle, User]) -> None:
     assert [lease.node.path for lease in await busy.lease()] == ["b"]
 
 
-async def test_what_comes_in_numbers_is_fetched_not_handed(two: tuple[Idle, User]) -> None:
+async def test_many_ready_tasks_are_fetched_not_pushed(two: tuple[Idle, User]) -> None:
     idle, busy = two
     await idle.waits()
     await busy.begin(leaf("a"), leaf("b"))
@@ -86,7 +86,7 @@ async def test_what_comes_in_numbers_is_fetched_not_handed(two: tuple[Idle, User
 @pytest.mark.parametrize(
     "fields", [{"queues": ("slow",)}, {"pushes": None}, {"only_run": "none"}], ids=["queue", "unasked", "run"]
 )
-async def test_nothing_is_handed_that_was_not_wanted(fields: dict[str, Any], two: tuple[Idle, User]) -> None:
+async def test_nothing_is_pushed_that_was_not_wanted(fields: dict[str, Any], two: tuple[Idle, User]) -> None:
     idle, busy = two
     assert (await idle.ask(1, **{"pushes": 0, **fields})).leases == ()
     idle.seen = await idle.store.wait_for_work(idle.name, 0, 0)
@@ -107,7 +107,7 @@ async def test_an_offer_that_is_old_is_not_taken_up(two: tuple[Idle, User], cloc
     assert len(await busy.lease()) == 1
 
 
-async def test_nothing_is_handed_to_one_who_does_not_hear(two: tuple[Idle, User]) -> None:
+async def test_nothing_is_pushed_to_a_worker_that_is_not_subscribed(two: tuple[Idle, User]) -> None:
     idle, busy = two
     await idle.waits()
     await idle.store.close()
@@ -116,7 +116,7 @@ async def test_nothing_is_handed_to_one_who_does_not_hear(two: tuple[Idle, User]
     assert len(await busy.lease()) == 1
 
 
-async def test_one_that_has_not_heard_of_the_last_is_handed_no_other(two: tuple[Idle, User]) -> None:
+async def test_a_worker_that_has_not_received_the_last_lease_is_pushed_no_other(two: tuple[Idle, User]) -> None:
     idle, busy = two
     await idle.waits()
     await busy.begin(leaf("a"))
@@ -131,7 +131,7 @@ async def test_one_that_has_not_heard_of_the_last_is_handed_no_other(two: tuple[
     assert [lease.node.path for lease in await idle.handed()] == ["c"]
 
 
-async def test_a_repeated_request_hands_nothing_again(two: tuple[Idle, User]) -> None:
+async def test_a_repeated_request_pushes_nothing_again(two: tuple[Idle, User]) -> None:
     idle, busy = two
     await idle.waits()
     made = begun("r", leaf("a", "r"))
@@ -142,7 +142,7 @@ async def test_a_repeated_request_hands_nothing_again(two: tuple[Idle, User]) ->
     assert await idle.handed() == []
 
 
-async def test_an_older_leaf_goes_first_and_the_new_one_is_told_of(two: tuple[Idle, User], clock: ManualClock) -> None:
+async def test_an_older_leaf_goes_first_and_the_new_one_is_notified(two: tuple[Idle, User], clock: ManualClock) -> None:
     idle, busy = two
     await busy.begin(leaf("late", at_ms=clock.now_ms() + 50))
     await idle.waits()

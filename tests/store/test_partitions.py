@@ -46,7 +46,7 @@ def elsewhere() -> str:
     return next(run for run in iter(ids.run_id, "") if part_of(run, PARTS) != 0)
 
 
-def test_ids_of_the_engine_are_spread_and_others_lie_with_the_keys() -> None:
+def test_ids_of_the_engine_are_spread_and_others_are_stored_with_the_keys() -> None:
     ids = SeededIds(random.Random(1))
     found = Counter(part_of(ids.run_id(), PARTS) for _ in range(1_000))
     assert set(found) == set(range(PARTS))
@@ -70,7 +70,7 @@ async def test_runs_are_spread_and_one_worker_serves_all_partitions(app: Stemflo
 @pytest.mark.parametrize(
     "options", [{"unique": True}, {"concurrency": 1}, {"rate_limit": "1000/s"}, {"group_rate_limit": "1000/s"}]
 )
-async def test_runs_whose_tasks_share_keys_lie_where_the_keys_do(
+async def test_runs_whose_tasks_share_keys_are_stored_with_the_keys(
     options: dict[str, object], app: Stemflow, registry: TaskRegistry
 ) -> None:
     if "group_rate_limit" in options:
@@ -107,7 +107,7 @@ async def test_a_unique_key_is_unique_over_all_partitions(app: Stemflow, registr
     assert (await handles[0].wait(timeout=20)).value == 1
 
 
-async def test_a_rerun_and_a_replay_lie_beside_the_run_that_they_repeat(app: Stemflow, registry: TaskRegistry) -> None:
+async def test_a_rerun_and_a_replay_are_in_the_partition_of_the_run_that_they_repeat(app: Stemflow, registry: TaskRegistry) -> None:
     broken = True
 
     @registry.task("first")

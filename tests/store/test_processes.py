@@ -44,7 +44,7 @@ async def child(url: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, url, stdout=asyncio.subprocess.PIPE)
 
 
-async def test_what_a_killed_process_was_told_is_kept_and_its_lease_is_lost_at_once(tmp_path: Path) -> None:
+async def test_what_was_acknowledged_to_a_killed_process_is_kept_and_its_lease_is_lost_at_once(tmp_path: Path) -> None:
     url = f"sqlite:{tmp_path / 'store.db'}"
     store = open_store(url, SystemClock())
     await store.open()
@@ -61,7 +61,7 @@ async def test_what_a_killed_process_was_told_is_kept_and_its_lease_is_lost_at_o
     await store.close()
 
 
-async def test_the_end_of_a_run_is_heard_in_another_process(tmp_path: Path) -> None:
+async def test_the_end_of_a_run_is_notified_to_another_process(tmp_path: Path) -> None:
     url = f"sqlite:{tmp_path / 'store.db'}"
     store = open_store(url, SystemClock())
     await store.open()

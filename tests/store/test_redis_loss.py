@@ -75,7 +75,7 @@ async def test_a_server_that_was_emptied_refuses_what_rests_on_its_data_once(
     assert answer.leases == ()
 
 
-async def test_another_who_made_the_data_anew_is_not_taken_for_the_one_before(
+async def test_data_recreated_by_another_process_is_not_taken_for_the_lost_data(
     own: Server, stores: tuple[Store, Store]
 ) -> None:
     one, two = stores
@@ -215,7 +215,7 @@ async def test_connections_that_are_opened_while_others_work_find_no_loss(own: S
         assert store.epoch == 0
 
 
-async def test_whoever_waits_for_a_run_that_is_lost_is_told_and_work_goes_on(own: Server) -> None:
+async def test_a_waiter_for_a_lost_run_gets_an_error_and_work_goes_on(own: Server) -> None:
     registry = TaskRegistry()
     begun = asyncio.Event()
 

@@ -220,7 +220,7 @@ async def test_notes_past_their_time_leave_nothing_in_the_file(path: Path) -> No
 
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR | (3 << 8)])
-def test_a_full_disk_is_told_as_something_that_passes(code: int) -> None:
+def test_a_full_disk_is_reported_as_a_transient_error(code: int) -> None:
     error = sqlite3.OperationalError("disk")
     error.sqlite_errorcode = code
     assert isinstance(refused("sqlite:x", "x", error), StoreUnavailable)

@@ -17,7 +17,7 @@ def test_a_parameter_that_nothing_reads_is_refused(parameter: str) -> None:
         open_store(f"redis://localhost:6379/0?{parameter}", ManualClock())
 
 
-def test_a_value_that_cannot_be_read_is_refused_without_telling_the_password() -> None:
+def test_a_value_that_cannot_be_read_is_refused_without_showing_the_password() -> None:
     with pytest.raises(StoreError, match="socket_timeout") as caught:
         open_store("redis://me:secret@localhost:6379/0?socket_timeout=soon", ManualClock())
     assert "secret" not in str(caught.value)

@@ -58,7 +58,7 @@ async def test_retries_are_waited_for_in_no_time_and_each_attempt_is_a_call() ->
 
 
 @virtual_time
-async def test_a_stand_in_is_called_with_the_arguments_and_the_registry_stays_as_it_was() -> None:
+async def test_a_stub_is_called_with_the_arguments_and_the_registry_is_unchanged() -> None:
     async with Rehearsal(registry, stubs={"charge": lambda cents: cents * 2}) as rehearsal:
         assert await rehearsal.run(charge.s(60)) == 120
     assert registry.middleware.on_execute == ()
@@ -111,7 +111,7 @@ async def test_a_handler_is_called_with_a_context_that_records() -> None:
     assert [sig.args for sig in context.added] == [("crawled",)]
 
 
-async def test_a_handler_is_told_that_it_was_cancelled() -> None:
+async def test_a_handler_can_see_that_it_was_cancelled() -> None:
     context = context_for(crawl)
     context.cancel()
     with pytest.raises(TaskCancelled):

@@ -54,7 +54,7 @@ def test_servers_on_path_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("nothing_here")
-def test_a_program_that_stands_on_path_a_second_time_is_found_once(
+def test_a_program_that_is_on_path_twice_is_found_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = program(tmp_path / "package", "server", "one")
@@ -67,7 +67,7 @@ def test_a_program_that_stands_on_path_a_second_time_is_found_once(
 
 
 @pytest.mark.usefixtures("nothing_here")
-def test_the_one_that_a_variable_names_stands_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_named_by_a_variable_replaces_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path / "bin", "redis-server", "one")
     monkeypatch.setenv(ONLY, "/opt/redis-8/redis-server")
     assert server_binaries() == {"redis-server": "/opt/redis-8/redis-server"}
@@ -85,6 +85,6 @@ def test_a_program_says_its_version(says: str, version: tuple[int, int], tmp_pat
     assert version_of(program(tmp_path / "bin", "server", says)) == version
 
 
-def test_a_program_that_says_none_is_told(tmp_path: Path) -> None:
+def test_a_program_without_a_version_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"expected a version such as v=7\.2\.4, got 'hello"):
         version_of(program(tmp_path / "bin", "server", "hello"))

@@ -153,6 +153,6 @@ async def test_connections_are_cut_and_half_closed(proxy: Proxy, counting: Count
     assert await ask(second) == b""
 
 
-def test_fates_are_told_apart_by_number() -> None:
+def test_fates_are_distinguished_by_number() -> None:
     fate = drop_reply(3)
     assert [fate(Call(number, (b"GET",))) for number in (2, 3, 4)] == [None, DropReply(), None]

@@ -53,7 +53,7 @@ def test_an_example_ends_as_its_readme_says(shop: Shop, name: str) -> None:
     assert any((shop.folder / "demo").iterdir())
 
 
-def test_an_order_reserves_charges_ships_and_tells(shop: Shop) -> None:
+def test_an_order_reserves_charges_ships_and_notifies(shop: Shop) -> None:
     code, answer = shop.run("order")
     assert code == 0
     assert answer["outputs"]["receipt"].endswith("EUR")

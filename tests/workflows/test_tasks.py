@@ -146,7 +146,7 @@ async def test_a_charge_happens_once_and_can_be_refunded(tasks: ModuleType, demo
         tasks.psp_refund(Context(), "ch_none")
 
 
-async def test_the_provider_can_be_told_to_be_away_for_the_first_attempts(
+async def test_the_provider_can_be_set_to_be_away_for_the_first_attempts(
     tasks: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STEMFLOW_DEMO_PSP_UNAVAILABLE", "2")
@@ -189,7 +189,7 @@ def test_what_is_shipped_can_be_read_afterwards(tasks: ModuleType, demo: Path) -
     assert list((demo / "labels").iterdir()) == []
 
 
-def test_shipping_and_mail_can_be_told_to_fail(tasks: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipping_and_mail_can_be_set_to_fail(tasks: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEMFLOW_DEMO_SHIP_FAIL", "1")
     monkeypatch.setenv("STEMFLOW_DEMO_MAIL_FAIL", "1")
     with pytest.raises(RuntimeError, match="no carrier for DE000042"):

@@ -40,7 +40,7 @@ class CommitPromises(Promises):
             assert [await w.two.store.page((RUN, "m"), number) for number in (0, 1, 2)] == [b"[1]", b"[2]", None]
             assert await w.two.store.dead_letters() == [letter]
 
-    async def test_runs_that_begin_alike_are_made_by_one_decision(self) -> None:
+    async def test_similar_runs_are_created_by_one_decision(self) -> None:
         async with self.world() as w:
             a, b, c = _in_one_partition(w.one.store)
             root = leaf("", a, node=0, due_at_ms=EPOCH_MS + 60_000)
@@ -56,7 +56,7 @@ class CommitPromises(Promises):
             leases = await w.two.lease()
             assert [(one.node.run, one.header) for one in leases] == [(a, first), (b, also[0]), (c, also[1])]
 
-    async def test_none_of_runs_that_begin_alike_is_made_where_one_is_there(self) -> None:
+    async def test_no_similar_run_is_created_if_one_of_them_exists(self) -> None:
         async with self.world() as w:
             a, b, c = _in_one_partition(w.one.store)
             await w.one.begin(run=b)
@@ -67,7 +67,7 @@ class CommitPromises(Promises):
             assert await w.two.store.read([(a, ""), (c, "")]) == [None, None]
             assert await w.two.lease() == ()
 
-    async def test_the_end_of_each_run_that_began_alike_is_heard(self) -> None:
+    async def test_the_end_of_each_similar_run_is_notified(self) -> None:
         async with self.world() as w:
             runs = _in_one_partition(w.one.store)
             first, *also = [Header(run=run, plan="p", reply_to=w.one.store.address) for run in runs]

@@ -49,7 +49,7 @@ class HintPromises(Promises):
             w.clock.advance(1)
             assert await w.one.store.hints(_TOPIC) == {}
 
-    async def test_a_note_wakes_whoever_waits_for_a_change(self) -> None:
+    async def test_a_hint_wakes_a_caller_that_waits_for_a_change(self) -> None:
         async with self.world() as w:
             for writer in (w.one, w.two):
                 seen = await w.one.store.wait_for_change(0, 0)

@@ -36,7 +36,7 @@ async def fetched(user: User, *decisions: Decision) -> list[Post]:
 class InboxPromises(Promises):
     """Posts are returned to one caller at a time, until they are applied."""
 
-    async def test_what_is_posted_is_handed_out_in_order_with_its_scopes_as_they_are(self) -> None:
+    async def test_posts_are_leased_in_order_with_the_current_scopes(self) -> None:
         async with self.world() as w:
             await w.one.begin(scope("m", size=40), leaf("a"))
             assert not (await ask(w.two)).inbox
@@ -48,7 +48,7 @@ class InboxPromises(Promises):
             assert (inbox.run, inbox.posts) == (RUN, first + second)
             assert inbox.scopes == (await w.two.node("m"), await w.two.node(""))
 
-    async def test_whoever_posts_is_handed_it_with_the_answer(self) -> None:
+    async def test_a_caller_that_posts_leases_the_inbox_with_the_answer(self) -> None:
         async with self.world() as w:
             await w.one.begin(leaf("a"))
             answer = await ask(w.one, posted(post(0)))
@@ -56,7 +56,7 @@ class InboxPromises(Promises):
             assert [one.posts for one in answer.inbox] == [(post(0),)]
             assert answer.busy_inboxes == ()
 
-    async def test_it_is_handed_to_nobody_else_for_a_while_and_then_again(self) -> None:
+    async def test_a_leased_inbox_is_leased_again_only_after_its_lease(self) -> None:
         async with self.world() as w:
             await w.one.begin()
             await ask(w.one, posted(post(0)))
@@ -69,7 +69,7 @@ class InboxPromises(Promises):
             assert await fetched(w.two) == [post(0), post(2)]
             assert (await ask(w.one)).busy_inboxes == (RUN,)
 
-    async def test_what_is_heard_is_taken_out_and_the_rest_is_free(self) -> None:
+    async def test_consumed_posts_are_removed_and_the_rest_may_be_leased(self) -> None:
         async with self.world() as w:
             await w.one.begin()
             (inbox,) = (await ask(w.one, posted(post(0)))).inbox
@@ -83,7 +83,7 @@ class InboxPromises(Promises):
             assert await fetched(w.one) == []
             assert await fetched(w.one, consumed(rest), posted(post(4))) == [post(4)]
 
-    async def test_nothing_is_handed_out_without_a_wish_or_for_another_run(self) -> None:
+    async def test_no_inbox_is_leased_without_a_want_or_for_another_run(self) -> None:
         async with self.world() as w:
             await w.one.begin()
             await w.one.begin(run="other")
@@ -94,7 +94,7 @@ class InboxPromises(Promises):
             assert (await ask(w.one, only_run="other")).busy_inboxes == ()
             assert (await ask(w.one, only_run=RUN)).busy_inboxes == (RUN,)
 
-    async def test_a_stale_decision_posts_nothing_and_hears_nothing(self) -> None:
+    async def test_a_stale_decision_posts_nothing_and_consumes_nothing(self) -> None:
         async with self.world() as w:
             await w.one.begin(leaf("a"))
             (inbox,) = (await ask(w.one, posted(post(0)))).inbox
@@ -112,7 +112,7 @@ class InboxPromises(Promises):
             w.clock.advance(INBOX_MS)
             assert await fetched(w.two) == [post(0)]
 
-    async def test_much_is_handed_out_in_pages(self) -> None:
+    async def test_many_posts_are_leased_in_pages(self) -> None:
         async with self.world() as w:
             await w.one.begin()
             many = [post(number) for number in range(INBOX_POSTS + 3)]

@@ -53,7 +53,7 @@ class StockPromises(Promises):
             stock = await w.two.store.inventory()
             assert (stock.leased, stock.late) == (0, 0)
 
-    async def test_timers_that_are_due_and_not_seen_to_are_told(self) -> None:
+    async def test_timers_that_are_due_and_not_handled_are_counted(self) -> None:
         async with self.world() as w:
             due_ms = w.clock.now_ms() + 10
             await w.one.begin(scope("[0]", due_at_ms=due_ms))

@@ -75,7 +75,7 @@ class LeasePromises(Promises):
             await w.one.commit(cancel(leaf("b")))
             assert await w.two.lease() == ()
 
-    async def test_without_want_nothing_is_handed_out(self) -> None:
+    async def test_without_a_want_nothing_is_leased(self) -> None:
         async with self.world() as w:
             await w.one.begin(leaf("a"), leaf("b", state=HELD, due_at_ms=1))
             answer = await w.one.exchange()
@@ -134,7 +134,7 @@ class LeasePromises(Promises):
 
     # -- timers
 
-    async def test_a_timer_is_handed_out_when_due_and_again_until_it_is_moved(self) -> None:
+    async def test_a_timer_is_returned_when_due_and_again_until_it_is_moved(self) -> None:
         async with self.world() as w:
             due = Due((RUN, "a"), w.clock.at_ms + 5)
             await w.one.begin(leaf("a", state=HELD, due_at_ms=due.due_at_ms))
@@ -309,7 +309,7 @@ class LeasePromises(Promises):
             w.clock.advance(1)
             assert paths(await w.two.store.take_expired("two", 10)) == ["a"]
 
-    async def test_a_renewal_tells_which_leases_are_gone_and_who_must_stop(self) -> None:
+    async def test_a_renewal_returns_lost_leases_and_nodes_that_must_stop(self) -> None:
         async with self.world() as w:
             await w.one.begin(*(leaf(path) for path in "abc"))
             a, b, c = await w.one.lease()

@@ -91,7 +91,7 @@ class KeepPromises(Promises):
             assert await w.two.store.count_expired() == ExpiredCounts(runs=0, dead_letters=0, others=0)
             assert await w.two.store.dead_letters() == [letter("s", keep_ms=5_000)]
 
-    async def test_an_id_that_is_used_again_begins_anew(self) -> None:
+    async def test_a_run_id_that_is_used_again_starts_a_new_run(self) -> None:
         async with self.world() as w:
             old = begun(RUN, leaf("a"), plans=(plan("p"),), pages=(Pages((RUN, "m"), (b"[1]",)),), dead=(letter(RUN),))
             await w.one.exchange(old)
@@ -226,7 +226,7 @@ class PrunePromises(Promises):
             steps = [await w.two.store.prune(8) for _ in range(4)]
             assert (steps, sum(steps)) == ([8, 8, 5, 0], 21)
 
-    async def test_the_end_of_a_run_is_heard_after_others_were_pruned(self) -> None:
+    async def test_the_end_of_a_run_is_notified_after_others_were_pruned(self) -> None:
         async with self.world() as w:
             for run in ("x", "y"):
                 await w.one.begin(run=run)

@@ -33,7 +33,7 @@ class WaitPromises(Promises):
             assert not other.done()
             w.one.store.unwatch("other", other)
 
-    async def test_a_watch_hears_of_an_end_that_another_user_commits(self) -> None:
+    async def test_a_watch_is_resolved_by_an_end_that_another_user_commits(self) -> None:
         async with self.world() as w:
             await w.one.begin(reply_to=w.one.store.address)
             ended = w.one.store.watch(RUN)
@@ -68,7 +68,7 @@ class WaitPromises(Promises):
             assert w.one.store.watching == 0
             assert not first.done()
 
-    async def test_whoever_waits_is_woken_by_a_commit_of_another_user(self) -> None:
+    async def test_a_waiting_caller_is_woken_by_a_commit_of_another_user(self) -> None:
         async with self.world() as w:
             await w.one.begin()
             seen = await w.one.store.wait_for_change(0, 0)
@@ -84,7 +84,7 @@ class WaitPromises(Promises):
             await w.two.begin()
             await asyncio.wait_for(w.one.store.wait_for_change(seen, None), _PATIENCE_S)
 
-    async def test_who_wanted_more_is_woken_by_work_that_somebody_else_adds(self) -> None:
+    async def test_a_caller_that_wanted_more_is_woken_by_work_that_another_adds(self) -> None:
         async with self.world() as w:
             assert (await w.one.ask()).leases == ()
             seen = await w.one.store.wait_for_work(w.one.name, 0, 0)
@@ -95,7 +95,7 @@ class WaitPromises(Promises):
             await asyncio.wait_for(waiting, _PATIENCE_S)
             assert [lease.node.path for lease in await w.one.lease()] == ["a"]
 
-    async def test_who_wanted_more_is_woken_by_what_becomes_due_sooner(self) -> None:
+    async def test_a_caller_that_wanted_more_is_woken_by_what_becomes_due_sooner(self) -> None:
         async with self.world() as w:
             for delayed in (leaf("a", at_ms=w.clock.at_ms + 50), leaf("b", state=HELD, due_at_ms=w.clock.at_ms + 40)):
                 assert (await w.one.ask()).next_at_ms in (None, w.clock.at_ms + 50)
@@ -104,14 +104,14 @@ class WaitPromises(Promises):
                 await w.two.begin(delayed, run=f"run-{delayed.state}")
                 await asyncio.wait_for(waiting, _PATIENCE_S)
 
-    async def test_work_that_comes_between_asking_and_waiting_is_heard_of(self) -> None:
+    async def test_work_that_is_added_between_exchange_and_wait_ends_the_wait(self) -> None:
         async with self.world() as w:
             seen = await w.one.store.wait_for_work(w.one.name, 0, 0)
             assert (await w.one.ask(queues=("default", "slow"))).leases == ()
             await w.two.begin(leaf("a"))
             await asyncio.wait_for(w.one.store.wait_for_work(w.one.name, seen, None), _PATIENCE_S)
 
-    async def test_who_follows_one_run_is_woken_by_its_changes(self) -> None:
+    async def test_a_follower_of_one_run_is_woken_by_its_changes(self) -> None:
         async with self.world() as w:
             await w.one.begin(leaf("a"))
             seen = await w.one.store.wait_for_change(0, 0, RUN)
