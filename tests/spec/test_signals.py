@@ -201,7 +201,9 @@ async def test_a_time_limit_that_has_passed_is_signalled(
     assert (event.task, event.limit, event.at_ms) == ("slow", limit, EPOCH_MS + 5_000)
 
 
-async def test_the_start_and_end_of_a_worker_are_signalled(open_app: OpenApp, registry: TaskRegistry, quick: Any) -> None:
+async def test_the_start_and_end_of_a_worker_are_signalled(
+    open_app: OpenApp, registry: TaskRegistry, quick: Any
+) -> None:
     told = Told(registry, *WORKER, "prerun")
     app = await open_app()
     await app.run(quick.s())

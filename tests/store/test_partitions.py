@@ -107,7 +107,9 @@ async def test_a_unique_key_is_unique_over_all_partitions(app: Stemflow, registr
     assert (await handles[0].wait(timeout=20)).value == 1
 
 
-async def test_a_rerun_and_a_replay_are_in_the_partition_of_the_run_that_they_repeat(app: Stemflow, registry: TaskRegistry) -> None:
+async def test_a_rerun_and_a_replay_are_in_the_partition_of_the_run_that_they_repeat(
+    app: Stemflow, registry: TaskRegistry
+) -> None:
     broken = True
 
     @registry.task("first")
