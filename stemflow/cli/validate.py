@@ -18,6 +18,8 @@ from stemflow.model.diagnostic import Diagnostic
 from stemflow.runtime.client.workflow_files import Checked, WorkflowFile
 
 STDIN_NAME = "<stdin>"
+LOCK_NAME = "stemflow.tasks.lock.json"
+"""The name is repeated here so that nothing of the runtime is imported where there is no lock file."""
 
 
 def main(arguments: Arguments) -> int:
@@ -26,7 +28,8 @@ def main(arguments: Arguments) -> int:
     changed = None if arguments.changed_since is None else changed_since(arguments.changed_since)
     files = workflow_files(arguments.paths, Filters(settings.include, settings.exclude), changed)
     known = _known_tasks(arguments.tasks)
-    checked = [_checked(file, known) for file in files]
+    locks = Locks()
+    checked = [_checked(file, locks.of(file) if known is None else known) for file in files]
     found = [one for file in checked for one in file.found if settings.keeps(one)]
     _print(checked, found, arguments)
     return INVALID_FILE if any(settings.strict or one.severity == "error" for one in found) else FINE
@@ -51,6 +54,27 @@ def _known_tasks(named: list[str]) -> Collection[str] | None:
     from stemflow.runtime.tasks.discovery import find_tasks
 
     return find_tasks(named, None)
+
+
+class Locks:
+    """The lock files of tasks, each read once."""
+
+    def __init__(self) -> None:
+        self._found: dict[Path, Collection[str] | None] = {}
+
+    def of(self, file: str) -> Collection[str] | None:
+        """The tasks of the nearest lock file at or above the folder of a file; None where there is none."""
+        folder = Path.cwd() if file == STDIN else Path(file).resolve().parent
+        if folder not in self._found:
+            path = next((one / LOCK_NAME for one in (folder, *folder.parents) if (one / LOCK_NAME).is_file()), None)
+            self._found[folder] = None if path is None else _read_lock(path)
+        return self._found[folder]
+
+
+def _read_lock(path: Path) -> Collection[str]:
+    from stemflow.runtime.catalog.lock import read_lock
+
+    return read_lock(path)
 
 
 def _checked(file: str, known: Collection[str] | None) -> Checked:

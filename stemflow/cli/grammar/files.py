@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from stemflow.cli.grammar.options import command, tasks
+from stemflow.cli.grammar.options import OrderedGroup, command, tasks
 from stemflow.cli.grammar.types import Code
 
 FORMATS = ("text", "json", "jsonl", "sarif", "github", "gitlab", "junit")
@@ -73,9 +73,20 @@ EXPLAIN = command(
         ["code"], metavar="[CODE]", required=False, type=Code(), help="Such as SF101; without it, all codes are listed."
     ),
 )  # fmt: skip
+LOCK = command(
+    "lock", "write a lock file of the tasks, so that validate checks arguments without importing them",
+    click.Option(["--check"], is_flag=True, help="Write nothing; exit code 1 when the file is out of date."),
+    click.Option(["--output"], metavar="FILE", type=click.Path(), help="The file (stemflow.tasks.lock.json)."),
+    tasks("Where the tasks are; may be repeated (default: pyproject.toml)."),
+    module="tasks",
+)  # fmt: skip
+TASKS = OrderedGroup(
+    "tasks", commands=[LOCK], help="Write down what is known of the tasks.",
+    short_help="write a lock file of the tasks, or check it",
+)  # fmt: skip
 COMPLETION = command(
     "completion", "print a script that completes stemflow's commands and options in a shell",
     click.Argument(["shell"], metavar="SHELL", type=click.Choice(SHELLS), help="bash, zsh or fish."),
 )  # fmt: skip
 
-COMMANDS = (VALIDATE, TEST, PLAN, GRAPH, SCHEMA, EXPLAIN, COMPLETION)
+COMMANDS = (VALIDATE, TEST, PLAN, GRAPH, SCHEMA, EXPLAIN, TASKS, COMPLETION)
