@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 from stemflow.model.diagnostic import Diagnostic
 from stemflow.model.signature import AnySig, TaskSig
 from stemflow.model.suggest import nearest
-from stemflow.model.tree import walk
+from stemflow.model.tree import walk_all
 
 Locate = Callable[[str, str | None], tuple[int, int, int]]
 """(path of a step, key in it or None) -> (line, column, end column) in the file, from 1."""
@@ -52,7 +52,7 @@ def wrong_arguments(
     body: AnySig, locate: Locate, tasks: TypedTasks, defaults: Mapping[str, Any]
 ) -> Iterator[Diagnostic]:
     """The findings about the calls in the body of a workflow."""
-    for path, sig in walk(body):
+    for path, sig in walk_all(body):
         if isinstance(sig, TaskSig):
             yield from _of_call(sig, path, locate, tasks, defaults)
             if sig.compensate is not None:

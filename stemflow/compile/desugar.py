@@ -2,7 +2,7 @@
 
 Empty chains in a chain are removed, plain groups in a chord's header are flattened, and hooks move to where they run:
 those of a group or map to its members, those of a task to a chain around it. Those of a chain or chord stay: they run
-once, at its end.
+once, at its end. So do catches and a cleanup (`finally`) of every kind.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, TypeVar, assert_never
 from msgspec import structs
 
 from stemflow.model.signature import (
+    HANDLERS,
     HOOKS,
     AnySig,
     ChainSig,
@@ -28,7 +29,7 @@ from stemflow.model.signature import (
     TaskSig,
     WaitSig,
 )
-from stemflow.model.tree import changed
+from stemflow.model.tree import changed, handled_of
 
 Composite = TypeVar("Composite", bound=Signature[Any, Any])
 _POLICY = ("name", "when", "needs", "run_on", "on_error", "at")
@@ -39,7 +40,7 @@ def desugar(sig: AnySig) -> AnySig:
     """The same tree in the machine's own terms."""
     match sig:
         case TaskSig() | WaitSig():
-            return _wrapped(sig) if _has_hooks(sig) else sig
+            return _wrapped(sig) if sig.has_handlers else sig
         case ChainSig():
             return structs.replace(sig, steps=_chain_steps(sig.steps))
         case GroupSig() | MapSig():
@@ -77,6 +78,11 @@ def _has_hooks(sig: AnySig) -> bool:
     return bool(sig.success_hooks or sig.failure_hooks or sig.cancel_hooks)
 
 
+def handlers_of(sig: AnySig) -> list[tuple[str, AnySig]]:
+    """(path segment, desugared step) of the handlers of a desugared signature, in the order in which they run."""
+    return [(segment, desugar(one)) for segment, one in handled_of(sig)]
+
+
 def _with_member_hooks(sig: GroupSig[Any, Any] | MapSig[Any, Any]) -> AnySig:
     """The signature with its hooks moved to each member."""
     return changed(_without_hooks(sig), lambda one: desugar(_give_hooks(sig, (one,))[0]), members_only=True)
@@ -102,6 +108,7 @@ def _given(member: AnySig, hooks: dict[str, Any]) -> AnySig:
 
 
 def _wrapped(sig: TaskSig[Any, Any] | WaitSig[Any, Any]) -> ChainSig[Any, Any]:
-    policy = {name: getattr(sig, name) for name in (*_POLICY, *HOOKS)}
-    bare = structs.replace(sig, **_NO_POLICY, **dict.fromkeys(HOOKS, ()))
+    kept = (*_POLICY, *HANDLERS, "catch_on")
+    policy = {name: getattr(sig, name) for name in kept}
+    bare = structs.replace(sig, **_NO_POLICY, **dict.fromkeys((*HOOKS, "catches", "catch_on"), ()), cleanup=None)
     return ChainSig(steps=(bare,), **policy)

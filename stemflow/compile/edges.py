@@ -26,7 +26,7 @@ from stemflow.model.signature import (
     TaskSig,
     WaitSig,
 )
-from stemflow.model.tree import members_of
+from stemflow.model.tree import below_of, handled_of, members_of
 
 NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index", "run", "env", "self", "error",
                    "carry"})  # fmt: skip
@@ -54,6 +54,8 @@ def check_names(sig: AnySig, path: str = "") -> None:
         seen.add(segment)
         if not isinstance(member, TaskSig):
             check_names(member, child_path(path, segment))
+    for segment, handler in handled_of(sig):
+        check_names(handler, path + segment)
 
 
 def dependencies(step: AnySig) -> Iterator[tuple[str, str]]:
@@ -99,7 +101,10 @@ def expressions(
         hidden = hidden | {inner.name for inner in step.steps if inner.name}
         if step.outputs is not None:
             yield dict(step.outputs), names, hidden
-    for _, member in members_of(step):
+    for on in step.catch_on:
+        if on.when is not None:
+            yield (on.when,), names, hidden
+    for _, member in below_of(step):
         yield from expressions(member, names, hidden)
 
 
@@ -158,6 +163,6 @@ def check_cycles(sig: AnySig, path: str = "") -> None:
     if isinstance(sig, StepsSig):
         place = {segment: child_path(path, segment) for segment, _ in members}
         refuse_cycles({place[name]: [place[s] for s, _ in dependencies(step) if s in place] for name, step in members})
-    for segment, member in members:
+    for segment, member in below_of(sig):
         if not isinstance(member, TaskSig):
             check_cycles(member, child_path(path, segment))

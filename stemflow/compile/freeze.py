@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any, assert_never
 import msgspec
 from msgspec import structs
 
-from stemflow.compile.desugar import desugar
-from stemflow.compile.edges import check_names
+from stemflow.compile.desugar import desugar, handlers_of
+from stemflow.compile.edges import NAMES, check_names
 from stemflow.compile.graph import graph_of, reversed_edges
-from stemflow.model.plan import AnyPlan, Edge, EdgeKind, Handler, LeafPlan, Plan, ScopePlan, WaitPlan
+from stemflow.errors import OptionError
+from stemflow.expr import ExpressionError, parse_condition
+from stemflow.model.plan import AnyPlan, CatchPlan, Edge, EdgeKind, Handler, LeafPlan, Plan, ScopePlan, WaitPlan
 from stemflow.model.policy import Options
 from stemflow.model.records import CANCELLED, FAILED, SUCCEEDED, child_path
 from stemflow.model.signature import (
+    HOOKS,
     AnySig,
     ChainSig,
     ChordSig,
@@ -48,6 +51,8 @@ Composite = (
 OptionsOf = Callable[[TaskSig[Any, Any]], Options]
 """Returns the effective options of a call; the caller knows the registry and the defaults."""
 
+_HOOKS = {"!success": SUCCEEDED, "!failure": FAILED, "!cancel": CANCELLED}
+"""The path segment of a hook -> the state that it is for."""
 _EDGE_KINDS: tuple[EdgeKind, ...] = ("data", "optional", "order")
 
 
@@ -64,6 +69,7 @@ def compile_tree(
     outputs: Mapping[str, Any] | None = None,
     compensate_on: Sequence[str] = (),
     inline_items: bool = False,
+    run_hooks: bool = False,
 ) -> tuple[Plan, AnySig]:
     """Compile a signature into a plan, and the desugared tree that has one signature for each node of the plan.
 
@@ -71,9 +77,10 @@ def compile_tree(
 
     `outputs` is the tree that becomes the value of the whole. `compensate_on` names the final states (failed,
     cancelled) after which what has succeeded is undone. `inline_items`: lists that maps go over stay in the plan, as
-    a fragment's must.
+    a fragment's must. `run_hooks`: hooks of the root are those of the run, also where it is a group.
     """
-    plain = desugar(sig)
+    hooks = {name: getattr(sig, name) for name in HOOKS} if run_hooks else {}
+    plain = structs.replace(desugar(structs.replace(sig, **dict.fromkeys(hooks, ()))), **hooks)
     check_names(plain)
     if (compensate_on or outputs is not None) and isinstance(plain, (TaskSig, WaitSig, SetSig, FailSig)):
         plain = ChainSig(steps=(plain,))
@@ -106,6 +113,16 @@ def compile_task(sig: TaskSig[Any, Any], options_of: OptionsOf) -> Plan:
 def _sealed(freezer: _Freezer, variables: Mapping[str, Any]) -> Plan:
     plan = Plan(nodes=tuple(freezer.nodes), options=tuple(freezer.options), vars=variables)
     return named(plan)
+
+
+def _condition(source: str | None) -> str | None:
+    """The condition of a catch; raises OptionError if it is no expression."""
+    if source is not None:
+        try:
+            parse_condition(source, NAMES)
+        except ExpressionError as error:
+            raise OptionError(f"catch: when: {error.message}") from None
+    return source
 
 
 def named(plan: Plan) -> Plan:
@@ -169,7 +186,7 @@ class _Freezer:
         if any(member.name for _, member in members):
             fields["names"] = tuple(segment for segment, _ in members)
         fields.update(self._kind_fields(sig, path))
-        fields["handlers"] = self._hooks(sig, path, place)
+        fields.update(self._handlers(sig, path, place))
         self.nodes[place] = ScopePlan(**fields)
 
     def _kind_fields(self, sig: Composite, path: str) -> dict[str, Any]:
@@ -216,17 +233,17 @@ class _Freezer:
             found.append(tuple(sorted(edges, key=lambda edge: (edge.source, edge.kind))))
         return tuple(found)
 
-    def _hooks(self, sig: Any, path: str, place: int) -> tuple[Handler, ...]:
-        found = []
-        for state, name, hooks in (
-            (SUCCEEDED, "success", sig.success_hooks),
-            (FAILED, "failure", sig.failure_hooks),
-            (CANCELLED, "cancel", sig.cancel_hooks),
-        ):
-            if hooks:
-                hook = desugar(hooks[0] if len(hooks) == 1 else GroupSig(members=hooks, policy="ignore"))
-                found.append(Handler(state, name, self.add(hook, child_path(path, "!" + name), place, fed=True)))
-        return tuple(found)
+    def _handlers(self, sig: AnySig, path: str, place: int) -> dict[str, Any]:
+        """The fields of a scope that name what runs after its members."""
+        places = {segment: self.add(one, path + segment, place, fed=True) for segment, one in handlers_of(sig)}
+        catches = [at for segment, at in places.items() if segment.startswith("!catch")]
+        return {
+            "catches": tuple(
+                CatchPlan(at, on.types, _condition(on.when)) for at, on in zip(catches, sig.catch_on, strict=True)
+            ),
+            "handlers": tuple(Handler(_HOOKS[one], one[1:], at) for one, at in places.items() if one in _HOOKS),
+            "cleanup": places.get("!finally"),
+        }
 
     # -- compensation
 

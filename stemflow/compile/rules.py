@@ -13,7 +13,7 @@ from stemflow.model.policy import Concurrency
 from stemflow.model.records import child_path
 from stemflow.model.signature import AnySig, TaskSig, Workflow
 from stemflow.model.suggest import nearest
-from stemflow.model.tree import members_of, walk
+from stemflow.model.tree import below_of, walk_all
 
 
 def check(workflow: Workflow, locate: Locate, known_tasks: Collection[str] | None) -> list[Diagnostic]:
@@ -44,7 +44,7 @@ def did_you_mean(word: str, known: Collection[str], what: str) -> str | None:
 
 
 def _unknown_tasks(body: AnySig, locate: Locate, known: Collection[str]) -> Iterator[Diagnostic]:
-    calls = ((path, sig) for path, sig in walk(body) if isinstance(sig, TaskSig))
+    calls = ((path, sig) for path, sig in walk_all(body) if isinstance(sig, TaskSig))
     for path, sig in calls:
         for task, key in ((sig, "task"), (sig.compensate, "compensate")):
             if task is not None and task.task not in known and len(task.task.split()) == 1:
@@ -64,7 +64,7 @@ def _self_deadlocks(
                           f"concurrency.key: `{key}` is held by {holder} around this step, which waits for it forever",
                           "give this step another key, or take one of them out")  # fmt: skip
         around = (*around, (limited.key, f"`{path}`"))
-    for segment, member in members_of(sig):
+    for segment, member in below_of(sig):
         yield from _self_deadlocks(member, child_path(path, segment), locate, around)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stemflow.core import admission as entry
+from stemflow.core import handlers
 from stemflow.core.ending import finish, how_ended, leave, leave_dead_letter
 from stemflow.core.fire import fire
 from stemflow.core.kinds import rules_of
@@ -18,26 +19,23 @@ from stemflow.core.members import (
     stop_members,
     tally_of,
 )
-from stemflow.core.work import MemberEnd, StaleView, Work
+from stemflow.core.work import MemberEnd, Work
 from stemflow.model.effects import Frozen, GateError, GateName, Pages
 from stemflow.model.facts import Ended, Replaced
-from stemflow.model.plan import Handler, ScopePlan
+from stemflow.model.plan import ScopePlan
 from stemflow.model.records import (
     CANCELLED,
     FAILED,
-    FINAL,
     RUNNING,
     SKIPPED,
     STOPPING,
     SUCCEEDED,
-    WAITING,
     Cause,
     ErrorInfo,
     Key,
     Node,
     State,
     Tally,
-    child_path,
 )
 
 
@@ -105,10 +103,10 @@ def _undone_size(w: Work, scope: Node) -> int | None:
 
 
 def tick(w: Work, scope: Node, end: MemberEnd) -> None:
-    """A member ended: set its bit, open its successors, and settle. Or a hook ended: run the next one."""
+    """A member ended: set its bit, open its successors, and settle. Or a handler ended: run the next one."""
     tally, plan = tally_of(scope), w.scope_of(scope)
     if end.index < 0:
-        return _end(w, scope, plan, -end.index)
+        return handlers.ended(w, scope, plan, end)
     if scope.handling or not tally.tick(end.index, end.how):
         return
     _note_failure(w, scope, plan, end)
@@ -144,7 +142,7 @@ def settle_scope(w: Work, scope: Node, plan: ScopePlan) -> None:
 
 
 def close(w: Work, scope: Node, plan: ScopePlan, state: State, cause: Cause | None) -> None:
-    """Evaluate the value, run the hooks for `state`, then become final. The scope's timer is cleared."""
+    """Evaluate the value, run the handlers for `state`, then become final. The scope's timer is cleared."""
     if state == SUCCEEDED and plan.value is not None:
         value = w.gate(scope.key, "value")
         if isinstance(value, GateError):
@@ -153,33 +151,7 @@ def close(w: Work, scope: Node, plan: ScopePlan, state: State, cause: Cause | No
         else:
             scope.result = value
     scope.verdict, scope.cause, scope.due_at_ms = state, cause, None
-    _end(w, scope, plan, 0)
-
-
-def _end(w: Work, scope: Node, plan: ScopePlan, first: int) -> None:
-    """Open the first hook from number `first` on that is for the verdict. If none is left, the scope becomes final."""
-    if scope.verdict is None:
-        raise StaleView(scope.key, "a verdict, for which its handlers run")
-    for number in range(first, len(plan.handlers)):
-        handler = plan.handlers[number]
-        if handler.state == scope.verdict:
-            scope.handling = True
-            node = Node(
-                run=scope.run,
-                path=_handler_path(scope, handler),
-                plan=scope.plan,
-                node=handler.node,
-                index=-1 - number,
-                state=WAITING,
-                opened_at_ms=w.now_ms,
-            )
-            fire(w, w.create(node), "opened", None)
-            return
-    finish(w, scope, scope.verdict, cause=scope.cause)
-
-
-def _handler_path(scope: Node, handler: Handler) -> str:
-    return child_path(scope.path, "!" + handler.name)
+    handlers.begin(w, scope, plan)
 
 
 def stop(w: Work, scope: Node, verdict: State | None, *, kill: bool) -> None:
@@ -194,14 +166,17 @@ def stop(w: Work, scope: Node, verdict: State | None, *, kill: bool) -> None:
 
 
 def stop_scope(w: Work, scope: Node, kill: bool) -> None:
-    """Stopped by its parent, or by a cancel of the run. A scope that is running a hook ends by itself."""
-    if not scope.handling:
+    """Stopped by its parent, or by a cancel of the run. A scope whose hooks or cleanup run ends by itself."""
+    scope.stopped = True
+    if scope.handling:
+        handlers.stop_catch(w, scope, w.scope_of(scope), kill)
+    else:
         stop(w, scope, CANCELLED if kill and not scope.path else None, kill=kill)
 
 
 def stop_held(w: Work, scope: Node, kill: bool) -> None:
     """A waiting scope has no members to stop. It leaves the queues of its keys before its hooks run."""
-    scope.state, scope.kill = STOPPING, kill
+    scope.state, scope.kill, scope.stopped = STOPPING, kill, True
     scope.tally = scope.tally or Tally(0)
     leave(w, scope)
     close(w, scope, w.scope_of(scope), CANCELLED, None)
@@ -215,9 +190,7 @@ def cut(w: Work, scope: Node, _: object) -> None:
     plan = w.scope_of(scope)
     scope.tally = scope.tally or Tally(0)
     if scope.handling:
-        keys = [(scope.run, _handler_path(scope, one)) for one in plan.handlers if one.state == scope.verdict]
-        w.want(keys)
-        for handler in (found for key in keys if (found := w.node(key)) is not None and found.state not in FINAL):
+        for handler in handlers.running(w, scope, plan):
             fire(w, handler, "forced", None)
     else:
         scope.kill = True

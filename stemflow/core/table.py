@@ -112,8 +112,8 @@ TABLE: Final[dict[tuple[Kind, State, Event], Cell]] = {
     ("scope", RUNNING, "due"): Cell("time_out", (STOPPING,)),
     ("scope", RUNNING, "settled"): Cell("tick", (RUNNING, STOPPING, SUCCEEDED, FAILED, SKIPPED, CANCELLED)),
     ("scope", RUNNING, "stop"): Cell("stop_scope", (RUNNING, STOPPING)),
-    ("scope", RUNNING, "forced"): Cell("cut", (SUCCEEDED, FAILED, CANCELLED)),
+    ("scope", RUNNING, "forced"): Cell("cut", (SUCCEEDED, FAILED, SKIPPED, CANCELLED)),
     ("scope", STOPPING, "settled"): Cell("tick", (STOPPING, SUCCEEDED, FAILED, SKIPPED, CANCELLED)),
     ("scope", STOPPING, "stop"): Cell("stop_scope", (STOPPING,)),
-    ("scope", STOPPING, "forced"): Cell("cut", (SUCCEEDED, FAILED, CANCELLED)),
+    ("scope", STOPPING, "forced"): Cell("cut", (SUCCEEDED, FAILED, SKIPPED, CANCELLED)),
 }

@@ -197,4 +197,6 @@ def _has_started(w: Work, node: Node) -> bool:
 
 def _hooked(w: Work, node: Node) -> bool:
     plan = w.plan_of(node)
-    return isinstance(plan, ScopePlan) and any(handler.state == CANCELLED for handler in plan.handlers)
+    return isinstance(plan, ScopePlan) and (
+        plan.cleanup is not None or any(handler.state == CANCELLED for handler in plan.handlers)
+    )

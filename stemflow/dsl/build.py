@@ -23,6 +23,7 @@ from stemflow.model.signature import (
     DEFAULT_CASE,
     FAIL_TYPE,
     AnySig,
+    CatchOn,
     ChainSig,
     ChordSig,
     FailSig,
@@ -43,6 +44,8 @@ THEN = "then"
 """Last part of the path of a chord's body."""
 INNER_OUTPUTS = "!outputs"
 """Last part of the path under which the expressions in the outputs of an inner graph are kept."""
+ENDED: Names = frozenset({"self", "error"})
+"""The names by which what runs after a step reads how that step ended."""
 EACH = "[*]"
 """Last part of the path of what a map does for each item."""
 
@@ -153,6 +156,7 @@ class Builder:
         needs = node.get("needs")
         if needs is not None:
             common["needs"] = self._needs(needs, node, context)
+        common |= self.handlers(node, context, kind)
         if "task" not in node.members:
             timeout_ms = self.options.duration_ms(node, "timeout")
             if timeout_ms is not None:
@@ -161,6 +165,39 @@ class Builder:
             if concurrency is not None:
                 common["concurrency"] = concurrency
         return common
+
+    def handlers(self, node: Node, context: Context, kind: str) -> dict[str, Any]:
+        """Catches and the cleanup of a step or of the file, which see what its members see, and how it ended."""
+        inner = context._replace(names=context.names | ENDED | ({"steps"} if kind == "steps" else frozenset()))
+        catch, cleanup = node.get("catch"), node.get("finally")
+        found: dict[str, Any] = {}
+        pairs = [] if catch is None else self._catches(catch, node.keys["catch"], inner)
+        if pairs:
+            found["catches"], found["catch_on"] = zip(*pairs, strict=True)
+        if cleanup is not None:
+            found["cleanup"] = self.step(cleanup, inner.inner("!finally", node.keys["finally"], inner.names))
+        return found
+
+    def _catches(self, node: Node, place: Position, context: Context) -> list[tuple[AnySig, CatchOn]]:
+        found = []
+        for number, one in enumerate(node.items if isinstance(node.value, list) else [node]):
+            on, do, path = one.get("on"), one.get("do"), "!catch" if number == 0 else f"!catch{number + 1}"
+            when = self.expressions.condition(one.get("when"), context.names, context.path + path)
+            if do is None:
+                continue
+            body = self.step(do, context.inner(path, one.keys.get("do", place), context.names))
+            if body is not None:
+                types = () if on is None else self.options.class_names(on, "catch.on")
+                found.append((body, CatchOn(types, when)))
+        return found
+
+    def hook(self, node: Node | None, segment: str, context: Context) -> tuple[AnySig, ...]:
+        """The step of a hook of the file."""
+        do = None if node is None else node.get("do")
+        if node is None or do is None:
+            return ()
+        names = context.names | ENDED
+        return _present([self.step(do, context.inner(segment, node.keys["do"], names))])
 
     def _needs(self, needs: Node, node: Node, context: Context) -> tuple[str, ...]:
         if context.siblings is None:

@@ -128,7 +128,7 @@ class OptionReader:
         for key in ("retry_on", "never_retry_on"):
             names = node.get(key)
             if names is not None:
-                given[key] = tuple(one.value for one in names.items if not one.flawed and self._is_class(one, key))
+                given[key] = self.class_names(names, key)
         when = self.expressions.condition(node.get("when"), ERROR, path)
         if when is not None:
             given["when"] = when
@@ -136,6 +136,10 @@ class OptionReader:
         if budget is not None:
             given["budget"] = budget
         return given
+
+    def class_names(self, node: Node, key: str) -> tuple[str, ...]:
+        """A list of names of exception classes."""
+        return tuple(one.value for one in node.items if not one.flawed and self._is_class(one, key))
 
     def _is_class(self, node: Node, key: str) -> bool:
         """Whether the text names a class of exceptions, with or without its module."""

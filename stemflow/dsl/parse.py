@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import structs
+
 from stemflow.dsl.build import Builder, Context, Spot
 from stemflow.dsl.cases import Case, CaseFile, read_cases, unknown_names
 from stemflow.dsl.expressions import SUBMITTED, WHOLE_RUN, Expressions
@@ -22,7 +24,7 @@ from stemflow.dsl.schema import check_shape
 from stemflow.dsl.source import Node, read
 from stemflow.dsl.vocabulary import BODIES, VALUE_OF
 from stemflow.model.diagnostic import Diagnostic
-from stemflow.model.signature import AnySig, Workflow
+from stemflow.model.signature import AnySig, StepsSig, Workflow
 
 _KEY_PART = re.compile(r"[^.\[\]]+")
 
@@ -155,6 +157,7 @@ def _workflow(root: Node, inputs: dict[str, Any], builder: Builder) -> Workflow 
     concurrency = options.concurrency(root, WHOLE_RUN, "")
     if body is None:
         return None
+    body = _with_handlers(root, body, builder)
     return Workflow(
         name=root.text("name") or "",
         body=body,
@@ -173,6 +176,17 @@ def _workflow(root: Node, inputs: dict[str, Any], builder: Builder) -> Workflow 
         ),
         **unique,
     )
+
+
+def _with_handlers(root: Node, body: AnySig, builder: Builder) -> AnySig:
+    """The body with the hooks of the run and its cleanup."""
+    is_graph = isinstance(body, StepsSig)
+    context = Context("", root.place, WHOLE_RUN | {"steps"} if is_graph else WHOLE_RUN)
+    hooks = {
+        f"{state}_hooks": builder.hook(root.get(f"on_{state}"), f"!{state}", context)
+        for state in ("success", "failure", "cancel")
+    }
+    return structs.replace(body, **hooks, **builder.handlers(root, context, "steps" if is_graph else ""))
 
 
 def _unique(node: Node | None, builder: Builder) -> dict[str, Any]:

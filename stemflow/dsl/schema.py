@@ -159,7 +159,7 @@ def _listed(kinds: list[str]) -> str:
 def _missing(node: Node, place: Position, path: tuple[str | int, ...], error: Any, findings: Findings) -> None:
     where = show_path(path)
     missing = [key for key in error.schema["required"] if key not in error.instance]
-    if any(_replaces_a_kind(key) for key in node.members):
+    if not {*missing}.isdisjoint(KINDS) and any(_replaces_a_kind(key) for key in node.members):
         return  # the key that is refused is in place of the one that is missing
     if missing != [KINDS[-1]]:
         keys = " and ".join(f"`{key}`" for key in missing)

@@ -123,7 +123,9 @@ class Decision(Struct, frozen=True, kw_only=True, gc=False):
         return None
 
 
-GateName = Literal["when", "items", "case", "loop", "span", "until", "unique", "concurrency", "rate_limit", "value"]
+GateName = Literal[
+    "when", "items", "case", "loop", "span", "until", "unique", "concurrency", "rate_limit", "value", "catch",
+]  # fmt: skip
 GateKey = tuple[str, str, str]
 """(run, path, name of the gate); a loop asks under `again N` whether iteration N follows."""
 

@@ -77,6 +77,15 @@ class Handler(Struct, frozen=True, array_like=True):
     node: int
 
 
+class CatchPlan(Struct, frozen=True, array_like=True):
+    """A sub-plan that replaces the failure of a scope, if the error has one of the types `on` (empty: any) and the
+    condition `when` holds."""
+
+    node: int
+    on: tuple[str, ...] = ()
+    when: str | None = None
+
+
 class ScopePlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="scope"):
     """A composite. The last member of a chord is its body; the only member of a map is its template."""
 
@@ -109,6 +118,10 @@ class ScopePlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="sc
     timeout_ms: int | None = None
     concurrency: Concurrency | None = None
     handlers: tuple[Handler, ...] = ()
+    catches: tuple[CatchPlan, ...] = ()
+    """The first that fits runs when the scope is about to become FAILED; its outcome replaces that of the scope."""
+    cleanup: int | None = None
+    """The `finally`: the sub-plan that runs last, whatever the outcome."""
     undo: bool = False
 
 

@@ -155,6 +155,8 @@ class Node(Struct, kw_only=True, omit_defaults=True, gc=False):
     """Scope only: (fragment digest, number of members) that joined while it ran."""
     verdict: State | None = None
     kill: bool = False
+    stopped: bool = False
+    """Scope only: it was stopped from outside, by its scope or by a cancel, so nothing may be caught any more."""
     handling: bool = False
     result: bytes | None = None
     """The encoded value. None with SUCCEEDED means null, or that the value comes from its members or from `alias`."""

@@ -7,7 +7,7 @@ means that a call is complete: a value of a previous step would be one argument 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeVar
 
 from msgspec import Struct, json, structs
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 HOOKS = ("success_hooks", "failure_hooks", "cancel_hooks")
 """Fields of every signature that hold hooks."""
+HANDLERS = (*HOOKS, "catches", "cleanup")
+"""Fields of every signature that hold steps which run after it, depending on how it ended."""
 
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
@@ -78,6 +80,21 @@ def expect_signature(value: Any, where: str) -> Any:
     raise OptionError(f"{where}: expected a signature, got {_described(value)}")
 
 
+def _type_names(given: Iterable[str | type[BaseException]]) -> tuple[str, ...]:
+    """The names of classes of exceptions; raises OptionError."""
+    if isinstance(given, (str, type)):
+        given = (given,)
+    names: list[str] = []
+    for one in given:
+        if isinstance(one, type) and issubclass(one, BaseException):
+            names.append(f"{one.__module__}.{one.__qualname__}")
+        elif isinstance(one, str) and one:
+            names.append(one)
+        else:
+            raise OptionError(f"catch: on: expected classes of exceptions or their names, got {one!r}")
+    return tuple(names)
+
+
 def _described(value: Any) -> str:
     """A description of what was given instead of a signature, and how to make one from it."""
     if callable(getattr(value, "s", None)):
@@ -97,6 +114,13 @@ def _described(value: Any) -> str:
     return f"{type(value).__name__}; call .s(...) on a task, or use a constructor of Canvas"
 
 
+class CatchOn(Struct, frozen=True, omit_defaults=True):
+    """Which errors a catch is for: types by name (empty: any), and a condition over `error`."""
+
+    types: tuple[str, ...] = ()
+    when: str | None = None
+
+
 class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag=True):
     """A step that has not been submitted yet; immutable. The base of all kinds.
 
@@ -105,7 +129,7 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
 
     MEMBERS: ClassVar[Mapping[str, str | None]] = {}
     """Field with members -> path segment of its one member; None: each has its name or its index."""
-    OTHERS: ClassVar[tuple[str, ...]] = HOOKS
+    OTHERS: ClassVar[tuple[str, ...]] = HANDLERS
     """Fields with signatures that run under some condition, in addition to the members."""
 
     name: str | None = None
@@ -116,6 +140,10 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
     success_hooks: tuple[Child, ...] = ()
     failure_hooks: tuple[Child, ...] = ()
     cancel_hooks: tuple[Child, ...] = ()
+    catches: tuple[Child, ...] = ()
+    catch_on: tuple[CatchOn, ...] = ()
+    """For each of `catches`, the errors that it is for."""
+    cleanup: Child | None = None
     timeout_ms: int | None = None
     concurrency: Concurrency | None = None
     """Composites only; for a task it is one of the options."""
@@ -138,11 +166,53 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
         expect_signature(hook, "on_cancel")
         return structs.replace(self, cancel_hooks=(*self.cancel_hooks, hook))
 
+    def catch(
+        self, body: Signature[Any, Any], *, on: Iterable[str | type[BaseException]] = (), when: str | None = None
+    ) -> Signature[In_contra, Out_co]:
+        """Run `body` if this fails; its outcome replaces the failure, and its value the value.
+
+        The first catch that fits is taken. Failures in `body` are not caught by the others. Nothing is caught in a
+        composite or run that is being stopped.
+
+        Args:
+            body: Gets `{id, node, leaf, error}` as its first argument, as a hook of `on_failure` does.
+            on: Classes of exceptions, or their names with or without module; base classes match, too. Empty: any.
+            when: An expression over `error`, which has `type`, `qualname`, `message` and `data`.
+
+        Raises:
+            OptionError: `body` is no signature, or `on` no classes or names; at submission, if `when` is no expression.
+
+        Example:
+            `charge.s(order).catch(bill_later.s(), on=["PspUnavailable"])`
+        """
+        expect_signature(body, "catch")
+        catch_on = CatchOn(_type_names(on), when)
+        return structs.replace(self, catches=(*self.catches, body), catch_on=(*self.catch_on, catch_on))
+
+    def finally_(self, body: Signature[Any, Any]) -> Signature[In_contra, Out_co]:
+        """Run `body` at the end, however this ended: after success, failure, its timeout, or a cancel.
+
+        It gets `{id, node, state}` as its first argument, and `leaf` and `error` after a failure. A cancel does not
+        stop it, except a forced one. If it fails, a success becomes that failure; its value is not used.
+
+        Raises:
+            OptionError: `body` is no signature, or this has a `finally_` already.
+        """
+        expect_signature(body, "finally_")
+        if self.cleanup is not None:
+            raise OptionError("finally_: expected one for each step, this one has it already; put both into a chain")
+        return structs.replace(self, cleanup=body)
+
     def __or__(self, following: Signature[Out_co, Following]) -> Signature[In_contra, Following]:
         """A chain: `a | b` passes the result of `a` to `b`."""
         expect_signature(following, "after |")
         steps = self.steps if isinstance(self, ChainSig) and not self.has_policy else (self,)
         return ChainSig(steps=(*steps, following))
+
+    @property
+    def has_handlers(self) -> bool:
+        """Whether something runs after it, depending on how it ended: hooks, catches, a cleanup."""
+        return bool(self.success_hooks or self.failure_hooks or self.cancel_hooks or self.catches or self.cleanup)
 
     @property
     def has_policy(self) -> bool:
@@ -153,9 +223,7 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
             or self.needs
             or self.run_on != "success"
             or self.on_error != "fail"
-            or self.success_hooks
-            or self.failure_hooks
-            or self.cancel_hooks
+            or self.has_handlers
             or self.timeout_ms
             or self.concurrency
         )
@@ -215,7 +283,7 @@ class TaskSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defa
     the handler.
     """
 
-    OTHERS = (*HOOKS, "compensate")
+    OTHERS = (*HANDLERS, "compensate")
 
     task: str
     args: tuple[Any, ...] = ()

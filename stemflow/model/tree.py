@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from msgspec import structs
 
 from stemflow.model.records import child_path
-from stemflow.model.signature import AnySig, Signature, TaskSig
+from stemflow.model.signature import AnySig, GroupSig, Signature, TaskSig
 
 Sig = TypeVar("Sig", bound=Signature[Any, Any])
 
@@ -25,6 +25,29 @@ def members_of(sig: AnySig) -> tuple[tuple[str, AnySig], ...]:
         for one in _listed(getattr(sig, field)):
             found.append((segment or one.name or f"[{len(found)}]", one))
     return tuple(found)
+
+
+def handled_of(sig: AnySig) -> tuple[tuple[str, AnySig], ...]:
+    """(path segment, signature) of what runs after `sig`, in this order: catches, hooks, cleanup."""
+    found = [(f"!catch{number + 1}" if number else "!catch", one) for number, one in enumerate(sig.catches)]
+    for segment, hooks in (
+        ("!success", sig.success_hooks), ("!failure", sig.failure_hooks), ("!cancel", sig.cancel_hooks),
+    ):  # fmt: skip
+        if hooks:
+            found.append((segment, hooks[0] if len(hooks) == 1 else GroupSig(members=hooks, policy="ignore")))
+    return tuple(found) if sig.cleanup is None else (*found, ("!finally", sig.cleanup))
+
+
+def below_of(sig: AnySig) -> tuple[tuple[str, AnySig], ...]:
+    """The members, then the handlers."""
+    return (*members_of(sig), *handled_of(sig))
+
+
+def walk_all(sig: AnySig, path: str = "") -> Iterator[tuple[str, AnySig]]:
+    """As `walk`, with handlers and everything below them."""
+    yield path, sig
+    for segment, member in below_of(sig):
+        yield from walk_all(member, child_path(path, segment))
 
 
 def walk(sig: AnySig, path: str = "") -> Iterator[tuple[str, AnySig]]:

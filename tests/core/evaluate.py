@@ -54,7 +54,7 @@ class _Scope:
 
     def disagreements(self) -> list[str]:
         node, plan = self.node, self.plan
-        if node.alias is not None:
+        if node.alias is not None and not is_below(node.alias, node.key):
             return []  # it ended as another run did
         texts = self._handlers()
         if node.slot is not None and node.state == "cancelled" and node.tally is not None and not node.tally.size:
@@ -74,9 +74,11 @@ class _Scope:
                 texts.append(f"{path} did not run")
             derived = node.tally.how(index) if stopped else expected
             self.hows.append(ran or derived or "none")
-        if plan.value is not None and node.state == "succeeded" and node.result != " ".join(self.hows).encode():
+        own = plan.value is not None and node.state == "succeeded" and node.alias is None
+        if own and node.result != " ".join(self.hows).encode():
             texts.append(f"its value is {node.result!r}, its members ended {self.hows}")
-        expected_states = self._states()
+        failed = node.alias is not None or self._caught()[1] is not None  # perhaps by its timeout, which is forgotten
+        expected_states = self._after_handlers({"failed"} if failed else self._states())
         if self.cut:
             expected_states.add("cancelled")
         if node.state not in expected_states:
@@ -177,8 +179,49 @@ class _Scope:
             return {"skipped"}
         return {"failed"} if plan.value == {"is": "error"} else {"succeeded"}
 
+    def _after_handlers(self, states: set[str]) -> set[str]:
+        """How it may end after a catch and the cleanup, given how it may end because of its members."""
+        number, caught = self._caught()
+        if "failed" in states and caught is not None:
+            if self.plan.catches[number].when == "error":
+                return {"its catch cannot have been chosen"}
+            forced = {"failed"} if self.cut and caught.state == "cancelled" else set()
+            states = {{"failed": "failed", "cancelled": "cancelled"}.get(caught.state, "succeeded")} | forced
+            if self.node.stopped and self.node.kill and not self.node.path:
+                states = {"cancelled"} | forced
+        elif "failed" in states and number >= 0 and self._skips(self.plan.catches[number].node):
+            states = {"succeeded"}
+        elif "failed" in states and number >= 0 and not self.node.stopped and not self.cut:
+            return states if self.plan.catches[number].when == "error" else {"a catch that fits has not run"}
+        cleanup = self._handler("finally")
+        if cleanup is not None and cleanup.state == "failed" and states & {"succeeded", "skipped"}:
+            assert self.plan.cleanup is not None
+            tolerated = self.shapes[self.node.plan].nodes[self.plan.cleanup].on_error != "fail"
+            states = states if tolerated else {"failed"}
+        return states
+
+    def _skips(self, place: int) -> bool:
+        return self.shapes[self.node.plan].nodes[place].when == "no"
+
+    def _caught(self) -> tuple[int, Node | None]:
+        """The number of the catch that fits (-1: none), and its record if it ran."""
+        number = next((i for i, one in enumerate(self.plan.catches) if one.when != "no"), -1)
+        return number, self._handler(f"catch{number + 1}" if number else "catch") if number >= 0 else None
+
+    def _handler(self, name: str) -> Node | None:
+        return self.nodes.get((self.node.run, child_path(self.node.path, "!" + name)))
+
     def _handlers(self) -> list[str]:
         texts = []
+        cleanup = self._handler("finally")
+        cancelled_before = self.node.tally is not None and self.node.tally.size == 0 and self.node.state == "cancelled"
+        if (self.plan.cleanup is not None and self.node.tally is not None and cleanup is None and not self.cut
+                and not cancelled_before and not self._skips(self.plan.cleanup)):
+            texts.append("its cleanup did not run")
+        if cleanup is not None and self.node.failed_at and is_below(
+            (self.node.run, self.node.failed_at), cleanup.key
+        ):  # fmt: skip
+            return texts  # its hooks ran before its cleanup failed
         for handler in self.plan.handlers:
             path = child_path(self.node.path, "!" + handler.name)
             ran = (self.node.run, path) in self.nodes

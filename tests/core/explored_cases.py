@@ -146,6 +146,32 @@ CASES = [
     Case("two hooks for one end", (chain(leaf("bad")).on("failed", leaf("maybe"), "undo").on("failed", leaf("add")),)),
     Case("hooks within", (group(chain(leaf("maybe")).on("failed", leaf()).on("cancelled", leaf()), leaf("maybe")),),
          stops=2),
+    Case("catch", (chain(chain(leaf("maybe"), leaf()).catch(leaf("maybe")).on("failed", leaf()), leaf()),)),
+    Case("catch of some errors", (
+        steps({"a": (group(leaf("maybe")).catch(leaf("bad"), "no").catch(leaf("any"), "yes").catch(leaf("bad")), ""),
+               "b": (leaf(), "a")}),)),
+    Case("catch with a bad condition", (chain(chain(leaf("bad")).catch(leaf(), "error"), leaf()),)),
+    Case("catch, hooks and a cleanup", (
+        chain(leaf("maybe")).catch(leaf("maybe")).on("succeeded", leaf()).on("failed", leaf()).on("cancelled", leaf())
+        .finally_(leaf("maybe")),), losses=0),
+    Case("catch of a timeout", (chain(chain(wait(), timeout_ms=7).catch(chain(leaf(), leaf())), leaf()),), stops=2,
+         losses=0, hand_backs=0),
+    Case("catch within what is stopped", (
+        group(leaf("bad"), chain(leaf("maybe"), leaf()).catch(chain(leaf("maybe"), leaf())).finally_(wait())),),
+         losses=0),
+    Case("catch of the whole run", (group(leaf("maybe"), leaf("maybe")).catch(chain(leaf(), leaf())),), stops=2,
+         losses=0, hand_backs=0),
+    Case("catch of a set, a fail and a switch", (
+        chain(set_("error").catch(set_()), fail().catch(leaf("any")), switch("error", leaf()).catch(set_()),
+              map_(leaf(), "error").catch(leaf(when="no"))),), losses=0),
+    Case("cleanup", (chain(chain(leaf("any"), leaf()).finally_(leaf("maybe")), leaf()),), stops=2),
+    Case("cleanup that is tolerated", (
+        group(leaf("maybe")).finally_(leaf("bad", on_error="continue")).on("failed", leaf()),)),
+    Case("cleanup of what is skipped while it is stopped", (group(leaf("bad"), chain(leaf("any")).finally_(leaf())),)),
+    Case("cleanup with a condition", (chain(leaf("maybe")).finally_(leaf(when="no")),
+                                      chain(leaf("maybe")).finally_(leaf(when="error"))), losses=0),
+    Case("cleanup of what waits for its turn", tuple(
+        chain(leaf("maybe"), concurrency=Concurrency("c")).finally_(leaf()) for _ in range(2)), losses=0),
     Case("undo", (
         steps({"a": (leaf("ok"), ""), "b": (leaf("ok"), "a"), "c": (leaf("maybe"), "b")})
         .on("failed", UNDO, "undo").on("cancelled", UNDO, "undo"),), stops=2),

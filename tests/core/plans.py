@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import structs
 
 from stemflow.model.facts import Failed, Ignored, Ok, Outcome, Replaced
-from stemflow.model.plan import AnyPlan, Edge, EdgeKind, Handler, LeafPlan, Plan, ScopePlan, WaitPlan
+from stemflow.model.plan import AnyPlan, CatchPlan, Edge, EdgeKind, Handler, LeafPlan, Plan, ScopePlan, WaitPlan
 from stemflow.model.policy import Concurrency, Options
 from stemflow.model.records import ErrorInfo
 
@@ -25,12 +25,20 @@ class Spec:
     fields: dict[str, Any] = field(default_factory=dict)
     members: tuple[Spec, ...] = ()
     handlers: tuple[tuple[str, str, Spec], ...] = ()
+    """(state, name, what runs); the states `catch` and `finally` make a catch and the cleanup."""
     options: Options = PLAIN
 
     def on(self, state: str, handler: Spec, name: str | None = None) -> Spec:
         """Open `handler` when this is about to close in `state`."""
         handlers = (*self.handlers, (state, name or state, handler))
         return Spec(self.kind, self.fields, self.members, handlers, self.options)
+
+    def catch(self, handler: Spec, when: str | None = None) -> Spec:
+        """`when`: `no` if it is not for the error, `error` if its condition fails."""
+        return self.on("catch", handler, when or "yes")
+
+    def finally_(self, handler: Spec) -> Spec:
+        return self.on("finally", handler)
 
     def but(self, **fields: Any) -> Spec:
         return Spec(self.kind, {**self.fields, **fields}, self.members, self.handlers, self.options)
@@ -115,10 +123,16 @@ def _add(spec: Spec, parent: int, nodes: list[AnyPlan], options: list[Options]) 
     else:
         nodes.append(ScopePlan(parent=parent, kind=spec.kind, **spec.fields))  # type: ignore[arg-type]
         members = tuple(_add(member, place, nodes, options) for member in spec.members)
-        handlers = tuple(Handler(s, name, _add(below, place, nodes, options)) for s, name, below in spec.handlers)
+        after = [(state, name, _add(below, place, nodes, options)) for state, name, below in spec.handlers]
         scope = nodes[place]
         assert isinstance(scope, ScopePlan)
-        nodes[place] = structs.replace(scope, members=members, handlers=handlers)
+        nodes[place] = structs.replace(
+            scope,
+            members=members,
+            handlers=tuple(Handler(*one) for one in after if one[0] not in ("catch", "finally")),
+            catches=tuple(CatchPlan(at, (), when) for state, when, at in after if state == "catch"),
+            cleanup=next((at for state, _, at in after if state == "finally"), None),
+        )
     return place
 
 

@@ -99,6 +99,11 @@ class World:
             word = limited.key
         elif name == "when":
             word = plan.when
+        elif name == "catch":
+            assert isinstance(plan, ScopePlan)
+            fits = (number for number, one in enumerate(plan.catches) if one.when != "no")
+            number = next(fits, -1)
+            return GateError(BOOM) if number >= 0 and plan.catches[number].when == "error" else number
         elif isinstance(plan, WaitPlan):
             word = plan.until or plan.span
         else:

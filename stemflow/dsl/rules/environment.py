@@ -63,11 +63,14 @@ class Environment:
             case "run":
                 return RUN
             case "error":
-                return ERROR
+                handler = self.view.ended_around(read.path)
+                if read.names == frozenset({"error"}) or (handler is not None and handler[1].startswith("catch")):
+                    return ERROR
+                return or_null(ERROR, "it is null unless the step failed")
             case "steps":
                 return object_of({}, closed=False)
             case "self":
-                return object_of({"output": self.output(read.path, of_itself=True)}, what="self")
+                return self._self(read)
             case "prev":
                 return self._before(read)
             case "results":
@@ -75,6 +78,13 @@ class Environment:
             case "args" | "headers":
                 return object_of({}, closed=False)  # defaults of the task's own parameters are arguments too
         return self._loop_variable(name, read.path)
+
+    def _self(self, read: Read) -> Type:
+        """`self`: in a compensation the step that is undone, in a handler the step after which it runs."""
+        of = self.view.ended_around(read.path) if "error" in read.names else None
+        if of is None:
+            return object_of({"output": self.output(read.path, of_itself=True)}, what="self")
+        return object_of({"output": ANY, "state": STATE, "error": ANY}, what="self")
 
     def step(self, name: str, read: Read) -> Type | None:
         """The type of `steps.NAME`; None where there is no such step, which another rule reports."""
@@ -92,7 +102,9 @@ class Environment:
         if path not in self._outputs:
             self._busy.add(path)
             step = self.view.steps.get(path)
-            self._outputs[path] = ANY if step is None else self._output(step)
+            caught = [one for one in self.view.handlers.get(path, ()) if "!catch" in one[len(path) :]]
+            found = ANY if step is None else self._output(step)
+            self._outputs[path] = union([found, *map(self.output, caught)]) if caught else found
             self._busy.discard(path)
         step, found = self.view.steps.get(path), self._outputs[path]
         if of_itself or step is None or step.node.text("on_error") != "continue" or not path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +15,9 @@ from stemflow.dsl.source import Node
 from stemflow.dsl.spans import place_inside
 from stemflow.dsl.vocabulary import BODIES, KINDS
 from stemflow.model.records import child_path, parent_path
+
+_HANDLER = re.compile(r"(?P<of>.*)!(?P<kind>catch\d*|finally|success|failure|cancel)(?=[.\[!]|$)")
+"""The path of a handler, or of something in it."""
 
 
 class TaskFacts(Protocol):
@@ -71,6 +75,8 @@ class View:
     steps: dict[str, Step] = field(default_factory=dict)
     undos: dict[str, Step] = field(default_factory=dict)
     children: dict[str, list[str]] = field(default_factory=dict)
+    handlers: dict[str, list[str]] = field(default_factory=dict)
+    """Path of a step -> paths of what runs after it: its catches and its cleanup, and the hooks of the file."""
     graphs: dict[str, frozenset[str]] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
     _names: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -102,7 +108,8 @@ class View:
                 continue
             view.steps[path] = step
             if path:
-                view.children.setdefault(parent_path(path), []).append(path)
+                below = view.handlers if _HANDLER.fullmatch(path) else view.children
+                below.setdefault(parent_path(path), []).append(path)
             if spot.context is not None and spot.context.siblings is not None:
                 view.graphs[parent_path(path)] = spot.context.siblings
         view.edges = [*view._needs(), *view._references()]
@@ -145,7 +152,7 @@ class View:
 
     def _references(self) -> Iterator[Edge]:
         for read in self.reads:
-            if "self" in read.names or not read.path:
+            if ("self" in read.names and "error" not in read.names) or not read.path:
                 continue  # a compensation runs long after the step; outputs are not a step
             for one in read.references:
                 if one.path[0] == "steps" and len(one.path) > 1:
@@ -161,7 +168,12 @@ class View:
             one = pending.pop()
             if one in self.steps:
                 yield self.steps[one]
-            pending.extend(reversed(self.children.get(one, ())))
+            pending.extend(reversed([*self.children.get(one, ()), *self.handlers.get(one, ())]))
+
+    def ended_around(self, path: str) -> tuple[str, str] | None:
+        """The nearest handler around `path`: the path of the step after which it runs, and its segment (`catch`)."""
+        found = _HANDLER.match(path)
+        return (found["of"], found["kind"]) if found is not None else None
 
     def above(self, path: str) -> Iterator[Step]:
         """The steps that hold the step at `path`, the innermost first, the file last."""

@@ -121,7 +121,7 @@ class Preparer:
             return await self._workflow(what, run, asked, await self._others(what.body, asked))
         what = call(what, asked.args, asked.kwargs)
         self._refuse_swallowed(what, asked)
-        if not isinstance(what, TaskSig) or what.success_hooks or what.failure_hooks or what.cancel_hooks:
+        if not isinstance(what, TaskSig) or what.has_handlers:
             return self._canvas(what, run, await self._others(what, asked))
         recipe = self._recipe(what)
         return self._lone(what, run, recipe, None if recipe is not None else await self._others(what, asked))
@@ -215,6 +215,7 @@ class Preparer:
             variables=flow.vars,
             outputs=flow.outputs,
             compensate_on=flow.compensate_on,
+            run_hooks=True,
         )
         check_plan(plan, self.remote_tasks.parameters)
         write = self._encoders.writer(self._encoders.args, value_location(run, "", "inputs"))

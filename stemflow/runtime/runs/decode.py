@@ -37,7 +37,7 @@ def decoder(plan: Plan, results: ResultTypes, sig: AnySig | None = None, place: 
     if not isinstance(node, ScopePlan) or node.value is not None or not node.members:
         return None
     rules = rules_of(node)
-    if rules.gives == "nothing":
+    if rules.gives == "nothing" or node.catches:
         return None
     # The plan has a chain of one for a task with hooks; the signature of such a task has no members.
     given: list[AnySig | None] = [] if sig is None else [member for _, member in members_of(sig)]

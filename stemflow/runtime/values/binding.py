@@ -27,7 +27,7 @@ from stemflow.runtime.payloads.signing import SigningError
 from stemflow.runtime.values.call_keys import concurrency_key, key_text, unique_key
 from stemflow.runtime.values.call_keys import named as by_name
 from stemflow.runtime.values.map_items import PAGE
-from stemflow.runtime.values.resolver import Values
+from stemflow.runtime.values.resolver import Values, public_error
 from stemflow.runtime.values.value_codec import value_location
 from stemflow.store.base import StoreError
 from stemflow.units import parse_duration_ms
@@ -146,6 +146,9 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
             return parse_duration_ms(await binder.template(values, node, plan.span))
         if name == "until" and isinstance(plan, WaitPlan):
             return _instant_ms(await binder.template(values, node, plan.until))
+        if name == "catch":
+            assert isinstance(plan, ScopePlan)
+            return await _fitting_catch(values, binder, node, plan)
         if name == "loop":
             assert isinstance(plan, ScopePlan)
             return await _loop_start(values, binder, node, plan)
@@ -181,6 +184,19 @@ async def _value(values: Values, binder: Binder, node: Node, plan: ScopePlan, tr
             assert_never(other)
     write = await values.library.codec.writer(values.library.encoders.results, *node.key, "result")
     return write(found, what)
+
+
+async def _fitting_catch(values: Values, binder: Binder, node: Node, plan: ScopePlan) -> int:
+    """The number of the first catch that is for the error of a scope; -1 if none is."""
+    error = await values.error_of(node)
+    names = {error.type, error.qualname, *error.mro, *(one.rsplit(".", 1)[-1] for one in error.mro)}
+    for number, catch in enumerate(plan.catches):
+        if catch.on and names.isdisjoint(catch.on):
+            continue
+        known = {"error": public_error(error)}
+        if catch.when is None or _truth(await binder.condition(values, node, catch.when, known)):
+            return number
+    return -1
 
 
 async def _loop_start(values: Values, binder: Binder, node: Node, plan: ScopePlan) -> LoopStart:

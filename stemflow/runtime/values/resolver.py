@@ -162,7 +162,8 @@ class Values:
             scope = await self.above(node)
             plan = await self.scope(scope)
             if node.index < 0:
-                return Prev(await self._hook_argument(scope.key))
+                is_cleanup = plan.cleanup is not None and node.index == -1 - len(plan.catches) - len(plan.handlers)
+                return Prev(await self._handler_argument(scope.key, is_cleanup))
             rules = rules_of(plan)
             if not rules.repeats and node.index >= base_size(scope):
                 return None
@@ -222,13 +223,16 @@ class Values:
         node = await self.node(key)
         return rules.taken(node.tally) or 0 if node is not None and node.tally is not None else 0
 
-    async def _hook_argument(self, key: Key) -> Any:
-        """The argument of a hook: the value, or the node that failed with its error."""
+    async def _handler_argument(self, key: Key, is_cleanup: bool) -> Any:
+        """The argument of a hook or catch: the value, or the node that failed with its error. A cleanup gets the same
+        whatever happened."""
         scope = await self.node(key)
         assert scope is not None
-        if scope.verdict == SUCCEEDED:
+        if scope.verdict == SUCCEEDED and not is_cleanup:
             return await self.value(scope)
         ended: dict[str, Any] = {"id": f"{scope.run}/{scope.path}".rstrip("/"), "node": scope.path}
+        if is_cleanup:
+            ended["state"] = scope.verdict
         if scope.verdict == FAILED:
             error = await self.error_of(scope)
             ended |= {"leaf": scope.failed_at, "error": public_error(error)}
@@ -266,13 +270,13 @@ class Values:
         if names & {"prev", "results"}:
             before = await self.prev(node)
             env["prev"] = env["results"] = before.value if before is not None else None
-        if "self" in names:
-            env["self"] = {"output": await self.value(node)}
         steps: dict[str, int] = {}
         for path in paths:
             if path[0] == "steps" and len(path) > 1:
                 steps[path[1]] = max(steps.get(path[1], 0), path.count("members"))
         await self._names_above(node, names, steps, env)
+        if "self" in names and "self" not in env:
+            env["self"] = {"output": await self.value(node)}
         return env
 
     async def inputs(self, header: Header, root: Node | None = None) -> Any:
@@ -319,10 +323,22 @@ class Values:
                 if rules.names_steps and plan.names is not None:
                     for name in steps.keys() & set(plan.names) - set(shown):
                         shown[name] = await self._step(scope, plan, plan.names.index(name), steps[name])
+                if scope is not node and node.index < 0 and names & {"self", "error"} - env.keys():
+                    ended = await self.outcome(scope.key)
+                    env.setdefault("self", ended)
+                    env.setdefault("error", ended["error"])
             node = scope
             scope = await self.above(scope) if scope.path else None
         if "steps" in names:
             env["steps"] = shown
+
+    async def outcome(self, key: Key) -> dict[str, Any]:
+        """How a scope whose members have ended is about to end, as expressions in its handlers see it."""
+        scope = await self.node(key)
+        assert scope is not None
+        output = await self.value(scope) if scope.verdict == SUCCEEDED else None
+        error = public_error(await self.error_of(scope)) if scope.verdict == FAILED else None
+        return {"output": output, "state": scope.verdict, "error": error}
 
     async def _step(self, scope: Node, plan: ScopePlan, index: int, depth: int) -> Any:
         """A member as expressions see it; `depth`: how many levels of its own members are among that."""

@@ -176,6 +176,11 @@ def random_tree(rng: random.Random, registry: TaskRegistry, depth: int, keyed: s
         tree = _leaf(rng, registry, keyed)
     if kind in ("chain", "group", "switch") and rng.random() < 0.3:
         tree = tree.with_concurrency(f"scope {depth}")
+    if rng.random() < 0.15:
+        tree = tree.catch(_member(rng, registry, 0, keyed), on=("RuntimeError",) if rng.random() < 0.3 else ())
+    if rng.random() < 0.15:
+        late = Canvas.chain(WaitSig(for_ms=500), leaf.si("f", "flaky"))
+        tree = tree.finally_(rng.choice((Canvas.task("note"), late)))
     if rng.random() < 0.2:
         tree = rng.choice((tree.on_failure, tree.on_success, tree.on_cancel))(Canvas.task("note"))
     return tree
