@@ -10,7 +10,7 @@ from stemflow.cli.test.rehearse import Outcome
 from stemflow.dsl.cases import static_path
 from stemflow.model.records import SUCCEEDED, child_path, parent_path
 from stemflow.model.signature import LoopSig, SwitchSig, Workflow
-from stemflow.model.tree import members_of, walk
+from stemflow.model.tree import members_of, walk_all
 
 
 class Branch(NamedTuple):
@@ -51,14 +51,14 @@ KINDS = {"step": "steps", "condition": "sides of conditions", "case": "cases"}
 def coverage(workflow: Workflow, outcomes: Iterable[Outcome]) -> Coverage:
     """Which branches of the workflow the runs took."""
     branches = tuple(_branches(workflow))
-    paths = {path for path, _ in walk(workflow.body)}
+    paths = {path for path, _ in walk_all(workflow.body)}
     seen = {key for outcome in outcomes if outcome.broken is None for key in _seen(workflow, outcome, paths)}
     return Coverage(branches, frozenset(one for one in branches if (one.kind, one.step, one.side) in seen))
 
 
 def _branches(workflow: Workflow) -> Iterator[Branch]:
     cases: set[str] = set()
-    for path, sig in walk(workflow.body):
+    for path, sig in walk_all(workflow.body):
         line = sig.at[0] if sig.at is not None else 0
         if path and path not in cases:
             yield Branch("step", path, "", f"{path} never ran", line)
@@ -77,7 +77,7 @@ def _branches(workflow: Workflow) -> Iterator[Branch]:
 
 
 def _seen(workflow: Workflow, outcome: Outcome, paths: set[str]) -> Iterator[tuple[str, str, str]]:
-    sigs = dict(walk(workflow.body))
+    sigs = dict(walk_all(workflow.body))
     for row in outcome.rows:
         path = static_path(row.path, paths)
         sig = sigs.get(path)

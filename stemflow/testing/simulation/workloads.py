@@ -179,7 +179,7 @@ def random_tree(rng: random.Random, registry: TaskRegistry, depth: int, keyed: s
     if rng.random() < 0.15:
         tree = tree.catch(_member(rng, registry, 0, keyed), on=("RuntimeError",) if rng.random() < 0.3 else ())
     if rng.random() < 0.15:
-        late = Canvas.chain(WaitSig(for_ms=500), leaf.si("f", "flaky"))
+        late: Step = Canvas.chain(WaitSig(for_ms=500), leaf.si("f", "flaky"))
         tree = tree.finally_(rng.choice((Canvas.task("note"), late)))
     if rng.random() < 0.2:
         tree = rng.choice((tree.on_failure, tree.on_success, tree.on_cancel))(Canvas.task("note"))
