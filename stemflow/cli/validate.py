@@ -14,6 +14,8 @@ from stemflow.cli.report import as_text, count_text
 from stemflow.cli.validate_settings import Settings, codes, read_settings
 from stemflow.cli.workflow_file import read_file
 from stemflow.cli.workflow_paths import STDIN, Filters, changed_since, workflow_files
+from stemflow.dsl.fixes import CODES as FIXED
+from stemflow.dsl.fixes import fixed
 from stemflow.model.diagnostic import Diagnostic
 from stemflow.runtime.client.workflow_files import Checked, WorkflowFile
 
@@ -29,6 +31,9 @@ def main(arguments: Arguments) -> int:
     files = workflow_files(arguments.paths, Filters(settings.include, settings.exclude), changed)
     known = _known_tasks(arguments.tasks)
     locks = Locks()
+    if arguments.fix:
+        for file in files:
+            _fix(file, locks.of(file) if known is None else known, settings)
     checked = [_checked(file, locks.of(file) if known is None else known) for file in files]
     found = [one for file in checked for one in file.found if settings.keeps(one)]
     _print(checked, found, arguments)
@@ -87,6 +92,21 @@ def _checked(file: str, known: Collection[str] | None) -> Checked:
         file = STDIN_NAME if file == STDIN else file
         message, _, hint = str(refused).removeprefix(f"{file}: ").partition("; ")
         return Checked(file, "", None, (Diagnostic("SF005", message, hint=hint or None, file=file),))
+
+
+def _fix(file: str, known: Collection[str] | None, settings: Settings) -> None:
+    """Write the certain fixes of the findings that are asked for into the file."""
+    before = _checked(file, known)
+    if file == STDIN or not any(one.code in FIXED for one in before.found):
+        return
+
+    def check(text: str) -> list[Diagnostic]:
+        return [one for one in WorkflowFile.of(text, file).checked(known).found if settings.keeps(one)]
+
+    text, gone = fixed(before.text, check)
+    if text != before.text:
+        Path(file).write_bytes(text.encode())
+        print(f"{file}: fixed {gone} {'finding' if gone == 1 else 'findings'}", file=sys.stderr)
 
 
 def _standard_input() -> str:

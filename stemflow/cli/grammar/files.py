@@ -25,6 +25,7 @@ VALIDATE = command(
     ),
     click.Option(["--format"], type=click.Choice(FORMATS), default="text", help="The format of the findings (text)."),
     click.Option(["--strict"], is_flag=True, help="Treat warnings as errors."),
+    click.Option(["--fix"], is_flag=True, help="Write the fixes that are certain; comments and layout stay."),
     click.Option(["--select"], multiple=True, metavar="CODES", help="Only these findings: SF2,SF505; may be repeated."),
     click.Option(["--ignore"], multiple=True, metavar="CODES", help="Not these findings; may be repeated."),
     click.Option(["--include"], multiple=True, metavar="PATTERN", help="In folders, only these files; repeatable."),
@@ -73,6 +74,15 @@ EXPLAIN = command(
         ["code"], metavar="[CODE]", required=False, type=Code(), help="Such as SF101; without it, all codes are listed."
     ),
 )  # fmt: skip
+FMT = command(
+    "fmt", "write workflow files in the standard layout; comments and values stay",
+    click.Argument(
+        ["paths"], metavar="PATH...", nargs=-1, required=True, type=click.Path(allow_dash=True), callback=_as_list,
+        help="A workflow file, a folder, or - for standard input.",
+    ),
+    click.Option(["--check"], is_flag=True, help="Write nothing; exit code 1 when a file would change."),
+    click.Option(["--diff"], is_flag=True, help="Write nothing; print what would change."),
+)  # fmt: skip
 LOCK = command(
     "lock", "write a lock file of the tasks, so that validate checks arguments without importing them",
     click.Option(["--check"], is_flag=True, help="Write nothing; exit code 1 when the file is out of date."),
@@ -89,4 +99,4 @@ COMPLETION = command(
     click.Argument(["shell"], metavar="SHELL", type=click.Choice(SHELLS), help="bash, zsh or fish."),
 )  # fmt: skip
 
-COMMANDS = (VALIDATE, TEST, PLAN, GRAPH, SCHEMA, EXPLAIN, TASKS, COMPLETION)
+COMMANDS = (VALIDATE, TEST, PLAN, GRAPH, SCHEMA, EXPLAIN, FMT, TASKS, COMPLETION)
