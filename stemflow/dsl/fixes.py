@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from stemflow.dsl.findings import Findings
 from stemflow.dsl.source import read
@@ -161,7 +161,7 @@ def _without_need(found: Diagnostic, line: str) -> Edit | None:
     return None
 
 
-_FIXES: dict[str, Callable[[Diagnostic, str], Any]] = {
+_FIXES: dict[str, Callable[[Diagnostic, str], Edit | None]] = {
     "SF011": _quoted,
     "SF018": _without_comment,
     "SF019": _renamed,
