@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from stemflow.runtime.tasks.rate_limiter import RateLimiter
     from stemflow.runtime.tasks.registry import DuplicateTask, Task, TaskRegistry, UnknownTask
     from stemflow.runtime.tasks.retry_decision import RetryStrategy
-    from stemflow.runtime.tasks.signals import RunEvent, TaskEvent, WorkerEvent
+    from stemflow.runtime.tasks.signals import RegistryEvent, RunEvent, TaskEvent, WorkerEvent
     from stemflow.runtime.tasks.submission import Submission
     from stemflow.runtime.tasks.sync_context import SyncTaskContext
     from stemflow.store.base import BackpressureError, StateLost, StoreClosed, StoreError, StoreUnavailable
@@ -109,7 +109,7 @@ _HOMES = {
     "stemflow.runtime.client.dead_letters": ("Replayed",),
     "stemflow.runtime.client.lifecycle": ("NotOpen",),
     "stemflow.runtime.client.submit_many": ("NotAllSubmitted",),
-    "stemflow.runtime.tasks.signals": ("RunEvent", "TaskEvent", "WorkerEvent"),
+    "stemflow.runtime.tasks.signals": ("RegistryEvent", "RunEvent", "TaskEvent", "WorkerEvent"),
     "stemflow.runtime.tasks.submission": ("Submission",),
     "stemflow.runtime.tasks.sync_context": ("SyncTaskContext",),
     "stemflow.runtime.payloads.signing": ("SignatureInvalid", "SigningKeys", "UnknownKey"),
@@ -158,6 +158,7 @@ __all__ = [
     "Progress",
     "RateLimit",
     "RateLimiter",
+    "RegistryEvent",
     "Reject",
     "Replayed",
     "RetryPolicy",

@@ -140,8 +140,12 @@ class Stemflow:
             self._assemble()
         try:
             await self.store.open()
-            if self.service is not None:
-                await self.service.start()
+            try:
+                if self.service is not None:
+                    await self.service.start()
+            except BaseException:
+                await self.store.close()
+                raise
         except BaseException:
             self._lifecycle.close()
             raise

@@ -95,14 +95,14 @@ def context_for(task: Task[..., Any] | str = "test", **fields: Any) -> Any:
     RecordedContext.
 
     `fields` are those of a TaskContext: `attempt`, `max_retries`, `headers`, `meta`, `run_id`, `node`, `queue`,
-    `enqueued_at_ms`, `deadline_ms`, `parent_id`, `root_id`, `in_fan_in` (default: true).
+    `enqueued_at_ms`, `deadline_ms`, `parent_id`, `root_id`, `state`, `in_fan_in` (default: true).
     """
     plain = isinstance(task, Task) and not task.is_async
     name = task if isinstance(task, str) else task.name
-    asked = Asked()
+    asked, state = Asked(), fields.pop("state", None)
     given = {"run_id": RUN_ID, "node": "", "in_fan_in": True, "headers": NOTHING, "meta": NOTHING, **fields}
     context = (RecordedSyncContext if plain else RecordedContext)(name=name, services=asked, **given)
-    context.asked = asked
+    context.asked, context.state = asked, state
     if isinstance(context, RecordedSyncContext):
         context.ask = _at_once
     return context

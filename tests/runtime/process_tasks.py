@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -308,3 +308,22 @@ async def fails_below(context: TaskContext) -> str:
     except RunFailed as error:
         assert error.error is not None and error.error.message == "no floor"
     return await context.cancel_run(f"{context.run_id}-gone", force=True)
+
+
+@registry.lifespan
+def in_each_process() -> Iterator[dict[str, Any]]:
+    state: dict[str, Any] = {"pid": os.getpid()}
+    yield state
+    if "log" in state:
+        Path(state["log"]).write_text(f"left {state['pid']}\n")
+
+
+@task("state_of", isolation="process")
+def state_of(context: SyncTaskContext, log: str) -> int:
+    context.state["log"] = log
+    return int(context.state["pid"])
+
+
+@task("state_of_async", isolation="process")
+async def state_of_async(context: TaskContext, log: str) -> int:
+    return int(context.state["pid"])

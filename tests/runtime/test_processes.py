@@ -434,6 +434,14 @@ async def test_processes_whose_handlers_wait_leave_their_place_to_others(app: St
     assert (await ended(app, tasks.tower.s(5))).value == 5
 
 
+async def test_a_process_enters_the_plain_lifespan_once_and_leaves_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    async with Stemflow("memory:", tasks.registry, processes=Processes(size=1)) as app:
+        states = [(await ended(app, task.s(str(log)))).value for task in (tasks.state_of, tasks.state_of_async)]
+    assert states[0] == states[1]
+    assert log.read_text().splitlines() == [f"left {states[0]}"]
+
+
 async def test_an_error_that_a_service_raises_reaches_the_process(app: Stemflow) -> None:
     result = await ended(app, tasks.fails_below.s())
     assert result.status == "failed" and result.error is not None

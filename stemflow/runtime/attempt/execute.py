@@ -54,14 +54,14 @@ async def call(
     context: TaskContext,
     bound: Bound,
     threads: RunInThread,
-    chain: MiddlewareChain,
+    registry: TaskRegistry,
     soft_limit: SoftLimit | None,
 ) -> Any:
     """Make each of the bound calls with the middlewares around it; a chunk of a map gives the list of their results."""
-    results = []
+    results, chain = [], registry.middleware
     for args, kwargs in bound:
         context.args, context.kwargs = args, kwargs
-        handler = partial(_call_handler, task, context, threads, soft_limit)
+        handler = partial(_call_handler, task, context, threads, soft_limit, registry.lifespans.clean_up)
         wrapped = chain.on_execute or chain.on_error
         results.append(await (_call_wrapped(chain, context, handler) if wrapped else handler()))
     return results if bound.chunked else results[0]
@@ -78,11 +78,15 @@ async def _call_wrapped(chain: MiddlewareChain, context: TaskContext, handler: C
 
 
 async def _call_handler(
-    task: Task[..., Any], context: TaskContext, threads: RunInThread, soft_limit: SoftLimit | None
+    task: Task[..., Any],
+    context: TaskContext,
+    threads: RunInThread,
+    soft_limit: SoftLimit | None,
+    clean_up: Callable[[], None],
 ) -> Any:
     given = (context, *context.args) if task.takes_context else context.args
     if isinstance(context, SyncTaskContext):
-        value = await _in_thread(task.function, given, context.kwargs, threads)
+        value = await _in_thread(task.function, given, context.kwargs, threads, clean_up)
         # A plain function that wraps an async one returns its coroutine.
         return await value if inspect.isawaitable(value) else value
     return await _awaited(task.function(*given, **context.kwargs), soft_limit)
@@ -95,7 +99,9 @@ async def _awaited(returned: Any, soft_limit: SoftLimit | None) -> Any:
     return await (returned if soft_limit is None else soft_limit.wait(returned))
 
 
-async def _in_thread(function: Callable[..., Any], args: Any, kwargs: Any, threads: RunInThread) -> Any:
+async def _in_thread(
+    function: Callable[..., Any], args: Any, kwargs: Any, threads: RunInThread, clean_up: Callable[[], None]
+) -> Any:
     frame = copy_context()
 
     def work() -> tuple[Any, BaseException | None]:
@@ -104,6 +110,8 @@ async def _in_thread(function: Callable[..., Any], args: Any, kwargs: Any, threa
             return frame.run(function, *args, **kwargs), None
         except BaseException as error:
             return None, error
+        finally:
+            clean_up()
 
     value, error = await threads(work)
     if error is not None:
@@ -183,7 +191,7 @@ async def execute(
         return Failed(describe(fault), "final", dead="bad-arguments")
     leave = enter(context)
     try:
-        value = await call(task, context, bound, threads, output.registry.middleware, soft_limit)
+        value = await call(task, context, bound, threads, output.registry, soft_limit)
         added = tuple([await output.plan(GroupSig(members=(sig,))) for sig in context.added])
         return Ok(None if value is None else output.write(value, f"result of {task.name}"), added)
     except asyncio.CancelledError as cancelled:

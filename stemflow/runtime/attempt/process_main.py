@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from stemflow.model.facts import Failed, HandedBack, Outcome
@@ -221,21 +221,43 @@ def main(descriptor: int) -> None:
     threading.Thread(target=link.read, name="stemflow-pipe", daemon=True).start()
     link.send(pipe.READY)
     loaded: tuple[Task[..., Any], TaskRegistry] | None = None
-    while (job := link.jobs.get()) is not None:
-        if isinstance(job, TaskSource):
-            loaded = _load(link, job)
-        else:
-            assert loaded is not None
-            attempt = Attempt(link, job, *loaded)
-            link.serve(attempt)
-            link.send(pipe.ENDED, attempt.run(), memory())
+    with ProcessStates() as states:
+        while (job := link.jobs.get()) is not None:
+            if isinstance(job, TaskSource):
+                loaded = _load(link, job, states)
+            else:
+                assert loaded is not None
+                attempt = Attempt(link, job, *loaded)
+                attempt.context.state = states.of(loaded[1])
+                link.serve(attempt)
+                link.send(pipe.ENDED, attempt.run(), memory())
 
 
-def _load(link: Link, source: TaskSource) -> tuple[Task[..., Any], TaskRegistry] | None:
+class ProcessStates(ExitStack):
+    """What the lifespans of the registries have yielded in this process; each is entered before its first task."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._entered: list[tuple[TaskRegistry, Any]] = []
+
+    def of(self, registry: TaskRegistry) -> Any:
+        """The state of the tasks of a registry. Raises what its lifespan raises."""
+        if not registry.lifespans.in_processes:
+            return None
+        for known, state in self._entered:
+            if known is registry:
+                return state
+        state = self.enter_context(registry.lifespans.of_process())
+        self._entered.append((registry, state))
+        return state
+
+
+def _load(link: Link, source: TaskSource, states: ProcessStates) -> tuple[Task[..., Any], TaskRegistry] | None:
     try:
         loaded = find(source)
+        states.of(loaded[1])
     except (Exception, SystemExit) as error:
-        text = f"task {source.name}: its process cannot import it: {type(error).__name__}: {error}"
+        text = f"task {source.name}: its process cannot load it: {type(error).__name__}: {error}"
         info = ErrorInfo("TaskNotImportable", text, "stemflow.TaskNotImportable", (), describe(error).traceback)
         link.send(pipe.LOADED, Failed(info, "final"))
         return None

@@ -109,6 +109,8 @@ class Attempts:
         self._remote_tasks, self._queues = remote_tasks, queues
         self._threads, self._processes = threads, processes
         self._unregistered = unregistered
+        self.state: Any = None
+        """What the lifespan of the registry yielded; handlers read it in their context."""
         self.steps: tuple[Callable[[Attempt], Awaitable[Outcome | Crashed | None]], ...] = (
             self.verify,
             self.find_task,
@@ -177,6 +179,7 @@ class Attempts:
             self._signals.received.send(task_event("received", node, leaf.task, self._store.now_ms()))
         kind = TaskContext if attempt.mode == "loop" else SyncTaskContext
         attempt.context = await context_of(kind, self._services, attempt.values, node, leaf, attempt.options)
+        attempt.context.state = self.state
         attempt.running.context = attempt.context
         return None
 

@@ -111,7 +111,8 @@ class TaskContext:
     `max_retries`: attempts after the first. `args`, `kwargs`: of the call, converted. `headers`, `meta`: those of the
     run, overridden by those of the signature; read-only. `run_id`, `node`: the run, and the path of the task in it.
     `parent_id`: the task before this one, or the task that started the run. `root_id`: the run that no task started.
-    `cancelled`, `soft_timeout`: events that are set when the run is cancelled, and when the soft time limit passes.
+    `state`: what `registry.lifespan` yielded. `cancelled`, `soft_timeout`: events that are set when the run is
+    cancelled, and when the soft time limit passes.
 
         @registry.task("import", max_retries=3)
         async def import_file(context: TaskContext, rows: int) -> int:
@@ -123,7 +124,7 @@ class TaskContext:
     __slots__ = (
         "run_id", "node", "name", "attempt", "max_retries", "args", "kwargs", "headers", "meta", "queue",
         "enqueued_at_ms", "deadline_ms", "parent_id", "root_id", "delivery", "in_fan_in", "cancelled", "soft_timeout",
-        "added", "_services",
+        "added", "state", "_services",
     )  # fmt: skip
 
     def __init__(
@@ -157,6 +158,8 @@ class TaskContext:
         self.in_fan_in = in_fan_in
         self.cancelled, self.soft_timeout = asyncio.Event(), asyncio.Event()
         self.added: list[Signature[Any, Any]] = []
+        self.state: Any = None
+        """What the lifespan of the registry yielded."""
         self._services = services
 
     @property

@@ -182,6 +182,7 @@ def _merged(registries: Sequence[TaskRegistry], where: str) -> TaskRegistry:
         setattr(merged.encoders, name, _same(f"encoders.{name}", [getattr(one, name) for one in encoders], where))
     for registry in registries:
         merged.middleware.join(registry.middleware)
+        merged.lifespans.join(registry.lifespans)
         merged.signals.join(registry.signals)
         for name in registry:
             task = registry.get(name)

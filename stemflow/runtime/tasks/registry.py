@@ -28,12 +28,13 @@ from stemflow.runtime.payloads.signing import SigningKeys
 from stemflow.runtime.tasks.callables import check_callable, derived_name
 from stemflow.runtime.tasks.context import TaskContext, instant_ms
 from stemflow.runtime.tasks.definitions import Args, Result, TaskDefinition, TaskHandler, TaskMetadata
+from stemflow.runtime.tasks.lifespan import Lifespans
 from stemflow.runtime.tasks.middleware import Middleware, MiddlewareChain
 from stemflow.runtime.tasks.parameters import Parameters, object_parameters, parameters_of, result_of, takes_context
 from stemflow.runtime.tasks.placement import check_placement, runs_async
 from stemflow.runtime.tasks.rate_limiter import RateLimiter, checked_limiter
 from stemflow.runtime.tasks.retry_decision import RetryStrategy, checked_strategy
-from stemflow.runtime.tasks.signals import Signals
+from stemflow.runtime.tasks.signals import RegistryEvent, Signals
 from stemflow.runtime.tasks.sync_context import SyncTaskContext
 from stemflow.runtime.values.call_keys import with_evaluated_key
 from stemflow.units import Duration, duration_of
@@ -44,6 +45,7 @@ R = TypeVar("R")
 A = TypeVar("A")
 A_contra = TypeVar("A_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
@@ -308,6 +310,7 @@ class TaskRegistry:
         """Events of the tasks and runs of this registry in this process: `signals.failed.connect(listener)`."""
         self.middleware = MiddlewareChain()
         self.signing: SigningKeys | None = None
+        self.lifespans = Lifespans()
         self._tasks: dict[str, Task[..., Any]] = {}
 
     def copy(self) -> TaskRegistry:
@@ -319,8 +322,31 @@ class TaskRegistry:
         twin.defaults, twin.encoders, twin.retry_strategy = self.defaults, self.encoders, self.retry_strategy
         twin.rate_limiter = self.rate_limiter
         twin.middleware = self.middleware.copy()
+        twin.lifespans.join(self.lifespans)
         twin._tasks = dict(self._tasks)
         return twin
+
+    def lifespan(self, function: F) -> F:
+        """Register what workers set up before their tasks and take down afterwards; what it yields is `context.state`.
+
+        An async generator function (or a class of async context managers) is entered when a worker starts, before it
+        leases anything, and left after its last report. A plain one is entered by each process of the pool for
+        `isolation="process"` before its first task, and left when the process ends in order; a process that is killed
+        does not leave it. Returns the function. Raises OptionError.
+
+            @registry.lifespan
+            async def database():
+                async with connect("postgres://...") as pool:
+                    yield {"pool": pool}
+        """
+        self.lifespans.add(function)
+        return function
+
+    def thread_cleanup(self, function: F) -> F:
+        """Register a function without parameters that is called after each handler that is a plain function, in its
+        thread, for example to return database connections. What it raises is logged. Returns it."""
+        self.lifespans.add_clean_up(function)
+        return function
 
     def use(self, middleware: Middleware) -> None:
         """Add a middleware; the first one that is added is the outermost. Raises OptionError."""
@@ -347,6 +373,8 @@ class TaskRegistry:
                 f"task {made.name}: expected a new name, it is registered already; pass override=True to replace it"
             )
         self._tasks[made.name] = made
+        if self.signals.registered:
+            self.signals.registered.send(RegistryEvent(signal="registered", task=made.name))
         if made is task:
             return made
         decode = None if made.result.convert is None else made.result.annotation

@@ -14,7 +14,7 @@ from stemflow.model.records import ErrorInfo, task_id
 from stemflow.runtime.runs.progress import Progress
 from stemflow.runtime.tasks.context import TaskContext
 
-E = TypeVar("E", bound="TaskEvent | RunEvent | WorkerEvent")
+E = TypeVar("E", bound="TaskEvent | RunEvent | WorkerEvent | RegistryEvent")
 F = TypeVar("F", bound="Callable[..., Any]")
 
 log = logging.getLogger("stemflow.signals")
@@ -72,6 +72,13 @@ class WorkerEvent(Struct, frozen=True, kw_only=True):
     error: ErrorInfo | None = None
 
 
+class RegistryEvent(Struct, frozen=True, kw_only=True):
+    """An event of a registry. `task`: the name of the task that was registered, or replaced."""
+
+    signal: str
+    task: str
+
+
 class Signal(Generic[E]):
     """The listeners of one kind of event. It is true if there are any.
 
@@ -115,7 +122,13 @@ class Signal(Generic[E]):
                 log.exception("signal %s: its listener %r raised; outcomes are not affected", self.name, listener)
                 continue
             if inspect.iscoroutine(answer):
-                task = asyncio.get_running_loop().create_task(self._finish(answer, listener))
+                try:
+                    loop = asyncio.get_running_loop()
+                except RuntimeError:  # tasks are registered while modules are imported
+                    answer.close()
+                    log.error("signal %s: its listener %r is async, and no event loop runs", self.name, listener)
+                    continue
+                task = loop.create_task(self._finish(answer, listener))
                 self._followed.add(task)
                 task.add_done_callback(self._followed.discard)
 
@@ -131,6 +144,7 @@ class Signals:
 
     def __init__(self) -> None:
         self._followed: set[asyncio.Task[Any]] = set()
+        self.registered: Signal[RegistryEvent] = self._signal("registered")
         self.before_publish: Signal[RunEvent] = self._signal("before_publish")
         self.after_publish: Signal[RunEvent] = self._signal("after_publish")
         self.received: Signal[TaskEvent] = self._signal("received")

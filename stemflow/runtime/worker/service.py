@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from msgspec import Struct
@@ -104,6 +105,7 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
         self._threads: list[RenewalThread | LoopWatchdog] = []
         self._exchanging: asyncio.Task[None] | None = None
+        self._lifespan: AbstractAsyncContextManager[Any] | None = None
         self._broken: asyncio.Future[None] | None = None
         """Has the error of the first companion that failed."""
 
@@ -111,6 +113,8 @@ class Service:
         """Start to work. The store must be open. Raises OptionError for a registry whose tasks cannot run here."""
         check_start(self._registry)
         self.presence.begin()
+        self._lifespan = self._registry.lifespans.of_worker()
+        self.worker.attempts.state = await self._lifespan.__aenter__()
         self._send(self._signals.worker_init)
         self._broken = asyncio.get_running_loop().create_future()
         self._services.begin()
@@ -206,7 +210,17 @@ class Service:
         await self.worker.processes.close()
         self.worker.threads.shutdown(wait=False, cancel_futures=True)
         self._exchanging = None
+        await self._leave_lifespan()
         self._send(self._signals.worker_shutdown)
+
+    async def _leave_lifespan(self) -> None:
+        """Take down what the program set up; what that raises is logged, since the work of the worker is done."""
+        assert self._lifespan is not None
+        try:
+            await self._lifespan.__aexit__(None, None, None)
+        except Exception as error:
+            log.exception("a lifespan raised when it was left; the work of the worker is stored")
+            self.worker.send_error(error)
 
     async def _leave(self) -> None:
         """Store that this worker has stopped."""
