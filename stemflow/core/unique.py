@@ -17,6 +17,7 @@ from stemflow.model.records import (
     READY,
     RUNNING,
     SKIPPED,
+    STOPPING,
     SUCCEEDED,
     Claim,
     ClaimSpec,
@@ -69,7 +70,12 @@ def answer_submission(w: Work, header: Header, asked: ClaimSpec) -> Reply | None
     claim = claims.find(w, asked.key)
     if claim is None or (asked.mode == "take" and claim.finished and not claim.waiters):
         return None
-    holder = claim.waiters[0] if asked.mode == "take" and claim.finished else claim.holders[0]
+    if asked.mode == "take":
+        holder = claim.waiters[0] if claim.finished else claim.holders[0]
+    elif (answering := _answering(w, claim)) is None:
+        return None
+    else:
+        holder = answering
     if asked.mode in ("take", "reject"):
         _count(w, asked.key)
         return Reply("refused", holder[0])
@@ -85,6 +91,18 @@ def answer_submission(w: Work, header: Header, asked: ClaimSpec) -> Reply | None
     _count(w, asked.key)
     fire(w, target, "debounced", Newer((header.run, header.inputs), None, start_at_ms(w.now_ms, plan, asked)))
     return Reply("existing", target.run)
+
+
+def _answering(w: Work, claim: Claim) -> Key | None:
+    """The call that answers for the key: its holder or, where that is stopping, the one whose turn is next, if any.
+
+    A holder that is stopping will have no result, so a new call waits for its end and runs.
+    """
+    holder = claim.holders[0]
+    node = None if claim.finished else w.node(holder)
+    if node is None or node.state != STOPPING:
+        return holder
+    return claim.waiters[0] if claim.waiters else None
 
 
 def _same_terms(w: Work, target: Node, header: Header) -> bool:
@@ -117,17 +135,21 @@ def contend(w: Work, node: Node, terms: ClaimSpec) -> bool | GateError:
         claims.take(w, key, node.key, window_ms(terms))
         return True
     _count(w, key)
-    holder, mode = claim.holders[0], terms.mode
-    if mode == "reject" or is_below(node.key, holder):
+    mode, holder = terms.mode, claim.holders[0]
+    below = is_below(node.key, holder)
+    answering = holder if below else _answering(w, claim)
+    if answering is None:
+        return _wait_in_line(w, node, key)
+    if mode == "reject" or below:
         node.claim = None
-        text = f"the unique key of this task is held by {'/'.join(holder).rstrip('/')}"
+        text = f"the unique key of this task is held by {'/'.join(answering).rstrip('/')}"
         return GateError(ErrorInfo("Duplicate", text, "stemflow.Duplicate"))
     if mode == "skip":
         node.claim = None
         finish(w, node, SKIPPED, cause="condition")
         return False
     if mode == "return_existing":
-        return _share(w, node, claim, holder)
+        return _share(w, node, claim, answering)
     return _last_wins(w, node, claim, terms)
 
 
@@ -165,10 +187,17 @@ def _last_wins(w: Work, node: Node, claim: Claim, terms: ClaimSpec) -> bool:
         for displaced in claims.supplant(w, key, node.key, window_ms(terms), runs=holder.tally is None):
             fire(w, w.known(displaced, key), "displaced", None)
         return True
+    return _wait_in_line(w, node, key)
+
+
+def _wait_in_line(w: Work, node: Node, key: str) -> bool:
+    """Let the call be the next to run, in place of one that waited for that."""
     before = claims.line_up(w, key, node.key)
     if before is not None:
         fire(w, w.known(before, key), "displaced", None)
     node.state = HELD
+    claim = w.claim(key)
+    assert claim is not None
     claims.await_turn(w, claim, node)
     return False
 

@@ -746,3 +746,66 @@ async def test_equal_arguments_of_a_handler_class_are_one_run(app: Stemflow, reg
         Canvas.task("buy", sku="a", due="2026-01-02", count=1, tags=[]),
     ]
     assert len({(await app.submit(call)).id for call in calls}) == 1
+
+
+# -- a holder that is stopping
+
+
+@pytest.mark.parametrize("mode", ["return_existing", "reject", "skip", "replace", "debounce", "keep_last"])
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "member"])
+async def test_a_holder_that_is_stopping_does_not_answer_for_its_key(
+    app: Stemflow, registry: TaskRegistry, mode: str, alone: bool
+) -> None:
+    at_work: list[int] = []
+
+    @registry.task("once", unique=True, unique_by="k", unique_mode=mode)
+    async def once(x: int) -> int:
+        assert not at_work
+        at_work.append(x)
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.5)  # it takes its time to end
+            raise
+        finally:
+            at_work.remove(x)
+        return x
+
+    def call(x: int) -> Any:
+        return once.s(x) if alone else Canvas.group(once.s(x))
+
+    # Given a holder that was cancelled and has not ended
+    first = await app.submit(call(1))
+    await asyncio.sleep(1)
+    await first.cancel()
+    assert (await first.root()).state == "stopping"
+
+    # When the key is used again, then the call waits for that end and runs
+    second = await app.submit(call(2))
+    assert not second.existing
+    assert (await second.wait()).value == (2 if alone else [2])
+    assert (await first.wait()).status == "cancelled"
+
+
+async def test_calls_after_the_one_that_waits_for_a_stopping_holder_find_that_one(
+    app: Stemflow, registry: TaskRegistry
+) -> None:
+    @registry.task("once", unique=True, unique_by="k")
+    async def once(x: int) -> int:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.5)
+            raise
+        return x
+
+    first = await app.submit(once.s(1))
+    await asyncio.sleep(1)
+    await first.cancel()
+    second = await app.submit(once.s(2))
+    third = await app.submit(once.s(3))
+    member = await app.submit(Canvas.group(once.s(4)))
+    with pytest.raises(DuplicateRun):
+        await app.submit(once.with_options(unique_mode="reject").s(5))
+    assert (third.existing, third.id) == (True, second.id)
+    assert [(await one.wait()).value for one in (second, third, member)] == [2, 2, [2]]
