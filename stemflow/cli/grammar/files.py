@@ -74,6 +74,12 @@ EXPLAIN = command(
         ["code"], metavar="[CODE]", required=False, type=Code(), help="Such as SF101; without it, all codes are listed."
     ),
 )  # fmt: skip
+DIFF = command(
+    "diff", "print what two versions of a workflow do differently",
+    click.Argument(["old"], metavar="A", type=click.Path(), help="A workflow file, or REV:FILE in git."),
+    click.Argument(["new"], metavar="B", type=click.Path(), help="The same, to compare with."),
+    click.Option(["--json"], is_flag=True, help="Print JSON on standard output."),
+)  # fmt: skip
 FMT = command(
     "fmt", "write workflow files in the standard layout; comments and values stay",
     click.Argument(
@@ -99,4 +105,4 @@ COMPLETION = command(
     click.Argument(["shell"], metavar="SHELL", type=click.Choice(SHELLS), help="bash, zsh or fish."),
 )  # fmt: skip
 
-COMMANDS = (VALIDATE, TEST, PLAN, GRAPH, SCHEMA, EXPLAIN, FMT, TASKS, COMPLETION)
+COMMANDS = (VALIDATE, TEST, PLAN, GRAPH, SCHEMA, EXPLAIN, DIFF, FMT, TASKS, COMPLETION)
