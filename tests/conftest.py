@@ -55,7 +55,7 @@ FOUND = server_binaries()
 MAIN = next(iter(FOUND), "valkey")
 """The program that is used where one is enough."""
 OTHERS = [name for name in FOUND if name != MAIN]
-"""Programs that are here beside it; what is tested with them is marked `long`."""
+"""Programs that are here next to it; what is tested with them is marked `long`."""
 
 
 def running(name: str, folders: pytest.TempPathFactory) -> Server:

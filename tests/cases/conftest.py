@@ -34,7 +34,7 @@ class UserError(Exception):
 
 
 class StoppedClock:
-    """A clock that moves only when it is told to."""
+    """A clock that moves only when it is asked to."""
 
     def __init__(self) -> None:
         self.passed_ms = 0

@@ -179,7 +179,7 @@ async def test_a_task_runs_a_canvas_on_an_engine_of_its_own(world: World) -> Non
 
 @pytest.mark.case("A69")
 async def test_a_task_starts_a_canvas_as_a_run_of_its_own(world: World) -> None:
-    # Given a task that enqueues a chord and waits for it beside its own run
+    # Given a task that enqueues a chord and waits for it next to its own run
     @world.task("outer")
     async def outer(context: TaskContext) -> int:
         add = world.add
@@ -227,7 +227,7 @@ async def test_a_step_that_is_retried_shows_no_failure_meanwhile(stopped: World)
     # When the first attempt has failed
     await world.until(lambda: second_attempt_waits(handle))
 
-    # Then the run is under way and nobody was told of a failure
+    # Then the run is under way and nobody was notified of a failure
     assert (await handle.root()).state == "running"
     assert "failed" not in (await world.states(handle)).values()
     assert await world.app.store.dead_letters(handle.id) == []

@@ -30,7 +30,7 @@ async def test_a_member_that_handles_its_soft_timeout_counts_with_its_value(worl
 @pytest.mark.case("B8")
 @pytest.mark.parametrize("raises", [True, False])
 async def test_a_handled_soft_timeout_is_counted_once(world: World, raises: bool) -> None:
-    # Given a member that catches its soft limit and returns 0, beside others
+    # Given a member that catches its soft limit and returns 0, next to others
     late = late_task(world, raises)
     handle, result = await world.end(Canvas.chord([late.s(0), world.ident.s(5), late.s(0)], world.note.s()))
 

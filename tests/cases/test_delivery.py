@@ -61,7 +61,7 @@ class LateAnswers:
 async def test_members_that_end_before_the_producer_knows_of_its_chord_still_count(world: World) -> None:
     """The counter of a chord is part of the commit that starts it, so it cannot be late; what can is the answer."""
 
-    # Given a producer that hears of its submit only when every member has ended
+    # Given a producer that is notified of its submit only when every member has ended
     async def members_ended() -> None:
         await world.until(header_is_final)
 

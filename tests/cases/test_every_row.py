@@ -18,7 +18,7 @@ ROWS = {f"A{row}" for row in SCENARIOS} | {f"B{row}" for row in SUFFERED}
 
 
 def _covered() -> Iterator[str]:
-    """The ids on tests beside this file, read from their source, so that a selection of tests changes nothing."""
+    """The ids on tests next to this file, read from their source, so that a selection of tests changes nothing."""
     for file in sorted(Path(__file__).parent.glob("test_*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):

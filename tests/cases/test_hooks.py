@@ -1,4 +1,4 @@
-"""Cases of hooks: whom they belong to, how often they fire, what they are told."""
+"""Cases of hooks: whom they belong to, how often they fire, what they are notified."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_an_error_hook_on_a_group_gets_the_id_of_the_member_that_failed(wo
 
 @pytest.mark.case("A33")
 async def test_an_error_hook_on_a_group_fires_once_for_each_of_many_failing_members(world: World) -> None:
-    # Given a group of 42 that have all started when they fail; then the hook is told of each of them, once.
+    # Given a group of 42 that have all started when they fail; then the hook is notified of each of them, once.
     together = world.fail_together(MANY)
     sig = Canvas.group(together.s(i) for i in range(MANY)).on_failure(world.note.s())
     handle, result = await world.end(sig)
@@ -85,7 +85,7 @@ async def test_the_handler_of_a_chord_learns_which_member_failed(world: World) -
     sig = Canvas.chord([world.add.s(1, 2), world.add.s(3, 4), world.fail.s()], world.note.si("body"))
     handle, result = await world.end(sig.on_failure(world.note.s()))
 
-    # Then the handler was told which one it was, and the body did not run
+    # Then the handler learned which one it was, and the body did not run
     assert (result.status, result.error.type) == ("failed", "UserError")
     (news,) = world.log
     assert (news["node"], news["leaf"], news["error"]["type"]) == ("", "[2]", "UserError")

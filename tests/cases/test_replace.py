@@ -104,7 +104,7 @@ async def test_replaced_members_of_a_group_keep_their_place(world: World) -> Non
     async def becomes_a_group(context: TaskContext, numbers: list[int], n: int) -> Any:
         await context.replace(Canvas.group(world.add.s(number, n) for number in numbers))
 
-    # Then each result stands where its member stood
+    # Then each result is at the index of its member
     assert await world.run(Canvas.group(becomes.s(1), world.ident.s(2), becomes.s(3))) == [1, 2, 3]
     pair = [becomes_a_group.s([2, 1], 1), becomes_a_group.s([4, 3], 1)]
     assert await world.run(Canvas.group(pair * 10)) == [[3, 2], [5, 4]] * 10
@@ -141,7 +141,7 @@ SHAPES = ("task", "chain", "group", "chord")
 @pytest.mark.parametrize("position", ["alone", "head", "middle", "tail", "member", "header", "body"])
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_the_handlers_of_a_replaced_task_move_and_fire_once(world: World, position: str, shape: str) -> None:
-    """The handlers stay with the place: they fire once for all that stands there now."""
+    """The handlers stay with the place: they fire once for all that is there now."""
     # Given a task with handlers that becomes something else, well or with a failing leaf, in any position
     ident, fail = world.ident, world.fail
 

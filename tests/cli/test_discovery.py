@@ -35,7 +35,7 @@ def write(path: Path, task: str, name: str = "registry") -> Path:
 
 
 def test_the_tasks_next_to_the_file_are_loaded_by_path(tmp_path: Path) -> None:
-    # Given tasks.py beside a workflow in another folder
+    # Given tasks.py next to a workflow in another folder
     write(tmp_path / "flows" / "tasks.py", "beside")
     # When its tasks are looked for
     found = find_tasks([], tmp_path / "flows" / "flow.yaml")
@@ -172,7 +172,7 @@ def test_a_file_of_the_working_directory_shadows_nothing_that_is_installed(tmp_p
     write(tmp_path / "jobs_e.py", "e")
     # When a module of that folder is named
     find_tasks(["jobs_e"], None)
-    # Then the folder stands behind everything installed
+    # Then the folder is behind everything installed
     assert sys.path[-1] == str(tmp_path)
     assert importlib.import_module("yaml").__file__ != str(tmp_path / "yaml.py")
 

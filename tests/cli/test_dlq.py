@@ -55,7 +55,7 @@ def test_the_story_says_what_failed_why_when_and_what_to_do(failed: str, project
 
 
 def test_a_replay_makes_a_run_that_keeps_what_succeeded(failed: str, project: Path, cli: Cli) -> None:
-    # Given a task that was mended, when a dry run is asked for, then nothing is changed
+    # Given a task that was fixed, when a dry run is asked for, then nothing is changed
     (project / "mended").touch()
     would = follows_schema("dlq_replay", cli("dlq", "replay", failed, "--dry-run", "--json").out)
     assert letters(cli) == [f"{failed}/second"]

@@ -1,6 +1,6 @@
 """The page about the command line is true: each of its examples is run, in order, in one folder.
 
-`STEMFLOW_GOLDEN=write pytest tests/cli/test_docs.py` writes the outputs anew.
+`STEMFLOW_GOLDEN=write pytest tests/cli/test_docs.py` writes the outputs again.
 """
 
 from __future__ import annotations

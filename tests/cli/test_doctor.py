@@ -1,4 +1,4 @@
-"""doctor: how safe a store is, who works on it, and what stands still in it."""
+"""doctor: how safe a store is, which workers serve it, and which work makes no progress."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The wording of errors: what a command that cannot do its work says, word by word, in golden files.
 
-`STEMFLOW_GOLDEN=write pytest tests/cli/test_errors.py` writes the files anew.
+`STEMFLOW_GOLDEN=write pytest tests/cli/test_errors.py` writes the files again.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def test_a_locked_database_is_reported_as_in_its_golden_file(project: Path, cli:
     cli("runs", "--store", "sqlite:locked.db")
     other = sqlite3.connect(project / "locked.db")
     other.execute("BEGIN EXCLUSIVE")
-    # When a run is asked for, it is told which file is locked
+    # When a run is asked for, it learns which file is locked
     compare_with_golden("store-locked", "run hello.yaml --store sqlite:locked.db", project, cli)
     other.close()
 

@@ -40,7 +40,7 @@ async def test_show_prints_the_progress_of_running_tasks_and_what_started_the_ru
         await (await app.handle(child)).wait()
         after = json.loads((await asyncio.to_thread(show, "--json")).out)
 
-    # Then both are told, and once it has ended there is no progress any more
+    # Then both are notified, and once it has ended there is no progress any more
     assert f"started by task {parent.id}" in text.out
     assert "40%  halfway" in text.out
     assert data["started_by"] == parent.id

@@ -1,4 +1,4 @@
-"""`stemflow prune`: what is past its time is counted, and deleted."""
+"""`stemflow prune`: expired records are counted, and deleted."""
 
 from __future__ import annotations
 

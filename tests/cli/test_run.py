@@ -147,7 +147,7 @@ def test_resume_ends_a_run_that_nobody_works_on(project: Path, cli: Cli) -> None
     assert json.loads(cli("runs", "--json").out)[0]["state"] == "active"
     # When it is resumed, named by its beginning, from another folder
     ran = cli("resume", run[:-2])
-    # Then it ends, with its tasks found beside its file
+    # Then it ends, with its tasks found next to its file
     assert (ran.code, ran.out) == (0, 'said: "world"\nsquared: 1\n')
 
 
@@ -169,7 +169,7 @@ def test_resume_without_the_file_says_to_name_the_tasks(project: Path, cli: Cli)
 
 
 def test_rerun_failed_keeps_what_succeeded(project: Path, cli: Cli) -> None:
-    # Given a run that failed in the middle, and the cause mended
+    # Given a run that failed in the middle, and the cause fixed
     cli("run", "flaky.yaml")
     old = newest(cli)
     (project / "mended").touch()
@@ -243,7 +243,7 @@ def test_cancel_says_what_to_do_about_a_run_that_goes_on_stopping(project: Path,
     # Given a run whose task another machine has taken
     run = submit("hello.yaml")
     asyncio.run(taken(run))
-    # When it is cancelled, then it is told what is waited for, and again that it was stopping already
+    # When it is cancelled, then it learns what is waited for, and again that it was stopping already
     ran = cli("cancel", run)
     assert (ran.code, ran.out) == (0, "")
     assert f"run {run} is stopping: 1 task asked to end\n" in ran.err

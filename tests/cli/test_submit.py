@@ -56,7 +56,7 @@ def test_what_workers_have_declared_can_be_submitted_without_importing_it(projec
     asyncio.run(_serve("sqlite:"))
     # When the file is submitted
     run = follows_schema("submit", cli("submit", "hello.yaml", "--json").out)["run_id"]
-    # Then its first task stands in the queue that was declared
+    # Then its first task is in the queue that was declared
     show = follows_schema("show", cli("show", run, "--json").out)
     assert [node["path"] for node in show["nodes"] if node["state"] == "ready"] == ["greet"]
 

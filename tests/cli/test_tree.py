@@ -1,4 +1,4 @@
-"""The tree of a run: which rows there are, how members that never opened are told, and how rows become lines."""
+"""The tree of a run: which rows there are, how members that never opened are shown, and how rows become lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every interleaving of what can happen to a small plan, depth first, states told apart by what they mean."""
+"""Every interleaving of what can happen to a small plan, depth first, states distinguished by what they mean."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Case:
     stop_at: tuple[str, ...] = ("",)
     claims: tuple[ClaimSpec | None, ...] = ()
     time_passes: bool = False
-    """Windows may be over before their timers are heard of."""
+    """Windows may be over before their timers are handled."""
     same_plan: bool = False
     """Every run is of the first plan."""
     hot: bool = False

@@ -34,7 +34,7 @@ def contents(world: World) -> dict[Key, Any]:
 
 
 def effects(decisions: list[Decision]) -> list[list[Any]]:
-    """What is told, in order, whichever decision told it."""
+    """The notifications in order, whichever decision caused them."""
     names = ("headers", "pages", "dead", "ended", "replies", "refused")
     told = [[one for decision in decisions for one in getattr(decision, name)] for name in names]
     return [*told, sorted({plan.digest for decision in decisions for plan in decision.plans})]
@@ -60,7 +60,7 @@ def test_facts_decided_together_or_one_by_one_leave_the_same(case: Any, path: li
         singly.append(apart.decide(fact))
         apart.commit(singly[-1])
 
-    # Then the same records are there, and the same was told
+    # Then the same records are there, and the same was notified
     assert contents(together) == contents(apart)
     assert effects([at_once]) == effects(singly)
 

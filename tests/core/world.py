@@ -18,7 +18,7 @@ from tests.core.plans import BOOM, FRAGMENTS
 NOW_MS = 1_000
 """The instant of this world: what waits for time may happen at any moment."""
 LATER_MS = 2_000
-"""The instant after time has passed: windows are over, although nobody may have been told."""
+"""The instant after time has passed: windows are over, although nobody may have been notified."""
 
 
 class Broken(AssertionError):
@@ -76,7 +76,7 @@ class World:
                 self.records[put.key] = put.record
 
     def take(self, node: Node, *, lease: bool) -> Node:
-        """What a store does by itself: lease a leaf, or transfer a lost lease to whoever reports the loss."""
+        """What a store does by itself: lease a leaf, or transfer a lost lease to a caller that reports the loss."""
         taken = copy.copy(node)
         taken.delivery += 1
         if lease:

@@ -101,7 +101,7 @@ class Witness:
 def make_registry(
     witness: Witness, failing: Collection[str] = (), begun: Callable[[int], None] | None = None
 ) -> TaskRegistry:
-    """The task of the converted files, which fails in the steps `failing`; `begun` hears of each start, with its ms."""
+    """The task of converted files, which fails in the steps `failing`; `begun` is called at each start, with its ms."""
     registry = TaskRegistry()
 
     @registry.task("run_for", max_retries=0)

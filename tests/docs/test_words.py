@@ -1,25 +1,27 @@
-"""Documentation, docstrings and comments use the words of the glossary of CONTRIBUTING.md and none that it rules
+"""Documentation, code and the names of tests use the words of the glossary of CONTRIBUTING.md and none that it rules
 out."""
 
 from __future__ import annotations
 
 import ast
-import io
 import re
-import tokenize
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "CONTRIBUTING.md"
-PAGES = [ROOT / "README.md", ROOT / "workflows" / "README.md", GUIDE, *sorted((ROOT / "docs").rglob("*.md"))]
-PACKAGES = (
-    "model", "core", "compile", "testing", "runtime/attempt", "runtime/tasks", "runtime/runs", "runtime/values",
-    "runtime/payloads", "runtime/catalog",
-)  # fmt: skip
-"""The packages whose docstrings and comments are held to it."""
-MODULES = sorted(path for package in PACKAGES for path in (ROOT / "stemflow" / package).rglob("*.py"))
+PACKAGE = ROOT / "stemflow"
+PAGES = [
+    *(ROOT / "README.md", ROOT / "workflows" / "README.md", GUIDE),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted(PACKAGE.rglob("*.md")),
+]
+MODULES = sorted(PACKAGE.rglob("*.py"))
+SCRIPTS = sorted(PACKAGE.rglob("*.lua"))
+TESTS = sorted([*(ROOT / "tests").rglob("test_*.py"), *(PACKAGE / "testing" / "contract").rglob("*.py")])
 RULED_OUT = {
     "told": r"\btold\b",
     "heard": r"\bhears?\b|\bheard\b",
@@ -37,6 +39,12 @@ RULED_OUT = {
     "past its time": r"\bpast (?:its|their|his) time\b",
 }
 
+NAMES_RULED_OUT = {
+    *("told", "tells", "hear", "heard", "hears", "news", "stands", "stood", "lies", "whoever", "whomever"),
+    *("beside", "anew", "mend", "mended", "till"),
+}
+"""Words that are not part of a name."""
+
 
 def prose(page: Path) -> str:
     """The page without code blocks, inline code, links' targets and, in the guide, the table of words to avoid."""
@@ -47,17 +55,40 @@ def prose(page: Path) -> str:
     return re.sub(r"^```.*?^```|`[^`\n]*`|\]\([^)]*\)", " ", text, flags=re.DOTALL | re.MULTILINE)
 
 
-def comments(module: Path) -> str:
-    """The docstrings and comments of a module, without code in backticks."""
-    source = module.read_text(encoding="utf-8")
+@cache
+def tree(module: Path) -> ast.Module:
+    return ast.parse(module.read_text(encoding="utf-8"))
+
+
+def sentences(module: Path) -> str:
+    """The docstrings, messages and comments of a module, without code in backticks."""
     texts = [
-        node.value.value
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        node.value
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
     ]
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    texts += [token.string for token in tokens if token.type == tokenize.COMMENT]
+    texts += re.findall(r"(?:^|\s)(# .*)$", module.read_text(encoding="utf-8"), re.MULTILINE)
     return re.sub(r"`[^`\n]*`", " ", "\n\n".join(texts))
+
+
+def names(module: Path) -> Iterator[str]:
+    """Every name that a module defines: modules, classes, functions, parameters, variables and attributes."""
+    yield module.stem
+    for node in ast.walk(tree(module)):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                yield node.name
+            case ast.arg():
+                yield node.arg
+            case ast.Attribute(ctx=ast.Store()):
+                yield node.attr
+            case ast.Name(ctx=ast.Store()):
+                yield node.id
+
+
+def words_of(name: str) -> set[str]:
+    """`_loopHeld_MS` -> loop, held, ms."""
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
 
 
 def dialect(text: str) -> list[str]:
@@ -75,8 +106,26 @@ def test_a_page_uses_the_terms_of_the_glossary(page: Path) -> None:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.relative_to(ROOT).as_posix())
-def test_docstrings_and_comments_use_the_terms_of_the_glossary(module: Path) -> None:
-    assert dialect(comments(module)) == []
+def test_code_uses_the_terms_of_the_glossary(module: Path) -> None:
+    assert dialect(sentences(module)) == []
+    assert [name for name in names(module) if words_of(name) & NAMES_RULED_OUT] == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.relative_to(ROOT).as_posix())
+def test_a_script_uses_the_terms_of_the_glossary(script: Path) -> None:
+    text = script.read_text(encoding="utf-8")
+    assert dialect(text) == []
+    assert [name for name in set(re.findall(r"\w+", text)) if words_of(name) & NAMES_RULED_OUT] == []
+
+
+@pytest.mark.parametrize("module", TESTS, ids=lambda module: module.relative_to(ROOT).as_posix())
+def test_names_of_tests_use_the_terms_of_the_glossary(module: Path) -> None:
+    tests = [name for name in names(module) if name.startswith("test_")]
+    assert [name for name in tests if words_of(name) & NAMES_RULED_OUT] == []
+
+
+def test_words_of_names_are_found_in_every_way_of_writing() -> None:
+    assert words_of("_toldRun_MS") == {"told", "run", "ms"}
 
 
 def test_the_guide_names_each_word_that_is_ruled_out() -> None:

@@ -1,4 +1,4 @@
-"""The program of docs/workers.md runs as it stands, on a server, beside a worker."""
+"""The program of docs/workers.md runs as it is, on a server, next to a worker."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Every finding has a fixed wording and place: golden/NAME.yaml gives golden/NAME.txt.
 
-`STEMFLOW_GOLDEN=write pytest tests/dsl/test_golden.py` writes the files anew.
+`STEMFLOW_GOLDEN=write pytest tests/dsl/test_golden.py` writes the files again.
 """
 
 from __future__ import annotations

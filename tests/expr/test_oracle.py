@@ -228,7 +228,7 @@ def written(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=iso)
 
 
-# Where expressions are narrower than Python: numbers that JSON cannot hold, loops three deep; beside that, budgets.
+# Where expressions are narrower than Python: numbers that JSON cannot hold, loops three deep; besides, budgets.
 NARROWER = ("not a finite number", "JSON cannot hold", "loops are nested deeper")
 
 

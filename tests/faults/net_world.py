@@ -90,7 +90,7 @@ class Net:
         return Canvas.chord(Canvas.group(step.s(1), step.s(2)), step.s()) | step.s()
 
     async def submit(self, app: Stemflow, what: Signature[Any, Any] | None = None) -> RunHandle[Any] | None:
-        """Submit an order, or `what`, and write down what its asker is told."""
+        """Submit an order, or `what`, and write down what its submitter gets."""
         self._submitted += 1
         run = self.name(self._submitted)
         return await self.clients.submit(run, app.submit(what or self.order(), run_id=run))
@@ -107,7 +107,7 @@ class Net:
         assert {result.status for result in results} <= {"succeeded"}
 
     async def told(self, handles: Sequence[RunHandle[Any] | None], patience_s: float = 30.0) -> list[str]:
-        """What each who waits for one of these is told: its status, or that it was lost."""
+        """What each waiter for one of these gets: its status, or that the run was lost."""
 
         async def one(handle: RunHandle[Any] | None) -> str:
             assert handle is not None

@@ -70,7 +70,7 @@ async def until(true: Callable[[], object], patience_s: float = 20.0, story: Cal
 
 
 class Place(Net):
-    """A partition of its own on a server, with worker processes beside the engines of the test."""
+    """A partition of its own on a server, with worker processes next to the engines of the test."""
 
     def __init__(self, server: Server, folder: Path, prefix: str) -> None:
         super().__init__(server, folder)

@@ -42,7 +42,7 @@ async def test_a_forked_child_that_uses_the_engine_is_refused_and_its_parent_goe
         assert handle is not None
         result = await asyncio.wait_for(handle.wait(), 20)
         place.tries += 5
-        # Then each child is told what to do instead
+        # Then each child learns what to do instead
         assert result.status == "succeeded"
         for said in result.value:
             assert said.startswith("StoreError: ")
@@ -124,7 +124,7 @@ async def test_a_handler_that_holds_the_loop_past_its_lease_loses_neither_its_ow
     async with place_on(empty, tmp_path) as place:
         producer = await place.producer()
         blocked = await place.worker().ready()
-        # Given tasks at work beside one that holds the event loop for three leases
+        # Given tasks at work next to one that holds the event loop for three leases
         handles = [await place.submit(producer, step.s(n, 1.0)) for n in range(4)]
         await place.seen("begin", 4)
         handles.append(await place.submit(producer, hold.s(3.0)))

@@ -1,4 +1,4 @@
-"""A store on a cluster of three nodes: the contract, slots that move while work goes on, nodes that start anew."""
+"""A store on a cluster of three nodes: the contract, slots that move while work goes on, nodes that start again."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ async def begun(net: Net, producer: Stemflow, count: int, pause_s: float, lease:
 
 
 async def struck(pairs: Cluster) -> Server:
-    """The node of the partition; its replica has heard of everything."""
+    """The node of the partition; its replica has received everything."""
     node = pairs.owner(slot_of(PART))
     await asyncio.to_thread(copied, node, pairs.replica_of(node))
     return node
@@ -116,7 +116,7 @@ async def test_writes_that_a_replica_in_a_cluster_had_not_received_are_reported_
         # When the node is killed
         await asyncio.to_thread(node.kill)
         net.tries += 1
-        # Then those alone are lost, and who waits is told; the other nodes have lost nothing
+        # Then those alone are lost, and waiters are notified; the other nodes have lost nothing
         assert await waiting == ["lost"] * 5 + ["succeeded"] * 5
         net.name = anywhere
         await net.orders(producer, 40, 30)

@@ -34,7 +34,7 @@ they did this time, and a renewal that failed waits for the next one."""
 class TestTheContractWhileEverySecondReplyIsLost(
     CommitPromises, LeasePromises, WaitPromises, HintPromises, KeepPromises, StockPromises
 ):
-    """All of it but what is said of inboxes: one that was handed out with a lost answer comes again after a while."""
+    """All of it but what is said of inboxes: one that was leased with a lost answer comes again after a while."""
 
     @pytest.fixture(autouse=True)
     def _proxy(self, one_server: Server) -> Iterator[None]:

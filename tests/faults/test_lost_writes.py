@@ -65,7 +65,7 @@ async def test_writes_that_a_replica_had_not_received_are_reported_lost_and_work
         killed_ns = time.monotonic_ns()
         await asyncio.to_thread(watched.primary.kill)
         net.tries += 1
-        # Then what the replica knew ends, and whoever waits for what it did not know is told
+        # Then what the replica knew ends, and a waiter for what it did not know is notified
         assert await waiting == ["succeeded"] * 5 + ["lost"] * 10
         # and work goes on
         await net.finish(await submit(20, 0.0))
@@ -74,7 +74,7 @@ async def test_writes_that_a_replica_had_not_received_are_reported_lost_and_work
         verdict = await net.verdict()
         assert verdict.lost == tuple(sorted(handle.id for handle in (*unheard, *waited_for) if handle is not None))
         assert verdict.stuck == verdict.unexpected == verdict.out_of_order == ()
-        # what was committed before the cut stands, and what is committed since the end is committed once.
+        # what was committed before the cut is kept, and what is committed since the end is committed once.
         await judge_sides(net, copied_ns, killed_ns)
         record("F-30", runs=verdict.runs, tries=net.tries, lost=len(verdict.lost), doubled=verdict.doubled, stuck=0)
 
@@ -93,7 +93,7 @@ async def judge_sides(net: Net, copied_ns: int, killed_ns: int) -> None:
 async def test_a_report_under_a_token_that_two_workers_were_given_is_refused(watched: Watched, tmp_path: Path) -> None:
     async with place_on(watched.replica, tmp_path) as place:
         place.url = watched.url
-        # Given a task that the replica knows, and has not been told is leased
+        # Given a task that the replica knows, and has not been notified is leased
         producer = await place.producer()
         handle = await place.submit(producer, first_slow.s(3.0, 4.0))
         assert handle is not None
@@ -102,20 +102,20 @@ async def test_a_report_under_a_token_that_two_workers_were_given_is_refused(wat
         first = place.worker()
         await place.seen("begin")
         first.signal(signal.SIGSTOP)
-        # When its worker stands still, the primary dies, and another worker is given it by the replica
+        # When its worker is suspended, the primary dies, and another worker is given it by the replica
         await asyncio.to_thread(watched.primary.kill)
         place.tries += 1
         place.worker()
         one, two = await place.seen("begin", 2, PATIENCE_S)
         assert one.pid != two.pid
         assert one.token == two.token
-        # Then the first one, when it comes back to report, is told what it has lost,
+        # Then the first one, when it comes back to report, learns what it has lost,
         first.signal(signal.SIGCONT)
         await until(lambda: "went back to an earlier state" in first.said, PATIENCE_S, lambda: first.said)
         # and what the second one returns is what counts
         async with asyncio.timeout(PATIENCE_S):
             assert (await handle.wait()).value == "again"
-        # The end is heard sooner than the worker writes down that its report was taken.
+        # The end is received sooner than the worker writes down that its report was taken.
         assert {sight.pid for sight in await place.seen("commit")} == {two.pid}
         # and both work on
         await place.finish([await place.submit(producer, step.s(n)) for n in range(10)], 20)

@@ -70,7 +70,7 @@ async def test_a_black_hole_is_noticed_and_work_goes_on_when_it_ends(empty: Serv
         app = await net.engine(proxy.url)
         # Given orders under way
         handles = [await net.submit(app) for _ in range(20)]
-        # When nothing moves any more for longer than a call may take, and nobody is told
+        # When nothing moves any more for longer than a call may take, and nobody is notified
         proxy.hold()
         net.tries += 1
         began = time.monotonic()
@@ -243,7 +243,7 @@ async def test_many_workers_go_on_after_a_server_was_suspended(empty: Server, tm
         await net.orders(producer, 40)
         net.pause_s = 0.05
         handles = [await net.submit(producer) for _ in range(100)]
-        # When the server stands still for longer than a call may take
+        # When the server is suspended for longer than a call may take
         os.kill(empty.pid, signal.SIGSTOP)
         net.tries += 1
         await asyncio.sleep(8)

@@ -1,4 +1,4 @@
-"""F-67: a rate limit under several workers, a server that stands still, and retries."""
+"""F-67: a rate limit under several workers, a server that is suspended, and retries."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_no_window_has_more_starts_although_the_server_is_suspended_and_ta
     async with AsyncExitStack() as opened:
         apps = [await opened.enter_async_context(_watched(one_server.url, registry, leased)) for _ in range(WORKERS)]
 
-        # When the server stands still in the middle
+        # When the server is suspended in the middle
         handles = await apps[0].submit_many([call.si() for _ in range(TASKS)])
         await asyncio.sleep(1.2)
         os.kill(one_server.pid, signal.SIGSTOP)
@@ -76,7 +76,7 @@ async def test_no_window_holds_more_starts_over_processes_of_which_one_is_killed
         four = [place.worker("--concurrency", "3", WALL_CLOCK_S=ahead, STARTS=str(starts)) for ahead in _CLOCKS]
         await asyncio.gather(*(one.ready() for one in four))
         handles = [await place.submit(producer, limited.s(number)) for number in range(PROCESS_TASKS)]
-        # When one is killed with tasks at work, and the server stands still for a while
+        # When one is killed with tasks at work, and the server is suspended for a while
         await until(lambda: _stopped_at_work(four[0], place))
         four[0].kill_now()
         await until(lambda: len(_starts(starts)) >= 15)
@@ -88,7 +88,7 @@ async def test_no_window_holds_more_starts_over_processes_of_which_one_is_killed
         # Then by the clock of the store no window of a second has more than ten starts,
         instants = _starts(starts)
         assert min(later - earlier for earlier, later in zip(instants, instants[10:], strict=False)) >= 1_000
-        # and those of the dead one, who may not have written all of his down, hold nobody up for ever
+        # and those of the dead one, who may not have written all of his down, hold nobody up forever
         assert len(instants) >= PROCESS_TASKS
         print(f"\n{len(instants)} starts in {instants[-1] - instants[0]} ms, the server stood still for {STILL_S} s")
         assert instants[-1] - instants[0] < 100 * len(instants) + 1_000 * (STILL_S + LATE_S)

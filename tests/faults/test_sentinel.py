@@ -29,7 +29,7 @@ async def test_workers_go_on_with_the_replica_when_the_primary_dies(
             engines = [await net.engine(watched.url) for _ in range(2)]
             producer = await net.engine(watched.url, worker=False)
             await net.orders(producer, 10)
-            # and a replica that has heard of everything
+            # and a replica that has received everything
             await asyncio.to_thread(copied, watched.primary, watched.replica)
             # When the primary is killed
             net.tries += 1

@@ -67,7 +67,7 @@ async def test_in_want_of_memory_work_is_refused_whole_and_whatever_ends_work_go
     await store.open()
     user = User(store, "one")
     try:
-        # Given a task that is leased, another whose lease is past its time, and dead letters to be pruned
+        # Given a task that is leased, another whose lease is expired, and dead letters to be pruned
         await user.begin(leaf("a"), leaf("b", lease_ms=1), leaf("c"))
         a, b = await user.lease(2)
         await asyncio.sleep(0.01)
@@ -121,7 +121,7 @@ async def test_in_want_of_memory_runs_end_and_cancels_do_not_suffer_from_submiss
         asked = [app.submit(net.order()) for _ in range(3)]
         told = await asyncio.gather(*asked, doomed.cancel(), return_exceptions=True)
         net.tries += 3
-        # Then who submits is told, a cancel that came along is carried out, and what goes on ends
+        # Then who submits is notified, a cancel that came along is carried out, and what goes on ends
         assert [type(one) for one in told] == [BackpressureError] * 3 + [str]
         assert (await doomed.wait(10)).status == "cancelled"
         await net.finish(handles)

@@ -74,7 +74,7 @@ async def test_without_persistence_a_killed_server_is_reported_and_nobody_hangs(
                 await asyncio.to_thread(forgetful.kill)
                 net.tries += 1
                 await asyncio.to_thread(forgetful.start)
-                # Then whoever waits is told
+                # Then waiters are notified
                 began = time.monotonic()
                 results = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 15)
             took = time.monotonic() - began

@@ -75,7 +75,7 @@ async def test_a_report_whose_answer_was_not_read_counts_and_its_task_is_not_run
         producer = await place.producer()
         proxy = await place.proxy()
         for _ in range(3):
-            # Given a worker that stands still as soon as its report is on the line
+            # Given a worker that is suspended as soon as its report is on the line
             handle = await place.submit(producer, _chain())
             assert handle is not None
             dying = place.worker(url=proxy.url + "?prefix=stemflow")
@@ -94,7 +94,7 @@ async def test_a_report_whose_answer_was_not_read_counts_and_its_task_is_not_run
             proxy.fate = lambda call: None
             place.tries += 1
             other = await place.worker().ready()
-            # Then what it reported stands
+            # Then its report is kept
             await place.finish([handle], 30)
             begun = Counter(one.node for one in place.witness.sights() if one.event == "begin" and one.run == handle.id)
             assert begun["[0]"] == 1

@@ -36,7 +36,7 @@ async def test_late_reports_of_a_worker_that_was_suspended_past_its_leases_are_r
             before = sum(one.event == "begin" for one in place.witness.sights())
             handles = [await place.submit(producer, first_slow.s(0.8) | step.s()) for _ in range(4)]
             await place.seen("begin", before + 4)
-            # When their worker stands still past their leases, and (F-07) another is there
+            # When their worker is suspended past their leases, and (F-07) another is there
             zombie.signal(signal.SIGSTOP)
             place.tries += 1
             if fault == "F-07":
@@ -51,7 +51,7 @@ async def test_late_reports_of_a_worker_that_was_suspended_past_its_leases_are_r
                 # Then, when it comes back first, it ends them itself, once
                 zombie.signal(signal.SIGCONT)
                 await place.finish(handles, 20)
-            # And the worker that stood still works on
+            # And the worker that was suspended works on
             await place.finish([await place.submit(producer, step.s(turn))], 20)
         await place.judge(fault, {"[1]": ("[0]",)})
 

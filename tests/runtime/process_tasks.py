@@ -277,7 +277,7 @@ def brief() -> int:
 
 @task("starts_programs", isolation="process")
 def starts_programs(context: SyncTaskContext, note: str) -> None:
-    """Starts programs in a session of their own, one of them a daemon, and waits for ever."""
+    """Starts programs in a session of their own, one of them a daemon, and waits forever."""
     daemon = "import os, subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
     programs = [["sleep", "600"], [sys.executable, "-c", daemon, "sleep", "601"]]
     bare = subprocess.Popen(["sleep", "602"], start_new_session=True, env={})

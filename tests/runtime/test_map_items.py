@@ -1,4 +1,4 @@
-"""Items of a map that were given as a list: stored in pages, handed out one by one."""
+"""Items of a map that were given as a list: stored in pages, leased one by one."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ async def app() -> AsyncIterator[Stemflow]:
 
 
 async def ended(app: Stemflow, signature: Any, **given: Any) -> Any:
-    """The result; a run that has not ended in time is told with what it stands at."""
+    """The result; a run that has not ended in time is reported with its state."""
     handle = await app.submit(signature, **given)
     result = await handle.wait(PATIENCE_S)
     assert not result.timed_out, [(n.path, n.state, n.attempt, n.losses) for n in await handle.nodes()]
@@ -207,7 +207,7 @@ async def test_to_wait_for_a_free_process_costs_a_task_none_of_its_time() -> Non
 
 
 async def test_a_soft_limit_reaches_the_process(app: Stemflow) -> None:
-    """It may pass while the process still imports the task, or makes its loop: it is heard all the same."""
+    """It may pass while the process still imports the task, or makes its loop: it is received all the same."""
     for task, value in ((tasks.softly, True), (tasks.softly_raised, "SoftTimeLimitExceeded True")):
         result = await ended(app, task.s())
         assert (result.status, result.value) == ("succeeded", value), result.error
@@ -316,7 +316,7 @@ async def test_programs_end_with_a_cancelled_handler_that_ends_by_itself(app: St
 async def test_a_process_that_dies_is_a_loss_until_its_task_is_poison_while_others_go_on(
     app: Stemflow, how: str, tmp_path: Path
 ) -> None:
-    # Given a task that kills its process each time, beside others
+    # Given a task that kills its process each time, next to others
     others = await app.submit(Canvas.map(tasks.where.s(), range(10)))
     handle = await app.submit(tasks.dies.s(how, str(tmp_path / "note")))
 

@@ -142,7 +142,7 @@ async def test_a_thread_whose_run_is_cancelled_is_notified_and_may_end_by_itself
 async def test_a_thread_that_does_not_end_when_its_run_is_cancelled_is_disowned_and_keeps_its_slot(
     app: Stemflow, registry: TaskRegistry, gate: threading.Event, force: bool
 ) -> None:
-    # Given a handler in a thread that hears of nothing
+    # Given a handler in a thread that is notified of nothing
     begun = threading.Event()
 
     @registry.task("deaf")

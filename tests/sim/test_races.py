@@ -30,7 +30,7 @@ def quiet() -> Iterator[None]:
 
 
 class Store(CheckedStore):
-    """Somebody is told right after commit number `after`, before the next lease, and leases may be kept by nobody."""
+    """An event is set right after commit `after`, before the next lease, and leases may be kept by nobody."""
 
     after = 0
     told: asyncio.Event

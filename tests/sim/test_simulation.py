@@ -85,7 +85,7 @@ def test_ends_that_were_posted_and_are_lost_are_found(monkeypatch: pytest.Monkey
 
 def test_posts_that_are_leased_twice_count_once() -> None:
     class Twice(CheckedStore):
-        """What is heard for the first time stays in the inbox for a second."""
+        """What is received for the first time stays in the inbox for a second."""
 
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
@@ -114,7 +114,7 @@ def test_a_missing_token_check_is_found(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 class ReleasesFirst(CheckedStore):
-    """Gives leases back before it commits, so a crash in between leaves a node final whose scope never hears of it."""
+    """Gives leases back before it commits, so a crash in between leaves a final node whose scope is never notified."""
 
     def _commit(self, decision: Decision, now_ms: int) -> bool:
         done = [put for put in decision.puts if isinstance(put.record, Node) and put.record.state in FINAL]

@@ -162,7 +162,7 @@ CASES = {
 async def test_the_whole_tree_ends_and_nothing_more_starts(
     app: Stemflow, open_app: OpenApp, registry: TaskRegistry, log: Log, case: Case, force: bool
 ) -> None:
-    # Given a run that is under way, and stands as the case says
+    # Given a run that is under way, and is as the case says
     if case.beside is not None:
         other = await app.submit(case.beside())
         await asyncio.sleep(1)
@@ -185,7 +185,7 @@ async def test_the_whole_tree_ends_and_nothing_more_starts(
     ended_well = {path for path, state in case.before.items() if state == "succeeded"}
     assert ends == {path: "succeeded" if path in ended_well else "cancelled" for path in ["", *case.before]}
 
-    # And its handlers were told, its hook ran once unless the cancel was forced, and nothing of it starts any more
+    # And its handlers were notified, its hook ran once unless the cancel was forced, and nothing of it starts any more
     await asyncio.sleep(2 * LONG_S)
     assert sorted(log.of("cancelled")) == sorted(running)
     assert log.of("started") == begun

@@ -161,7 +161,7 @@ async def test_one_who_waits_holds_no_worker_slot(open_app: OpenApp, press: Any,
         await app.submit(press.s(page))
     await asyncio.sleep(1)
 
-    # When something else comes, then it runs beside the first page
+    # When something else comes, then it runs next to the first page
     result = await (await app.submit(quick.s())).wait(timeout=1)
     assert result.value == "done"
 
@@ -238,7 +238,7 @@ async def test_a_dead_holder_frees_its_place_with_its_lease(open_app: OpenApp, p
     # When another worker is there and the lease has run out
     await open_app()
 
-    # Then the second page has the place, and the first one stands behind it
+    # Then the second page has the place, and the first one is behind it
     assert await value(second) == 2
     assert await value(first) == 1
     assert room.came == [2, 1]

@@ -116,7 +116,7 @@ async def test_a_run_is_cancelled_while_its_inbox_holds_ends(
     for app in crowd:
         app.decider.inbox_facts = lambda inbox: []  # type: ignore[method-assign]
     await asyncio.sleep(0.5)
-    # Given members that have all ended, and nobody who has heard of it
+    # Given members that have all ended, and nobody who has received it
     nodes = {node.path: node.state for node in await handle.nodes()}
     assert nodes.pop("") == "running" and set(nodes.values()) == {"succeeded"}
     # When the run is cancelled, then it ends
@@ -150,7 +150,7 @@ async def test_workers_that_leave_leave_nothing_in_the_inbox(
     producer = await open_app(worker=False)
     handle = await producer.submit(Canvas.group([one.s(number) for number in range(3 * AT_ONCE)]))
     await asyncio.sleep(1.2)
-    # When all of them are told to end, then the run has ended when they have
+    # When all of them are asked to end, then the run has ended when they have
     await asyncio.gather(*(app.service.worker.drain(10_000) for app in crowd if app.service))
     for _ in range(100):
         await asyncio.sleep(0)
@@ -170,7 +170,7 @@ async def test_a_process_without_a_worker_posts_nothing(crowd: list[Stemflow], o
     # When it decides that a member has ended
     ready = next(node for node in await handle.nodes() if node.state == "running" and node.path)
     ended = await producer.decider.decide([Ended(ready.key, ready.delivery, Ok())])
-    # Then its scope is told in the same commit
+    # Then its scope learns in the same commit
     assert not ended.posts and root in {put.key for put in ended.puts}
 
 

@@ -1,4 +1,4 @@
-"""`TaskContext`: what a handler is told, and what it may ask for."""
+"""`TaskContext`: what a handler is notified, and what it may ask for."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def test_instants_are_aware_and_of_the_stores_clock(app: Stemflow, registr
     await app.run(limited.with_options(countdown=60).s())
     await app.run(unlimited.s())
 
-    # Then it is told when it became known and when its limit ends it
+    # Then it learns when it became known and when its limit ends it
     assert told[0] == (START, START + timedelta(seconds=70))
     assert told[1] == (START + timedelta(seconds=60), None)
 
@@ -153,7 +153,7 @@ async def test_a_heartbeat_reports_that_the_run_was_stopped(open_app: OpenApp, r
             told.append(str(error))
             raise
 
-    # When it reports a heartbeat, then it is told at once
+    # When it reports a heartbeat, then it is notified at once
     handle = await app.submit(goes_on.s())
     assert (await handle.wait()).status == "cancelled"
     assert told == [f"task {handle.id}: its run was cancelled"]
@@ -248,7 +248,7 @@ async def test_progress_is_stored_and_streamed_to_waiters_in_another_process(
     handle = await app.submit(Canvas.group(works.s()))
     following = asyncio.create_task(_until_progress(other, handle.id, 80))
 
-    # Then it hears of each report, also of one that was there before it came
+    # Then it is notified of each report, also of one that was there before it came
     event = await _until_progress(other, handle.id, 40)
     assert (event.path, event.state) == ("[0]", "running")
     assert event.progress is not None and event.progress.data == {"files": 4}

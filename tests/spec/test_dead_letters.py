@@ -19,7 +19,7 @@ nowhere: TaskDefinition[int, int] = TaskDefinition("nowhere", encode_args=lambda
 
 
 class Kit:
-    """Tasks of which one fails until it is mended, and a record of what was called."""
+    """Tasks of which one fails until it is fixed, and a record of what was called."""
 
     def __init__(self, registry: TaskRegistry) -> None:
         self.calls: list[Any] = []
@@ -118,7 +118,7 @@ async def test_a_letter_is_kept_for_a_week_and_its_run_with_it(app: Stemflow, op
 
 
 async def test_a_replay_keeps_what_succeeded_and_begins_its_attempts_afresh(app: Stemflow, kit: Kit) -> None:
-    # Given a run of which a part failed, and a mended task
+    # Given a run of which a part failed, and a fixed task
     old = await fail(app, Canvas.group(kit.keep.s("a"), kit.flaky.s("b")))
     kit.mended = True
     kit.calls.clear()

@@ -1,6 +1,6 @@
 """I17: what failed for good is a dead letter, or was taken up by one run, or was purged; never two of these, nor none.
 
-Crashes stand at every call of the store: the call is never made, or it is made and nobody hears of it.
+Crashes happen at every call of the store: before the call, or after it with the reply lost.
 """
 
 from __future__ import annotations

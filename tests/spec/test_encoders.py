@@ -130,7 +130,7 @@ async def test_the_apps_encoders_write_the_arguments_and_results_of_every_task(
 
 
 async def test_a_task_may_name_its_own_encoders(open_app: OpenApp, registry: TaskRegistry) -> None:
-    # Given a task with encoders of its own beside one without
+    # Given a task with encoders of its own next to one without
     app = await open_app(encoders=TaskPayloadEncoderRegistry(Stamp("in"), Stamp("out")))
 
     @registry.task("own", args_encoder="in", result_encoder="out")
@@ -150,7 +150,7 @@ async def test_a_task_may_name_its_own_encoders(open_app: OpenApp, registry: Tas
 
 
 async def test_a_handler_can_read_the_encoders_of_its_payload(open_app: OpenApp, registry: TaskRegistry) -> None:
-    # Given tasks with encoders of their own, alone and in a canvas, beside one without
+    # Given tasks with encoders of their own, alone and in a canvas, next to one without
     app = await open_app(encoders=TaskPayloadEncoderRegistry(Stamp("in"), Stamp("out")))
     told: list[Any] = []
 
@@ -416,7 +416,7 @@ async def test_arguments_by_an_encoder_that_the_worker_lacks_fail_the_task_with_
     sig = {"lone": note.s(1), "chain": note.s(1) | note.s(2), "map": Canvas.map(note.s(), [1])}[shape]
     handle = await producer.submit(sig)
 
-    # When the worker comes, then nothing runs, nothing is tried again, and the operator is told why
+    # When the worker comes, then nothing runs, nothing is tried again, and the operator is given the reason
     app = await open_app()
     result = await (await app.handle(handle.id)).wait()
     assert result.status == "failed"

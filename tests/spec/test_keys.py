@@ -133,7 +133,7 @@ async def test_nothing_is_left_without_an_expiry_once_all_is_past_its_time(
     # A task that was stopped before its instant is forgotten by its queue when a worker meets it there
     assert keys.permanent() <= {*PERMANENT, b"ddefault"}
 
-    # When their results, windows and dead letters are past their time and a worker has looked around
+    # When their results, windows and dead letters are expired and a worker has looked around
     await asyncio.sleep(A_WEEK_S)
     app = await open_app()
     await asyncio.sleep(120)
@@ -163,7 +163,7 @@ async def test_the_list_of_runs_shrinks_though_its_oldest_lives_on(
         await (await app.submit(keep.s(i))).wait()
         if i % 20 == 0:
             alive.append(await app.submit(keep.with_options(countdown="30d").s(i)))
-    # When the others are past their time
+    # When the others are expired
     await asyncio.sleep(180)
     while await app.store.prune(10):
         pass

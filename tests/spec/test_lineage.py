@@ -44,7 +44,7 @@ async def test_a_tasks_own_headers_are_put_over_those_of_its_run(
     await app.run(own.s("alone"), headers=headers, meta=meta)
     await app.run(see(registry).s("plain") | own.si("member"), headers=headers, meta=meta)
 
-    # Then each is told both, its own first
+    # Then each learns both, its own first
     for word in ("alone", "member"):
         assert contexts[word].headers == {"tenant": "b", "run": "1", "own": "1"}
         assert contexts[word].meta == {"n": [2], "deep": {"a": None}}

@@ -74,7 +74,7 @@ async def test_waiting_on_a_store_without_workers_is_logged_after_five_seconds(
     # When it waits for less, nothing is said
     await handle.wait(timeout=4)
     assert named(caplog, "stemflow.wait") == []
-    # When it waits for longer, it is told once, and goes on waiting
+    # When it waits for longer, it is notified once, and goes on waiting
     waiting = asyncio.create_task(handle.wait(timeout=3_600))
     await asyncio.sleep(60)
     (record,) = named(caplog, "stemflow.wait")
@@ -102,7 +102,7 @@ async def test_waiting_for_a_queue_or_a_task_that_no_worker_serves_is_logged_wit
     unknown = await app.submit(t.with_options(queue="other").s())
     fine = await app.submit(t.with_options(queue="mail").s())
     await asyncio.gather(misspelt.wait(timeout=30), unknown.wait(timeout=30), fine.wait(timeout=30))
-    # Then each is told why
+    # Then each is given the reason
     told = {one.__dict__["run_id"]: one.getMessage() for one in named(caplog, "stemflow.wait")}
     assert told.keys() == {misspelt.id, unknown.id}
     assert "no worker serves queue 'mial' of task t" in told[misspelt.id]

@@ -53,7 +53,7 @@ async def test_members_are_yielded_in_the_order_in_which_they_end_also_to_a_late
     handle = await app.submit(group)
     await asyncio.sleep(late_s)
 
-    # Then it hears of each once, and is not kept when the run has ended
+    # Then it is notified of each once, and is not kept when the run has ended
     assert await told(await other.handle(handle.id)) == GROUP
 
 

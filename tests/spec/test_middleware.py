@@ -230,14 +230,14 @@ async def test_what_it_raises_around_a_task_counts_as_raised_by_the_handler(
 async def test_it_wraps_each_call_with_its_arguments_and_may_change_the_result(
     app: Stemflow, registry: TaskRegistry, calls: list[Any]
 ) -> None:
-    # Given one that puts what it saw beside the result, and a map in chunks
+    # Given one that puts what it saw next to the result, and a map in chunks
     class Beside(Middleware):
         async def on_execute(self, context: TaskContext, call_next: Next) -> Any:
             return [await call_next(), list(context.args)]
 
     registry.use(Beside())
 
-    # Then it stands around each call of the handler, also around those of one chunk
+    # Then it is around each call of the handler, also around those of one chunk
     assert await app.run(work(registry).s("a")) == ["a", ["a"]]
     chunks = Canvas.chunks(work(registry).s(), [(1,), (2,), (3,)], 2)
     assert await app.run(chunks) == [[[1, [1]], [2, [2]]], [[3, [3]]]]
@@ -383,7 +383,7 @@ async def test_what_a_handler_asks_for_is_no_error(app: Stemflow, registry: Task
             raise HandBack
         return what
 
-    # Then each gets what it asked for, and nobody was told of an error
+    # Then each gets what it asked for, and nobody was notified of an error
     wishes = ["retry", "replace", "ignore", "back"]
     assert await app.run(Canvas.group(asks.s(wish) for wish in wishes)) == ["retry", "other", None, "back"]
     assert turn.seen == []

@@ -1,6 +1,6 @@
 """Options of tasks: each has a test that fails when nobody reads it; so have policies of retries and the context.
 
-The tables name those tests. What had none elsewhere stands in this file.
+The tables name those tests. Those without a test elsewhere have one in this file.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ async def test_without_a_key_each_tenant_has_a_limit_of_its_own_for_each_task(
     # Given two tasks with one limit each
     one, two = mail("one", "one", rate_limit="1/s"), mail("two", "two", rate_limit="1/s")
 
-    # When two tenants and somebody without a tenant call them twice; a header of a call stands over that of the run
+    # When two tenants and somebody without a tenant call them twice; a header of a call is over that of the run
     await asyncio.gather(
         all_of(app, one.si(), one.si(), two.si(), headers={"tenant": "acme"}),
         all_of(app, one.with_options(headers={"tenant": "acme"}).si(), headers={"tenant": "initech"}),
@@ -354,7 +354,7 @@ def test_a_wrong_option_is_refused_when_the_task_is_registered_and_when_it_is_ca
 
 
 class Gate:
-    """A limiter that answers as it is told, and notes what it was asked."""
+    """A limiter with given answers that records its calls."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers, self.asked = list(answers), list[tuple[str, list[RateLimit]]]()

@@ -137,7 +137,7 @@ def test_options_that_contradict_each_other_and_wrong_expressions_are_refused_at
 
 
 async def test_options_are_given_as_a_whole_as_keywords_or_both(app: Stemflow, registry: TaskRegistry) -> None:
-    # Given options as a whole, and a keyword beside them
+    # Given options as a whole, and a keyword next to them
     @registry.task("a", options=TaskOptions(priority=5, max_retries=2), max_retries=4)
     async def a() -> None: ...
 

@@ -20,13 +20,13 @@ async def test_the_id_of_a_run_that_is_not_to_be_kept_can_be_used_again_at_once(
             raise Reject("not the first time")
         return number
 
-    # When its id is used again as soon as whoever waited was told of the failure
+    # When its id is used again as soon as a caller that waited was notified of the failure
     failed = await app.submit(once.s(1), run_id="same")
     with pytest.raises(RunFailed):
         (await failed.wait()).required()
     again = await app.submit(once.s(2), run_id="same")
 
-    # Then it runs anew, with the new arguments
+    # Then it runs again, with the new arguments
     assert (await again.wait()).value == 2
     assert calls == [1, 2]
     assert await app.store.dead_letters() == []

@@ -35,7 +35,7 @@ class PspDown(ConnectionError):
 
 
 class Attempts:
-    """A task that raises `errors` in turn, the last one for ever, and notes when its attempts start, in seconds."""
+    """A task that raises `errors` in turn, the last one forever, and notes when its attempts start, in seconds."""
 
     def __init__(self, registry: TaskRegistry, clock: VirtualClock) -> None:
         self.registry, self.clock = registry, clock
@@ -476,7 +476,7 @@ def test_a_copy_of_a_registry_has_its_strategy() -> None:
 async def test_a_worker_that_goes_away_costs_its_tasks_no_attempt(
     open_app: OpenApp, registry: TaskRegistry, grace_ms: int
 ) -> None:
-    # Given a task that may be tried once, at work when its worker is told to go
+    # Given a task that may be tried once, at work when its worker is asked to go
     begun: list[int] = []
 
     @registry.task("slow", max_retries=0)
@@ -531,7 +531,7 @@ async def test_a_lost_worker_is_counted_apart_from_the_failures_of_the_handler(
 async def test_a_task_that_kills_its_workers_is_poison_while_others_go_on(
     open_app: OpenApp, attempts: Attempts, most: int
 ) -> None:
-    # Given a task that is lost with its worker as often as it may be, beside others
+    # Given a task that is lost with its worker as often as it may be, next to others
     producer = await open_app(worker=False)
     poison = await producer.submit(attempts.task(name="poison", max_retries=9, max_deliveries=most).s())
     fine = await producer.submit(Canvas.group([attempts.task(None, name="fine").s()] * 3))

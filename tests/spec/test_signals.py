@@ -1,4 +1,4 @@
-"""Signals: what is told, when, by which process, and that a listener changes nothing."""
+"""Signals: which there are, when and in which process they are sent, and that a listener changes nothing."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ async def test_a_cancelled_run_and_its_tasks_are_signalled_in_every_process_that
     await other.cancel(handle.id)
     await handle.wait()
 
-    # Then what was waiting is told there, and what ran is told here, once it has ended
+    # Then what was waiting is notified there, and what ran is notified here, once it has ended
     assert [(event.signal, event.id) for event in there] == [("cancelled", f"{handle.id}/[1]")]
     assert [event.signal for event in here] == ["postrun", "cancelled", "run_cancelled"]
 
@@ -252,7 +252,7 @@ async def test_a_run_that_a_worker_leaves_is_suspended_and_resumed_by_one_that_s
     await again.hand_back()
     await (await open_app(only_run=done.id)).hand_back()
 
-    # Then both are told, of this run alone and only while it has not ended
+    # Then both are notified, of this run alone and only while it has not ended
     assert [(event.signal, event.run_id, event.name) for event in told] == [
         ("run_suspended", handle.id, "slow"),
         ("run_resumed", handle.id, "slow"),
@@ -270,7 +270,7 @@ async def test_errors_of_the_worker_itself_are_signalled(
     told = Told(registry, "worker_error")
     result = await (await app.submit(quick.s())).wait()
 
-    # Then it is told beside the failure of the task
+    # Then it is signalled besides the failure of the task
     assert result.error is not None and result.error.type == "ZeroDivisionError"
     assert [event.error.message for event in told] == ["in the machine"]
 
@@ -294,7 +294,7 @@ async def test_a_listener_that_raises_is_logged_and_changes_no_outcome(
     getattr(registry.signals, name).connect(bad if kind == "sync" else bad_later)
     told = Told(registry, name)
 
-    # When the task runs, then it ends as it would have, and the other one is told
+    # When the task runs, then it ends as it would have, and the other one is notified
     assert await app.run(quick.s()) == "done"
     await asyncio.sleep(0.1)
     assert told.names == [name]

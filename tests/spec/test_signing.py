@@ -61,7 +61,7 @@ class Scene:
         return await self.open_app(signing=signing, **settings)
 
     async def refused(self, run: str, **settings: Any) -> None:
-        """A worker comes, and starts nothing; the run is FAILED, and the operator is told why."""
+        """A worker comes, and starts nothing; the run is FAILED, and the operator is given the reason."""
         app = await self.worker(**settings)
         handle = await app.handle(run)
         await asyncio.sleep(A_WHILE_S)
@@ -382,7 +382,7 @@ async def test_a_record_that_is_copied_into_another_runs_place_starts_nothing(sc
     await app.hand_back()
     scene.started.clear()
 
-    # When the record of its task stands in the place of one that waits, then neither starts
+    # When the record of its task is in the place of one that waits, then neither starts
     waiting = await scene.producer.submit(Canvas.group(scene.note.s("waiting")))
     scene.intruder.put((waiting.id, "[0]"), kept)
     await scene.starts_nothing()

@@ -82,7 +82,7 @@ async def test_a_soft_limit_that_passes_before_the_handler_begins_is_raised_wher
         await asyncio.sleep(1)
         return "done"
 
-    # Then the handler hears of it, once
+    # Then the handler is notified of it, once
     assert await app.run(late.s()) == "done"
     assert heard == ["begun, True", "raised"]
 
@@ -145,7 +145,7 @@ async def test_what_a_handler_returns_after_its_hard_limit_does_not_count(
 async def test_a_handler_that_does_not_end_is_disowned_and_its_slot_stays_taken(
     how: str, open_app: OpenApp, registry: TaskRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # Given a worker with two slots, and a handler that goes on for 100 s whatever it is told
+    # Given a worker with two slots, and a handler that goes on for 100 s although it is cancelled
     app = await open_app(concurrency=2)
     running: list[str] = []
     most: list[int] = []

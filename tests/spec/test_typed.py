@@ -1,4 +1,4 @@
-"""Typed parameters and results: a handler gets what it is annotated with, and what does not fit is told early."""
+"""Typed parameters and results: a handler gets what it is annotated with, and what does not fit is refused early."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ async def test_what_does_not_fit_is_refused_by_submit_with_its_place(
     ):
         with pytest.raises(BadArguments) as refused:
             await app.submit(canvas)
-        # Then it is told what was expected where, and nothing was stored
+        # Then it learns what was expected where, and nothing was stored
         assert str(refused.value).removeprefix("task handler: ").removeprefix("items[0]: ") == told
     assert await app.store.runs(10) == []
 
@@ -347,7 +347,7 @@ async def test_what_cannot_become_json_is_refused_by_submit_with_its_path(
 
 
 async def test_functions_of_many_kinds_can_be_tasks(app: Stemflow, registry: TaskRegistry) -> None:
-    # Given a class that is defined beside the task, a partial, and one that never returns
+    # Given a class that is defined next to the task, a partial, and one that never returns
     @dataclasses.dataclass
     class Local:
         n: int
@@ -633,7 +633,7 @@ steps:
 def test_literal_arguments_of_a_workflow_file_are_checked_with_their_places(
     registry: TaskRegistry, tmp_path: Path
 ) -> None:
-    # Given a file whose calls do not fit their task in several places, beside values that nobody knows yet
+    # Given a file whose calls do not fit their task in several places, next to values that nobody knows yet
     @registry.task("book")
     async def book(day: dt.date, lines: list[Line], *, note: str = "") -> None: ...
 
@@ -641,7 +641,7 @@ def test_literal_arguments_of_a_workflow_file_are_checked_with_their_places(
     # When it is read with the tasks known
     with pytest.raises(InvalidWorkflow) as refused:
         load_workflow(tmp_path / "flow.yaml", known_tasks=registry)
-    # Then all is told at once, and of the value with an expression in it nothing
+    # Then all is notified at once, and of the value with an expression in it nothing
     assert [(one.code, one.line, one.message) for one in refused.value.diagnostics] == [
         ("SF303", 5, "args.late: `book` has no parameter `late`"),
         ("SF304", 6, "args.day: `book` expects a valid RFC3339 encoded date, got 'tomorrow'"),

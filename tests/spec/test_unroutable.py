@@ -112,7 +112,7 @@ async def test_a_producer_takes_the_options_that_workers_declared_and_freezes_th
     # When a process submits it that knows no more than its name
     producer = await open_app(TaskRegistry(), worker=False)
     handle = await producer.submit(pay.call(5))
-    # Then it stands in that queue, with those options, and runs
+    # Then it is in that queue, with those options, and runs
     root = await handle.root()
     assert (root.queue, root.priority) == ("money", 7)
     shape = await producer.library.shape(root.plan)
@@ -171,7 +171,7 @@ async def test_workers_publish_heartbeats_and_their_end(open_app: OpenApp, clock
 async def test_a_second_stop_does_not_wait_for_the_grace_period(
     app: Stemflow, registry: TaskRegistry, clock: VirtualClock
 ) -> None:
-    # Given a task that takes an hour, and a worker that was told to let it end
+    # Given a task that takes an hour, and a worker that was asked to let it end
     @registry.task("long")
     async def long() -> None:
         await asyncio.sleep(3_600)
@@ -182,7 +182,7 @@ async def test_a_second_stop_does_not_wait_for_the_grace_period(
     stopping = asyncio.create_task(app.service.stop(600_000))
     await asyncio.sleep(10)
     assert not stopping.done()
-    # When it is told again
+    # When it is notified again
     await app.service.stop(0)
     await stopping
     # Then the task is back in the queue at once, and nothing was charged
@@ -206,7 +206,7 @@ async def test_a_key_over_named_arguments_is_judged_by_a_producer_that_lacks_the
     producer = await open_app(TaskRegistry(), worker=False)
     first = await producer.submit(ship.s("A", "one"))
     second = await producer.submit(ship.s("A", "two"))
-    # Then the second is told of the first
+    # Then the second is notified of the first
     assert (second.existing, second.id) == (True, first.id)
 
 
@@ -339,7 +339,7 @@ async def test_an_option_that_is_a_function_is_refused_where_it_cannot_be_called
 
     await open_app(registry)
     await asyncio.sleep(1)
-    # Then a producer that lacks it is told so, before anything is stored
+    # Then a producer that lacks it learns so, before anything is stored
     producer = await open_app(TaskRegistry(), worker=False)
     with pytest.raises(OptionError, match="unique_by: expected an expression, got a function"):
         await producer.submit(ship.s("A"))

@@ -47,12 +47,12 @@ async def test_an_answer_that_took_all_of_a_call_s_time_is_asked_for_once_more(
     place = parse_url(one_server.url)
     client = Client(place.shown, DirectConnections(place), PassiveObserver(b"{sf:0}"))
     await client.call(b"PING", patience_s=1.0)
-    # When the server stands still for longer than that
+    # When the server is suspended for longer than that
     os.kill(one_server.pid, signal.SIGSTOP)
     goes_on = threading.Timer(1.3, os.kill, (one_server.pid, signal.SIGCONT))
     goes_on.start()
     try:
-        # Then one who does not wait is told why, and the others get their answers over other connections
+        # Then one who does not wait is given the reason, and the others get their answers over other connections
         asked = (client.call(b"PING", patience_s=patience_s) for patience_s in (0.0, 1.0, 1.0))
         told, *answers = await asyncio.gather(*asked, return_exceptions=True)
     finally:

@@ -1,4 +1,4 @@
-"""A server that has lost what it had acknowledged: whoever relied on it is told, and goes on with what is there."""
+"""A server that has lost acknowledged data: callers that relied on it are notified, and work goes on with the rest."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ async def test_a_server_that_gave_its_place_away_and_got_it_back_is_asked_what_i
         until_true(lambda: follows(own))
         own.ask("REPLICAOF", "NO", "ONE")
         own.ask("CLIENT", "KILL", "TYPE", "normal")
-        # Then one who was given the lease, and has not spoken with the other, is told, though it is the same server
+        # Then one who was given the lease, and has not spoken with the other, is notified, though it is the same server
         with pytest.raises(StateLost, match="went back"):
             await user.exchange(Decision(puts=(succeed(lease),)))
         assert store.epoch == 1
@@ -239,7 +239,7 @@ async def test_a_waiter_for_a_lost_run_gets_an_error_and_work_goes_on(own: Serve
         await begun.wait()
         # When the server loses everything
         own.flush()
-        # Then all of them are told
+        # Then all of them are notified
         told = await asyncio.wait_for(asyncio.gather(*waiting, followed, return_exceptions=True), PATIENCE_S)
         assert [type(one) for one in told] == [StateLost] * 3
         # And both work on

@@ -140,7 +140,7 @@ class Same:
         """Others delete by the clock of their server."""
         self.last: tuple[Request, list[Decision], Want | None] = (Request("c", 0), [], None)
         self.given: dict[str, list[int]] = {}
-        """By run, the number up to which its inbox was handed out, of each store."""
+        """By run, the number up to which its inbox was leased, of each store."""
 
     async def all(self, ask: Callable[[Store], Any]) -> Any:
         first, *others = [await ask(store) for store in self.stores]
@@ -182,7 +182,7 @@ class Same:
             case ("repeat",):
                 await self.exchange()
             case ("advance", ms):
-                # Much that is past its time is pruned in an order of each store's own.
+                # Much that is expired is pruned in an order of each store's own.
                 self.clock.advance(ms if ms < INBOX_MS or not self.prunes else 0)
             case ("expired", limit, run):
                 await self.all(lambda store: store.take_expired("o", limit, run))

@@ -61,7 +61,7 @@ async def _pour(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
 
 @asynccontextmanager
 async def tls_before(server: Server, cert_file: Path, key_file: Path) -> AsyncIterator[int]:
-    """A port that speaks TLS and passes what it is told to the server."""
+    """A port that speaks TLS and passes what it is asked to the server."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert_file, key_file)
 

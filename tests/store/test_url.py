@@ -1,4 +1,4 @@
-"""URLs of stores on Redis: what they may say, and what is told of those that say something else."""
+"""URLs of stores on Redis: what they may contain, and how others are refused."""
 
 import re
 from urllib.parse import quote

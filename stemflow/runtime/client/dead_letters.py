@@ -125,8 +125,8 @@ async def _replay(
 
 def _gone(run: str) -> str:
     return (
-        f"run {run}: expected its dead letter, but it is gone: it was taken up by a rerun, purged, or is past its "
-        f"time; `stemflow runs` shows what was made of it, `stemflow rerun {run} --failed` "
+        f"run {run}: expected its dead letter, but it is gone: it was taken up by a rerun, purged, or has "
+        f"expired; `stemflow runs` shows what was made of it, `stemflow rerun {run} --failed` "
         "runs again what did not succeed"
     )
 

@@ -125,7 +125,7 @@ class LossDetector:
         return self._losses.count
 
     def missed(self, boot: int) -> bool:
-        """Whether this boot is one that the process has not heard of: `identify` must come before `seen`."""
+        """Whether this boot is unknown to the process: `identify` must come before `seen`."""
         return boot > self._number
 
     def seen(self, boot: int, position: int) -> None:

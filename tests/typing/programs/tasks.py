@@ -1,4 +1,4 @@
-"""The tasks of the programs beside this file."""
+"""The tasks of the programs next to this file."""
 
 from __future__ import annotations
 

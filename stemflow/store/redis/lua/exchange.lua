@@ -68,7 +68,7 @@ local function push_lease(owner, queue)
   call('PUBLISH', BASE .. CHANNEL.work .. owner, sizes .. partition .. run .. path .. value .. header)
   call('INCR', P .. KEY.push_count .. owner)
   call('PEXPIRE', P .. KEY.push_count .. owner, LIMIT.pushed_ms)
-  -- Another one may have been first, and somebody must hear of this one.
+  -- Another leaf may have been leased first; then this one needs a notification.
   return run .. path == effects.latest[queue]
 end
 

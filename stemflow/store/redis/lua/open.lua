@@ -2,7 +2,7 @@
 -- Makes a partition, or finds it, and says how much of what was acknowledged to the caller the server may have lost.
 --
 -- Each start of the server, and each promotion of a replica, is a boot. The first caller in a new one notes at which
--- position the data then stood: what lay behind it is lost.
+-- position the data was then: what was written after it is lost.
 --
 -- KEYS[1]  P, prefix of the partition
 -- ARGV[1]  MessagePack: {now_ms or 0, id of a partition that is made now, boot, boot that the caller knew or false,

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Deletes dead letters that are past their time, names of runs that have expired, and names of empty queues.
+-- Deletes expired dead letters, names of runs that have expired, and names of empty queues.
 --
 -- KEYS[1]  P, prefix of the partition
 -- ARGV[1]  MessagePack: {now_ms or 0, limit}

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Takes leases over that are past their time: in one step each gets a new token and a short lease.
+-- Takes over expired leases: in one step each gets a new token and a short lease.
 --
 -- KEYS[1]  P, prefix of the partition
 -- ARGV[1]  request, MessagePack: {now_ms or 0, limit, lease_ms, run or ''}

@@ -219,7 +219,7 @@ local function head_of(key)
   return tonumber(head[2])
 end
 
--- Writes what the decisions have added to the indexes; `sooner` says of which queues somebody must hear.
+-- Writes what the decisions have added to the indexes; `sooner` names the queues whose workers must be notified.
 local function flush_effects()
   flush_pushes()
   local sooner = {}

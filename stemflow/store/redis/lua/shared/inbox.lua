@@ -48,7 +48,7 @@ local function busy_inboxes(only, now)
   return at and tonumber(at) > now and {only} or {}
 end
 
--- Hands out what is free: {run, upto, {path, body, ...}, {path, value, ...}, ...}
+-- Leases the inboxes that are free: {run, upto, {path, body, ...}, {path, value, ...}, ...}
 local function lease_inboxes(only, now)
   local found = {}
   if not inbox.some then return found end

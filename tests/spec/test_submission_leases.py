@@ -1,4 +1,4 @@
-"""What is submitted beside an embedded worker begins with the commit that stores it: one exchange leases it, too."""
+"""What is submitted next to an embedded worker begins with the commit that stores it: one exchange leases it, too."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_a_task_whose_submitter_is_cancelled_before_the_answer_still_runs_
     store_of(app).after = lambda: asyncio.sleep(1)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(app.submit(same.s(7), run_id="once"), 0.5)
-    # Then what it leased is heard of all the same, and not lost until the lease runs out
+    # Then what it leased is started all the same, and not lost until the lease runs out
     result = await app.wait_for_task("once", timeout=2)
     assert result.value == 7
 

@@ -1,4 +1,4 @@
-"""What a task that was handed to an idle worker is owed; see `tests/store/test_handed.py` for when one is."""
+"""What a task that was pushed to an idle worker is owed; see `tests/store/test_pushed_leases.py` for when one is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker with nothing to do is handed a lease by whoever makes a leaf ready."""
+"""An idle worker is pushed a lease by the worker that makes a leaf ready."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stemflow.testing.servers.server import Server
 
 
 class Idle(User):
-    """A worker that has asked and got nothing, and has heard of nothing yet."""
+    """A worker that has asked and got nothing, and has received nothing yet."""
 
     async def waits(self, **fields: Any) -> None:
         assert (await self.ask(1, pushes=0, **fields)).leases == ()
