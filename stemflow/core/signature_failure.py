@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 
+from msgspec import structs
+
 from stemflow.core.ending import finish, letter_of
 from stemflow.core.work import MemberEnd, Work
-from stemflow.model.effects import DEAD_LETTER_MS
+from stemflow.model.effects import DEAD_LETTER_MS, RunEnd
 from stemflow.model.facts import Damaged, Distrusted
 from stemflow.model.records import FAILED, FINAL, ErrorInfo, Node
 
@@ -23,12 +25,18 @@ def fail_run(w: Work, fact: Distrusted | Damaged) -> bool:
     type_, reason = ("Damaged", "damaged") if isinstance(fact, Damaged) else ("SignatureInvalid", "signature-invalid")
     error = ErrorInfo(type_, fact.why, f"stemflow.{type_}")
     root = w.node((fact.key[0], ""))
-    running = root is not None and root.state not in FINAL
+    ended = root is not None and root.state in FINAL
     _end(w, node, error, fact.key[1])
-    if running:
-        w.dead.append(letter_of(w.view.shapes.get(node.plan), node, reason, w.now_ms, error))
-        if root is not None and root is not node:
-            _end(w, root, error, fact.key[1])
+    if ended:
+        return True
+    letter = letter_of(w.view.shapes.get(node.plan), node, reason, w.now_ms, error)
+    if root is None:
+        # One letter for the run, however many of its nodes are found without their root.
+        letter = structs.replace(letter, path="")
+        w.ended.append(RunEnd(fact.key[0], DEAD_LETTER_MS))
+    elif root is not node:
+        _end(w, root, error, fact.key[1])
+    w.dead.append(letter)
     return True
 
 

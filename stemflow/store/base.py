@@ -80,6 +80,8 @@ class Inbox(Struct, frozen=True):
     upto: int
     posts: tuple[Post, ...]
     scopes: tuple[Node, ...]
+    damaged: bool = False
+    """Some of the posts cannot be decoded."""
 
 
 class Exchange(Struct, frozen=True, kw_only=True):

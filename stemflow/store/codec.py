@@ -17,6 +17,7 @@ from msgspec import NODEFAULT, Raw, Struct
 
 from stemflow.model import wire
 from stemflow.model.records import Claim, Header, Node, State
+from stemflow.store.damaged import damaged_claim, damaged_header, damaged_node
 from stemflow.store.index_rules import timer_of
 from stemflow.store.run_names import RAW
 
@@ -212,6 +213,18 @@ def node_of(
     return node
 
 
+def read_node(run: str, path: str, value: bytes) -> tuple[Node, bytes]:
+    """As `decode_node`, with a stand-in for a node that cannot be decoded."""
+    try:
+        return decode_node(run, path, value)
+    except Exception as error:  # bytes that anybody may have written raise anything
+        if len(value) < _SECTION_AT:
+            return damaged_node((run, path), error), b""
+        state, _, rev, delivery, _, length = _STORED.unpack_from(value)
+        known = STATES[state] if state < len(STATES) else None
+        return damaged_node((run, path), error, known, rev, delivery), value[_SECTION_AT : _SECTION_AT + length]
+
+
 # -- headers
 
 
@@ -261,6 +274,14 @@ def decode_header(run: str, section: bytes, root: Node | None = None) -> Header 
     return header_of(run, section, "" if root is None else root.plan, 0 if root is None else root.opened_at_ms)
 
 
+def read_header(run: str, section: bytes, root: Node | None = None) -> Header | None:
+    """As `decode_header`, with a stand-in for a header that cannot be decoded."""
+    try:
+        return decode_header(run, section, root)
+    except Exception as error:
+        return damaged_header(run, error)
+
+
 def header_of(run: str, section: bytes, plan: str, opened: int = 0) -> Header:
     """The header whose bytes follow the address in `section`; `plan` where they do not say their own."""
     start = 1 + section[0]
@@ -286,5 +307,9 @@ def claim_parts(claim: Claim) -> tuple[bytes, bytes]:
     return claim.rev.to_bytes(7, "little"), wire.encode(claim)
 
 
-def decode_claim(value: bytes) -> Claim:
-    return wire.decode_claim(value[7:])
+def read_claim(key: str, value: bytes) -> Claim:
+    """A claim, or its stand-in if it cannot be decoded."""
+    try:
+        return wire.decode_claim(value[7:])
+    except Exception as error:
+        return damaged_claim(key, int.from_bytes(value[:7], "little"), error)

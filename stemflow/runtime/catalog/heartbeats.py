@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct, json
 
 from stemflow.store.base import Store
+from stemflow.store.damaged import decoded_hints
 
 TOPIC = "workers"
 HEARTBEAT_MS = 5_000
@@ -42,4 +43,4 @@ _decoder = json.Decoder(Heartbeat)
 
 async def heartbeats(store: Store) -> dict[str, Heartbeat]:
     """The last heartbeat of each worker, by owner; also of those that stopped or fell silent a short while ago."""
-    return {owner: _decoder.decode(body) for owner, body in (await store.hints(TOPIC)).items()}
+    return decoded_hints("the heartbeat of worker", _decoder.decode, await store.hints(TOPIC))

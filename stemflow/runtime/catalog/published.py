@@ -13,6 +13,7 @@ from stemflow.errors import OptionError
 from stemflow.model.policy import Options
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.store.base import Store
+from stemflow.store.damaged import decoded_hints
 
 TOPIC = "tasks"
 KEPT_MS = 86_400_000
@@ -70,7 +71,7 @@ async def publish(store: Store, digest: str, tasks: Mapping[str, Declaration]) -
 
 async def published(store: Store) -> dict[str, Declarations]:
     """Declarations by digest."""
-    return {digest: _decoder.decode(body) for digest, body in (await store.hints(TOPIC)).items()}
+    return decoded_hints("the declarations with digest", _decoder.decode, await store.hints(TOPIC))
 
 
 def newest(found: Iterable[Declarations]) -> dict[str, Declaration]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from stemflow.model.facts import Lost, Stop
+import logging
+
+from stemflow.model.facts import Damaged, Fact, Lost, Stop
 from stemflow.model.records import FINAL, Node
 from stemflow.runtime.commit.committer import Committer
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.runs.handle import UnknownRun
 from stemflow.store.base import Store
+from stemflow.store.damaged import DamagedNode, RecordsDamaged
 from stemflow.store.process_owner import owner_id
+
+log = logging.getLogger("stemflow.client")
 
 BATCH = 200
 """Lost leases that are taken over in one transaction."""
@@ -20,10 +25,22 @@ async def cancel(store: Store, decider: Decider, committer: Committer, run: str,
     if not isinstance(root, Node):
         raise UnknownRun(run, store.url)
     if root.state not in FINAL:
-        await committer.commit([Stop((run, ""), force)])
-        if not force:
-            await _report_lost(store, decider, committer, run)
+        try:
+            await committer.commit([Stop((run, ""), force)])
+            if not force:
+                await _report_lost(store, decider, committer, run)
+        except RecordsDamaged as error:
+            if error.run not in ("", run):
+                raise
+            log.error("%s; it is ended as damaged", error)
+            await committer.commit([Damaged((run, ""), error.why)])
     return root.state
+
+
+def _loss_of(node: Node) -> Fact:
+    if isinstance(node, DamagedNode):
+        return Damaged(node.key, node.why, node.delivery)
+    return Lost(node.key, node.delivery)
 
 
 async def _report_lost(store: Store, decider: Decider, committer: Committer, run: str) -> None:
@@ -33,6 +50,6 @@ async def _report_lost(store: Store, decider: Decider, committer: Committer, run
         for lease in leases:
             decider.remember_lease(lease)
         if leases:
-            await committer.commit([Lost(lease.node.key, lease.node.delivery) for lease in leases])
+            await committer.commit([_loss_of(lease.node) for lease in leases])
         if len(leases) < BATCH:
             return

@@ -10,7 +10,6 @@ from msgspec import structs
 
 from stemflow.core.decide import decide
 from stemflow.core.work import StaleView, View, guard_of
-from stemflow.errors import StemflowError
 from stemflow.model.effects import Decision, Frozen, GateKey, Need
 from stemflow.model.facts import Damaged, Distrusted, Ended, Fact, InboxRead, Ok, Replaced
 from stemflow.model.plan import Plan
@@ -21,6 +20,7 @@ from stemflow.runtime.values.binding import Binder, gate
 from stemflow.runtime.values.library import PLANS, Library
 from stemflow.runtime.values.resolver import Values
 from stemflow.store.base import Inbox, Lease, Store
+from stemflow.store.damaged import DamagedHeader, DamagedNode, RecordsDamaged, readable
 
 log = logging.getLogger("stemflow.worker")
 
@@ -28,14 +28,6 @@ CACHED = 50_000
 """The most records that are cached; beyond that the cache is emptied, which costs only reads."""
 REREADS = 20
 """How often a decision is made again on records that are read for it alone, while other processes change them."""
-
-
-class RecordsDamaged(StemflowError):
-    """Records that were read in one transaction contradict one another, which no commit can have written."""
-
-    def __init__(self, run: str, why: str) -> None:
-        super().__init__(f"run {run}: {why}; the store is damaged")
-        self.run = run
 
 
 class Decider:
@@ -86,7 +78,8 @@ class Decider:
                 for key in reading.keys:
                     self.records.pop(key, None)
             keys = reading.keys
-        raise RecordsDamaged(stale.key[0] or facts[0].key[0], str(stale)) from stale
+        key = stale.key if stale.key[0] else None
+        raise RecordsDamaged(stale.key[0] or facts[0].key[0], str(stale), key) from stale
 
     async def _decide(self, facts: Sequence[Fact], reading: Reading) -> Decision:
         gates: dict[GateKey, Any] = {}
@@ -99,7 +92,7 @@ class Decider:
         try:
             while True:
                 if need is not None:
-                    await self._fetch(need, gates, reading)
+                    await self._fetch(need, gates, reading, doubted)
                     if not doubted:
                         blind.update(key for key in need.keys if not self._is_trusted(key, records))
                 view = View(records, self.library.headers, self.library.shapes, gates, hot)
@@ -112,12 +105,16 @@ class Decider:
             for key in reading.keys if doubted else blind:
                 self.records.pop(key, None)
 
-    async def _fetch(self, need: Need, gates: dict[GateKey, Any], reading: Reading) -> None:
-        """Read records, headers and plans, and evaluate gates, as `core.decide` asked for."""
+    async def _fetch(self, need: Need, gates: dict[GateKey, Any], reading: Reading, doubted: bool) -> None:
+        """Read records, headers and plans, and evaluate gates, as `core.decide` asked for.
+
+        A decision that is `doubted` ends what is damaged. For any other, raises RecordsDamaged.
+        """
         if need.keys:
             reading.keys.extend(need.keys)
             for key, stored in zip(need.keys, await self.store.read(need.keys), strict=True):
                 record = reading.ahead.get(key, stored)
+                record = record.repaired() if doubted and isinstance(record, DamagedNode) else readable(record)
                 if not _is_newer(reading.records.get(key), record):
                     reading.records[key] = record
         for run in need.headers:
@@ -236,18 +233,20 @@ class Decider:
         for fact in facts:
             self.records.pop(fact.key, None)
         for key, record in current:
-            if isinstance(record, Node) and self.trust.is_verified(record):
+            if isinstance(record, Node) and self._is_sound(record):
                 self._forget_earlier_run(record)
                 self.records[key] = record
 
     def inbox_facts(self, inbox: Inbox) -> list[Fact]:
         """The facts to decide on a leased inbox, whose scopes are cached. None if a key of its posts is unknown here:
         then another process has to consume it."""
-        for scope in inbox.scopes:
-            self._forget_earlier_run(scope)
-            if self.trust.is_verified(scope):
-                self.records[scope.key] = scope
         root = (inbox.run, "")
+        if inbox.damaged:
+            return [Damaged(root, "what was posted to it cannot be read"), InboxRead(root, inbox.upto)]
+        for scope in inbox.scopes:
+            if self._is_sound(scope):
+                self._forget_earlier_run(scope)
+                self.records[scope.key] = scope
         try:
             known = all(self.trust.is_valid(post) for post in inbox.posts)
         except SignatureInvalid as error:
@@ -263,11 +262,16 @@ class Decider:
 
     def remember_lease(self, lease: Lease) -> None:
         """Cache the record and the header of a lease, if their signatures are verified."""
-        self._forget_earlier_run(lease.node)
-        if self.trust.is_verified(lease.node):
+        if self._is_sound(lease.node):
+            self._forget_earlier_run(lease.node)
             self.records[lease.node.key] = lease.node
-        if lease.header is not None and self.trust.is_verified(lease.header):
-            self.library.remember(lease.header)
+        header = lease.header
+        if header is not None and not isinstance(header, DamagedHeader) and self.trust.is_verified(header):
+            self.library.remember(header)
+
+    def _is_sound(self, node: Node) -> bool:
+        """Whether a record may be cached: it could be decoded, and its signature is valid and known here."""
+        return not isinstance(node, DamagedNode) and self.trust.is_verified(node)
 
 
 class Reading:

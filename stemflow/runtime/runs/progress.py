@@ -9,6 +9,7 @@ from msgspec import Struct, json
 from stemflow.model.records import RUNNING, STOPPING, Key, Node
 from stemflow.runtime.payloads.json_data import encode
 from stemflow.store.base import Store
+from stemflow.store.damaged import decoded_hints
 
 PROGRESS_TTL_MS = 3_600_000
 """How long the progress of a handler is kept after it was last reported."""
@@ -37,7 +38,7 @@ def _topic(run: str) -> str:
 
 async def progress_of_run(store: Store, run: str) -> dict[str, Progress]:
     """The latest progress in a run by path, in whichever process the handlers run."""
-    return {path: _progress.decode(body) for path, body in (await store.hints(_topic(run))).items()}
+    return decoded_hints(f"progress of run {run} at", _progress.decode, await store.hints(_topic(run)))
 
 
 async def store_progress(store: Store, node: Key, token: int, percent: float, data: Any, task: str) -> Progress:

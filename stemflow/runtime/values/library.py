@@ -6,7 +6,6 @@ import asyncio
 
 from stemflow.compile.freeze import named
 from stemflow.core.shape import Shape
-from stemflow.errors import StemflowError
 from stemflow.model.plan import Plan
 from stemflow.model.records import Header
 from stemflow.runtime.payloads.encoders import TaskPayloadEncoderRegistry
@@ -15,6 +14,7 @@ from stemflow.runtime.values.caches import FinishedNodes, RecentlyUsed
 from stemflow.runtime.values.map_items import MapItems
 from stemflow.runtime.values.value_codec import ValueCodec
 from stemflow.store.base import Store
+from stemflow.store.damaged import DamagedHeader, RecordsDamaged
 
 HEADERS = 10_000
 """Headers kept: more than one process works on at once. Those of runs that other processes end are not removed."""
@@ -43,7 +43,7 @@ class Library:
         self._reading: dict[str, asyncio.Lock] = {}
 
     async def shape(self, digest: str) -> Shape:
-        """The plan with this digest, as a Shape. Raises StemflowError if the store lacks it, SignatureInvalid."""
+        """The plan with this digest, as a Shape. Raises RecordsDamaged if the store lacks it, SignatureInvalid."""
         found = self.shapes.get(digest)
         if found is None:
             # A hundred members of a wide plan start together: one reads it, the others wait for that.
@@ -53,7 +53,8 @@ class Library:
         return found
 
     async def header(self, run: str) -> Header:
-        """The header of a run. Raises StemflowError if the store lacks it, SignatureInvalid, UnknownKey."""
+        """The header of a run. Raises RecordsDamaged if the store lacks it, SignatureInvalid,
+        UnknownKey."""
         found = self.headers.get(run)
         if found is None:
             async with self._reading.setdefault(run, asyncio.Lock()):
@@ -83,7 +84,7 @@ class Library:
     async def _read_shape(self, digest: str) -> Shape:
         plan = await self.store.plan(digest)
         if plan is None:
-            raise StemflowError(f"plan {digest}: expected it in {self.store.url}, found none; the store is damaged")
+            raise RecordsDamaged("", f"plan {digest}: expected one that can be read in {self.store.url}, found none")
         if self.trust.keys is not None and named(plan).digest != digest:
             raise SignatureInvalid(f"plan {digest}", "it is not what its digest names")
         return self.learn(plan)
@@ -91,7 +92,9 @@ class Library:
     async def _read_header(self, run: str) -> Header:
         found = await self.store.header(run)
         if found is None:
-            raise StemflowError(f"run {run}: expected it in {self.store.url}, found none; `stemflow runs` lists them")
+            raise RecordsDamaged(run, f"expected its header in {self.store.url}, found none")
+        if isinstance(found, DamagedHeader):
+            raise RecordsDamaged(run, found.why)
         self.trust.verify(found)
         self.remember(found)
         return found

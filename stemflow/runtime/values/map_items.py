@@ -5,17 +5,17 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from msgspec import Raw, json
+from msgspec import DecodeError, Raw, json
 
-from stemflow.errors import StemflowError
 from stemflow.model.effects import Pages
 from stemflow.model.records import Key, Node
-from stemflow.runtime.payloads.encoders import is_json
+from stemflow.runtime.payloads.encoders import BadPayload, is_json
 from stemflow.runtime.payloads.json_data import decode
 from stemflow.runtime.payloads.signing import Trust
 from stemflow.runtime.values.caches import RecentlyUsed
 from stemflow.runtime.values.value_codec import ValueCodec
 from stemflow.store.base import Store
+from stemflow.store.damaged import RecordsDamaged, described
 
 PAGE = 1_000
 """Items in one stored page."""
@@ -52,12 +52,16 @@ class MapItems:
         staged = self.staged.get(scope.key)
         page = await self._store.page(scope.key, number) if staged is None else staged[number]
         if page is None:
-            raise StemflowError(f"run {scope.run}: the items of {scope.path} are gone; the store is damaged")
+            raise RecordsDamaged(scope.run, f"page {number} of the items of {scope.path or 'its map'} is missing")
         if staged is None:
             page = self._trust.unwrap(page, await self._location(scope.key, number))
-        if is_json(page):
-            return _pieces.decode(page)
-        items: list[Any] = self._codec.encoders.read(page, await self._location(scope.key, number))
+        try:
+            if is_json(page):
+                return _pieces.decode(page)
+            items: list[Any] = self._codec.encoders.read(page, await self._location(scope.key, number))
+        except (DecodeError, BadPayload) as error:
+            text = f"page {number} of the items of {scope.path or 'its map'} cannot be read ({described(error)})"
+            raise RecordsDamaged(scope.run, text) from error
         return items
 
     async def signed(self, some: Pages) -> Pages:

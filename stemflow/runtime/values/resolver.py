@@ -25,6 +25,7 @@ from stemflow.model.records import (
     Record,
     child_path,
     parent_path,
+    task_id,
 )
 from stemflow.model.signature import Span
 from stemflow.runtime.payloads.encoders import is_json
@@ -32,6 +33,7 @@ from stemflow.runtime.payloads.json_data import decode
 from stemflow.runtime.values.library import Library
 from stemflow.runtime.values.map_items import PAGE
 from stemflow.runtime.values.value_codec import value_location
+from stemflow.store.damaged import RecordsDamaged, readable
 
 
 class Prev(NamedTuple):
@@ -74,7 +76,7 @@ class Values:
             if self.library.trust.keys is not None:
                 for one in read:
                     self.library.trust.verify(one)
-            found.update(zip(missing, read, strict=True))
+            found.update(zip(missing, map(readable, read), strict=True))
         return [record if isinstance(record := found[key], Node) else None for key in keys]
 
     async def node(self, key: Key) -> Node | None:
@@ -85,8 +87,14 @@ class Values:
         key = (node.run, parent_path(node.path))
         found = self.known.get(key)
         if not isinstance(found, Node) or found.tally is None:
-            found = await self.node(key)
-        assert found is not None
+            found = await self.needed(key)
+        return found
+
+    async def needed(self, key: Key) -> Node:
+        """The node at `key`, which another record refers to. Raises RecordsDamaged if there is none."""
+        found = await self.node(key)
+        if found is None:
+            raise RecordsDamaged(key[0], f"the record of {task_id(key)} is missing")
         return found
 
     async def scope(self, node: Node) -> ScopePlan:
@@ -131,8 +139,8 @@ class Values:
         return values
 
     async def header_values(self, key: Key, plan: ScopePlan) -> list[Any]:
-        chord = await self.node(key)
-        assert chord is not None and chord.tally is not None
+        chord = await self.needed(key)
+        assert chord.tally is not None
         body = rules_of(plan).last(plan)
         return await self.member_values(chord, (i for i in range(chord.tally.size) if i != body))
 
@@ -226,8 +234,7 @@ class Values:
     async def _handler_argument(self, key: Key, is_cleanup: bool) -> Any:
         """The argument of a hook or catch: the value, or the node that failed with its error. A cleanup gets the same
         whatever happened."""
-        scope = await self.node(key)
-        assert scope is not None
+        scope = await self.needed(key)
         if scope.verdict == SUCCEEDED and not is_cleanup:
             return await self.value(scope)
         ended: dict[str, Any] = {"id": f"{scope.run}/{scope.path}".rstrip("/"), "node": scope.path}

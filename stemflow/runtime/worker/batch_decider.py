@@ -8,16 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from stemflow.model.effects import Decision
-from stemflow.model.facts import Damaged, Distrusted, Fact
-from stemflow.runtime.commit.decider import Decider, RecordsDamaged
+from stemflow.model.facts import Damaged, Distrusted, Ended, Fact, InboxRead, Lost
+from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.commit.log import story_of
 from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey
 from stemflow.store.base import StoreError
+from stemflow.store.damaged import RecordsDamaged
 
 log = logging.getLogger("stemflow.worker")
 
 STORE_PAUSE_S = 0.5
 """The pause after the store could not be read."""
+MOST_REMEMBERED = 10_000
+"""Runs whose failures are counted at a time."""
 MOST_FAILURES = 3
 """How often reports of a run are set aside because they could not be decided; then the run ends as damaged."""
 
@@ -69,11 +72,14 @@ class BatchDecider:
             return [decided for part in parts for decided in await self.decide(part)]
         (run,) = runs
         self._on_error(error)
-        if isinstance(error, RecordsDamaged) and error.run != run and not self._failures[error.run]:
+        if isinstance(error, RecordsDamaged) and error.run not in ("", run) and not self._failures[error.run]:
             log.critical("%s; that run is ended as damaged", error)
             self._failures[error.run] += 1
             self._put_back(batch)
-            return await self._end([Damaged((error.run, ""), str(error))])
+            keys = dict.fromkeys([error.key or (error.run, ""), (error.run, "")])
+            return await self._end([Damaged(key, error.why) for key in keys])
+        if len(self._failures) > MOST_REMEMBERED:
+            self._failures.clear()
         self._failures[run] += 1
         self._give_up(batch)
         damaged = isinstance(error, RecordsDamaged) or self._failures[run] >= MOST_FAILURES
@@ -82,7 +88,8 @@ class BatchDecider:
         log.critical("run %s: its reports could not be decided; %s\n%s", run, then, story, exc_info=error)
         if not damaged:
             return []
-        return await self._end([Damaged((run, ""), f"{type(error).__name__}: {error}")])
+        why = error.why if isinstance(error, RecordsDamaged) else f"{type(error).__name__}: {error}"
+        return await self._end(_ends_of(batch, why))
 
     async def _end(self, facts: list[Fact]) -> list[Decided]:
         """Decide that runs end. If even that fails the run is left as it is, so that the worker goes on."""
@@ -95,3 +102,12 @@ class BatchDecider:
             log.critical("run %s: it could not be ended; it is left as it is", facts[0].key[0], exc_info=error)
             self._on_error(error)
         return []
+
+
+def _ends_of(batch: Sequence[Fact], why: str) -> list[Fact]:
+    """Facts that end a run as damaged, with the nodes that the batch is about, so that none of its timers, leases and
+    posts comes again."""
+    found: list[Fact] = [InboxRead(fact.key, fact.upto) for fact in batch if isinstance(fact, InboxRead)]
+    tokens = {fact.key: fact.token if isinstance(fact, (Ended, Lost)) else None for fact in batch}
+    found += [Damaged(key, why, token) for key, token in tokens.items() if key[1]]
+    return [*found, Damaged((batch[0].key[0], ""), why)]

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
-from stemflow.model.facts import Distrusted, Ended, Failed, HandedBack, Lost, Ok, Outcome
-from stemflow.model.records import ErrorInfo
+from stemflow.model.facts import Damaged, Distrusted, Ended, Failed, HandedBack, Lost, Ok, Outcome
+from stemflow.model.records import ErrorInfo, Node, task_id
 from stemflow.runtime.attempt.in_flight import LeaseCallbacks, Running
 from stemflow.runtime.attempt.process_pool import Crashed, Processes, ProcessPool
 from stemflow.runtime.attempt.runner import Attempts, Unregistered, hand_back_unknown
@@ -23,6 +23,7 @@ from stemflow.runtime.tasks.signals import WorkerEvent
 from stemflow.runtime.worker.released_slots import MOST_WAITING
 from stemflow.runtime.worker.slots import Slots
 from stemflow.store.base import Lease, StateLost, StoreError
+from stemflow.store.damaged import DamagedNode, RecordsDamaged
 
 log = logging.getLogger("stemflow.worker")
 
@@ -105,6 +106,8 @@ class Worker:
     def start(self, lease: Lease) -> None:
         """Start the handler of a lease, or give the lease back if the worker is shutting down."""
         node = lease.node
+        if isinstance(node, DamagedNode):
+            return self._refuse(node, node.why)
         self.decider.remember_lease(lease)
         running = self.slots.running[(node.key, node.delivery)] = Running(node, self._callbacks)
         if self.slots.handing_back:
@@ -122,6 +125,9 @@ class Worker:
             outcome = running.reason or running.decide_retry(cancelled)
         except SignatureInvalid as error:
             return self._distrust(running, error)
+        except RecordsDamaged as error:
+            running.reported = True
+            return self._refuse(running.node, error.why)
         except UnknownKey as error:
             log.warning("%s; the task is handed back", error)
             outcome = HandedBack(UNKNOWN_KEY_DELAY_MS)
@@ -156,6 +162,12 @@ class Worker:
         self.slots.running.pop((node.key, node.delivery), None)
         self.slots.report(Distrusted(node.key, str(error), node.delivery))
 
+    def _refuse(self, node: Node, why: str) -> None:
+        """Report a lease whose records cannot be read: no handler starts, and its run ends as damaged."""
+        log.error("task %s: %s; its run is ended as damaged", task_id(node.key), why)
+        self.slots.running.pop((node.key, node.delivery), None)
+        self.slots.report(Damaged(node.key, why, node.delivery))
+
     def leak(self, running: Running, work: asyncio.Future[Any]) -> None:
         """Give up a handler that does not end: its lease is free, its slot is taken until `work` is done."""
         slots = self.slots
@@ -183,8 +195,11 @@ class Worker:
 
     def lost(self, lease: Lease) -> None:
         """Report the loss of another worker's lease, which was taken over."""
+        node = lease.node
+        if isinstance(node, DamagedNode):
+            return self._refuse(node, node.why)
         self.decider.remember_lease(lease)
-        self.slots.report(Lost(lease.node.key, lease.node.delivery))
+        self.slots.report(Lost(node.key, node.delivery))
 
     # -- shutting down
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from stemflow.model.records import FINAL, Node
 from stemflow.store.base import Lease, StoreError
-from stemflow.store.codec import decode_node
+from stemflow.store.codec import read_node
 from stemflow.store.redis.layout import Channel
 from stemflow.store.redis.replies import pushed_lease_of
 from stemflow.store.redis.subscriber import Subscriber
@@ -84,7 +84,7 @@ class Notifications:
     def _on_end(self, message: bytes) -> None:
         end = 17 if message[0] == 114 else 3 + int.from_bytes(message[1:3], "big")
         run = run_of(message[:end])
-        self.ended(run, decode_node(run, "", message[end:])[0] if len(message) > end else None)
+        self.ended(run, read_node(run, "", message[end:])[0] if len(message) > end else None)
 
     def ended(self, run: str, root: Node | None) -> None:
         """A run has ended: resolve its watches, or keep the end for a watch to come."""

@@ -11,12 +11,13 @@ from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.plan import Plan
 from stemflow.model.records import Header, Key, Node, Record
 from stemflow.store.base import LOSS_LEASE_MS, DeadLetterFilter, Exchange, Lease, Request, RunInfo, StoreError, Want
-from stemflow.store.codec import decode_header, decode_node
+from stemflow.store.codec import read_header, read_node
+from stemflow.store.damaged import damaged_letter, decoded_or_none
 from stemflow.store.health import HealthReport, Inventory
 from stemflow.store.redis.client import PATIENCE_S, Client
 from stemflow.store.redis.connections import Connections
 from stemflow.store.redis.health import check_health
-from stemflow.store.redis.keys import page_field, page_key
+from stemflow.store.redis.keys import key_of, page_field, page_key
 from stemflow.store.redis.layout import Answer, KeyFamily
 from stemflow.store.redis.loss_detection import LossDetector, LossLog, PassiveObserver
 from stemflow.store.redis.notifications import Notifications
@@ -160,20 +161,20 @@ class Partition:
         root = await self.client.call(b"GET", self._key(KeyFamily.root, name))
         others = await self.client.call(b"HGETALL", self._key(KeyFamily.nodes, name))
         found = [("", root)] if root is not None else []
-        found += [(path.decode(), value) for path, value in zip(others[::2], others[1::2], strict=True)]
-        return [decode_node(run, path, value)[0] for path, value in sorted(found, key=lambda pair: pair[1][:5])]
+        found += [(path.decode(errors="replace"), value) for path, value in zip(others[::2], others[1::2], strict=True)]
+        return [read_node(run, path, value)[0] for path, value in sorted(found, key=lambda pair: pair[1][:5])]
 
     async def header(self, run: str) -> Header | None:
         name = run_name(run)
         keys = (self._key(KeyFamily.header, name), self._key(KeyFamily.root, name))
         alone, value = await self.client.call(b"MGET", *keys)
         if value is None:
-            return None if alone is None else decode_header(run, alone)
-        return header_of(run, *decode_node(run, "", value), alone)
+            return None if alone is None else read_header(run, alone)
+        return header_of(run, *read_node(run, "", value), alone)
 
     async def plan(self, digest: str) -> Plan | None:
         body = await self.client.call(b"GET", self._key(KeyFamily.plan, digest.encode()))
-        return None if body is None else wire.decode_plan(body)
+        return None if body is None else decoded_or_none(f"plan {digest}", wire.decode_plan, body)
 
     async def page(self, key: Key, number: int) -> bytes | None:
         found: bytes | None = await self.client.call(b"HGET", page_key(self.prefix, key[0]), page_field(key[1], number))
@@ -183,7 +184,8 @@ class Partition:
         found: list[RunInfo] = []
         for first in itertools.count(0, LISTED):
             names = await self.client.call(b"LRANGE", self._key(KeyFamily.runs), first, first + LISTED - 1)
-            wanted = [name for name in names if run_of(name).startswith(prefix)]
+            named = ((name, decoded_or_none("the name of a run", run_of, name)) for name in names)
+            wanted = [name for name, run in named if run is not None and run.startswith(prefix)]
             found += await self._listed(wanted[: limit - len(found)])
             if len(names) < LISTED or len(found) >= limit:
                 return found[:limit]
@@ -197,16 +199,17 @@ class Partition:
         found = []
         for name, value, alone in zip(names, values[::2], values[1::2], strict=True):
             run = run_of(name)
-            root, section = decode_node(run, "", value) if value is not None else (None, b"")
+            root, section = read_node(run, "", value) if value is not None else (None, b"")
             header = header_of(run, root, section, alone) if root is not None else None
             if root is not None and header is not None:
                 found.append(RunInfo(header, root))
         return found
 
     async def dead_letters(self, run: str | None, which: DeadLetterFilter) -> list[DeadLetter]:
-        values = await self.client.call(b"HVALS", self._key(KeyFamily.dead_letters))
-        letters = [wire.decode_dead_letter(memoryview(value)[5:]) for value in sorted(values, reverse=True)]
+        values = await self.client.call(b"HGETALL", self._key(KeyFamily.dead_letters))
         now_ms = self._time.now_ms()
+        pairs = sorted(zip(values[1::2], values[::2], strict=True), reverse=True)
+        letters = [one for value, name in pairs if (one := _letter(name, value, now_ms)) is not None]
         found = [
             one
             for one in letters
@@ -242,3 +245,12 @@ class Partition:
     async def follow(self) -> None:
         """Ask for notifications of changes for a while."""
         await self.client.call(b"SET", self._key(KeyFamily.followers), b"", b"EX", FOLLOW_S)
+
+
+def _letter(name: bytes, value: bytes, now_ms: int) -> DeadLetter | None:
+    """A dead letter; if it cannot be decoded, what its name says of it; None if even that is unreadable."""
+    try:
+        return wire.decode_dead_letter(memoryview(value)[5:])
+    except Exception as error:  # bytes that anybody may have written raise anything
+        key = decoded_or_none("the name of a dead letter", key_of, name)
+        return None if key is None else damaged_letter(key, error, queue="default", reason="damaged", at_ms=now_ms)

@@ -11,7 +11,8 @@ from stemflow.model.effects import Decision
 from stemflow.model.facts import Due
 from stemflow.model.records import NO_RUN, Header, Key, Node, Record
 from stemflow.store.base import Exchange, Inbox, Lease
-from stemflow.store.codec import decode_claim, decode_header, decode_node
+from stemflow.store.codec import read_claim, read_header, read_node
+from stemflow.store.damaged import decoded_or_none
 from stemflow.store.health import Inventory, QueueInventory
 from stemflow.store.index_rules import guarded
 from stemflow.store.redis.keys import key_of
@@ -28,7 +29,7 @@ def exchange_of(answer: Answer, decisions: Sequence[Decision]) -> Exchange:
     return Exchange(
         committed=committed,
         leases=tuple(leases_of(leases)) if leases else (),
-        timers=tuple([Due(key_of(timers[i]), timers[i + 1]) for i in range(0, len(timers), 2)]),
+        timers=_timers(timers),
         next_at_ms=None if answer.next_at_ms < 0 else answer.next_at_ms,
         now_ms=answer.now_ms,
         current=_current(current, decisions, committed) if current else (),
@@ -37,11 +38,19 @@ def exchange_of(answer: Answer, decisions: Sequence[Decision]) -> Exchange:
     )
 
 
+def _timers(values: Sequence[Any]) -> tuple[Due, ...]:
+    """The timers in an answer, (name, instant, ...); a name that is none is passed over."""
+    found = ((decoded_or_none("the name of a timer", key_of, values[i]), values[i + 1]) for i in range(0, len(values), 2))
+    return tuple([Due(key, at_ms) for key, at_ms in found if key is not None])
+
+
 def _inbox(name: bytes, upto: int, posts: Sequence[bytes], scopes: Sequence[bytes]) -> Inbox:
     run = run_of(name)
-    found = tuple([wire.decode_post(body) for body in posts[1::2]])
-    nodes = zip(scopes[::2], scopes[1::2], strict=True)
-    return Inbox(run, upto, found, tuple([decode_node(run, path.decode(), value)[0] for path, value in nodes]))
+    decoded = [decoded_or_none(f"a post to run {run}", wire.decode_post, body) for body in posts[1::2]]
+    found = tuple([post for post in decoded if post is not None and post.run == run])
+    pairs = zip(scopes[::2], scopes[1::2], strict=True)
+    nodes = tuple([read_node(run, path.decode(errors="replace"), value)[0] for path, value in pairs])
+    return Inbox(run, upto, found, nodes, damaged=len(found) < len(decoded))
 
 
 def _current(
@@ -60,8 +69,8 @@ def leases_of(values: Sequence[Any]) -> list[Lease]:
     """The leases in an answer, see LEASE."""
     leases = []
     for i in range(0, len(values), len(LEASE)):
-        run, path = run_of(values[i]), values[i + 1].decode()
-        node, section = decode_node(run, path, values[i + 2])
+        run, path = run_of(values[i]), values[i + 1].decode(errors="replace")
+        node, section = read_node(run, path, values[i + 2])
         header = header_of(run, node, section, values[i + 4]) if section and not path else None
         leases.append(Lease(node, values[i + 3], header))
     return leases
@@ -80,15 +89,15 @@ def pushed_lease_of(message: bytes) -> tuple[bytes, Lease]:
 
 
 def header_of(run: str, root: Node, section: bytes, alone: bytes | None) -> Header | None:
-    found = decode_header(run, section, root) if section else None
-    return found if found is not None or not alone else decode_header(run, alone)
+    found = read_header(run, section, root) if section else None
+    return found if found is not None or not alone else read_header(run, alone)
 
 
 def record_of(key: Key, value: bytes) -> Record | None:
     """A record by its value; b"" is none."""
     if not value:
         return None
-    return decode_claim(value) if key[0] == NO_RUN else decode_node(*key, value)[0]
+    return read_claim(key[1], value) if key[0] == NO_RUN else read_node(*key, value)[0]
 
 
 def inventory_of(answer: Sequence[Any]) -> Inventory:
@@ -111,4 +120,4 @@ def inventory_of(answer: Sequence[Any]) -> Inventory:
 
 
 def _leaf(run: bytes, path: bytes, value: bytes) -> Node | None:
-    return decode_node(run_of(run), path.decode(), value)[0] if value else None
+    return read_node(run_of(run), path.decode(errors="replace"), value)[0] if value else None

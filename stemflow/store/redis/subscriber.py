@@ -51,7 +51,9 @@ class Subscriber:
         await known.wait()
 
     async def drop(self, channel: bytes) -> None:
-        if self._channels.pop(channel, None) is not None:
+        known = self._channels.pop(channel, None)
+        if known is not None:
+            known.set()  # of those who wait to be subscribed: the answer finds the channel gone
             await self._send(b"UNSUBSCRIBE", channel)
 
     async def _send(self, *command: bytes) -> None:
@@ -99,11 +101,21 @@ class Subscriber:
         self._silent = 0
         kind = message[0]
         if kind == b"message":
-            self._on_message(message[1], message[2])
+            self._receive(message[1], message[2])
         elif kind == b"subscribe":
             known = self._channels.get(message[1])
             if known is not None:
                 known.set()
+
+    def _receive(self, channel: bytes, body: bytes) -> None:
+        """Anybody may publish: what cannot be read is passed over."""
+        try:
+            self._on_message(channel, body)
+        except Exception as error:
+            log.error(
+                "%s: a notification on channel %r cannot be read (%s); it is passed over",
+                self._shown, channel, type(error).__name__,
+            )  # fmt: skip
 
     def _check_connection(self, connection: AbstractConnection) -> None:
         """Ask for a sign of life; give the connection up when the last one did not come."""

@@ -10,6 +10,7 @@ from stemflow.model import wire
 from stemflow.model.effects import Decision
 from stemflow.model.records import Node
 from stemflow.store.base import INBOX_MS, INBOX_POSTS, INBOX_RUNS, Inbox, Want
+from stemflow.store.damaged import decoded_or_none
 from stemflow.store.sqlite.knowledge import Knowledge
 from stemflow.store.sqlite.rows import record_at, run_blob, run_id
 
@@ -55,14 +56,19 @@ def look(db: sqlite3.Connection, known: Knowledge, want: Want, now_ms: int) -> I
     return Inboxes(free[:INBOX_RUNS], busy, later[0][0] if later else None)
 
 
-def lease(db: sqlite3.Connection, run: str, now_ms: int) -> Inbox:
-    """The first posts of a run, which are given to nobody else for INBOX_MS."""
+def lease(db: sqlite3.Connection, run: str, now_ms: int) -> Inbox | None:
+    """The first posts of a run, which are given to nobody else for INBOX_MS; None, and no inbox, if it has none."""
     name = run_blob(run)
     db.execute("UPDATE inboxes SET free_at_ms = ? WHERE run = ?", (now_ms + INBOX_MS, name))
     rows = db.execute("SELECT id, body FROM posts WHERE run = ? ORDER BY id LIMIT ?", (name, INBOX_POSTS)).fetchall()
-    posts = tuple([wire.decode_post(body) for _, body in rows])
+    if not rows:
+        drop(db, run)
+        return None
+    found = [decoded_or_none(f"a post to run {run}", wire.decode_post, body) for _, body in rows]
+    posts = tuple([post for post in found if post is not None and post.run == run])
     scopes = (record_at(db, key) for key in dict.fromkeys(post.scope for post in posts))
-    return Inbox(run, rows[-1][0], posts, tuple([one for one in scopes if isinstance(one, Node)]))
+    nodes = tuple([one for one in scopes if isinstance(one, Node)])
+    return Inbox(run, rows[-1][0], posts, nodes, damaged=len(posts) < len(rows))
 
 
 def drop(db: sqlite3.Connection, run: str) -> None:

@@ -14,6 +14,7 @@ from stemflow.model.facts import Due
 from stemflow.model.records import READY, RUNNING, STOPPING, Header, Key, Node
 from stemflow.store import codec
 from stemflow.store.base import LOSS_LEASE_MS, TIMER_PAGE, Lease, Renewed, Want
+from stemflow.store.damaged import decoded_or_none
 from stemflow.store.index_rules import timer_of
 from stemflow.store.lane_choice import choose
 from stemflow.store.process_owner import is_dead
@@ -170,7 +171,7 @@ def _choose(
 
 def _past(db: sqlite3.Connection, key: str) -> Past | None:
     row = db.execute("SELECT past FROM rate_windows WHERE key = ?", (key,)).fetchone()
-    return None if row is None else _past_of.decode(row[0])
+    return None if row is None else decoded_or_none(f"the rate window of {key}", _past_of.decode, row[0])
 
 
 def due(db: sqlite3.Connection, known: Knowledge, want: Want, now_ms: int) -> tuple[tuple[Due, ...], int | None]:

@@ -7,8 +7,10 @@ from functools import lru_cache
 from typing import Any, Final
 
 from stemflow.model import wire
+from stemflow.model.effects import DeadLetter
 from stemflow.model.records import NO_RUN, Claim, Header, Key, Node, Record
 from stemflow.store import codec
+from stemflow.store.damaged import damaged_claim, damaged_header, damaged_letter, damaged_node
 from stemflow.store.index_rules import timer_of
 from stemflow.store.rate_windows import lane_name
 from stemflow.store.sqlite.schema import DELAYED, READY
@@ -36,7 +38,7 @@ def run_blob(run: str) -> bytes:
 
 @lru_cache(maxsize=65_536)
 def run_id(blob: bytes) -> str:
-    return blob[1:].hex() if blob[:1] == _RAW else blob[1:].decode()
+    return blob[1:].hex() if blob[:1] == _RAW else blob[1:].decode(errors="replace")
 
 
 def blob_ranges(prefix: str) -> list[tuple[bytes, bytes]]:
@@ -50,7 +52,12 @@ def blob_ranges(prefix: str) -> list[tuple[bytes, bytes]]:
 
 
 def node_of(run: bytes, path: str, state: int, flags: int, rev: int, delivery: int, lease_ms: int, body: bytes) -> Node:
-    return codec.node_of(run_id(run), path, state, flags, rev, delivery, lease_ms, body)
+    """The node of a row, or its stand-in if it cannot be decoded."""
+    try:
+        return codec.node_of(run_id(run), path, state, flags, rev, delivery, lease_ms, body)
+    except Exception as error:  # bytes that anybody may have written raise anything
+        known = codec.STATES[state] if isinstance(state, int) and 0 <= state < len(codec.STATES) else None
+        return damaged_node((run_id(run), path), error, known, rev, delivery)
 
 
 def node_columns(node: Node, now_ms: int) -> tuple[Any, ...]:
@@ -67,8 +74,14 @@ def node_columns(node: Node, now_ms: int) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def header_of(run: bytes, plan: str, header: bytes) -> Header:
-    return codec.header_of(run_id(run), header, plan)
+def header_of(run: bytes, plan: str | None, header: bytes) -> Header:
+    """The header of a row, or its stand-in if it cannot be decoded."""
+    try:
+        if plan is None:
+            raise ValueError("its plan is gone")
+        return codec.header_of(run_id(run), header, plan)
+    except Exception as error:
+        return damaged_header(run_id(run), error)
 
 
 def record_at(db: sqlite3.Connection, key: Key) -> Record | None:
@@ -81,5 +94,18 @@ def record_at(db: sqlite3.Connection, key: Key) -> Record | None:
 
 
 def claim_at(db: sqlite3.Connection, key: str) -> Claim | None:
-    row = db.execute("SELECT body FROM claims WHERE key = ?", (key,)).fetchone()
-    return None if row is None else wire.decode_claim(row[0])
+    row = db.execute("SELECT rev, body FROM claims WHERE key = ?", (key,)).fetchone()
+    if row is None:
+        return None
+    try:
+        return wire.decode_claim(row[1])
+    except Exception as error:
+        return damaged_claim(key, row[0], error)
+
+
+def letter_of(run: bytes, path: str, queue: str, reason: str, at_ms: int, body: bytes) -> DeadLetter:
+    """The dead letter of a row; if it cannot be decoded, what its columns say of it."""
+    try:
+        return wire.decode_dead_letter(body)
+    except Exception as error:
+        return damaged_letter((run_id(run), path), error, queue=str(queue), reason=str(reason), at_ms=at_ms)

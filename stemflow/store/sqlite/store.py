@@ -29,6 +29,7 @@ from stemflow.store.base import (
     StoreError,
     Want,
 )
+from stemflow.store.damaged import decoded_or_none
 from stemflow.store.health import HealthReport, Inventory
 from stemflow.store.index_rules import changes_something, guarded
 from stemflow.store.sqlite import health as sqlite_health
@@ -41,7 +42,17 @@ from stemflow.store.sqlite.commit import commit
 from stemflow.store.sqlite.knowledge import Knowledge
 from stemflow.store.sqlite.lease import NOTHING
 from stemflow.store.sqlite.renewer import SqliteRenewer
-from stemflow.store.sqlite.rows import HEADER, NODE, blob_ranges, header_of, node_of, record_at, run_blob, run_id
+from stemflow.store.sqlite.rows import (
+    HEADER,
+    NODE,
+    blob_ranges,
+    header_of,
+    letter_of,
+    node_of,
+    record_at,
+    run_blob,
+    run_id,
+)
 from stemflow.store.sqlite.schema import (
     PATIENCE_MS,
     Synchronous,
@@ -67,6 +78,8 @@ CHECK_MS: Final = 300
 """How often it is checked that the files are still those that were opened."""
 CHANGED_POLLS: Final = 4
 """Polls that ask the database after the time of its log has changed."""
+
+_FINAL: Final = frozenset(number for state, number in codec.NUMBER.items() if state in FINAL)
 
 MEMOS: Final = 1_024
 """Channels whose last request is remembered."""
@@ -282,7 +295,7 @@ class SqliteStore:
             next_at_ms=_first(next_at_ms, taken.blocked_until_ms, inboxes.next_at_ms),
             now_ms=now_ms,
             current=self._current(db, decisions, committed),
-            inbox=tuple([sqlite_inbox.lease(db, run, now_ms) for run in inboxes.free]),
+            inbox=tuple([one for run in inboxes.free if (one := sqlite_inbox.lease(db, run, now_ms)) is not None]),
             busy_inboxes=inboxes.busy,
         )
 
@@ -376,7 +389,7 @@ class SqliteStore:
 
     async def plan(self, digest: str) -> Plan | None:
         body = await self._value("SELECT body FROM plans WHERE digest = ?", digest)
-        return None if body is None else wire.decode_plan(body)
+        return None if body is None else decoded_or_none(f"plan {digest}", wire.decode_plan, body)
 
     async def page(self, key: Key, number: int) -> bytes | None:
         return await self._value(
@@ -405,13 +418,13 @@ class SqliteStore:
         given = {column: value for column, value in asked.items() if value is not None}
         fits = "".join(f" AND {column} = ?" for column in given)
         found = (
-            f"SELECT body FROM dead_letters WHERE until_ms > ? AND at_ms >= ?{fits}"
+            f"SELECT run, path, queue, reason, at_ms, body FROM dead_letters WHERE until_ms > ? AND at_ms >= ?{fits}"
             " ORDER BY at_ms DESC, id DESC LIMIT ?"
         )
         # The task is in the body alone.
         parameters = (self.now_ms(), which.since_ms, *given.values(), -1 if which.task is not None else which.limit)
         rows = await self._patiently(lambda: self._db.execute(found, parameters).fetchall())
-        letters = (wire.decode_dead_letter(body) for (body,) in rows)
+        letters = (letter_of(*row) for row in rows)
         return list(islice((one for one in letters if which.fit(one)), which.limit))
 
     async def check_health(self) -> HealthReport:
@@ -452,7 +465,7 @@ class SqliteStore:
             row = self._db.execute("SELECT state FROM nodes WHERE run = ? AND path = ''", (run_blob(run),)).fetchone()
         except sqlite3.Error as error:
             raise refused(self.url, self._path, error) from error
-        future = self._watches.add(run, row is not None and codec.STATES[row[0]] in FINAL)
+        future = self._watches.add(run, row is not None and row[0] in _FINAL)
         self._arm()
         return future
 

@@ -206,8 +206,8 @@ def grow_old(decider: Decider, world: World) -> None:
     """Let the cache of a process keep some records as they were before their last change."""
     meet = decider._fetch
 
-    async def and_keep_old_ones(need: Need, gates: dict[GateKey, Any], reading: Reading) -> None:
-        await meet(need, gates, reading)
+    async def and_keep_old_ones(need: Need, gates: dict[GateKey, Any], reading: Reading, doubted: bool) -> None:
+        await meet(need, gates, reading, doubted)
         for key in need.keys:
             if reading.records is decider.records and world.faults.strikes("old record"):
                 decider.records[key] = world.store.previous.get(key)

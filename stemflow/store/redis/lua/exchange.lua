@@ -72,18 +72,26 @@ local function push_lease(owner, queue)
   return run .. path == effects.latest[queue]
 end
 
+-- Timers that are due. One whose record is gone, or has no timer, would be due for ever: it is dropped.
 local function timers_due()
-  local found, offset = {}, 0
+  local found, offset, orphans = {}, 0, {}
   repeat
     local most = LIMIT.timer_page + 1
     local page = call('ZRANGEBYSCORE', P .. KEY.timers, '-inf', now, 'WITHSCORES', 'LIMIT', offset, most)
+    local wanted = {}
+    for i = 1, #page, 2 do wanted[i], wanted[i + 1] = run_in(page[i]) end
+    load(wanted)
     for i = 1, #page, 2 do
-      if not want.only_run or run_in(page[i]) == want.only_run then
+      local value = V[wanted[i] .. wanted[i + 1]]
+      if not value or not flag(value, FLAG.timed) then
+        orphans[#orphans + 1] = page[i]
+      elseif not want.only_run or wanted[i] == want.only_run then
         found[#found + 1], found[#found + 2] = page[i], tonumber(page[i + 1])
       end
     end
     offset = offset + #page / 2
   until #page < 2 * (LIMIT.timer_page + 1) or #found > 2 * LIMIT.timer_page
+  each_chunk('ZREM', P .. KEY.timers, orphans)
   return found
 end
 
@@ -147,8 +155,9 @@ local function repeated(memo)
 end
 
 local memo = call('GET', P .. KEY.memo .. channel)
-if memo then
-  memo = cmsgpack.unpack(memo)
+local readable
+if memo then readable, memo = pcall(cmsgpack.unpack, memo) end
+if readable and type(memo) == 'table' then
   if sequence < memo[MEMO.sequence] then return {'overtaken', memo[MEMO.sequence]} end
   if sequence == memo[MEMO.sequence] then return repeated(memo) end
 end

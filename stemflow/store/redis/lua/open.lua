@@ -22,7 +22,8 @@ local now, id = clock(request[OPENING.now_ms]), call('HGET', P .. KEY.meta, 'epo
 local boots = {}
 if id then
   local kept = call('GET', P .. KEY.boots)
-  if kept then boots = cmsgpack.unpack(kept) end
+  local readable, known_boots = pcall(cmsgpack.unpack, kept or '')
+  if kept and readable and type(known_boots) == 'table' then boots = known_boots end
 else
   id = request[OPENING.made]
   call('HSET', P .. KEY.meta, 'epoch', id, 'now', now, 'position', 0, 'parts', request[OPENING.partitions],

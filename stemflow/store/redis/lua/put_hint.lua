@@ -17,7 +17,7 @@ call('PEXPIRE', key, math.max(call('PTTL', key), request[HINT.ttl_ms] + LIMIT.hi
 if call('HLEN', key) > LIMIT.hints then
   local all = call('HGETALL', key)
   for i = 1, #all, 2 do
-    if unpacked('<I6', all[i + 1]) <= now then call('HDEL', key, all[i]) end
+    if #all[i + 1] < 6 or unpacked('<I6', all[i + 1]) <= now then call('HDEL', key, all[i]) end
   end
 end
 notify_followers(request[HINT.run] and {[request[HINT.run]] = true} or {[''] = true})

@@ -18,7 +18,7 @@ local function head(command, key) return first_live(call(command, key, 0, LIMIT.
 local function head_of_delayed(queue, from, until_ms)
   local entries = {}
   for i, member in ipairs(call('ZRANGEBYSCORE', P .. KEY.delayed .. queue, from, until_ms, 'LIMIT', 0, LIMIT.heads)) do
-    entries[i] = sub(member, 3 + unpacked('>I2', member))
+    entries[i] = #member > 1 and sub(member, 3 + unpacked('>I2', member)) or ''
   end
   return first_live(entries)
 end

@@ -55,9 +55,15 @@ local function lease_inboxes(only, now)
   for _, run in ipairs(free_inboxes(only, now)) do
     local posts, scopes, upto = {}, {}, 0
     for _, one in ipairs(call('ZRANGE', P .. KEY.inbox .. run, 0, LIMIT.inbox_posts - 1)) do
-      local number, length, at = unpacked('>I5I2', one)
-      local path = sub(one, at, at + length - 1)
-      upto, posts[#posts + 1], posts[#posts + 2] = number, path, sub(one, at + length)
+      local path, body, number = '', '', nil
+      if #one >= 7 then
+        local length, at
+        number, length, at = unpacked('>I5I2', one)
+        path, body = sub(one, at, at + length - 1), sub(one, at + length)
+      else
+        number = tonumber(call('ZSCORE', P .. KEY.inbox .. run, one))
+      end
+      upto, posts[#posts + 1], posts[#posts + 2] = number, path, body
       if not scopes[path] then
         scopes[path], scopes[#scopes + 1] = true, path
       end

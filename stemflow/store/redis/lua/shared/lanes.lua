@@ -36,7 +36,9 @@ end
 
 local function is_live(run, path, entry)
   local value = V[run .. path]
-  return value and state_of(value) == STATE.ready and sub(value, 8, 11) == sub(entry, 6, 9)
+  if not value or sub(value, 8, 11) ~= sub(entry, 6, 9) then return false end
+  -- A state that is none is leased, so that a worker reports the record as damaged.
+  return state_of(value) == STATE.ready or state_of(value) > STATE.cancelled
 end
 
 -- Moves what is due among the delayed to its lane.
@@ -46,7 +48,7 @@ local function wake_delayed(queue, now)
     local due = call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, 1000)
     local wanted, found = {}, {}
     for _, member in ipairs(due) do
-      local length = unpacked('>I2', member)
+      local length = #member > 1 and unpacked('>I2', member) or 0
       local entry = sub(member, 3 + length)
       local run, path = run_in(sub(entry, 10))
       wanted[#wanted + 1], wanted[#wanted + 2] = run, path
@@ -143,7 +145,8 @@ local function queues_of(want)
 end
 
 local function limits_of(name)
-  local limits = cjson.decode(sub(name, (string.find(name, ':', 1, true)) + 1))
+  local readable, limits = pcall(cjson.decode, sub(name, (string.find(name, ':', 1, true) or 0) + 1))
+  if not readable or type(limits) ~= 'table' then return {} end
   for _, one in ipairs(limits) do one.key = one.key or '' end
   return limits
 end

@@ -10,11 +10,17 @@ local P, call = KEYS[1], redis.call
 local byte, char, sub = string.byte, string.char, string.sub
 local pack, unpacked = struct.pack, struct.unpack
 
-local V = {}
+-- Values by name. One that is too short to be a record counts as none, and so does a key of another type.
+local V, wrong_type = {}, {}
+
+local function record_or_none(run, value)
+  if not value or #value < (run == '' and 7 or VALUE.section - 1) then return false end
+  return value
+end
 
 local function run_in(name)
   if byte(name) == 114 then return sub(name, 1, 17), sub(name, 18) end
-  local length = byte(name, 2) * 256 + byte(name, 3)
+  local length = (byte(name, 2) or 0) * 256 + (byte(name, 3) or 0)
   return sub(name, 1, 3 + length), sub(name, 4 + length)
 end
 
@@ -35,14 +41,14 @@ end
 
 -- Reads what is not yet known of {run, path, run, path, ...}: all strings at once, the nodes of each run at once.
 local function load(wanted)
-  local names, ids, runs, paths = {}, {}, {}, {}
+  local names, ids, owners, runs, paths = {}, {}, {}, {}, {}
   for i = 1, #wanted, 2 do
     local run, path = wanted[i], wanted[i + 1]
     local id = id_of(run, path)
     if V[id] == nil then
       V[id] = false
       if run == '' or path == '' then
-        names[#names + 1], ids[#ids + 1] = P .. id, id
+        names[#names + 1], ids[#ids + 1], owners[#owners + 1] = P .. id, id, run
       else
         local some = paths[run]
         if not some then
@@ -54,14 +60,16 @@ local function load(wanted)
     end
   end
   in_chunks(names, function(first, last)
-    for i, value in ipairs(call('MGET', unpack(names, first, last))) do V[ids[first + i - 1]] = value end
+    for i, value in ipairs(call('MGET', unpack(names, first, last))) do
+      V[ids[first + i - 1]] = record_or_none(owners[first + i - 1], value)
+    end
   end)
   for _, run in ipairs(runs) do
     local some = paths[run]
     in_chunks(some, function(first, last)
-      for i, value in ipairs(call('HMGET', P .. KEY.nodes .. run, unpack(some, first, last))) do
-        V[run .. some[first + i - 1]] = value
-      end
+      local found = redis.pcall('HMGET', P .. KEY.nodes .. run, unpack(some, first, last))
+      if found.err then found, wrong_type[run] = {}, true end
+      for i = first, last do V[run .. some[i]] = record_or_none(run, found[i - first + 1]) end
     end)
   end
 end
@@ -69,6 +77,8 @@ end
 local function save(run, path, value, fresh)
   V[run .. path] = value
   if path ~= '' then
+    if wrong_type[run] then call('DEL', P .. KEY.nodes .. run) end
+    wrong_type[run] = nil
     call('HSET', P .. KEY.nodes .. run, path, value)
   elseif fresh then
     call('SET', P .. run, value)
@@ -82,7 +92,10 @@ local function flag(value, which) return bit.band(byte(value, VALUE.flags), whic
 local function rev_of(value) return (unpacked('<I4', value, VALUE.rev)) end
 local function token_of(value) return (unpacked('<I4', value, VALUE.token)) end
 local function lease_ms_of(value) return (unpacked('<I4', value, VALUE.lease_ms)) end
-local function due_of(value) return (unpacked('<I6', value, VALUE.section + unpacked('<I2', value, VALUE.length))) end
+local function due_of(value)
+  local at = VALUE.section + unpacked('<I2', value, VALUE.length)
+  return #value >= at + 5 and (unpacked('<I6', value, at)) or math.huge
+end
 local function order_of(value) return (unpacked('>I5', value)) end
 local function section_of(value)
   return sub(value, VALUE.section, VALUE.section - 1 + unpacked('<I2', value, VALUE.length))

@@ -6,7 +6,7 @@ local function windows(now)
   local keys = {}
 
   local function read(key)
-    local value = call('GET', P .. KEY.rate_window .. key)
+    local value = key and call('GET', P .. KEY.rate_window .. key)
     local self = {longest = 0, keep = 0, starts = {}, tats = {}, paces = {}, left = {}, started = 0}
     if not value then return self end
     local count, at
@@ -23,7 +23,8 @@ local function windows(now)
   local function of(key)
     local found = keys[key]
     if not found then
-      found = read(key)
+      local readable, past = pcall(read, key)
+      found = readable and past or read(nil)
       keys[key] = found
     end
     return found
