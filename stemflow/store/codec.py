@@ -214,7 +214,7 @@ def node_of(
 
 
 def read_node(run: str, path: str, value: bytes) -> tuple[Node, bytes]:
-    """As `decode_node`, with a stand-in for a node that cannot be decoded."""
+    """As `decode_node`, with a placeholder for a node that cannot be decoded."""
     try:
         return decode_node(run, path, value)
     except Exception as error:  # bytes that anybody may have written raise anything
@@ -275,7 +275,7 @@ def decode_header(run: str, section: bytes, root: Node | None = None) -> Header 
 
 
 def read_header(run: str, section: bytes, root: Node | None = None) -> Header | None:
-    """As `decode_header`, with a stand-in for a header that cannot be decoded."""
+    """As `decode_header`, with a placeholder for a header that cannot be decoded."""
     try:
         return decode_header(run, section, root)
     except Exception as error:
@@ -308,7 +308,7 @@ def claim_parts(claim: Claim) -> tuple[bytes, bytes]:
 
 
 def read_claim(key: str, value: bytes) -> Claim:
-    """A claim, or its stand-in if it cannot be decoded."""
+    """A claim, or its placeholder if it cannot be decoded."""
     try:
         return wire.decode_claim(value[7:])
     except Exception as error:

@@ -1,6 +1,6 @@
-"""Stand-ins for stored values that cannot be decoded, so that one of them fails one run and no other.
+"""Placeholders for stored values that cannot be decoded, so that one of them fails one run and no other.
 
-A store answers with a stand-in instead of raising: an exchange serves many runs, and the others go on. Whoever needs
+A store answers with a placeholder instead of raising: an exchange serves many runs, and the others go on. Whoever needs
 the value raises RecordsDamaged for its run. What a store can still read (key, revision, token) is kept, so that the
 record can be replaced under its guards.
 """
@@ -53,7 +53,7 @@ class DamagedHeader(Header, frozen=True, kw_only=True, gc=False):
 def damaged_node(
     key: Key, error: Exception, state: State | None = None, rev: Any = 0, delivery: Any = 0
 ) -> DamagedNode:
-    """The stand-in for the record at `key`. `state`, `rev` and `delivery`: what could be read of it."""
+    """The placeholder for the record at `key`. `state`, `rev` and `delivery`: what could be read of it."""
     why = f"the record of {task_id(key)} cannot be read ({described(error)})"
     final = state in FINAL
     return DamagedNode(
@@ -71,7 +71,7 @@ def damaged_node(
 
 
 def damaged_header(run: str, error: Exception) -> DamagedHeader:
-    """The stand-in for the header of a run."""
+    """The placeholder for the header of a run."""
     return DamagedHeader(run=run, plan="", why=f"its header cannot be read ({described(error)})")
 
 
@@ -85,13 +85,13 @@ def damaged_claim(key: str, rev: int, error: Exception) -> Claim:
 
 
 def damaged_letter(key: Key, error: Exception, *, queue: str, reason: str, at_ms: int) -> DeadLetter:
-    """The stand-in for a dead letter: it can be listed and purged."""
+    """The placeholder for a dead letter: it can be listed and purged."""
     why = ErrorInfo("Damaged", f"this dead letter cannot be read ({described(error)})", "stemflow.Damaged")
     return DeadLetter(*key, "", reason, at_ms, why, queue)
 
 
 def readable(record: Record | None) -> Record | None:
-    """`record`, unless it is a stand-in. Raises RecordsDamaged."""
+    """`record`, unless it is a placeholder. Raises RecordsDamaged."""
     if isinstance(record, DamagedNode):
         raise RecordsDamaged(record.run, record.why, record.key)
     return record

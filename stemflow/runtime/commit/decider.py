@@ -78,8 +78,8 @@ class Decider:
                 for key in reading.keys:
                     self.records.pop(key, None)
             keys = reading.keys
-        key = stale.key if stale.key[0] else None
-        raise RecordsDamaged(stale.key[0] or facts[0].key[0], str(stale), key) from stale
+        damaged = stale.key if stale.key[0] else None
+        raise RecordsDamaged(stale.key[0] or facts[0].key[0], str(stale), damaged) from stale
 
     async def _decide(self, facts: Sequence[Fact], reading: Reading) -> Decision:
         gates: dict[GateKey, Any] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import cached_property
@@ -24,6 +25,8 @@ from stemflow.store.base import StateLost, Store
 
 T = TypeVar("T")
 D = TypeVar("D")
+READ_EVERY_S = 60.0
+"""How often an awaited run is read, in case its end is never announced."""
 EVENTS_PAUSE_MS = 1_000
 PAUSE_A_NODE_S = 0.000_2
 """Seconds between two readings of a run for each of its nodes: large runs are read less often."""
@@ -111,14 +114,6 @@ class RunFailed(StemflowError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RunFailed, (structs.replace(self.result, decode=None),)
-
-
-async def _within(future: asyncio.Future[Node | None], timeout: float | None) -> Node | None:
-    """The result of `future` if it has one within `timeout` seconds, else None."""
-    if timeout is None:
-        return await future
-    await asyncio.wait((future,), timeout=timeout)
-    return future.result() if future.done() else None
 
 
 class NodeEvent(Struct, frozen=True, kw_only=True):
@@ -217,12 +212,27 @@ class RunHandle(Generic[T]):
             with self._access.warned_if_unserved(self.id):
                 if not future.done():
                     async with self._access.slot_released():
-                        ended = await _within(future, timeout)
+                        ended = await self._ended(future, timeout)
                 else:
                     ended = future.result()
             return await self.result_of(ended if ended is not None else await self.root())
         finally:
             self._access.store.unwatch(self.id, future)
+
+    async def _ended(self, future: asyncio.Future[Node | None], timeout: float | None) -> Node | None:
+        """The result of `future` within `timeout` seconds, else None. The run is read every READ_EVERY_S seconds: one
+        that was deleted does not end any more."""
+        loop = asyncio.get_running_loop()
+        until = math.inf if timeout is None else loop.time() + timeout
+        while True:
+            await asyncio.wait((future,), timeout=max(0.0, min(READ_EVERY_S, until - loop.time())))
+            if future.done():
+                return future.result()
+            if loop.time() >= until:
+                return None
+            root = await self.root()
+            if root.state in FINAL:
+                return root
 
     async def result_of(self, root: Node) -> TaskResult[T]:
         """The result of the run whose record is `root`; `timed_out` if it has not ended."""

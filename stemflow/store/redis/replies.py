@@ -40,7 +40,8 @@ def exchange_of(answer: Answer, decisions: Sequence[Decision]) -> Exchange:
 
 def _timers(values: Sequence[Any]) -> tuple[Due, ...]:
     """The timers in an answer, (name, instant, ...); a name that is none is passed over."""
-    found = ((decoded_or_none("the name of a timer", key_of, values[i]), values[i + 1]) for i in range(0, len(values), 2))
+    pairs = zip(values[::2], values[1::2], strict=True)
+    found = ((decoded_or_none("the name of a timer", key_of, name), at_ms) for name, at_ms in pairs)
     return tuple([Due(key, at_ms) for key, at_ms in found if key is not None])
 
 

@@ -52,7 +52,7 @@ def blob_ranges(prefix: str) -> list[tuple[bytes, bytes]]:
 
 
 def node_of(run: bytes, path: str, state: int, flags: int, rev: int, delivery: int, lease_ms: int, body: bytes) -> Node:
-    """The node of a row, or its stand-in if it cannot be decoded."""
+    """The node of a row, or its placeholder if it cannot be decoded."""
     try:
         return codec.node_of(run_id(run), path, state, flags, rev, delivery, lease_ms, body)
     except Exception as error:  # bytes that anybody may have written raise anything
@@ -75,7 +75,7 @@ def node_columns(node: Node, now_ms: int) -> tuple[Any, ...]:
 
 
 def header_of(run: bytes, plan: str | None, header: bytes) -> Header:
-    """The header of a row, or its stand-in if it cannot be decoded."""
+    """The header of a row, or its placeholder if it cannot be decoded."""
     try:
         if plan is None:
             raise ValueError("its plan is gone")

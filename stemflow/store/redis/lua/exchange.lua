@@ -72,7 +72,7 @@ local function push_lease(owner, queue)
   return run .. path == effects.latest[queue]
 end
 
--- Timers that are due. One whose record is gone, or has no timer, would be due for ever: it is dropped.
+-- Timers that are due. One whose record is gone, or has no timer, would be due in every exchange: it is dropped.
 local function timers_due()
   local found, offset, orphans = {}, 0, {}
   repeat
