@@ -1,8 +1,8 @@
 """Placeholders for stored values that cannot be decoded, so that one of them fails one run and no other.
 
-A store answers with a placeholder instead of raising: an exchange serves many runs, and the others go on. Whoever needs
-the value raises RecordsDamaged for its run. What a store can still read (key, revision, token) is kept, so that the
-record can be replaced under its guards.
+A store answers with a placeholder instead of raising: an exchange serves many runs, and the others go on. Code that
+needs the value raises RecordsDamaged for its run. What a store can still read (key, revision, token) is kept, so that
+the record can be replaced under its guards.
 """
 
 from __future__ import annotations
