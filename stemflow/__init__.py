@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from stemflow.model.rates import RateLimit
     from stemflow.model.signature import NoInput, Signature
     from stemflow.runtime.attempt.process_pool import Processes
+    from stemflow.runtime.client.approvals import Approval, NotWaiting
     from stemflow.runtime.client.dead_letters import Replayed
+    from stemflow.runtime.client.events import SentEvent
     from stemflow.runtime.client.lifecycle import NotOpen
     from stemflow.runtime.client.submit_many import NotAllSubmitted
     from stemflow.runtime.client.workflow_files import InvalidInputs, InvalidWorkflow, load_workflow
@@ -106,7 +108,9 @@ _HOMES = {
     "stemflow.runtime.runs.progress": ("Progress",),
     "stemflow.runtime.tasks.rate_limiter": ("RateLimiter",),
     "stemflow.runtime.tasks.registry": ("DuplicateTask", "Task", "TaskRegistry", "UnknownTask"),
+    "stemflow.runtime.client.approvals": ("Approval", "NotWaiting"),
     "stemflow.runtime.client.dead_letters": ("Replayed",),
+    "stemflow.runtime.client.events": ("SentEvent",),
     "stemflow.runtime.client.lifecycle": ("NotOpen",),
     "stemflow.runtime.client.submit_many": ("NotAllSubmitted",),
     "stemflow.runtime.tasks.signals": ("RegistryEvent", "RunEvent", "TaskEvent", "WorkerEvent"),
@@ -132,6 +136,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "AesGcmEncoder",
+    "Approval",
     "BackpressureError",
     "BadArguments",
     "BadPayload",
@@ -153,6 +158,7 @@ __all__ = [
     "NotAllSubmitted",
     "NotOpen",
     "NotSerializable",
+    "NotWaiting",
     "OptionError",
     "Processes",
     "Progress",
@@ -167,6 +173,7 @@ __all__ = [
     "RunEvent",
     "RunFailed",
     "RunHandle",
+    "SentEvent",
     "Signature",
     "SignatureInvalid",
     "SigningKeys",

@@ -7,7 +7,7 @@ type error.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, assert_never, overload
+from typing import Any, Literal, TypeVar, assert_never, overload
 
 from msgspec import structs
 
@@ -15,17 +15,23 @@ from stemflow.errors import OptionError
 from stemflow.expr import ExpressionError, parse_condition
 from stemflow.model.signature import (
     DEFAULT_CASE,
+    EVENT_KEPT_MS,
     FAIL_TYPE,
     MOST_ITERATIONS,
     AnySig,
+    ApprovalSig,
     ChainSig,
     ChordSig,
+    EmitSig,
+    EventSig,
     FailSig,
     GroupSig,
     LoopSig,
     MapSig,
     MemberPolicy,
     NoInput,
+    OnApprovalTimeout,
+    OnEventTimeout,
     SetSig,
     Signature,
     Span,
@@ -35,6 +41,7 @@ from stemflow.model.signature import (
     WaitSig,
     case_name,
     case_text,
+    expect_event_type,
     expect_signature,
 )
 from stemflow.model.tree import changed
@@ -54,6 +61,7 @@ Step = Signature[Any, Any]
 
 _SWITCH_NAMES = frozenset({"inputs", "vars", "prev", "results", "item", "index", "run"})
 _LOOP_NAMES = _SWITCH_NAMES | {"carry"}
+_EVENT_NAMES = _LOOP_NAMES | {"event"}
 _MEMBER_POLICIES = ("fail_fast", "collect", "ignore")
 
 
@@ -74,7 +82,7 @@ def _policy(where: str, policy: Any) -> Any:
 
 class Canvas:
     """Constructors of signatures: `task`, `chain`, `group`, `chord`, `map`, `starmap`, `chunks`, `switch`, `loop`,
-    `fail`."""
+    `fail`, `wait`, `event`, `emit`, `approval`."""
 
     @overload
     @staticmethod
@@ -272,6 +280,86 @@ class Canvas:
         return FailSig(message=message, error_type=type, data=data)
 
 
+    @staticmethod
+    def event(
+        type: str, *, match: str | None = None, timeout: Duration | None = None, on_timeout: OnEventTimeout = "fail"
+    ) -> Sig[Any, Any]:
+        """Waits for an event, without holding a worker. The value is the event: `{id, type, data, time}`.
+
+        An event that was sent before is kept for a day, unless its sender says otherwise, and is found.
+
+        Args:
+            type: The type of the event.
+            match: An expression over `event` that must be true, such as `event.data.order == prev.id`.
+            timeout: How long to wait (a duration, or seconds); without it, for as long as it takes.
+            on_timeout: `fail`, `continue` with null, or `skip`.
+
+        Raises OptionError, UnitError.
+        """
+        if match is not None:
+            _expect_condition(match, "event: match", _EVENT_NAMES)
+        _one_of("event: on_timeout", on_timeout, ("fail", "continue", "skip"))
+        limit_ms = None if timeout is None else duration_of("event: timeout", timeout)
+        kind = expect_event_type(type, "event")
+        return EventSig(event_type=kind, match=match, limit_ms=limit_ms, on_timeout=on_timeout)
+
+    @staticmethod
+    def emit(type: str, data: Any = None, *, id: str | None = None, keep: Duration | None = None) -> Sig[Any, Any]:
+        """Sends an event in the commit in which the step succeeds. The value is the event: `{id, type, data, time}`.
+
+        Args:
+            type: The type of the event.
+            data: JSON data, which may hold expressions such as `${{ prev.total }}`.
+            id: The id of the event, which may hold expressions; by default that of the step. An event of the same type
+                and id that is kept is not sent again.
+            keep: How long the event is kept (a duration, or seconds); a day by default.
+
+        Raises OptionError, UnitError.
+        """
+        keep_ms = EVENT_KEPT_MS if keep is None else duration_of("emit: keep", keep)
+        return EmitSig(event_type=expect_event_type(type, "emit"), data=data, id=id, keep_ms=keep_ms)
+
+    @staticmethod
+    def approval(
+        by: Iterable[str] = (),
+        *,
+        message: str | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        timeout: Duration | None = None,
+        on_timeout: OnApprovalTimeout = "fail",
+        on_reject: Literal["fail", "continue"] = "fail",
+    ) -> Sig[Any, Any]:
+        """Waits until a person approves or rejects, without holding a worker.
+
+        The value is `{approved, by, note, at, inputs}`. Answered by `Stemflow.approve` and `reject`, or on the command
+        line.
+
+        Args:
+            by: The names that may answer; anybody if there are none. Names are not authenticated.
+            message: A text for the person, which may hold expressions.
+            inputs: What is given with an approval: name -> JSON Schema. An input with a `default` may be left out.
+            timeout: How long to wait (a duration, or seconds); without it, for as long as it takes.
+            on_timeout: `fail`, `approve`, `reject` or `skip`.
+            on_reject: A rejected step fails (`fail`), or succeeds with `approved: false` (`continue`).
+
+        Raises OptionError, UnitError.
+        """
+        names = () if isinstance(by, str) else tuple(by)
+        if isinstance(by, str) or not all(isinstance(one, str) and one for one in names):
+            raise OptionError(f"approval: by: expected a list of names, got {by!r}")
+        _one_of("approval: on_timeout", on_timeout, ("fail", "approve", "reject", "skip"))
+        _one_of("approval: on_reject", on_reject, ("fail", "continue"))
+        limit_ms = None if timeout is None else duration_of("approval: timeout", timeout)
+        return ApprovalSig(
+            by=names, message=message, form=inputs or {}, limit_ms=limit_ms, on_timeout=on_timeout, on_reject=on_reject
+        )
+
+
+def _one_of(where: str, value: Any, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise OptionError(f"{where}: expected {' or '.join(known)}, got {value!r}")
+
+
 def _expect_condition(source: str, where: str, names: frozenset[str]) -> None:
     """Raise OptionError for what is no expression over `names`."""
     try:
@@ -341,7 +429,7 @@ def _at_heads(given: Any, change: Callable[[TaskSig[Any, Any]], TaskSig[Any, Any
             return changed(sig, lambda member: _at_heads(member, change), members_only=True)
         case ChordSig():
             return structs.replace(sig, header=tuple(_at_heads(m, change) for m in sig.header))
-        case StepsSig() | WaitSig() | SetSig() | FailSig():
+        case StepsSig() | WaitSig() | EventSig() | EmitSig() | ApprovalSig() | SetSig() | FailSig():
             return sig  # the steps of a graph name what they need; the others call no task
         case _:
             assert_never(sig)

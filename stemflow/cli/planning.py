@@ -14,8 +14,11 @@ from stemflow.model.plan import EdgeKind
 from stemflow.model.policy import RetryPolicy, normalise
 from stemflow.model.signature import (
     AnySig,
+    ApprovalSig,
     ChainSig,
     ChordSig,
+    EmitSig,
+    EventSig,
     GroupSig,
     MapSig,
     StepsSig,
@@ -145,7 +148,11 @@ class Planner:
 
     def _worst_inside(self, sig: AnySig, items: int | None) -> int | None:
         if isinstance(sig, WaitSig):
-            return sig.for_ms if isinstance(sig.for_ms, int) else None
+            return sig.for_ms if sig.span is None and sig.until is None else None
+        if isinstance(sig, (EventSig, ApprovalSig)):
+            return sig.limit_ms
+        if isinstance(sig, EmitSig):
+            return 0
         if isinstance(sig, TaskSig):
             return self._worst_task(sig)
         members = [self._worst(member, None) for _, member in members_of(sig)]

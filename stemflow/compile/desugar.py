@@ -15,8 +15,11 @@ from stemflow.model.signature import (
     HANDLERS,
     HOOKS,
     AnySig,
+    ApprovalSig,
     ChainSig,
     ChordSig,
+    EmitSig,
+    EventSig,
     FailSig,
     GroupSig,
     LoopSig,
@@ -39,7 +42,7 @@ _NO_POLICY: dict[str, Any] = {"name": None, "when": None, "needs": (), "run_on":
 def desugar(sig: AnySig) -> AnySig:
     """The same tree in the machine's own terms."""
     match sig:
-        case TaskSig() | WaitSig():
+        case TaskSig() | WaitSig() | EventSig() | EmitSig() | ApprovalSig():
             return _wrapped(sig) if sig.has_handlers else sig
         case ChainSig():
             return structs.replace(sig, steps=_chain_steps(sig.steps))
@@ -107,7 +110,7 @@ def _given(member: AnySig, hooks: dict[str, Any]) -> AnySig:
     return structs.replace(member, **{hook: getattr(member, hook) + given for hook, given in hooks.items()})
 
 
-def _wrapped(sig: TaskSig[Any, Any] | WaitSig[Any, Any]) -> ChainSig[Any, Any]:
+def _wrapped(sig: AnySig) -> ChainSig[Any, Any]:
     kept = (*_POLICY, *HANDLERS, "catch_on")
     policy = {name: getattr(sig, name) for name in kept}
     bare = structs.replace(sig, **_NO_POLICY, **dict.fromkeys((*HOOKS, "catches", "catch_on"), ()), cleanup=None)

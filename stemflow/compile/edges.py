@@ -14,8 +14,11 @@ from stemflow.model.rates import rates_of
 from stemflow.model.records import child_path
 from stemflow.model.signature import (
     AnySig,
+    ApprovalSig,
     ChainSig,
     ChordSig,
+    EmitSig,
+    EventSig,
     FailSig,
     GroupSig,
     LoopSig,
@@ -119,6 +122,14 @@ def _own_expressions(step: AnySig) -> Iterator[tuple[Any, frozenset[str]]]:
                 yield key, frozenset({"args", "headers"})
         case WaitSig():
             yield [step.span, step.until], none
+        case EventSig():
+            yield step.limit, none
+            if step.match is not None:
+                yield (step.match,), frozenset({"event"})
+        case EmitSig():
+            yield [step.data, step.id], none
+        case ApprovalSig():
+            yield [step.message, step.limit], none
         case SetSig():
             yield dict(step.values), none
         case FailSig():

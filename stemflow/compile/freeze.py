@@ -14,14 +14,31 @@ from stemflow.compile.edges import NAMES, check_names
 from stemflow.compile.graph import graph_of, reversed_edges
 from stemflow.errors import OptionError
 from stemflow.expr import ExpressionError, parse_condition
-from stemflow.model.plan import AnyPlan, CatchPlan, Edge, EdgeKind, Handler, LeafPlan, Plan, ScopePlan, WaitPlan
+from stemflow.model.plan import (
+    AnyPlan,
+    ApprovalPlan,
+    CatchPlan,
+    Edge,
+    EdgeKind,
+    EmitPlan,
+    EventPlan,
+    Handler,
+    LeafPlan,
+    Plan,
+    PlanNode,
+    ScopePlan,
+    WaitPlan,
+)
 from stemflow.model.policy import Options
 from stemflow.model.records import CANCELLED, FAILED, SUCCEEDED, child_path
 from stemflow.model.signature import (
     HOOKS,
     AnySig,
+    ApprovalSig,
     ChainSig,
     ChordSig,
+    EmitSig,
+    EventSig,
     FailSig,
     GroupSig,
     LoopSig,
@@ -53,6 +70,10 @@ OptionsOf = Callable[[TaskSig[Any, Any]], Options]
 
 _HOOKS = {"!success": SUCCEEDED, "!failure": FAILED, "!cancel": CANCELLED}
 """The path segment of a hook -> the state that it is for."""
+
+_SINGLE = (TaskSig, WaitSig, EventSig, EmitSig, ApprovalSig, SetSig, FailSig)
+"""Signatures without members: outputs and compensation of a run need a composite around one."""
+
 _EDGE_KINDS: tuple[EdgeKind, ...] = ("data", "optional", "order")
 
 
@@ -82,7 +103,7 @@ def compile_tree(
     hooks = {name: getattr(sig, name) for name in HOOKS} if run_hooks else {}
     plain = structs.replace(desugar(structs.replace(sig, **dict.fromkeys(hooks, ()))), **hooks)
     check_names(plain)
-    if (compensate_on or outputs is not None) and isinstance(plain, (TaskSig, WaitSig, SetSig, FailSig)):
+    if (compensate_on or outputs is not None) and isinstance(plain, _SINGLE):
         plain = ChainSig(steps=(plain,))
     freezer = _Freezer(graph_of(plain), options_of, inline_items)
     freezer.add(plain, "", -1, fed=False)
@@ -131,6 +152,11 @@ def named(plan: Plan) -> Plan:
     return structs.replace(plan, digest=hashlib.sha256(msgspec.msgpack.encode(bare)).hexdigest()[:32])
 
 
+def _own_fields(sig: AnySig, plan: type[PlanNode]) -> dict[str, Any]:
+    """The fields that a plan node of this type has in addition to the common ones; its signature has the same."""
+    return {name: getattr(sig, name) for name in plan.__struct_fields__ if name not in PlanNode.__struct_fields__}
+
+
 class _Freezer:
     """Collects the nodes and the distinct options; the children of a node come after it."""
 
@@ -152,6 +178,12 @@ class _Freezer:
                 self.nodes.append(self.leaf(sig, common, fed))
             case WaitSig():
                 self.nodes.append(WaitPlan(for_ms=sig.for_ms, span=sig.span, until=sig.until, **common))
+            case EventSig():
+                self.nodes.append(EventPlan(**_own_fields(sig, EventPlan), **common))
+            case EmitSig():
+                self.nodes.append(EmitPlan(**_own_fields(sig, EmitPlan), **common))
+            case ApprovalSig():
+                self.nodes.append(ApprovalPlan(**_own_fields(sig, ApprovalPlan), **common))
             case _:
                 self._add_scope(sig, path, place, common, fed)
         return place

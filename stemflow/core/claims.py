@@ -56,21 +56,21 @@ def edit(w: Work, key: str) -> Claim:
     if claim is None:
         raise StaleView((NO_RUN, key), "a claim")
     claim = copy.copy(claim)
-    w.set_claim(key, claim)
+    w.set_shared(key, claim)
     return claim
 
 
 def take(w: Work, key: str, node: Key, window_ms: int | None) -> None:
     """Let `node` hold a unique key that is free, with a window of `window_ms` milliseconds from now, if any."""
     until_ms = None if window_ms is None else w.now_ms + window_ms
-    w.set_claim(key, Claim(key=key, holders=(node,), until_ms=until_ms))
+    w.set_shared(key, Claim(key=key, holders=(node,), until_ms=until_ms))
 
 
 def enter(w: Work, key: str, node: Key, limit: int) -> bool:
     """Let `node` take one of the `limit` slots of a concurrency key; False if there is none, and `node` waits for its
     turn."""
     claim = edit(w, key) if w.claim(key) is not None else Claim(key=key)
-    w.set_claim(key, claim)
+    w.set_shared(key, claim)
     claim.limit, claim.waiters = limit, (*claim.waiters, node)
     _next(w, claim, granted=node)
     return node in claim.holders
@@ -156,7 +156,7 @@ def leave(w: Work, key: str, node: Node) -> None:
     else:
         claim.sharers = tuple(one for one in claim.sharers if one.node != node.key)
     if not claim.holders:
-        w.set_claim(key, None)
+        w.set_shared(key, None)
 
 
 def still_applies(w: Work, notice: ClaimNotice) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from msgspec import structs
 
 from stemflow.core import admission as entry
-from stemflow.core import claims, leaf, scope, unique
+from stemflow.core import claims, leaf, scope, topics, unique, waiting
 from stemflow.core.ending import has_expired
 from stemflow.core.fire import ACTIONS, fire
 from stemflow.core.signature_failure import fail_run
@@ -16,6 +16,7 @@ from stemflow.core.table import Event
 from stemflow.core.work import MemberEnd, Missing, View, Work
 from stemflow.model.effects import Decision, Need, Reply
 from stemflow.model.facts import (
+    Answered,
     Damaged,
     Distrusted,
     Due,
@@ -29,6 +30,7 @@ from stemflow.model.facts import (
     Ok,
     Replaced,
     Requested,
+    Sent,
     Stop,
 )
 from stemflow.model.records import FINAL, RUNNING, STOPPING, WAITING, Node
@@ -52,6 +54,12 @@ ACTIONS.update(
     cancel=leaf.cancel,
     open_wait=leaf.open_wait,
     elapse=leaf.elapse,
+    open_event=waiting.open_event,
+    look=waiting.look,
+    emit=waiting.emit,
+    open_approval=waiting.open_approval,
+    answer=waiting.answer,
+    lapse=waiting.lapse,
     open_scope=scope.open_scope,
     replace=scope.replace,
     tick=scope.tick,
@@ -109,6 +117,8 @@ def step(w: Work, fact: Fact) -> bool:
         done = fail_run(w, fact)
     elif isinstance(fact, InboxRead):
         done = _apply_posts(w, fact)
+    elif isinstance(fact, Sent):
+        done = _send(w, fact)
     else:
         done = _other(w, fact)
     _drain(w)
@@ -122,12 +132,21 @@ def _end(w: Work, fact: Ended) -> bool:
     return fire(w, node, EVENT_OF[type(fact.outcome)], fact)
 
 
-def _other(w: Work, fact: Lost | Due | Stop) -> bool:
+def _send(w: Work, fact: Sent) -> bool:
+    """Store an event that was sent from outside, unless one with its id is kept."""
+    fresh = topics.send(w, fact.event_type, fact.id, fact.body, fact.keep_ms)
+    w.replies.append(Reply("accepted" if fresh else "existing", ""))
+    return fresh
+
+
+def _other(w: Work, fact: Lost | Due | Stop | Answered) -> bool:
     node = w.node(fact.key)
     if node is None or node.state in FINAL:
         return False
     if isinstance(fact, Lost):
         return node.delivery == fact.token and fire(w, node, "lost", fact)
+    if isinstance(fact, Answered):
+        return fire(w, node, "answered", fact)
     if isinstance(fact, Due):
         return node.due_at_ms == fact.due_at_ms and fire(w, node, "due", None)
     return fire(w, node, "forced", None) if fact.force else fire(w, node, "stop", True)

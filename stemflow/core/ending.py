@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stemflow.core import claims
+from stemflow.core import claims, topics
 from stemflow.core.shape import Shape
 from stemflow.core.work import MemberEnd, Work
 from stemflow.model.effects import DeadLetter, GateError, RunEnd
@@ -56,7 +56,9 @@ def letter_of(shape: Shape | None, node: Node, reason: str, now_ms: int, error: 
 
 
 def leave(w: Work, node: Node) -> None:
-    """Release its unique key and its concurrency key, or stop waiting for them."""
+    """Release its unique key and its concurrency key, or stop waiting for them, and for events."""
+    if node.awaits is not None:
+        topics.leave(w, node)
     if node.slot is not None:
         claims.leave(w, node.slot, node)
     if node.claim is not None:

@@ -45,7 +45,7 @@ def open_leaf(w: Work, node: Node, refusal: GateError | None) -> None:
         done = w.node((node.run, undone_path(node.path)))
         if done is None or done.state != SUCCEEDED:
             return finish(w, node, SKIPPED, cause="condition")
-    elif (kept := _kept(w, node)) is not None:
+    elif (kept := kept_result(w, node)) is not None:
         node.result = kept.result
         return finish(w, node, SUCCEEDED)
     _proceed(w, node, entry.opened(w, node))
@@ -87,7 +87,7 @@ def undone_path(path: str) -> str:
     return child_path(prefix, rest) if rest else prefix
 
 
-def _kept(w: Work, node: Node) -> Node | None:
+def kept_result(w: Work, node: Node) -> Node | None:
     """The result that a rerun keeps from the run that it repeats, or None."""
     header = w.header(node.run)
     if header.rerun_of is None or "!" in node.path:

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import assert_never
 
 from stemflow.core.table import Kind
-from stemflow.model.plan import AnyPlan, Edge, LeafPlan, Plan, ScopePlan
+from stemflow.model.plan import (
+    AnyPlan,
+    ApprovalPlan,
+    Edge,
+    EmitPlan,
+    EventPlan,
+    LeafPlan,
+    Plan,
+    ScopePlan,
+    WaitPlan,
+)
 from stemflow.model.policy import Options
 from stemflow.model.records import Node
 
@@ -66,9 +77,22 @@ class Dag:
 
 
 def kind_of(node: AnyPlan) -> Kind:
-    if isinstance(node, LeafPlan):
-        return "leaf"
-    return "scope" if isinstance(node, ScopePlan) else "wait"
+    """The rows of the transition table that apply to a node of the plan."""
+    match node:
+        case LeafPlan():
+            return "leaf"
+        case ScopePlan():
+            return "scope"
+        case WaitPlan():
+            return "wait"
+        case EventPlan():
+            return "event"
+        case EmitPlan():
+            return "emit"
+        case ApprovalPlan():
+            return "approval"
+        case _:
+            assert_never(node)
 
 
 def base_size(record: Node) -> int:
@@ -78,7 +102,9 @@ def base_size(record: Node) -> int:
 
 
 def shares_keys(plan: Plan) -> bool:
-    """Whether its tasks share a unique key, a concurrency key or a rate limit with other runs."""
+    """Whether it shares a unique key, a concurrency key, a rate limit or events with other runs."""
+    if any(isinstance(node, (EventPlan, EmitPlan)) for node in plan.nodes):
+        return True
     for one in plan.options:
         if one.unique or one.concurrency is not None or one.rate_limits or one.group_rates:
             return True

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from stemflow.core.kinds import rules_of
 from stemflow.core.kinds.map import window_of
 from stemflow.core.shape import Shape
-from stemflow.model.plan import LeafPlan, ScopePlan, WaitPlan
-from stemflow.model.records import FINAL, HELD, NO_RUN, STOPPING, Claim, Key, Node, Record, Tally, parent_path
+from stemflow.model.plan import LeafPlan, ScopePlan
+from stemflow.model.records import FINAL, HELD, NO_RUN, STOPPING, Claim, Key, Node, Record, Tally, Topic, parent_path
 
 
 def check_standing(records: Mapping[Key, Record], shapes: Mapping[str, Shape]) -> list[str]:
@@ -18,7 +18,9 @@ def check_standing(records: Mapping[Key, Record], shapes: Mapping[str, Shape]) -
     for key, record in records.items():
         if isinstance(record, Claim):
             broken += [f"claim {record.key}: {text}" for text in _claim(record, records)]
-        elif record.state not in FINAL:
+        elif isinstance(record, Topic):
+            broken += [f"{record.key}: {text}" for text in _topic(record, records)]
+        elif isinstance(record, Node) and record.state not in FINAL:
             broken += [f"{key}: {text}" for text in _going_on(record, records, shapes)]
     return broken
 
@@ -30,14 +32,39 @@ def check_claims(keys: Iterable[Key], records: Mapping[Key, Record], shapes: Map
         record = records.get(key)
         if isinstance(record, Claim):
             broken += [f"claim {record.key}: {text}" for text in _claim(record, records)]
-        elif record is not None and record.state not in FINAL:
+        elif isinstance(record, Topic):
+            broken += [f"{record.key}: {text}" for text in _topic(record, records)]
+        elif isinstance(record, Node) and record.state not in FINAL:
             shape = shapes[record.plan]
             plan = shape.nodes[record.node]
             limited = isinstance(plan, LeafPlan) and shape.plan.options[plan.options].concurrency is not None
-            if record.state == HELD and isinstance(plan, WaitPlan):
+            if not isinstance(plan, (LeafPlan, ScopePlan)):
+                broken += [f"{key}: {text}" for text in _woken(record, records)]
                 continue
             broken += [f"{key}: {text}" for text in _kept_by_claims(record, limited, records)]
     return broken
+
+
+def _topic(topic: Topic, records: Mapping[Key, Record]) -> list[str]:
+    """Its waiters are HELD and wait for it; none of them is in it twice."""
+    broken = [] if len(set(topic.waiters)) == len(topic.waiters) else ["somebody waits for it twice"]
+    for key in topic.waiters:
+        node = records.get(key)
+        if not isinstance(node, Node) or node.state != HELD or node.awaits is None or node.awaits.topic != topic.key:
+            broken.append(f"{key} does not wait for it")
+    if not topic.waiters and not topic.until_ms:
+        broken.append("nobody waits for it and it has no events")
+    return broken
+
+
+def _woken(node: Node, records: Mapping[Key, Record]) -> list[str]:
+    """What waits for an event is among the waiters of its topic, and is looked at if it has not seen all of them."""
+    if node.awaits is None:
+        return []
+    topic = records.get((NO_RUN, node.awaits.topic))
+    if not isinstance(topic, Topic) or node.key not in topic.waiters:
+        return [f"it waits for {node.awaits.topic}, which does not know of it"]
+    return [] if node.awaits.seen >= topic.last or node.due_at_ms is not None else ["nobody will look at an event"]
 
 
 def _claim(claim: Claim, records: Mapping[Key, Record]) -> list[str]:
@@ -95,9 +122,11 @@ def _going_on(node: Node, records: Mapping[Key, Record], shapes: Mapping[str, Sh
             broken.append(f"it goes on after {node.losses} losses")
         limited = shape.plan.options[plan.options].concurrency is not None
         broken += _kept_by_claims(node, limited, records)
-    elif isinstance(plan, ScopePlan) and (node.tally is None or node.state == HELD):
+    elif not isinstance(plan, ScopePlan):
+        broken += _woken(node, records)
+    elif node.tally is None or node.state == HELD:
         broken += _kept_by_claims(node, False, records)
-    elif isinstance(plan, ScopePlan) and node.tally is not None:
+    else:
         early = _early(node, plan, node.tally, shape)
         if early:
             broken.append(f"its members {early} were opened before those that they wait for had ended")

@@ -20,7 +20,7 @@ from stemflow.model.records import (
     State,
 )
 
-Kind = Literal["leaf", "wait", "scope"]
+Kind = Literal["leaf", "wait", "event", "emit", "approval", "scope"]
 Event = Literal[
     "opened",
     "upstream",
@@ -29,6 +29,7 @@ Event = Literal[
     "displaced",
     "debounced",
     "due",
+    "answered",
     "leased",
     "ok",
     "ignored",
@@ -41,7 +42,7 @@ Event = Literal[
     "forced",
 ]
 
-KINDS: Final[tuple[Kind, ...]] = ("leaf", "wait", "scope")
+KINDS: Final[tuple[Kind, ...]] = ("leaf", "wait", "event", "emit", "approval", "scope")
 STATES: Final[tuple[State, ...]] = (
     WAITING, HELD, READY, RUNNING, STOPPING, SUCCEEDED, FAILED, SKIPPED, CANCELLED,
 )  # fmt: skip
@@ -96,6 +97,25 @@ TABLE: Final[dict[tuple[Kind, State, Event], Cell]] = {
     ("wait", HELD, "due"): Cell("elapse", (SUCCEEDED,)),
     ("wait", HELD, "stop"): Cell("cancel", (CANCELLED,)),
     ("wait", HELD, "forced"): Cell("cancel", (CANCELLED,)),
+    # event: a step that waits for an event
+    ("event", WAITING, "opened"): Cell("open_event", (HELD, SUCCEEDED, FAILED)),
+    ("event", WAITING, "upstream"): Cell("skip", (SKIPPED,)),
+    ("event", WAITING, "stop"): Cell("derive", (CANCELLED,)),
+    ("event", HELD, "due"): Cell("look", (HELD, SUCCEEDED, FAILED, SKIPPED)),
+    ("event", HELD, "stop"): Cell("cancel", (CANCELLED,)),
+    ("event", HELD, "forced"): Cell("cancel", (CANCELLED,)),
+    # emit: a step that sends an event
+    ("emit", WAITING, "opened"): Cell("emit", (SUCCEEDED, FAILED)),
+    ("emit", WAITING, "upstream"): Cell("skip", (SKIPPED,)),
+    ("emit", WAITING, "stop"): Cell("derive", (CANCELLED,)),
+    # approval: a step that waits for a person
+    ("approval", WAITING, "opened"): Cell("open_approval", (HELD, SUCCEEDED, FAILED)),
+    ("approval", WAITING, "upstream"): Cell("skip", (SKIPPED,)),
+    ("approval", WAITING, "stop"): Cell("derive", (CANCELLED,)),
+    ("approval", HELD, "answered"): Cell("answer", (SUCCEEDED, FAILED)),
+    ("approval", HELD, "due"): Cell("lapse", (SUCCEEDED, FAILED, SKIPPED)),
+    ("approval", HELD, "stop"): Cell("cancel", (CANCELLED,)),
+    ("approval", HELD, "forced"): Cell("cancel", (CANCELLED,)),
     # scope: the run, a chain, group, chord, map, steps, switch, a hook, a fragment
     ("scope", WAITING, "opened"): Cell("open_scope", (RUNNING, HELD, SUCCEEDED, FAILED, SKIPPED)),
     ("scope", WAITING, "upstream"): Cell("skip", (SKIPPED,)),

@@ -10,7 +10,7 @@ from stemflow.core.fire import fire
 from stemflow.core.members import bits
 from stemflow.core.work import Work
 from stemflow.model.effects import GateError, Reply
-from stemflow.model.plan import AnyPlan, LeafPlan, ScopePlan, WaitPlan
+from stemflow.model.plan import AnyPlan, LeafPlan, ScopePlan
 from stemflow.model.records import (
     CANCELLED,
     HELD,
@@ -215,7 +215,9 @@ def _unstarted_holder(w: Work, claim: Claim) -> Node | None:
 def _has_started(w: Work, node: Node) -> bool:
     """Whether a task of it was ever leased, or it did something that cannot be undone unnoticed: a timer, a hook."""
     if node.tally is None:
-        return node.delivery > node.base or node.state not in (HELD, READY) or isinstance(w.plan_of(node), WaitPlan)
+        return node.delivery > node.base or node.state not in (HELD, READY) or not isinstance(
+            w.plan_of(node), (LeafPlan, ScopePlan)
+        )
     if node.delivery > node.base or node.state != RUNNING or node.handling or node.tally.ended:
         return True
     keys = [w.member(node, index)[0] for index in bits(node.tally.open)]

@@ -7,7 +7,7 @@ gate values that the caller has read so far. Nothing in a view is ever modified.
   contains. If the view does not contain it, `Missing` is raised; `decide` turns it into a `Need`, the caller reads
   what is needed, and the whole decision starts again with the same facts and a new Work. So actions never handle
   missing data, and what an interrupted attempt has changed is discarded; only the missing gates are evaluated on it.
-* *Changing* goes through `edit`, `create` and `set_claim`. The first change of a record copies it and notes its
+* *Changing* goes through `edit`, `create` and `set_shared`. The first change of a record copies it and notes its
   guard: the revision and token that the stored record must still have when the decision is committed.
 * *Consequences* are queued in `pending`: the end of a member for its scope (`MemberEnd`), a turn or an outcome for a
   waiter of a claim (`ClaimNotice`). After each fact, `decide` processes the queue until it is empty, so a fact is
@@ -43,6 +43,9 @@ from stemflow.model.records import (
     Key,
     Node,
     Record,
+    Shared,
+    StoredEvent,
+    Topic,
     child_path,
     parent_path,
     task_id,
@@ -175,7 +178,7 @@ class Work:
 
     def node(self, key: Key) -> Node | None:
         found = self.record(key)
-        assert not isinstance(found, Claim)
+        assert found is None or isinstance(found, Node)
         return found
 
     def known(self, key: Key, by: str) -> Node:
@@ -273,15 +276,26 @@ class Work:
 
     def claim(self, key: str) -> Claim | None:
         found = self.record((NO_RUN, key))
-        assert not isinstance(found, Node)
+        assert found is None or isinstance(found, Claim)
         return found
 
-    def set_claim(self, key: str, claim: Claim | None) -> None:
+    def topic(self, key: str) -> Topic | None:
+        found = self.record((NO_RUN, key))
+        assert found is None or isinstance(found, Topic)
+        return found
+
+    def event(self, key: str) -> StoredEvent | None:
+        found = self.record((NO_RUN, key))
+        assert found is None or isinstance(found, StoredEvent)
+        return found
+
+    def set_shared(self, key: str, record: Shared | None) -> None:
+        """Write a record that belongs to no run; None deletes it. One that was not read must not exist."""
         place = (NO_RUN, key)
         if place not in self.guards:
             before = self.view.records.get(place)
             self.guards[place] = (before.rev if before else 0, 0)
-        self.changed[place] = claim
+        self.changed[place] = record
 
     def add_plan(self, run: str, plan: Plan) -> Shape:
         """Add a fragment that joins `run` while it runs."""
@@ -327,14 +341,20 @@ class Work:
         )
 
     def _first_rev(self, record: Record) -> int:
-        """The first revision of a record. A claim may be deleted and created again; its revisions start at a different
-        number each time, so that no old guard matches."""
+        """The first revision of a record. One that belongs to no run may be deleted and created again; its revisions
+        start at a different number each time, so that no old guard matches."""
         if isinstance(record, Node):
             return record.base + 1
-        holder = record.holders[0]
-        node = self.changed[holder]
-        assert isinstance(node, Node)
-        digest = hashlib.blake2b("/".join((*holder, str(node.delivery))).encode(), digest_size=6).digest()
+        if isinstance(record, Claim):
+            holder = record.holders[0]
+            node = self.changed[holder]
+            assert isinstance(node, Node)
+            about = (*holder, str(node.delivery))
+        elif isinstance(record, Topic):
+            about = (record.key, str(self.now_ms), str(record.last), *(record.waiters[0] if record.waiters else ()))
+        else:
+            about = (record.key, str(self.now_ms), str(record.number))
+        digest = hashlib.blake2b("/".join(about).encode(), digest_size=6).digest()
         return 1 + int.from_bytes(digest, "big")
 
     def _seen(self) -> tuple[tuple[Key, int, int], ...]:

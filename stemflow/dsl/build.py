@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from stemflow.dsl.build_waiting import WaitingBuilder
+from stemflow.dsl.context import Context
 from stemflow.dsl.expressions import Expressions, Names
 from stemflow.dsl.findings import Findings, Position
 from stemflow.dsl.options import OptionReader
@@ -34,7 +36,6 @@ from stemflow.model.signature import (
     StepsSig,
     SwitchSig,
     TaskSig,
-    WaitSig,
     case_name,
 )
 
@@ -49,21 +50,6 @@ ENDED: Names = frozenset({"self", "error"})
 EACH = "[*]"
 """Last part of the path of what a map does for each item."""
 
-
-
-class Context(NamedTuple):
-    """What a step gets from the step around it; `siblings` are what `needs` may name, None outside `steps`."""
-
-    path: str
-    place: Position
-    names: Names
-    name: str | None = None
-    siblings: frozenset[str] | None = None
-    depth: int = 0
-
-    def inner(self, segment: str, place: Position, names: Names, name: str | None = None) -> Context:
-        """The context of a child of this step."""
-        return Context(child_path(self.path, segment), place, names, name, None, self.depth + 1)
 
 
 class Spot(NamedTuple):
@@ -82,6 +68,11 @@ class Builder:
     expressions: Expressions
     options: OptionReader
     spots: dict[str, Spot] = field(default_factory=dict)
+
+    @property
+    def waiting(self) -> WaitingBuilder:
+        """Builds the steps that hold no worker while they wait, and those that send events."""
+        return WaitingBuilder(self.findings, self.expressions, self.options)
 
     def steps(self, node: Node, names: Names, outputs: Any, fail_fast: bool) -> StepsSig[Any, Any]:
         """The body `steps`: a graph of named steps."""
@@ -126,7 +117,10 @@ class Builder:
             "loop": lambda: self._loop(body, context, common),
             "set": lambda: self._set(body, context, common),
             "fail": lambda: self._fail(body, context, common),
-            "wait": lambda: self._wait(body, context, common),
+            "event": lambda: self.waiting.event(body, context, common),
+            "emit": lambda: self.waiting.emit(body, context, common),
+            "approval": lambda: self.waiting.approval(body, context, common),
+            "wait": lambda: self.waiting.wait(body, context, common),
         }
         return build[kind]()
 
@@ -356,20 +350,6 @@ class Builder:
                                 "choose another name")  # fmt: skip
         return name
 
-    def _wait(self, body: Node, context: Context, common: dict[str, Any]) -> WaitSig[Any, Any] | None:
-        span, until = body.get("for"), body.get("until")
-        if "for" in body.members and "until" in body.members:
-            self.findings.error("SF013", f"{context.path}: expected `for` or `until`, got both", body.keys["until"])
-        if "for" not in body.members and "until" not in body.members:
-            self.findings.error("SF015", f"{context.path}: expected `for` or `until`, got none", context.place)
-        if until is not None:
-            self.expressions.template(until, context.names, context.path)
-            return WaitSig(for_ms=0, until=str(until.value), **common)
-        if span is not None and isinstance(span.value, str) and "${{" in span.value:
-            self.expressions.template(span, context.names, context.path)
-            return WaitSig(for_ms=0, span=span.value, **common)
-        for_ms = self.options.duration_ms(body, "for")
-        return None if for_ms is None else WaitSig(for_ms=for_ms, **common)
 
 
 def _present(found: list[AnySig | None]) -> tuple[AnySig, ...]:

@@ -29,6 +29,7 @@ ELSEWHERE = {
     "prev": "it exists in a chain, from the second step on",
     "results": "it exists in the `then` of a chord, up to the first step of a chain in it",
     "carry": "it exists in a loop: in `do`, `while` and `until`",
+    "event": "it exists in `match` of an event",
     "item": "it exists in the `do` of a map that has no `as`",
     "index": "it exists in the `do` of a map that has no `index`",
     "error": "it exists in retry.when, in catch and finally, and in the hooks of the file",

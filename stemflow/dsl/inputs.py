@@ -15,7 +15,6 @@ from stemflow.dsl.wording import expected, show_path
 from stemflow.expr.errors import Refusal
 from stemflow.expr.limits import STEPS, Frame
 from stemflow.expr.pattern import matches
-from stemflow.model.signature import Workflow
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
@@ -107,11 +106,14 @@ def inputs_schema(inputs: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_inputs(workflow: Workflow, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The inputs of a run with defaults filled in, in the order of the file, and what is wrong with them."""
+def check_inputs(schemas: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The inputs of a run with defaults filled in, in the order of the file, and what is wrong with them.
+
+    `schemas`: name -> JSON Schema, as a workflow declares its inputs.
+    """
     values: dict[str, Any] = {}
     messages: list[str] = []
-    for name, schema in workflow.inputs.items():
+    for name, schema in schemas.items():
         if name in given:
             values[name] = _whole_numbers(schema, given[name])
             messages.extend(dict.fromkeys(message for _, message in _judge(schema, given[name], f"inputs.{name}")))
@@ -120,8 +122,8 @@ def check_inputs(workflow: Workflow, given: Mapping[str, Any]) -> tuple[dict[str
         else:
             messages.append(f"inputs.{name}: expected a value, got none; give it, or write a default into the file")
     for name in given:
-        if name not in workflow.inputs:
-            messages.append(f"inputs.{name}: there is no such input; {did_you_mean(name, workflow.inputs, 'inputs')}")
+        if name not in schemas:
+            messages.append(f"inputs.{name}: there is no such input; {did_you_mean(name, schemas, 'inputs')}")
     return values, messages
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from msgspec import structs
 
-from stemflow.dsl.build import Builder, Context, Spot
+from stemflow.dsl.build import Builder, Spot
 from stemflow.dsl.cases import Case, CaseFile, read_cases, unknown_names
+from stemflow.dsl.context import Context
 from stemflow.dsl.expressions import SUBMITTED, WHOLE_RUN, Expressions
 from stemflow.dsl.findings import Findings, Position
 from stemflow.dsl.ignore import Ignores, read_ignores

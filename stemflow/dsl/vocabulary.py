@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-KINDS = ("task", "steps", "chain", "group", "chord", "map", "switch", "loop", "set", "fail", "wait")
+KINDS = ("task", "steps", "chain", "group", "chord", "map", "switch", "loop", "set", "fail", "event", "emit",
+         "approval", "wait")
 BODIES = ("steps", "chain", "group", "chord")
 
 VALUE_OF: Mapping[str, str] = {"chain": "prev", "group": "results", "chord": "prev"}
@@ -20,12 +21,9 @@ TASK_ONLY = frozenset({
 """Modifiers of a task that have no meaning yet on a composite."""
 
 NOT_YET: Mapping[str, str | None] = {
-    "approval": None,
     "batch": None,
     "cache": None,
-    "emit": None,
     "env": None,
-    "event": None,
     "labels": "labels belong to the top of the file",
     "matrix": "write `items` with a list",
     "on": None,

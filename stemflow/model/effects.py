@@ -124,10 +124,14 @@ class Decision(Struct, frozen=True, kw_only=True, gc=False):
 
 
 GateName = Literal[
-    "when", "items", "case", "loop", "span", "until", "unique", "concurrency", "rate_limit", "value", "catch",
+    "when", "items", "case", "loop", "span", "until", "unique", "concurrency", "rate_limit", "value", "catch", "limit",
+    "emit", "answer",
 ]  # fmt: skip
 GateKey = tuple[str, str, str]
-"""(run, path, name of the gate); a loop asks under `again N` whether iteration N follows."""
+"""(run, path, name of the gate).
+
+A loop asks under `again N` whether iteration N follows. A step that waits for an event asks under `event A B` for the
+first event that fits with a number above A and up to B; numbers that follow are left out."""
 
 
 class GateError(Struct, frozen=True):
@@ -150,6 +154,21 @@ class LoopStart(Struct, frozen=True):
 
     carry: bytes | None
     goes_on: bool
+
+
+class Arrival(Struct, frozen=True):
+    """The value of an `event` gate: the number of the event that fits, and the encoded result of the step."""
+
+    number: int
+    result: bytes
+
+
+class Emission(Struct, frozen=True):
+    """The value of an `emit` gate: the id of the event, its encoded form, and the encoded result of the step."""
+
+    id: str
+    body: bytes
+    result: bytes
 
 
 class Need(Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from stemflow.model.plan import Plan
 from stemflow.model.policy import RetryPolicy
-from stemflow.model.records import ErrorInfo, Header, Key
+from stemflow.model.records import NO_RUN, ErrorInfo, Header, Key, topic_key
 
 
 class Ok(Struct, frozen=True, tag=True, gc=False):
@@ -104,6 +104,27 @@ class Stop(Struct, frozen=True, tag=True):
     force: bool = False
 
 
+class Sent(Struct, frozen=True, tag=True):
+    """An event was sent from outside of a run. Its number is in `core.topics`; `body` is encoded."""
+
+    event_type: str
+    id: str
+    body: bytes
+    keep_ms: int
+
+    @property
+    def key(self) -> Key:
+        return (NO_RUN, topic_key(self.event_type))
+
+
+class Answered(Struct, frozen=True, tag=True):
+    """A person answered the approval at `key`. `result`: the encoded value of the step; `error`: of a rejection."""
+
+    key: Key
+    result: bytes
+    error: ErrorInfo | None = None
+
+
 class Distrusted(Struct, frozen=True, tag=True):
     """A signature is invalid: the record at `key`, or one that it depends on, was not written by a holder of a signing
     key."""
@@ -153,4 +174,4 @@ class InboxRead(Struct, frozen=True, tag=True):
     posts: tuple[Post, ...] = ()
 
 
-Fact = Requested | Ended | Lost | Due | Stop | Distrusted | Damaged | InboxRead
+Fact = Requested | Ended | Lost | Due | Stop | Sent | Answered | Distrusted | Damaged | InboxRead

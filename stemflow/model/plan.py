@@ -8,7 +8,15 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from stemflow.model.policy import Concurrency, Options
-from stemflow.model.signature import MemberPolicy, OnError, RunOn, Span
+from stemflow.model.signature import (
+    EVENT_KEPT_MS,
+    MemberPolicy,
+    OnApprovalTimeout,
+    OnError,
+    OnEventTimeout,
+    RunOn,
+    Span,
+)
 
 EdgeKind = Literal["data", "optional", "order"]
 """`data`: the result of the predecessor is needed; `optional`: it is used inside get()/has(); `order`: only its end
@@ -68,6 +76,37 @@ class WaitPlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="wai
     """The template of the instant at which it ends, in place of `for_ms`."""
 
 
+class EventPlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="event"):
+    """A wait for an event; see `EventSig`."""
+
+    event_type: str
+    match: str | None = None
+    limit_ms: int | None = None
+    limit: str | None = None
+    on_timeout: OnEventTimeout = "fail"
+
+
+class EmitPlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="emit"):
+    """Sends an event; see `EmitSig`."""
+
+    event_type: str
+    data: Any = None
+    id: str | None = None
+    keep_ms: int = EVENT_KEPT_MS
+
+
+class ApprovalPlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="approval"):
+    """A wait for the answer of a person; see `ApprovalSig`."""
+
+    by: tuple[str, ...] = ()
+    message: str | None = None
+    form: Mapping[str, Any] = {}
+    limit_ms: int | None = None
+    limit: str | None = None
+    on_timeout: OnApprovalTimeout = "fail"
+    on_reject: Literal["fail", "continue"] = "fail"
+
+
 class Handler(Struct, frozen=True, array_like=True):
     """A hook: a sub-plan that a scope opens once when it is about to close in `state`; its path ends in `!` and
     `name`."""
@@ -125,7 +164,7 @@ class ScopePlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="sc
     undo: bool = False
 
 
-AnyPlan = LeafPlan | WaitPlan | ScopePlan
+AnyPlan = LeafPlan | WaitPlan | EventPlan | EmitPlan | ApprovalPlan | ScopePlan
 
 
 class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -124,6 +124,14 @@ class ErrorInfo(Struct, frozen=True, omit_defaults=True):
     data: Any = None
 
 
+class Awaits(Struct, frozen=True, omit_defaults=True):
+    """What a HELD step waits for: events of the topic with this key, after number `seen`, until `until_ms`."""
+
+    topic: str
+    seen: int
+    until_ms: int | None = None
+
+
 class Node(Struct, kw_only=True, omit_defaults=True, gc=False):
     """A node of a plan within a run: a leaf, a wait or, if it has a tally, a scope. Only `core` creates new versions of
     it.
@@ -179,6 +187,10 @@ class Node(Struct, kw_only=True, omit_defaults=True, gc=False):
     opened_at_ms: int = 0
     started_at_ms: int = 0
     ended_at_ms: int = 0
+    awaits: Awaits | None = None
+    """A step that waits for an event."""
+    taken: tuple[tuple[str, int], ...] = ()
+    """Outermost loops only: (path of a step without iterations, number of an event that one of its iterations got)."""
     seal: bytes | None = None
     """Signature over the fields that steer execution; see `runtime/payloads/signing.py`."""
 
@@ -218,7 +230,37 @@ class Claim(Struct, kw_only=True, omit_defaults=True):
     seal: bytes | None = None
 
 
-Record = Node | Claim
+class Topic(Struct, kw_only=True, array_like=True, tag="topic"):
+    """The state of one type of events: the number of the last one, the oldest that is still given to a step that begins
+    to wait, and the steps that wait."""
+
+    key: str
+    last: int = 0
+    first: int = 1
+    waiters: tuple[Key, ...] = ()
+    until_ms: int = 0
+    """The instant from which none of its events is kept any more."""
+    rev: int = 0
+    seal: bytes | None = None
+
+
+class StoredEvent(Struct, kw_only=True, array_like=True, tag="event"):
+    """An event under its number, or, without a body, the number of the event with an id."""
+
+    key: str
+    number: int
+    at_ms: int
+    until_ms: int
+    body: bytes = b""
+    """The encoded event `{id, type, data, time}`."""
+    rev: int = 0
+    seal: bytes | None = None
+
+
+Shared = Claim | Topic | StoredEvent
+"""Records that belong to no run."""
+
+Record = Node | Shared
 
 
 class ClaimSpec(Struct, frozen=True, omit_defaults=True):
@@ -260,6 +302,27 @@ class Header(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     redo: tuple[str, ...] = ()
     """Paths whose results a rerun does not keep, including everything below them."""
     seal: bytes | None = None
+
+
+TOPIC: Final = "topic:"
+EVENT: Final = "event:"
+EVENT_ID: Final = "event-id:"
+"""Beginnings of the keys of topics, events, and ids of events. No key of a claim begins so."""
+
+
+def topic_key(type: str) -> str:
+    """The key of the record of a type of events."""
+    return TOPIC + type
+
+
+def event_key(type: str, number: int) -> str:
+    """The key of the record of an event."""
+    return f"{EVENT}{type} {number}"
+
+
+def event_id_key(type: str, id: str) -> str:
+    """The key of the record that says which number the event with this id has."""
+    return f"{EVENT_ID}{type} {id}"
 
 
 def task_id(key: Key) -> str:

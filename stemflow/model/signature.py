@@ -24,6 +24,8 @@ Sig = TypeVar("Sig", bound="Signature[Any, Any]")
 RunOn = Literal["success", "failure", "done", "any_success", "always"]
 OnError = Literal["fail", "continue", "skip_dependents"]
 MemberPolicy = Literal["fail_fast", "collect", "ignore"]
+OnEventTimeout = Literal["fail", "continue", "skip"]
+OnApprovalTimeout = Literal["fail", "approve", "reject", "skip"]
 
 
 if TYPE_CHECKING:
@@ -44,6 +46,9 @@ MOST_ITERATIONS = 10_000
 
 FAIL_TYPE = "WorkflowFailed"
 """The type of the error of a `fail` that names none."""
+
+EVENT_KEPT_MS = 86_400_000
+"""How long an event is kept for steps that begin to wait for it later, unless its sender says otherwise."""
 
 DEFAULT_CASE = "default"
 """The path segment of a switch's default."""
@@ -71,6 +76,20 @@ def _with_defaults(sig: Sig, options: Mapping[str, Any], headers: Mapping[str, s
 
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
 """The name of a step: letters, digits, `_` and `-`, as in a workflow file."""
+
+
+EVENT_TYPE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:/-]{0,127}")
+"""A type of events: letters, digits, `_`, `.`, `:`, `/` and `-`."""
+
+
+def expect_event_type(value: Any, where: str) -> str:
+    """`value` if it is a type of events. Raises OptionError, beginning with `where`."""
+    if not isinstance(value, str) or not EVENT_TYPE.fullmatch(value):
+        raise OptionError(
+            f"{where}: expected a type of events such as order.paid (1 to 128 letters, digits, `_`, `.`, `:`, `/` and "
+            f"`-`, a letter or `_` first), got {value!r:.80}"
+        )
+    return value
 
 
 def expect_signature(value: Any, where: str) -> Any:
@@ -233,8 +252,9 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
         limited = Concurrency.of({"key": key, "limit": limit})
         if isinstance(self, TaskSig):
             return structs.replace(self, options={**self.options, "concurrency": limited})
-        if isinstance(self, WaitSig):
-            raise OptionError("with_concurrency: expected a task or a composite, got a wait; put a chain around it")
+        if isinstance(self, (WaitSig, EventSig, EmitSig, ApprovalSig)):
+            kind = type(self).__struct_config__.tag
+            raise OptionError(f"with_concurrency: expected a task or a composite, got {kind}; put a chain around it")
         return structs.replace(self, concurrency=limited)
 
     def with_timeout(self, timeout: Duration) -> Signature[In_contra, Out_co]:
@@ -441,6 +461,49 @@ class WaitSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defa
     until: str | None = None
 
 
+class EventSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="event"):
+    """Waits for an event of this type that satisfies `match`, an expression over `event`; occupies no worker.
+
+    It waits for `limit_ms` milliseconds, or as long as the template `limit` says, or without an end. Its value is the
+    event: `{id, type, data, time}`. `on_timeout`: it fails, succeeds with null, or is skipped.
+    """
+
+    event_type: str
+    match: str | None = None
+    limit_ms: int | None = None
+    limit: str | None = None
+    on_timeout: OnEventTimeout = "fail"
+
+
+class EmitSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="emit"):
+    """Sends an event in the commit in which it succeeds; needs no worker. `data` is a tree that may hold `${{ }}`.
+
+    `id`: a template; by default the id of this step, so that the event is sent once. Its value is the event.
+    """
+
+    event_type: str
+    data: Any = None
+    id: str | None = None
+    keep_ms: int = EVENT_KEPT_MS
+
+
+class ApprovalSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="approval"):
+    """Waits until a person approves or rejects; occupies no worker.
+
+    `by`: the names that may answer, anybody if there is none. `message` is a template, for the person who answers.
+    `form`: the inputs that are given with an approval, name -> JSON Schema. It waits as an event does. Its value is
+    `{approved, by, note, at, inputs}`. `on_timeout` and `on_reject` say how it ends without an approval.
+    """
+
+    by: tuple[str, ...] = ()
+    message: str | None = None
+    form: Mapping[str, Any] = {}
+    limit_ms: int | None = None
+    limit: str | None = None
+    on_timeout: OnApprovalTimeout = "fail"
+    on_reject: Literal["fail", "continue"] = "fail"
+
+
 AnySig = (
     TaskSig[Any, Any]
     | ChainSig[Any, Any]
@@ -453,6 +516,9 @@ AnySig = (
     | SetSig[Any, Any]
     | FailSig[Any, Any]
     | WaitSig[Any, Any]
+    | EventSig[Any, Any]
+    | EmitSig[Any, Any]
+    | ApprovalSig[Any, Any]
 )
 """The closed union of kinds, for decoding and for exhaustive matches."""
 

@@ -12,7 +12,7 @@ import msgspec
 from stemflow.model.effects import DeadLetter
 from stemflow.model.facts import Post
 from stemflow.model.plan import Plan
-from stemflow.model.records import Claim, Header, Node, Tally
+from stemflow.model.records import EVENT, EVENT_ID, TOPIC, Claim, Header, Node, Shared, StoredEvent, Tally, Topic
 
 _COUNTS = ("size", "done", "failures")
 _SETS = ("opened", "ended", "ok", "failed", "skipped", "upstream", "cancelled")
@@ -42,11 +42,20 @@ def rich(kind: type, value: Any) -> Any:
 
 
 encode = msgspec.msgpack.Encoder(enc_hook=plain).encode
-"""Bytes of a Node, Claim, Header, Plan, DeadLetter or Post."""
+"""Bytes of a Node, Claim, Topic, StoredEvent, Header, Plan, DeadLetter or Post."""
 
 decode_node = msgspec.msgpack.Decoder(Node, dec_hook=rich).decode
-decode_claim = msgspec.msgpack.Decoder(Claim).decode
+_decode_claim = msgspec.msgpack.Decoder(Claim).decode
+_decode_topic = msgspec.msgpack.Decoder(Topic).decode
+_decode_event = msgspec.msgpack.Decoder(StoredEvent).decode
 decode_header = msgspec.msgpack.Decoder(Header).decode
 decode_plan = msgspec.msgpack.Decoder(Plan).decode
 decode_dead_letter = msgspec.msgpack.Decoder(DeadLetter).decode
 decode_post = msgspec.msgpack.Decoder(Post).decode
+
+
+def decode_shared(key: str, body: bytes | memoryview) -> Shared:
+    """The record under `key`, which belongs to no run."""
+    if key.startswith(TOPIC):
+        return _decode_topic(body)
+    return _decode_event(body) if key.startswith((EVENT, EVENT_ID)) else _decode_claim(body)

@@ -13,7 +13,9 @@ from stemflow.model.records import SKIPPED, SUCCEEDED
 from stemflow.model.signature import ChainSig, Signature, Workflow
 from stemflow.ports import Clock, IdSource
 from stemflow.runtime.attempt.process_pool import Processes
+from stemflow.runtime.client.approvals import Approval, answer, approvals
 from stemflow.runtime.client.dead_letters import Replayed, ReplayOptions, dead_letter_filter, purge, replay
+from stemflow.runtime.client.events import SentEvent, send_event
 from stemflow.runtime.client.lifecycle import Lifecycle
 from stemflow.runtime.client.parts import Parts
 from stemflow.runtime.client.preparer import Preparer
@@ -310,6 +312,58 @@ class Stemflow:
         """
         self._lifecycle.require()
         return await rerun(self.parts, self.submitter, run_id, failed=failed, from_step=from_step)
+
+    # -- events and approvals
+
+    async def send_event(
+        self, type: str, data: Any = None, *, id: str | None = None, keep: Duration | None = None
+    ) -> SentEvent:
+        """Send an event to every step that waits for it, and to those that begin to wait while it is kept.
+
+        Args:
+            type: The type of the event, such as `order.paid`.
+            data: JSON data.
+            id: An id, which makes the call idempotent: an event of the same type and id is stored once. Made up if it
+                is left out.
+            keep: How long the event and its id are kept (a duration, or seconds); a day by default.
+
+        Returns:
+            The type and id, and whether the event was there already (`existing`).
+
+        Raises OptionError, UnitError, NotSerializable.
+
+        Example:
+            `await app.send_event("order.paid", {"order": "DE000042"}, id=payment.id)`
+        """
+        self._lifecycle.require()
+        return await send_event(self.parts, type, data, id, keep)
+
+    async def approve(
+        self, run_id: str, step: str, *, by: str, note: str = "", inputs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Approve a step that waits for it.
+
+        Args:
+            run_id: The id of the run.
+            step: The path of the step, such as `release` or `map[3].release`.
+            by: The name of the person, which must be among those that the step asks for. It is not authenticated.
+            note: A text that is stored with the answer.
+            inputs: What the step asks for with an approval.
+
+        Repeating an answer changes nothing. Raises UnknownRun, NotWaiting, OptionError, and InvalidInputs.
+        """
+        self._lifecycle.require()
+        await answer(self.parts, run_id, step, True, by, note, inputs or {})
+
+    async def reject(self, run_id: str, step: str, *, by: str, note: str = "") -> None:
+        """Reject a step that waits for an approval, which then fails, unless it says otherwise; see `approve`."""
+        self._lifecycle.require()
+        await answer(self.parts, run_id, step, False, by, note, {})
+
+    async def approvals(self, run_id: str | None = None, *, limit: int = 10_000) -> list[Approval]:
+        """The steps that wait for an answer: of one run, or of those among the newest `limit` runs that go on."""
+        self._lifecycle.require()
+        return await approvals(self.parts, run_id, limit)
 
     # -- dead letters
 

@@ -16,8 +16,8 @@ import msgspec
 from msgspec import NODEFAULT, Raw, Struct
 
 from stemflow.model import wire
-from stemflow.model.records import Claim, Header, Node, State
-from stemflow.store.damaged import damaged_claim, damaged_header, damaged_node
+from stemflow.model.records import Header, Node, Shared, State
+from stemflow.store.damaged import damaged_header, damaged_node, damaged_shared
 from stemflow.store.index_rules import timer_of
 from stemflow.store.run_names import RAW
 
@@ -300,16 +300,16 @@ def header_of(run: str, section: bytes, plan: str, opened: int = 0) -> Header:
     return header
 
 
-# -- claims
+# -- records that belong to no run
 
 
-def claim_parts(claim: Claim) -> tuple[bytes, bytes]:
-    return claim.rev.to_bytes(7, "little"), wire.encode(claim)
+def shared_parts(record: Shared) -> tuple[bytes, bytes]:
+    return record.rev.to_bytes(7, "little"), wire.encode(record)
 
 
-def read_claim(key: str, value: bytes) -> Claim:
-    """A claim, or its placeholder if it cannot be decoded."""
+def read_shared(key: str, value: bytes) -> Shared:
+    """A record that belongs to no run, or its placeholder if it cannot be decoded."""
     try:
-        return wire.decode_claim(value[7:])
+        return wire.decode_shared(key, value[7:])
     except Exception as error:
-        return damaged_claim(key, int.from_bytes(value[:7], "little"), error)
+        return damaged_shared(key, int.from_bytes(value[:7], "little"), error)

@@ -13,7 +13,25 @@ from typing import Any, TypeVar
 
 from stemflow.errors import StemflowError
 from stemflow.model.effects import DeadLetter
-from stemflow.model.records import FAILED, FINAL, RUNNING, Claim, ErrorInfo, Header, Key, Node, Record, State, task_id
+from stemflow.model.records import (
+    EVENT,
+    EVENT_ID,
+    FAILED,
+    FINAL,
+    RUNNING,
+    TOPIC,
+    Claim,
+    ErrorInfo,
+    Header,
+    Key,
+    Node,
+    Record,
+    Shared,
+    State,
+    StoredEvent,
+    Topic,
+    task_id,
+)
 
 T = TypeVar("T")
 
@@ -75,11 +93,18 @@ def damaged_header(run: str, error: Exception) -> DamagedHeader:
     return DamagedHeader(run=run, plan="", why=f"its header cannot be read ({described(error)})")
 
 
-def damaged_claim(key: str, rev: int, error: Exception) -> Claim:
-    """A claim that nobody holds, in place of one that cannot be decoded: the next decision about the key replaces it.
+def damaged_shared(key: str, rev: int, error: Exception) -> Shared:
+    """A claim or topic without nodes, or an event that is kept no longer, in place of one that cannot be decoded: the
+    next decision about the key replaces it.
 
     Runs that held it, or waited for it, no longer find themselves in it.
     """
+    if key.startswith(TOPIC):
+        _log_once(f"{key} cannot be read ({described(error)}); steps that wait for such events are not woken")
+        return Topic(key=key, rev=rev)
+    if key.startswith((EVENT, EVENT_ID)):
+        _log_once(f"{key} cannot be read ({described(error)}); it is passed over")
+        return StoredEvent(key=key, number=0, at_ms=0, until_ms=0, rev=rev)
     _log_once(f"the claim of key {key} cannot be read ({described(error)}); the key counts as free")
     return Claim(key=key, rev=rev)
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from stemflow.core.table import KINDS, TABLE
 from stemflow.model.effects import Decision
-from stemflow.model.records import RUNNING, STOPPING, Claim, Key, Node, State
+from stemflow.model.records import RUNNING, STOPPING, Claim, Key, Node, Shared, State, Topic
 
 _TIMED: Final[dict[str, frozenset[State]]] = {
     kind: frozenset(state for of, state, event in TABLE if of == kind and event == "due") for kind in KINDS
@@ -36,9 +36,11 @@ def guarded(decisions: Sequence[Decision], committed: Sequence[bool]) -> tuple[K
     return tuple(dict.fromkeys(keys))
 
 
-def window_of(claim: Claim) -> int | None:
-    """The instant from which this claim may be deleted; None while it has a holder or a waiter."""
-    return (claim.until_ms or 0) if claim.finished and not claim.waiters else None
+def window_of(record: Shared) -> int | None:
+    """The instant from which this record may be deleted; None while a node holds it or waits for it."""
+    if isinstance(record, Claim):
+        return (record.until_ms or 0) if record.finished and not record.waiters else None
+    return None if isinstance(record, Topic) and record.waiters else record.until_ms
 
 
 def changes_something(decision: Decision) -> bool:

@@ -12,6 +12,9 @@ from stemflow.model.records import FINAL
 WHAT: dict[Kind, str] = {
     "leaf": "A task.",
     "wait": "A timer; it occupies no worker.",
+    "event": "A step that waits for an event; it occupies no worker.",
+    "emit": "A step that sends an event; it ends in the commit in which it opens.",
+    "approval": "A step that waits for the answer of a person; it occupies no worker.",
     "scope": "A node with members: a run, chain, group, chord, map, graph of steps, hook, or what replaced a task.",
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from stemflow.core.shape import Shape
-from stemflow.model.plan import AnyPlan, LeafPlan, ScopePlan
+from stemflow.model.plan import AnyPlan, ApprovalPlan, EventPlan, LeafPlan, ScopePlan
 from stemflow.model.records import Key, Node, child_path, is_below
 
 HOW = {"succeeded": "ok", "failed": "failed", "cancelled": "cancelled"}
@@ -27,7 +27,10 @@ def disagreements(
         elif isinstance(plan, ScopePlan):
             texts = _Scope(node, plan, nodes, shapes, any(is_below(node.key, one) for one in forced)).disagreements()
         else:
-            texts = [] if node.state in ("succeeded", "cancelled", "failed") else ["a wait cannot end so"]
+            ends = {"succeeded", "cancelled", "failed"}
+            if isinstance(plan, (EventPlan, ApprovalPlan)) and plan.on_timeout == "skip":
+                ends.add("skipped")
+            texts = [] if node.state in ends else ["a wait cannot end so"]
         found += [f"{node.path or 'the run'}: {text} (it is {node.state})" for text in texts]
     return found
 

@@ -7,7 +7,22 @@ from msgspec import structs
 from stemflow.model.policy import Concurrency, Options
 from stemflow.model.records import ClaimSpec
 from tests.core.explorer import Case
-from tests.core.plans import chain, chord, fail, group, leaf, loop, map_, set_, steps, switch, wait
+from tests.core.plans import (
+    approval,
+    chain,
+    chord,
+    emit,
+    event,
+    fail,
+    group,
+    leaf,
+    loop,
+    map_,
+    set_,
+    steps,
+    switch,
+    wait,
+)
 
 RETRY = Options(max_retries=1)
 POISON = Options(max_deliveries=2)
@@ -66,6 +81,30 @@ CASES = [
     Case("wait", (wait(),)),
     Case("waits with expressions", (group(wait(until="soon"), wait(span="error"), wait(until="error"),
                                           policy="collect"),)),
+    Case("event", (chain(leaf("any"), event(), leaf()),), sends=("1",)),
+    Case("event that does not fit at first", (chain(event("even"), leaf()), event("even")), sends=("1", "2")),
+    *[Case(f"event in time, or {how}", (chain(event("even", limit_ms=1_000, on_timeout=how), leaf()),),
+           sends=("1", "2")) for how in ("fail", "continue", "skip")],
+    Case("events with bad expressions", (
+        group(event("error"), event(limit="error"), event(limit="ok", when="yes"), event(when="error"),
+              policy="collect"),), sends=("1",)),
+    Case("events of a loop and of a map", (
+        group(loop(event(limit_ms=9, on_timeout="continue"), "2"), map_(event(), 2)),), sends=("1", "2")),
+    Case("events of a loop in a loop", (loop(loop(event(), "1"), "2"),), sends=("1", "2")),
+    Case("emit", (chain(leaf("maybe"), emit(), leaf()), event(limit_ms=9, on_timeout="skip")), losses=0),
+    Case("emit to itself", (group(event(), chain(leaf(), emit(), emit("f")), event("even")),), losses=0),
+    Case("emit with bad expressions", (group(emit("error"), emit(when="error"), emit(when="no"), policy="collect"),)),
+    Case("emit of one id by two", (chain(emit()), chain(emit(), event())), sends=("e",)),
+    Case("approval", (chain(leaf("any"), approval(), leaf()),)),
+    *[Case(f"approval in time, or {how}", (chain(approval(limit_ms=1_000, on_timeout=how), leaf()),))
+      for how in ("fail", "approve", "reject", "skip")],
+    Case("approvals with bad expressions", (
+        group(approval(limit="error"), approval(when="error"), approval(limit="ok", on_reject="continue"),
+              approval(limit_ms=9, on_timeout="approve", message="error"), policy="collect"),)),
+    Case("rerun of steps that waited", (chain(approval(), event(), emit("f"), leaf("maybe")), chain()), sends=("1",),
+         same_plan=True, reruns=True, losses=0, hand_backs=0, stops=0),
+    Case("fail fast next to steps that wait", (group(leaf("maybe"), event(), approval(), chain(approval(), emit())),),
+         sends=("1",), losses=0, hand_backs=0),
     Case("chain of 3", (chain(leaf("flaky", options=RETRY), leaf("any"), leaf("maybe")),)),
     Case("chain goes on", (chain(leaf("any", on_error="continue"), wait(), leaf("ok")),)),
     Case("chain with waits and a chain", (chain(leaf("any"), wait(), chain(leaf())),)),

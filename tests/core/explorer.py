@@ -13,8 +13,8 @@ from stemflow.core.shape import Shape
 from stemflow.core.snapshot_invariants import check_standing
 from stemflow.core.table import TABLE, Event, Kind
 from stemflow.model.effects import Decision
-from stemflow.model.facts import Due, Ended, Fact, HandedBack, InboxRead, Lost, Requested, Stop
-from stemflow.model.plan import LeafPlan, ScopePlan
+from stemflow.model.facts import Answered, Due, Ended, Fact, HandedBack, InboxRead, Lost, Requested, Sent, Stop
+from stemflow.model.plan import ApprovalPlan, LeafPlan, ScopePlan
 from stemflow.model.records import (
     FAILED,
     FINAL,
@@ -29,11 +29,14 @@ from stemflow.model.records import (
     Node,
     Record,
     State,
+    StoredEvent,
+    Topic,
+    event_id_key,
     is_below,
 )
 from stemflow.store.index_rules import timer_of
 from tests.core.evaluate import disagreements
-from tests.core.plans import OUTCOMES, Spec, build
+from tests.core.plans import BOOM, OUTCOMES, Spec, build
 from tests.core.world import LATER_MS, NOW_MS, Broken, World, world_of
 
 CellKey = tuple[Kind, State, Event]
@@ -56,13 +59,20 @@ class Case:
     """Every run is of the first plan."""
     hot: bool = False
     """Many change each scope at once."""
+    sends: tuple[str, ...] = ()
+    """Ids of events that may be sent from outside at any time, each once."""
+    reruns: bool = False
+    """The second run is a rerun of the first."""
 
     def world(self) -> World:
         plans = [build(spec, f"plan-{number}") for number, spec in enumerate(self.runs)]
         plans = [plans[0]] * len(plans) if self.same_plan else plans
         claims = self.claims or (None,) * len(plans)
         headers = [
-            Header(run=f"run{number}", plan=plan.digest, claim=claim, inputs=str(number).encode())
+            Header(
+                run=f"run{number}", plan=plan.digest, claim=claim, inputs=str(number).encode(),
+                rerun_of="run0" if number and self.reruns else None,
+            )
             for number, (plan, claim) in enumerate(zip(plans, claims, strict=True))
         ]
         world = world_of(*headers, shapes={plan.digest: Shape(plan) for plan in plans})
@@ -102,6 +112,7 @@ class Point:
     asked: frozenset[str]
     refused: frozenset[str] = frozenset()
     forced: frozenset[Key] = frozenset()
+    sent: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -156,7 +167,7 @@ class Explorer:
     def follow(self, point: Point, step: Step) -> Point:
         """What the world is after one step; every rule is checked."""
         world = point.world.fork()
-        moved, asked, refused, forced = point.moved, point.asked, point.refused, point.forced
+        moved, asked, refused, forced, sent = point.moved, point.asked, point.refused, point.forced, point.sent
         if step.what == "time passes":
             world.now_ms = LATER_MS
         elif step.fact is None:
@@ -178,7 +189,7 @@ class Explorer:
                 asked |= {step.key[0]}
                 if not granted:
                     refused |= {step.key[0]}
-            elif decision.refused:
+            elif decision.refused and not _is_known(world, step.fact):
                 raise Broken("a fact that holds was refused")
             self._commit(world, decision)
             if isinstance(step.fact, Due):
@@ -186,6 +197,8 @@ class Explorer:
             if isinstance(step.fact, Requested):
                 _debounced_gives_its_arguments(world, step.fact.header, decision)
             moved -= {step.key}
+            if isinstance(step.fact, Sent):
+                sent |= {step.fact.id}
             if isinstance(step.fact, Stop) and step.fact.force:
                 forced |= {step.key}
                 _all_is_over(world, step.key, decision)
@@ -193,7 +206,7 @@ class Explorer:
                 _heard_once(world, step.fact)
             elif not isinstance(step.fact, (Stop, Requested)):
                 _changes_nothing(world, step.fact, "the same fact again")
-        return Point(world, moved, step.budget, asked, refused, forced)
+        return Point(world, moved, step.budget, asked, refused, forced, sent)
 
     def _commit(self, world: World, decision: Decision) -> None:
         before: dict[Key, Record | None] = {put.key: world.records.get(put.key) for put in decision.puts}
@@ -265,7 +278,8 @@ class Explorer:
     def _number_of(self, point: Point) -> int:
         records = frozenset(self._meaning_of(record) for record in point.world.records.values())
         world = point.world
-        return self._intern((records, point.moved, point.budget, point.asked, point.forced, world.now_ms, world.posts))
+        faults = (point.moved, point.budget, point.asked, point.forced, point.sent)
+        return self._intern((records, *faults, world.now_ms, world.posts))
 
     def _meaning_of(self, record: Record) -> int:
         """Revisions and tokens only grow; two records that differ in nothing else have the same future."""
@@ -283,12 +297,16 @@ def meaning(record: Record) -> tuple[object, ...]:
         return (
             record.key, record.limit, record.holders, record.waiters, record.sharers, record.finished, record.until_ms,
         )  # fmt: skip
+    if isinstance(record, Topic):
+        return (record.key, record.last, record.first, record.waiters, record.until_ms)
+    if isinstance(record, StoredEvent):
+        return (record.key, record.number, record.at_ms, record.until_ms)
     node = record
     return (
         node.key, node.plan, node.node, node.index, node.state, node.attempt, node.losses, node.at_ms, node.due_at_ms,
         node.tally, node.extra, node.verdict, node.kill, node.handling, node.result, node.alias, node.failed_at,
         node.cause, node.claim, node.slot, node.inputs, node.stand_in, node.error and node.error.type,
-        node.delivery > 0,
+        node.delivery > 0, node.awaits, node.taken,
     )  # fmt: skip
 
 
@@ -298,6 +316,10 @@ def steps_from(point: Point, case: Case) -> Iterator[Step]:
     for run, header in world.headers.items():
         if run not in point.asked:
             yield Step("request", Requested(header), (run, ""), budget, True)
+    for id in case.sends:
+        if id not in point.sent:
+            fact = Sent("t", id, b"{}", 10_000)
+            yield Step("send", fact, fact.key, budget, True)
     for run in dict.fromkeys(post.run for post in world.posts):
         posts = tuple(post for post in world.posts if post.run == run)
         yield Step("hear", InboxRead((run, ""), len(posts), posts), (run, ""), budget, True)
@@ -322,7 +344,10 @@ def _steps_of(point: Point, world: World, key: Key, node: Node) -> Iterator[Step
         yield Step("due", Due(key, due_at_ms), key, budget, True)
     if node.tally is not None:
         return
-    if node.state == READY:
+    if isinstance(world.shapes[node.plan].nodes[node.node], ApprovalPlan):
+        yield Step("approve", Answered(key, b"1"), key, budget, True)
+        yield Step("reject", Answered(key, b"0", BOOM), key, budget, False)
+    elif node.state == READY:
         yield Step("lease", None, key, budget, True)
     elif key in point.moved:
         yield Step("lost", Lost(key, token), key, budget, True)
@@ -337,6 +362,11 @@ def _steps_of(point: Point, world: World, key: Key, node: Node) -> Iterator[Step
             yield Step("hand back", Ended(key, token, HandedBack()), key, fewer, False)
         if budget.losses:
             yield Step("transfer", None, key, budget._replace(losses=budget.losses - 1), False)
+
+
+def _is_known(world: World, fact: Fact) -> bool:
+    """Whether an event with the id of the one that is sent is kept."""
+    return isinstance(fact, Sent) and (NO_RUN, event_id_key(fact.event_type, fact.id)) in world.records
 
 
 def _only_what_never_started_expires(world: World, key: Key) -> None:

@@ -9,7 +9,20 @@ from typing import Any
 from msgspec import structs
 
 from stemflow.model.facts import Failed, Ignored, Ok, Outcome, Replaced
-from stemflow.model.plan import AnyPlan, CatchPlan, Edge, EdgeKind, Handler, LeafPlan, Plan, ScopePlan, WaitPlan
+from stemflow.model.plan import (
+    AnyPlan,
+    ApprovalPlan,
+    CatchPlan,
+    Edge,
+    EdgeKind,
+    EmitPlan,
+    EventPlan,
+    Handler,
+    LeafPlan,
+    Plan,
+    ScopePlan,
+    WaitPlan,
+)
 from stemflow.model.policy import Concurrency, Options
 from stemflow.model.records import ErrorInfo
 
@@ -50,6 +63,20 @@ def leaf(task: str = "ok", *, options: Options | None = None, **fields: Any) -> 
 
 def wait(**fields: Any) -> Spec:
     return Spec("wait", {"for_ms": 1_000, **fields})
+
+
+def event(match: str = "yes", **fields: Any) -> Spec:
+    """`match`: `yes`, `no`, `even` for events with an even number, or `error`."""
+    return Spec("event", {"event_type": "t", "match": match, **fields})
+
+
+def emit(id: str = "e", **fields: Any) -> Spec:
+    """`id`: of the event, or `error`."""
+    return Spec("emit", {"event_type": "t", "id": id, **fields})
+
+
+def approval(**fields: Any) -> Spec:
+    return Spec("approval", fields)
 
 
 def chain(*members: Spec, **fields: Any) -> Spec:
@@ -120,6 +147,9 @@ def _add(spec: Spec, parent: int, nodes: list[AnyPlan], options: list[Options]) 
         nodes.append(LeafPlan(parent=parent, options=options.index(spec.options), **spec.fields))
     elif spec.kind == "wait":
         nodes.append(WaitPlan(parent=parent, **spec.fields))
+    elif spec.kind in ("event", "emit", "approval"):
+        kinds = {"event": EventPlan, "emit": EmitPlan, "approval": ApprovalPlan}
+        nodes.append(kinds[spec.kind](parent=parent, **spec.fields))
     else:
         nodes.append(ScopePlan(parent=parent, kind=spec.kind, **spec.fields))  # type: ignore[arg-type]
         members = tuple(_add(member, place, nodes, options) for member in spec.members)

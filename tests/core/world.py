@@ -9,9 +9,9 @@ from typing import Any
 from stemflow.core.decide import decide
 from stemflow.core.shape import Shape
 from stemflow.core.work import View, guard_of
-from stemflow.model.effects import Decision, Frozen, GateError, GateKey, LoopStart, Need
+from stemflow.model.effects import Arrival, Decision, Emission, Frozen, GateError, GateKey, LoopStart, Need
 from stemflow.model.facts import Fact, InboxRead, Post
-from stemflow.model.plan import LeafPlan, ScopePlan, WaitPlan
+from stemflow.model.plan import ApprovalPlan, EmitPlan, EventPlan, LeafPlan, ScopePlan, WaitPlan
 from stemflow.model.records import RUNNING, Header, Key, Node, Record
 from tests.core.plans import BOOM, FRAGMENTS
 
@@ -104,6 +104,8 @@ class World:
             fits = (number for number, one in enumerate(plan.catches) if one.when != "no")
             number = next(fits, -1)
             return GateError(BOOM) if number >= 0 and plan.catches[number].when == "error" else number
+        elif isinstance(plan, (EventPlan, EmitPlan, ApprovalPlan)):
+            return _answer_of_waiting(plan, name)
         elif isinstance(plan, WaitPlan):
             word = plan.until or plan.span
         else:
@@ -127,6 +129,23 @@ class World:
         if name == "value":
             return how_members_ended(node).encode()
         return word == "yes" if name == "when" else word
+
+
+def _answer_of_waiting(plan: EventPlan | EmitPlan | ApprovalPlan, name: str) -> Any:
+    """The gates of steps that wait for an event or a person, or send an event."""
+    if name == "limit":
+        assert not isinstance(plan, EmitPlan)
+        return GateError(BOOM) if plan.limit == "error" else 1_000
+    if isinstance(plan, EmitPlan):
+        return GateError(BOOM) if plan.id == "error" else Emission(plan.id or "e", b"{}", b"1")
+    if isinstance(plan, ApprovalPlan):
+        return GateError(BOOM) if plan.message == "error" else b"0"
+    after, last, *taken = map(int, name.split()[1:])
+    numbers = [number for number in range(after + 1, last + 1) if number not in taken]
+    if plan.match == "error" and numbers:
+        return GateError(BOOM)
+    found = [number for number in numbers if plan.match == "yes" or (plan.match == "even" and number % 2 == 0)]
+    return Arrival(found[0], b"%d" % found[0]) if found else None
 
 
 def how_members_ended(scope: Node) -> str:

@@ -179,14 +179,14 @@ steps: {a: {task: t}}
     ],
 )  # fmt: skip
 def test_inputs_are_checked_against_their_schemas(given: dict[str, Any], messages: list[str]) -> None:
-    values, told = check_inputs(workflow(INPUTS), given)
+    values, told = check_inputs(workflow(INPUTS).inputs, given)
     assert told == messages
     assert values.get("size", 3) == given.get("size", 3)
 
 
 def test_no_pattern_of_an_input_is_slow() -> None:
     # Given a pattern that takes a backtracking matcher an age, and a text that does not match
-    _, messages = check_inputs(workflow(INPUTS), {"name": "a" * 2_000 + "b"})
+    _, messages = check_inputs(workflow(INPUTS).inputs, {"name": "a" * 2_000 + "b"})
     # Then the answer comes at once
     assert len(messages) == 1
 

@@ -101,7 +101,7 @@ def test_every_part_can_be_pointed_at(parsed: Parsed, path: str, key: str | None
 
 
 def test_defaults_of_inputs_are_filled_in(order: Workflow) -> None:
-    values, messages = check_inputs(order, {"order_id": "AB123456"})
+    values, messages = check_inputs(order.inputs, {"order_id": "AB123456"})
     assert messages == []
     assert values == {"order_id": "AB123456", "lines": [{"sku": "apple", "qty": 2}, {"sku": "pear", "qty": 1}]}
 

@@ -347,7 +347,7 @@ def test_an_integer_may_be_written_with_a_point() -> None:
     workflow = check(f"inputs: {schemas}\n" + arg("inputs")).workflow
     assert workflow is not None
     # When a run is given such values
-    values, wrong = check_inputs(workflow, {"l": [1.0, 2], "x": 2.0, "o": {"k": 4.0, "other": 5.0}})
+    values, wrong = check_inputs(workflow.inputs, {"l": [1.0, 2], "x": 2.0, "o": {"k": 4.0, "other": 5.0}})
     # Then its tasks get integers, and other numbers stay as they are
     assert wrong == []
     assert repr(values) == repr({"n": 3, "l": [1, 2], "x": 2.0, "o": {"k": 4, "other": 5.0}})

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from stemflow.dsl.build import Context, Spot
+from stemflow.dsl.build import Spot
+from stemflow.dsl.context import Context
 from stemflow.dsl.expressions import Read
 from stemflow.dsl.findings import Position
 from stemflow.dsl.rules.types import ANY, Type

@@ -13,7 +13,16 @@ from stemflow.compile.freeze import compile_plan
 from stemflow.errors import StemflowError
 from stemflow.model.facts import Failed, HandedBack, Ignored, Ok, Outcome, Replaced
 from stemflow.model.plan import Plan
-from stemflow.model.signature import ChainSig, GroupSig, Signature, TaskSig, WaitSig
+from stemflow.model.signature import (
+    ApprovalSig,
+    ChainSig,
+    EmitSig,
+    EventSig,
+    GroupSig,
+    Signature,
+    TaskSig,
+    WaitSig,
+)
 from stemflow.runtime.attempt.soft_limit import SoftLimit
 from stemflow.runtime.catalog.remote_tasks import RemoteTasks
 from stemflow.runtime.payloads.converters import BadArguments
@@ -247,7 +256,7 @@ def _retry(asked: RetryRequested, decide_retry: RetryDecider) -> Failed:
 
 
 async def _replacement(signature: Signature[Any, Any], context: TaskContext, output: OutcomeWriter) -> Plan:
-    if isinstance(signature, (TaskSig, WaitSig)):
+    if isinstance(signature, (TaskSig, WaitSig, EventSig, EmitSig, ApprovalSig)):
         signature = ChainSig(steps=(signature,))
     if isinstance(signature, ChainSig) and not signature.steps:
         raise StemflowError(f"task {context.id}: replace: expected something to run, got an empty chain")

@@ -80,7 +80,12 @@ def load_workflow(path: str | os.PathLike[str], *, known_tasks: Collection[str] 
 
 def complete_inputs(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs with defaults filled in, in the order of the file; raises InvalidInputs."""
-    values, messages = check_inputs(workflow, given)
+    return complete_form(workflow.inputs, given)
+
+
+def complete_form(schemas: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values for these names with defaults filled in; raises InvalidInputs."""
+    values, messages = check_inputs(schemas, given)
     if messages:
         raise InvalidInputs(messages)
     return values

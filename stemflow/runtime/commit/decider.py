@@ -122,7 +122,7 @@ class Decider:
         for digest in need.plans:
             await self.library.shape(digest)
         for gate_key in need.gates:
-            gates[gate_key] = await self._gate(need, gate_key, reading.records)
+            gates[gate_key] = await self._gate(need, gate_key, reading)
 
     def _is_trusted(self, key: Key, records: dict[Key, Record | None]) -> bool:
         """Whether the signature of a record that was read could be checked. Raises SignatureInvalid if it is wrong."""
@@ -157,11 +157,14 @@ class Decider:
         posts = tuple([structs.replace(one, seal=self.trust.seal_of(one)) for one in decision.posts])
         return structs.replace(decision, headers=headers, pages=pages, posts=posts)
 
-    async def _gate(self, need: Need, key: GateKey, records: Mapping[Key, Record | None]) -> Any:
+    async def _gate(self, need: Need, key: GateKey, reading: Reading) -> Any:
+        records = reading.records
+        # Events of earlier decisions of this exchange; the decision rests on them by the record of their topic.
+        shared = {place: record for place, record in reading.ahead.items() if place[0] == NO_RUN}
         node = need.working.get(key[:2]) or records.get(key[:2])
         assert isinstance(node, Node)
         shape = await self.library.shape(node.plan)
-        values = Values(self.library, need.working, records)
+        values = Values(self.library, {**shared, **need.working} if shared else need.working, records)
         answer = await gate(values, key, await self.binder(node.plan), node, shape.nodes[node.node])
         if isinstance(answer, Frozen):
             self.library.items.staged[key[:2]] = answer.pages

@@ -17,7 +17,7 @@ from msgspec import NODEFAULT, Struct, structs
 from stemflow.errors import OptionError, StemflowError
 from stemflow.model import wire
 from stemflow.model.facts import Post
-from stemflow.model.records import READY, RUNNING, Claim, Header, Node, Record
+from stemflow.model.records import READY, RUNNING, Header, Node, Record, Shared
 
 VERSION: Final = 1
 """The first byte of a signature: HMAC-SHA256 over this form of records. No other algorithm is accepted."""
@@ -94,7 +94,7 @@ class Trust:
         try:
             return self._checked(record.seal, _kind(record), lambda: _canonical(record), _where(record))
         except SignatureInvalid as error:
-            error.run = None if isinstance(record, Claim) else record.run
+            error.run = None if isinstance(record, Shared) else record.run
             raise
 
     def is_verified(self, record: Sealed) -> bool:
@@ -174,7 +174,7 @@ def _canonical(record: Sealed) -> bytes:
     """The signed content: everything but leases and due times, which stores and workers without keys change."""
     twin: Any = copy.copy(record)
     structs.force_setattr(twin, "seal", None)
-    if isinstance(twin, (Node, Claim)):
+    if isinstance(twin, (Node, Shared)):
         twin.rev = 0
     if isinstance(twin, Node):
         twin.delivery = twin.losses = twin.at_ms = 0
@@ -199,7 +199,7 @@ def _kind(record: Sealed) -> str:
 def _where(record: Sealed) -> str:
     if isinstance(record, (Header, Post)):
         return f"run {record.run}"
-    return f"task {'/'.join(record.key).rstrip('/')}" if isinstance(record, Node) else f"claim {record.key}"
+    return f"task {'/'.join(record.key).rstrip('/')}" if isinstance(record, Node) else f"record {record.key}"
 
 
 def _key_of(seal: bytes) -> str | None:

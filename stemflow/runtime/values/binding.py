@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, assert_never
 
 from msgspec import structs
@@ -15,9 +16,18 @@ from stemflow.core.rates import given_keys
 from stemflow.core.shape import Shape
 from stemflow.errors import StemflowError
 from stemflow.expr import parse_condition, parse_template
-from stemflow.expr.values import describe
 from stemflow.model.effects import Frozen, GateError, GateKey, LoopStart
-from stemflow.model.plan import AnyPlan, LeafPlan, Plan, ScopePlan, Sealed, WaitPlan
+from stemflow.model.plan import (
+    AnyPlan,
+    ApprovalPlan,
+    EmitPlan,
+    EventPlan,
+    LeafPlan,
+    Plan,
+    ScopePlan,
+    Sealed,
+    WaitPlan,
+)
 from stemflow.model.policy import Options
 from stemflow.model.records import SUCCEEDED, ErrorInfo, Key, Node
 from stemflow.runtime.payloads.encoders import TaskPayloadEncoderRegistry, UnknownEncoder
@@ -26,6 +36,7 @@ from stemflow.runtime.payloads.json_data import written
 from stemflow.runtime.payloads.signing import SigningError
 from stemflow.runtime.values.call_keys import concurrency_key, key_text, unique_key
 from stemflow.runtime.values.call_keys import named as by_name
+from stemflow.runtime.values.events import answer_in_time, arrival, emission, truth
 from stemflow.runtime.values.map_items import PAGE
 from stemflow.runtime.values.resolver import Values, public_error
 from stemflow.runtime.values.value_codec import value_location
@@ -37,8 +48,11 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 PAGE_BYTES = 64 * 1_048_576
 """The largest page of a map's items, in bytes."""
 
+_SHOWN = {"span": "for", "limit": "timeout", "event": "match"}
+"""Gates whose names differ from the key in a workflow file."""
+
 NO_NAMES: Mapping[str, Any] = {}
-_NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index", "run", "self", "error"})
+_NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index", "run", "self", "error", "event"})
 
 
 class Bound(tuple[Call, ...]):
@@ -146,6 +160,8 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
             return parse_duration_ms(await binder.template(values, node, plan.span))
         if name == "until" and isinstance(plan, WaitPlan):
             return _instant_ms(await binder.template(values, node, plan.until))
+        if isinstance(plan, (EventPlan, EmitPlan, ApprovalPlan)):
+            return await _waiting(values, binder, node, plan, name)
         if name == "catch":
             assert isinstance(plan, ScopePlan)
             return await _fitting_catch(values, binder, node, plan)
@@ -163,10 +179,24 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
         raise
     except Exception as error:
         dead = "unknown-encoder" if isinstance(error, UnknownEncoder) else None
-        name = "for" if name == "span" else name
+        name = _SHOWN.get(name.split()[0], name)
         if name.startswith("again "):
             name = "until" if isinstance(plan, ScopePlan) and plan.until else "while"
         return GateError(ErrorInfo(type(error).__name__, f"{name}: {error}", f"stemflow.{type(error).__name__}"), dead)
+
+
+async def _waiting(
+    values: Values, binder: Binder, node: Node, plan: EventPlan | EmitPlan | ApprovalPlan, name: str
+) -> Any:
+    """The gates of steps that wait for an event or a person, and of those that send an event."""
+    if name == "limit":
+        assert not isinstance(plan, EmitPlan)
+        return parse_duration_ms(await binder.template(values, node, plan.limit))
+    if isinstance(plan, EventPlan):
+        return await arrival(values, partial(binder.condition, values, node), node, plan, name)
+    if isinstance(plan, EmitPlan):
+        return await emission(values, partial(binder.template, values, node), node, plan)
+    return await answer_in_time(values, node, plan)
 
 
 async def _value(values: Values, binder: Binder, node: Node, plan: ScopePlan, tree: Mapping[str, Any]) -> Any:
@@ -194,7 +224,7 @@ async def _fitting_catch(values: Values, binder: Binder, node: Node, plan: Scope
         if catch.on and names.isdisjoint(catch.on):
             continue
         known = {"error": public_error(error)}
-        if catch.when is None or _truth(await binder.condition(values, node, catch.when, known)):
+        if catch.when is None or truth(await binder.condition(values, node, catch.when, known)):
             return number
     return -1
 
@@ -208,7 +238,7 @@ async def _loop_start(values: Values, binder: Binder, node: Node, plan: ScopePla
         encoded = write(carry, f"carry of {node.path or 'the run'}")
     if plan.on is None or plan.until:
         return LoopStart(encoded, True)
-    return LoopStart(encoded, _truth(await binder.condition(values, node, plan.on, {"carry": carry, "index": 0})))
+    return LoopStart(encoded, truth(await binder.condition(values, node, plan.on, {"carry": carry, "index": 0})))
 
 
 def _instant_ms(value: Any) -> int:
@@ -226,14 +256,7 @@ async def _goes_on(values: Values, binder: Binder, node: Node, plan: ScopePlan, 
     """Whether iteration `index` of a loop follows."""
     assert plan.on is not None
     names = {"carry": await values.carry(node, plan, index), "index": index}
-    return _truth(await binder.condition(values, node, plan.on, names)) != plan.until
-
-
-def _truth(value: Any) -> bool:
-    """The answer of a condition; null counts as false."""
-    if value is None or isinstance(value, bool):
-        return bool(value)
-    raise StemflowError(f"expected true or false, got {describe(value)}")
+    return truth(await binder.condition(values, node, plan.on, names)) != plan.until
 
 
 async def _frozen(values: Values, items: Any, node: Node, scope: ScopePlan) -> Frozen:

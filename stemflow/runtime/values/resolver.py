@@ -23,7 +23,9 @@ from stemflow.model.records import (
     Key,
     Node,
     Record,
+    StoredEvent,
     child_path,
+    event_key,
     parent_path,
     task_id,
 )
@@ -78,6 +80,20 @@ class Values:
                     self.library.trust.verify(one)
             found.update(zip(missing, map(readable, read), strict=True))
         return [record if isinstance(record := found[key], Node) else None for key in keys]
+
+    async def events(self, type: str, numbers: Sequence[int]) -> list[StoredEvent]:
+        """The events of a type with these numbers that are kept, in order."""
+        keys = [(NO_RUN, event_key(type, number)) for number in numbers]
+        missing = [key for key in keys if key not in self.overlay]
+        read = dict(zip(missing, await self.store.read(missing) if missing else (), strict=True))
+        found = [self.overlay.get(key) or read.get(key) for key in keys]
+        now_ms = self.store.now_ms()
+        kept = [one for one in found if isinstance(one, StoredEvent) and one.until_ms > now_ms]
+        if self.library.trust.keys is not None:
+            for one in kept:
+                if one.key not in {key for _, key in self.overlay}:
+                    self.library.trust.verify(one)
+        return kept
 
     async def node(self, key: Key) -> Node | None:
         return (await self.nodes([key]))[0]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Damaged, Distrusted, Ended, Fact, InboxRead, Lost
+from stemflow.model.records import NO_RUN, Key, Record
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.commit.log import story_of
 from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey
@@ -41,10 +42,18 @@ class BatchDecider:
         self._decider, self._put_back, self._give_up, self._on_error = decider, put_back, give_up, on_error
         self._failures: Counter[str] = Counter()
 
-    async def decide(self, batch: list[Fact]) -> list[Decided]:
-        """Decide on a batch; return the decisions that could be made, each with its facts."""
+    async def decide(self, batch: list[Fact], ahead: dict[Key, Record | None]) -> list[Decided]:
+        """Decide on a batch; return the decisions that could be made, each with its facts.
+
+        `ahead` has what earlier decisions of the same exchange have changed together with records that runs share;
+        this decision rests on it, and adds what it changes. Were each decided on what is stored, only one of the
+        decisions that change the same shared record would be committed in each exchange.
+        """
         try:
-            return [(batch, await self._decider.decide(batch))]
+            decision = await self._decider.decide(batch, ahead)
+            if any(put.key[0] == NO_RUN for put in decision.puts):
+                ahead.update((put.key, put.record) for put in decision.puts)
+            return [(batch, decision)]
         except StoreError as error:
             log.warning("%s; %d reports wait", error, len(batch))
             self._put_back(batch)
@@ -61,15 +70,17 @@ class BatchDecider:
             self._give_up(batch)
             await asyncio.sleep(STORE_PAUSE_S)
         except Exception as error:
-            return await self._failed(batch, error)
+            return await self._failed(batch, error, ahead)
         return []
 
-    async def _failed(self, batch: list[Fact], error: Exception) -> list[Decided]:
+    async def _failed(
+        self, batch: list[Fact], error: Exception, ahead: dict[Key, Record | None]
+    ) -> list[Decided]:
         """Decide each run of the batch alone; end a run as damaged that fails MOST_FAILURES times."""
         runs = dict.fromkeys(fact.key[0] for fact in batch)
         if len(runs) > 1:
             parts = [[fact for fact in batch if fact.key[0] == run] for run in runs]
-            return [decided for part in parts for decided in await self.decide(part)]
+            return [decided for part in parts for decided in await self.decide(part, ahead)]
         (run,) = runs
         self._on_error(error)
         if isinstance(error, RecordsDamaged) and error.run not in ("", run) and not self._failures[error.run]:

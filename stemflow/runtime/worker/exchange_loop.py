@@ -9,6 +9,7 @@ from functools import partial
 
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact, HandedBack
+from stemflow.model.records import Key, Record
 from stemflow.runtime.commit.batching import batches_of
 from stemflow.runtime.commit.committer import Piggyback
 from stemflow.runtime.commit.decider import Decider
@@ -155,8 +156,9 @@ class ExchangeLoop:
             self._watch_reports()
             return
         batches, decisions = [], []
+        ahead: dict[Key, Record | None] = {}
         for batch in found:
-            for facts, decision in await self._batch_decider.decide(batch):
+            for facts, decision in await self._batch_decider.decide(batch, ahead):
                 batches.append(facts)
                 decisions.append(decision)
         # A draining worker that posts to or consumes an inbox goes on leasing inboxes, so that no post waits for

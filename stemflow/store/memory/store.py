@@ -10,7 +10,7 @@ from typing import NamedTuple
 from stemflow.model.effects import DeadLetter, Decision, Put
 from stemflow.model.facts import Due
 from stemflow.model.plan import Plan
-from stemflow.model.records import FINAL, NO_RUN, Claim, Header, Key, Node, Record
+from stemflow.model.records import FINAL, NO_RUN, Header, Key, Node, Record
 from stemflow.ports import Clock
 from stemflow.store.base import (
     ALL_DEAD_LETTERS,
@@ -166,7 +166,7 @@ class MemoryStore:
             self._drop(run)
         for put in puts:
             if put.key[0] == NO_RUN:
-                self._put_claim(put)
+                self._put_shared(put)
             else:
                 self._put_node(put, now_ms)
         self._rest(decision, now_ms)
@@ -192,13 +192,13 @@ class MemoryStore:
             self._ends.set(end.run, max(now_ms + end.keep_ms, self._dead.until_ms(end.run)))
             self._watches.resolve(end.run, self._root(end.run))
 
-    def _put_claim(self, put: Put) -> None:
+    def _put_shared(self, put: Put) -> None:
         self._windows.pop(put.key, None)
         if put.record is None:
             self._records.pop(put.key, None)
             return
         self._records[put.key] = put.record
-        until_ms = window_of(put.record) if isinstance(put.record, Claim) else None
+        until_ms = None if isinstance(put.record, Node) else window_of(put.record)
         if until_ms is not None:
             self._windows[put.key] = until_ms
 

@@ -11,7 +11,7 @@ from stemflow.model.effects import Decision
 from stemflow.model.facts import Due
 from stemflow.model.records import NO_RUN, Header, Key, Node, Record
 from stemflow.store.base import Exchange, Inbox, Lease
-from stemflow.store.codec import read_claim, read_header, read_node
+from stemflow.store.codec import read_header, read_node, read_shared
 from stemflow.store.damaged import decoded_or_none
 from stemflow.store.health import Inventory, QueueInventory
 from stemflow.store.index_rules import guarded
@@ -98,7 +98,7 @@ def record_of(key: Key, value: bytes) -> Record | None:
     """A record by its value; b"" is none."""
     if not value:
         return None
-    return read_claim(key[1], value) if key[0] == NO_RUN else read_node(*key, value)[0]
+    return read_shared(key[1], value) if key[0] == NO_RUN else read_node(*key, value)[0]
 
 
 def inventory_of(answer: Sequence[Any]) -> Inventory:

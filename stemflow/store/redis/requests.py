@@ -12,7 +12,7 @@ from stemflow.model import wire
 from stemflow.model.effects import DeadLetter, Decision, Put
 from stemflow.model.plan import Plan
 from stemflow.model.rates import Rate
-from stemflow.model.records import NO_RUN, READY, Claim, Header, Node
+from stemflow.model.records import NO_RUN, READY, Header, Node
 from stemflow.store import codec
 from stemflow.store.base import Request, Want
 from stemflow.store.index_rules import changes_something, may_hold_lease, timer_of, window_of
@@ -89,7 +89,7 @@ class Encoder:
         run, path = put.key
         node = put.record
         if run == NO_RUN:
-            return self._claim(put)
+            return self._shared(put)
         if not isinstance(node, Node):
             raise TypeError(f"put {put.key}: expected a Node, got {node!r}")
         timer = timer_of(node) if node.due_at_ms is not None else None
@@ -111,14 +111,14 @@ class Encoder:
         made.section, made.header = text(section), False if header is None else text(header)
         return made
 
-    def _claim(self, put: Put) -> SentPut:
-        claim = put.record
-        if claim is None:
+    def _shared(self, put: Put) -> SentPut:
+        record = put.record
+        if record is None:
             return SentPut("", put.key[1], put.guard, 0, "", False, -1)
-        if not isinstance(claim, Claim):
-            raise TypeError(f"put {put.key}: expected a Claim, got {claim!r}")
-        rev, body = codec.claim_parts(claim)
-        until_ms = window_of(claim)
+        if isinstance(record, Node):
+            raise TypeError(f"put {put.key}: expected a record that belongs to no run, got {record!r}")
+        rev, body = codec.shared_parts(record)
+        until_ms = window_of(record)
         holds = -1 if until_ms is None else until_ms
         return SentPut("", put.key[1], put.guard, 0, text(rev), text(body), holds)
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from stemflow.model import wire
 from stemflow.model.effects import Decision, Put
-from stemflow.model.records import NO_RUN, READY, Claim, Header, Key, Node
+from stemflow.model.records import NO_RUN, READY, Header, Key, Node
 from stemflow.store import codec
 from stemflow.store.index_rules import may_hold_lease, window_of
 from stemflow.store.rate_windows import lane_name
@@ -84,7 +84,7 @@ def _put(
     for put in puts:
         node = put.record
         if put.key[0] == NO_RUN:
-            if not _put_claim(db, put):
+            if not _put_shared(db, put):
                 return False
             continue
         if not isinstance(node, Node):
@@ -143,13 +143,13 @@ def _join(db: sqlite3.Connection, limited: Sequence[Put]) -> None:
         join(db, queue, lane_of, rank)
 
 
-def _put_claim(db: sqlite3.Connection, put: Put) -> bool:
-    key, claim = put.key[1], put.record
-    if claim is None:
+def _put_shared(db: sqlite3.Connection, put: Put) -> bool:
+    key, record = put.key[1], put.record
+    if record is None:
         return db.execute("DELETE FROM claims WHERE key = ? AND rev = ?", (key, put.guard)).rowcount == 1
-    if not isinstance(claim, Claim):
-        raise TypeError(f"put {put.key}: expected a Claim, got {claim!r}")
-    values = (claim.rev, window_of(claim), wire.encode(claim), key)
+    if isinstance(record, Node):
+        raise TypeError(f"put {put.key}: expected a record that belongs to no run, got {record!r}")
+    values = (record.rev, window_of(record), wire.encode(record), key)
     if put.guard == 0:
         statement = "INSERT INTO claims (rev, until_ms, body, key) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
         return db.execute(statement, values).rowcount == 1

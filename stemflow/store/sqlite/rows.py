@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from stemflow.model import wire
 from stemflow.model.effects import DeadLetter
-from stemflow.model.records import NO_RUN, Claim, Header, Key, Node, Record
+from stemflow.model.records import NO_RUN, Header, Key, Node, Record, Shared
 from stemflow.store import codec
-from stemflow.store.damaged import damaged_claim, damaged_header, damaged_letter, damaged_node
+from stemflow.store.damaged import damaged_header, damaged_letter, damaged_node, damaged_shared
 from stemflow.store.index_rules import timer_of
 from stemflow.store.rate_windows import lane_name
 from stemflow.store.sqlite.schema import DELAYED, READY
@@ -87,20 +87,20 @@ def header_of(run: bytes, plan: str | None, header: bytes) -> Header:
 def record_at(db: sqlite3.Connection, key: Key) -> Record | None:
     """The record with this key."""
     if key[0] == NO_RUN:
-        return claim_at(db, key[1])
+        return shared_at(db, key[1])
     found = f"SELECT {NODE} FROM nodes WHERE run = ? AND path = ?"
     row = db.execute(found, (run_blob(key[0]), key[1])).fetchone()
     return None if row is None else node_of(*row)
 
 
-def claim_at(db: sqlite3.Connection, key: str) -> Claim | None:
+def shared_at(db: sqlite3.Connection, key: str) -> Shared | None:
     row = db.execute("SELECT rev, body FROM claims WHERE key = ?", (key,)).fetchone()
     if row is None:
         return None
     try:
-        return wire.decode_claim(row[1])
+        return wire.decode_shared(key, row[1])
     except Exception as error:
-        return damaged_claim(key, row[0], error)
+        return damaged_shared(key, row[0], error)
 
 
 def letter_of(run: bytes, path: str, queue: str, reason: str, at_ms: int, body: bytes) -> DeadLetter:

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import structs
 
 from stemflow.model.effects import Decision, Put
-from stemflow.model.records import CANCELLED, READY, RUNNING, SUCCEEDED, Claim, Header, Key, Node, Tally
+from stemflow.model.records import CANCELLED, READY, RUNNING, SUCCEEDED, Header, Key, Node, Record, Tally
 from stemflow.store.base import Exchange, Lease, Request, Store, Want
 from stemflow.testing.simulation.virtual_loop import EPOCH_MS
 
@@ -45,7 +45,7 @@ def scope(path: str = "", run: str = RUN, size: int = 3, **fields: Any) -> Node:
     return leaf(path, run, **{"node": 0, "state": RUNNING, "tally": Tally(size), **fields})
 
 
-def create(record: Node | Claim) -> Put:
+def create(record: Record) -> Put:
     key = record.key if isinstance(record, Node) else ("", record.key)
     return Put(key, 0, 0, record)
 
@@ -111,7 +111,7 @@ class User:
         assert isinstance(found, Node)
         return found
 
-    async def record(self, key: Key) -> Node | Claim | None:
+    async def record(self, key: Key) -> Record | None:
         return (await self.store.read([key]))[0]
 
 
