@@ -9,7 +9,7 @@ from msgspec import structs
 from stemflow.model.effects import DeadLetter, Decision, Pages, Put, RunEnd
 from stemflow.model.facts import Ended, Ok
 from stemflow.model.plan import LeafPlan, Plan
-from stemflow.model.records import Claim, Header, Node, Tally
+from stemflow.model.records import Claim, Header, Node, StoredEvent, Tally, Topic
 from stemflow.store.base import Request, Store, StoreError
 from stemflow.testing.contract.world import (
     RUN,
@@ -202,6 +202,21 @@ class CommitPromises(Promises):
             assert not await w.one.commit(Put(put.key, 1, 0, None))
             assert await w.one.commit(Put(put.key, 2, 0, None))
             assert await w.two.record(("", "k")) is None
+
+    async def test_the_records_of_events_are_guarded_by_their_revision_and_can_be_dropped(self) -> None:
+        async with self.world() as w:
+            until_ms = w.clock.now_ms() + 60_000
+            topic = Topic(key="topic:t", last=7, first=7, waiters=((RUN, "a"), (RUN, "b")), until_ms=until_ms, rev=1)
+            event = StoredEvent(key="event:t 7", number=7, at_ms=5, until_ms=until_ms, body=b"\x81{}", rev=3)
+            assert await w.one.commit(create(topic), create(event))
+            assert not await w.two.commit(create(topic))
+            assert await w.two.store.read([("", "topic:t"), ("", "event:t 7")]) == [topic, event]
+            later = Topic(key="topic:t", last=8, first=7, until_ms=until_ms, rev=2)
+            assert await w.two.commit(Put(("", "topic:t"), 1, 0, later))
+            assert await w.one.record(("", "topic:t")) == later
+            assert not await w.one.commit(Put(("", "topic:t"), 1, 0, None))
+            assert await w.one.commit(Put(("", "topic:t"), 2, 0, None))
+            assert await w.two.record(("", "topic:t")) is None
 
     async def test_a_repeated_request_changes_nothing_and_gets_its_first_answer(self) -> None:
         async with self.world() as w:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stemflow.model.effects import DeadLetter, Decision, Pages, RunEnd
 from stemflow.model.plan import LeafPlan, Plan
 from stemflow.model.rates import Rate
-from stemflow.model.records import SUCCEEDED, Claim, Header
+from stemflow.model.records import SUCCEEDED, Claim, Header, StoredEvent, Topic
 from stemflow.store.base import DeadLetterFilter, ExpiredCounts
 from stemflow.testing.contract.world import RUN, Promises, User, begun, change, create, leaf, paths, scope
 from stemflow.testing.simulation.virtual_loop import EPOCH_MS
@@ -188,6 +188,21 @@ class PrunePromises(Promises):
             assert await w.one.commit(create(again))
             await prune(w.two)
             assert await w.two.record(("", "window")) == again
+
+    async def test_an_event_is_pruned_when_it_is_kept_no_longer_and_a_topic_when_nobody_waits(self) -> None:
+        async with self.world() as w:
+            until_ms = w.clock.now_ms() + 10
+            event = StoredEvent(key="event:t 1", number=1, at_ms=1, until_ms=until_ms, body=b"{}", rev=1)
+            idle = Topic(key="topic:t", last=1, until_ms=until_ms, rev=1)
+            awaited = Topic(key="topic:u", last=1, waiters=((RUN, "a"),), until_ms=until_ms, rev=1)
+            keys = [("", one.key) for one in (event, idle, awaited)]
+            await w.one.commit(create(event), create(idle), create(awaited))
+            w.clock.advance(9)
+            await prune(w.two)
+            assert await w.two.store.read(keys) == [event, idle, awaited]
+            w.clock.advance(1)
+            await prune(w.two)
+            assert await w.two.store.read(keys) == [None, None, awaited]
 
     async def test_starts_are_forgotten_once_no_limit_looks_back_to_them(self) -> None:
         async with self.world() as w:
