@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stemflow.cli.explain import page
 from stemflow.cli.report import as_data, as_github, as_text
 from stemflow.cli.text import json_text, shown
 from stemflow.dsl.rules.catalogue import CATALOGUE
+from stemflow.lazy_import import LazyModule
 from stemflow.model.diagnostic import Diagnostic
 from stemflow.version import __version__
+
+if TYPE_CHECKING:
+    import hashlib
+    import xml.etree.ElementTree as ElementTree
+else:
+    # Each is needed for one of the formats.
+    hashlib = LazyModule("hashlib")
+    ElementTree = LazyModule("xml.etree.ElementTree")
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stemflow.cli.exits import Refused
+from stemflow.lazy_import import LazyModule
+
+if TYPE_CHECKING:
+    import subprocess
+else:
+    subprocess = LazyModule("subprocess")  # for --changed-since
 
 STDIN = "-"
 _SUFFIXES = (".yaml", ".yml")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import click
@@ -96,7 +95,8 @@ class Store(click.ParamType[str]):
         if not value.startswith("@"):
             return StoreUrl(value, value)
         try:
-            lines = Path(value[1:]).read_text("utf-8").strip().splitlines()
+            with open(value[1:], encoding="utf-8") as file:  # pathlib would take a tenth of the time of --help
+                lines = file.read().strip().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             self.fail(f"expected a file with the URL of a store, cannot read {value[1:]}: {reason}", param, ctx)
