@@ -130,7 +130,16 @@ class Canvas:
     def chain(steps: Iterable[Step], /) -> Sig[Any, Any]: ...
     @staticmethod
     def chain(*steps: Any) -> Sig[Any, Any]:
-        """Steps in order, each given the result of the one before; a failing step ends the chain with its error."""
+        """Run steps in order, each with the result of the one before as its first argument.
+
+        A step that fails ends the chain with its error.
+
+        Args:
+            steps: signatures, or tasks without arguments.
+
+        Example:
+            `Canvas.chain(load.s("a.csv"), clean.s(), store.s())`
+        """
         return ChainSig(steps=_members("chain", steps))
 
     @overload
@@ -141,7 +150,16 @@ class Canvas:
     def group(*members: Sig[A, B], on_member_error: MemberPolicy = ...) -> Sig[A, list[B]]: ...
     @staticmethod
     def group(*members: Any, on_member_error: MemberPolicy = "fail_fast") -> Sig[Any, Any]:
-        """Members side by side; the value is the list of their results in signature order (empty: `[]`)."""
+        """Run members in parallel; the value is the list of their results in the order of the members.
+
+        Args:
+            members: signatures; none gives `[]`.
+            on_member_error: `fail_fast` starts no further member after a failure and fails; `ignore` runs all members
+                and gives None for those that failed; `collect` gives their errors as values in the list.
+
+        Example:
+            `Canvas.group(resize.s(1), resize.s(2), on_member_error="collect")`
+        """
         return GroupSig(members=_members("group", members), policy=_policy("group", on_member_error))
 
     @overload
@@ -156,7 +174,16 @@ class Canvas:
     ) -> Sig[A, C]: ...
     @staticmethod
     def chord(header: Any, body: Any, *, on_member_error: MemberPolicy | None = None) -> Sig[Any, Any]:
-        """A header of members, then `body` once, with the ordered list of their results."""
+        """Run a header of members in parallel, then a body once with the ordered list of their results.
+
+        Args:
+            header: signatures, or a group or map.
+            body: the signature that gets the list as its first argument.
+            on_member_error: as in `group`; None keeps the policy of the header.
+
+        Example:
+            `Canvas.chord([add.s(1, 2), add.s(3, 4)], total.s())`
+        """
         expect_signature(body, "chord: body")
         if on_member_error is not None:
             _policy("chord", on_member_error)
@@ -176,7 +203,17 @@ class Canvas:
         concurrency: int | None = None,
         on_member_error: MemberPolicy = "fail_fast",
     ) -> Sig[NoInput, list[B]]:
-        """`task` once for each item, as its first argument; `concurrency` members are open at once (default 1,000)."""
+        """Run a task once for each item, in parallel; the value is the list of results in the order of the items.
+
+        Args:
+            task: the signature that gets the item as its first argument.
+            items: the items, which must be serializable.
+            concurrency: the number of members that are open at once (default 1,000).
+            on_member_error: as in `group`.
+
+        Example:
+            `Canvas.map(resize.s(), ["a.png", "b.png"], concurrency=10)`
+        """
         return _map("map", task, items, "item", concurrency, on_member_error)
 
     @staticmethod
@@ -184,7 +221,17 @@ class Canvas:
         task: Sig[Any, B], items: Iterable[Iterable[Any]], *, concurrency: int | None = None,
         on_member_error: MemberPolicy = "fail_fast",
     ) -> Sig[NoInput, list[B]]:  # fmt: skip
-        """As `map`, each item unpacked into arguments."""
+        """Run a task once for each item, as `map`, with each item unpacked into its arguments.
+
+        Args:
+            task: the signature that gets the elements of the item as its first arguments.
+            items: lists or tuples of arguments.
+            concurrency: the number of members that are open at once (default 1,000).
+            on_member_error: as in `group`.
+
+        Example:
+            `Canvas.starmap(add.s(), [(1, 2), (3, 4)])`
+        """
         return _map("starmap", task, items, "star", concurrency, on_member_error)
 
     @staticmethod
@@ -192,7 +239,18 @@ class Canvas:
         task: Sig[Any, B], items: Iterable[Any], size: int, *, concurrency: int | None = None,
         on_member_error: MemberPolicy = "fail_fast",
     ) -> Sig[NoInput, list[list[B]]]:  # fmt: skip
-        """As `map`, but one member works through `size` items, so its result is a list; tuples are unpacked."""
+        """Run a task for each item, as `map`, with several items in one member, whose result is a list.
+
+        Args:
+            task: the signature that gets an item as its first argument; a tuple is unpacked into arguments.
+            items: the items.
+            size: the number of items of one member, at least 1.
+            concurrency: the number of members that are open at once (default 1,000).
+            on_member_error: as in `group`.
+
+        Example:
+            `Canvas.chunks(index.s(), range(10_000), size=500)`
+        """
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise OptionError(f"chunks: size: expected a whole number of at least 1, got {size!r}")
         everything = _items("chunks", items)
@@ -400,7 +458,16 @@ def call(sig: Step, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Step:
 
 
 def skew(group: Sig[A, B], start: Duration = 1, step: Duration = 1) -> Sig[A, B]:
-    """Let the members of a group start `start`, `start + step`, ... from now; durations, or seconds as numbers."""
+    """Delay the members of a group so that they start one after another.
+
+    Args:
+        group: the group whose members get a countdown.
+        start: the delay of the first member, as a duration such as `"5s"` or in seconds.
+        step: the further delay of each next member, in the same form.
+
+    Example:
+        `skew(Canvas.group(poll.s("a"), poll.s("b")), start="10s", step="1s")`
+    """
     first_ms, step_ms = duration_of("skew: start", start), duration_of("skew: step", step)
     if not isinstance(group, GroupSig):
         raise OptionError(f"skew: expected a group, got {type(group).__name__}")

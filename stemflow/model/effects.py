@@ -30,7 +30,9 @@ DEAD_LETTER_MS = 7 * 86_400_000
 class DeadLetter(Struct, frozen=True):
     """A task that failed for good, kept for the operator until `keep_ms` after `at_ms`; one per (run, path).
 
-    `attempts` counts the charged attempts, including the last one.
+    `run` and `path`: the address of the node. `task`: its task. `reason`: a short code, such as `poison`. `error`: the
+    last error. `queue`: of the task. `attempts`: the charged attempts, including the last one. `at_ms`: epoch
+    milliseconds.
     """
 
     run: str

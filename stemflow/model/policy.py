@@ -26,12 +26,13 @@ MAX_FACTOR = 1_000.0
 
 
 class RetryPolicy(Struct, frozen=True, omit_defaults=True):
-    """When and how often a failed attempt is retried; created by `RetryPolicy.of`.
+    """When and how often a failed attempt is retried; created by `RetryPolicy.of`, which describes the fields.
 
     By default, delays start at 2 s, double up to 5 minutes, and are reduced by a jitter of up to a quarter. `retry_on`
     and `never_retry_on` contain class names, which are matched against the whole MRO of the error. `paced`: delays were
     given explicitly, so the retry strategy of the registry is not used. `max_retries` is read where the policy is
-    given.
+    given. `backoff`, `initial_ms`, `factor`, `max_ms`, `jitter`, `when` and `budget_ms` are those of `of`, in
+    milliseconds.
     """
 
     backoff: Backoff = "exponential"
@@ -69,8 +70,22 @@ class RetryPolicy(Struct, frozen=True, omit_defaults=True):
 
         `backoff` is exponential (the default), linear or fixed; attempt n + 1 waits `initial` (2 s) times `factor` (2)
         to the n-th power, or plus n times `factor`, at most `max` (5 minutes), minus up to the share `jitter` (0.25) of
-        it; `max` does not limit fixed delays. No retry begins later than `budget` after the task became known. Raises
-        OptionError.
+        it; `max` does not limit fixed delays. No retry begins later than `budget` after the task became known.
+
+        Args:
+            backoff: `exponential`, `linear` or `fixed`.
+            initial: the first delay, as a duration or in seconds.
+            factor: of exponential delays; of linear ones, what is added each time as a multiple of `initial`.
+            max: the longest delay, as a duration or in seconds.
+            jitter: the share of a delay that is subtracted at random, from 0 to 1.
+            max_retries: attempts after the first; None keeps the option `max_retries` of the task.
+            retry_on: exception classes or names that are retried; empty: all.
+            never_retry_on: exception classes or names that are not retried.
+            when: an expression over the error that must be true for a retry.
+            budget: the time in which retries may begin, as a duration or in seconds; None: no limit.
+
+        Raises:
+            OptionError: a value is not of its form.
         """
         delays: dict[str, Any] = {
             "backoff": None if backoff is None else _choice("backoff", backoff, *_BACKOFFS),
@@ -103,7 +118,11 @@ class Concurrency(Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def of(cls, value: Any) -> Concurrency:
-        """Read what users write: a Concurrency, `{"key": ..., "limit": ...}`, or only a limit."""
+        """Read the forms that users write. Raises OptionError for another.
+
+        Args:
+            value: a Concurrency, `{"key": ..., "limit": ...}`, or only a limit.
+        """
         if isinstance(value, Mapping):
             unknown = sorted(map(str, value.keys() - {"key", "limit"}))
             if unknown:

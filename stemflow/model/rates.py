@@ -61,8 +61,12 @@ class RateLimit(Struct, frozen=True):
 
     @classmethod
     def of(cls, given: str | RateLimit | Mapping[str, Any], **more: Any) -> RateLimit:
-        """Read `"200/s"` (or `/m`, `/h`, `/d`), or a mapping with `rate`, or with `limit` and `per`, and the other
-        fields."""
+        """Read the forms that users write. Raises OptionError for another.
+
+        Args:
+            given: `"200/s"` (or `/m`, `/h`, `/d`), a RateLimit, or a mapping with `rate`, or with `limit` and `per`.
+            more: the other fields of a RateLimit, such as `key` and `burst`.
+        """
         if isinstance(given, RateLimit):
             return given
         if isinstance(given, Mapping):
@@ -78,7 +82,7 @@ class RateLimit(Struct, frozen=True):
 
     @classmethod
     def shown(cls, rate: Rate) -> RateLimit:
-        """A limit of a plan, as users write it."""
+        """The public form of `rate`, a limit of a plan."""
         return cls(rate.limit, format_duration(rate.per_ms), rate.key, rate.burst or 1, rate.burst > 0)
 
     def rate(self) -> Rate:

@@ -270,7 +270,7 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
                      **options: Any) -> Signature[In_contra, Out_co]:  # fmt: skip
         """Give options (`priority`, `queue`, ...) to a task, or to each task of a composite that has none of its own.
 
-        They count more than those that a task was registered with. `headers` and `meta` are merged in the same way.
+        `options` override those that a task was registered with; `headers` and `meta` are merged in the same way.
         Hooks and compensations are left as they are. Raises OptionError.
 
         Example:
@@ -283,7 +283,7 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
         return _with_defaults(self, options, headers or {}, meta or {})
 
     def named(self, name: str) -> Signature[In_contra, Out_co]:
-        """Give this step a name; its path then ends in the name instead of its index.
+        """Give this step the name `name`; its path then ends in the name instead of its index.
 
         A name has letters, digits, `_` and `-`, begins with a letter or `_`, and is unique among its siblings; raises
         OptionError for another.

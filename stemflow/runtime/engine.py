@@ -171,9 +171,10 @@ class Stemflow:
     @overload
     async def run(self, what: Workflow, *args: Any, **kwargs: Any) -> Any: ...
     async def run(self, what: Signature[Any, Any] | Workflow, *args: Any, **kwargs: Any) -> Any:
-        """Submit, wait, and return the value (None if the run was skipped).
+        """Submit `what`, wait, and return the value (None if the run was skipped).
 
-        Takes what `submit` takes. Raises RunFailed if the run failed or was cancelled, and what `submit` raises.
+        `args` and `kwargs`: as in `submit`. Raises RunFailed if the run failed or was cancelled, and what `submit`
+        raises.
         """
         handle = await self.submit(what, *args, **kwargs)
         result = await handle.wait()
@@ -207,16 +208,34 @@ class Stemflow:
         allow_unknown: bool = False,
         **kwargs: Any,
     ) -> RunHandle[Any]:
-        """Store a run durably and return its handle; `args` and `kwargs` go to the first tasks of a canvas.
+        """Store a run durably and return its handle.
 
-        `inputs`: of a workflow. `headers` and `meta` reach each task of the run (`context.headers`, `context.meta`).
-        `file` and `tasks`: shown with the run. `again`: ignore the result that a unique key keeps.
-        A task that is not registered here gets the options that a worker has declared. With `allow_unknown` a task
-        that no worker has declared gets the registry's defaults; otherwise it is refused.
-        Submitting the same `run_id` with the same work again returns a handle of the same run (`existing`); for other
-        work it raises RunConflict. Under a unique key that is held the handle is the holder's (`existing`), or
-        DuplicateRun is raised, as its mode says. Raises UnknownTask, OptionError, CycleError, BadArguments,
-        NotSerializable; for a workflow InvalidInputs, when `inputs` do not fit what it declares.
+        A task that is not registered here gets the options that a worker has declared. Submitting the same `run_id`
+        with the same work again returns a handle of the same run (`existing`). Under a unique key that is held, the
+        handle is the holder's (`existing`), or DuplicateRun is raised, as the mode of the key says.
+
+        Args:
+            what: a signature or a workflow.
+            args: positional arguments of the first tasks of a canvas.
+            kwargs: keyword arguments of the first tasks of a canvas.
+            inputs: the inputs of a workflow, by name.
+            headers: text by name, which each task of the run finds in `context.headers`.
+            meta: JSON data by name, which each task of the run finds in `context.meta`.
+            run_id: an id of your own, for an idempotent submission.
+            file: the path of the workflow file, shown with the run.
+            tasks: the modules of its tasks, shown with the run.
+            again: ignore the result that a unique key keeps.
+            allow_unknown: give a task that no worker has declared the defaults of the registry instead of refusing it.
+
+        Raises:
+            RunConflict: the `run_id` exists with other work.
+            DuplicateRun: another run holds the unique key, in the mode `reject`.
+            UnknownTask: a task is neither registered nor declared.
+            InvalidInputs: `inputs` do not match what the workflow declares.
+            StemflowError: also OptionError, CycleError, BadArguments, NotSerializable and StoreError.
+
+        Example:
+            `handle = await app.submit(add.s(1, 2), run_id="order-7")`
         """
         self._lifecycle.require()
         asked = Submission(
@@ -240,12 +259,22 @@ class Stemflow:
         again: bool = False,
         allow_unknown: bool = False,
     ) -> list[RunHandle[Any]]:
-        """Submit many runs in few round trips; return their handles in order.
+        """Submit many runs in few round trips; return their handles in order. Each is accepted or refused alone.
 
-        `run_ids`: one id for each signature; an id that exists makes its handle `existing`, as in `submit`. The other
-        settings are those of `submit`, for all runs.
-        Each is accepted or refused alone. Raises NotAllSubmitted, with the handles of those that were submitted, if
-        others were not; if none was, what `submit` raises for the first.
+        Args:
+            signatures: one for each run.
+            run_ids: one id for each signature; an id that exists makes its handle `existing`, as in `submit`.
+            headers: as in `submit`, for all runs.
+            meta: as in `submit`, for all runs.
+            again: as in `submit`, for all runs.
+            allow_unknown: as in `submit`, for all runs.
+
+        Raises:
+            NotAllSubmitted: some runs were refused; it has the handles of the others. If all were refused, what
+                `submit` raises for the first.
+
+        Example:
+            `handles = await app.submit_many(mail.s(user) for user in users)`
         """
         self._lifecycle.require()
         common = Submission(
@@ -262,7 +291,7 @@ class Stemflow:
     # -- runs that exist
 
     async def handle(self, run_id: str) -> RunHandle[Any]:
-        """The handle of a run by its id; raises UnknownRun."""
+        """The handle of the run `run_id`. Raises UnknownRun."""
         self._lifecycle.require()
         (root,) = await self.store.read([(run_id, "")])
         if root is None:
@@ -276,10 +305,15 @@ class Stemflow:
     @overload
     async def wait_for_task(self, task_id: str, timeout: float | None = None) -> TaskResult[Any]: ...
     async def wait_for_task(self, task_id: str, timeout: float | None = None, *, decode: Any = None) -> TaskResult[Any]:
-        """Wait for the end of a run (`RUN`) or of one task of it (`RUN/path`, its `context.id`), started anywhere.
+        """Wait for the end of a run or of one of its tasks, in whichever process it was submitted.
 
-        At most `timeout` seconds, then the answer is `timed_out`. `decode`: a type or a function for its value; else
-        the registry's. Raises UnknownRun for what is not there, and for a task that a finished run never reached.
+        Args:
+            task_id: `RUN`, or `RUN/path` of a task (its `context.id`).
+            timeout: the longest wait in seconds, after which the result is `timed_out`; None: no limit.
+            decode: a type or a function for the value; by default that of the registered task.
+
+        Raises:
+            UnknownRun: there is no such run, or the run has ended without reaching the task.
         """
         self._lifecycle.require()
         return await wait_by_id(self.parts, task_id, timeout, decode)
@@ -289,12 +323,15 @@ class Stemflow:
     @overload
     async def result(self, task_id: str) -> TaskResult[Any]: ...
     async def result(self, task_id: str, *, decode: Any = None) -> TaskResult[Any]:
-        """The result of a run or a task as it is now (`timed_out`: it has not ended). Raises UnknownRun."""
+        """The current result of the run or task `task_id` (`timed_out`: it has not ended). Raises UnknownRun.
+
+        `decode`: as in `wait_for_task`.
+        """
         self._lifecycle.require()
         return await result_by_id(self.parts, task_id, decode)
 
     async def cancel(self, run_id: str, *, force: bool = False) -> str:
-        """Cancel a run; return the state it was in (`stopping`: it was cancelled before).
+        """Cancel the run `run_id`; return the state it was in (`stopping`: it was cancelled before).
 
         Tasks that have not started become CANCELLED; running handlers are cancelled and may take time to end; hooks
         and compensation run. A run that has ended stays as it is. With `force` the run has ended when this returns:
@@ -306,9 +343,17 @@ class Stemflow:
     async def rerun(self, run_id: str, *, failed: bool = False, from_step: str | None = None) -> RunHandle[Any]:
         """Start a new run of the same plan that keeps results of an ended one; return its handle.
 
-        Give one of two: `failed`: what did not succeed runs again. `from_step`: that step and all that depend on it
-        run again. The dead letters of the old run are removed in the same commit. Raises UnknownRun, OptionError,
-        DuplicateRun.
+        The dead letters of the old run are removed in the same commit. Give one of `failed` and `from_step`.
+
+        Args:
+            run_id: the run that has ended.
+            failed: run again what did not succeed.
+            from_step: run again this step and all that depend on it.
+
+        Raises:
+            UnknownRun: there is no such run.
+            OptionError: none or both of the two are given, or there is no such step.
+            DuplicateRun: another run holds the unique key.
         """
         self._lifecycle.require()
         return await rerun(self.parts, self.submitter, run_id, failed=failed, from_step=from_step)
@@ -379,8 +424,16 @@ class Stemflow:
     ) -> list[DeadLetter]:
         """The dead letters that match all of the filters, newest first.
 
-        `since`: an aware datetime, or how long ago (in seconds, or `"1h"`). `reason`: why the task failed for good.
-        `run`: of this run alone. `limit`: at most so many. Raises OptionError, UnitError.
+        Args:
+            queue: of this queue alone.
+            task: of this task alone.
+            reason: why the task failed for good, such as `poison`.
+            since: an aware datetime, or how long ago (in seconds, or `"1h"`).
+            run: of this run alone.
+            limit: at most this many; None: all.
+
+        Raises:
+            OptionError: a filter is not of its form; UnitError for a duration.
         """
         self._lifecycle.require()
         which = dead_letter_filter(self.store.now_ms(), queue, task, reason, since, limit)
@@ -398,17 +451,26 @@ class Stemflow:
         """Rerun the runs of these dead letters; return one answer for each run, in the order of its first letter.
 
         The new run keeps the results of the old one, as `rerun` does, and runs again what failed there, with all its
-        attempts, after `delay` (in seconds, or `"5m"`). All letters of the old run are removed in the commit that
+        attempts, after `delay`. All letters of the old run are removed in the commit that
         stores the new one. The id of the new run is derived from the old one, so a replay is idempotent. What cannot
-        be replayed stays as it is, and its answer says why (`refused`): for one, a task that is neither registered
-        here, nor among `known_tasks`, nor declared by a worker, unless `allow_unknown`. `dry_run` changes nothing.
+        be replayed stays as it is, and its answer says why (`refused`).
+
+        Args:
+            letters: as `dead_letters` returns them.
+            delay: the delay of the tasks that run again, in seconds or as a duration such as `"5m"`.
+            dry_run: change nothing.
+            allow_unknown: accept tasks that are neither registered here, nor declared by a worker.
+            known_tasks: names of further tasks that are accepted.
         """
         self._lifecycle.require()
         options = ReplayOptions(duration_of("replay: delay", delay), dry_run, allow_unknown, frozenset(known_tasks))
         return await replay(self.parts, self.submitter, letters, options)
 
     async def purge(self, letters: Iterable[DeadLetter], *, dry_run: bool = False) -> list[DeadLetter]:
-        """Delete these dead letters; their runs stay as they ended. Returns those that were in the store."""
+        """Delete the dead letters `letters`; return those that were in the store. Their runs are not changed.
+
+        With `dry_run` nothing is deleted.
+        """
         self._lifecycle.require()
         return await purge(self.store, self.ids, letters, dry_run)
 

@@ -191,7 +191,7 @@ class Store(Protocol):
         ...
 
     async def exchange(self, request: Request, decisions: Sequence[Decision], want: Want | None) -> Exchange:
-        """Commit each decision (all of it or, if any guard fails, nothing), then lease up to `want.limit` leaves.
+        """Commit each of `decisions` (all of it or, if any guard fails, nothing), then lease up to `want.limit` leaves.
 
         Before anything is written, all of each run in `dropped` is deleted. A header, a plan or a letter that is
         there already stays as it is; a run is kept for `keep_ms` after its end, and no shorter than its dead letters.
@@ -221,25 +221,30 @@ class Store(Protocol):
         ...
 
     async def nodes(self, run: str) -> list[Node]:
-        """Every record of a run, in order of creation."""
+        """Every record of the run `run`, in order of creation."""
         ...
 
-    async def header(self, run: str) -> Header | None: ...
+    async def header(self, run: str) -> Header | None:
+        """The header of the run `run`; None where there is none."""
+        ...
 
-    async def plan(self, digest: str) -> Plan | None: ...
+    async def plan(self, digest: str) -> Plan | None:
+        """The plan with this `digest`; None where no run uses it."""
+        ...
 
     async def page(self, key: Key, number: int) -> bytes | None:
-        """A page of a map's items, which came with the decision that stored them."""
+        """Page `number` of the items of the map `key`, which came with the decision that stored them."""
         ...
 
     async def runs(self, limit: int, prefix: str = "") -> list[RunInfo]:
-        """Newest first; with `prefix` only runs whose id begins so."""
+        """The newest `limit` runs, newest first; with `prefix` only runs whose id begins with it."""
         ...
 
     async def dead_letters(
         self, run: str | None = None, which: DeadLetterFilter = ALL_DEAD_LETTERS
     ) -> list[DeadLetter]:
-        """Dead letters (of one run) that have not expired, newest first; at one instant the last written first."""
+        """Dead letters (of the run `run`) that match `which` and have not expired, newest first; at one instant the
+        last written first."""
         ...
 
     async def count_expired(self) -> ExpiredCounts:
@@ -255,7 +260,8 @@ class Store(Protocol):
         ...
 
     async def take_expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
-        """Transfer expired leases (of one run), and those of owners that are known to be dead, to `owner`.
+        """Transfer up to `limit` leases (of the run `run`) that have expired, or whose owner is known to be dead, to
+        `owner`.
 
         In one step each gets `delivery` + 1 and a short lease (2 s), so that the old worker's report is refused from
         then on; the caller commits `Lost` under the new token. Answers pages: call again while one is full.
@@ -263,31 +269,36 @@ class Store(Protocol):
         ...
 
     async def put_hint(self, topic: str, name: str, body: bytes, ttl_ms: int) -> None:
-        """Keep a hint for `ttl_ms`, in place of the one of that name; it ends waits in `wait_for_change`.
+        """Keep the hint `name` of `topic`, with `body`, for `ttl_ms`, in place of an earlier one. It ends waits in
+        `wait_for_change`.
 
         Hints are for observers (progress, presence of workers) and never part of a decision.
         """
         ...
 
     async def hints(self, topic: str) -> dict[str, bytes]:
-        """The hints of a topic that have not expired, by name."""
+        """The hints of `topic` that have not expired, by name."""
         ...
 
-    def renewer(self) -> Renewer: ...
+    def renewer(self) -> Renewer:
+        """A new object that renews leases, for one thread."""
+        ...
 
     def watch(self, run: str) -> asyncio.Future[Node | None]:
-        """Resolved once the run's root is final, whichever process ended it (it may be resolved at once), or lost.
+        """A future that is resolved once the root of `run` is final, or lost, whichever process ended it.
 
-        The result is the root where the notification had it, else None.
+        It may be resolved at once. The result is the root where the notification had it, else None.
         """
         ...
 
     def unwatch(self, run: str, future: asyncio.Future[Node | None]) -> None:
-        """Forget a watch; `watching` counts those that are left."""
+        """Forget `future`, a watch of `run`; `watching` counts those that are left."""
         ...
 
     @property
-    def watching(self) -> int: ...
+    def watching(self) -> int:
+        """The number of watches that are not resolved."""
+        ...
 
     async def wait_for_change(self, seen: int, timeout_ms: int | None, run: str | None = None) -> int:
         """Wait until the count of commits, by anyone, is no longer `seen`, or `timeout_ms` have passed; the count now.
@@ -303,8 +314,10 @@ class Store(Protocol):
         ...
 
     async def wait_for_work(self, owner: str, seen: int, timeout_ms: int | None) -> int:
-        """Wait until there may be work for `owner`, whose last exchange wanted more than it got; as `wait_for_change`,
-        with a count of its own."""
+        """Wait until there may be work for `owner`, whose last exchange wanted more than it got.
+
+        `seen` and `timeout_ms`: as in `wait_for_change`, with a count of its own.
+        """
         ...
 
 

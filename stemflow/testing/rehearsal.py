@@ -70,7 +70,8 @@ def answers(*outcomes: Any) -> StandIn:
 
 
 class Call(Struct, frozen=True, kw_only=True):
-    """One call of a handler or its stub. `at_ms`: virtual milliseconds since the rehearsal began."""
+    """One call of a handler or its stub. `task`: its name. `args`, `kwargs`: the arguments. `run_id`, `node`: the
+    address of the node. `attempt`: from 0. `at_ms`: virtual milliseconds since the rehearsal began."""
 
     task: str
     args: tuple[Any, ...]
@@ -174,11 +175,11 @@ class Rehearsal:
             await self._idle.pause(delay_ms)
 
     async def run(self, what: Signature[Any, Any] | Workflow, *args: Any, **kwargs: Any) -> Any:
-        """As `Stemflow.run`."""
+        """Run `what` as `Stemflow.run` does."""
         return await self.app.run(what, *args, **kwargs)
 
     async def submit(self, what: Signature[Any, Any] | Workflow, *args: Any, **kwargs: Any) -> RunHandle[Any]:
-        """As `Stemflow.submit`."""
+        """Submit `what` as `Stemflow.submit` does."""
         return await self.app.submit(what, *args, **kwargs)
 
     @property
@@ -187,11 +188,11 @@ class Rehearsal:
         return self._loop.elapsed_ms()
 
     def calls_of(self, task: str) -> list[Call]:
-        """The calls of one task, in order; each attempt is a call."""
+        """The calls of `task`, in order; each attempt is a call."""
         return [call for call in self.calls if call.task == task]
 
     async def enqueued(self, task: str | None = None) -> list[Enqueued]:
-        """The tasks that wait for a worker, for their time, or for a key, oldest run first; only those called `name` if
+        """The tasks that wait for a worker, for their time, or for a key, oldest run first; only those of `task` if
         given."""
         found = []
         for known in reversed(await self.app.store.runs(1_000_000)):
@@ -215,7 +216,10 @@ class Rehearsal:
         ]  # fmt: skip
 
     async def assert_enqueued(self, task: str, *args: Any, **kwargs: Any) -> Enqueued:
-        """Return the first waiting task with these arguments. Raises AssertionError, which lists the waiting tasks."""
+        """Return the first waiting call of `task` with these arguments.
+
+        Raises AssertionError, which lists the waiting tasks.
+        """
         waiting = await self.enqueued()
         for one in waiting:
             if one.task == task and one.args == args and dict(one.kwargs) == kwargs:

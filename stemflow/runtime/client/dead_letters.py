@@ -27,7 +27,10 @@ PAGE = 500
 
 
 class Replayed(Struct, frozen=True):
-    """The dead letters of one run after a replay: `run_id` is the new run; if None, `refused` has the reason."""
+    """The result of a replay for one run: `letters` are the dead letters of the old run `run` that were replayed.
+
+    `run_id`: the new run; if None, `refused` has the reason.
+    """
 
     run: str
     letters: tuple[DeadLetter, ...]

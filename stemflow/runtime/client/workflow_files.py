@@ -66,7 +66,7 @@ class WorkflowFile(NamedTuple):
 
 
 def load_workflow(path: str | os.PathLike[str], *, known_tasks: Collection[str] | None = None) -> Workflow:
-    """Read a workflow file, to be given to `Stemflow.run` or `submit`.
+    """Read the workflow file at `path`, to be given to `Stemflow.run` or `submit`.
 
     With `known_tasks` (a registry will do) unknown task names are found too. Raises InvalidWorkflow with every finding,
     and OSError or UnicodeDecodeError when there is no text to read.

@@ -56,14 +56,14 @@ class TaskPayloadEncoder(ABC):
 
     @abstractmethod
     def encode(self, value: Any) -> bytes:
-        """Encode a value. Whatever it raises fails the call or the task as NotSerializable."""
+        """Encode JSON data, the `value`. What it raises fails the call or the task as NotSerializable."""
 
     @abstractmethod
     def decode(self, encoded: bytes) -> Any:
-        """Decode what `encode` has returned. Whatever it raises becomes BadPayload."""
+        """Decode bytes that `encode` has returned, `encoded`. What it raises becomes BadPayload."""
 
     def at(self, place: str) -> TaskPayloadEncoder:
-        """Return the encoder for one location: text that names run, node and kind of value.
+        """Return the encoder for one location, the `place`: text that names run, node and kind of value.
 
         The default returns this encoder; one that binds its bytes to their location returns another.
         """
@@ -139,7 +139,7 @@ class TaskPayloadEncoderRegistry:
         self.args, self.results = self._known(args, "encoders"), self._known(results, "encoders")
 
     def register(self, encoder: TaskPayloadEncoder) -> None:
-        """Add an encoder, whose id must be new. Raises OptionError."""
+        """Add `encoder`, whose id must be new. Raises OptionError."""
         if not 0 < len(encoder.id.encode()) < 256:
             raise OptionError(f"encoders: expected an id of 1 to 255 bytes, got {encoder.id!r}")
         if encoder.id in self._encoders:
@@ -193,7 +193,7 @@ class TaskPayloadEncoderRegistry:
         return write
 
     def read(self, encoded: bytes, place: str) -> Any:
-        """Decode what is stored at the location `place`. Raises UnknownEncoder, BadPayload."""
+        """Decode the bytes `encoded`, stored at the location `place`. Raises UnknownEncoder, BadPayload."""
         if is_json(encoded):
             return payload.decode(encoded)
         end = 2 + encoded[1] if len(encoded) > 1 else 2

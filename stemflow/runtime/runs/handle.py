@@ -51,9 +51,10 @@ class DuplicateRun(StemflowError):
 class TaskResult(Struct, Generic[T], frozen=True, kw_only=True, dict=True):
     """How a run, or a node of it, has ended.
 
-    `status`: `succeeded`, `failed`, `cancelled` or `skipped`; a state such as `running` if it has not ended. `raw`: the
-    stored JSON data. `error`: that of the node with the path `failed_at`, at its attempt `attempt`, from 0.
-    `timed_out`: it had not ended when waiting was over.
+    `task_id`: `RUN`, or `RUN/path`. `status`: `succeeded`, `failed`, `cancelled` or `skipped`; a state such as
+    `running` if it has not ended. `raw`: the stored JSON data. `error`: that of the node with the path `failed_at`, at
+    its attempt `attempt`, from 0. `timed_out`: it had not ended when waiting was over. `decode`: turns `raw` into
+    `value`.
 
         result = await handle.wait(timeout=30)
         total = result.value_or(0)
@@ -117,7 +118,11 @@ class RunFailed(StemflowError):
 
 
 class NodeEvent(Struct, frozen=True, kw_only=True):
-    """A change of a node: a new state, attempt or progress. `attempt`: from 0. `at_ms`: epoch milliseconds."""
+    """A change of a node: a new state, attempt or progress.
+
+    `path`: the address of the node in its run. `state`: such as `running`. `attempt`: from 0. `at_ms`: epoch
+    milliseconds. `task`: the task of a leaf. `error`: of a failed node. `progress`: the last report of its handler.
+    """
 
     path: str
     state: str
@@ -252,7 +257,7 @@ class RunHandle(Generic[T]):
         return await self._access.store.nodes(self.id)
 
     async def value_of(self, path: str) -> Any:
-        """The value of one node of the run; null for one that has none."""
+        """The value of the node at `path`, such as `stock[2]`; None for a node without one."""
         values = Values(self._access.library)
         return await values.value(await values.node((self.id, path)))
 

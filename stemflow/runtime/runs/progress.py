@@ -17,7 +17,7 @@ PROGRESS_TTL_MS = 3_600_000
 
 class Progress(Struct, frozen=True):
     """What a running handler has reported last. `token`: of the delivery that it belongs to. `percent`: 0 to 100.
-    `at_ms`: epoch milliseconds."""
+    `data`: any JSON data. `at_ms`: epoch milliseconds."""
 
     token: int
     percent: float

@@ -236,7 +236,9 @@ class TaskContext:
         meta: Mapping[str, Any] = NOTHING,
         run_id: str | None = None,
     ) -> Any:
-        """Start a run of its own as `enqueue`, wait for its end, and return its value (None if it was skipped).
+        """Submit `signature` as a run of its own, wait for its end, and return its value (None if it was skipped).
+
+        `headers`, `meta` and `run_id` are those of `enqueue`.
 
         While it waits the handler holds no slot of its worker; its lease and its time limits go on. Raises RunFailed
         if the run failed or was cancelled, and what `enqueue` raises.
@@ -246,11 +248,14 @@ class TaskContext:
         return await self._services.run_child(self, signature, headers, meta, run_id)
 
     async def cancel_run(self, run_id: str, *, force: bool = False) -> str:
-        """Cancel another run, as `Stemflow.cancel`; return the state it was in. Raises UnknownRun."""
+        """Cancel the run `run_id`; return the state it was in. Raises UnknownRun.
+
+        With `force` its handlers, hooks and compensation are not waited for, as in `Stemflow.cancel`.
+        """
         return await self._services.cancel_run(self, run_id, force)
 
     async def add_to_group(self, signature: Signature[Any, Any]) -> None:
-        """Add a member to the group, chord header or map that this task belongs to.
+        """Add `signature` as a member to the group, chord header or map that this task belongs to.
 
         The member is created when this task succeeds, in the same commit. Raises StemflowError if there is no fan-in.
         """

@@ -26,8 +26,9 @@ Result_co = TypeVar("Result_co", covariant=True)
 class TaskMetadata(Struct, frozen=True, kw_only=True):
     """Describes a task for people and tools; it becomes part of the JSON Schema of the task.
 
-    `description`: default: the docstring of the handler. `idempotent`: False if a second execution of the same call
-    does harm; `stemflow validate` then warns of retries without a unique key. `attributes`: any JSON data.
+    `description`: default: the docstring of the handler. `tags`: any words. `idempotent`: False if a second execution
+    of the same call does harm; `stemflow validate` then warns of retries without a unique key. `attributes`: any JSON
+    data.
     """
 
     description: str = ""
@@ -35,8 +36,9 @@ class TaskMetadata(Struct, frozen=True, kw_only=True):
     idempotent: bool | None = None
     attributes: Mapping[str, Any] = {}
     args_encoder: str | None = None
-    """The id of the encoder of the arguments, unless the options name one; `result_encoder`: of the result."""
+    """The id of the encoder of the arguments, unless the options name one."""
     result_encoder: str | None = None
+    """The id of the encoder of the result, unless the options name one."""
 
     def encoders(self) -> dict[str, str]:
         """The encoders that are set, as options of the task."""
@@ -67,7 +69,12 @@ class TaskHandler(ABC, Generic[Args_contra, Result_co]):
 
     @abstractmethod
     def call(self, context: TaskContext, args: Args_contra) -> Awaitable[Result_co] | Result_co:
-        """Execute the task: an `async def` on the event loop, or a plain `def` in a thread."""
+        """Execute the task: an `async def` on the event loop, or a plain `def` in a thread.
+
+        Args:
+            context: the attempt.
+            args: the arguments, converted to the type of the handler.
+        """
 
 
 class TaskEnqueueBuilder(TaskSig[In_contra, Out_co], frozen=True, kw_only=True, tag="task"):
@@ -77,19 +84,19 @@ class TaskEnqueueBuilder(TaskSig[In_contra, Out_co], frozen=True, kw_only=True, 
     """
 
     def with_headers(self, headers: Mapping[str, str]) -> TaskEnqueueBuilder[In_contra, Out_co]:
-        """Add headers: text by name, which the handler finds in `context.headers`."""
+        """Add `headers`: text by name, which the handler finds in `context.headers`."""
         return structs.replace(self, headers={**self.headers, **headers})
 
     def with_meta(self, meta: Mapping[str, Any]) -> TaskEnqueueBuilder[In_contra, Out_co]:
-        """Add metadata: JSON data by name, which the handler finds in `context.meta`."""
+        """Add metadata, `meta`: JSON data by name, which the handler finds in `context.meta`."""
         return structs.replace(self, meta={**self.meta, **meta})
 
     def queue(self, name: str) -> TaskEnqueueBuilder[In_contra, Out_co]:
-        """Put the task into this queue."""
+        """Put the task into the queue `name`."""
         return self.with_options(queue=name)
 
     def priority(self, priority: int) -> TaskEnqueueBuilder[In_contra, Out_co]:
-        """Set the priority, from 0 to 9; higher ones start first."""
+        """Set the `priority`, from 0 to 9; higher ones start first."""
         return self.with_options(priority=priority)
 
     def delay(self, delay: Duration) -> TaskEnqueueBuilder[In_contra, Out_co]:
@@ -101,7 +108,7 @@ class TaskEnqueueBuilder(TaskSig[In_contra, Out_co], frozen=True, kw_only=True, 
         return structs.replace(self, eta_at_ms=instant_ms(instant, f"task {self.task}"))
 
     def with_options(self, options: TaskOptions | None = None, **more: Any) -> TaskEnqueueBuilder[In_contra, Out_co]:
-        """Add any options of a task, as TaskOptions or keywords. Raises OptionError."""
+        """Add any `options` of a task, as TaskOptions, or `more` of them as keywords. Raises OptionError."""
         given = given_options(options, more)
         normalise(given, f"task {self.task}")
         return structs.replace(self, options={**self.options, **given})
@@ -132,7 +139,10 @@ class TaskDefinition(Generic[Args, Result]):
         self.options = options or TaskOptions()
 
     def call(self, args: Args) -> TaskEnqueueBuilder[object, Result]:
-        """Make a complete call, which can be submitted or be part of a canvas. Raises NotSerializable, OptionError."""
+        """Make a complete call with the arguments `args`, to be submitted or to be part of a canvas.
+
+        Raises NotSerializable, OptionError.
+        """
         what = f"arguments of {self.name}"
         given = plain(args if self.encode_args is None else self.encode_args(args), what)
         if given is not None and not isinstance(given, (dict, list, tuple)):

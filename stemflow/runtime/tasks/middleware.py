@@ -32,7 +32,7 @@ class Middleware:
     async def on_enqueue(
         self, submission: Submission, call_next: Callable[[Submission], Awaitable[RunHandle[Any]]]
     ) -> RunHandle[Any]:
-        """Wraps a submission, before anything is stored. Pass a changed one to `call_next` (`msgspec.structs.replace`).
+        """Wraps a `submission`, before anything is stored. Pass a changed one to `call_next` (`structs.replace`).
 
         What it raises reaches the caller of `submit`, and nothing is stored. A hook that does not call `call_next` must
         return the handle of an existing run.
@@ -40,7 +40,7 @@ class Middleware:
         return await call_next(submission)
 
     async def on_consume(self, context: TaskContext, call_next: Callable[[], Awaitable[None]]) -> None:
-        """Wraps a delivery: a worker has leased a task, and its arguments are not evaluated yet.
+        """Wraps a delivery: a worker has leased the task of `context`, and its arguments are not evaluated yet.
 
         If `call_next` is not called, the task is SKIPPED. Raise `HandBack` to give the task back without counting an
         attempt; any other exception fails the attempt as if the handler had raised it.
@@ -57,7 +57,7 @@ class Middleware:
     async def on_error(
         self, context: TaskContext, error: Exception, call_next: Callable[[Exception], Awaitable[Any]]
     ) -> Any:
-        """Called when a call of the handler has raised; `call_next` always raises, also another error if given one.
+        """Called when the handler has raised `error` in the attempt of `context`; `call_next` raises what it is given.
 
         A hook that returns without calling `call_next` gives the result, and the task succeeds. It is not called for
         requests of the handler (a retry, a replacement, Ignore, HandBack), cancellation and the hard time limit.

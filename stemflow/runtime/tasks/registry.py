@@ -329,10 +329,10 @@ class TaskRegistry:
     def lifespan(self, function: F) -> F:
         """Register what workers set up before their tasks and take down afterwards; what it yields is `context.state`.
 
-        An async generator function (or a class of async context managers) is entered when a worker starts, before it
-        leases anything, and left after its last report. A plain one is entered by each process of the pool for
-        `isolation="process"` before its first task, and left when the process ends in order; a process that is killed
-        does not leave it. Returns the function. Raises OptionError.
+        `function`: an async generator function (or a class of async context managers) is entered when a worker starts,
+        before it leases anything, and left after its last report. A plain one is entered by each process of the pool
+        for `isolation="process"` before its first task, and left when the process ends in order; a process that is
+        killed does not leave it. Returns the function. Raises OptionError.
 
             @registry.lifespan
             async def database():
@@ -343,13 +343,16 @@ class TaskRegistry:
         return function
 
     def thread_cleanup(self, function: F) -> F:
-        """Register a function without parameters that is called after each handler that is a plain function, in its
-        thread, for example to return database connections. What it raises is logged. Returns it."""
+        """Register a function to be called after each handler that is a plain function, in its thread.
+
+        `function`: has no parameters; for example, it returns database connections. What it raises is logged. Returns
+        the function.
+        """
         self.lifespans.add_clean_up(function)
         return function
 
     def use(self, middleware: Middleware) -> None:
-        """Add a middleware; the first one that is added is the outermost. Raises OptionError."""
+        """Add `middleware`; the first one that is added is the outermost. Raises OptionError."""
         self.middleware.add(middleware)
 
     @overload
@@ -357,7 +360,7 @@ class TaskRegistry:
     @overload
     def register(self, task: Task[P, R], override: bool = False) -> Task[P, R]: ...
     def register(self, task: Any, override: bool = False) -> Any:
-        """Add a task, or an instance of a TaskHandler.
+        """Add `task`: a Task, or an instance of a TaskHandler.
 
         `override`: replace a task of the same name. Returns the task, or the TaskDefinition with which a handler is
         called. Raises DuplicateTask, OptionError.
@@ -407,11 +410,11 @@ class TaskRegistry:
         return Decorator(self, name, given_options(options, more), metadata, retry_strategy)
 
     def get(self, name: str) -> Task[..., Any] | None:
-        """The task of this name; None if there is none."""
+        """The task with the name `name`; None if there is none."""
         return self._tasks.get(name)
 
     def result_converter(self, task: str) -> Converter | None:
-        """The converter to the annotated result type of a task; None when it is not registered here."""
+        """The converter to the annotated result type of `task`; None when it is not registered here."""
         found = self._tasks.get(task)
         return None if found is None else found.result
 
@@ -430,9 +433,10 @@ class TaskRegistry:
         workflow_defaults: Mapping[str, Any] | None = None,
         remote: RemoteOptions | None = None,
     ) -> Options:
-        """The effective options of a call: those of the call or step, then the workflow, the task, the registry.
+        """The effective options of the call `sig`: its own, then those of the workflow, the task, the registry.
 
-        `remote`: gives the options of a task that is not registered here. Raises UnknownTask, OptionError.
+        `workflow_defaults`: the defaults of the workflow, by option. `remote`: gives the options of a task that is not
+        registered here. Raises UnknownTask, OptionError.
         """
         task = self._tasks.get(sig.task)
         own = task.options if task is not None else remote(sig.task) if remote is not None else None
@@ -462,12 +466,15 @@ class TaskRegistry:
         return options
 
     def lone_options_of(self, sig: TaskSig[Any, Any], remote: RemoteOptions | None = None) -> Options:
-        """The effective options of a task that is submitted alone; its unique key is in the header of its run."""
+        """The effective options of the call `sig`, submitted alone; its unique key is in the header of its run.
+
+        `remote`: as in `options_of`.
+        """
         options = self.options_of(sig, None, remote)
         return structs.replace(options, unique_by=None, unique_key=None) if options.unique else options
 
     def strategy_of(self, task: Task[..., Any], options: Options) -> RetryStrategy | None:
-        """The strategy that gives the delays of retries under these options; None if the policy gives them.
+        """The strategy that gives the delays of retries of `task` under `options`; None if the policy gives them.
 
         The first of these that is set: the policy of the call, step or workflow; the strategy of the task; the policy
         of the task or registry; the strategy of the registry.
@@ -478,14 +485,14 @@ class TaskRegistry:
         return None if options.retry.paced else self.retry_strategy
 
     def schema(self, name: str) -> dict[str, Any]:
-        """The JSON Schema of the arguments of a task by name, with its metadata. Raises UnknownTask."""
+        """The JSON Schema of the arguments of the task `name`, with its metadata. Raises UnknownTask."""
         task = self._tasks.get(name)
         if task is None:
             raise UnknownTask(f"task {name}: expected a registered task; registered are {self._names()}")
         return task.schema()
 
     def args_encoder_of(self, sig: TaskSig[Any, Any], declared: Mapping[str, Any]) -> str | None:
-        """The id of the encoder of the arguments of a call; None: the default of the engine.
+        """The id of the encoder of the arguments of the call `sig`; None: the default of the engine.
 
         `declared`: the options of a task that is not registered here.
         """
@@ -494,23 +501,26 @@ class TaskRegistry:
         return next((layer["args_encoder"] for layer in layers if layer.get("args_encoder")), None)
 
     def argument_faults(self, task: str, bind: Mapping[str, Any]) -> Iterable[ArgumentFault]:
-        """The faults of the arguments of a call in a workflow file; none for an unknown task."""
+        """The faults of the arguments `bind` of a call of `task` in a workflow file; none for an unknown task."""
         found = self._tasks.get(task)
         return () if found is None else found.parameters.faults(bind)
 
     def result_schema(self, task: str) -> dict[str, Any] | None:
-        """The JSON Schema of what a task returns; None where it is unknown or not annotated."""
+        """The JSON Schema of what `task` returns; None where it is unknown or not annotated."""
         found = self._tasks.get(task)
         return None if found is None else _schema_of(found.result)
 
     def parameter_schema(self, task: str, parameter: str) -> dict[str, Any] | None:
-        """The JSON Schema of one parameter of a task; None where it is unknown or takes more than a schema says."""
+        """The JSON Schema of `parameter` of `task`; None where it is unknown or takes more than a schema says."""
         found = self._tasks.get(task)
         known = None if found is None else found.parameters.names.get(parameter)
         return None if known is None or known.converter.is_loose() else _schema_of(known.converter)
 
     def retries_with_harm(self, sig: TaskSig[Any, Any], defaults: Mapping[str, Any]) -> bool:
-        """Whether a call is retried although its task is not idempotent and has no unique key."""
+        """Whether the call `sig` is retried although its task is not idempotent and has no unique key.
+
+        `defaults`: the defaults of the workflow, by option.
+        """
         found = self._tasks.get(sig.task)
         if found is None or found.metadata.idempotent is not False:
             return False

@@ -24,8 +24,9 @@ PATIENCE_S = 5.0
 
 
 class TaskEvent(Struct, frozen=True, kw_only=True):
-    """An event of a task. `attempt`: from 0. `at_ms`: epoch milliseconds by the store's clock. Fields that the signal
-    does not use are None."""
+    """An event of a task. `signal`: the name of the signal. `task`, `queue`: of the task. `run_id`, `node`: the address
+    of the node. `attempt`: from 0. `at_ms`: epoch milliseconds by the store's clock. `error`: of the attempt.
+    `progress`: for `progress`. Fields that the signal does not use are None."""
 
     signal: str
     task: str
@@ -50,8 +51,9 @@ class TaskEvent(Struct, frozen=True, kw_only=True):
 
 
 class RunEvent(Struct, frozen=True, kw_only=True):
-    """An event of a run. `at_ms`: epoch milliseconds by the store's clock. `existing`: for `after_publish`: the unique
-    key or the id belongs to an earlier run, which is `run_id`."""
+    """An event of a run. `signal`: the name of the signal. `name`: that of the workflow or first task. `headers`: those
+    of the run. `at_ms`: epoch milliseconds by the store's clock. `error`: of a run that failed. `existing`: for
+    `after_publish`: the unique key or the id belongs to an earlier run, which is `run_id`."""
 
     signal: str
     run_id: str
@@ -63,7 +65,8 @@ class RunEvent(Struct, frozen=True, kw_only=True):
 
 
 class WorkerEvent(Struct, frozen=True, kw_only=True):
-    """An event of a worker. `worker`: its id in the store. `running`: the tasks that it runs at this moment."""
+    """An event of a worker. `signal`: the name of the signal. `worker`: its id in the store. `at_ms`: epoch
+    milliseconds by the store's clock. `running`: the number of tasks that it runs. `error`: for `worker_error`."""
 
     signal: str
     worker: str
@@ -73,7 +76,7 @@ class WorkerEvent(Struct, frozen=True, kw_only=True):
 
 
 class RegistryEvent(Struct, frozen=True, kw_only=True):
-    """An event of a registry. `task`: the name of the task that was registered, or replaced."""
+    """An event of a registry. `signal`: its name. `task`: the name of the task that was registered, or replaced."""
 
     signal: str
     task: str

@@ -21,7 +21,8 @@ from stemflow.model.tree import depth
 class Submission(Struct, frozen=True, kw_only=True, gc=False):
     """One call of `submit`, as middlewares see it. `parent`, `root`: set for runs that a running task starts.
 
-    The other fields are the arguments of `Stemflow.submit`; `what` is the signature or workflow.
+    The other fields are the arguments of `Stemflow.submit`: `what` (the signature or workflow), `args`, `kwargs`,
+    `inputs`, `headers`, `meta`, `run_id`, `file`, `tasks`, `again` and `allow_unknown`.
     """
 
     what: Signature[Any, Any] | Workflow

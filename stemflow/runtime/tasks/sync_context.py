@@ -49,29 +49,29 @@ class SyncTaskContext(TaskContext):
         self.ask(super().extend_lease(duration))
 
     def progress(self, percent: float, data: Any = None) -> None:  # type: ignore[override]
-        """Report progress from 0 to 100, with any JSON data, as `TaskContext.progress`."""
+        """Report progress: `percent` from 0 to 100, and any JSON `data`, as `TaskContext.progress`."""
         self.ask(super().progress(percent, data))
 
     def enqueue(self, signature: Signature[Any, Any], **given: Any) -> str:  # type: ignore[override]
-        """Start a run of its own and return its run id. `given`: the keywords of `TaskContext.enqueue`."""
+        """Submit `signature` as a run of its own and return the run id. `given`: as in `TaskContext.enqueue`."""
         return str(self.ask(super().enqueue(signature, **given)))
 
     spawn = enqueue  # type: ignore[assignment]
 
     def run(self, signature: Signature[Any, Any], **given: Any) -> Any:
-        """Start a run of its own, wait for its end and return its value, as `TaskContext.run`."""
+        """Submit `signature` as a run of its own and return its value. `given`: as in `TaskContext.run`."""
         return self.ask(super().run(signature, **given))
 
     def cancel_run(self, run_id: str, *, force: bool = False) -> str:  # type: ignore[override]
-        """Cancel another run, as `TaskContext.cancel_run`; return the state it was in. Raises UnknownRun."""
+        """Cancel the run `run_id`, with `force` at once; return the state it was in. Raises UnknownRun."""
         return str(self.ask(super().cancel_run(run_id, force=force)))
 
     def add_to_group(self, signature: Signature[Any, Any]) -> None:  # type: ignore[override]
-        """Add a member to the fan-in of this task, as `TaskContext.add_to_group`."""
+        """Add `signature` as a member to the fan-in of this task, as `TaskContext.add_to_group`."""
         self.ask(super().add_to_group(signature))
 
     def retry(self, **how: Any) -> NoReturn:
-        """End this attempt and retry the task, as `TaskContext.retry`; never returns."""
+        """End this attempt and retry the task; never returns. `how`: as in `TaskContext.retry`."""
         raise AssertionError(super().retry(**how))
 
     def replace(self, signature: Signature[Any, Any]) -> NoReturn:
