@@ -22,6 +22,9 @@ SUBMITTED: Names = frozenset({"inputs", "vars"})
 
 ERROR: Names = frozenset({"error"})
 
+TICK: Names = frozenset({"tick"})
+"""What the inputs of a schedule read."""
+
 ELSEWHERE = {
     "inputs": "retry.when reads `error` only",
     "vars": "retry.when reads `error` only",
@@ -36,6 +39,7 @@ ELSEWHERE = {
     "self": "it exists in compensate, catch and finally, and in the hooks of the file",
     "args": "it exists in the keys of a task: unique.key, concurrency.key, rate_limit.key, group_rate_key",
     "headers": "it exists in rate_limit.key and group_rate_key of a task",
+    "tick": "it exists in the inputs of a schedule: on.schedule.NAME.inputs",
     "run": "it exists once there is a run, in steps and outputs",
     "env": "it is not supported in this version",
     "secrets": "it is not supported in this version",

@@ -21,6 +21,7 @@ from stemflow.dsl.inputs import inputs_schema, read_inputs
 from stemflow.dsl.options import OptionReader
 from stemflow.dsl.rules import TaskFacts, View, check_view
 from stemflow.dsl.rules.cases import known_to_cases
+from stemflow.dsl.schedules import read_schedules
 from stemflow.dsl.schema import check_shape
 from stemflow.dsl.source import Node, read
 from stemflow.dsl.vocabulary import BODIES, VALUE_OF
@@ -148,6 +149,7 @@ def _parse(text: str, file: str) -> Parsed:
 
 def _workflow(root: Node, inputs: dict[str, Any], builder: Builder) -> Workflow | None:
     expressions, options = builder.expressions, builder.options
+    schedules = read_schedules(root.get("on"), expressions)
     for key in ("name", "version", "description", "labels", "vars"):
         expressions.refuse(root.get(key), key)
     defaults = root.get("defaults")
@@ -166,6 +168,7 @@ def _workflow(root: Node, inputs: dict[str, Any], builder: Builder) -> Workflow 
         description=root.text("description"),
         labels=_plain(root, "labels"),
         inputs=inputs,
+        schedules=schedules,
         vars=_plain(root, "vars"),
         task_defaults=task_defaults,
         outputs=root.value.get("outputs"),

@@ -26,7 +26,6 @@ NOT_YET: Mapping[str, str | None] = {
     "env": None,
     "labels": "labels belong to the top of the file",
     "matrix": "write `items` with a list",
-    "on": None,
     "priority": "set it under defaults.task or on a task",
     "queue": "set it under defaults.task or on a task",
     "quorum": None,

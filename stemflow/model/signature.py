@@ -536,6 +536,8 @@ class Workflow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     labels: Mapping[str, str] = {}
     inputs: Mapping[str, Any] = {}
     """Input name -> its JSON Schema."""
+    schedules: Mapping[str, Any] = {}
+    """Name of a schedule -> what the file says of it, under `on.schedule`."""
     vars: Mapping[str, Any] = {}
     task_defaults: Mapping[str, Any] = {}
     outputs: Mapping[str, Any] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
@@ -31,12 +32,14 @@ from stemflow.runtime.payloads.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.payloads.headers import TRACE_HEADERS
 from stemflow.runtime.payloads.signing import SigningKeys, Trust
 from stemflow.runtime.runs.handle import RunFailed, RunHandle, TaskResult, UnknownRun
+from stemflow.runtime.schedules.schedules import Applied, Schedules, head_of
 from stemflow.runtime.tasks.lineage import from_handler
-from stemflow.runtime.tasks.registry import TaskRegistry
+from stemflow.runtime.tasks.registry import Task, TaskRegistry
 from stemflow.runtime.tasks.signals import Signals
 from stemflow.runtime.tasks.submission import Submission
 from stemflow.runtime.values.library import Library
 from stemflow.runtime.worker.service import Service, WorkerSettings
+from stemflow.schedule import spec_of
 from stemflow.store.base import Store
 from stemflow.store.open import open_store
 from stemflow.units import Duration, duration_of
@@ -111,7 +114,7 @@ class Stemflow:
             # A handler may submit a run, and that submission leases for this worker: `_submit` breaks the circle.
             self.service = Service(
                 self.decider, self.registry, self.preparer.remote_tasks, self.ids, self._submit, self._cancel,
-                self._worker_settings,
+                self._worker_settings, own_tasks=self._own_task,
             )  # fmt: skip
         self.parts = Parts(
             store=self.store, library=self.library, registry=self.registry, ids=self.ids, decider=self.decider,
@@ -119,11 +122,16 @@ class Stemflow:
             lifecycle=self._lifecycle,
         )  # fmt: skip
         self.submitter = Submitter(self.parts)
+        self.schedules = Schedules(self.parts, self.submitter)
+        self._own_tasks = self.schedules.ticker.tasks()
 
     def _make_committer(self) -> Committer:
         """A committer with a channel of its own, whose exchanges lease for the worker of this process, if any."""
         piggyback = no_piggyback if self.service is None else self.service.exchange_loop.piggyback
         return Committer(self.store, self.decider, f"engine-{self.ids.run_id()}", self._committed, piggyback)
+
+    def _own_task(self, name: str) -> Task[..., Any] | None:
+        return self._own_tasks.get(name)
 
     async def _submit(self, asked: Submission) -> RunHandle[Any]:
         return await self.submitter.submit(asked)
@@ -243,6 +251,27 @@ class Stemflow:
             run_id=run_id, file=file, tasks=tasks, again=again, allow_unknown=allow_unknown,
         )  # fmt: skip
         return await self.submitter.submit(from_handler(asked, self._propagated_headers))
+
+    async def schedule(
+        self,
+        name: str,
+        what: Signature[Any, Any] | str | os.PathLike[str],
+        *,
+        tasks: tuple[str, ...] = (),
+        **when: Any,
+    ) -> Applied:
+        """Store a schedule: from now on `what` is started at each of its ticks, by whichever worker is there.
+
+        `what`: a signature, or the path of a workflow file. `tasks`: shown with its runs. `when`: one of `cron`,
+        `every`, `at` and `solar`, and the other keys of `on: schedule` (`timezone`, `inputs`, `overlap`, `catch_up`,
+        `jitter`, `exclude`, `dst`, `queue`). A schedule of this name that differs is replaced. Raises OptionError
+        (ScheduleError for what is wrong in `when`), InvalidWorkflow, OSError.
+
+        Example:
+            `await app.schedule("nightly", "workflows/nightly.yaml", cron="30 2 * * *", timezone="Europe/Berlin")`
+        """
+        self._lifecycle.require()
+        return await self.schedules.apply(head_of(name, what, spec_of(when), tasks))
 
     @property
     def signals(self) -> Signals:

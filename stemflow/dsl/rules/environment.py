@@ -24,6 +24,9 @@ from stemflow.model.records import child_path, parent_path
 
 RUN = object_of({"id": STRING, "name": STRING, "created_at_ms": INTEGER}, what="run")
 ERROR = object_of({"type": STRING, "qualname": STRING, "message": STRING, "data": ANY}, what="error")
+TICK = object_of(
+    {"at": STRING, "start": STRING, "end": STRING, "previous": STRING, "late_ms": INTEGER, "kind": STRING}, what="tick"
+)
 STATE = Type(frozenset({"string"}), STEP_STATES)
 
 
@@ -62,6 +65,8 @@ class Environment:
                 return self.vars
             case "run":
                 return RUN
+            case "tick":
+                return TICK
             case "error":
                 handler = self.view.ended_around(read.path)
                 if read.names == frozenset({"error"}) or (handler is not None and handler[1].startswith("catch")):

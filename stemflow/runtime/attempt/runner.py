@@ -58,6 +58,14 @@ async def hand_back_unknown(task: str, node: Node) -> HandedBack:
     return HandedBack(UNKNOWN_TASK_DELAY_MS)
 
 
+OwnTasks = Callable[[str], Task[..., Any] | None]
+"""Gives a task of the engine itself by name, which no registry has; None: there is none of this name."""
+
+
+def no_own_tasks(name: str) -> None:
+    """The engine has no tasks of its own."""
+
+
 class Attempt:
     """What is known of one attempt. Each step may rely on what the steps before it have set."""
 
@@ -89,7 +97,7 @@ class Attempts:
 
     `services`: what running handlers ask the worker for. `queues`: those that the worker serves; None: all.
     `threads`: runs handlers that are plain functions. `unregistered`: gives the outcome for a task that this worker
-    does not know.
+    does not know. `own_tasks`: gives the tasks of the engine itself.
     """
 
     def __init__(
@@ -103,12 +111,13 @@ class Attempts:
         threads: Executor,
         processes: ProcessPool,
         unregistered: Unregistered = hand_back_unknown,
+        own_tasks: OwnTasks = no_own_tasks,
     ) -> None:
         self._decider, self._library, self._store = decider, decider.library, decider.store
         self._registry, self._signals, self._services = registry, registry.signals, services
         self._remote_tasks, self._queues = remote_tasks, queues
         self._threads, self._processes = threads, processes
-        self._unregistered = unregistered
+        self._unregistered, self._own_tasks = unregistered, own_tasks
         self.state: Any = None
         """What the lifespan of the registry yielded; handlers read it in their context."""
         self.steps: tuple[Callable[[Attempt], Awaitable[Outcome | Crashed | None]], ...] = (
@@ -144,7 +153,7 @@ class Attempts:
         shape = self._library.shapes.get(node.plan) or await self._library.shape(node.plan)
         leaf = shape.nodes[node.node]
         assert isinstance(leaf, LeafPlan)
-        task = self._registry.get(leaf.task)
+        task = self._registry.get(leaf.task) or self._own_tasks(leaf.task)
         if task is None:
             return await self._unregistered(leaf.task, node)
         attempt.shape, attempt.leaf, attempt.task = shape, leaf, task

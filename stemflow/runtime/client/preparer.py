@@ -68,8 +68,9 @@ class Preparer:
         asked = checked_submission(asked)
         run = asked.run_id or self._ids.run_id()
         made = await self._compiled(asked, run)
+        claim = made.claim or asked.claim
         if self._store.partition_of(run) != self._store.partition_of(NO_RUN) and (
-            made.claim is not None or shares_keys(made.plan)
+            claim is not None or shares_keys(made.plan)
         ):
             self._library.headers.pop(run, None)
             if asked.run_id is not None:
@@ -87,7 +88,8 @@ class Preparer:
             inputs=made.inputs,
             created_at_ms=now_ms,
             base=0 if asked.run_id is None else now_ms // 1_000,
-            claim=made.claim,
+            claim=made.claim or asked.claim,
+            not_before_ms=asked.not_before_ms,
             file=asked.file,
             tasks=asked.tasks,
             headers=merged(checked_headers(asked.headers, "submit"), made.headers),

@@ -13,13 +13,15 @@ from stemflow.errors import OptionError
 from stemflow.model.effects import Pages
 from stemflow.model.facts import Requested
 from stemflow.model.plan import Plan
-from stemflow.model.records import Header, Key
+from stemflow.model.records import ClaimSpec, Header, Key
 from stemflow.model.signature import AnySig, Signature, Workflow, expect_signature
 from stemflow.model.tree import depth
 
 
 class Submission(Struct, frozen=True, kw_only=True, gc=False):
-    """One call of `submit`, as middlewares see it. `parent`, `root`: set for runs that a running task starts.
+    """One call of `submit`, as middlewares see it. `parent`, `root`: set for runs that a running task starts. `claim`:
+    a unique key for a run that has none of its own; `not_before_ms`: when its tasks start at the earliest; both are set
+    for schedules.
 
     The other fields are the arguments of `Stemflow.submit`: `what` (the signature or workflow), `args`, `kwargs`,
     `inputs`, `headers`, `meta`, `run_id`, `file`, `tasks`, `again` and `allow_unknown`.
@@ -38,6 +40,8 @@ class Submission(Struct, frozen=True, kw_only=True, gc=False):
     allow_unknown: bool = False
     parent: Key | None = None
     root: str | None = None
+    claim: ClaimSpec | None = None
+    not_before_ms: int = 0
 
 
 MAX_ID: Final = 200

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -15,6 +15,7 @@ from stemflow.errors import StemflowError
 from stemflow.model.records import FINAL, Node
 from stemflow.ports import IdSource
 from stemflow.runtime.attempt.process_pool import Processes
+from stemflow.runtime.attempt.runner import OwnTasks, no_own_tasks
 from stemflow.runtime.attempt.task_import import check_start
 from stemflow.runtime.catalog.remote_tasks import RemoteTasks
 from stemflow.runtime.commit.decider import Decider
@@ -36,7 +37,6 @@ from stemflow.runtime.worker.loop_watchdog import LoopWatchdog
 from stemflow.runtime.worker.presence import Presence
 from stemflow.runtime.worker.retention import keep_pruned
 from stemflow.runtime.worker.slots import Slots
-from stemflow.runtime.worker.supervised import supervised
 from stemflow.runtime.worker.worker import Worker
 from stemflow.store.base import StoreError
 from stemflow.store.process_owner import owner_id
@@ -64,7 +64,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
 
 class Service:
     """One worker with all its loops and services. `submit` stores the runs that its handlers start, `cancel` cancels
-    those that they name."""
+    those that they name, `own_tasks` gives the tasks of the engine itself."""
 
     def __init__(
         self,
@@ -75,6 +75,8 @@ class Service:
         submit: Submit,
         cancel: Cancel,
         settings: WorkerSettings,
+        *,
+        own_tasks: OwnTasks = no_own_tasks,
     ) -> None:
         store, signals = decider.store, registry.signals
         channel = f"worker-{ids.run_id()}"
@@ -101,6 +103,7 @@ class Service:
             processes=settings.processes,
             unregistered=self.presence.unregistered,
             lease_started=self._schedule.lease_started,
+            own_tasks=own_tasks,
         )
         self.exchange_loop = ExchangeLoop(slots, self.worker, decider, channel)
         self._tasks: list[asyncio.Task[None]] = []
@@ -120,13 +123,13 @@ class Service:
         self._broken = asyncio.get_running_loop().create_future()
         self._services.begin()
         self._keep_leases()
-        self._accompany("recover", lambda: recover(self.worker))
+        self._accompany("recover", recover(self.worker))
         if self.slots.only_run is None:
-            self._accompany("presence", self.presence.run)
-        self._accompany("prune", lambda: keep_pruned(self._store))
+            self._accompany("presence", self.presence.run())
+        self._accompany("prune", keep_pruned(self._store))
         self._exchanging = asyncio.create_task(self.exchange_loop.run(), name="exchange loop")
         self._exchanging.add_done_callback(self._ended)
-        self._accompany("beat", self._beat)
+        self._accompany("beat", self._beat())
         await self._send_of_run(self._signals.run_resumed, self.slots.only_run)
         self._send(self._signals.worker_ready)
 
@@ -135,18 +138,18 @@ class Service:
         renewer = self.renewals.renewer()
         if isinstance(self._woken, asyncio.Event):
             task = RenewalTask(self.slots, renewer, self._schedule, self._woken)
-            return self._accompany("renew", task.run)
+            return self._accompany("renew", task.run())
         watchdog = LoopWatchdog(self.slots, self._failed)
-        renewal = RenewalThread(
-            self.slots, renewer, self._schedule, self._woken, watchdog.held_ms, self.worker.send_error
-        )
+        renewal = RenewalThread(self.slots, renewer, self._schedule, self._woken, watchdog.held_ms, self._failed)
         self._threads = [renewal, watchdog]
         for thread in self._threads:
             thread.start()
 
-    def _accompany(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run `work()` until the worker stops; it is started again when it fails."""
-        self._tasks.append(asyncio.create_task(supervised(name, work, self.worker.send_error), name=name))
+    def _accompany(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` until the worker stops; if it ends before, the worker cannot go on."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.append(task)
+        task.add_done_callback(lambda task: None if task.cancelled() else self._failed(name, task.exception()))
 
     def _failed(self, name: str, error: BaseException | None) -> None:
         """A companion has ended although it was not cancelled."""

@@ -12,7 +12,7 @@ from stemflow.model.facts import Damaged, Distrusted, Ended, Failed, HandedBack,
 from stemflow.model.records import ErrorInfo, Node, task_id
 from stemflow.runtime.attempt.in_flight import LeaseCallbacks, Running
 from stemflow.runtime.attempt.process_pool import Crashed, Processes, ProcessPool
-from stemflow.runtime.attempt.runner import Attempts, Unregistered, hand_back_unknown
+from stemflow.runtime.attempt.runner import Attempts, OwnTasks, Unregistered, hand_back_unknown, no_own_tasks
 from stemflow.runtime.catalog.remote_tasks import RemoteTasks
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey
@@ -56,6 +56,7 @@ class Worker:
         processes: Processes | None = None,
         unregistered: Unregistered = hand_back_unknown,
         lease_started: Callable[[int], None] = _no_renewal,
+        own_tasks: OwnTasks = no_own_tasks,
     ) -> None:
         self.slots, self.store, self.signals = slots, slots.store, registry.signals
         self.decider = decider
@@ -70,6 +71,7 @@ class Worker:
             threads=self.threads,
             processes=self.processes,
             unregistered=unregistered,
+            own_tasks=own_tasks,
         )
         self._callbacks = LeaseCallbacks(
             self.store, self.signals.timeout, self.report, self.leak, slots.wait_for_reports
