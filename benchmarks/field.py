@@ -1,4 +1,4 @@
-"""stemflow on a Redis server beside other engines, each in an environment of its own, interleaved in one run.
+"""stemflow on a Redis server next to other engines, each in an environment of its own, interleaved in one run.
 
 The server is pinned to one core, worker and producer to the other. An engine is a program of `benchmarks/field`
 (see `peer.py` there); `--program NAME=PYTHON:FILE` adds another that keeps to the same form.
