@@ -58,11 +58,12 @@ if TYPE_CHECKING:
     from stemflow.runtime.tasks.definitions import TaskDefinition, TaskEnqueueBuilder, TaskHandler, TaskMetadata
     from stemflow.runtime.tasks.middleware import Middleware
     from stemflow.runtime.tasks.rate_limiter import RateLimiter
-    from stemflow.runtime.tasks.registry import DuplicateTask, Task, TaskRegistry, UnknownTask
+    from stemflow.runtime.tasks.registry import DuplicateTask, TaskRegistry, UnknownTask
     from stemflow.runtime.tasks.retry_decision import RetryStrategy
     from stemflow.runtime.tasks.signals import RegistryEvent, RunEvent, TaskEvent, WorkerEvent
     from stemflow.runtime.tasks.submission import Submission
     from stemflow.runtime.tasks.sync_context import SyncTaskContext
+    from stemflow.runtime.tasks.task import Task
     from stemflow.store.base import BackpressureError, StateLost, StoreClosed, StoreError, StoreUnavailable
 
 _HOMES = {
@@ -107,7 +108,8 @@ _HOMES = {
     "stemflow.runtime.payloads.json_data": ("NotSerializable",),
     "stemflow.runtime.runs.progress": ("Progress",),
     "stemflow.runtime.tasks.rate_limiter": ("RateLimiter",),
-    "stemflow.runtime.tasks.registry": ("DuplicateTask", "Task", "TaskRegistry", "UnknownTask"),
+    "stemflow.runtime.tasks.registry": ("DuplicateTask", "TaskRegistry", "UnknownTask"),
+    "stemflow.runtime.tasks.task": ("Task",),
     "stemflow.runtime.client.approvals": ("Approval", "NotWaiting"),
     "stemflow.runtime.client.dead_letters": ("Replayed",),
     "stemflow.runtime.client.events": ("SentEvent",),

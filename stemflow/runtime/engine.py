@@ -34,9 +34,10 @@ from stemflow.runtime.payloads.signing import SigningKeys, Trust
 from stemflow.runtime.runs.handle import RunFailed, RunHandle, TaskResult, UnknownRun
 from stemflow.runtime.schedules.schedules import Applied, Schedules, head_of
 from stemflow.runtime.tasks.lineage import from_handler
-from stemflow.runtime.tasks.registry import Task, TaskRegistry
+from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.tasks.signals import Signals
 from stemflow.runtime.tasks.submission import Submission
+from stemflow.runtime.tasks.task import Task
 from stemflow.runtime.values.library import Library
 from stemflow.runtime.worker.service import Service, WorkerSettings
 from stemflow.schedule import spec_of

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from stemflow.model.signature import Signature
 from stemflow.runtime.tasks.context import NOTHING, TaskCancelled, TaskContext
-from stemflow.runtime.tasks.registry import Task
 from stemflow.runtime.tasks.sync_context import SyncTaskContext
+from stemflow.runtime.tasks.task import Task
 
 T = TypeVar("T")
 

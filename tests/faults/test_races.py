@@ -21,7 +21,7 @@ from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact
 from stemflow.runtime.clock import SystemClock
 from stemflow.runtime.runs.handle import RunHandle
-from stemflow.runtime.tasks.registry import Task
+from stemflow.runtime.tasks.task import Task
 from stemflow.runtime.worker.worker import Worker
 from stemflow.store.base import Exchange, Request, Store, StoreError, Want
 from stemflow.store.open import open_store

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from stemflow.dsl.findings import Findings
 from stemflow.dsl.rules import cases, conditions, effects, graph, inputs, policy, schedules, security, style, tasks
 from stemflow.dsl.rules.catalogue import CATALOGUE
@@ -20,8 +22,8 @@ def check_view(view: View, known: TaskFacts | None, findings: Findings) -> None:
         inference.of_read(read)
     for code, one in inference.found:
         findings.add(code, one.message, one.place, one.hint, one.severity or CATALOGUE[code].severity)
-    view.tasks, view.type_of = known, inference.of_node
-    view.found = frozenset(code for code, _ in inference.found)
+    found = frozenset(code for code, _ in inference.found)
+    view = replace(view, tasks=known, type_of=inference.of_node, found=found)
     for rule in RULES:
         for one in rule.check(view):
             findings.add(rule.code, one.message, one.place, one.hint, one.severity or rule.severity)

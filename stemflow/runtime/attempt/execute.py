@@ -39,9 +39,10 @@ from stemflow.runtime.tasks.context import (
     enter,
 )
 from stemflow.runtime.tasks.middleware import MiddlewareChain
-from stemflow.runtime.tasks.registry import Task, TaskRegistry
+from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.tasks.retry_decision import RetryDecider, describe
 from stemflow.runtime.tasks.sync_context import SyncTaskContext
+from stemflow.runtime.tasks.task import Task
 from stemflow.runtime.values.binding import Bound, seal_literals
 from stemflow.store.base import BackpressureError, StateLost, StoreUnavailable
 

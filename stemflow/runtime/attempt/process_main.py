@@ -32,9 +32,10 @@ from stemflow.runtime.attempt.soft_limit import SoftLimit
 from stemflow.runtime.attempt.task_import import TaskSource, find
 from stemflow.runtime.payloads.json_data import plain
 from stemflow.runtime.tasks.context import TaskContext
-from stemflow.runtime.tasks.registry import Task, TaskRegistry
+from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.tasks.retry_decision import RetryDecider, describe
 from stemflow.runtime.tasks.sync_context import SyncTaskContext
+from stemflow.runtime.tasks.task import Task
 from stemflow.runtime.values.binding import Bound
 
 

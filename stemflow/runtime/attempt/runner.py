@@ -35,9 +35,10 @@ from stemflow.runtime.commit.events import context_event, task_event
 from stemflow.runtime.payloads.encoders import BadPayload, UnknownEncoder
 from stemflow.runtime.tasks.context import HandlerServices, TaskContext
 from stemflow.runtime.tasks.placement import ExecutionMode, execution_mode
-from stemflow.runtime.tasks.registry import Task, TaskRegistry
+from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.tasks.retry_decision import RetryDecider, describe
 from stemflow.runtime.tasks.sync_context import SyncTaskContext, ask_loop
+from stemflow.runtime.tasks.task import Task
 from stemflow.runtime.values.binding import Binder, Bound
 from stemflow.runtime.values.resolver import Values
 

@@ -15,7 +15,8 @@ from msgspec import Struct
 
 from stemflow.errors import OptionError
 from stemflow.runtime.tasks.callables import qualname_of
-from stemflow.runtime.tasks.registry import Task, TaskRegistry
+from stemflow.runtime.tasks.registry import TaskRegistry
+from stemflow.runtime.tasks.task import Task
 
 
 class TaskSource(Struct, frozen=True):

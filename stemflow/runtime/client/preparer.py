@@ -25,8 +25,9 @@ from stemflow.runtime.commit.events import run_event
 from stemflow.runtime.payloads.headers import checked_headers, checked_meta, merged
 from stemflow.runtime.payloads.json_data import encode, plain, written
 from stemflow.runtime.tasks.argument_checks import check_items, check_plan, plain_signature, task_names
-from stemflow.runtime.tasks.registry import RemoteOptions, Task, TaskRegistry
+from stemflow.runtime.tasks.registry import RemoteOptions, TaskRegistry
 from stemflow.runtime.tasks.submission import Prepared, Submission, checked_submission, swallowed
+from stemflow.runtime.tasks.task import Task
 from stemflow.runtime.values.binding import pages_of, seal_literals
 from stemflow.runtime.values.call_keys import key_text, lone_key
 from stemflow.runtime.values.resolver import Values

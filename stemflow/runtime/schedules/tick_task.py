@@ -31,8 +31,8 @@ from stemflow.runtime.schedules.head import (
     tick_prefix,
 )
 from stemflow.runtime.tasks.context import TaskContext
-from stemflow.runtime.tasks.registry import Task
 from stemflow.runtime.tasks.submission import Submission
+from stemflow.runtime.tasks.task import Task
 from stemflow.schedule import ScheduleSpec, due_ms, next_tick, ticks_between
 from stemflow.schedule.spec import MOST_CAUGHT_UP
 from stemflow.schedule.ticks import count_ticks, previous_tick

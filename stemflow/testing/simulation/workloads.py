@@ -14,7 +14,8 @@ from stemflow.model.policy import UNIQUE_MODES, Concurrency, RetryPolicy
 from stemflow.model.rates import RateLimit
 from stemflow.model.signature import ChainSig, MemberPolicy, SetSig, Signature, StepsSig, WaitSig, Workflow
 from stemflow.runtime.tasks.context import Ignore, Reject, TaskContext
-from stemflow.runtime.tasks.registry import Task, TaskRegistry
+from stemflow.runtime.tasks.registry import TaskRegistry
+from stemflow.runtime.tasks.task import Task
 from stemflow.testing.simulation.faults import Faults
 
 Step = Signature[Any, Any]
