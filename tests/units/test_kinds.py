@@ -16,7 +16,16 @@ from stemflow.core.kinds import KINDS
 from stemflow.dsl.parse import parse_workflow
 from stemflow.dsl.schema import load_schema
 from stemflow.dsl.vocabulary import KINDS as WORDS
-from stemflow.model.plan import AnyPlan, LeafPlan, ScopeKind, ScopePlan, WaitPlan
+from stemflow.model.plan import (
+    AnyPlan,
+    ApprovalPlan,
+    EmitPlan,
+    EventPlan,
+    LeafPlan,
+    ScopeKind,
+    ScopePlan,
+    WaitPlan,
+)
 from stemflow.model.policy import Options
 from stemflow.model.signature import AnySig
 from tests.core.explored_cases import CASES
@@ -25,7 +34,13 @@ from tests.core.plans import Spec
 ROOT = Path(__file__).parents[2]
 SIGNATURES = {kind.__struct_config__.tag: kind for kind in map(typing.get_origin, typing.get_args(AnySig))}
 KIND_NAMES = typing.get_args(ScopeKind)
-LEAVES: dict[str, tuple[type[AnyPlan], str]] = {"task": (LeafPlan, "leaf"), "wait": (WaitPlan, "wait")}
+LEAVES: dict[str, tuple[type[AnyPlan], str]] = {
+    "task": (LeafPlan, "leaf"),
+    "wait": (WaitPlan, "wait"),
+    "event": (EventPlan, "event"),
+    "emit": (EmitPlan, "emit"),
+    "approval": (ApprovalPlan, "approval"),
+}
 """The kinds without members: the form of their plan, and the name by which the explorer knows it."""
 STEP_KINDS = (*KIND_NAMES, *LEAVES)
 YAML_ONLY = {"steps": "a graph needs names", "set": "its values are expressions over a file"}
