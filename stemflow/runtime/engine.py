@@ -265,7 +265,7 @@ class Stemflow:
 
         `what`: a signature, or the path of a workflow file. `tasks`: shown with its runs. `when`: one of `cron`,
         `every`, `at` and `solar`, and the other keys of `on: schedule` (`timezone`, `inputs`, `overlap`, `catch_up`,
-        `jitter`, `exclude`, `dst`, `queue`). A schedule of this name that differs is replaced. Raises OptionError
+        `jitter`, `exclude`, `dst`, `queue`). A schedule of the same `name` that differs is replaced. Raises OptionError
         (ScheduleError for what is wrong in `when`), InvalidWorkflow, OSError.
 
         Example:
@@ -431,12 +431,15 @@ class Stemflow:
         await answer(self.parts, run_id, step, True, by, note, inputs or {})
 
     async def reject(self, run_id: str, step: str, *, by: str, note: str = "") -> None:
-        """Reject a step that waits for an approval, which then fails, unless it says otherwise; see `approve`."""
+        """Reject a step that waits for an approval; it then fails, unless its definition says otherwise.
+
+        `run_id`, `step`, `by` and `note`: as in `approve`, which also describes what is raised.
+        """
         self._lifecycle.require()
         await answer(self.parts, run_id, step, False, by, note, {})
 
     async def approvals(self, run_id: str | None = None, *, limit: int = 10_000) -> list[Approval]:
-        """The steps that wait for an answer: of one run, or of those among the newest `limit` runs that go on."""
+        """The steps that wait for an answer: of the run `run_id`, or of those of the newest `limit` runs that go on."""
         self._lifecycle.require()
         return await approvals(self.parts, run_id, limit)
 

@@ -28,8 +28,9 @@ class NotWaiting(StemflowError):
 class Approval(Struct, frozen=True, kw_only=True):
     """A step that waits for an answer.
 
-    `name`: of the run. `by`: the names that may answer; empty: anybody. `inputs`: name -> JSON Schema of what is given
-    with an approval. `until_ms`: the instant (epoch ms) at which it stops waiting.
+    `run_id` and `name`: of the run. `step`: the path of the step. `by`: the names that may answer; empty: anybody.
+    `message`: what is asked. `inputs`: name -> JSON Schema of what is given with an approval. `since_ms`: the instant
+    (epoch ms) since which it waits. `until_ms`: the instant at which it stops waiting.
     """
 
     run_id: str

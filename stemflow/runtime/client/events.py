@@ -14,7 +14,10 @@ from stemflow.units import Duration, duration_of
 
 
 class SentEvent(Struct, frozen=True):
-    """An event that is stored. `existing`: one of the same type and id was kept already, and nothing was sent."""
+    """An event that is stored, with its `type` and `id`.
+
+    `existing`: one of the same type and id was kept already, and nothing was sent.
+    """
 
     type: str
     id: str
