@@ -19,7 +19,7 @@ def join_fan_in(w: Work, node: Node, added: tuple[Plan, ...]) -> None:
 
 
 def _fan_in_of(w: Work, node: Node) -> Node | None:
-    """The nearest scope above with parallel members, in whose body or hook `node` is not."""
+    """The nearest enclosing scope of which `node` is, or is in, a parallel member; not a body or hook."""
     while node.path and node.index >= 0:
         scope = w.node(w.parent_key(node))
         if scope is None:

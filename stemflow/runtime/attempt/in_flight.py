@@ -21,7 +21,7 @@ DISOWN_AFTER_MS = 1_000
 RENEW_GRACE_MS = 2_000
 """How long after its hard limit a lease is still renewed, so that the handler can be disowned and reported."""
 LEASES_HELD = 10
-"""A handler without a hard limit may block the event loop for so many leases; then they are given up."""
+"""A handler without a hard limit may block the event loop for this many lease periods; then leases are given up."""
 
 
 class LeaseCallbacks(NamedTuple):

@@ -178,7 +178,7 @@ class Values:
     # -- results of previous steps
 
     async def prev(self, node: Node) -> Prev | None:
-        """The value that is put in front of the arguments of `node`, or None if there is none.
+        """The value that becomes the first argument of `node`, or None if there is none.
 
         What a task was replaced by, or has added, gets none: the task got the value itself.
         """
@@ -312,7 +312,7 @@ class Values:
         return decode(newer) if is_json(newer) else self.library.encoders.read(newer, value_location(run, "", "inputs"))
 
     async def duplicates(self, node: Node) -> int:
-        """How many others have met the unique key of `node` while it held it."""
+        """The number of other submissions that used the unique key of `node` while `node` held it."""
         if node.claim is None:
             return node.duplicates
         (claim,) = await self.store.read([(NO_RUN, node.claim)])
@@ -356,7 +356,7 @@ class Values:
             env["steps"] = shown
 
     async def outcome(self, key: Key) -> dict[str, Any]:
-        """How a scope whose members have ended is about to end, as expressions in its handlers see it."""
+        """The state in which a scope whose members have ended is about to end, for expressions in its handlers."""
         scope = await self.node(key)
         assert scope is not None
         output = await self.value(scope) if scope.verdict == SUCCEEDED else None
@@ -390,7 +390,7 @@ class Values:
         return {rules.segment(plan, index): one for index, one in enumerate(shown)}
 
     async def origin(self, node: Node) -> Node:
-        """The node whose surroundings expressions of `node` are about: for an undo node the one that it undoes."""
+        """The node in whose place expressions of `node` are evaluated: for an undo node, the node that it undoes."""
         if "!undo" not in node.path:
             return node
         done = await self.node((node.run, undone_path(node.path)))

@@ -35,7 +35,7 @@ LATE_PUSH_S = 0.02
 LAST_TRIES_S = 5.0
 """How long a worker that shuts down tries to reach its store."""
 OVERLAP_FROM = 32
-"""So many waiting reports are worth an exchange of their own while another is under way."""
+"""The number of waiting reports for which a second exchange is worthwhile while the first is under way."""
 
 
 class _Channel:
@@ -71,9 +71,9 @@ class ExchangeLoop:
         self._first, self._second = _Channel(channel), _Channel(f"{channel}+")
         self._epoch = self.store.epoch
         self._futile = False
-        """All waiting reports belong to what is under way, so that a second exchange would be empty."""
+        """Every waiting report concerns a run that the current exchange changes: a second one would commit nothing."""
         self._short = False
-        """An exchange asked for fewer leases than there were free slots, because of another one."""
+        """An exchange left free slots out of its request for leases, because another one had asked for them."""
         self._seen = 0
         """The count of notifications that were received."""
         self._pushed = 0
@@ -124,7 +124,7 @@ class ExchangeLoop:
             self.slots.changed.set()
 
     def _watch_reports(self) -> None:
-        """Have the slots say when enough reports wait for the second channel, as long as it could carry them."""
+        """Ask the slots to signal when enough reports wait, if a second exchange is possible now."""
         may_overlap = self._first.busy and not self._second.busy and not self._futile
         self.slots.overlap_from = self._overlap_from if may_overlap else NO_OVERLAP
 

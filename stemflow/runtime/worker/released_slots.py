@@ -16,7 +16,7 @@ from stemflow.model.records import Key, task_id
 log = logging.getLogger("stemflow.worker")
 
 MOST_WAITING: Final = 1_000
-"""So many handlers of a worker give their slots back at most; more of them keep theirs while they wait."""
+"""At most this many handlers of a worker give their slots back; others keep theirs while they wait."""
 
 Token = tuple[Key, int]
 """A lease: node and fencing token."""

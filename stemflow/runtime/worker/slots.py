@@ -19,11 +19,12 @@ from stemflow.store.base import Store
 log = logging.getLogger("stemflow.worker")
 
 BLOCKED_S = 0.1
-"""After handlers have blocked the event loop for so long, their reports leave before the next one is called."""
+"""After handlers have blocked the event loop for this long, their reports are committed before the next handler is
+called."""
 STORE_SLOW_S = 1.0
-"""How long after the last report a handler waits for the reports of others to leave."""
+"""How long after the last report a handler waits at most for the reports of others to be committed."""
 NO_OVERLAP = sys.maxsize
-"""As `Slots.overlap_from`: no number of reports starts an exchange of its own."""
+"""A value of `Slots.overlap_from` with which no number of reports starts a second exchange."""
 
 
 class Slots:
@@ -72,7 +73,7 @@ class Slots:
         self.reports_leave = True
         """False once the exchange loop has ended with an error: reports are not committed any more."""
         self.overlap_from = NO_OVERLAP
-        """So many waiting reports set `overlap`; the exchange loop decides."""
+        """The number of waiting reports that sets `overlap`; chosen by the exchange loop."""
 
     def wake(self) -> None:
         """Something may have to be done: the exchange loop is not to rest."""

@@ -74,9 +74,9 @@ class LossDetector:
         """The server's time at the last look."""
         self._looks = 0
         self._boot, self._number = "", 0
-        """The start of the server that is known, and which one in the life of the data it is."""
+        """`_boot` identifies the last known start of the server; `_number` counts starts in the life of the data."""
         self._position, self._least = 0, 0
-        """The highest position that this process has seen, and the lowest that a boot began with that it had missed."""
+        """The highest position that this process has seen, and the lowest at which a boot began that it did not see."""
 
     async def identify(self, ask: Ask) -> None:
         """Ask over a new connection: the server may not be the one before, or have other data."""
@@ -105,7 +105,7 @@ class LossDetector:
                 "the same number everywhere, or another ?prefix for a store of its own"
             )
         if before != (self.name, self._boot, self._number):
-            # Another connection was quicker, and the answer is about what was known before.
+            # Another connection was identified first; this answer refers to what was known before.
             if (self.name, self._boot, self._number) != (name, boot, number):
                 await self._look(ask, boot)
             return
@@ -115,7 +115,7 @@ class LossDetector:
         if known and known != name:
             self._lose("it was emptied, or started without its data", position)
         elif known and least < seen:
-            # What was seen since the question was sent, by other connections, may lie beyond the answer.
+            # Other connections may have seen positions beyond the answer since the request was sent.
             self._lose("it went back to an earlier state", position)
         else:
             self._position = max(self._position, position)
