@@ -14,8 +14,9 @@ from msgspec import Struct
 from stemflow.errors import StemflowError
 from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.facts import Due, Post
+from stemflow.model.leaf_status import LeafStatus
 from stemflow.model.plan import Plan
-from stemflow.model.records import Header, Key, Node, Record
+from stemflow.model.records import Claim, Header, Key, Node, Record
 from stemflow.store.health import HealthReport, Inventory
 
 
@@ -224,6 +225,21 @@ class Store(Protocol):
         """Every record of the run `run`, in order of creation."""
         ...
 
+    async def leaf_status(self, keys: Sequence[Key]) -> list[LeafStatus | None]:
+        """What the indexes know of each of these leaves, in the order of `keys`; None where there is none."""
+        ...
+
+    async def leased(self, limit: int) -> list[Lease]:
+        """The leases of this store, without headers, that end first first; at most `limit`."""
+        ...
+
+    async def claims(self, limit: int, after: str = "") -> list[Claim]:
+        """Claims that a node holds or waits for, in the order of their keys, from the first key that follows `after`.
+
+        A claim that is only a window over a holder that has ended is not among them.
+        """
+        ...
+
     async def header(self, run: str) -> Header | None:
         """The header of the run `run`; None where there is none."""
         ...
@@ -236,8 +252,11 @@ class Store(Protocol):
         """Page `number` of the items of the map `key`, which came with the decision that stored them."""
         ...
 
-    async def runs(self, limit: int, prefix: str = "") -> list[RunInfo]:
-        """The newest `limit` runs, newest first; with `prefix` only runs whose id begins with it."""
+    async def runs(self, limit: int, prefix: str = "", after: str = "") -> list[RunInfo]:
+        """The newest `limit` runs, newest first; with `prefix` only runs whose id begins with it.
+
+        With `after`, the id of a run, only those that follow it in this order; none if that run is not there.
+        """
         ...
 
     async def dead_letters(

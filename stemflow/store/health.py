@@ -7,6 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from stemflow.model.rates import Rate
 from stemflow.model.records import Node
 
 Level = Literal["ok", "warning", "error"]
@@ -28,11 +29,23 @@ class HealthReport(Struct, frozen=True):
     usable: bool = True
 
 
+class LaneInventory(Struct, frozen=True, kw_only=True):
+    """The ready leaves of one queue that share rate limits.
+
+    `limit`: the one that admits no start now, until `admits_at_ms`; None: one of them may start.
+    """
+
+    limits: tuple[Rate, ...]
+    ready: int
+    limit: Rate | None = None
+    admits_at_ms: int | None = None
+
+
 class QueueInventory(Struct, frozen=True, kw_only=True):
     """Leaves of one queue in READY: those that may be leased, and those whose instant is to come.
 
     `oldest`: of those that may be leased the one that was created first; `next`: of the others the one that is due
-    first.
+    first. `lanes`: of the former those with rate limits, which may have to wait for them.
     """
 
     queue: str
@@ -40,6 +53,12 @@ class QueueInventory(Struct, frozen=True, kw_only=True):
     delayed: int
     oldest: Node | None = None
     next: Node | None = None
+    lanes: tuple[LaneInventory, ...] = ()
+
+    @property
+    def limited(self) -> int:
+        """How many of the ready ones wait for a rate limit."""
+        return sum(lane.ready for lane in self.lanes if lane.limit is not None)
 
 
 class Inventory(Struct, frozen=True, kw_only=True):
@@ -86,6 +105,7 @@ def _queue(name: str, parts: Sequence[QueueInventory]) -> QueueInventory:
         delayed=sum(one.delayed for one in parts),
         oldest=min((one.oldest for one in parts if one.oldest is not None), key=lasts_since_ms, default=None),
         next=min((one.next for one in parts if one.next is not None), key=lambda node: node.at_ms, default=None),
+        lanes=tuple(lane for one in parts for lane in one.lanes),
     )
 
 

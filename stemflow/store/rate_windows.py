@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import msgspec
@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from stemflow.core.limits import Tat, admissible, next_at_ms, paced, paced_after, paced_at_ms, remember
 from stemflow.model.rates import Rate
+from stemflow.store.health import LaneInventory
 
 Lane = tuple[Rate, ...]
 
@@ -70,6 +71,12 @@ class Windows:
         at_ms = [self._key(one).next_at_ms(one) for one in lane]
         longest = max(range(len(lane)), key=at_ms.__getitem__)
         return lane[longest], at_ms[longest]
+
+    def closed(self, lane: Lane) -> tuple[Rate, int] | None:
+        """As `obstacle`, or None if a leaf of this lane may start now."""
+        for one in lane:
+            self._key(one).know(one)
+        return None if not lane or self.room(lane) > 0 else self.obstacle(lane)
 
     def started(self) -> dict[str, Past]:
         """The new past of each key under which something started."""
@@ -137,3 +144,13 @@ class _Key:
     def _starts_after(self, keep: int) -> list[int]:
         # Sorted, because a wall clock that was set back may have put a later instant before an earlier one.
         return sorted(remember(self.past.starts, keep, self.now_ms, self.started))
+
+
+def lanes_of(counts: Mapping[Lane, int], windows: Windows) -> tuple[LaneInventory, ...]:
+    """Lanes by the number of their ready leaves; those without limits are left out."""
+    found = []
+    for lane, ready in sorted(counts.items(), key=lambda pair: lane_name(pair[0])):
+        if lane and ready:
+            limit, admits_at_ms = windows.closed(lane) or (None, None)
+            found.append(LaneInventory(limits=lane, ready=ready, limit=limit, admits_at_ms=admits_at_ms))
+    return tuple(found)

@@ -36,6 +36,9 @@ class Inboxes:
         self._boxes: dict[str, _Box] = {}
         self._count = 0
 
+    def has_posts(self, run: str) -> bool:
+        return run in self._boxes
+
     def commit(self, decision: Decision) -> None:
         for run, upto in decision.consumed:
             self._consume(run, upto)

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from stemflow.model.effects import DeadLetter, Decision, Put
 from stemflow.model.facts import Due
+from stemflow.model.leaf_status import LeafStatus
 from stemflow.model.plan import Plan
-from stemflow.model.records import FINAL, NO_RUN, Header, Key, Node, Record
+from stemflow.model.records import FINAL, NO_RUN, Claim, Header, Key, Node, Record
 from stemflow.ports import Clock
 from stemflow.store.base import (
     ALL_DEAD_LETTERS,
@@ -29,7 +30,7 @@ from stemflow.store.health import Finding, HealthReport, Inventory
 from stemflow.store.index_rules import changes_something, guarded, may_hold_lease, timer_of, window_of
 from stemflow.store.memory.hints import Hints
 from stemflow.store.memory.inbox import Inboxes
-from stemflow.store.memory.inventory import queues_of
+from stemflow.store.memory.inventory import leaf_status, queues_of
 from stemflow.store.memory.queue import Queues, Timers
 from stemflow.store.memory.renewer import Held, MemoryRenewer
 from stemflow.store.memory.retention import DeadLetters, Ends, Plans
@@ -289,6 +290,19 @@ class MemoryStore:
     async def nodes(self, run: str) -> list[Node]:
         return [node for key in self._paths.get(run, ()) if isinstance(node := self._records[key], Node)]
 
+    async def leaf_status(self, keys: Sequence[Key]) -> list[LeafStatus | None]:
+        return leaf_status(keys, self._records, self._order, self._leases, self._past.get, self.now_ms())
+
+    async def leased(self, limit: int) -> list[Lease]:
+        first = sorted(self._leases, key=lambda key: (self._leases[key].until_ms, self._order[key]))[:limit]
+        nodes = [self._records[key] for key in first]
+        return [Lease(one, self._leases[one.key].until_ms) for one in nodes if isinstance(one, Node)]
+
+    async def claims(self, limit: int, after: str = "") -> list[Claim]:
+        claims = (one for one in self._records.values() if isinstance(one, Claim))
+        in_use = (one for one in claims if one.key > after and (NO_RUN, one.key) not in self._windows)
+        return sorted(in_use, key=lambda one: one.key)[:limit]
+
     async def header(self, run: str) -> Header | None:
         return self._headers.get(run)
 
@@ -299,12 +313,14 @@ class MemoryStore:
         run, path = key
         return self._pages.get(run, {}).get((path, number))
 
-    async def runs(self, limit: int, prefix: str = "") -> list[RunInfo]:
+    async def runs(self, limit: int, prefix: str = "", after: str = "") -> list[RunInfo]:
         found: list[RunInfo] = []
+        seen = not after
         for run in reversed(self._headers):
             root = self._records.get((run, ""))
-            if run.startswith(prefix) and isinstance(root, Node) and len(found) < limit:
+            if seen and run.startswith(prefix) and isinstance(root, Node) and len(found) < limit:
                 found.append(RunInfo(self._headers[run], root))
+            seen = seen or run == after
         return found
 
     async def dead_letters(
@@ -320,7 +336,7 @@ class MemoryStore:
         now_ms = self.now_ms()
         late = [held.until_ms for held in self._leases.values() if held.until_ms <= now_ms]
         return Inventory(
-            queues=queues_of(self._records, self._order, now_ms),
+            queues=queues_of(self._records, self._order, self._past.get, now_ms),
             leased=len(self._leases),
             late=len(late),
             late_since_ms=min(late, default=None),

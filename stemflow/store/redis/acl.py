@@ -12,7 +12,7 @@ CONNECTION: Final = (
 DATA: Final = (
     "del", "exists", "get", "incr", "mget", "mset", "set", "setnx", "setrange", "pexpire", "pttl", "time",
     "hdel", "hget", "hgetall", "hkeys", "hlen", "hmget", "hset", "hsetnx", "hvals",
-    "llen", "lpush", "lrange", "lrem", "lset", "ltrim", "rpush",
+    "lindex", "llen", "lpos", "lpush", "lrange", "lrem", "lset", "ltrim", "rpush",
     "sadd", "smembers", "srem",
     "zadd", "zcard", "zcount", "zpopmin", "zrange", "zrangebyscore", "zrem", "zremrangebyscore", "zscore",
 )  # fmt: skip

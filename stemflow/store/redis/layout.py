@@ -35,6 +35,8 @@ class KeyFamily(Enum):
     """<run>: hash, number and path -> page of a map's items."""
     claim = b"c"
     """<key>: string, a claim behind its revision."""
+    claims = b"C"
+    """Sorted set, all with score 0: keys of claims that a node holds or waits for."""
     plan = b"p"
     """<digest>: string, a plan."""
     meta = b"m"
@@ -245,6 +247,8 @@ POSITIONS: Final[dict[str, tuple[str, ...]]] = {
     "OPENING": ("now_ms", "made", "boot", "known_boot", "partitions", "known_number"),
     "EXPIRY": ("now_ms", "limit", "lease_ms", "run"),
     "PRUNING": ("now_ms", "limit"),
+    "STATUS": ("now_ms", "leaves"),
+    "LEAF": ("run", "path", "queue", "priority", "limits"),
     "RENEWALS": ("now_ms", "leases"),
     "RENEWAL": ("run", "path", "token", "lease_ms"),
     "MEMO": ("sequence", "committed", "held"),

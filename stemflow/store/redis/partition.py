@@ -8,12 +8,14 @@ from typing import Any, Final
 
 from stemflow.model import wire
 from stemflow.model.effects import DeadLetter, Decision
+from stemflow.model.leaf_status import LeafStatus
 from stemflow.model.plan import Plan
-from stemflow.model.records import Header, Key, Node, Record
+from stemflow.model.records import NO_RUN, Claim, Header, Key, Node, Record
 from stemflow.store.base import LOSS_LEASE_MS, DeadLetterFilter, Exchange, Lease, Request, RunInfo, StoreError, Want
 from stemflow.store.codec import read_header, read_node
-from stemflow.store.damaged import damaged_letter, decoded_or_none
+from stemflow.store.damaged import damaged_letter, decoded_hints, decoded_or_none
 from stemflow.store.health import HealthReport, Inventory
+from stemflow.store.rate_windows import Past, Windows, lane_name
 from stemflow.store.redis.client import PATIENCE_S, Client
 from stemflow.store.redis.connections import Connections
 from stemflow.store.redis.health import check_health
@@ -21,7 +23,16 @@ from stemflow.store.redis.keys import key_of, page_field, page_key
 from stemflow.store.redis.layout import Answer, KeyFamily
 from stemflow.store.redis.loss_detection import LossDetector, LossLog, PassiveObserver
 from stemflow.store.redis.notifications import Notifications
-from stemflow.store.redis.replies import exchange_of, header_of, inventory_of, leases_of, record_of
+from stemflow.store.redis.replies import (
+    exchange_of,
+    header_of,
+    inventory_of,
+    leaf_status_of,
+    leases_of,
+    limit_keys,
+    past_of,
+    record_of,
+)
 from stemflow.store.redis.requests import Encoder, pack, text
 from stemflow.store.redis.server import refuse_unfit
 from stemflow.store.redis.server_time import ServerTime
@@ -83,7 +94,15 @@ class Partition:
             await visitor.close()
 
     async def inventory(self) -> Inventory:
-        return inventory_of(await self.client.run("inventory", self.prefix, pack((self._time.given(),))))
+        answer = await self.client.run("inventory", self.prefix, pack((self._time.given(),)))
+        return inventory_of(answer, await self._past(limit_keys(answer)))
+
+    async def _past(self, names: Sequence[str]) -> dict[str, Past]:
+        """What is remembered of starts under the keys of rate limits."""
+        keys = [self._key(KeyFamily.rate_window, name.encode()) for name in names]
+        values = await self.client.call(b"MGET", *keys) if keys else []
+        found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        return decoded_hints("the rate window of", past_of, found)
 
     # -- exchange
 
@@ -164,6 +183,33 @@ class Partition:
         found += [(path.decode(errors="replace"), value) for path, value in zip(others[::2], others[1::2], strict=True)]
         return [read_node(run, path, value)[0] for path, value in sorted(found, key=lambda pair: pair[1][:5])]
 
+    async def leaf_status(self, keys: Sequence[Key]) -> list[LeafStatus | None]:
+        nodes = [found if isinstance(found, Node) else None for found in await self.read(keys)]
+        leaves = [
+            (text(run_name(node.run)), node.path, node.queue, node.priority, text(lane_name(node.limits).encode()))
+            for node in nodes
+            if node is not None
+        ]
+        now_ms, *answer = await self.client.run("leaf_status", self.prefix, pack((self._time.given(), leaves)))
+        names = sorted({limit.key for node in nodes if node is not None for limit in node.limits})
+        past = await self._past(names)
+        return leaf_status_of(nodes, answer, Windows(now_ms, past.get), now_ms)
+
+    async def leased(self, limit: int) -> list[Lease]:
+        """Not more than that are ever under way at once: the members of the index, then their records."""
+        found = await self.client.call(b"ZRANGE", self._key(KeyFamily.leases), 0, limit - 1, b"WITHSCORES")
+        keys = [key_of(member[5:]) for member in found[::2]]
+        nodes = zip(await self.read(keys), found[1::2], strict=True)
+        return [Lease(node, int(float(until_ms))) for node, until_ms in nodes if isinstance(node, Node)]
+
+    async def claims(self, limit: int, after: str) -> list[Claim]:
+        first = b"(" + after.encode() if after else b"-"
+        keys = await self.client.call(
+            b"ZRANGE", self._key(KeyFamily.claims), first, b"+", b"BYLEX", b"LIMIT", 0, limit
+        )  # fmt: skip
+        found = await self.read([(NO_RUN, key.decode()) for key in keys])
+        return [one for one in found if isinstance(one, Claim)]
+
     async def header(self, run: str) -> Header | None:
         name = run_name(run)
         keys = (self._key(KeyFamily.header, name), self._key(KeyFamily.root, name))
@@ -180,16 +226,33 @@ class Partition:
         found: bytes | None = await self.client.call(b"HGET", page_key(self.prefix, key[0]), page_field(key[1], number))
         return found
 
-    async def runs(self, limit: int, prefix: str = "") -> list[RunInfo]:
+    async def runs(self, limit: int, prefix: str, after: tuple[RunInfo, int] | None) -> list[RunInfo]:
+        """Newest first; those that follow the run `after`, which may be in another partition: its number comes with it.
+
+        Runs of one instant are in the order of their partitions.
+        """
+        first = await self._place_of(after) if after is not None else 0
         found: list[RunInfo] = []
-        for first in itertools.count(0, LISTED):
-            names = await self.client.call(b"LRANGE", self._key(KeyFamily.runs), first, first + LISTED - 1)
+        for start in itertools.count(first, LISTED):
+            names = await self.client.call(b"LRANGE", self._key(KeyFamily.runs), start, start + LISTED - 1)
             named = ((name, decoded_or_none("the name of a run", run_of, name)) for name in names)
             wanted = [name for name, run in named if run is not None and run.startswith(prefix)]
-            found += await self._listed(wanted[: limit - len(found)])
+            listed = await self._listed(wanted if after is not None else wanted[: limit - len(found)])
+            found += [info for info in listed if after is None or first or self._follows(info, *after)]
             if len(names) < LISTED or len(found) >= limit:
                 return found[:limit]
         return found
+
+    async def _place_of(self, after: tuple[RunInfo, int]) -> int:
+        """Where the runs begin that follow `after`; 0 if it is in another partition."""
+        if after[1] != self.number:
+            return 0
+        place = await self.client.call(b"LPOS", self._key(KeyFamily.runs), run_name(after[0].header.run))
+        return 0 if place is None else int(place) + 1
+
+    def _follows(self, info: RunInfo, after: RunInfo, number: int) -> bool:
+        at_ms, after_ms = info.header.created_at_ms, after.header.created_at_ms
+        return at_ms < after_ms or (at_ms == after_ms and self.number > number)
 
     async def _listed(self, names: Sequence[bytes]) -> list[RunInfo]:
         if not names:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from stemflow.model import wire
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Due
-from stemflow.model.records import NO_RUN, Header, Key, Node, Record
+from stemflow.model.leaf_status import LeafStatus
+from stemflow.model.records import NO_RUN, READY, Header, Key, Node, Record
 from stemflow.store.base import Exchange, Inbox, Lease
 from stemflow.store.codec import read_header, read_node, read_shared
 from stemflow.store.damaged import decoded_or_none
 from stemflow.store.health import Inventory, QueueInventory
 from stemflow.store.index_rules import guarded
+from stemflow.store.rate_windows import Lane, Past, Windows, lane_of, lanes_of
 from stemflow.store.redis.keys import key_of
 from stemflow.store.redis.layout import INBOX, LEASE, Answer
 from stemflow.store.run_names import run_of
 
 _PUSHED: Final = struct.Struct("<QIIII")
+_PAST: Final = struct.Struct("<6sIH")
+_PACE: Final = struct.Struct("<I6s6sI")
 
 
 def exchange_of(answer: Answer, decisions: Sequence[Decision]) -> Exchange:
@@ -101,14 +105,32 @@ def record_of(key: Key, value: bytes) -> Record | None:
     return read_shared(key[1], value) if key[0] == NO_RUN else read_node(*key, value)[0]
 
 
-def inventory_of(answer: Sequence[Any]) -> Inventory:
-    """The answer of `stock.lua`."""
-    _, leased, late, late_since_ms, overdue_since_ms, letters, runs, queues = answer
-    found = []
-    for i in range(0, len(queues), 9):
-        name, ready, delayed, *leaves = queues[i : i + 9]
-        oldest, later = _leaf(*leaves[:3]), _leaf(*leaves[3:])
-        found.append(QueueInventory(queue=name.decode(), ready=ready, delayed=delayed, oldest=oldest, next=later))
+def limit_keys(answer: Sequence[Any]) -> list[str]:
+    """The keys of the rate limits for which something waits, in the answer of `inventory.lua`."""
+    lanes = (lane for limited in answer[7][9::10] for lane in _lane_counts(limited))
+    return sorted({limit.key for lane in lanes for limit in lane})
+
+
+def _lane_counts(limited: Sequence[Any]) -> dict[Lane, int]:
+    counts: dict[Lane, int] = {}
+    for name, ready in zip(limited[::2], limited[1::2], strict=True):
+        lane = lane_of(name.decode())
+        counts[lane] = counts.get(lane, 0) + ready
+    return counts
+
+
+def inventory_of(answer: Sequence[Any], past: Mapping[str, Past]) -> Inventory:
+    """The answer of `inventory.lua`; `past`: what is remembered under the keys of rate limits."""
+    now_ms, leased, late, late_since_ms, overdue_since_ms, letters, runs, queues = answer
+    windows, found = Windows(now_ms, past.get), []
+    for i in range(0, len(queues), 10):
+        name, ready, delayed, *leaves, limited = queues[i : i + 10]
+        found.append(
+            QueueInventory(
+                queue=name.decode(), ready=ready, delayed=delayed, oldest=_leaf(*leaves[:3]), next=_leaf(*leaves[3:]),
+                lanes=lanes_of(_lane_counts(limited), windows),
+            )
+        )  # fmt: skip
     return Inventory(
         queues=tuple(sorted(found, key=lambda one: one.queue)),
         leased=leased,
@@ -122,3 +144,35 @@ def inventory_of(answer: Sequence[Any]) -> Inventory:
 
 def _leaf(run: bytes, path: bytes, value: bytes) -> Node | None:
     return read_node(run_of(run), path.decode(errors="replace"), value)[0] if value else None
+
+
+def leaf_status_of(
+    nodes: Sequence[Node | None], answer: Sequence[int], windows: Windows, now_ms: int
+) -> list[LeafStatus | None]:
+    """The answer of `leaf_status.lua` for those of `nodes` that exist."""
+    pairs = iter(zip(answer[::2], answer[1::2], strict=True))
+    return [None if node is None else _leaf_status(node, *next(pairs), windows, now_ms) for node in nodes]
+
+
+def _leaf_status(node: Node, until_ms: int, ahead: int, windows: Windows, now_ms: int) -> LeafStatus:
+    expired = node.due_at_ms is not None and node.due_at_ms <= now_ms
+    if node.state != READY or node.at_ms > now_ms or expired:
+        return LeafStatus(lease_until_ms=None if until_ms < 0 else until_ms)
+    limit, admits_at_ms = windows.closed(node.limits) or (None, None)
+    return LeafStatus(ahead=max(ahead, 0), limit=limit, admits_at_ms=admits_at_ms)
+
+
+def past_of(value: bytes) -> Past:
+    """What is remembered of starts under the key of a rate limit; see `windows.lua`."""
+    span_ms, keep, paces = _PAST.unpack_from(value)
+    at, tats = _PAST.size, []
+    for _ in range(paces):
+        limit, per_ms, tat_ms, parts = _PACE.unpack_from(value, at)
+        tats.append((limit, _number(per_ms), _number(tat_ms), parts))
+        at += _PACE.size
+    starts = [_number(value[i : i + 6]) for i in range(at, len(value), 6)]
+    return Past(_number(span_ms), keep, starts, tats)
+
+
+def _number(little: bytes) -> int:
+    return int.from_bytes(little, "little")

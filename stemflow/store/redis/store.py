@@ -12,8 +12,9 @@ from typing import Final, TypeVar
 from msgspec import structs
 
 from stemflow.model.effects import DeadLetter, Decision
+from stemflow.model.leaf_status import LeafStatus
 from stemflow.model.plan import Plan
-from stemflow.model.records import Header, Key, Node, Record
+from stemflow.model.records import NO_RUN, Claim, Header, Key, Node, Record
 from stemflow.ports import Clock
 from stemflow.store.base import (
     ALL_DEAD_LETTERS,
@@ -187,6 +188,23 @@ class RedisStore:
     async def nodes(self, run: str) -> list[Node]:
         return await self._of(run).nodes(run)
 
+    async def leaf_status(self, keys: Sequence[Key]) -> list[LeafStatus | None]:
+        groups: dict[Partition, list[Key]] = {}
+        for key in keys:
+            groups.setdefault(self._of(key[0]), []).append(key)
+        answers = await self._each(list(groups), lambda part: part.leaf_status(groups[part]))
+        found: dict[Key, LeafStatus | None] = {}
+        for some, statuses in zip(groups.values(), answers, strict=True):
+            found.update(zip(some, statuses, strict=True))
+        return [found[key] for key in keys]
+
+    async def leased(self, limit: int) -> list[Lease]:
+        found = await self._each(self._parts, lambda part: part.leased(limit))
+        return sorted((lease for some in found for lease in some), key=lambda one: one.until_ms)[:limit]
+
+    async def claims(self, limit: int, after: str = "") -> list[Claim]:
+        return await self._of(NO_RUN).claims(limit, after)
+
     async def header(self, run: str) -> Header | None:
         return await self._of(run).header(run)
 
@@ -200,8 +218,14 @@ class RedisStore:
     async def page(self, key: Key, number: int) -> bytes | None:
         return await self._of(key[0]).page(key, number)
 
-    async def runs(self, limit: int, prefix: str = "") -> list[RunInfo]:
-        parts = await self._each(self._parts, lambda part: part.runs(limit, prefix))
+    async def runs(self, limit: int, prefix: str = "", after: str = "") -> list[RunInfo]:
+        last = None
+        if after:
+            (root,), header = await self.read([(after, "")]), await self.header(after)
+            if not isinstance(root, Node) or header is None:
+                return []
+            last = RunInfo(header, root), self.partition_of(after)
+        parts = await self._each(self._parts, lambda part: part.runs(limit, prefix, last))
         if len(parts) == 1:
             return parts[0]
         found = [info for some in parts for info in some]

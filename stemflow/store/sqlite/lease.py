@@ -38,7 +38,7 @@ _LATE = f"""SELECT id, {NODE} FROM nodes INDEXED BY leases
     ORDER BY lease_until_ms, id LIMIT ?"""
 _STARTED = "INSERT OR REPLACE INTO rate_windows (key, past, until_ms) VALUES (?, ?, ?)"
 _RUNNING, _STOPPING = codec.NUMBER[RUNNING], codec.NUMBER[STOPPING]
-_past_of: Final[msgspec.msgpack.Decoder[Past]] = msgspec.msgpack.Decoder(Past)
+_decode_past: Final[msgspec.msgpack.Decoder[Past]] = msgspec.msgpack.Decoder(Past)
 
 
 class Direct(NamedTuple):
@@ -108,7 +108,7 @@ def has_work(db: sqlite3.Connection, known: Knowledge, want: Want, now_ms: int) 
 
 def take(db: sqlite3.Connection, known: Knowledge, want: Want, headers: Mapping[str, Header], now_ms: int) -> Taken:
     """Lease up to `want.limit` leaves, best first. `headers`: of runs that the same exchange creates."""
-    windows = Windows(now_ms, lambda key: _past(db, key))
+    windows = Windows(now_ms, lambda key: past_of(db, key))
     rows, blocked = _choose(db, known, want, windows, now_ms)
     if not rows:
         return Taken([], blocked)
@@ -169,9 +169,10 @@ def _choose(
     return taken, None
 
 
-def _past(db: sqlite3.Connection, key: str) -> Past | None:
+def past_of(db: sqlite3.Connection, key: str) -> Past | None:
+    """What is remembered of starts under the key of a rate limit."""
     row = db.execute("SELECT past FROM rate_windows WHERE key = ?", (key,)).fetchone()
-    return None if row is None else decoded_or_none(f"the rate window of {key}", _past_of.decode, row[0])
+    return None if row is None else decoded_or_none(f"the rate window of {key}", _decode_past.decode, row[0])
 
 
 def due(db: sqlite3.Connection, known: Knowledge, want: Want, now_ms: int) -> tuple[tuple[Due, ...], int | None]:

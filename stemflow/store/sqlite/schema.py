@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 APPLICATION_ID: Final = 0x73746D66
 """`stmf`: the mark in the file's header that distinguishes a store from other databases."""
-VERSION: Final = 6
+VERSION: Final = 7
 
 Synchronous = Literal["normal", "full"]
 """NORMAL: a loss of power may take the last commits. FULL: every commit is on the disk before it is acknowledged."""
@@ -74,6 +74,7 @@ TABLES: Final = (
         until_ms INTEGER,
         body BLOB NOT NULL
     ) WITHOUT ROWID""",
+    "CREATE INDEX claims_in_use ON claims (key) WHERE until_ms IS NULL",
     "CREATE INDEX claims_by_end ON claims (until_ms) WHERE until_ms IS NOT NULL",
     """CREATE TABLE runs (
         id INTEGER PRIMARY KEY,

@@ -14,8 +14,9 @@ from typing import Final, NamedTuple, TypeVar
 from stemflow.model import wire
 from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.facts import Due
+from stemflow.model.leaf_status import LeafStatus
 from stemflow.model.plan import Plan
-from stemflow.model.records import FINAL, Header, Key, Node, Record
+from stemflow.model.records import FINAL, Claim, Header, Key, Node, Record
 from stemflow.ports import Clock
 from stemflow.store import codec
 from stemflow.store.base import (
@@ -382,6 +383,15 @@ class SqliteStore:
         found = f"SELECT {NODE} FROM nodes WHERE run = ? ORDER BY id"
         return await self._read(lambda db: [node_of(*row) for row in db.execute(found, (run_blob(run),))])
 
+    async def leaf_status(self, keys: Sequence[Key]) -> list[LeafStatus | None]:
+        return await self._read(lambda db: sqlite_inventory.leaf_status(db, keys, self.now_ms()))
+
+    async def leased(self, limit: int) -> list[Lease]:
+        return await self._read(lambda db: sqlite_inventory.leased(db, limit))
+
+    async def claims(self, limit: int, after: str = "") -> list[Claim]:
+        return await self._read(lambda db: sqlite_inventory.claims(db, limit, after))
+
     async def header(self, run: str) -> Header | None:
         name, found = run_blob(run), f"SELECT {HEADER} FROM runs WHERE run = ?"
         row = await self._patiently(lambda: self._db.execute(found, (name,)).fetchone())
@@ -400,14 +410,15 @@ class SqliteStore:
         row = await self._patiently(lambda: self._db.execute(statement, parameters).fetchone())
         return None if row is None else row[0]
 
-    async def runs(self, limit: int, prefix: str = "") -> list[RunInfo]:
+    async def runs(self, limit: int, prefix: str = "", after: str = "") -> list[RunInfo]:
         ranges = blob_ranges(prefix) if prefix else []
         where = " OR ".join("(runs.run >= ? AND runs.run < ?)" for _ in ranges) or "1"
+        follows = " AND runs.id < (SELECT id FROM runs WHERE run = ?)" if after else ""
         found = (
             f"SELECT runs.run, {HEADER}, {NODE} FROM runs JOIN nodes ON nodes.run = runs.run AND nodes.path = ''"
-            f" WHERE {where} ORDER BY runs.id DESC LIMIT ?"
+            f" WHERE ({where}){follows} ORDER BY runs.id DESC LIMIT ?"
         )
-        values = (*itertools.chain.from_iterable(ranges), limit)
+        values = (*itertools.chain.from_iterable(ranges), *((run_blob(after),) if after else ()), limit)
         rows = await self._patiently(lambda: self._db.execute(found, values).fetchall())
         return [RunInfo(header_of(*row[:3]), node_of(*row[3:])) for row in rows]
 

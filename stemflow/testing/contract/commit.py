@@ -301,6 +301,11 @@ class CommitPromises(Promises):
             assert [info.header.run for info in await w.two.store.runs(2)] == ["aa", "b"]
             assert [info.header.run for info in await w.two.store.runs(10, "a")] == ["aa", "ab"]
             assert await w.two.store.runs(10, "%") == []
+            # And from one of them on
+            assert [info.header.run for info in await w.two.store.runs(1, after="aa")] == ["b"]
+            assert [info.header.run for info in await w.two.store.runs(10, "a", after="b")] == ["ab"]
+            assert [info.header.run for info in await w.two.store.runs(10, after="none")] == []
+            assert await w.two.store.runs(10, after="ab") == []
 
 
 def _in_one_partition(store: Store) -> list[str]:

@@ -5,7 +5,7 @@
 -- ARGV[1]  MessagePack: {now_ms or 0}
 -- Answers  {now_ms, leased, late, late_since_ms, overdue_since_ms, letters, runs, queues}; -1 is no instant
 --            queues: {queue, ready, delayed, run or '', path, value, run or '', path, value, ...}, of the oldest ready
---            leaf and of the delayed one that is due first
+--            leaf and of the delayed one that is due first, then {limits, ready, ...} of the lanes with rate limits
 
 --@include records
 --@include clock
@@ -25,11 +25,14 @@ for _, queue in ipairs(call('SMEMBERS', P .. KEY.queues)) do
   local function consider(one)
     if one and (not oldest or one.order < oldest.order) then oldest = one end
   end
+  local limited = {}
   local lanes = call('ZRANGE', P .. KEY.unlimited_lanes .. queue, 0, -1)
   for _, lane in ipairs(call('HKEYS', P .. KEY.limited_lanes .. queue)) do lanes[#lanes + 1] = lane end
   for _, lane in ipairs(lanes) do
     local list, back = P .. KEY.ready .. queue .. '\0' .. lane, P .. KEY.returned .. queue .. '\0' .. lane
-    ready = ready + call('LLEN', list) + call('ZCARD', back)
+    local count, limits = call('LLEN', list) + call('ZCARD', back), sub(lane, string.find(lane, ':', 1, true) + 1)
+    ready = ready + count
+    if limits ~= '' then limited[#limited + 1], limited[#limited + 2] = limits, count end
     consider(head('LRANGE', list))
     consider(head('ZRANGE', back))
   end
@@ -40,6 +43,7 @@ for _, queue in ipairs(call('SMEMBERS', P .. KEY.queues)) do
     for _, one in ipairs({oldest or NONE, later or NONE}) do
       for _, item in ipairs({one.run, one.path, one.value}) do queues[#queues + 1] = item end
     end
+    queues[#queues + 1] = limited
   end
 end
 return {

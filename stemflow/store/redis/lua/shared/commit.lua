@@ -56,12 +56,18 @@ local function put_claim(put, now)
   if not put[PUT.body] then
     V[id] = false
     call('DEL', P .. id)
+    call('ZREM', P .. KEY.claims, put[PUT.path])
     return
   end
   V[id] = put[PUT.head] .. put[PUT.body]
   call('SET', P .. id, V[id])
   local until_ms = put[PUT.holds]
-  if until_ms >= 0 then call('PEXPIRE', P .. id, math.max(until_ms - now, 0) + LIMIT.claim_margin_ms) end
+  if until_ms >= 0 then
+    call('PEXPIRE', P .. id, math.max(until_ms - now, 0) + LIMIT.claim_margin_ms)
+    call('ZREM', P .. KEY.claims, put[PUT.path])
+  elseif sub(put[PUT.path], 1, 6) ~= 'topic:' then
+    call('ZADD', P .. KEY.claims, 0, put[PUT.path])
+  end
 end
 
 local function make_ready(ready, order, rev, name, fresh, now)
