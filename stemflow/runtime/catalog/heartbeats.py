@@ -1,4 +1,4 @@
-"""Heartbeats of workers in the store: that they are alive and which queues they serve."""
+"""Heartbeats of workers in the store: that they are alive, which queues they serve, and what they run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Literal
 
 from msgspec import Struct, json
 
+from stemflow.model.records import Key
 from stemflow.store.base import Store
 from stemflow.store.damaged import decoded_hints
 
@@ -14,6 +15,25 @@ HEARTBEAT_MS = 5_000
 """How often a worker stores its heartbeat."""
 SILENT_AFTER_MS = 3 * HEARTBEAT_MS
 """A worker whose last heartbeat is older counts as dead."""
+HELD_MS = 250
+"""How long a task runs before a heartbeat names it."""
+MOST_HELD = 200
+"""The most tasks that a heartbeat names."""
+
+
+class HeldTask(Struct, frozen=True, array_like=True):
+    """A task that a worker runs, under the fencing token `token`, since `since_ms` (epoch ms). `task` is its name."""
+
+    run: str
+    path: str
+    token: int
+    task: str
+    queue: str
+    since_ms: int
+
+    @property
+    def key(self) -> Key:
+        return (self.run, self.path)
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True):
@@ -29,10 +49,21 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     started_at_ms: int
     at_ms: int
     declares: str
+    only_run: str | None = None
+    """The one run that it serves, of a worker that was started for it."""
+    holds: tuple[HeldTask, ...] = ()
+    """What it has run for at least HELD_MS, the longest first; at most MOST_HELD."""
+    disowned: tuple[HeldTask, ...] = ()
+    """Handlers that were to end and have not: each takes a slot. At most MOST_HELD."""
 
-    def serves(self, queue: str) -> bool:
-        """Whether it leases from this queue."""
-        return self.queues is None or queue in self.queues
+    def serves(self, queue: str, run: str | None = None) -> bool:
+        """Whether it leases from this queue; with `run`, tasks of this run."""
+        return (self.queues is None or queue in self.queues) and self.only_run in (None, run)
+
+    @property
+    def free(self) -> int:
+        """Slots in which nothing ran."""
+        return max(0, self.concurrency - self.running - len(self.disowned))
 
     def alive(self, now_ms: int) -> bool:
         return self.state != "stopped" and now_ms - self.at_ms < SILENT_AFTER_MS

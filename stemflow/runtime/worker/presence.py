@@ -6,14 +6,26 @@ import asyncio
 import logging
 import os
 import platform
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Literal
 
 from msgspec import json
 
 from stemflow.model.facts import Failed, HandedBack
-from stemflow.model.records import ErrorInfo, Node
+from stemflow.model.records import ErrorInfo, Key, Node
+from stemflow.runtime.attempt.in_flight import Running
 from stemflow.runtime.attempt.runner import UNKNOWN_TASK_DELAY_MS
-from stemflow.runtime.catalog.heartbeats import HEARTBEAT_MS, SILENT_AFTER_MS, TOPIC, Heartbeat, heartbeats
+from stemflow.runtime.catalog.heartbeats import (
+    HEARTBEAT_MS,
+    HELD_MS,
+    MOST_HELD,
+    SILENT_AFTER_MS,
+    TOPIC,
+    Heartbeat,
+    HeldTask,
+    heartbeats,
+)
 from stemflow.runtime.catalog.published import Declaration, declared_by, digest_of, publish, published
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.worker.slots import Slots
@@ -21,6 +33,8 @@ from stemflow.store.base import Store, StoreError
 
 log = logging.getLogger("stemflow.presence")
 
+LOOK_S = 0.5
+"""How often a worker that runs something checks whether its last heartbeat names it."""
 PUBLISH_EVERY_MS = 3_600_000
 """How often a worker stores the declarations of its tasks again, before they expire."""
 
@@ -43,19 +57,58 @@ class Presence:
         self.started_at_ms = 0
         self._published_at_ms: int | None = None
         self._epoch = store.epoch
+        self._named: set[tuple[Key, int]] = set()
+        """What the last heartbeat names, by key and fencing token."""
+        self.published = False
+        """A heartbeat was stored."""
 
     def begin(self) -> None:
         """Take the start time of the worker from the store, which must be open: only then is a server's time known."""
         self.started_at_ms = self._store.now_ms()
 
     async def run(self, every_ms: int = HEARTBEAT_MS) -> None:
-        """Store a heartbeat at once, then every `every_ms` milliseconds; a store that fails is tried again then."""
+        """Store a heartbeat at once, then every `every_ms` milliseconds; a store that fails is tried again then.
+
+        A worker that serves a single run stores the first one when it has run a task for HELD_MS. A heartbeat comes
+        early when a task has run for so long that the last one does not name.
+        """
+        if self._slots.only_run is not None:
+            await self._wait_for_new_work(None)
         while True:
             try:
                 await self.publish("stopping" if self._slots.draining else "running")
             except StoreError as error:
                 log.warning("%s; the next heartbeat of this worker is due in %.0f s", error, every_ms / 1_000)
-            await asyncio.sleep(every_ms / 1_000)
+                await asyncio.sleep(every_ms / 1_000)
+            else:
+                await self._wait_for_new_work(every_ms)
+
+    async def _wait_for_new_work(self, timeout_ms: int | None) -> None:
+        """Wait until a task has run for HELD_MS that the last heartbeat does not name, at most `timeout_ms`."""
+        loop = asyncio.get_running_loop()
+        end = None if timeout_ms is None else loop.time() + timeout_ms / 1_000
+        while end is None or loop.time() < end:
+            left_s = None if end is None else max(end - loop.time(), 0.001)
+            if not self._slots.running:
+                self._slots.started.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._slots.started.wait(), left_s)
+                continue
+            await asyncio.sleep(LOOK_S if left_s is None else min(LOOK_S, left_s))
+            if any((one.key, one.token) not in self._named for one in self._held(self._slots.running.values())):
+                return
+
+    def _held(self, running: Iterable[Running]) -> tuple[HeldTask, ...]:
+        """What has run for HELD_MS, the longest first."""
+        before_ms = self._store.now_ms() - HELD_MS
+        old = sorted((one for one in running if one.started_at_ms <= before_ms), key=lambda one: one.started_at_ms)
+        return tuple(
+            HeldTask(
+                one.node.run, one.node.path, one.node.delivery, one.context.name if one.context is not None else "",
+                one.node.queue, one.started_at_ms,
+            )
+            for one in old[:MOST_HELD]
+        )  # fmt: skip
 
     async def publish(self, state: Literal["running", "stopping", "stopped"]) -> None:
         """Store one heartbeat, and the declarations of the tasks if they are new or due. Raises StoreError."""
@@ -67,13 +120,16 @@ class Presence:
         if self._published_at_ms is None or now_ms - self._published_at_ms >= PUBLISH_EVERY_MS:
             await publish(store, self.digest, self.tasks)
             self._published_at_ms = now_ms
+        holds, disowned = self._held(slots.running.values()), self._held(slots.leaked.values())
         heartbeat = Heartbeat(
             name=self.name, host=platform.node(), pid=os.getpid(), state=state, queues=slots.queues,
             concurrency=slots.concurrency, running=len(slots.running), started_at_ms=self.started_at_ms,
-            at_ms=now_ms, declares=self.digest,
+            at_ms=now_ms, declares=self.digest, only_run=slots.only_run, holds=holds, disowned=disowned,
         )  # fmt: skip
         kept_ms = max(self.unroutable_after_ms, SILENT_AFTER_MS) + HEARTBEAT_MS
         await store.put_hint(TOPIC, slots.owner, json.encode(heartbeat), kept_ms)
+        self._named = {(one.key, one.token) for one in holds}
+        self.published = True
 
     async def unregistered(self, task: str, node: Node) -> Failed | HandedBack:
         """The outcome of an attempt at a task that is not registered here.

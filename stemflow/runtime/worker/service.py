@@ -124,8 +124,7 @@ class Service:
         self._services.begin()
         self._keep_leases()
         self._accompany("recover", recover(self.worker))
-        if self.slots.only_run is None:
-            self._accompany("presence", self.presence.run())
+        self._accompany("presence", self.presence.run())
         self._accompany("prune", keep_pruned(self._store))
         self._exchanging = asyncio.create_task(self.exchange_loop.run(), name="exchange loop")
         self._exchanging.add_done_callback(self._ended)
@@ -228,7 +227,7 @@ class Service:
 
     async def _leave(self) -> None:
         """Store that this worker has stopped."""
-        if self.slots.only_run is None:
+        if self.presence.published:
             try:
                 await self.presence.publish("stopped")
             except StoreError as error:

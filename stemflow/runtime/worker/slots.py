@@ -68,6 +68,8 @@ class Slots:
         """The worker gives back every lease, uncharged."""
         self.changed = asyncio.Event()
         """There may be something to do: the exchange loop does not rest."""
+        self.started = asyncio.Event()
+        """A lease has begun since somebody waited for one."""
         self.overlap = asyncio.Event()
         """Enough reports wait for an exchange on the second channel."""
         self.reports_leave = True

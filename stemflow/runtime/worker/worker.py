@@ -114,6 +114,7 @@ class Worker:
         running = self.slots.running[(node.key, node.delivery)] = Running(node, self._callbacks)
         if self.slots.handing_back:
             return running.report(HandedBack())
+        self.slots.started.set()
         self._lease_started(node.lease_ms)
         running.task = asyncio.get_running_loop().create_task(self._work(running), context=outside())
         running.task.add_done_callback(running.ended)
