@@ -24,6 +24,7 @@ from stemflow.runtime.client.rerun import rerun
 from stemflow.runtime.client.submit_many import submissions, submit_many
 from stemflow.runtime.client.submitter import Submitter
 from stemflow.runtime.client.wait_by_id import result_by_id, wait_by_id
+from stemflow.runtime.client.why import Why, why
 from stemflow.runtime.clock import SystemClock, SystemIds
 from stemflow.runtime.commit.committer import Committer, no_piggyback
 from stemflow.runtime.commit.decider import Decider
@@ -359,6 +360,18 @@ class Stemflow:
         """
         self._lifecycle.require()
         return await result_by_id(self.parts, task_id, decode)
+
+    async def why(self, task_id: str) -> Why:
+        """Why a run (`RUN`), or one node of it (`RUN/path`), is not final: a reason for each of its open nodes.
+
+        A reason has a `code` for programs and a `text` for people, and as far as they are known the holder that it
+        waits for, its place in the queue, since when, until when, and the command that helps. Raises UnknownRun.
+
+            for node in (await app.why(handle.id)).nodes:
+                print(node.path, node.reasons[0].text)
+        """
+        self._lifecycle.require()
+        return await why(self.store, self.library, task_id)
 
     async def cancel(self, run_id: str, *, force: bool = False) -> str:
         """Cancel the run `run_id`; return the state it was in (`stopping`: it was cancelled before).

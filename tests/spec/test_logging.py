@@ -105,8 +105,8 @@ async def test_waiting_for_a_queue_or_a_task_that_no_worker_serves_is_logged_wit
     # Then each is given the reason
     told = {one.__dict__["run_id"]: one.getMessage() for one in named(caplog, "stemflow.wait")}
     assert told.keys() == {misspelt.id, unknown.id}
-    assert "no worker serves queue 'mial' of task t" in told[misspelt.id]
-    assert "no worker of queue 'other' has task t" in told[unknown.id]
+    assert "task t is not started: no worker serves queue mial" in told[misspelt.id]
+    assert "none of the workers that serve queue other" in told[unknown.id]
 
 
 async def test_waiting_for_a_long_task_that_runs_is_not_logged(

@@ -166,6 +166,10 @@ class KindRules:
         """
         return ()
 
+    def window(self, plan: ScopePlan) -> int | None:
+        """How many members may be open at a time; None: as many as do not wait for others."""
+        return None
+
     def redone(self, shape: Shape, node: int, index: int) -> set[int]:
         """The members that a rerun from member `index` runs again."""
         return {index}

@@ -59,6 +59,9 @@ class MapRules(KindRules):
     def tolerates(self, plan: ScopePlan, member: AnyPlan, index: int) -> bool:
         return member.on_error != "fail" or plan.policy != "fail_fast"
 
+    def window(self, plan: ScopePlan) -> int | None:
+        return window_of(plan)
+
     def names(self, plan: ScopePlan) -> tuple[str, ...]:
         return plan.var, plan.index_var
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from stemflow.core.why import explain
 from stemflow.errors import StemflowError
 from stemflow.model.plan import LeafPlan
-from stemflow.model.records import READY, RUNNING
-from stemflow.runtime.catalog.heartbeats import HEARTBEAT_MS, heartbeats
-from stemflow.runtime.catalog.published import published
+from stemflow.runtime.catalog.heartbeats import HEARTBEAT_MS
+from stemflow.runtime.client.why import facts_of, worker_facts
 from stemflow.runtime.values.library import Library
 from stemflow.store.base import Store
 
@@ -20,6 +20,9 @@ log = logging.getLogger("stemflow.wait")
 
 PATIENCE_S: Final = 5.0
 """How long somebody waits before the workers of the store are looked at."""
+
+UNSERVED: Final = frozenset(("no-worker", "queue-unserved", "task-unregistered"))
+"""The reasons that do not pass by themselves."""
 
 
 @contextmanager
@@ -39,10 +42,12 @@ def warned_if_unserved(store: Store, library: Library, run: str) -> Iterator[Non
 async def _warn(store: Store, library: Library, run: str) -> None:
     try:
         reason = await unserved(store, library, run, tasks=False)
-        if reason is None:
-            # Tasks that a worker registered late are declared with its next heartbeat.
-            await asyncio.sleep(HEARTBEAT_MS / 1_000)
-            reason = await unserved(store, library, run, tasks=True)
+        # Tasks that a worker registered late are declared with its next heartbeat. A worker that lacks a task may have
+        # leased it for an instant just now.
+        for pause_s in (HEARTBEAT_MS / 1_000, 1.0):
+            if reason is None:
+                await asyncio.sleep(pause_s)
+                reason = await unserved(store, library, run, tasks=True)
     except StemflowError as error:
         log.debug("run %s: cannot tell whether a worker serves it: %s", run, error)
         return
@@ -55,31 +60,24 @@ async def unserved(store: Store, library: Library, run: str, *, tasks: bool) -> 
 
     `tasks`: whether a worker must also have declared the task, not only serve its queue.
     """
-    now_ms = store.now_ms()
-    alive = [beat for beat in (await heartbeats(store)).values() if beat.alive(now_ms)]
-    declared = {digest: one.tasks for digest, one in (await published(store)).items()}
+    codes = UNSERVED if tasks else UNSERVED - {"task-unregistered"}
+    if not await _may_be_unserved(store, library, run):
+        return None  # without reading the records of the run, which may be many
+    # A worker that lacks a task leases it, and returns it with a short delay.
+    soon_ms = store.now_ms() + int(PATIENCE_S * 1_000)
+    nodes = {node.path: node for node in await store.nodes(run)}
+    for one in explain(await facts_of(store, library, nodes)):
+        reason = next((reason for reason in one.reasons if reason.code in codes), None)
+        if reason is not None and one.path in nodes and nodes[one.path].at_ms <= soon_ms:
+            step = f" at {one.path}" if one.path else ""
+            return f"task {one.task}{step} is not started: {reason.text}; `{reason.advice} --store URL` starts one"
+    return None
 
-    def problem(task: str, queue: str) -> str | None:
-        serving = [beat for beat in alive if beat.serves(queue)]
-        if not alive:
-            return "no worker runs on this store; start one with `stemflow worker --tasks MODULE --store URL`"
-        if not serving:
-            return f"no worker serves queue {queue!r} of task {task}; start one with `stemflow worker --queues {queue}`"
-        if tasks and not any(task in declared.get(beat.declares, ()) for beat in serving):
-            return f"no worker of queue {queue!r} has task {task}; start one whose --tasks has it"
-        return None
 
+async def _may_be_unserved(store: Store, library: Library, run: str) -> bool:
+    """Whether, of all tasks in the plan of the run, no worker leases one of them."""
+    alive = [one for one in await worker_facts(store) if one.is_alive]
     shape = await library.shape((await library.header(run)).plan)
     leaves = [node for node in shape.nodes if isinstance(node, LeafPlan)]
     needed = {(leaf.task, shape.plan.options[leaf.options].queue) for leaf in leaves}
-    if not any(problem(task, queue) for task, queue in needed):
-        return None  # without reading the records of the run, which may be many
-    # A worker that lacks a task leases it, and returns it with a short delay.
-    soon_ms = now_ms + int(PATIENCE_S * 1_000)
-    for node in await store.nodes(run):
-        if node.state in (READY, RUNNING) and node.tally is None and node.at_ms <= soon_ms:
-            leaf = (await library.shape(node.plan)).nodes[node.node]
-            found = problem(leaf.task, node.queue) if isinstance(leaf, LeafPlan) else None
-            if found is not None:
-                return found
-    return None
+    return any(not any(one.serves(queue, run) and task in one.tasks for one in alive) for task, queue in needed)

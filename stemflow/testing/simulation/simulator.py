@@ -23,6 +23,7 @@ from stemflow.model.effects import Decision, GateKey, Need
 from stemflow.model.facts import Ended, Fact
 from stemflow.model.records import FINAL, Claim, Key, Node, Record
 from stemflow.model.signature import Signature, Workflow
+from stemflow.runtime.client.why import facts_of
 from stemflow.runtime.commit.decider import Decider, Reading
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.runs.handle import DuplicateRun, RunHandle
@@ -37,6 +38,7 @@ from stemflow.store.memory.retention import Plans
 from stemflow.store.memory.store import MemoryStore
 from stemflow.testing.history.rate_ledger import Ledger
 from stemflow.testing.simulation.checks import at_commit, at_lease, at_refusal
+from stemflow.testing.simulation.explained import check_explained
 from stemflow.testing.simulation.faults import Faults, FlakyStore
 from stemflow.testing.simulation.virtual_loop import SeededIds, VirtualClock, VirtualLoop, run
 from stemflow.testing.simulation.workloads import KEYED, Witness, contended_tree, keyed_run, make_registry, random_tree
@@ -114,6 +116,10 @@ class CheckedStore(MemoryStore):
             raise Violation("; ".join(broken))
         self.previous[ready.key] = ready
         return super()._lease(ready, now_ms)
+
+    def has_posts(self, run: str) -> bool:
+        """Whether the inbox of a run holds ends of members that no worker has applied."""
+        return self._inboxes.has_posts(run)
 
     def leaked_claims(self) -> list[str]:
         """I6: a claim whose holder has ended is a window, or it is gone."""
@@ -320,6 +326,7 @@ class World:
             registry=make_registry(self.rng, self.witness, self.faults, lambda: None, self.rates),
             worker=False, clock=self.clock, ids=self.ids, store=self.store,
         )  # fmt: skip
+        self.library = app.library
         await app.__aenter__()  # not closed: the processes of this world share its store
         runs, keyed = [], self.rng.choice(KEYED)
         crowded, contended = self.rng.random() < 0.4, self.rng.random() < 0.3
@@ -377,10 +384,20 @@ class World:
         while self.loop.time() < end:
             if self.broken is not None:
                 raise self.broken
+            await self._explain(runs)
             states = [(await handle.root()).state for handle in runs]
             if all(state in FINAL for state in states):
                 return
             await asyncio.sleep(0.5)
+
+    async def _explain(self, runs: Sequence[Any]) -> None:
+        """Every open node of every run has a reason, and it is true."""
+        for handle in runs:
+            nodes = {node.path: node for node in await self.store.nodes(handle.id)}
+            facts = await facts_of(self.store, self.library, nodes)
+            broken = check_explained(facts, self.store.has_posts(handle.id))
+            if broken:
+                raise Violation(f"run {handle.id}: {'; '.join(broken)}")
 
     async def _judge(self, run: str) -> None:
         nodes = await self.store.nodes(run)
