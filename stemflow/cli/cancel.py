@@ -11,8 +11,8 @@ from stemflow.cli.exits import FINE
 from stemflow.cli.find_run import find_run
 from stemflow.cli.follow import command
 from stemflow.cli.text import json_text, short_duration
-from stemflow.cli.tree import public_state
 from stemflow.model.records import CANCELLED, FINAL, STOPPING, Node
+from stemflow.runtime.client.run_list import public_state
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.tasks.registry import TaskRegistry
 

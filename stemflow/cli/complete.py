@@ -8,7 +8,7 @@ import os
 from click.shell_completion import CompletionItem
 
 from stemflow.cli.text import shown
-from stemflow.cli.tree import public_state
+from stemflow.runtime.client.run_list import public_state
 from stemflow.runtime.clock import SystemClock
 from stemflow.store.base import RunInfo, Store, StoreError
 from stemflow.store.open import open_store, sqlite_path

@@ -17,8 +17,9 @@ from stemflow.cli.interrupt import interrupts
 from stemflow.cli.live import Watch, choose_watch, prints_aside, tree_rows
 from stemflow.cli.render import counts_text, error_text
 from stemflow.cli.text import json_text, short_duration, shown
-from stemflow.cli.tree import Row, count_states, public_state
+from stemflow.cli.tree import Row, count_states
 from stemflow.model.records import FAILED, FINAL, ErrorInfo, Node
+from stemflow.runtime.client.run_list import public_state
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.runs.handle import RunHandle, TaskResult
 from stemflow.runtime.values.resolver import Values

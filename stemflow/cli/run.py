@@ -12,13 +12,13 @@ from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE, INVALID_FILE, WRONG_USAGE, Refused
 from stemflow.cli.follow import command, follow, print_result
 from stemflow.cli.inputs import read_inputs
-from stemflow.cli.tree import public_state
 from stemflow.cli.workflow_file import read_file, require_valid
 from stemflow.compile.edges import CycleError
 from stemflow.errors import OptionError
 from stemflow.model.records import FINAL, NO_RUN
 from stemflow.model.signature import Workflow
 from stemflow.runtime.client.run_ids import colocated_run_id
+from stemflow.runtime.client.run_list import public_state
 from stemflow.runtime.clock import SystemClock, SystemIds
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.runs.handle import DuplicateRun, RunHandle

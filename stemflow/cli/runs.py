@@ -1,18 +1,31 @@
-"""`stemflow runs`: the runs of a store, newest first."""
+"""`stemflow runs`: the runs of a store, newest first, filtered."""
 
 from __future__ import annotations
 
 import asyncio
+import csv
+import sys
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from stemflow.cli.arguments import Arguments
-from stemflow.cli.exits import FINE
-from stemflow.cli.text import json_text, short_duration, shown
-from stemflow.cli.tree import public_state
+from stemflow.cli.exits import FINE, Refused
+from stemflow.cli.table import table
+from stemflow.cli.text import clip, json_text, short_duration, shown
+from stemflow.model.records import ErrorInfo
+from stemflow.runtime.client.run_list import Field, ListedRun, RunList, RunQuery, list_runs, public_state
 from stemflow.runtime.clock import SystemClock
-from stemflow.store.base import RunInfo
+from stemflow.store.base import Store
 from stemflow.store.open import open_store
+from stemflow.units import parse_duration_ms
+
+COLUMNS = (
+    "id", "name", "state", "created_at_ms", "ended_at_ms", "file", "rerun_of", "failed_at", "error_type",
+    "error_message",
+)  # fmt: skip
+"""Of CSV."""
+_WIDEST_ERROR = 100
 
 
 def main(arguments: Arguments) -> int:
@@ -25,20 +38,79 @@ async def _runs(arguments: Arguments) -> int:
     store = open_store(arguments.store, SystemClock())
     await store.open()
     try:
-        found = await store.runs(arguments.limit)
+        found = await list_runs(store, _query(arguments, store), arguments.limit, arguments.after or "")
         now_ms = store.now_ms()
     finally:
         await store.close()
-    if arguments.json:
-        print(json_text([_data(one) for one in found]))
-        return FINE
-    for one in found:
-        print(_line(one, now_ms))
+    _print(found.runs, now_ms, arguments)
+    _tell_more(found, arguments)
     return FINE
 
 
-def _data(info: RunInfo) -> dict[str, Any]:
-    header, root = info.header, info.root
+def _query(arguments: Arguments, store: Store) -> RunQuery:
+    since = arguments.since
+    if isinstance(since, datetime):
+        since_ms = int(since.timestamp() * 1_000)
+    else:
+        since_ms = 0 if since is None else store.now_ms() - parse_duration_ms(since)
+    return RunQuery(
+        states=frozenset(arguments.state),
+        name=arguments.name,
+        since_ms=since_ms,
+        labels=dict(_label(text) for text in arguments.label),
+        tasks=tuple(arguments.task),
+        excluded=tuple(_term(text) for text in arguments.excluded),
+    )
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise Refused(f"--label: expected NAME=VALUE, got {shown(text)!r}")
+    return name, value
+
+
+def _term(text: str) -> tuple[Field, str]:
+    field, colon, value = text.partition(":")
+    match field if colon else "":
+        case "name":
+            return "name", value
+        case "state":
+            return "state", value
+        case "task":
+            return "task", value
+        case "label":
+            return "label", "=".join(_label(value))
+        case _:
+            raise Refused(
+                f"--not: expected name:NAME, state:STATE, task:TASK or label:NAME=VALUE, got {shown(text)!r}"
+            )
+
+
+def _print(runs: Sequence[ListedRun], now_ms: int, arguments: Arguments) -> None:
+    if arguments.quiet:
+        for one in runs:
+            print(shown(one.info.header.run))
+    elif arguments.json:
+        print(json_text([_data(one) for one in runs]))
+    elif arguments.csv:
+        rows = csv.DictWriter(sys.stdout, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        rows.writeheader()
+        rows.writerows(_flat(one) for one in runs)
+    else:
+        head = ("run", "state", "created", "took", "name", "")
+        for line in table(head, [_row(one, now_ms) for one in runs], right=frozenset((3,))):
+            print(line)
+
+
+def _tell_more(found: RunList, arguments: Arguments) -> None:
+    """Say on standard error that the list may go on, as scripts read standard output."""
+    if found.after is not None and not arguments.quiet:
+        print(f"there may be more: add --after {shown(found.after)}", file=sys.stderr)
+
+
+def _data(one: ListedRun) -> dict[str, Any]:
+    header, root = one.info.header, one.info.root
     return {
         "id": header.run,
         "name": header.name,
@@ -47,12 +119,30 @@ def _data(info: RunInfo) -> dict[str, Any]:
         "ended_at_ms": root.ended_at_ms or None,
         "file": header.file,
         "rerun_of": header.rerun_of,
+        "labels": dict(header.labels),
+        "failed_at": one.failed_at,
+        "error": None if one.error is None else {"type": one.error.type, "message": one.error.message},
     }
 
 
-def _line(info: RunInfo, now_ms: int) -> str:
-    header, root = info.header, info.root
+def _flat(one: ListedRun) -> dict[str, Any]:
+    data = _data(one)
+    error = data["error"] or {"type": None, "message": None}
+    texts = {name: shown(value) if isinstance(value, str) else value for name, value in data.items()}
+    return {**texts, "error_type": error["type"], "error_message": shown(error["message"] or "")}
+
+
+def _row(one: ListedRun, now_ms: int) -> tuple[str, ...]:
+    header, root = one.info.header, one.info.root
     created = datetime.fromtimestamp(header.created_at_ms / 1_000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    lasted = short_duration((root.ended_at_ms or now_ms) - header.created_at_ms)
-    again = f"  rerun of {shown(header.rerun_of)}" if header.rerun_of else ""
-    return f"{shown(header.run)}  {public_state(root.state):<9}  {created}  {lasted:>6}  {shown(header.name)}{again}"
+    took = short_duration((root.ended_at_ms or now_ms) - header.created_at_ms)
+    said = [f"rerun of {shown(header.rerun_of)}"] if header.rerun_of else []
+    if one.error is not None:
+        said.append(_error(one.failed_at, one.error))
+    state = public_state(root.state)
+    return shown(header.run), state, created, took, shown(header.name), "  ".join(said)
+
+
+def _error(failed_at: str | None, error: ErrorInfo) -> str:
+    step = f"{shown(failed_at)}: " if failed_at else ""
+    return clip(f"{step}{shown(error.type)}: {shown(error.message)}", _WIDEST_ERROR)

@@ -12,10 +12,13 @@ from stemflow.cli.exits import FINE
 from stemflow.cli.find_run import find_run
 from stemflow.cli.follow import command, error_data
 from stemflow.cli.live import latest, look_of, tree_rows
+from stemflow.cli.reasons import reason_data, reason_lines
 from stemflow.cli.render import ProgressOf, lines
 from stemflow.cli.text import clip, json_text, shown
-from stemflow.cli.tree import Row, public_state
-from stemflow.model.records import FAILED, FINAL, HELD, SUCCEEDED, Node, task_id
+from stemflow.cli.tree import Row
+from stemflow.core.reasons import Explanation, Reason
+from stemflow.model.records import FAILED, FINAL, SUCCEEDED, Node, task_id
+from stemflow.runtime.client.run_list import public_state
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.runs.handle import RunHandle
 from stemflow.runtime.tasks.registry import TaskRegistry
@@ -38,6 +41,7 @@ async def _show(arguments: Arguments) -> int:
             return FINE
         progress_of = latest(await handle.progress())
         rows = await tree_rows(app, handle, await handle.nodes())
+        why = await _reasons(app, handle, rows[0].is_final)
         header = await app.library.header(handle.id)
         file = f"  {shown(header.file)}" if header.file else ""
         print(f"run {shown(header.run)}  {public_state(rows[0].state)}{file}")
@@ -48,7 +52,7 @@ async def _show(arguments: Arguments) -> int:
         drawn = lines(rows, app.store.now_ms(), look_of(sys.stdout), progress_of)
         for row, line in zip(rows, drawn, strict=True):
             print(line)
-            for more in await _story(app, row):
+            for more in [*await _story(app, row), *_waits(row, why, app.store.now_ms(), arguments)]:
                 print(f"{'  ' * row.depth}      {more}")
         if not rows[0].is_final:
             print(f"{command(arguments, 'resume', handle.id)} continues it, "
@@ -56,15 +60,35 @@ async def _show(arguments: Arguments) -> int:
     return FINE
 
 
+async def _reasons(app: Stemflow, handle: RunHandle[Any], ended: bool) -> dict[str, Explanation]:
+    """Why each open node of the run makes no progress, by path."""
+    return {} if ended else {one.path: one for one in (await app.why(handle.id)).nodes}
+
+
+_SHOWN_BY_THE_TREE = frozenset(("members", "steps", "window", "timer", "hook"))
+
+
+def _waits(row: Row, why: dict[str, Explanation], now_ms: int, arguments: Arguments) -> list[str]:
+    """The reasons of a node, as far as the tree does not show them."""
+    reasons = why[row.path].reasons if row.path in why else ()
+    shown_here = [one for one in reasons if one.code not in _SHOWN_BY_THE_TREE]
+    if len(shown_here) > 1:
+        shown_here = [one for one in shown_here if one.code != "queued"]
+    return [reason_lines(one, now_ms, arguments)[0] for one in shown_here if one.code != "retry"]
+
+
+def _running(why: Explanation | None) -> Reason | None:
+    """What is known about the attempt that runs now."""
+    return next((one for one in why.reasons if one.code in ("running", "stopping")), None) if why is not None else None
+
+
 async def _story(app: Stemflow, row: Row) -> list[str]:
-    """Further lines of a node: duplicates of its unique key, the key it waits for, its result or its traceback."""
+    """Further lines of a node: duplicates of its unique key, its result or its traceback."""
     node = row.node
     if node is None:
         return []
     met = await Values(app.library).duplicates(node)
     notes = [f"{met} {'duplicate' if met == 1 else 'duplicates'} came while it held its unique key"] if met else []
-    if node.state == HELD and (node.slot or node.claim):
-        notes.append(shown(f"waits for the key {node.slot or node.claim}"))
     return notes if row.task is None else [*notes, *await _outcome(app, node)]
 
 
@@ -93,6 +117,7 @@ async def _data(app: Stemflow, handle: RunHandle[Any]) -> dict[str, Any]:
     progress_of = latest(await handle.progress())
     nodes = await handle.nodes()
     rows = await tree_rows(app, handle, nodes, collapse=False)
+    why = await _reasons(app, handle, rows[0].is_final)
     header = await app.library.header(handle.id)
     root = await handle.root()
     result = await handle.result_of(root) if root.state in FINAL else None
@@ -110,16 +135,18 @@ async def _data(app: Stemflow, handle: RunHandle[Any]) -> dict[str, Any]:
         "file": header.file,
         "rerun_of": header.rerun_of,
         "started_by": task_id(header.parent) if header.parent else None,
-        "nodes": [await _node_data(app, row, progress_of) for row in rows],
+        "nodes": [await _node_data(app, row, progress_of, why.get(row.path)) for row in rows],
     }
 
 
-async def _node_data(app: Stemflow, row: Row, progress_of: ProgressOf) -> dict[str, Any]:
+async def _node_data(app: Stemflow, row: Row, progress_of: ProgressOf, why: Explanation | None) -> dict[str, Any]:
     """A node as an object; `path` is empty for the run itself, `attempt` counts from 1, 0 if it never opened."""
     node = row.node
     is_task = node is not None and row.task is not None
     progress = progress_of(node) if node is not None else None
     has_value = is_task and row.state == SUCCEEDED
+    running = _running(why)
+    started_at_ms = running.since_ms if running is not None else node.started_at_ms if node is not None else None
     return {
         "path": row.path,
         "state": row.state,
@@ -130,8 +157,10 @@ async def _node_data(app: Stemflow, row: Row, progress_of: ProgressOf) -> dict[s
         "result": await Values(app.library).value(node) if has_value else None,
         "error": await _error(app, node) if node is not None else None,
         "opened_at_ms": (node.opened_at_ms or None) if node is not None else None,
-        "started_at_ms": (node.started_at_ms or None) if node is not None else None,
+        "started_at_ms": started_at_ms or None,
         "ended_at_ms": (node.ended_at_ms or None) if node is not None else None,
+        "worker": running.worker if running is not None else None,
+        "reasons": [reason_data(one) for one in why.reasons] if why is not None else [],
     }
 
 

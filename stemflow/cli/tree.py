@@ -169,10 +169,3 @@ def count_states(rows: Sequence[Row]) -> dict[str, int]:
         elif row.task is not None:
             counts[row.state] += 1
     return {state: counts[state] for state in ORDER if counts[state]}
-
-
-def public_state(state: str) -> str:
-    """The state of a run as users see it: active, stopping, succeeded, failed or cancelled."""
-    if state == "skipped":
-        return "succeeded"
-    return state if state in FINAL or state == "stopping" else "active"

@@ -15,15 +15,20 @@ from stemflow.cli.exits import FINE, RUN_FAILED
 from stemflow.cli.fleet import PARENT, serve_many
 from stemflow.cli.stopping import Stopping
 from stemflow.cli.text import short_duration, shown
+from stemflow.errors import StemflowError
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.tasks.discovery import find_tasks
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.worker.reconnect_backoff import ReconnectBackoff
+from stemflow.runtime.worker.service import Service
+from stemflow.runtime.worker.slots import Slots
 from stemflow.store.base import StoreUnavailable
 
 log = logging.getLogger("stemflow.cli.worker")
 
 LOOK_FOR_PARENT_S: Final = 1.0
+EXHAUSTED_S: Final = 10.0
+"""After all slots have been taken by disowned handlers for so long, the worker ends."""
 NAMED: Final = 8
 """Tasks and queues that the first line names."""
 
@@ -51,9 +56,20 @@ async def _serve(arguments: Arguments, registry: TaskRegistry) -> int:
                 return FINE
             async with app:
                 log.info(_first_line(arguments, app))
-                return await _serve_until_stopped(app, stopping, arguments.grace)
+                code = await _serve_until_stopped(app, stopping, arguments.grace)
         finally:
             orphan.cancel()
+    if app.service is not None and any(not work.done() for work in app.service.slots.leaked):
+        _end_process(code)
+    return code
+
+
+def _end_process(code: int) -> None:
+    """End at once: the event loop would wait for the end of handlers that do not end."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 async def _open(app: Stemflow, stop: asyncio.Event) -> bool:
@@ -73,7 +89,7 @@ async def _open(app: Stemflow, stop: asyncio.Event) -> bool:
 
 async def _serve_until_stopped(app: Stemflow, stopping: Stopping, grace_ms: int) -> int:
     assert app.service is not None
-    ended = asyncio.create_task(app.service.ended())
+    ended = asyncio.create_task(_cannot_go_on(app.service))
     warm, soft = asyncio.create_task(stopping.warm.wait()), asyncio.create_task(stopping.soft.wait())
     await asyncio.wait((ended, warm), return_when=asyncio.FIRST_COMPLETED)
     if not warm.done():
@@ -90,6 +106,37 @@ async def _serve_until_stopped(app: Stemflow, stopping: Stopping, grace_ms: int)
     await asyncio.wait((ended,))
     log.info("stopped; nothing is leased here any more")
     return FINE if ended.exception() is None else RUN_FAILED
+
+
+async def _cannot_go_on(service: Service) -> None:
+    """Return when the worker has stopped; raise the error that ended it, or that it has lost all its slots."""
+    ended, exhausted = asyncio.create_task(service.ended()), asyncio.create_task(_exhausted(service.slots))
+    try:
+        await asyncio.wait((ended, exhausted), return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            ended.result()
+        else:
+            exhausted.result()
+    finally:
+        ended.cancel()
+        exhausted.cancel()
+
+
+async def _exhausted(slots: Slots, after_s: float = EXHAUSTED_S) -> None:
+    """Raise StemflowError once handlers that were disowned have taken all slots for `after_s` seconds."""
+    loop = asyncio.get_running_loop()
+    since = None
+    while since is None or loop.time() - since < after_s:
+        await asyncio.sleep(after_s / 10)
+        if len(slots.leaked) < slots.concurrency:
+            since = None
+        elif since is None:
+            since = loop.time()
+    names = sorted({one.context.name for one in slots.leaked.values() if one.context is not None})
+    raise StemflowError(
+        f"all {slots.concurrency} slots are taken by handlers that do not end ({', '.join(names)}); "
+        "give such tasks isolation='process'"
+    )
 
 
 async def _orphaned(stop: asyncio.Event) -> None:

@@ -8,10 +8,14 @@ from typing import Any
 from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE
 from stemflow.cli.text import json_text, short_duration, shown
-from stemflow.runtime.catalog.heartbeats import Heartbeat, heartbeats
+from stemflow.model.records import task_id
+from stemflow.runtime.catalog.heartbeats import Heartbeat, HeldTask, heartbeats
 from stemflow.runtime.catalog.published import published
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.tasks.registry import TaskRegistry
+
+NAMED = 8
+"""Of the tasks that a worker runs so many are printed."""
 
 
 def main(arguments: Arguments) -> int:
@@ -30,7 +34,19 @@ async def _workers(arguments: Arguments) -> int:
         return FINE
     for beat in found:
         print(_line(beat, len(tasks.get(beat.declares, [])), now_ms))
+        for line in _held(beat, now_ms):
+            print(f"    {line}")
     return FINE
+
+
+def _held(beat: Heartbeat, now_ms: int) -> list[str]:
+    """What it runs, the longest first, and the handlers that it cannot end."""
+    held = [("", one) for one in beat.holds] + [("disowned  ", one) for one in beat.disowned]
+    lines = [
+        f"{mark}{short_duration(now_ms - one.since_ms):>6}  {shown(one.task)}  {shown(task_id(one.key))}"
+        for mark, one in held[:NAMED]
+    ]
+    return lines + ([f"and {len(held) - NAMED:,} more"] if len(held) > NAMED else [])
 
 
 def _state(beat: Heartbeat, now_ms: int) -> str:
@@ -50,12 +66,21 @@ def _data(beat: Heartbeat, tasks: list[str], now_ms: int) -> dict[str, Any]:
         "heartbeat_at_ms": beat.at_ms,
         "release": beat.declares,
         "tasks": tasks,
+        "only_run": beat.only_run,
+        "holds": [_task(one) for one in beat.holds],
+        "disowned": [_task(one) for one in beat.disowned],
     }
+
+
+def _task(one: HeldTask) -> dict[str, Any]:
+    return {"id": task_id(one.key), "task": one.task, "queue": one.queue, "since_ms": one.since_ms}
 
 
 def _line(beat: Heartbeat, tasks: int, now_ms: int) -> str:
     lived, ago = short_duration(now_ms - beat.started_at_ms), short_duration(now_ms - beat.at_ms)
     served = "every queue" if beat.queues is None else f"queues {shown(', '.join(beat.queues))}"
+    if beat.only_run is not None:
+        served = f"run {shown(beat.only_run)} alone"
     return (
         f"{shown(beat.name):<24}  {_state(beat, now_ms):<8}  {beat.running:>4} of {beat.concurrency} running  "
         f"for {lived:>6}, last heartbeat {ago} ago  {tasks} tasks ({beat.declares})  {served}"

@@ -291,6 +291,8 @@ class Header(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     headers: Mapping[str, str] = {}
     """Given with the submission; available in the context of each task of the run."""
     meta: Mapping[str, Any] = {}
+    labels: Mapping[str, str] = {}
+    """Of the workflow file, for finding its runs."""
     parent: Key | None = None
     """The task that started this run. `root`: the first run of that line, which no task started."""
     root: str | None = None

@@ -36,7 +36,7 @@ def test_run_ids_of_an_sqlite_store_are_completed_with_their_state_and_name(
 ) -> None:
     # Given a run in the default store
     cli("run", "hello.yaml")
-    run = cli("runs").out.split()[0]
+    run = cli("runs", "-q").out.split()[0]
     # When its first characters are completed, the id comes with its state and name
     assert complete("show", run[:4]).out.splitlines()[1:] == [run, "succeeded  hello"]
 
@@ -79,7 +79,7 @@ def test_the_store_comes_from_a_file_or_the_environment(
     assert (project / "other.db").exists()
     # And with the environment variable no option is repeated
     monkeypatch.setenv("STEMFLOW_STORE", "sqlite:other.db")
-    assert len(cli("runs").out.splitlines()) == 1
+    assert len(cli("runs", "-q").out.splitlines()) == 1
     assert "--store" not in cli("run", "flaky.yaml").err
     # A file that cannot be read, or holds something else, is refused
     assert "cannot read nothing.url: No such file" in cli("runs", "--store", "@nothing.url").err

@@ -5,13 +5,35 @@ from __future__ import annotations
 import click
 
 from stemflow.cli.grammar.options import command, run_id, store, store_url
-from stemflow.cli.grammar.types import Positive
+from stemflow.cli.grammar.types import Positive, RunId, Since
 
+STATES = ("active", "stopping", "succeeded", "failed", "cancelled")
 RUNS = command(
-    "runs", "list the runs of a store, newest first",
-    click.Option(["--limit"], type=Positive(), default=20, metavar="N", help="List at most this many (20)."), *store(),
+    "runs", "list the runs of a store, newest first; of those that failed the step and its error",
+    click.Option(
+        ["--state"], type=click.Choice(STATES), multiple=True, help="Only runs in this state; may be repeated."
+    ),
+    click.Option(["--name"], metavar="NAME", help="Only runs of this workflow or task."),
+    click.Option(["--since"], type=Since(), metavar="TIME", help="Created since: 2h, or 2026-01-31T03:00."),
+    click.Option(
+        ["--label"], metavar="NAME=VALUE", multiple=True, help="Only with this label or `meta`; may be repeated."
+    ),
+    click.Option(["--task"], metavar="NAME", multiple=True, help="Only runs with this task; may be repeated."),
+    click.Option(
+        ["--not", "excluded"], metavar="FIELD:VALUE", multiple=True,
+        help="Without name:NAME, state:STATE, task:TASK or label:NAME=VALUE; may be repeated.",
+    ),
+    click.Option(["--limit"], type=Positive(), default=20, metavar="N", help="List at most this many (20)."),
+    click.Option(["--after"], type=RunId(), metavar="RUN", help="Go on after this run."),
+    click.Option(["--csv"], is_flag=True, help="Print CSV on standard output."),
+    click.Option(["-q", "--quiet"], is_flag=True, help="Print ids only."),
+    *store(),
 )  # fmt: skip
 SHOW = command("show", "show a run: its steps, results, errors and attempts", run_id(), *store())
+WHY = command(
+    "why", "explain why a run, or a task of it, makes no progress",
+    run_id("The id of the run, or the beginning of it; or RUN/STEP for one step."), *store(),
+)  # fmt: skip
 CANCEL = command(
     "cancel", "cancel a run",
     run_id(),
@@ -21,6 +43,20 @@ CANCEL = command(
     *store(),
 )  # fmt: skip
 WORKERS = command("workers", "list the workers of a store, what they serve, and their last heartbeat", *store())
+QUEUES = command(
+    "queues", "list the queues of a store: what waits, what runs, and which workers serve them",
+    click.Argument(["queue"], metavar="[QUEUE]...", nargs=-1, help="Only these queues."), *store(),
+)  # fmt: skip
+KEYS = command(
+    "keys", "list unique keys, concurrency keys and rate limits: which tasks hold them, and which wait",
+    click.Argument(["key"], metavar="[KEY]", required=False, help="Only this key."),
+    click.Option(
+        ["--kind"], type=click.Choice(["unique", "concurrency", "rate"]), help="Only keys of this kind."
+    ),
+    click.Option(["--limit"], type=Positive(), default=50, metavar="N", help="List at most this many (50)."),
+    click.Option(["--after"], default="", metavar="KEY", help="Go on after this unique or concurrency key."),
+    *store(),
+)  # fmt: skip
 DOCTOR = command("doctor", "check a store: durability, versions, workers, queues and stuck work", *store())
 PRUNE = command(
     "prune", "delete expired runs, dead letters and claims now, as every worker does each minute",
@@ -31,4 +67,4 @@ ACL = command(
     store_url("redis://localhost:6379/0"),
 )  # fmt: skip
 
-COMMANDS = (RUNS, SHOW, CANCEL, WORKERS, DOCTOR, PRUNE, ACL)
+COMMANDS = (RUNS, SHOW, WHY, CANCEL, QUEUES, KEYS, WORKERS, DOCTOR, PRUNE, ACL)

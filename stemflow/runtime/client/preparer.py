@@ -52,6 +52,7 @@ class _Compiled(Struct, frozen=True, gc=False):
     claim: ClaimSpec | None = None
     headers: Mapping[str, str] = {}
     meta: Mapping[str, Any] = {}
+    labels: Mapping[str, str] = {}
 
 
 class Preparer:
@@ -95,6 +96,7 @@ class Preparer:
             tasks=asked.tasks,
             headers=merged(checked_headers(asked.headers, "submit"), made.headers),
             meta=merged(checked_meta(asked.meta, "submit"), made.meta),
+            labels=made.labels,
             parent=asked.parent,
             root=asked.root,
             reply_to=self._store.address,
@@ -227,7 +229,8 @@ class Preparer:
         if flow.unique_key is not None:
             header = Header(run=run, plan=plan.digest, name=flow.name, inputs=stored)
             claim = await self._workflow_claim(flow, plan, header, asked.again)
-        return _Compiled(plan, tree, flow.name, stored, claim)
+        labels = {name: str(text) for name, text in flow.labels.items()}
+        return _Compiled(plan, tree, flow.name, stored, claim, labels=labels)
 
     async def _workflow_claim(self, flow: Workflow, plan: Plan, header: Header, again: bool) -> ClaimSpec:
         self._library.learn(plan)

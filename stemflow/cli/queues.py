@@ -1,0 +1,53 @@
+"""`stemflow queues`: what waits in each queue, and who serves it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from stemflow.cli.arguments import Arguments
+from stemflow.cli.exits import FINE
+from stemflow.cli.table import table
+from stemflow.cli.text import json_text, short_duration, shown
+from stemflow.model.records import task_id
+from stemflow.runtime.client.overview import QueueOverview, queues
+from stemflow.runtime.engine import Stemflow
+from stemflow.runtime.tasks.registry import TaskRegistry
+
+
+def main(arguments: Arguments) -> int:
+    """Print a line for each queue; of an empty store nothing (or `[]`)."""
+    return asyncio.run(_queues(arguments))
+
+
+async def _queues(arguments: Arguments) -> int:
+    async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
+        found = await queues(app.store)
+        now_ms = app.store.now_ms()
+    if arguments.queue:
+        found = [one for one in found if one.queue in arguments.queue]
+    if arguments.json:
+        print(json_text([_data(one) for one in found]))
+        return FINE
+    head = ("queue", "ready", "oldest", "limited", "running", "delayed", "next", "workers")
+    for line in table(head, [_row(one, now_ms) for one in found], right=frozenset((1, 2, 3, 4, 5, 6))):
+        print(line)
+    return FINE
+
+
+def _data(one: QueueOverview) -> dict[str, Any]:
+    return {
+        "queue": one.queue, "ready": one.ready, "oldest": task_id(one.oldest) if one.oldest is not None else None,
+        "oldest_since_ms": one.oldest_since_ms, "limited": one.limited, "running": one.running, "delayed": one.delayed,
+        "next_at_ms": one.next_at_ms, "workers": list(one.workers),
+    }  # fmt: skip
+
+
+def _row(one: QueueOverview, now_ms: int) -> tuple[str, ...]:
+    oldest = "" if one.oldest_since_ms is None else short_duration(now_ms - one.oldest_since_ms)
+    next_in = "" if one.next_at_ms is None else short_duration(one.next_at_ms - now_ms)
+    workers = ", ".join(map(shown, one.workers)) or "none"
+    return (
+        shown(one.queue), f"{one.ready:,}", oldest, f"{one.limited:,}", f"{one.running:,}", f"{one.delayed:,}", next_in,
+        workers,
+    )  # fmt: skip
