@@ -362,10 +362,11 @@ class Stemflow:
         return await result_by_id(self.parts, task_id, decode)
 
     async def why(self, task_id: str) -> Why:
-        """Why a run (`RUN`), or one node of it (`RUN/path`), is not final: a reason for each of its open nodes.
+        """Why a run, or one node of it, is not final: a reason for each of its open nodes.
 
-        A reason has a `code` for programs and a `text` for people, and as far as they are known the holder that it
-        waits for, its place in the queue, since when, until when, and the command that helps. Raises UnknownRun.
+        `task_id`: `RUN`, or `RUN/path`, which need not have begun. A reason has a `code` for programs and a `text` for
+        people, and as far as they are known the holder that it waits for, its place in the queue, since when, until
+        when, and the command that helps. Raises UnknownRun.
 
             for node in (await app.why(handle.id)).nodes:
                 print(node.path, node.reasons[0].text)

@@ -234,7 +234,8 @@ class Store(Protocol):
         ...
 
     async def claims(self, limit: int, after: str = "") -> list[Claim]:
-        """Claims that a node holds or waits for, in the order of their keys, from the first key that follows `after`.
+        """At most `limit` claims that a node holds or waits for, in the order of their keys, from the first key that
+        follows `after`.
 
         A claim that is only a window over a holder that has ended is not among them.
         """
