@@ -20,6 +20,7 @@ from stemflow.store.base import Store
 from stemflow.store.open import open_store
 from stemflow.store.redis.open import open_redis
 from stemflow.testing.simulation.virtual_connections import VirtualWire
+from stemflow.testing.simulation.virtual_files import VirtualSqlite
 from stemflow.testing.simulation.virtual_loop import SeededIds, VirtualClock, VirtualLoop
 
 OpenApp = Callable[..., Awaitable[Stemflow]]
@@ -58,9 +59,7 @@ async def wire(url: str) -> AsyncIterator[VirtualWire | None]:
     if not url.startswith("redis:"):
         yield None
         return
-    wire = VirtualWire(url)
-    yield wire
-    wire.close()
+    yield VirtualWire(url)
 
 
 @pytest.fixture
@@ -78,7 +77,7 @@ async def open_app(
         if wire is not None:
             return open_redis(url, clock, test_time=True, wire=wire)
         if url != "memory:":
-            return open_store(url, clock)
+            return VirtualSqlite(url, clock)
         if not shared:
             shared.append(open_store(url, clock))
         return shared[0]

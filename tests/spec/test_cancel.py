@@ -15,7 +15,8 @@ from stemflow.store.base import Request, Want
 from tests.spec.conftest import OpenApp
 
 Step = Signature[Any, Any]
-LONG_S = 20
+LONG_S = 10
+"""Longer than a run is watched before it is cancelled."""
 
 
 class Log(list[tuple[str, str]]):
@@ -49,7 +50,7 @@ def log(registry: TaskRegistry) -> Log:
     }.items():
         registry.task(name, **options)(work)  # type: ignore[call-overload]
 
-    @registry.task("flaky", max_retries=3, retry={"backoff": "fixed", "initial": "20s", "jitter": 0})
+    @registry.task("flaky", max_retries=3, retry={"backoff": "fixed", "initial": f"{LONG_S}s", "jitter": 0})
     async def flaky(context: TaskContext) -> None:
         log.append(("started", context.node))
         raise ValueError("not yet")

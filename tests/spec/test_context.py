@@ -281,6 +281,9 @@ async def test_the_progress_of_a_task_is_forgotten_after_an_hour(app: Stemflow, 
     handle = await app.submit(works.s())
     await handle.wait()
     assert set(await handle.progress()) == {""}
+    # When an hour passes, in which no worker looks for work every second
+    assert app.service is not None
+    await app.service.stop(0)
     await asyncio.sleep(3_601)
     assert await handle.progress() == {}
 

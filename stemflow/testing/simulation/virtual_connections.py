@@ -19,6 +19,9 @@ from redis.retry import Retry
 
 _PATIENCE_S: Final = 20.0
 _FENCE: Final = b"fence"
+_PACKED_FENCE: Final = b"*2\r\n$4\r\nPING\r\n$5\r\nfence\r\n"
+_PUBLISHES: Final = (b"EVALSHA", b"EVAL", b"PUBLISH")
+"""Commands after which notifications may have been sent."""
 _AGE: Final = b"""
 for _, key in ipairs(redis.call('KEYS', '*')) do
   local left = redis.call('PTTL', key)
@@ -38,7 +41,6 @@ class VirtualWire:
         self.ages = True
         """Whether keys with an expiry age by virtual time. The commands for that are not counted."""
         self._listeners: list[VirtualConnection] = []
-        self._own = self.real()
         self._ahead_ms = round((asyncio.get_running_loop().time() - time.monotonic()) * 1_000)
 
     def real(self) -> Connection:
@@ -49,16 +51,19 @@ class VirtualWire:
     def make_connection(self) -> VirtualConnection:
         return VirtualConnection(self)
 
-    def age(self) -> None:
-        """Age the keys with an expiry by the virtual time that has passed on the loop."""
+    def age(self) -> tuple[Any, ...] | None:
+        """The command that ages the keys with an expiry by the virtual time that has passed; None if none has."""
         ahead_ms = round((asyncio.get_running_loop().time() - time.monotonic()) * 1_000)
-        if self.ages and ahead_ms != self._ahead_ms:
-            self._own.send_command("EVAL", _AGE, 0, ahead_ms - self._ahead_ms)
-            self._own.read_response()
-            self._ahead_ms = ahead_ms
+        passed_ms = ahead_ms - self._ahead_ms
+        if not self.ages or not passed_ms:
+            return None
+        self._ahead_ms = ahead_ms
+        return b"EVAL", _AGE, b"0", str(passed_ms).encode()
 
     def settle(self) -> None:
         """Receive everything that the server has published so far."""
+        for listener in self._listeners:
+            listener.ask()
         for listener in self._listeners:
             listener.receive()
 
@@ -70,9 +75,6 @@ class VirtualWire:
         if connection in self._listeners:
             self._listeners.remove(connection)
 
-    def close(self) -> None:
-        self._own.disconnect()
-
 
 class VirtualConnection:
     """The part of a redis-py connection that the store uses."""
@@ -82,6 +84,9 @@ class VirtualConnection:
         self._real = wire.real()
         self._received: deque[Any] = deque()
         self._arrival = asyncio.Event()
+        self._aged = False
+        """The reply to the command that ages keys comes before that to the command which was sent."""
+        self._may_publish = False
         self.is_connected = False
 
     async def connect(self) -> None:
@@ -101,18 +106,31 @@ class VirtualConnection:
         if words == (b"PING",):
             self._deliver([b"pong", b""])
             return
-        self._wire.age()
-        self._real.send_packed_command(self._real.pack_command(*words), check_health=False)
         if words[0] in (b"SUBSCRIBE", b"UNSUBSCRIBE"):
+            self._send(words)
             self._wire.listen(self)
+            self.ask()
             self.receive()
+            return
+        age = self._wire.age()
+        self._aged = age is not None
+        self._may_publish = words[0] in _PUBLISHES
+        self._send(*([words] if age is None else [age, words]))
+
+    def _send(self, *commands: Sequence[Any]) -> None:
+        packed = [part for words in commands for part in self._real.pack_command(*words)]
+        self._real.send_packed_command([b"".join(packed)], check_health=False)
 
     async def read_response(self, timeout: float | None = None, disable_decoding: bool = False) -> Any:
         """The reply, or, with a `timeout` (which never expires), the next message."""
         if timeout is None:
             self._wire.sent += 1
+            if self._aged:
+                self._real.read_response(disable_decoding=True)
+                self._aged = False
             answer = self._real.read_response(disable_decoding=True)
-            self._wire.settle()
+            if self._may_publish:
+                self._wire.settle()
             await asyncio.sleep(0)
             return answer
         while not self._received:
@@ -120,9 +138,12 @@ class VirtualConnection:
             await self._arrival.wait()
         return self._received.popleft()
 
+    def ask(self) -> None:
+        """Ask the server for a reply that comes after everything that it has sent on this connection so far."""
+        self._real.send_packed_command([_PACKED_FENCE], check_health=False)
+
     def receive(self) -> None:
-        """Receive everything that the server has sent on this connection."""
-        self._real.send_packed_command(self._real.pack_command(b"PING", _FENCE), check_health=False)
+        """Receive everything up to the reply to `ask`."""
         while True:
             message = self._real.read_response(disable_decoding=True)
             if message in (_FENCE, [b"pong", _FENCE]):

@@ -57,10 +57,11 @@ class _Timer(asyncio.TimerHandle):
     """A timer with an order among timers with the same deadline."""
 
     __slots__ = ("tie",)
+    _when: float
     tie: float
 
     def __lt__(self, other: asyncio.TimerHandle) -> bool:
-        mine, theirs = self.when(), other.when()
+        mine, theirs = self._when, cast(_Timer, other)._when
         return mine < theirs or (mine == theirs and self.tie < cast(_Timer, other).tie)
 
 
