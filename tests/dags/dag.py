@@ -25,6 +25,15 @@ FILES = tuple(sorted(path.stem for path in DATA.glob("*.json")))
 LARGEST = "montage-chameleon-dss-15d-001"
 
 
+def graph_of(record: Mapping[str, Any]) -> nx.DiGraph[str]:
+    """The steps of a record, with an edge from each to those that need it."""
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_nodes_from(to_name(task["id"]) for task in record["tasks"])
+    for task in record["tasks"]:
+        graph.add_edges_from((to_name(parent), to_name(task["id"])) for parent in task["parents"])
+    return graph
+
+
 class Dag:
     """One record: the workflow as parsed from its file, and the graph as read from the record itself."""
 
@@ -34,10 +43,7 @@ class Dag:
         self.workflow: Workflow = parsed.workflow
         self.runtimes_ms = {to_name(task["id"]): round(task["runtime_s"] * 1_000) for task in record["tasks"]}
         self.steps = frozenset(self.runtimes_ms)
-        self.graph: nx.DiGraph[str] = nx.DiGraph()
-        self.graph.add_nodes_from(self.runtimes_ms)
-        for task in record["tasks"]:
-            self.graph.add_edges_from((to_name(parent), to_name(task["id"])) for parent in task["parents"])
+        self.graph = graph_of(record)
         assert len(self.steps) == len(record["tasks"]) == len(self.graph)
 
     @property

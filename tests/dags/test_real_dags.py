@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import pytest
 
 from stemflow import Stemflow, TaskResult
 from stemflow.store.memory.store import MemoryStore
 from stemflow.testing.simulation import virtual_loop as vloop
-from tests.dags.dag import FILES, LARGEST, Dag, Witness, expected, load, make_registry, read_record, shown
+from tests.dags.dag import FILES, LARGEST, Dag, Witness, expected, graph_of, load, make_registry, read_record, shown
 from tests.dags.death import POINTS, DagWorld
 
 LEASE_MS = 30_000
@@ -114,11 +115,11 @@ def _most_at_once(witness: Witness) -> int:
 
 def _drawn_failures(file: str) -> list[tuple[str, str]]:
     """A few steps at random, and one that has the most steps after it."""
-    dag, rng = load(file), random.Random(file)
-    steps = sorted(dag.steps)
+    graph, rng = graph_of(read_record(file)), random.Random(file)
+    steps = sorted(graph)
     if file == LARGEST:
-        return [(file, rng.choice([step for step in steps if len(dag.descendants(step)) > 1]))]
-    widest = max(steps, key=lambda step: len(dag.descendants(step)))
+        return [(file, rng.choice([step for step in steps if len(nx.descendants(graph, step)) > 1]))]
+    widest = max(steps, key=lambda step: len(nx.descendants(graph, step)))
     return [(file, step) for step in sorted({widest, *rng.sample(steps, 2)})]
 
 

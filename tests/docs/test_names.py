@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,43 +41,61 @@ ELSEWHERE = frozenset(
 """Names of other programs and libraries."""
 
 
+def _classes(body: list[ast.stmt]) -> Iterator[ast.ClassDef]:
+    """The classes of a module, and those that they contain."""
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            yield node
+            yield from _classes(node.body)
+
+
+def _named(node: ast.ClassDef) -> set[str]:
+    """What a class has: methods, names, and attributes of `self`."""
+    names = set()
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(inner.name)
+        elif isinstance(inner, ast.Name):
+            names.add(inner.id)
+        elif isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name) and inner.value.id == "self":
+            names.add(inner.attr)
+    return names
+
+
+@pytest.fixture(scope="module")
 def attributes() -> dict[str, set[str]]:
     """Class -> names of what it and its bases have."""
     own: dict[str, set[str]] = {}
     bases: dict[str, set[str]] = {}
     for path in CODE:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ClassDef):
-                names = own.setdefault(node.name, set())
-                bases.setdefault(node.name, set()).update(base.id for base in node.bases if isinstance(base, ast.Name))
-                for inner in ast.walk(node):
-                    if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
-                        names.add(inner.name)
-                    elif isinstance(inner, ast.Name):
-                        names.add(inner.id)
-                    elif isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name):
-                        names |= {inner.attr} if inner.value.id == "self" else set()
+        source = path.read_text(encoding="utf-8")
+        for node in _classes(ast.parse(source).body):
+            names = own.setdefault(node.name, set())
+            bases.setdefault(node.name, set()).update(base.id for base in node.bases if isinstance(base, ast.Name))
+            names.update(_named(node))
     for _ in range(4):
         for name, above in bases.items():
             own[name] |= {attribute for base in above for attribute in own.get(base, ())}
     return own
 
 
-ATTRIBUTES = attributes()
-WORDS = {word for text in TEXTS for word in re.findall(r"\w+", text.read_text(encoding="utf-8"))}
+@pytest.fixture(scope="module")
+def words() -> set[str]:
+    """All words of the code."""
+    return {word for text in TEXTS for word in re.findall(r"\w+", text.read_text(encoding="utf-8"))}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_what_a_page_names_exists(page: Path) -> None:
+def test_what_a_page_names_exists(page: Path, words: set[str], attributes: dict[str, set[str]]) -> None:
     text = page.read_text(encoding="utf-8")
     blocks = " ".join(re.findall(r"^```.*?^```", text, flags=re.DOTALL | re.MULTILINE))
-    known = WORDS | ELSEWHERE | set(re.findall(r"\w+", blocks))
+    known = words | ELSEWHERE | set(re.findall(r"\w+", blocks))
     prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     unknown = []
     for name in {name for name in QUOTED.findall(prose) if IDENTIFIER.search(name)}:
         owner, _, attribute = name.rpartition(".")
-        if owner in ATTRIBUTES:
-            unknown += [] if attribute in ATTRIBUTES[owner] else [name]
+        if owner in attributes:
+            unknown += [] if attribute in attributes[owner] else [name]
         elif not {*name.split(".")} <= known and not (ROOT / "tests" / "dsl" / "golden" / name).exists():
             unknown.append(name)
     assert sorted(unknown) == []
