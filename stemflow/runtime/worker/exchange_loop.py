@@ -235,7 +235,7 @@ class ExchangeLoop:
             except StoreUnavailable as error:
                 slots, pause_s = self.slots, backoff.next_s()
                 if slots.draining and not (decisions or slots.facts or slots.running):
-                    log.warning("%s; the worker ends, and has nothing to report", error)
+                    self._leave_unreported(error)
                     now_ms = self.store.now_ms()
                     return Exchange(committed=(), leases=(), timers=(), next_at_ms=None, now_ms=now_ms)
                 if slots.draining and self._out_of_time():
@@ -245,7 +245,15 @@ class ExchangeLoop:
                     )  # fmt: skip
                     raise
                 log.warning("%s; trying again in %.2f s", error, pause_s)
-                await asyncio.sleep(pause_s)
+                await slots.pause(pause_s)
+
+    def _leave_unreported(self, why: object) -> None:
+        """Note that the store cannot be reached any more, and that this worker has nothing to report to it."""
+        log.warning(
+            "%s; the worker ends, and has nothing to report; a task that was pushed to it just now runs when its "
+            "lease has expired", why,
+        )  # fmt: skip
+        self._offered = False
 
     def _out_of_time(self) -> bool:
         now = asyncio.get_running_loop().time()
@@ -310,16 +318,23 @@ class ExchangeLoop:
         """Tell the store that this worker takes no more pushed leases, and give back those that arrive meanwhile."""
         if not self._offered:
             return
-        want = self._want()
+        want, late = self._want(), f"{self.store.url}: no answer within {WITHDRAW_S} s"
         try:
             async with asyncio.timeout(WITHDRAW_S):
                 self._take(want, await self._exchange(self._first, [], want))
-                await asyncio.sleep(LATE_PUSH_S)
-                self._start_pushed()
+        except (TimeoutError, StoreError) as error:
+            return self._leave_unreported(str(error) or late)
+        await asyncio.sleep(LATE_PUSH_S)
+        self._start_pushed()
+        try:
+            async with asyncio.timeout(WITHDRAW_S):
                 while self.slots.facts:
                     await self._exchange_on(self._first)
         except (TimeoutError, StoreError) as error:
-            log.warning("%s: tasks that were pushed to this worker just now run when their leases have expired", error)
+            log.warning(
+                "%s; tasks that were pushed to this worker just now run when their leases have expired",
+                str(error) or late,
+            )
 
     def piggyback(self) -> Piggyback:
         """A request for leases that the exchange of a submission carries, if this loop is at rest with free slots.

@@ -62,8 +62,7 @@ class Slots:
         self._iteration_at: float | None = None
         """When the first handler of this iteration of the event loop was called, in seconds of the loop's clock."""
         self._settled = asyncio.Event()
-        self.draining = False
-        """The worker takes no new leases."""
+        self._draining = asyncio.Event()
         self.handing_back = False
         """The worker gives back every lease, uncharged."""
         self.changed = asyncio.Event()
@@ -76,6 +75,24 @@ class Slots:
         """False once the exchange loop has ended with an error: reports are not committed any more."""
         self.overlap_from = NO_OVERLAP
         """The number of waiting reports that sets `overlap`; chosen by the exchange loop."""
+
+    @property
+    def draining(self) -> bool:
+        """The worker takes no new leases."""
+        return self._draining.is_set()
+
+    def drain(self) -> None:
+        """Take no new leases from now on."""
+        self._draining.set()
+        self.wake()
+
+    async def pause(self, pause_s: float) -> None:
+        """Wait for `pause_s` seconds before the store is tried again, or until the worker begins to drain."""
+        if self.draining:
+            return await asyncio.sleep(pause_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._draining.wait()
 
     def wake(self) -> None:
         """Something may have to be done: the exchange loop is not to rest."""

@@ -209,8 +209,7 @@ class Worker:
     async def drain(self, grace_ms: int) -> None:
         """Take no new leases; after `grace_ms`, or when `hand_back` is called, give back what still runs, uncharged."""
         slots = self.slots
-        slots.draining = True
-        slots.wake()
+        slots.drain()
         if slots.running and grace_ms:
             ending = asyncio.gather(*(r.task for r in slots.running.values() if r.task), return_exceptions=True)
             hurried = asyncio.ensure_future(self._hurried.wait())
