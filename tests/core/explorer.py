@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from stemflow.core.invariants import check_commit, check_run
@@ -113,6 +113,8 @@ class Point:
     refused: frozenset[str] = frozenset()
     forced: frozenset[Key] = frozenset()
     sent: frozenset[str] = frozenset()
+    number: int | None = None
+    """Identifies it among those of one exploration, whatever the budget."""
 
 
 @dataclass
@@ -136,6 +138,8 @@ class Explorer:
         self._back: dict[int, list[int]] = {}
         self._ends: list[int] = []
         self._parents: dict[int, tuple[int, str]] = {}
+        self._followed: dict[tuple[object, ...], Point] = {}
+        self._is_over: dict[tuple[int, frozenset[str]], bool] = {}
 
     def explore(self) -> Result:
         start = self.case.start()
@@ -146,7 +150,7 @@ class Explorer:
                 number, point = stack.pop()
                 for step in steps_from(point, self.case):
                     try:
-                        after = self.follow(point, step)
+                        after = self._after(point, step)
                     except AssertionError as error:
                         story = f"{self._story(number)}{step.what} {step.key}"
                         raise Broken(f"{self.case.name}: {story}: {error}") from error
@@ -163,6 +167,14 @@ class Explorer:
         self.result.states, self.result.ends = len(seen), len(self._ends)
         self._nothing_is_stuck(seen)
         return self.result
+
+    def _after(self, point: Point, step: Step) -> Point:
+        """What `follow` gives; a step that differs from another in the faults that are left is followed once."""
+        known = (self._bare_number_of(point), point.refused, step.what, step.key, _variant(step.fact))
+        after = self._followed.get(known)
+        if after is None:
+            after = self._followed[known] = self.follow(point, step)
+        return replace(after, budget=step.budget)
 
     def follow(self, point: Point, step: Step) -> Point:
         """What the world is after one step; every rule is checked."""
@@ -243,7 +255,13 @@ class Explorer:
                     self.result.visited[(kind, "waiting", "upstream"), "skipped"] += 1
 
     def _is_end(self, point: Point) -> bool:
-        """Every run that was granted has ended; then all must add up."""
+        """Whether every run that was granted has ended; then all must add up."""
+        known = (self._bare_number_of(point), point.refused)
+        if known not in self._is_over:
+            self._is_over[known] = self._adds_up(point)
+        return self._is_over[known]
+
+    def _adds_up(self, point: Point) -> bool:
         nodes = {key: node for key, node in point.world.records.items() if isinstance(node, Node)}
         if len(point.asked) < len(self.case.runs) or any(node.state not in FINAL for node in nodes.values()):
             return False
@@ -276,10 +294,15 @@ class Explorer:
         return "".join(f"{what}, " for what in reversed(told))
 
     def _number_of(self, point: Point) -> int:
-        records = frozenset(self._meaning_of(record) for record in point.world.records.values())
-        world = point.world
-        faults = (point.moved, point.budget, point.asked, point.forced, point.sent)
-        return self._intern((records, *faults, world.now_ms, world.posts))
+        return self._intern((self._bare_number_of(point), point.budget))
+
+    def _bare_number_of(self, point: Point) -> int:
+        """The number of a state whatever faults may still strike."""
+        if point.number is None:
+            records = frozenset([self._meaning_of(record) for record in point.world.records.values()])
+            world, done = point.world, (point.moved, point.asked, point.forced, point.sent)
+            point.number = self._intern((records, *done, world.now_ms, world.posts))
+        return point.number
 
     def _meaning_of(self, record: Record) -> int:
         """Revisions and tokens only grow; two records that differ in nothing else have the same future."""
@@ -367,6 +390,13 @@ def _steps_of(point: Point, world: World, key: Key, node: Node) -> Iterator[Step
 def _is_known(world: World, fact: Fact) -> bool:
     """Whether an event with the id of the one that is sent is kept."""
     return isinstance(fact, Sent) and (NO_RUN, event_id_key(fact.event_type, fact.id)) in world.records
+
+
+def _variant(fact: Fact | None) -> object:
+    """What else distinguishes facts of one kind about one node."""
+    if isinstance(fact, Ended):
+        return None if isinstance(fact.outcome, HandedBack) else id(fact.outcome)
+    return fact.id if isinstance(fact, Sent) else None
 
 
 def _only_what_never_started_expires(world: World, key: Key) -> None:
