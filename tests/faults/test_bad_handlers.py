@@ -16,7 +16,7 @@ from tests.faults.memory_group import memory_group
 from tests.faults.proc_tasks import forks, hold, leave, order, step, stubborn
 from tests.faults.proc_world import Place, place_on, until
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.serial]
 
 GROUP_BYTES = 500 << 20
 """The memory of a supervisor and two workers, and some of what a task wants."""

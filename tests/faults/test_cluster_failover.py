@@ -24,7 +24,7 @@ from tests.faults.net_world import Net
 from tests.faults.proc_world import until
 from tests.faults.table import record
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.serial]
 
 PART = 1
 """The partition whose node is struck."""

@@ -15,7 +15,7 @@ from tests.faults.cluster_world import PARTS, net_over, other_than, slot_of
 from tests.faults.net_world import Net
 from tests.faults.proc_world import until
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.serial]
 
 
 @pytest.fixture

@@ -9,10 +9,14 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stemflow.cli.main import main
 from stemflow.store.codec import STATES
 
 pytestmark = pytest.mark.faults
@@ -36,6 +40,14 @@ def _stemflow(
         text=True,
         timeout=60,
     )
+
+
+def _runs(store: list[str]) -> list[dict[str, Any]]:
+    """What `stemflow runs` lists."""
+    with redirect_stdout(StringIO()) as out:
+        assert main(["runs", "--json", *store]) == 0
+    listed: list[dict[str, Any]] = json.loads(out.getvalue())
+    return listed
 
 
 def _starts(folder: Path) -> Counter[str]:
@@ -66,7 +78,7 @@ def _survives(folder: Path, when: str, at: int) -> bool:
         return False
     assert dead.returncode == -9, dead.stderr
     done, before = _finished(folder), _starts(folder)
-    listed = json.loads(_stemflow(["runs", "--json", *store], folder).stdout)
+    listed = _runs(store)
     if not listed:
         assert not before, "a task ran for a run that was never stored"
         return True

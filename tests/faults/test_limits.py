@@ -19,7 +19,7 @@ from stemflow import Processes, Stemflow, TaskRegistry
 from stemflow.runtime.worker import loop_watchdog as renew_watch
 from tests.faults import limit_tasks as tasks
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.serial]
 
 PROGRAM = Path(tasks.__file__)
 ROOT = PROGRAM.parents[2]

@@ -20,7 +20,7 @@ from tests.faults.proc_tasks import first_slow, step
 from tests.faults.proc_world import place_on, until
 from tests.faults.table import record
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.serial]
 
 PATIENCE_S = 30
 

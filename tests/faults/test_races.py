@@ -32,7 +32,7 @@ from tests.faults.net_worker import registry_of
 from tests.faults.net_world import Net, every, net_on
 from tests.faults.table import record
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.serial]
 
 
 @pytest.fixture

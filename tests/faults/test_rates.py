@@ -21,7 +21,7 @@ from stemflow.testing.servers.server import Server
 from tests.faults.proc_tasks import limited
 from tests.faults.proc_world import Place, Process, place_on, until
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.serial]
 
 WORKERS, TASKS, STILL_S = 8, 25, 1.5
 PROCESS_TASKS = 24

@@ -15,7 +15,7 @@ from stemflow.testing.servers.replicas import Watched, copied
 from stemflow.testing.servers.server import Server, until_true
 from tests.faults.net_world import net_on
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.serial]
 
 
 @pytest.mark.parametrize("sentinels", [1, 3])

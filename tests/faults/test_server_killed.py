@@ -15,7 +15,7 @@ from stemflow.testing.servers.server import Server
 from tests.faults.net_world import net_on
 from tests.faults.table import record
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.serial]
 
 
 @pytest.fixture(params=["always", "everysec"])

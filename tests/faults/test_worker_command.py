@@ -19,7 +19,7 @@ from stemflow.testing.servers.server import Server
 from tests.faults.proc_tasks import first_slow, step, stubborn
 from tests.faults.proc_world import ROOT, Place, Process, place_on, until
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.serial]
 
 YAML = """
 stemflow: "1"

@@ -19,7 +19,7 @@ from tests.faults.net_world import name_of
 from tests.faults.proc_tasks import blocks, first_slow, leave, step, sys_exit
 from tests.faults.proc_world import Place, Process, place_on, until
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.serial]
 
 
 @pytest.fixture
