@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stemflow.core import admission as entry
-from stemflow.core import claims, ending, leaf, scope, timer, unique
+from stemflow.core import claims, ending, handlers, leaf, scope, timer, unique
 from stemflow.core.work import Work
 from stemflow.model.plan import LeafPlan
 from stemflow.model.records import Node
@@ -84,7 +84,7 @@ def _a_forced_cancel_opens_hooks(patch: pytest.MonkeyPatch) -> None:
         ending.finish(w, node, state, **more)
         plan = w.plan_of(node)
         if node.tally is not None and node.tally.cancelled and not node.handling and plan.handlers:  # type: ignore[union-attr]
-            scope._end(w, node, w.scope_of(node), 0)
+            handlers._open(w, node, w.scope_of(node), 0)
 
     patch.setattr(scope, "finish", finish)
 
