@@ -16,17 +16,23 @@ from stemflow.runtime.client.workflow_files import InvalidInputs, complete_input
 
 def read_inputs(workflow: Workflow, given: Sequence[str], file: str | None) -> dict[str, Any]:
     """The inputs with defaults filled in; raises Refused with every value that is wrong."""
-    values = {} if file is None else _from_file(file)
-    for one in given:
-        name, equals, text = one.partition("=")
-        if not equals or not name:
-            raise Refused(f"-i {one}: expected NAME=VALUE, got no {'=' if name else 'name'}; write -i name=value")
-        values[name] = _value(text, workflow.inputs.get(name))
+    values = given_inputs(workflow.inputs, given, file)
     try:
         return complete_inputs(workflow, values)
     except InvalidInputs as wrong:
         first, *more = wrong.messages
         raise Refused(first, more=(*more, "nothing was started; give inputs with -i NAME=VALUE")) from None
+
+
+def given_inputs(schemas: Mapping[str, Any], given: Sequence[str], file: str | None) -> dict[str, Any]:
+    """The values of `-i NAME=VALUE` and of a file, read as their schemas say, and not checked."""
+    values = {} if file is None else _from_file(file)
+    for one in given:
+        name, equals, text = one.partition("=")
+        if not equals or not name:
+            raise Refused(f"-i {one}: expected NAME=VALUE, got no {'=' if name else 'name'}; write -i name=value")
+        values[name] = _value(text, schemas.get(name))
+    return values
 
 
 def _value(text: str, schema: Any) -> Any:

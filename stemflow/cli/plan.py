@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stemflow.cli.arguments import Arguments
+from stemflow.cli.awaited import awaited
 from stemflow.cli.exits import FINE, Refused
 from stemflow.cli.inputs import read_inputs
 from stemflow.cli.planning import PlannedStep, Planner
@@ -53,6 +54,8 @@ def _text(workflow: Workflow, planner: Planner, failing: str | None) -> Iterator
 
 def _details(step: PlannedStep) -> str:
     parts = [f"after {', '.join(f'{name} ({kind})' for name, kind in step.waits)}" if step.waits else "at the start"]
+    if (what := awaited(step.sig)) is not None:
+        parts.append(what)
     if step.items is not None:
         parts.append(f"{step.items} items")
     if step.condition is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from stemflow.cli.grammar import files, letters, running, schedules, stores
+from stemflow.cli.grammar import answers, files, letters, running, schedules, stores
 from stemflow.cli.grammar.options import OrderedGroup
 from stemflow.version import __version__
 
@@ -44,7 +44,9 @@ def _columns() -> int:
 
 PROGRAM = OrderedGroup(
     "stemflow",
-    commands=[*running.COMMANDS, *stores.COMMANDS, *letters.COMMANDS, *schedules.COMMANDS, *files.COMMANDS],
+    commands=[
+        *running.COMMANDS, *stores.COMMANDS, *answers.COMMANDS, *letters.COMMANDS, *schedules.COMMANDS, *files.COMMANDS,
+    ],
     params=[
         click.Option(
             ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version,

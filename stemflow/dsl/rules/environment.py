@@ -7,6 +7,7 @@ from collections.abc import Callable
 from stemflow.dsl.expressions import Read
 from stemflow.dsl.rules.types import (
     ANY,
+    BOOLEAN,
     INTEGER,
     STRING,
     Type,
@@ -28,6 +29,9 @@ TICK = object_of(
     {"at": STRING, "start": STRING, "end": STRING, "previous": STRING, "late_ms": INTEGER, "kind": STRING}, what="tick"
 )
 STATE = Type(frozenset({"string"}), STEP_STATES)
+
+
+EVENT = object_of({"id": STRING, "type": STRING, "data": ANY, "time": STRING}, what="event")
 
 
 class Environment:
@@ -76,6 +80,8 @@ class Environment:
                 return object_of({}, closed=False)
             case "self":
                 return self._self(read)
+            case "event":
+                return self._event(read)
             case "prev":
                 return self._before(read)
             case "results":
@@ -138,6 +144,10 @@ class Environment:
                 return self._graph(step.node.get("outputs"))
             case "map":
                 return array_of(self._member(step, child_path(step.path, "[*]")), None, "map")
+            case "event" | "emit":
+                return self._may_be_null(step, EVENT)
+            case "approval":
+                return self._approval(step)
             case "switch":
                 if step.body is not None and "default" in step.body.members and children:
                     return union(self.output(one) for one in children)
@@ -146,6 +156,30 @@ class Environment:
                     values = {name: self._output_value(one) for name, one in step.body.members.items()}
                     return object_of(values, what=f"the values of `{step.label}`")
         return ANY
+
+    def _event(self, read: Read) -> Type:
+        """`event` in `match` of an event; elsewhere it is the item of a map with that name."""
+        step = self.view.steps.get(read.path)
+        return EVENT if step is not None and step.kind == "event" else self._loop_variable("event", read.path)
+
+    def _may_be_null(self, step: Step, found: Type) -> Type:
+        how = None if step.body is None else step.body.text("on_timeout")
+        why = f"`{step.label}` has on_timeout: continue, so its output is null when no event came"
+        return or_null(found, why) if how == "continue" else found
+
+    def _approval(self, step: Step) -> Type:
+        """The value of an approval; its inputs have the types of the form."""
+        form = None if step.body is None else step.body.get("inputs")
+        schemas = form.value if form is not None and isinstance(form.value, dict) and form.is_sound() else {}
+        inputs = {name: of_schema(schema, "SF206", f"inputs.{name}") for name, schema in schemas.items()}
+        approved = step.body is None or (
+            step.body.text("on_timeout") != "approve" and step.body.text("on_reject") != "continue"
+        )
+        sound = approved and (form is None or form.is_sound())
+        known = object_of(inputs if approved else {}, closed=sound, what=f"the inputs of `{step.label}`")
+        by = STRING if approved else or_null(STRING, f"`{step.label}` may end although nobody has approved")
+        own = {"approved": BOOLEAN, "by": by, "note": STRING, "at": STRING, "inputs": known}
+        return object_of(own, what=f"the answer of `{step.label}`")
 
     def _graph(self, outputs: Node | None) -> Type:
         """The value of a graph inside a step: its outputs."""
