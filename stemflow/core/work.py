@@ -37,6 +37,7 @@ from stemflow.model.plan import AnyPlan, LeafPlan, Plan, ScopePlan
 from stemflow.model.records import (
     FINAL,
     NO_RUN,
+    READY,
     WAITING,
     Claim,
     Header,
@@ -321,7 +322,9 @@ class Work:
             assert not isinstance(record, Node) or record.state != WAITING
             if record is not None:
                 record.rev = rev + 1 if rev else self._first_rev(record)
-            puts.append(Put(key, rev, token, record))
+            is_ready = isinstance(record, Node) and record.state == READY
+            task = self.leaf_of(record).task if is_ready else ""  # type: ignore[arg-type]
+            puts.append(Put(key, rev, token, record, task))
         return Decision(
             puts=tuple(puts),
             seen=self._seen(),

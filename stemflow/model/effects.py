@@ -21,6 +21,8 @@ class Put(Struct, frozen=True, gc=False):
     token: int
     """The delivery that the stored node must still have."""
     record: Record | None
+    task: str = ""
+    """The task of a leaf that becomes ready, so that only workers that have it lease the leaf; empty: any may."""
 
 
 DEAD_LETTER_MS = 7 * 86_400_000
@@ -110,12 +112,14 @@ class Decision(Struct, frozen=True, kw_only=True, gc=False):
         """The roots of the runs in `also`."""
         if not self.also:
             return
-        model = self.root_of(self.headers[0].run)
+        first = self.headers[0].run
+        model = self.root_of(first)
         assert model is not None
+        task = next(put.task for put in self.puts if put.key == (first, ""))
         for header in self.also:
             twin = copy.copy(model)
             twin.run = header.run
-            yield Put(twin.key, 0, 0, twin)
+            yield Put(twin.key, 0, 0, twin, task)
 
     def root_of(self, run: str) -> Node | None:
         """The root of `run` as this decision writes it."""

@@ -116,7 +116,7 @@ class Stemflow:
             # A handler may submit a run, and that submission leases for this worker: `_submit` breaks the circle.
             self.service = Service(
                 self.decider, self.registry, self.preparer.remote_tasks, self.ids, self._submit, self._cancel,
-                self._worker_settings, own_tasks=self._own_task,
+                self._worker_settings, own_tasks=self._own_task, own_names=lambda: self._own_tasks,
             )  # fmt: skip
         self.parts = Parts(
             store=self.store, library=self.library, registry=self.registry, ids=self.ids, decider=self.decider,

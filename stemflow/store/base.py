@@ -18,6 +18,7 @@ from stemflow.model.leaf_status import LeafStatus
 from stemflow.model.plan import Plan
 from stemflow.model.records import Claim, Header, Key, Node, Record
 from stemflow.store.health import HealthReport, Inventory
+from stemflow.store.places import split
 
 
 class StoreError(StemflowError):
@@ -41,15 +42,23 @@ class StateLost(StoreError):
 
 
 class Want(Struct, frozen=True, kw_only=True):
-    """What a worker is ready to lease. `queues` None: every queue; `only_run` limits it to one run; `owner` names the
-    process (see `owner_id`)."""
+    """What a worker is ready to lease. `queues` None: every queue; `tasks` None: every task; `only_run` limits it to
+    one run; `owner` names the process (see `owner_id`)."""
 
     owner: str
     limit: int
     queues: tuple[str, ...] | None = None
     only_run: str | None = None
+    tasks: frozenset[str] | None = None
+    """The tasks that the worker has; leaves whose task the store does not know are leased all the same."""
     pushes: int | None = None
     """Pushed leases received so far, see `Store.pushed_leases`; None disables push."""
+
+
+    def accepts(self, place: str) -> bool:
+        """Whether leaves of this place may be leased; see `stemflow.store.places`."""
+        queue, task = split(place)
+        return (self.queues is None or queue in self.queues) and (self.tasks is None or not task or task in self.tasks)
 
 
 class Lease(Struct, frozen=True, gc=False):
@@ -182,6 +191,10 @@ class Store(Protocol):
         """Counts of what is stored and of what makes no progress."""
         ...
 
+    async def waiting_tasks(self) -> list[tuple[str, str]]:
+        """(queue, task) of leaves that may be ready or delayed, where the task is known."""
+        ...
+
     def now_ms(self) -> int:
         """The store's clock, ms since the epoch; it never runs backwards."""
         ...
@@ -200,9 +213,9 @@ class Store(Protocol):
         each of `seen` still has its `rev` and, a node, its `delivery`: a lease changes that alone.
         Decisions are committed in order and answered alone. Leasing is the table's READY x leased: state RUNNING,
         `delivery` + 1, never a leaf whose `at_ms` is in the future or whose `due_at_ms` has passed (it has expired),
-        highest priority first, then in order of
-        becoming known; a leaf with `limits` only when each of its sliding windows admits it (`core.limits`); starts are
-        counted by the limit's key. Without `want` the answer has no leases, timers and inboxes.
+        only of wanted queues and tasks (`Put.task`), highest priority first, then in order of becoming known; a leaf
+        with `limits` only when each of its sliding windows admits it (`core.limits`); starts are counted by the limit's
+        key. Without `want` the answer has no leases, timers and inboxes.
         The inbox of a run is leased to one caller at a time, INBOX_POSTS of its posts at once; it is free again when
         some of them were consumed, or after INBOX_MS. It is not part of the answer to a repeated request.
         A repeated `request` changes nothing and gets its first `committed` and those leases that still hold under their

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from stemflow.model.rates import Rate
 from stemflow.model.records import Node
+from stemflow.store.places import split
 
 Level = Literal["ok", "warning", "error"]
 
@@ -83,12 +84,8 @@ def joined(parts: Sequence[Inventory]) -> Inventory:
     """The stock of a store by those of its partitions."""
     if len(parts) == 1:
         return parts[0]
-    queues: dict[str, list[QueueInventory]] = {}
-    for one in parts:
-        for queue in one.queues:
-            queues.setdefault(queue.queue, []).append(queue)
     return Inventory(
-        queues=tuple(_queue(name, queues[name]) for name in sorted(queues)),
+        queues=by_queue([queue for one in parts for queue in one.queues]),
         leased=sum(one.leased for one in parts),
         late=sum(one.late for one in parts),
         late_since_ms=min((at for one in parts if (at := one.late_since_ms) is not None), default=None),
@@ -96,6 +93,14 @@ def joined(parts: Sequence[Inventory]) -> Inventory:
         letters=sum(one.letters for one in parts),
         runs=sum(one.runs for one in parts),
     )
+
+
+def by_queue(places: Sequence[QueueInventory]) -> tuple[QueueInventory, ...]:
+    """The stock of each queue by those of its places."""
+    queues: dict[str, list[QueueInventory]] = {}
+    for one in places:
+        queues.setdefault(split(one.queue)[0], []).append(one)
+    return tuple(_queue(name, queues[name]) for name in sorted(queues))
 
 
 def _queue(name: str, parts: Sequence[QueueInventory]) -> QueueInventory:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -21,7 +21,7 @@ from stemflow.runtime.catalog.remote_tasks import RemoteTasks
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.commit.events import run_event
 from stemflow.runtime.tasks.registry import TaskRegistry
-from stemflow.runtime.tasks.signals import RunEvent, Signal, WorkerEvent
+from stemflow.runtime.tasks.signals import RegistryEvent, RunEvent, Signal, WorkerEvent
 from stemflow.runtime.worker.exchange_loop import ExchangeLoop
 from stemflow.runtime.worker.handler_services import Cancel, Submit, WorkerServices
 from stemflow.runtime.worker.lease_recovery import recover
@@ -34,6 +34,7 @@ from stemflow.runtime.worker.lease_renewal import (
     RenewalThread,
 )
 from stemflow.runtime.worker.loop_watchdog import LoopWatchdog
+from stemflow.runtime.worker.orphans import LOOK_EVERY_MS, DeclaredTasks
 from stemflow.runtime.worker.presence import Presence
 from stemflow.runtime.worker.retention import keep_pruned
 from stemflow.runtime.worker.slots import Slots
@@ -64,7 +65,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
 
 class Service:
     """One worker with all its loops and services. `submit` stores the runs that its handlers start, `cancel` cancels
-    those that they name, `own_tasks` gives the tasks of the engine itself."""
+    those that they name, `own_tasks` gives the tasks of the engine itself, `own_names` their names."""
 
     def __init__(
         self,
@@ -77,14 +78,17 @@ class Service:
         settings: WorkerSettings,
         *,
         own_tasks: OwnTasks = no_own_tasks,
+        own_names: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         store, signals = decider.store, registry.signals
         channel = f"worker-{ids.run_id()}"
         self._store, self._library, self._registry, self._signals = store, decider.library, registry, signals
         self._real_time = settings.real_time
+        self._declared = DeclaredTasks(store, registry, own_names)
+        self._look_every_ms = min(LOOK_EVERY_MS, max(1, settings.unroutable_after_ms))
         self.slots = slots = Slots(
             store, owner=owner_id(channel), concurrency=settings.concurrency, queues=settings.queues,
-            only_run=settings.only_run,
+            only_run=settings.only_run, tasks=self._declared if settings.only_run is None else lambda: None,
         )  # fmt: skip
         self.renewals = Renewals(slots, store)
         self.presence = Presence(store, registry, slots, settings.name, settings.unroutable_after_ms)
@@ -109,6 +113,7 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
         self._threads: list[RenewalThread | LoopWatchdog] = []
         self._exchanging: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._lifespan: AbstractAsyncContextManager[Any] | None = None
         self._broken: asyncio.Future[None] | None = None
         """Has the error of the first companion that failed."""
@@ -125,12 +130,21 @@ class Service:
         self._keep_leases()
         self._accompany("recover", recover(self.worker))
         self._accompany("presence", self.presence.run())
+        if self.slots.only_run is None:
+            self._accompany("orphans", self._declared.watch(self.slots, self._look_every_ms))
+            self._loop = asyncio.get_running_loop()
+            self._signals.registered.connect(self._registered)
         self._accompany("prune", keep_pruned(self._store))
         self._exchanging = asyncio.create_task(self.exchange_loop.run(), name="exchange loop")
         self._exchanging.add_done_callback(self._ended)
         self._accompany("beat", self._beat())
         await self._send_of_run(self._signals.run_resumed, self.slots.only_run)
         self._send(self._signals.worker_ready)
+
+    def _registered(self, event: RegistryEvent) -> None:
+        """A task was registered while the worker runs, perhaps in another thread: it leases this one, too."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.slots.wake)
 
     def _keep_leases(self) -> None:
         """Start renewal: in a thread, with the watchdog of the event loop, or on the loop where time is virtual."""
@@ -197,6 +211,7 @@ class Service:
             self.worker.hand_back()
             await asyncio.wait((self._exchanging,))
             return
+        self._signals.registered.disconnect(self._registered)
         self._send(self._signals.worker_stopping)
         at_work = {run for (run, _), _ in self.slots.running} | {self.slots.only_run}
         await self.worker.drain(grace_ms)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from stemflow.model.effects import Decision
@@ -31,7 +31,7 @@ class Slots:
     """The slots of one worker: which leases it holds, which handlers still take a slot, which reports wait.
 
     `owner` names the worker in the store. `concurrency` is the number of slots, `queues` those it serves (None: all),
-    `only_run` the one run it serves (None: all).
+    `only_run` the one run it serves (None: all), `tasks` gives the tasks that it leases (None: all).
     """
 
     def __init__(
@@ -42,10 +42,11 @@ class Slots:
         concurrency: int = 100,
         queues: tuple[str, ...] | None = None,
         only_run: str | None = None,
+        tasks: Callable[[], frozenset[str] | None] = lambda: None,
     ) -> None:
         self.store = store
         self.owner, self.concurrency = owner, concurrency
-        self.queues, self.only_run = queues, only_run
+        self.queues, self.only_run, self.tasks = queues, only_run, tasks
         self.running: dict[tuple[Key, int], Running] = {}
         """Leases in flight by node and fencing token."""
         self.leaked: dict[asyncio.Future[Any], Running] = {}

@@ -17,7 +17,7 @@ _Delayed = tuple[int, int, Key, int]
 
 
 class Queues:
-    """By queue: a heap of delayed leaves, one of ready leaves without limits, and a lanes of those with limits."""
+    """By place: a heap of delayed leaves, one of ready leaves without limits, and a lanes of those with limits."""
 
     __slots__ = ("_delayed", "_ready", "_lanes")
 
@@ -26,18 +26,18 @@ class Queues:
         self._lanes: dict[str, MemoryLanes] = {}
         self._delayed: dict[str, list[_Delayed]] = {}
 
-    def add(self, node: Node, order: int, now_ms: int) -> None:
-        """A leaf became READY."""
+    def add(self, node: Node, place: str, order: int, now_ms: int) -> None:
+        """A leaf became READY at a place."""
         if node.at_ms > now_ms:
-            heappush(self._delayed.setdefault(node.queue, []), (node.at_ms, order, node.key, node.rev))
+            heappush(self._delayed.setdefault(place, []), (node.at_ms, order, node.key, node.rev))
             return
         entry = (-node.priority, order, node.key, node.rev)
         if node.limits:
-            self._lanes.setdefault(node.queue, MemoryLanes()).add(node.limits, entry)
+            self._lanes.setdefault(place, MemoryLanes()).add(node.limits, entry)
             return
-        heap = self._ready.get(node.queue)
+        heap = self._ready.get(place)
         if heap is None:
-            heap = self._ready[node.queue] = []
+            heap = self._ready[place] = []
         heappush(heap, entry)
 
     def take(
@@ -45,11 +45,12 @@ class Queues:
     ) -> tuple[list[Node], int | None]:
         """Up to `want.limit` leaves, best first; and when a limit opens behind which others wait."""
         unlimited, limited = [], []
-        for queue in self._named(want.queues):
-            self._wake(queue, records, now_ms)
-            if heap := self._ready.get(queue):
+        named = self._accepted(want)
+        for place in named:
+            self._wake(place, records, now_ms)
+            if heap := self._ready.get(place):
                 unlimited.append(_Heap(heap, records, want.only_run, now_ms))
-            if lanes := self._lanes.get(queue):
+            if lanes := self._lanes.get(place):
                 lanes.look(records, now_ms)
                 limited.append(lanes)
         if want.only_run is None:
@@ -61,25 +62,29 @@ class Queues:
             waits = [one.next_at_ms for one in passing]
         for one in unlimited:
             one.restore()
-        self._sweep(self._named(want.queues))
+        self._sweep(named)
         return taken, min((at_ms for at_ms in waits if at_ms is not None and want.limit), default=None)
 
-    def _named(self, queues: Sequence[str] | None) -> Sequence[str]:
-        """All queues where none is named."""
-        return tuple(dict.fromkeys((*self._ready, *self._lanes, *self._delayed))) if queues is None else queues
+    def places(self) -> Sequence[str]:
+        """The places that may hold anything."""
+        return tuple(dict.fromkeys((*self._ready, *self._lanes, *self._delayed)))
 
-    def next_at_ms(self, queues: Sequence[str] | None, records: Mapping[Key, Record], now_ms: int) -> int | None:
-        """When the first delayed leaf of these queues may be leased."""
+    def _accepted(self, want: Want) -> Sequence[str]:
+        places = self.places()
+        return places if want.queues is None and want.tasks is None else [one for one in places if want.accepts(one)]
+
+    def next_at_ms(self, want: Want, records: Mapping[Key, Record], now_ms: int) -> int | None:
+        """When the first delayed leaf that is wanted may be leased."""
         instants = []
-        for queue in self._named(queues):
-            self._wake(queue, records, now_ms)
-            if delayed := self._delayed.get(queue):
+        for place in self._accepted(want):
+            self._wake(place, records, now_ms)
+            if delayed := self._delayed.get(place):
                 instants.append(delayed[0][0])
         return min(instants, default=None)
 
-    def _wake(self, queue: str, records: Mapping[Key, Record], now_ms: int) -> None:
+    def _wake(self, place: str, records: Mapping[Key, Record], now_ms: int) -> None:
         """Move what is due, and drop what is stale, until the first delayed entry is true and in the future."""
-        delayed = self._delayed.get(queue)
+        delayed = self._delayed.get(place)
         while delayed:
             at_ms, order, key, rev = delayed[0]
             node = records.get(key)
@@ -88,15 +93,17 @@ class Queues:
                 return
             heappop(delayed)
             if live:
-                self.add(node, order, now_ms)  # type: ignore[arg-type]
+                self.add(node, place, order, now_ms)  # type: ignore[arg-type]
 
-    def _sweep(self, queues: Sequence[str]) -> None:
-        """Forget queues that are empty."""
-        for queue in queues:
-            if queue in self._ready and not self._ready[queue]:
-                del self._ready[queue]
-            if queue in self._lanes and not self._lanes[queue]:
-                del self._lanes[queue]
+    def _sweep(self, places: Sequence[str]) -> None:
+        """Forget places that are empty."""
+        for place in places:
+            if place in self._ready and not self._ready[place]:
+                del self._ready[place]
+            if place in self._lanes and not self._lanes[place]:
+                del self._lanes[place]
+            if place in self._delayed and not self._delayed[place]:
+                del self._delayed[place]
 
 
 class _Heap:

@@ -34,6 +34,7 @@ from stemflow.store.memory.inventory import leaf_status, queues_of
 from stemflow.store.memory.queue import Queues, Timers
 from stemflow.store.memory.renewer import Held, MemoryRenewer
 from stemflow.store.memory.retention import DeadLetters, Ends, Plans
+from stemflow.store.places import place_of, split
 from stemflow.store.rate_windows import Past, Windows
 from stemflow.store.waiters import Changes, Watches
 
@@ -193,6 +194,9 @@ class MemoryStore:
             self._ends.set(end.run, max(now_ms + end.keep_ms, self._dead.until_ms(end.run)))
             self._watches.resolve(end.run, self._root(end.run))
 
+    async def waiting_tasks(self) -> list[tuple[str, str]]:
+        return [found for place in self._queues.places() if (found := split(place))[1]]
+
     def _put_shared(self, put: Put) -> None:
         self._windows.pop(put.key, None)
         if put.record is None:
@@ -214,7 +218,7 @@ class MemoryStore:
             del self._leases[key]
         self._records[key] = node
         if node.state == "ready":
-            self._queues.add(node, self._order[key], now_ms)
+            self._queues.add(node, place_of(node.queue, put.task), self._order[key], now_ms)
         if node.due_at_ms is not None or key in self._timers:
             self._timers.set(key, timer_of(node))
 
@@ -249,7 +253,7 @@ class MemoryStore:
 
     def _due(self, want: Want, now_ms: int) -> tuple[tuple[Due, ...], int | None]:
         timers, timer_at_ms = self._timers.due(want.only_run, now_ms)
-        delayed_at_ms = self._queues.next_at_ms(want.queues, self._records, now_ms)
+        delayed_at_ms = self._queues.next_at_ms(want, self._records, now_ms)
         instants = [at_ms for at_ms in (timer_at_ms, delayed_at_ms) if at_ms is not None]
         return timers, min(instants, default=None)
 

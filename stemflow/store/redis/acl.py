@@ -13,8 +13,8 @@ DATA: Final = (
     "del", "exists", "get", "incr", "mget", "mset", "set", "setnx", "setrange", "pexpire", "pttl", "time",
     "hdel", "hget", "hgetall", "hkeys", "hlen", "hmget", "hset", "hsetnx", "hvals",
     "lindex", "llen", "lpos", "lpush", "lrange", "lrem", "lset", "ltrim", "rpush",
-    "sadd", "smembers", "srem",
-    "zadd", "zcard", "zcount", "zpopmin", "zrange", "zrangebyscore", "zrem", "zremrangebyscore", "zscore",
+    "sadd", "sismember", "smembers", "srem",
+    "zadd", "zcard", "zcount", "zrange", "zrangebyscore", "zrem", "zremrangebyscore", "zscore",
 )  # fmt: skip
 """What scripts call, and what is called outside them."""
 DOCTOR: Final = ("config|get", "dbsize")

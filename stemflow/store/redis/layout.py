@@ -52,7 +52,9 @@ class KeyFamily(Enum):
     last_letter = b"a"
     """<run>: string, the instant at which its last dead letter expires."""
     queues = b"K"
-    """Set, permanent: names of queues that may hold leaves."""
+    """Set, permanent: places (queue and task) that may hold leaves. Where a key is named by `<queue>`, that is one."""
+    tasks = b"x"
+    """<digest>: set, the names of the tasks that some workers have."""
     unlimited_lanes = b"l"
     """<queue>: sorted set, lanes without rate limits in which something may be ready."""
     ready = b"Q"
@@ -82,11 +84,12 @@ class KeyFamily(Enum):
     inboxes = b"E"
     """Sorted set: runs whose inbox holds posts, by the instant from which it may be leased."""
     idle = b"I"
-    """Sorted set: all workers that wait for work, by the instant since which they do."""
+    """Sorted set: all workers that wait for work, each behind the digest of its tasks, by the instant since which they
+    do."""
     idle_for_all = b"A"
     """Sorted set: those of them that serve every queue."""
     idle_for_queue = b"i"
-    """<queue>: sorted set, those of them that serve this queue."""
+    """<queue>: sorted set, those of them that serve this queue (the queue itself, not a place)."""
     push_offer = b"y"
     """<owner>: string, the instant at which a worker offered to be pushed a lease."""
     push_count = b"z"
@@ -121,6 +124,8 @@ class Channel(Enum):
     """<address>: a run that was submitted from there has ended."""
 
 
+DIGEST: Final = 16
+"""The length of the digest of a worker's tasks, in characters."""
 FORMAT: Final = 1
 """The version of this layout; a partition that was made with another one is refused."""
 
@@ -136,6 +141,8 @@ class Wanted(Struct, array_like=True, gc=False):
     only_run: Any
     pushes: Any
     """False: no lease may be pushed."""
+    tasks: Any
+    """Digest of the tasks that the worker has; False: every task."""
 
 
 class Sent(Struct, array_like=True, gc=False):
@@ -276,6 +283,8 @@ LIMITS: Final = {
     "hints": 100,
     "idle_ms": 60_000,
     "offer_ms": 1_500,
+    "tasks_ms": 86_400_000,
+    "digest": DIGEST,
     "pushed_ms": 60_000,
     "chunk": 4_000,
     "heads": 100,

@@ -15,12 +15,13 @@ from stemflow.store.base import LOSS_LEASE_MS, DeadLetterFilter, Exchange, Lease
 from stemflow.store.codec import read_header, read_node
 from stemflow.store.damaged import damaged_letter, decoded_hints, decoded_or_none
 from stemflow.store.health import HealthReport, Inventory
+from stemflow.store.places import split
 from stemflow.store.rate_windows import Past, Windows, lane_name
 from stemflow.store.redis.client import PATIENCE_S, Client
 from stemflow.store.redis.connections import Connections
 from stemflow.store.redis.health import check_health
 from stemflow.store.redis.keys import key_of, page_field, page_key
-from stemflow.store.redis.layout import Answer, KeyFamily
+from stemflow.store.redis.layout import LIMITS, Answer, KeyFamily
 from stemflow.store.redis.loss_detection import LossDetector, LossLog, PassiveObserver
 from stemflow.store.redis.notifications import Notifications
 from stemflow.store.redis.replies import (
@@ -115,9 +116,13 @@ class Partition:
             self._notifications.submitted(run)
         blob = self._encoder.exchange(self._time.given(), request, decisions, want, self.loss_detector.name.decode())
         script = "submit" if submitted else "exchange"
-        answer = await self.client.run(
-            script, self.prefix, blob, self._base, self._address, epoch=request.epoch, patience_s=patience_s
-        )
+        while True:
+            answer = await self.client.run(
+                script, self.prefix, blob, self._base, self._address, epoch=request.epoch, patience_s=patience_s
+            )
+            if answer[0] != b"tasks" or want is None or want.tasks is None:
+                break
+            await self._declare(want, want.tasks)
         if answer[0] == b"lost":
             await self.client.reconnect()
         if answer[0] == b"lost" or not self.loss_detector.holds(request.epoch):
@@ -133,6 +138,19 @@ class Partition:
         for decision, committed in zip(decisions, found.committed, strict=True):
             self._note_committed(decision, committed)
         return found
+
+    async def _declare(self, want: Want, tasks: frozenset[str]) -> None:
+        """Store the names of the tasks that a worker has, under their digest."""
+        digest = self._encoder.digest(want) or ""
+        key = self._key(KeyFamily.tasks, digest.encode())
+        # A worker without tasks has an empty set, which a server cannot hold.
+        await self.client.call(b"SADD", key, b"", *[name.encode() for name in tasks])
+        await self.client.call(b"PEXPIRE", key, LIMITS["tasks_ms"])
+
+    async def waiting_tasks(self) -> list[tuple[str, str]]:
+        """See `Store.waiting_tasks`."""
+        places = await self.client.call(b"SMEMBERS", self._key(KeyFamily.queues, b""))
+        return [found for place in places if (found := split(place.decode(errors="replace")))[1]]
 
     async def _seen(self, boot: int, position: int) -> None:
         """Note the position of an answer. When it comes from a boot that this process has missed, the server is asked

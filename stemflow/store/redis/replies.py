@@ -14,7 +14,7 @@ from stemflow.model.records import NO_RUN, READY, Header, Key, Node, Record
 from stemflow.store.base import Exchange, Inbox, Lease
 from stemflow.store.codec import read_header, read_node, read_shared
 from stemflow.store.damaged import decoded_or_none
-from stemflow.store.health import Inventory, QueueInventory
+from stemflow.store.health import Inventory, QueueInventory, by_queue
 from stemflow.store.index_rules import guarded
 from stemflow.store.rate_windows import Lane, Past, Windows, lane_of, lanes_of
 from stemflow.store.redis.keys import key_of
@@ -132,7 +132,7 @@ def inventory_of(answer: Sequence[Any], past: Mapping[str, Past]) -> Inventory:
             )
         )  # fmt: skip
     return Inventory(
-        queues=tuple(sorted(found, key=lambda one: one.queue)),
+        queues=by_queue(found),
         leased=leased,
         late=late,
         late_since_ms=None if late_since_ms < 0 else late_since_ms,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,8 @@ from stemflow.model.records import NO_RUN, READY, Header, Node
 from stemflow.store import codec
 from stemflow.store.base import Request, Want
 from stemflow.store.index_rules import changes_something, may_hold_lease, timer_of, window_of
-from stemflow.store.redis.layout import Ready, Sent, SentDecision, SentPut, Wanted
+from stemflow.store.places import place_of_put
+from stemflow.store.redis.layout import DIGEST, Ready, Sent, SentDecision, SentPut, Wanted
 from stemflow.store.run_names import run_name
 
 pack = msgspec.msgpack.encode
@@ -44,6 +46,7 @@ class Encoder:
 
     def __init__(self) -> None:
         self._plans: dict[str, Raw] = {}
+        self._digests: dict[frozenset[str], str] = {}
         self._lanes: dict[tuple[tuple[Rate, ...], int], Raw] = {}
 
     def exchange(
@@ -54,9 +57,22 @@ class Encoder:
         if want is not None:
             only_run = False if want.only_run is None else text(run_name(want.only_run))
             pushes = False if want.pushes is None else want.pushes
-            wanted = Wanted(want.owner, want.limit, False if want.queues is None else want.queues, only_run, pushes)
+            queues = False if want.queues is None else want.queues
+            wanted = Wanted(want.owner, want.limit, queues, only_run, pushes, self.digest(want) or False)
         made = [self._decision(one, sent) for one in decisions]
         return pack(Sent(now_ms, request.channel, request.sequence, made, wanted, id))
+
+    def digest(self, want: Want) -> str | None:
+        """The name of the tasks that a worker has; None if it takes every task."""
+        if want.tasks is None:
+            return None
+        found = self._digests.get(want.tasks)
+        if found is None:
+            if len(self._digests) >= 256:
+                self._digests.clear()
+            names = "\n".join(sorted(want.tasks)).encode()
+            found = self._digests[want.tasks] = hashlib.sha256(names).hexdigest()[:DIGEST]
+        return found
 
     def _decision(self, one: Decision, sent: set[str]) -> SentDecision:
         headers = {header.run: header for header in one.headers} if one.headers else {}
@@ -103,7 +119,7 @@ class Encoder:
             text(codec.body_of(node)),
             may_hold_lease(node),
             -1 if timer is None else timer,
-            False if lane is None else Ready(node.at_ms, node.queue, lane),
+            False if lane is None else Ready(node.at_ms, place_of_put(put), lane),
         )
         if path or put.guard or run not in headers:
             return made

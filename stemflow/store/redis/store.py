@@ -254,6 +254,10 @@ class RedisStore:
     async def inventory(self) -> Inventory:
         return joined(await self._each(self._parts, Partition.inventory))
 
+    async def waiting_tasks(self) -> list[tuple[str, str]]:
+        found = await self._each(self._parts, Partition.waiting_tasks)
+        return list(dict.fromkeys(one for part in found for one in part))
+
     async def count_expired(self) -> ExpiredCounts:
         """Dead letters: all else expires by itself, and what is left of it are names."""
         counts = await self._each(self._parts, Partition.past_letters)

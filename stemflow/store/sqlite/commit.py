@@ -11,6 +11,7 @@ from stemflow.model.effects import Decision, Put
 from stemflow.model.records import NO_RUN, READY, Header, Key, Node
 from stemflow.store import codec
 from stemflow.store.index_rules import may_hold_lease, window_of
+from stemflow.store.places import place_of_put
 from stemflow.store.rate_windows import lane_name
 from stemflow.store.sqlite import inbox as sqlite_inbox
 from stemflow.store.sqlite.knowledge import Knowledge
@@ -92,7 +93,7 @@ def _put(
         key = (run_blob(put.key[0]), put.key[1])
         if put.key in direct:
             lease = direct[put.key]
-            columns = node_columns(lease.node, now_ms)
+            columns = node_columns(lease.node, "", now_ms)
             if columns[11] is not None:
                 known.timers = True
             if not put.guard:
@@ -102,7 +103,7 @@ def _put(
             ).rowcount != 1:  # fmt: skip
                 return False
             continue
-        columns = node_columns(node, now_ms)
+        columns = node_columns(node, put.task, now_ms)
         if columns[11] is not None:
             known.timers = True
         if not put.guard:
@@ -115,7 +116,7 @@ def _put(
             elif node.limits:
                 limited.append(put)
             else:
-                known.became_ready(node.queue)
+                known.became_ready(place_of_put(put))
     if limited:
         known.lanes = True
         _join(db, limited)
@@ -137,7 +138,7 @@ def _join(db: sqlite3.Connection, limited: Sequence[Put]) -> None:
             own = (run_blob(put.key[0]), put.key[1])
             found = db.execute("SELECT id FROM nodes WHERE run = ? AND path = ?", own).fetchone()
             row = found[0] if found is not None else row
-        lane, rank = (node.queue, lane_name(node.limits)), rank_of(node.priority, row)
+        lane, rank = (place_of_put(put), lane_name(node.limits)), rank_of(node.priority, row)
         best[lane] = min(rank, best.get(lane, rank))
     for (queue, lane_of), rank in best.items():
         join(db, queue, lane_of, rank)

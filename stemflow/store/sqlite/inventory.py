@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from stemflow.model.leaf_status import LeafStatus
 from stemflow.model.records import READY, TOPIC, Claim, Key, Node
 from stemflow.store.base import Lease
-from stemflow.store.health import Inventory, QueueInventory
+from stemflow.store.health import Inventory, QueueInventory, by_queue
+from stemflow.store.places import split
 from stemflow.store.rate_windows import Lane, Windows, lane_name, lane_of, lanes_of
-from stemflow.store.sqlite.lease import past_of
+from stemflow.store.sqlite.knowledge import ready_places
+from stemflow.store.sqlite.lease import delayed_places, past_of
 from stemflow.store.sqlite.rows import NODE, node_of, run_blob, shared_at
 
 _AHEAD = """SELECT count(*) FROM nodes INDEXED BY ready WHERE stage = 1 AND queue = ? AND lane = ?
@@ -22,7 +24,7 @@ def inventory(db: sqlite3.Connection, now_ms: int) -> Inventory:
         "SELECT count(*), min(lease_until_ms) FROM nodes WHERE lease_until_ms <= ?", (now_ms,)
     ).fetchone()
     return Inventory(
-        queues=tuple(_queues(db, now_ms)),
+        queues=by_queue(_queues(db, now_ms)),
         leased=_count(db, "nodes WHERE lease_until_ms IS NOT NULL"),
         late=late,
         late_since_ms=late_since,
@@ -91,8 +93,9 @@ def _leaf_status(db: sqlite3.Connection, key: Key, windows: Windows, now_ms: int
     expired = node.due_at_ms is not None and node.due_at_ms <= now_ms
     if node.state != READY or node.at_ms > now_ms or expired:
         return LeafStatus(lease_until_ms=until_ms)
-    values = (node.queue, lane_name(node.limits), node.priority, node.priority, number, now_ms)
-    (ahead,) = db.execute(_AHEAD, values).fetchone()
+    values = (lane_name(node.limits), node.priority, node.priority, number, now_ms)
+    places = [place for place in ready_places(db) if split(place)[0] == node.queue]
+    ahead = sum(db.execute(_AHEAD, (place, *values)).fetchone()[0] for place in places)
     limit, admits_at_ms = windows.closed(node.limits) or (None, None)
     return LeafStatus(ahead=ahead, limit=limit, admits_at_ms=admits_at_ms)
 
@@ -114,3 +117,9 @@ def claims(db: sqlite3.Connection, limit: int, after: str) -> list[Claim]:
     )
     keys = db.execute(found, (after, len(TOPIC), TOPIC, limit)).fetchall()
     return [claim for (key,) in keys if isinstance(claim := shared_at(db, key), Claim)]
+
+
+def places(db: sqlite3.Connection) -> list[str]:
+    """The places that may hold leaves which are ready or delayed."""
+    limited = [place for (place,) in db.execute("SELECT DISTINCT queue FROM lanes").fetchall()]
+    return list(dict.fromkeys((*ready_places(db), *limited, *delayed_places(db))))

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
 
-_NEXT_QUEUE = "SELECT min(queue) FROM nodes INDEXED BY ready WHERE stage = 1 AND queue > ?"
+from stemflow.store.base import Want
+
+_NEXT_PLACE = "SELECT min(queue) FROM nodes INDEXED BY ready WHERE stage = 1 AND queue > ?"
+
+
+def ready_places(db: sqlite3.Connection) -> set[str]:
+    """The places that hold leaves which are ready."""
+    found, place = set(), ""
+    while (place := db.execute(_NEXT_PLACE, (place,)).fetchone()[0]) is not None:
+        found.add(place)
+    return found
 
 
 class Knowledge:
@@ -24,7 +33,7 @@ class Knowledge:
         """Another connection has committed, or a transaction of this one was rolled back."""
         self.delayed = self.timers = self.lanes = self.inboxes = True
         self.ready: set[str] | None = None
-        """Queues in which leaves without rate limits may be ready; None: not known."""
+        """Places in which leaves without rate limits may be ready; None: not known."""
         self.plans: dict[str, int] = {}
         """Row ids by digest, and the digests whose plan is stored."""
         self.stored_plans: set[str] = set()
@@ -38,11 +47,11 @@ class Knowledge:
             self.forget()
             self.version = version
 
-    def is_empty(self, db: sqlite3.Connection, wanted: Iterable[str] | None) -> bool:
-        """Whether nothing waits for a caller that wants these queues, by one statement where that is known."""
+    def is_empty(self, db: sqlite3.Connection, want: Want) -> bool:
+        """Whether nothing waits for a caller that wants this, by one statement where that is known."""
         if self.delayed or self.timers or self.lanes or self.inboxes or self.ready is None:
             return False
-        if self.ready and (wanted is None or not self.ready.isdisjoint(wanted)):
+        if self.ready and any(map(want.accepts, self.ready)):
             return False
         return bool(db.execute("PRAGMA data_version").fetchone()[0] == self.version)
 
@@ -55,21 +64,18 @@ class Knowledge:
             found = self.owners[name] = int(row[0])
         return found
 
-    def ready_queues(self, db: sqlite3.Connection, wanted: Iterable[str] | None) -> list[str]:
-        """The queues among `wanted` (None: all) in which leaves without rate limits may be ready."""
+    def ready_places(self, db: sqlite3.Connection, want: Want) -> list[str]:
+        """The wanted places in which leaves without rate limits may be ready."""
         if self.ready is None:
-            self.ready, after = set(), ""
-            while (name := db.execute(_NEXT_QUEUE, (after,)).fetchone()[0]) is not None:
-                self.ready.add(name)
-                after = name
+            self.ready = ready_places(db)
         if not self.ready:
             return []
-        return sorted(self.ready) if wanted is None else [queue for queue in wanted if queue in self.ready]
+        return [place for place in sorted(self.ready) if want.accepts(place)]
 
-    def became_ready(self, queue: str) -> None:
+    def became_ready(self, place: str) -> None:
         if self.ready is not None:
-            self.ready.add(queue)
+            self.ready.add(place)
 
-    def nothing_ready(self, queue: str) -> None:
+    def nothing_ready(self, place: str) -> None:
         if self.ready is not None:
-            self.ready.discard(queue)
+            self.ready.discard(place)

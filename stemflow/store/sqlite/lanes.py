@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from stemflow.model.rates import Rate
+from stemflow.store.base import Want
 from stemflow.store.lane_choice import LanesOfRun
 from stemflow.store.rate_windows import Lane, Windows, lane_name, lane_of
 from stemflow.store.sqlite.knowledge import Knowledge
@@ -79,14 +80,14 @@ def first_delayed_ms(db: sqlite3.Connection, known: Knowledge) -> int | None:
     return first
 
 
-def queues(db: sqlite3.Connection, known: Knowledge, wanted: Sequence[str] | None) -> Sequence[str]:
-    """The queues among `wanted` (None: all) that may have lanes."""
+def places(db: sqlite3.Connection, known: Knowledge, want: Want) -> Sequence[str]:
+    """The wanted places that may have lanes."""
     if not known.lanes:
         return ()
     found = [queue for (queue,) in db.execute("SELECT DISTINCT queue FROM lanes").fetchall()]
     if not found:
         known.lanes = False
-    return found if wanted is None else [queue for queue in wanted if queue in found]
+    return [place for place in found if want.accepts(place)]
 
 
 def may_admit(db: sqlite3.Connection, queue: str, now_ms: int) -> bool:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from stemflow.model.effects import Decision
+from stemflow.model.effects import Decision, Put
 from stemflow.model.facts import Due
 from stemflow.model.records import READY, RUNNING, STOPPING, Header, Key, Node
 from stemflow.store import codec
@@ -17,6 +17,7 @@ from stemflow.store.base import LOSS_LEASE_MS, TIMER_PAGE, Lease, Renewed, Want
 from stemflow.store.damaged import decoded_or_none
 from stemflow.store.index_rules import timer_of
 from stemflow.store.lane_choice import choose
+from stemflow.store.places import place_of_put
 from stemflow.store.process_owner import is_dead
 from stemflow.store.rate_windows import Past, Windows
 from stemflow.store.sqlite import lanes as sqlite_lanes
@@ -31,6 +32,7 @@ _LEASE = """UPDATE nodes SET state = ?, delivery = ?, stage = NULL, queue = NULL
     at_ms = NULL, due_at_ms = ?, lease_until_ms = ?, owner = ? WHERE id = ?"""
 _RENEW = """UPDATE nodes SET lease_until_ms = ? WHERE run = ? AND path = ? AND delivery = ?
     AND lease_until_ms IS NOT NULL RETURNING state, flags"""
+_NEXT_DELAYED = "SELECT min(queue) FROM nodes INDEXED BY delayed_by_queue WHERE stage = 2 AND queue > ?"
 _LATE = f"""SELECT id, {NODE} FROM nodes INDEXED BY leases
     WHERE lease_until_ms IS NOT NULL AND (lease_until_ms <= ?
         OR owner IN (SELECT id FROM owners WHERE name IN (SELECT value FROM json_each(?))))
@@ -64,12 +66,12 @@ def direct(db: sqlite3.Connection, known: Knowledge, decision: Decision, want: W
 
     Nothing else may compete with them: no leaf that is ready in the wanted queues, delayed, or rate limited.
     """
-    if decision.also or want.limit <= 0 or known.delayed or known.lanes or known.ready_queues(db, want.queues):
+    if decision.also or want.limit <= 0 or known.delayed or known.lanes or known.ready_places(db, want):
         return {}
     found = [
         put
         for put in decision.puts
-        if isinstance(put.record, Node) and put.record.state == READY and _is_wanted(put.record, want)
+        if isinstance(put.record, Node) and put.record.state == READY and _is_wanted(put, want)
     ]
     if not found or len(found) > want.limit or (len(found) > 1 and any(put.guard for put in found)):
         return {}
@@ -85,8 +87,8 @@ def direct(db: sqlite3.Connection, known: Knowledge, decision: Decision, want: W
     return made
 
 
-def _is_wanted(node: Node, want: Want) -> bool:
-    return (want.queues is None or node.queue in want.queues) and want.only_run in (None, node.run)
+def _is_wanted(put: Put, want: Want) -> bool:
+    return want.accepts(place_of_put(put)) and want.only_run in (None, put.key[0])
 
 
 def has_work(db: sqlite3.Connection, known: Knowledge, want: Want, now_ms: int) -> bool:
@@ -94,7 +96,7 @@ def has_work(db: sqlite3.Connection, known: Knowledge, want: Want, now_ms: int) 
     if want.limit <= 0:
         return False
     some = "SELECT 1 FROM nodes INDEXED BY ready WHERE stage = 1 AND queue = ? AND lane = '' LIMIT 1"
-    for queue in known.ready_queues(db, want.queues):
+    for queue in known.ready_places(db, want):
         if db.execute(some, (queue,)).fetchone():
             return True
         known.nothing_ready(queue)
@@ -102,7 +104,7 @@ def has_work(db: sqlite3.Connection, known: Knowledge, want: Want, now_ms: int) 
         first = sqlite_lanes.first_delayed_ms(db, known)
         if first is not None and first <= now_ms:
             return True
-    named = sqlite_lanes.queues(db, known, want.queues)
+    named = sqlite_lanes.places(db, known, want)
     return any(sqlite_lanes.may_admit(db, queue, now_ms) for queue in named)
 
 
@@ -148,11 +150,11 @@ def _choose(
     sqlite_lanes.wake(db, known, now_ms)
     only = None if want.only_run is None else run_blob(want.only_run)
     read: dict[str, tuple[int, Rows]] = {}
-    for queue in known.ready_queues(db, want.queues):
+    for queue in known.ready_places(db, want):
         rows = db.execute(_READY, (queue, only, only, now_ms, want.limit)).fetchall()
         read[queue] = len(rows), Rows(rows[::-1])
     unlimited = [rows for _, rows in read.values()]
-    named = sqlite_lanes.queues(db, known, want.queues)
+    named = sqlite_lanes.places(db, known, want)
     if want.only_run is not None:
         passing = [sqlite_lanes.of_run(db, queue, want.only_run, now_ms) for queue in named]
         taken = choose(unlimited, passing, windows, want.limit)
@@ -179,9 +181,9 @@ def due(db: sqlite3.Connection, known: Knowledge, want: Want, now_ms: int) -> tu
     """A page of timers that are due; and the instant of the next timer, delayed leaf or limit that opens."""
     timers, instants = _timers(db, known, want, now_ms) if known.timers else ((), [])
     if known.delayed:
-        instants += _delayed(db, known, want.queues, now_ms)
+        instants += _delayed(db, want, now_ms)
     if want.limit:
-        instants += [sqlite_lanes.next_at_ms(db, queue) for queue in sqlite_lanes.queues(db, known, want.queues)]
+        instants += [sqlite_lanes.next_at_ms(db, queue) for queue in sqlite_lanes.places(db, known, want)]
     return timers, min((at_ms for at_ms in instants if at_ms is not None), default=None)
 
 
@@ -201,15 +203,22 @@ def _timers(
     return tuple(Due((run_id(run), path), at_ms) for run, path, at_ms in rows[:TIMER_PAGE]), instants
 
 
-def _delayed(db: sqlite3.Connection, known: Knowledge, wanted: Sequence[str] | None, now_ms: int) -> list[int | None]:
-    """When the first delayed leaf of these queues may be leased."""
-    if wanted is not None:
-        of_queue = (
-            "SELECT min(at_ms) FROM nodes INDEXED BY delayed_by_queue WHERE stage = 2 AND queue = ? AND at_ms > ?"
-        )
-        return [db.execute(of_queue, (queue, now_ms)).fetchone()[0] for queue in wanted]
+def _delayed(db: sqlite3.Connection, want: Want, now_ms: int) -> list[int | None]:
+    """When the first delayed leaf that is wanted may be leased."""
+    if want.queues is not None or want.tasks is not None:
+        places = [place for place in delayed_places(db) if want.accepts(place)]
+        first = "SELECT min(at_ms) FROM nodes INDEXED BY delayed_by_queue WHERE stage = 2 AND queue = ? AND at_ms > ?"
+        return [db.execute(first, (place, now_ms)).fetchone()[0] for place in places]
     first = "SELECT min(at_ms) FROM nodes INDEXED BY delayed WHERE stage = 2 AND at_ms > ?"
     return [db.execute(first, (now_ms,)).fetchone()[0]]
+
+
+def delayed_places(db: sqlite3.Connection) -> list[str]:
+    """The places that hold delayed leaves."""
+    found, place = [], ""
+    while (place := db.execute(_NEXT_DELAYED, (place,)).fetchone()[0]) is not None:
+        found.append(place)
+    return found
 
 
 def still_held(db: sqlite3.Connection, held: Sequence[tuple[Key, int]]) -> tuple[Lease, ...]:

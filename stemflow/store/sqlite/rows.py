@@ -12,6 +12,7 @@ from stemflow.model.records import NO_RUN, Header, Key, Node, Record, Shared
 from stemflow.store import codec
 from stemflow.store.damaged import damaged_header, damaged_letter, damaged_node, damaged_shared
 from stemflow.store.index_rules import timer_of
+from stemflow.store.places import place_of
 from stemflow.store.rate_windows import lane_name
 from stemflow.store.sqlite.schema import DELAYED, READY
 
@@ -60,12 +61,13 @@ def node_of(run: bytes, path: str, state: int, flags: int, rev: int, delivery: i
         return damaged_node((run_id(run), path), error, known, rev, delivery)
 
 
-def node_columns(node: Node, now_ms: int) -> tuple[Any, ...]:
-    """state, flags, rev, delivery, lease_ms, body, stage, queue, lane, priority, at_ms, due_at_ms."""
+def node_columns(node: Node, task: str, now_ms: int) -> tuple[Any, ...]:
+    """state, flags, rev, delivery, lease_ms, body, stage, queue, lane, priority, at_ms, due_at_ms. `queue` holds the
+    place: the queue and the task of a leaf that is ready."""
     waits: tuple[Any, ...] = (None, None, None, None, None)
     if node.state == "ready":
         stage = DELAYED if node.at_ms > now_ms else READY
-        waits = (stage, node.queue, lane_name(node.limits), node.priority, node.at_ms)
+        waits = (stage, place_of(node.queue, task), lane_name(node.limits), node.priority, node.at_ms)
     due_at_ms = node.due_at_ms
     flags = (codec.KILL if node.kill else 0) | (codec.EXPIRES if due_at_ms is not None else 0)
     return (

@@ -33,6 +33,7 @@ from stemflow.store.base import (
 from stemflow.store.damaged import decoded_or_none
 from stemflow.store.health import HealthReport, Inventory
 from stemflow.store.index_rules import changes_something, guarded
+from stemflow.store.places import split
 from stemflow.store.sqlite import health as sqlite_health
 from stemflow.store.sqlite import hints as sqlite_hints
 from stemflow.store.sqlite import inbox as sqlite_inbox
@@ -247,7 +248,7 @@ class SqliteStore:
         if want is None:
             return Exchange(committed=(), leases=(), timers=(), next_at_ms=None, now_ms=self.now_ms())
         self._check_files()
-        if await self._patiently(lambda: self._known.is_empty(self._db, want.queues)):
+        if await self._patiently(lambda: self._known.is_empty(self._db, want)):
             return Exchange(committed=(), leases=(), timers=(), next_at_ms=None, now_ms=self.now_ms())
         return await self._read(lambda db: self._look_for_work(db, want))
 
@@ -444,6 +445,10 @@ class SqliteStore:
     async def inventory(self) -> Inventory:
         now_ms = self.now_ms()
         return await self._read(lambda db: sqlite_inventory.inventory(db, now_ms))
+
+    async def waiting_tasks(self) -> list[tuple[str, str]]:
+        places = await self._read(sqlite_inventory.places)
+        return [found for place in places if (found := split(place))[1]]
 
     # -- deleting
 

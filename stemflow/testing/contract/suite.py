@@ -11,10 +11,11 @@ from stemflow.testing.contract.inbox import InboxPromises
 from stemflow.testing.contract.inventory import StockPromises
 from stemflow.testing.contract.lease import LeasePromises
 from stemflow.testing.contract.retention import KeepPromises
+from stemflow.testing.contract.tasks import TaskPromises
 from stemflow.testing.contract.wait import WaitPromises
 
 
 class StoreContract(
-    CommitPromises, LeasePromises, InboxPromises, WaitPromises, HintPromises, KeepPromises, StockPromises
+    CommitPromises, LeasePromises, TaskPromises, InboxPromises, WaitPromises, HintPromises, KeepPromises, StockPromises
 ):
     """A test for every promise of a store, with two users of the same data."""

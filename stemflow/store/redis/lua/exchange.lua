@@ -8,6 +8,7 @@
 --
 -- Answers  `Answer` in layout.py; or
 --          {'overtaken', sequence}   a later request of this channel was carried out
+--          {'tasks'}                 the tasks of the worker are not known; nothing was done
 --          {'lost'}                  the partition is not there any more, or it is another one
 -- All times are milliseconds since the epoch.
 
@@ -26,13 +27,14 @@ local decisions, want = request[REQUEST.decisions], request[REQUEST.want]
 if want then
   want = {
     owner = want[WANT.owner], limit = want[WANT.limit], queues = want[WANT.queues], only_run = want[WANT.only_run],
-    pushes = want[WANT.pushes],
+    pushes = want[WANT.pushes], tasks = want[WANT.tasks],
   }
 end
 
 local partition, last_now, position, last_order, has_posts, boot =
   unpack(call('HMGET', P .. KEY.meta, 'epoch', 'now', 'position', 'order', 'inbox', 'boots'))
 if partition ~= request[REQUEST.partition] then return {'lost'} end
+if want and want.tasks and call('PEXPIRE', P .. KEY.tasks .. want.tasks, LIMIT.tasks_ms) == 0 then return {'tasks'} end
 local now = clock(request[REQUEST.now_ms], last_now)
 position, boot = tonumber(position or 0), tonumber(boot or 0)
 inbox.some = has_posts and true
@@ -60,7 +62,7 @@ end
 -- Leases the one leaf that has become ready in `queue` to an idle worker, and sends it the lease.
 local function push_lease(owner, queue)
   if not accepts(owner, now) then return false end
-  local taken = take({owner = owner, limit = 1, queues = {queue}}, now)
+  local taken = take({owner = owner, limit = 1, found = {queue}}, now)
   if #taken == 0 then return false end
   local given = lease(taken)
   local run, path, value, until_ms, header = unpack(given)
@@ -189,10 +191,10 @@ if want then
     effects.added[queue] = (effects.added[queue] or 0) - 1
   end
   if #taken < want.limit then
-    idle(want.owner, want.queues, now)
+    idle(want, now)
     offer(want.owner, want.pushes, now)
   else
-    no_longer_idle(want.owner, want.queues)
+    no_longer_idle(want)
     offer(want.owner, false, now)
   end
   timers, next_at = due(blocked)

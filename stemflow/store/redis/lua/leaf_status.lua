@@ -14,19 +14,25 @@ local answer = {clock(request[STATUS.now_ms])}
 
 local lanes_by_queue = {}
 
--- The lanes of a queue: {priority, limits, list, sorted set}.
+local function add_lanes_of(place, lanes)
+  local names = call('ZRANGE', P .. KEY.unlimited_lanes .. place, 0, -1)
+  for _, name in ipairs(call('HKEYS', P .. KEY.limited_lanes .. place)) do names[#names + 1] = name end
+  for _, name in ipairs(names) do
+    local colon = string.find(name, ':', 1, true)
+    local key = place .. '\0' .. name
+    lanes[#lanes + 1] = {tonumber(sub(name, 1, colon - 1)), sub(name, colon + 1), P .. KEY.ready .. key,
+      P .. KEY.returned .. key}
+  end
+end
+
+-- The lanes of a queue, of all its places: {priority, limits, list, sorted set}.
 local function lanes_of(queue)
   local lanes = lanes_by_queue[queue]
   if lanes then return lanes end
   lanes = {}
   lanes_by_queue[queue] = lanes
-  local names = call('ZRANGE', P .. KEY.unlimited_lanes .. queue, 0, -1)
-  for _, name in ipairs(call('HKEYS', P .. KEY.limited_lanes .. queue)) do names[#names + 1] = name end
-  for _, name in ipairs(names) do
-    local colon = string.find(name, ':', 1, true)
-    local key = queue .. '\0' .. name
-    lanes[#lanes + 1] = {tonumber(sub(name, 1, colon - 1)), sub(name, colon + 1), P .. KEY.ready .. key,
-      P .. KEY.returned .. key}
+  for _, place in ipairs(call('SMEMBERS', P .. KEY.queues)) do
+    if (string.match(place, '^(.*)\31[^\31]*$') or place) == queue then add_lanes_of(place, lanes) end
   end
   return lanes
 end

@@ -126,17 +126,26 @@ local function walk(key, command, size, only_run, now)
   return self
 end
 
--- The queues that are wanted: where none is named, those that hold anything; the names of empty ones are dropped. Asked
--- for when everything that this request adds has been added.
+local function is_wanted(want, place)
+  local queue, task = split(place)
+  if want.tasks and not has_task(want.tasks, task) then return false end
+  if not want.queues then return true end
+  for _, one in ipairs(want.queues) do
+    if one == queue then return true end
+  end
+  return false
+end
+
+-- The places that are wanted and hold anything; the names of empty ones are dropped. Asked for when everything that this
+-- request adds has been added.
 local function queues_of(want)
   if want.found then return want.found end
-  if want.queues then return want.queues end
   local found = {}
   want.found = found
   for _, queue in ipairs(call('SMEMBERS', P .. KEY.queues)) do
     local keys = {P .. KEY.unlimited_lanes .. queue, P .. KEY.delayed .. queue, P .. KEY.limited_lanes .. queue}
     if call('EXISTS', unpack(keys)) > 0 then
-      found[#found + 1] = queue
+      if is_wanted(want, queue) then found[#found + 1] = queue end
     else
       call('SREM', P .. KEY.queues, queue)
     end

@@ -1,6 +1,19 @@
 -- Notifications: of work to idle workers, one each; of changes and ends to those who follow or watch a run.
 local BASE, SELF = ARGV[2], ARGV[3]
 
+local ANY = string.rep('-', LIMIT.digest)
+
+-- The queue and the task of a place; no task where it is not known.
+local function split(place)
+  local queue, task = string.match(place, '^(.*)\31([^\31]*)$')
+  return queue or place, task
+end
+
+-- Whether a worker whose tasks have this digest has the task.
+local function has_task(digest, task)
+  return not task or digest == ANY or call('SISMEMBER', P .. KEY.tasks .. digest, task) == 1
+end
+
 -- The sets of idle workers: all of them, and by queue, or those that serve every queue (false).
 local function idle_keys(queues)
   if not queues then return {P .. KEY.idle, P .. KEY.idle_for_all} end
@@ -9,13 +22,15 @@ local function idle_keys(queues)
   return keys
 end
 
-local function no_longer_idle(owner, queues)
-  for _, key in ipairs(idle_keys(queues)) do call('ZREM', key, owner) end
+local function idle_name(want) return (want.tasks or ANY) .. want.owner end
+
+local function no_longer_idle(want)
+  for _, key in ipairs(idle_keys(want.queues)) do call('ZREM', key, idle_name(want)) end
 end
 
-local function idle(owner, queues, now)
-  for _, key in ipairs(idle_keys(queues)) do
-    call('ZADD', key, now, owner)
+local function idle(want, now)
+  for _, key in ipairs(idle_keys(want.queues)) do
+    call('ZADD', key, now, idle_name(want))
     call('PEXPIRE', key, LIMIT.idle_ms)
   end
 end
@@ -40,26 +55,30 @@ local function accepts(owner, now)
   return now - at <= LIMIT.offer_ms and call('PUBSUB', 'NUMSUB', BASE .. CHANNEL.work .. owner)[2] > 0
 end
 
--- Notifies up to `count` idle workers under `key`, passing over those that are gone; answers how many are missing. A
--- worker to which `give` pushed a lease stays idle.
-local function wake(key, count, give)
-  while count > 0 do
-    local idle = call('ZPOPMIN', key)
-    local owner = idle[1]
-    if not owner then return count end
-    if give and give(owner) then
-      call('ZADD', key, idle[2], owner)
-      count = count - 1
-    elseif call('PUBLISH', BASE .. CHANNEL.work .. owner, '') > 0 then
-      count = count - 1
+-- Notifies up to `count` idle workers under `key` that have the task, passing over those that are gone; answers how many
+-- are missing. A worker to which `give` pushed a lease stays idle.
+local function wake(key, count, task, give)
+  if count <= 0 then return count end
+  for _, name in ipairs(call('ZRANGE', key, 0, -1)) do
+    if count <= 0 then return count end
+    local owner = sub(name, LIMIT.digest + 1)
+    if has_task(sub(name, 1, LIMIT.digest), task) then
+      if give and give(owner) then
+        count = count - 1
+      else
+        call('ZREM', key, name)
+        if call('PUBLISH', BASE .. CHANNEL.work .. owner, '') > 0 then count = count - 1 end
+      end
     end
   end
   return count
 end
 
--- Workers that serve this queue alone come first.
-local function wake_for(queue, count, give)
-  wake(P .. KEY.idle_for_all, wake(P .. KEY.idle_for_queue .. queue, count, give), give)
+-- Workers that serve the queue of this place alone come first.
+local function wake_for(place, count, give)
+  local queue, task = split(place)
+  local missing = wake(P .. KEY.idle_for_queue .. queue, count, task, give)
+  wake(P .. KEY.idle_for_all, missing, task, give)
 end
 
 local function notify_followers(runs)
