@@ -39,6 +39,10 @@ class KeyFamily(Enum):
     """Sorted set, all with score 0: keys of claims that a node holds or waits for."""
     plan = b"p"
     """<digest>: string, a plan."""
+    plan_uses = b"P"
+    """<digest>: string, how many runs that have not ended use a plan, and until when those that have ended are kept."""
+    fragments = b"F"
+    """<run>: set, digests of the plans that joined a run while it ran."""
     meta = b"m"
     """Hash, permanent: clock, counters and settings of the partition, see META."""
     boots = b"b"
@@ -126,7 +130,7 @@ class Channel(Enum):
 
 DIGEST: Final = 16
 """The length of the digest of a worker's tasks, in characters."""
-FORMAT: Final = 1
+FORMAT: Final = 2
 """The version of this layout; a partition that was made with another one is refused."""
 
 
@@ -176,6 +180,9 @@ class SentDecision(Struct, array_like=True, gc=False):
     also: Any = False
     posts: Any = False
     consumed: Any = False
+    uses: Any = False
+    """Plans of new runs, each with the number of runs."""
+    fragments: Any = False
 
 
 class SentPut(Struct, array_like=True, gc=False):
@@ -246,7 +253,9 @@ POSITIONS: Final[dict[str, tuple[str, ...]]] = {
     "PLAN": ("digest", "body"),
     "PAGE": ("run", "path", "pages"),
     "LETTER": ("run", "name", "body", "until_ms"),
-    "END": ("run", "keep_ms"),
+    "END": ("run", "keep_ms", "plan"),
+    "USE": ("plan", "count"),
+    "FRAGMENT": ("run", "plan"),
     "TWIN": ("run", "section", "header"),
     "POST": ("run", "path", "body"),
     "CONSUMED": ("run", "upto"),
@@ -277,6 +286,7 @@ LIMITS: Final = {
     "inbox_runs": INBOX_RUNS,
     "memo_s": MEMO_MS // 1_000,
     "plan_s": 366 * 86_400,
+    "plan_margin_ms": 1_000,
     "claim_margin_ms": 3_600_000,
     "window_margin_ms": 3_600_000,
     "hint_margin_ms": 3_600_000,

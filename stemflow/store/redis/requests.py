@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -39,6 +40,12 @@ def text(data: bytes) -> Raw:
 def _letter(letter: DeadLetter) -> tuple[Raw, Raw, Raw, int]:
     run = run_name(letter.run)
     return text(run), text(run + letter.path.encode()), text(wire.encode(letter)), letter.at_ms + letter.keep_ms
+
+
+def _plan_of(one: Decision, run: str) -> str:
+    """The plan of a run that ends with a decision."""
+    root = one.root_of(run)
+    return "" if root is None else root.plan
 
 
 class Encoder:
@@ -82,10 +89,13 @@ class Encoder:
         plans = [self._plan(plan, sent) for plan in one.plans if plan.digest not in sent] or False
         pages = [(text(run_name(p.key[0])), p.key[1], [text(page) for page in p.pages]) for p in one.pages] or False
         dead = [_letter(letter) for letter in one.dead] or False
-        ended = [(text(run_name(end.run)), end.keep_ms) for end in one.ended] if one.ended else False
+        ended = [(text(run_name(end.run)), end.keep_ms, _plan_of(one, end.run)) for end in one.ended] or False
         made = SentDecision(puts, seen, rest, plans, pages, dead, ended, changes_something(one))
-        if not (one.purged or one.dropped or one.also or one.posts or one.consumed):
+        if not (one.purged or one.dropped or one.also or one.posts or one.consumed or one.headers or one.fragments):
             return made
+        if one.headers:
+            made.uses = [*Counter(header.plan for header in (*one.headers, *one.also)).items()]
+        made.fragments = [(text(run_name(run)), digest) for run, digest in one.fragments] or False
         made.purged = [text(run_name(run) + path.encode()) for run, path in one.purged]
         made.dropped = [text(run_name(run)) for run in one.dropped]
         made.also = [*self._twins(one)]

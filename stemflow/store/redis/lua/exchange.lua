@@ -179,7 +179,7 @@ if #decisions > 0 then
   if effects.order > before then call('HSET', P .. KEY.meta, 'order', effects.order) end
 end
 committed = table.concat(committed)
-local sooner = flush_effects()
+local sooner = flush_effects(now)
 
 local leases, held, timers, next_at, blocked, inboxes, busy = {}, {}, {}, -1, nil, {}, {}
 if want then

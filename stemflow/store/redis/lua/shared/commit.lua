@@ -174,6 +174,39 @@ local function drop(run)
   end
 end
 
+local plan_uses, kept_until = {}, {}
+
+local function use_plan(digest, count) plan_uses[digest] = (plan_uses[digest] or 0) + count end
+
+local function release_plan(digest, till)
+  use_plan(digest, -1)
+  kept_until[digest] = math.max(kept_until[digest] or 0, till)
+end
+
+-- A plan expires with the last run that uses it.
+local function flush_plan_uses(now)
+  for digest, change in pairs(plan_uses) do
+    local key = P .. KEY.plan_uses .. digest
+    local before, till = string.match(call('GET', key) or '', '^(%d+) (%d+)$')
+    local uses = math.max((tonumber(before) or 0) + change, 0)
+    till = math.max(tonumber(till) or 0, kept_until[digest] or 0)
+    local ttl_ms = LIMIT.plan_s * 1000
+    if uses == 0 then ttl_ms = math.max(till - now, 0) + LIMIT.plan_margin_ms end
+    call('SET', key, string.format('%.0f %.0f', uses, till), 'PX', string.format('%.0f', ttl_ms))
+    if uses == 0 or change > 0 then call('PEXPIRE', P .. KEY.plan .. digest, string.format('%.0f', ttl_ms)) end
+  end
+end
+
+local function release_plans(run, digest, till)
+  if digest == '' then return end
+  release_plan(digest, till)
+  local root = V[run]
+  if root and not flag(root, FLAG.scope) then return end
+  for _, fragment in ipairs(call('SMEMBERS', P .. KEY.fragments .. run)) do release_plan(fragment, till) end
+  call('DEL', P .. KEY.fragments .. run)
+end
+
+-- Answers for how long the run is kept, in milliseconds.
 local function expire_run(run, ttl_ms, now)
   local until_ms = call('GET', P .. KEY.last_letter .. run)
   if until_ms then
@@ -188,6 +221,7 @@ local function expire_run(run, ttl_ms, now)
     call('PEXPIRE', P .. KEY.pages .. run, ttl_ms)
     if inbox.some then call('PEXPIRE', P .. KEY.inbox .. run, ttl_ms) end
   end
+  return ttl_ms
 end
 
 local function apply(decision, now)
@@ -206,6 +240,12 @@ local function apply(decision, now)
   for _, one in ipairs(decision[DECISION.plans] or {}) do
     call('SET', P .. KEY.plan .. one[PLAN.digest], one[PLAN.body], 'EX', LIMIT.plan_s)
   end
+  for _, one in ipairs(decision[DECISION.uses] or {}) do use_plan(one[USE.plan], one[USE.count]) end
+  for _, one in ipairs(decision[DECISION.fragments] or {}) do
+    local key = P .. KEY.fragments .. one[FRAGMENT.run]
+    if call('SADD', key, one[FRAGMENT.plan]) == 1 then use_plan(one[FRAGMENT.plan], 1) end
+    call('PEXPIRE', key, LIMIT.plan_s * 1000)
+  end
   for _, one in ipairs(decision[DECISION.pages] or {}) do put_pages(one[PAGE.run], one[PAGE.path], one[PAGE.pages]) end
   for _, one in ipairs(decision[DECISION.consumed] or {}) do consume(one[CONSUMED.run], one[CONSUMED.upto]) end
   for _, one in ipairs(decision[DECISION.posts] or {}) do
@@ -215,7 +255,8 @@ local function apply(decision, now)
   unbury(decision[DECISION.purged] or {})
   for _, letter in ipairs(decision[DECISION.dead] or {}) do bury(letter) end
   for _, one in ipairs(decision[DECISION.ended] or {}) do
-    expire_run(one[END.run], one[END.keep_ms], now)
+    local kept_ms = expire_run(one[END.run], one[END.keep_ms], now)
+    release_plans(one[END.run], one[END.plan], now + kept_ms)
     effects.ended[#effects.ended + 1] = one[END.run]
   end
 end
@@ -226,8 +267,9 @@ local function head_of(key)
 end
 
 -- Writes what the decisions have added to the indexes; `sooner` names the queues whose workers must be notified.
-local function flush_effects()
+local function flush_effects(now)
   flush_pushes()
+  flush_plan_uses(now)
   local sooner = {}
   if inbox.fresh then sooner[''] = true end
   for _, one in ipairs(effects.delayed) do
