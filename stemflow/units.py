@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from stemflow.errors import UnitError
+from stemflow.errors import OptionError, UnitError
 
 Duration = str | int | float | timedelta
 """A duration as users write it: `"1m30s"`, a number of seconds, or a timedelta."""
+
+Instant = datetime | float
+"""An instant as users write it: an aware datetime, or seconds since the epoch."""
 
 _MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -69,3 +72,24 @@ def parse_rate(text: str) -> tuple[int, int]:
     if match is None or int(match[1]) == 0:
         raise UnitError(f"expected a rate such as 10/s, 100/m, 500/h or 1000/d, got {text!r}")
     return int(match[1]), _MS[match[2]]
+
+
+LATEST_S = 253_402_300_799
+"""The end of the year 9999."""
+
+
+def instant_ms(eta: Instant, where: str) -> int:
+    """Convert an aware datetime, or seconds since the epoch, to epoch milliseconds.
+
+    `where` begins the message of an error. Raises OptionError.
+    """
+    if isinstance(eta, datetime):
+        if eta.tzinfo is None:
+            raise OptionError(f"{where}: eta: expected a datetime with a time zone, got {eta} without one; "
+                              "write eta.astimezone() if it is in local time")  # fmt: skip
+        return int(eta.timestamp() * 1_000)
+    if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not 0 <= eta <= LATEST_S:
+        raise OptionError(
+            f"{where}: eta: expected an aware datetime, or seconds since the epoch up to the year 9999, got {eta!r}"
+        )
+    return int(eta * 1_000)

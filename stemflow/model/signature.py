@@ -14,7 +14,7 @@ from msgspec import Struct, json, structs
 
 from stemflow.errors import OptionError
 from stemflow.model.policy import Concurrency, UniqueMode, normalise
-from stemflow.units import Duration, duration_of
+from stemflow.units import Duration, Instant, duration_of, instant_ms
 
 In_contra = TypeVar("In_contra", contravariant=True)
 Out_co = TypeVar("Out_co", covariant=True)
@@ -266,12 +266,20 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
             raise OptionError("with_timeout: expected a composite; give a task with_options(hard_time_limit=...)")
         return structs.replace(self, timeout_ms=duration_of("with_timeout", timeout))
 
-    def with_options(self, *, headers: Mapping[str, str] | None = None, meta: Mapping[str, Any] | None = None,
-                     **options: Any) -> Signature[In_contra, Out_co]:  # fmt: skip
+    def with_options(
+        self,
+        *,
+        headers: Mapping[str, str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        countdown: Duration | None = None,
+        eta: Instant | None = None,
+        **options: Any,
+    ) -> Signature[In_contra, Out_co]:
         """Give options (`priority`, `queue`, ...) to a task, or to each task of a composite that has none of its own.
 
         `options` override those that a task was registered with; `headers` and `meta` are merged in the same way.
-        Hooks and compensations are left as they are. Raises OptionError.
+        Hooks and compensations are left as they are. `countdown` (a duration, or seconds) and `eta` (an aware datetime,
+        or seconds since the epoch) delay the start of a task. Raises OptionError, UnitError.
 
         Example:
             `Canvas.chain(load.s(), store.s()).with_options(priority=9)`
@@ -279,7 +287,17 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
         normalise(options, "with_options")
         if isinstance(self, TaskSig):  # what is said of a task itself counts, whatever was said before
             headers, meta = {**self.headers, **(headers or {})}, {**self.meta, **(meta or {})}
-            return structs.replace(self, options={**self.options, **options}, headers=headers, meta=meta)
+            start: dict[str, int] = {}
+            if countdown is not None:
+                start["countdown_ms"] = duration_of("with_options: countdown", countdown)
+            if eta is not None:
+                start["eta_at_ms"] = instant_ms(eta, "with_options")
+            return structs.replace(self, options={**self.options, **options}, headers=headers, meta=meta, **start)
+        if countdown is not None or eta is not None:
+            raise OptionError(
+                "with_options: expected countdown or eta for a task, got a composite; write "
+                "Canvas.chain(Canvas.wait(...), ...)"
+            )
         return _with_defaults(self, options, headers or {}, meta or {})
 
     def named(self, name: str) -> Signature[In_contra, Out_co]:

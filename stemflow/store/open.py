@@ -19,12 +19,28 @@ REDIS: Final = re.compile(r"((redis|valkey)s?(\+\w*)?|unix)")
 """The schemes of the store on Redis: `stemflow.store.redis.url` says which of them there are."""
 
 
+NEEDLESS: Final = {
+    "block_time": "a worker waits until it is notified of work or the next instant is due, so there is no time to set",
+    "claim_interval": "a lease carries its own end, and expired leases are looked for every second; give tasks a "
+    "visibility_timeout to change how long a lease lasts",
+    "default_visibility_timeout": "it belongs to the tasks; write TaskRegistry(visibility_timeout=...)",
+}
+"""Parameters that other engines have in their URLs, with the reason why there are none here."""
+
+
+def _refuse_needless(url: str) -> None:
+    for name, _ in parse_qsl(url.partition("?")[2], keep_blank_values=True):
+        if name in NEEDLESS:
+            raise StoreError(f"store URL: {name}: expected no such parameter: {NEEDLESS[name]}")
+
+
 def open_store(url: str, clock: Clock) -> Store:
     """The store that `url` names, not yet connected (`open` does that); raises StoreError for a URL it cannot read.
 
     `memory:` is a store of its own for each call; `sqlite:PATH` a file, `sqlite:` the one in `.stemflow`;
     `?synchronous=full` has every commit wait for the disk.
     """
+    _refuse_needless(url)
     scheme, colon, rest = url.partition(":")
     if scheme == "memory" and colon and not rest.strip("/"):
         return MemoryStore(url, clock)

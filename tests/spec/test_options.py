@@ -26,9 +26,10 @@ from stemflow import (
     TaskContext,
     TaskOptions,
     TaskRegistry,
+    UnitError,
 )
 from stemflow.model.policy import OPTION_NAMES
-from stemflow.testing.simulation.virtual_loop import EPOCH_MS
+from stemflow.testing.simulation.virtual_loop import EPOCH_MS, VirtualClock
 from tests.spec.conftest import OpenApp
 from tests.spec.test_retries import lose
 
@@ -274,3 +275,24 @@ async def test_to_spawn_is_to_enqueue(app: Stemflow, registry: TaskRegistry) -> 
     run = (await handle.wait()).value
     assert run is not None
     assert (await (await app.handle(run)).wait()).value == handle.id
+
+
+@pytest.mark.parametrize("way", [{"countdown": "30s"}, {"countdown": 30}, {"eta": EPOCH_MS / 1_000 + 30}])
+async def test_a_call_by_name_may_start_later(
+    app: Stemflow, registry: TaskRegistry, clock: VirtualClock, way: dict[str, Any]
+) -> None:
+    started: list[int] = []
+
+    @registry.task("late")
+    async def late() -> None:
+        started.append(clock.now_ms() - EPOCH_MS)
+
+    await app.run(Canvas.task("late").with_options(**way, priority=3))
+    assert 30_000 <= started[0] < 31_000
+    for wrong, message in (
+        (lambda: Canvas.chain(late.s()).with_options(**way), "got a composite"),
+        (lambda: late.s().with_options(countdown="soon"), "with_options: countdown"),
+        (lambda: late.s().with_options(eta=-1), "with_options: eta"),
+    ):
+        with pytest.raises((OptionError, UnitError), match=message):
+            wrong()

@@ -6,7 +6,7 @@ from urllib.parse import quote
 import pytest
 
 from stemflow.store.base import StoreError
-from stemflow.store.open import open_store
+from stemflow.store.open import NEEDLESS, open_store
 from stemflow.store.redis.url import RedisLocation, parse_url
 from stemflow.testing.contract.world import ManualClock
 
@@ -126,3 +126,12 @@ def test_a_password_that_is_percent_encoded_is_taken_and_not_shown(secret: str) 
     assert f":{encoded}@" in place.url
     assert place.shown == "redis://me:***@a:1/0?sentinel_password=***&ssl_password=***"
     assert parse_url(f"redis://{encoded}@a:1").shown == "redis://***@a:1"
+
+
+@pytest.mark.parametrize("name", NEEDLESS)
+@pytest.mark.parametrize("url", ["redis://me:secret@localhost/0", "sqlite:x.db", "memory:"])
+def test_parameters_of_other_engines_are_refused_with_the_reason(url: str, name: str) -> None:
+    with pytest.raises(StoreError, match=f"{name}: expected no such parameter: ") as caught:
+        open_store(f"{url}?{name}=5", ManualClock())
+    assert NEEDLESS[name] in str(caught.value)
+    assert "secret" not in str(caught.value)

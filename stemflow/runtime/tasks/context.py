@@ -14,7 +14,7 @@ from stemflow.errors import OptionError, StemflowError
 from stemflow.model.policy import RetryPolicy, normalise
 from stemflow.model.records import task_id
 from stemflow.model.signature import Signature
-from stemflow.units import Duration, duration_of
+from stemflow.units import Duration, duration_of, instant_ms
 
 
 class TaskCancelled(StemflowError):
@@ -100,8 +100,6 @@ class HandlerServices(Protocol):
 
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-LATEST_S = 253_402_300_799
-"""The end of the year 9999."""
 
 
 class TaskContext:
@@ -304,23 +302,6 @@ class TaskContext:
 
 def _instant(at_ms: int) -> datetime:
     return datetime.fromtimestamp(at_ms / 1_000, UTC)
-
-
-def instant_ms(eta: datetime | float, where: str) -> int:
-    """Convert an aware datetime, or seconds since the epoch, to epoch milliseconds.
-
-    `where` begins the message of an error. Raises OptionError.
-    """
-    if isinstance(eta, datetime):
-        if eta.tzinfo is None:
-            raise OptionError(f"{where}: eta: expected a datetime with a time zone, got {eta} without one; "
-                              "write eta.astimezone() if it is in local time")  # fmt: skip
-        return int(eta.timestamp() * 1_000)
-    if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not 0 <= eta <= LATEST_S:
-        raise OptionError(
-            f"{where}: eta: expected an aware datetime, or seconds since the epoch up to the year 9999, got {eta!r}"
-        )
-    return int(eta * 1_000)
 
 
 _current: ContextVar[TaskContext | None] = ContextVar("stemflow_context", default=None)

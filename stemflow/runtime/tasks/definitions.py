@@ -13,9 +13,9 @@ from stemflow.model.options import TaskOptions, given_options
 from stemflow.model.policy import normalise
 from stemflow.model.signature import In_contra, Out_co, TaskSig
 from stemflow.runtime.payloads.json_data import plain
-from stemflow.runtime.tasks.context import TaskContext, instant_ms
+from stemflow.runtime.tasks.context import TaskContext
 from stemflow.runtime.tasks.retry_decision import RetryStrategy
-from stemflow.units import Duration, duration_of
+from stemflow.units import Duration, duration_of, instant_ms
 
 Args = TypeVar("Args")
 Args_contra = TypeVar("Args_contra", contravariant=True)

@@ -19,12 +19,11 @@ from stemflow.runtime.payloads.converters import Converter
 from stemflow.runtime.payloads.headers import checked_headers, checked_meta
 from stemflow.runtime.payloads.json_data import plain
 from stemflow.runtime.tasks.callables import check_callable
-from stemflow.runtime.tasks.context import instant_ms
 from stemflow.runtime.tasks.definitions import TaskHandler, TaskMetadata
 from stemflow.runtime.tasks.parameters import Parameters, object_parameters, parameters_of, result_of, takes_context
 from stemflow.runtime.tasks.placement import check_placement, runs_async
 from stemflow.runtime.tasks.retry_decision import RetryStrategy, checked_strategy
-from stemflow.units import Duration, duration_of
+from stemflow.units import Duration, duration_of, instant_ms
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")

@@ -1,4 +1,4 @@
-"""Promises about tasks: a worker leases only those that it has, and hears only of those."""
+"""Promises about tasks: a worker leases only those that it has, and is notified only of those."""
 
 from __future__ import annotations
 

@@ -178,31 +178,31 @@ local plan_uses, kept_until = {}, {}
 
 local function use_plan(digest, count) plan_uses[digest] = (plan_uses[digest] or 0) + count end
 
-local function release_plan(digest, till)
+local function release_plan(digest, until_ms)
   use_plan(digest, -1)
-  kept_until[digest] = math.max(kept_until[digest] or 0, till)
+  kept_until[digest] = math.max(kept_until[digest] or 0, until_ms)
 end
 
 -- A plan expires with the last run that uses it.
 local function flush_plan_uses(now)
   for digest, change in pairs(plan_uses) do
     local key = P .. KEY.plan_uses .. digest
-    local before, till = string.match(call('GET', key) or '', '^(%d+) (%d+)$')
+    local before, until_ms = string.match(call('GET', key) or '', '^(%d+) (%d+)$')
     local uses = math.max((tonumber(before) or 0) + change, 0)
-    till = math.max(tonumber(till) or 0, kept_until[digest] or 0)
+    until_ms = math.max(tonumber(until_ms) or 0, kept_until[digest] or 0)
     local ttl_ms = LIMIT.plan_s * 1000
-    if uses == 0 then ttl_ms = math.max(till - now, 0) + LIMIT.plan_margin_ms end
-    call('SET', key, string.format('%.0f %.0f', uses, till), 'PX', string.format('%.0f', ttl_ms))
+    if uses == 0 then ttl_ms = math.max(until_ms - now, 0) + LIMIT.plan_margin_ms end
+    call('SET', key, string.format('%.0f %.0f', uses, until_ms), 'PX', string.format('%.0f', ttl_ms))
     if uses == 0 or change > 0 then call('PEXPIRE', P .. KEY.plan .. digest, string.format('%.0f', ttl_ms)) end
   end
 end
 
-local function release_plans(run, digest, till)
+local function release_plans(run, digest, until_ms)
   if digest == '' then return end
-  release_plan(digest, till)
+  release_plan(digest, until_ms)
   local root = V[run]
   if root and not flag(root, FLAG.scope) then return end
-  for _, fragment in ipairs(call('SMEMBERS', P .. KEY.fragments .. run)) do release_plan(fragment, till) end
+  for _, fragment in ipairs(call('SMEMBERS', P .. KEY.fragments .. run)) do release_plan(fragment, until_ms) end
   call('DEL', P .. KEY.fragments .. run)
 end
 
