@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Any
 
 from stemflow.cli.arguments import Arguments
-from stemflow.cli.continue_run import tasks_of
 from stemflow.cli.exits import FINE, WRONG_USAGE, Refused
 from stemflow.cli.follow import command
 from stemflow.cli.letter_text import letter_data, letter_id, line, story
@@ -17,6 +17,7 @@ from stemflow.model.effects import DeadLetter
 from stemflow.model.records import task_keys
 from stemflow.runtime.client.dead_letters import Replayed, replayed_as
 from stemflow.runtime.engine import Stemflow
+from stemflow.runtime.tasks.discovery import find_tasks
 from stemflow.runtime.tasks.registry import TaskRegistry
 
 _FILTERS = ("queue", "task", "reason", "since", "run", "limit")
@@ -159,7 +160,7 @@ async def _full(app: Stemflow, letter: DeadLetter) -> dict[str, Any]:
 async def _replay(app: Stemflow, letters: list[DeadLetter], before: list[Replayed], arguments: Arguments) -> int:
     done = before + await app.replay(
         letters, delay=arguments.delay / 1_000, dry_run=arguments.dry_run,
-        allow_unknown=arguments.allow_unknown, known_tasks=await _known(app, letters, arguments.tasks),
+        allow_unknown=arguments.allow_unknown, known_tasks=_known(letters, arguments.tasks),
     )  # fmt: skip
     refused = [one for one in done if one.refused is not None]
     if arguments.json:
@@ -192,21 +193,14 @@ def _replayed_data(one: Replayed) -> dict[str, Any]:
     return {"run": one.run, "letters": letters, "run_id": one.run_id, "refused": one.refused}
 
 
-async def _known(app: Stemflow, letters: list[DeadLetter], named: list[str]) -> frozenset[str]:
-    """The tasks that `resume` would find for these runs."""
-    known: set[str] = set()
-    tried: set[tuple[str | None, tuple[str, ...]]] = set()
-    for run in dict.fromkeys(letter.run for letter in letters):
-        header = await app.store.header(run)
-        if header is None or (header.file, header.tasks) in tried:
-            continue
-        tried.add((header.file, header.tasks))
-        try:
-            known.update(tasks_of(header, named))
-        except StemflowError:
-            if named:
-                raise
-    return frozenset(known)
+def _known(letters: list[DeadLetter], named: list[str]) -> frozenset[str]:
+    """The tasks that `resume` would find here."""
+    try:
+        return frozenset(find_tasks(named, Path.cwd() / "workflow")) if letters else frozenset()
+    except StemflowError:
+        if named:
+            raise
+        return frozenset()
 
 
 async def _purge(app: Stemflow, letters: list[DeadLetter], arguments: Arguments) -> int:

@@ -30,10 +30,13 @@ MOST_NAMED = 10
 
 
 def command(arguments: Arguments, *words: str) -> str:
-    """A command to type next, on the same store; `--store` is repeated as it was given, which may be `@FILE`."""
+    """A command to type next, on the same store and with the same tasks; `--store` is repeated as it was given, which
+    may be `@FILE`."""
     implied = os.environ.get(STORE_VARIABLE, DEFAULT_STORE)
     given = getattr(arguments.store, "given", arguments.store)
     store = ("--store", given) if given != implied else ()
+    if words[0] in ("resume", "rerun"):
+        words += tuple(part for one in getattr(arguments, "tasks", ()) for part in ("--tasks", one))
     return f"`{shown(shlex.join(('stemflow', *words, *store)))}`"
 
 

@@ -22,7 +22,7 @@ from stemflow.runtime.client.run_list import public_state
 from stemflow.runtime.clock import SystemClock, SystemIds
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.runs.handle import DuplicateRun, RunHandle
-from stemflow.runtime.tasks.discovery import find_tasks
+from stemflow.runtime.tasks.discovery import find_tasks, tasks_elsewhere
 from stemflow.runtime.tasks.registry import TaskRegistry, UnknownTask
 from stemflow.store.open import open_store
 
@@ -42,6 +42,7 @@ def main(arguments: Arguments) -> int:
     if source.parsed.workflow is None:
         require_valid(source.checked(None))
     registry = find_tasks(arguments.tasks, Path(arguments.file))
+    arguments.tasks = arguments.tasks or tasks_elsewhere(Path(arguments.file))
     workflow = require_valid(source.checked(registry))
     inputs = read_inputs(workflow, arguments.input, arguments.inputs)
     return asyncio.run(_run(arguments, Asked(workflow, registry, inputs, os.path.abspath(arguments.file))))

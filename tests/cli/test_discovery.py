@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 from pathlib import Path
 
 import pytest
 
+from stemflow.runtime.tasks import code_trust
 from stemflow.runtime.tasks.discovery import TasksNotFound, find_tasks
 from stemflow.runtime.tasks.registry import DuplicateTask
 
@@ -191,4 +193,57 @@ def test_without_a_workflow_file_tasks_py_is_named_but_not_loaded(
 def test_tasks_that_exit_the_process_are_reported_as_an_error(tmp_path: Path) -> None:
     (tmp_path / "tasks.py").write_text("raise SystemExit(3)\n")
     with pytest.raises(TasksNotFound, match=r"tasks\.py:1: expected to import the tasks, got SystemExit: 3"):
+        find_tasks([], tmp_path / "flow.yaml")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="owners and modes of files are those of POSIX")
+@pytest.mark.parametrize("named", [["jobs_x"], ["jobs_x.py"], ["package_x"]])
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+def test_code_in_a_folder_that_others_may_write_is_refused(
+    named: list[str], mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given modules in a folder that everybody, or a group of several users, may write
+    write(tmp_path / "jobs_x.py", "x")
+    write(tmp_path / "package_x" / "__init__.py", "x")
+    monkeypatch.setattr(code_trust, "_group", lambda gid: "staff")
+    folder = tmp_path / "package_x" if named == ["package_x"] else tmp_path
+    folder.chmod(mode)
+    if os.stat(folder).st_gid == 0:
+        os.chown(folder, -1, 4242)
+    # Then none of them is imported
+    with pytest.raises(TasksNotFound, match="chmod"):
+        find_tasks(named, None)
+    assert not {"jobs_x", "package_x"} & set(sys.modules)
+    folder.chmod(0o755)
+    assert list(find_tasks(named, None)) == ["x"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="owners and modes of files are those of POSIX")
+def test_code_of_another_user_is_refused_unless_that_user_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a module, and a process of another user than its owner
+    write(tmp_path / "jobs_y.py", "y")
+    owner = os.stat(tmp_path / "jobs_y.py").st_uid
+    if owner == 0:
+        os.chown(tmp_path / "jobs_y.py", 4243, -1)
+        owner = 4243
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(TasksNotFound, match="expected code of this user or root"):
+        find_tasks(["jobs_y"], None)
+    # Then it is loaded once that user is named
+    monkeypatch.setenv("STEMFLOW_TRUSTED_USERS", f"root,{owner}")
+    assert list(find_tasks(["jobs_y"], None)) == ["y"]
+    monkeypatch.setenv("STEMFLOW_TRUSTED_USERS", "nobody-of-this-name")
+    with pytest.raises(TasksNotFound, match="names or ids of users"):
+        find_tasks(["jobs_y.py"], None)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="owners and modes of files are those of POSIX")
+def test_a_pyproject_that_others_may_write_names_no_module(tmp_path: Path) -> None:
+    write(tmp_path / "jobs_z.py", "z")
+    (tmp_path / "pyproject.toml").write_text('[tool.stemflow]\ntasks = ["jobs_z"]\n')
+    (tmp_path / "pyproject.toml").chmod(0o666)
+    with pytest.raises(TasksNotFound, match="chmod o-w"):
         find_tasks([], tmp_path / "flow.yaml")

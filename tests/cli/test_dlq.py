@@ -117,7 +117,7 @@ def test_a_purge_throws_away_and_keeps_the_run(failed: str, cli: Cli) -> None:
 
 def test_what_cannot_be_replayed_is_refused_and_stays(failed: str, project: Path, cli: Cli) -> None:
     # Given a task that cannot be found any more
-    (project / "flaky.yaml").unlink()
+    (project / "tasks.py").unlink()
     ran = cli("dlq", "replay", failed, "--json")
     (one,) = follows_schema("dlq_replay", ran.out)["runs"]
     assert (ran.code, one["run_id"]) == (3, None)

@@ -89,7 +89,7 @@ CASES = {
     "tasks-missing": Case("run hello.yaml", prepare=no_tasks),
     "tasks-open-to-all": Case("run hello.yaml", prepare=open_to_all),
     "tasks-module-missing": Case("run hello.yaml --tasks nowhere.to.be.found"),
-    "tasks-module-malformed": Case("run hello.yaml --tasks ../tasks.py"),
+    "tasks-module-malformed": Case("run hello.yaml --tasks ../tasks"),
     "pyproject-malformed": Case("run hello.yaml", prepare=pyproject("[tool.stemflow\n")),
     "pyproject-wrong-type": Case("run hello.yaml", prepare=pyproject("[tool.stemflow]\ntasks = 3\n")),
     "result-not-json": Case("run demo.yaml", STEPS + "  a: {task: a_set}\n"),

@@ -27,17 +27,17 @@ def follows_schema(name: str, text: str) -> Any:
     return value
 
 
-def submit(file: str) -> str:
-    """A run that nobody works on yet: its process died, say."""
+def submit(name: str, **recorded: Any) -> str:
+    """A run that nobody works on yet: its process died, say. `recorded`: what it says of its file and tasks."""
 
-    path = Path(file).resolve()
-    workflow = parse_workflow(path.read_text("utf-8"), file).workflow
+    path = Path(name).resolve()
+    workflow = parse_workflow(path.read_text("utf-8"), name).workflow
     assert workflow is not None
     inputs = {name: schema["default"] for name, schema in workflow.inputs.items()}
 
     async def ask() -> str:
         async with Stemflow(registry=find_tasks([], path), worker=False) as app:
-            return (await app.submit(workflow, inputs=inputs, file=str(path))).id
+            return (await app.submit(workflow, inputs=inputs, **{"file": str(path), **recorded})).id
 
     return asyncio.run(ask())
 
@@ -158,14 +158,49 @@ def test_resume_of_a_run_that_has_ended_shows_it(project: Path, cli: Cli) -> Non
     assert "has ended already; nothing was started" in ran.err
 
 
-def test_resume_without_the_file_says_to_name_the_tasks(project: Path, cli: Cli) -> None:
-    # Given a run whose workflow file was removed
+def test_resume_elsewhere_says_how_to_name_the_tasks_and_imports_nothing_that_the_store_names(
+    project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a run of a file in one folder, and the user in another
     run = submit("hello.yaml")
-    (project / "hello.yaml").unlink()
-    # When it is resumed, it says so; and with the tasks named it ends
-    assert "which is gone; pass --tasks MODULE" in cli("resume", run).err
-    (project / "jobs.py").write_text((project / "tasks.py").read_text())
-    assert cli("resume", run, "--tasks", "jobs").code == 0
+    (project / "elsewhere").mkdir()
+    monkeypatch.chdir(project / "elsewhere")
+    store = ("--store", f"sqlite:{project / '.stemflow' / 'stemflow.db'}")
+    # When it is resumed, the tasks next to its file are named and not loaded; and repeated by the user they are
+    ran = cli("resume", run, *store)
+    assert ran.code == 3 and f"--tasks {project / 'tasks.py'}: repeat that if it is code you trust" in ran.err
+    assert cli("resume", run, "--tasks", str(project / "tasks.py"), *store).code == 0
+
+
+@pytest.mark.parametrize("words", [("resume",), ("rerun", "--failed")])
+def test_a_module_that_a_run_has_recorded_is_never_imported(
+    words: tuple[str, ...], project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a run in the store that names a module and a file, both of which would leave a trace
+    trace = f"import pathlib\npathlib.Path({str(project / 'trace')!r}).touch()\n"
+    (project / "canary_module.py").write_text(trace)
+    (project / "flows").mkdir()
+    (project / "flows" / "tasks.py").write_text(trace)
+    run = submit("hello.yaml", file=str(project / "flows" / "hello.yaml"), tasks=("canary_module",))
+    (project / "empty").mkdir()
+    monkeypatch.chdir(project / "empty")
+    store = ("--store", f"sqlite:{project / '.stemflow' / 'stemflow.db'}")
+    # When an operator goes on with it
+    ran = cli(words[0], *words[1:], run, *store)
+    # Then nothing was imported, and the words to repeat are there
+    assert not (project / "trace").exists()
+    assert ran.code != 0
+    assert "the store says that it was started with --tasks canary_module" in ran.err
+
+
+def test_the_next_command_names_tasks_that_are_not_found_from_here(project: Path, cli: Cli) -> None:
+    (project / "flows").mkdir()
+    for name in ("tasks.py", "flaky.yaml"):
+        (project / name).rename(project / "flows" / name)
+    ran = cli("run", "flows/flaky.yaml")
+    assert "--failed --tasks flows/tasks.py`" in ran.err
+    assert "is run again" not in ran.err
+    assert "expected its tasks" not in cli("rerun", newest(cli), "--failed", "--tasks", "flows/tasks.py").err
 
 
 def test_rerun_failed_keeps_what_succeeded(project: Path, cli: Cli) -> None:

@@ -10,7 +10,6 @@ import hashlib
 import importlib
 import importlib.util
 import os
-import stat
 import sys
 import sysconfig
 import tomllib
@@ -22,6 +21,7 @@ from typing import Any
 
 from stemflow.errors import StemflowError
 from stemflow.runtime.payloads.encoders import TaskPayloadEncoder, TaskPayloadEncoderRegistry
+from stemflow.runtime.tasks.code_trust import Untrusted, require_trusted
 from stemflow.runtime.tasks.registry import TaskRegistry
 
 TASKS_FILE = "tasks.py"
@@ -44,7 +44,7 @@ def find_tasks(named: Sequence[str], file: Path | None) -> TaskRegistry:
         return load_named(modules, project.parent, f"{project}: tool.stemflow.tasks")
     tasks_file = start / TASKS_FILE
     if file is not None and tasks_file.is_file():
-        return _registry_of(_load_path(tasks_file), None, str(tasks_file))
+        return _registry_of(_load_path(tasks_file, "tasks"), None, str(tasks_file))
     text = f"{file or start}: expected its tasks, found neither --tasks, nor [tool.stemflow] tasks in a pyproject.toml"
     if file is not None:
         raise TasksNotFound(f"{text}, nor {tasks_file}; pass --tasks MODULE, or write a tasks.py in its folder")
@@ -52,14 +52,27 @@ def find_tasks(named: Sequence[str], file: Path | None) -> TaskRegistry:
     raise TasksNotFound(f"{text}; pass --tasks MODULE{only}")
 
 
+def tasks_elsewhere(file: Path) -> list[str]:
+    """What `--tasks` has to name so that tasks next to `file` are found from the working directory too."""
+    folder, here = file.resolve().parent, Path.cwd()
+    if folder == here or not (folder / TASKS_FILE).is_file() or _from_pyproject(folder)[1]:
+        return []
+    return [os.path.relpath(folder / TASKS_FILE, here)]
+
+
 def load_named(named: Sequence[str], folder: Path, where: str) -> TaskRegistry:
-    """The registry of modules that the user named; `folder` is searched after everything installed."""
+    """The registry of modules that the user named, by name or by the path of a `.py` file; `folder` is searched after
+    everything installed."""
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
     found = []
     for name in named:
         module, _, attribute = name.partition(":")
-        found.append(_registry_of(_load_module(module, folder, where), attribute or None, f"{where} {name}"))
+        if module.endswith(".py"):
+            loaded = _load_path(folder / module, where)
+        else:
+            loaded = _load_module(module, folder, where)
+        found.append(_registry_of(loaded, attribute or None, f"{where} {name}"))
     registries = list(dict.fromkeys(found))
     return registries[0] if len(registries) == 1 else _merged(registries, where)
 
@@ -69,6 +82,13 @@ def _from_pyproject(start: Path) -> tuple[Path | None, list[str]]:
     path = next((one / "pyproject.toml" for one in (start, *start.parents) if (one / "pyproject.toml").is_file()), None)
     if path is None:
         return None, []
+    found = _modules_of(path)
+    if found:
+        _require_trusted(path)
+    return path, found
+
+
+def _modules_of(path: Path) -> list[str]:
     try:
         table = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("stemflow", {})
     except (OSError, ValueError) as error:
@@ -77,13 +97,14 @@ def _from_pyproject(start: Path) -> tuple[Path | None, list[str]]:
     modules = [tasks] if isinstance(tasks, str) else tasks
     if not isinstance(modules, list) or not all(isinstance(one, str) for one in modules):
         raise TasksNotFound(f'{path}: tool.stemflow.tasks: expected a list of modules, got {tasks!r}; write ["MODULE"]')
-    return path, modules
+    return modules
 
 
 def _load_module(name: str, folder: Path, where: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise TasksNotFound(f"{where}: expected MODULE or MODULE:REGISTRY, got {name!r}; name it as in `import`")
-    _refuse_writable(folder / Path(*name.split(".")).with_suffix(".py"))
+    if name.partition(".")[0] not in sys.modules:
+        _require_source(name.partition(".")[0])
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -97,9 +118,26 @@ def _load_module(name: str, folder: Path, where: str) -> ModuleType:
         raise _raised(error, name) from error
 
 
-def _load_path(path: Path) -> ModuleType:
+def _require_source(name: str) -> None:
+    """Refuse a module, not yet imported, whose source others may change; installed ones are trusted."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return  # importing it says what is wrong
+    if spec is None:
+        return
+    places = [spec.origin] if spec.has_location and spec.origin is not None else spec.submodule_search_locations or ()
+    for place in places:
+        if not os.path.abspath(place).startswith(_INSTALLED):
+            _require_trusted(Path(place))
+
+
+def _load_path(path: Path, where: str) -> ModuleType:
     """Load by path under a name of its own, so that it neither shadows nor is shadowed by an installed module."""
-    _refuse_writable(path)
+    if not path.is_file():
+        raise TasksNotFound(f"{where}: expected a file of tasks at {path}, found none; correct the path")
+    path = path.resolve()
+    _require_trusted(path)
     name = f"_stemflow_tasks_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -140,18 +178,11 @@ def _text(error: BaseException) -> str:
         return "(its message cannot be shown)"
 
 
-def _refuse_writable(path: Path) -> None:
-    """Code that anybody on this machine may change is not loaded."""
-    for one in (path, path.parent):
-        try:
-            mode = os.stat(one).st_mode
-        except OSError:
-            continue
-        sticky = stat.S_ISDIR(mode) and mode & stat.S_ISVTX
-        if mode & stat.S_IWOTH and not sticky:
-            raise TasksNotFound(
-                f"{one}: expected tasks that not everybody may change, got a path open to all; `chmod o-w {one}`"
-            )
+def _require_trusted(path: Path) -> None:
+    try:
+        require_trusted(path)
+    except Untrusted as error:
+        raise TasksNotFound(str(error)) from None
 
 
 def _registry_of(module: ModuleType, attribute: str | None, where: str) -> TaskRegistry:
