@@ -100,12 +100,12 @@ def damaged_shared(key: str, rev: int, error: Exception) -> Shared:
     Runs that held it, or waited for it, no longer find themselves in it.
     """
     if key.startswith(TOPIC):
-        _log_once(f"{key} cannot be read ({described(error)}); steps that wait for such events are not woken")
+        log_once(f"{key} cannot be read ({described(error)}); steps that wait for such events are not woken")
         return Topic(key=key, rev=rev)
     if key.startswith((EVENT, EVENT_ID)):
-        _log_once(f"{key} cannot be read ({described(error)}); it is passed over")
+        log_once(f"{key} cannot be read ({described(error)}); it is passed over")
         return StoredEvent(key=key, number=0, at_ms=0, until_ms=0, rev=rev)
-    _log_once(f"the claim of key {key} cannot be read ({described(error)}); the key counts as free")
+    log_once(f"the claim of key {key} cannot be read ({described(error)}); the key counts as free")
     return Claim(key=key, rev=rev)
 
 
@@ -127,7 +127,7 @@ def decoded_or_none(what: str, decode: Callable[[bytes], T], body: bytes) -> T |
     try:
         return decode(body)
     except Exception as error:  # bytes that anybody may have written raise anything
-        _log_once(f"{what} cannot be read ({described(error)}); it is passed over")
+        log_once(f"{what} cannot be read ({described(error)}); it is passed over")
         return None
 
 
@@ -142,7 +142,8 @@ _logged: dict[str, None] = {}
 REMEMBERED = 1_000
 
 
-def _log_once(line: str) -> None:
+def log_once(line: str) -> None:
+    """Log a line at ERROR, unless this process has done so before."""
     if line not in _logged:
         log.error("%s", line)
         _logged[line] = None

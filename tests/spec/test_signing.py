@@ -182,7 +182,7 @@ ALTERED: dict[str, Any] = {
     "tally": Tally(1), "extra": (("0" * 32, 1),), "verdict": "succeeded", "kill": True, "handling": True,
     "result": b"1", "alias": ("other", ""), "error": ErrorInfo("E", "m"), "failed_at": "x", "cause": "condition",
     "claim": "c", "slot": "s", "inputs": ("other", b"[]"), "stand_in": ("other", ""), "duplicates": 1,
-    "opened_at_ms": 1, "started_at_ms": 1, "ended_at_ms": 1, "base": 9, "seal": None,
+    "opened_at_ms": 1, "started_at_ms": 1, "ended_at_ms": 1, "base": 9, "stopped": True, "seal": None,
 }  # fmt: skip
 
 

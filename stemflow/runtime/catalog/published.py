@@ -11,9 +11,10 @@ from msgspec import Struct, json, structs
 
 from stemflow.errors import OptionError
 from stemflow.model.policy import Options
+from stemflow.runtime.payloads.signing import SigningError, Trust
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.store.base import Store
-from stemflow.store.damaged import decoded_hints
+from stemflow.store.damaged import decoded_hints, log_once
 
 TOPIC = "tasks"
 KEPT_MS = 86_400_000
@@ -65,13 +66,26 @@ def digest_of(tasks: Mapping[str, Declaration]) -> str:
     return hashlib.sha256(json.encode(tasks, order="deterministic")).hexdigest()[:16]
 
 
-async def publish(store: Store, digest: str, tasks: Mapping[str, Declaration]) -> None:
-    await store.put_hint(TOPIC, digest, json.encode(Declarations(store.now_ms(), tasks)), KEPT_MS)
+async def publish(store: Store, digest: str, tasks: Mapping[str, Declaration], trust: Trust | None = None) -> None:
+    """Store declarations, signed if `trust` has keys."""
+    body = json.encode(Declarations(store.now_ms(), tasks))
+    await store.put_hint(TOPIC, digest, body if trust is None else trust.wrap(body, _place(digest)), KEPT_MS)
 
 
-async def published(store: Store) -> dict[str, Declarations]:
-    """Declarations by digest."""
-    return decoded_hints("the declarations with digest", _decoder.decode, await store.hints(TOPIC))
+async def published(store: Store, trust: Trust | None = None) -> dict[str, Declarations]:
+    """Declarations by digest. With keys in `trust` those without a valid signature are passed over and logged."""
+    trust = trust or Trust()
+    found = {}
+    for digest, body in (await store.hints(TOPIC)).items():
+        try:
+            found[digest] = trust.unwrap(body, _place(digest))
+        except (SigningError, IndexError) as error:
+            log_once(f"declarations of tasks are passed over: {error}")
+    return decoded_hints("the declarations with digest", _decoder.decode, found)
+
+
+def _place(digest: str) -> str:
+    return f"declarations of tasks {digest}"
 
 
 def newest(found: Iterable[Declarations]) -> dict[str, Declaration]:

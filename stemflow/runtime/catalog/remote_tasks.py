@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from typing import Any
 
+from msgspec import structs
+
 from stemflow.model.signature import TaskSig
 from stemflow.runtime.catalog.published import Declaration, newest, options_layer, published
 from stemflow.runtime.catalog.remote_parameters import declared_parameters
+from stemflow.runtime.payloads.signing import Trust
 from stemflow.runtime.tasks.parameters import Parameters
 from stemflow.runtime.tasks.registry import RemoteOptions, TaskRegistry
+from stemflow.runtime.values.library import Library
 from stemflow.store.base import Store
 
 FRESH_MS = 10_000
@@ -19,15 +23,18 @@ FRESH_MS = 10_000
 class RemoteTasks:
     """The tasks that a process can submit: those of its registry, and those that workers have declared."""
 
-    def __init__(self, store: Store, registry: TaskRegistry) -> None:
+    def __init__(self, store: Store, registry: TaskRegistry, library: Library | None = None) -> None:
         self.store, self.registry = store, registry
+        self._trust = Trust() if library is None else library.trust
+        self._encoders = registry.encoders if library is None else library.encoders
         self.known: dict[str, Declaration] = {}
         self._parameters: dict[str, Parameters] = {}
         self._read_at_ms: int | None = None
 
     async def read(self) -> Mapping[str, Declaration]:
         """Read the declarations from the store. Raises StoreError."""
-        self.known = newest((await published(self.store)).values())
+        found = newest((await published(self.store, self._trust)).values())
+        self.known = {name: self._protected(one) for name, one in found.items()}
         self._parameters.clear()
         self._read_at_ms = self.store.now_ms()
         return self.known
@@ -49,6 +56,14 @@ class RemoteTasks:
             return options_layer(name, found) if found is not None else {} if allow_unknown else None
 
         return options
+
+    def _protected(self, declaration: Declaration) -> Declaration:
+        """The declaration without encoders that protect less than the defaults here."""
+        options, encoders = dict(declaration.options), self._encoders
+        for option, default in (("args_encoder", encoders.args), ("result_encoder", encoders.results)):
+            if encoders.protects(default) and not encoders.protects(str(options.get(option) or default)):
+                del options[option]
+        return structs.replace(declaration, options=options)
 
     def parameters(self, task: str) -> Parameters | None:
         """The parameters of a task; None if it is neither registered nor in the declarations that were read last."""

@@ -62,7 +62,7 @@ class Preparer:
         self._registry, self._decider, self._ids = registry, decider, ids
         self._store, self._library = decider.store, decider.library
         self._encoders = self._library.encoders
-        self.remote_tasks = RemoteTasks(self._store, registry)
+        self.remote_tasks = RemoteTasks(self._store, registry, decider.library)
         self._recipes: dict[str, _Recipe] = {}
 
     async def prepare(self, asked: Submission) -> Prepared:

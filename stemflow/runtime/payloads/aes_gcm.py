@@ -29,13 +29,14 @@ class AesGcmEncoder(TaskPayloadEncoder):
 
     A ciphertext is bound to its run, node and kind of value: copied to another location it cannot be decrypted. To
     rotate keys, add the new one to every process, make it active, and remove the old one when no value that it has
-    encrypted is stored any more.
+    encrypted is stored any more. Where it is the default and records are not signed, plain values are refused.
 
         encoder = AesGcmEncoder({"2026-11": key}, active="2026-11")
         app = Stemflow(url, registry, encoders=TaskPayloadEncoderRegistry(encoder, args="aes-gcm", results="aes-gcm"))
     """
 
     id = "aes-gcm"
+    protects = True
 
     def __init__(self, keys: Mapping[str, bytes], active: str, inner: TaskPayloadEncoder | None = None) -> None:
         if active not in keys:

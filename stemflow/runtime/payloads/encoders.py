@@ -53,6 +53,8 @@ class TaskPayloadEncoder(ABC):
     """
 
     id: str
+    protects: bool = False
+    """Whether a value that it has written cannot be read or made without a key."""
 
     @abstractmethod
     def encode(self, value: Any) -> bytes:
@@ -125,14 +127,18 @@ def _gzip(plain: bytes, level: int) -> bytes:
 class TaskPayloadEncoderRegistry:
     """The encoders of a process by id, and the defaults of tasks that name none.
 
-    `encoders`: those besides `json`. `args`, `results`: ids of the default encoders. Raises OptionError for an id that
-    is taken or unknown.
+    `encoders`: those besides `json`. `args`, `results`: ids of the default encoders. `accept_plain`: also read values
+    without protection where the default encoder protects (AES-GCM) and records are not signed, for the time in which
+    encryption is introduced. Raises OptionError for an id that is taken or unknown.
 
         encoders = TaskPayloadEncoderRegistry(GzipEncoder(), results="gzip")
         app = Stemflow(url, registry, encoders=encoders)
     """
 
-    def __init__(self, *encoders: TaskPayloadEncoder, args: str = "json", results: str = "json") -> None:
+    def __init__(
+        self, *encoders: TaskPayloadEncoder, args: str = "json", results: str = "json", accept_plain: bool = False
+    ) -> None:
+        self.accept_plain = accept_plain
         self._encoders: dict[str, TaskPayloadEncoder] = {"json": JsonEncoder()}
         for encoder in encoders:
             self.register(encoder)
@@ -152,6 +158,23 @@ class TaskPayloadEncoderRegistry:
     def __iter__(self) -> Iterator[TaskPayloadEncoder]:
         """The registered encoders in order, without `json`."""
         return (encoder for name, encoder in self._encoders.items() if name != "json")
+
+    def protects(self, name: str) -> bool:
+        """Whether the encoder of this id is known here and protects what it writes."""
+        return name in self._encoders and self._encoders[name].protects
+
+    def check_protection(self, encoded: bytes, kind: str, place: str) -> None:
+        """Raise BadPayload for a value of `kind` that anybody could have written, where the default encoder protects.
+
+        Only for stores whose records are not signed: a signature covers values, too.
+        """
+        default = self.results if kind == "result" else self.args
+        if not self.accept_plain and self.protects(default) and not self.protects(encoder_of(encoded)):
+            raise BadPayload(
+                f"value of {place!r}: expected one that {default!r} has written, got a plain one, which anybody with "
+                "access to the store can write; sign records (SigningKeys), or pass accept_plain=True to "
+                "TaskPayloadEncoderRegistry while encryption is introduced"
+            )
 
     def _known(self, name: str, where: str) -> str:
         if name not in self._encoders:

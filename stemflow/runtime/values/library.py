@@ -37,7 +37,7 @@ class Library:
         self.encoders = encoders or TaskPayloadEncoderRegistry()
         self.shapes: RecentlyUsed[str, Shape] = RecentlyUsed(PLANS)
         self.headers: RecentlyUsed[str, Header] = RecentlyUsed(HEADERS, evict=HEADERS // 4)
-        self.codec = ValueCodec(self.encoders, self.origin_of)
+        self.codec = ValueCodec(self.encoders, self.origin_of, self.trust.keys is not None)
         self.items = MapItems(store, self.codec, self.trust)
         self.finished = FinishedNodes(enabled=self.trust.keys is None)
         self._reading: dict[str, asyncio.Lock] = {}

@@ -55,6 +55,7 @@ class MapItems:
             raise RecordsDamaged(scope.run, f"page {number} of the items of {scope.path or 'its map'} is missing")
         if staged is None:
             page = self._trust.unwrap(page, await self._location(scope.key, number))
+        self._codec.check(page, *scope.key, f"items {number}")
         try:
             if is_json(page):
                 return _pieces.decode(page)

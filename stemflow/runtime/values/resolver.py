@@ -149,6 +149,8 @@ class Values:
                 elif node is not None and node.tally is None and node.alias is None:
                     done = node.result if node.state == SUCCEEDED else None
                     bare = done is None or is_json(done)  # one coroutine less for each member of a wide join
+                    if done is not None:
+                        self.library.codec.check(done, *node.key, "result")
                     values.append(decode(done) if bare else await self.library.codec.read(done, *node.key, "result"))
                 else:
                     values.append(await self.value(node) if node is not None and node.state == SUCCEEDED else None)
@@ -309,6 +311,7 @@ class Values:
         if root is None or root.inputs is None:
             return await self.library.codec.read(header.inputs, header.run, "", "inputs")
         run, newer = root.inputs
+        self.library.codec.check(newer, run, "", "inputs")
         return decode(newer) if is_json(newer) else self.library.encoders.read(newer, value_location(run, "", "inputs"))
 
     async def duplicates(self, node: Node) -> int:

@@ -21,11 +21,14 @@ def value_location(origin: str, path: str, kind: str) -> str:
 class ValueCodec:
     """Decodes stored values by the encoder that wrote them, and makes the encoders of new ones.
 
-    `origin_of`: the id under which the values of a run are located, see `value_location`.
+    `origin_of`: the id under which the values of a run are located, see `value_location`. `signed`: records are
+    verified, so that a plain value is what a process with a key has written.
     """
 
-    def __init__(self, encoders: TaskPayloadEncoderRegistry, origin_of: Callable[[str], Awaitable[str]]) -> None:
-        self.encoders = encoders
+    def __init__(
+        self, encoders: TaskPayloadEncoderRegistry, origin_of: Callable[[str], Awaitable[str]], signed: bool = False
+    ) -> None:
+        self.encoders, self._signed = encoders, signed
         self._origin_of = origin_of
 
     async def location(self, run: str, path: str, kind: str) -> str:
@@ -34,9 +37,16 @@ class ValueCodec:
 
     async def read(self, encoded: bytes | None, run: str, path: str, kind: str) -> Any:
         """Decode a stored value; None is null. Raises UnknownEncoder, BadPayload."""
+        if encoded is not None:
+            self.check(encoded, run, path, kind)
         if encoded is None or is_json(encoded):
             return decode(encoded)
         return self.encoders.read(encoded, await self.location(run, path, kind))
+
+    def check(self, encoded: bytes, run: str, path: str, kind: str) -> None:
+        """Raise BadPayload for a plain value where values are encrypted and records are not signed."""
+        if not self._signed:
+            self.encoders.check_protection(encoded, kind, value_location(run, path, kind))
 
     async def writer(self, encoder: str, run: str, path: str, kind: str, limit: int = MAX_BYTES) -> Write:
         """The function that encodes values for one location; `limit` in bytes. Raises UnknownEncoder."""

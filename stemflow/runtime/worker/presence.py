@@ -27,6 +27,7 @@ from stemflow.runtime.catalog.heartbeats import (
     heartbeats,
 )
 from stemflow.runtime.catalog.published import Declaration, declared_by, digest_of, publish, published
+from stemflow.runtime.payloads.signing import Trust
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.worker.slots import Slots
 from stemflow.store.base import Store, StoreError
@@ -47,8 +48,15 @@ class Presence:
     """
 
     def __init__(
-        self, store: Store, registry: TaskRegistry, slots: Slots, name: str | None, unroutable_after_ms: int
+        self,
+        store: Store,
+        registry: TaskRegistry,
+        slots: Slots,
+        name: str | None,
+        unroutable_after_ms: int,
+        trust: Trust | None = None,
     ) -> None:
+        self._trust = trust or Trust()
         self._store, self._registry, self._slots = store, registry, slots
         self.name = name or f"{platform.node()}-{os.getpid()}"
         self.unroutable_after_ms = unroutable_after_ms
@@ -118,7 +126,7 @@ class Presence:
             self.tasks, self._published_at_ms = declared_by(self._registry), None
             self.digest = digest_of(self.tasks)
         if self._published_at_ms is None or now_ms - self._published_at_ms >= PUBLISH_EVERY_MS:
-            await publish(store, self.digest, self.tasks)
+            await publish(store, self.digest, self.tasks, self._trust)
             self._published_at_ms = now_ms
         holds, disowned = self._held(slots.running.values()), self._held(slots.leaked.values())
         heartbeat = Heartbeat(
@@ -151,6 +159,6 @@ class Presence:
         return Failed(error, "final", dead="unregistered-task")
 
     async def _last_declared_at_ms(self, task: str) -> int:
-        known = {digest for digest, one in (await published(self._store)).items() if task in one.tasks}
+        known = {digest for digest, one in (await published(self._store, self._trust)).items() if task in one.tasks}
         found = (await heartbeats(self._store)).values()
         return max((one.at_ms for one in found if one.declares in known), default=0)

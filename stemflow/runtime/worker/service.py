@@ -91,7 +91,9 @@ class Service:
             only_run=settings.only_run, tasks=self._declared if settings.only_run is None else lambda: None,
         )  # fmt: skip
         self.renewals = Renewals(slots, store)
-        self.presence = Presence(store, registry, slots, settings.name, settings.unroutable_after_ms)
+        self.presence = Presence(
+            store, registry, slots, settings.name, settings.unroutable_after_ms, decider.trust
+        )
         self._woken = threading.Event() if self._real_time else asyncio.Event()
         longest_ms = LONGEST_PAUSE_MS if self._real_time else VIRTUAL_PAUSE_MS
         self._schedule = RenewalSchedule(slots, self._woken.set, longest_ms)
