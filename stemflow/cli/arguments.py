@@ -8,6 +8,9 @@ DEFAULT_STORE = "sqlite:"
 STORE_VARIABLE = "STEMFLOW_STORE"
 """The environment variable that names the store where `--store` is not given."""
 
+TASKS_VARIABLE = "STEMFLOW_TASKS"
+"""The environment variable that names modules of tasks, separated by spaces, where `--tasks` is not given."""
+
 
 class Arguments(SimpleNamespace):
     """One call of a command. `--from STEP` is `from_step`, `--dry-run` is `dry_run`, and so on."""

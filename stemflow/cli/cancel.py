@@ -10,11 +10,10 @@ from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE
 from stemflow.cli.find_run import find_run
 from stemflow.cli.follow import command
+from stemflow.cli.operator import operator_engine
 from stemflow.cli.text import json_text, short_duration
 from stemflow.model.records import CANCELLED, FINAL, STOPPING, Node
 from stemflow.runtime.client.run_list import public_state
-from stemflow.runtime.engine import Stemflow
-from stemflow.runtime.tasks.registry import TaskRegistry
 
 
 def main(arguments: Arguments) -> int:
@@ -23,7 +22,7 @@ def main(arguments: Arguments) -> int:
 
 
 async def _cancel(arguments: Arguments) -> int:
-    async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
+    async with operator_engine(arguments) as app:
         handle = await find_run(app, arguments.run)
         was = await handle.cancel(force=arguments.force)
         nodes = await handle.nodes()

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from stemflow.cli.arguments import Arguments
 from stemflow.cli.find_run import find_run
+from stemflow.cli.operator import operator_engine
 from stemflow.cli.text import shown
 from stemflow.model.records import Header
-from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.tasks.discovery import TASKS_FILE, TasksNotFound, find_tasks
 from stemflow.runtime.tasks.registry import TaskRegistry
 
 
 async def header_of(arguments: Arguments) -> Header:
     """The header of the run that the user named. Raises Refused when it cannot be found."""
-    async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
+    async with operator_engine(arguments) as app:
         handle = await find_run(app, arguments.run)
         return await app.library.header(handle.id)
 

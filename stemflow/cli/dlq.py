@@ -11,6 +11,7 @@ from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE, WRONG_USAGE, Refused
 from stemflow.cli.follow import command
 from stemflow.cli.letter_text import letter_data, letter_id, line, story
+from stemflow.cli.operator import operator_engine
 from stemflow.cli.text import json_text, shown
 from stemflow.errors import StemflowError
 from stemflow.model.effects import DeadLetter
@@ -18,7 +19,6 @@ from stemflow.model.records import task_keys
 from stemflow.runtime.client.dead_letters import Replayed, replayed_as
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.tasks.discovery import find_tasks
-from stemflow.runtime.tasks.registry import TaskRegistry
 
 _FILTERS = ("queue", "task", "reason", "since", "run", "limit")
 
@@ -29,7 +29,7 @@ def main(arguments: Arguments) -> int:
 
 
 async def _dlq(arguments: Arguments) -> int:
-    async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
+    async with operator_engine(arguments) as app:
         if arguments.action == "list":
             return await _list(app, arguments)
         if arguments.action == "show":

@@ -12,6 +12,7 @@ from stemflow.cli.exits import FINE
 from stemflow.cli.find_run import find_run
 from stemflow.cli.follow import command, error_data
 from stemflow.cli.live import latest, look_of, tree_rows
+from stemflow.cli.operator import operator_engine
 from stemflow.cli.reasons import reason_data, reason_lines
 from stemflow.cli.render import ProgressOf, lines
 from stemflow.cli.text import clip, json_text, shown
@@ -20,11 +21,13 @@ from stemflow.core.reasons import Explanation, Reason
 from stemflow.model.records import FAILED, FINAL, SUCCEEDED, Node, task_id
 from stemflow.runtime.client.run_list import public_state
 from stemflow.runtime.engine import Stemflow
+from stemflow.runtime.payloads.encoders import BadPayload, UnknownEncoder
+from stemflow.runtime.payloads.signing import SigningError
 from stemflow.runtime.runs.handle import RunHandle
-from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.values.resolver import Values
 
 _WIDEST_RESULT = 100
+HIDDEN = "= (encrypted or signed under a key that is not given here; --tasks MODULE names the registry that has it)"
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -34,7 +37,7 @@ def main(arguments: Arguments) -> int:
 
 
 async def _show(arguments: Arguments) -> int:
-    async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
+    async with operator_engine(arguments) as app:
         handle = await find_run(app, arguments.run)
         if arguments.json:
             print(json_text(await _data(app, handle)))
@@ -94,7 +97,10 @@ async def _story(app: Stemflow, row: Row) -> list[str]:
 
 async def _outcome(app: Stemflow, node: Node) -> list[str]:
     if node.state == SUCCEEDED:
-        return [clip(f"= {json_text(await Values(app.library).value(node))}", _WIDEST_RESULT)]
+        try:
+            return [clip(f"= {json_text(await Values(app.library).value(node))}", _WIDEST_RESULT)]
+        except (UnknownEncoder, BadPayload, SigningError):
+            return [HIDDEN]
     if node.state == FAILED and node.error is not None and node.error.traceback:
         return [shown(line) for line in own_frames(node.error.traceback)]
     return []
@@ -120,7 +126,10 @@ async def _data(app: Stemflow, handle: RunHandle[Any]) -> dict[str, Any]:
     why = await _reasons(app, handle, rows[0].is_final)
     header = await app.library.header(handle.id)
     root = await handle.root()
-    result = await handle.result_of(root) if root.state in FINAL else None
+    try:
+        result = await handle.result_of(root) if root.state in FINAL else None
+    except (UnknownEncoder, BadPayload, SigningError):
+        result = None
     error = result.error if result is not None else None
     return {
         "id": header.run,
@@ -154,7 +163,7 @@ async def _node_data(app: Stemflow, row: Row, progress_of: ProgressOf, why: Expl
         "progress": None if progress is None else {"percent": progress.percent, "data": progress.data},
         "duplicates": await Values(app.library).duplicates(node) if node is not None else 0,
         "attempt": node.attempt + 1 if is_task and node is not None else 0,
-        "result": await Values(app.library).value(node) if has_value else None,
+        "result": await _value(app, node) if has_value and node is not None else None,
         "error": await _error(app, node) if node is not None else None,
         "opened_at_ms": (node.opened_at_ms or None) if node is not None else None,
         "started_at_ms": started_at_ms or None,
@@ -162,6 +171,14 @@ async def _node_data(app: Stemflow, row: Row, progress_of: ProgressOf, why: Expl
         "worker": running.worker if running is not None else None,
         "reasons": [reason_data(one) for one in why.reasons] if why is not None else [],
     }
+
+
+async def _value(app: Stemflow, node: Node) -> Any:
+    """The result of a task; null where it cannot be decrypted or verified here."""
+    try:
+        return await Values(app.library).value(node)
+    except (UnknownEncoder, BadPayload, SigningError):
+        return None
 
 
 async def _error(app: Stemflow, node: Node) -> dict[str, Any] | None:

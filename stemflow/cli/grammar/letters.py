@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from stemflow.cli.grammar.options import OrderedGroup, command, store, tasks
+from stemflow.cli.grammar.options import OrderedGroup, command, keys, store, tasks
 from stemflow.cli.grammar.types import DURATION, Positive, RunId, Since
 
 REASONS = (
@@ -42,10 +42,10 @@ def _action(name: str, summary: str, *params: click.Parameter) -> click.Command:
     return command(name, summary, *params, *store(), module="dlq", **more)
 
 
-LIST = _action("list", "list dead letters, newest first", *_filters())
+LIST = _action("list", "list dead letters, newest first", *_filters(), keys())
 SHOW = _action(
     "show", "show what is known of a dead letter, and what to do about it",
-    click.Argument(["letter"], metavar="RUN[/PATH]", type=RunId(), help="A run, or one task of it."),
+    click.Argument(["letter"], metavar="RUN[/PATH]", type=RunId(), help="A run, or one task of it."), keys(),
 )  # fmt: skip
 REPLAY = _action(
     "replay", "run failed tasks again, in a new run that keeps the results of the old one",
@@ -54,7 +54,7 @@ REPLAY = _action(
     click.Option(["--allow-unknown"], is_flag=True, help="Accept tasks that no worker has declared."),
     tasks(),
 )  # fmt: skip
-PURGE = _action("purge", "delete dead letters", *_filters(), *_chosen())
+PURGE = _action("purge", "delete dead letters", *_filters(), *_chosen(), keys())
 
 DLQ = OrderedGroup(
     "dlq", commands=[LIST, SHOW, REPLAY, PURGE], help="List, show, replay or delete tasks that failed for good.",

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from stemflow.cli.arguments import DEFAULT_STORE, STORE_VARIABLE, Arguments
+from stemflow.cli.arguments import DEFAULT_STORE, STORE_VARIABLE, TASKS_VARIABLE, Arguments
 from stemflow.cli.grammar.types import Positive, RunId, Store
 
 Check = Callable[[Arguments], None]
@@ -58,8 +58,14 @@ def tasks(text: str = "") -> click.Option:
     """`--tasks`."""
     default = "Where the tasks are; may be repeated (default: pyproject.toml, else tasks.py next to the file)."
     return click.Option(
-        ["--tasks"], metavar="MODULE[:REGISTRY]", multiple=True, callback=_as_list, help=text or default
-    )
+        ["--tasks"], metavar="MODULE[:REGISTRY]", multiple=True, callback=_as_list, help=text or default,
+        envvar=TASKS_VARIABLE, show_envvar=True,
+    )  # fmt: skip
+
+
+def keys() -> click.Option:
+    """`--tasks` of commands that read and change records, for the keys and encoders of its registry."""
+    return tasks("Whose registry has the signing keys and encoders of the store; only needed if it has any.")
 
 
 def concurrency() -> click.Option:

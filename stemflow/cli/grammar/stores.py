@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from stemflow.cli.grammar.options import command, run_id, store, store_url
+from stemflow.cli.grammar.options import command, keys, run_id, store, store_url
 from stemflow.cli.grammar.types import Positive, RunId, Since
 
 STATES = ("active", "stopping", "succeeded", "failed", "cancelled")
@@ -29,7 +29,7 @@ RUNS = command(
     click.Option(["-q", "--quiet"], is_flag=True, help="Print ids only."),
     *store(),
 )  # fmt: skip
-SHOW = command("show", "show a run: its steps, results, errors and attempts", run_id(), *store())
+SHOW = command("show", "show a run: its steps, results, errors and attempts", run_id(), keys(), *store())
 WHY = command(
     "why", "explain why a run, or a task of it, makes no progress",
     run_id("The id of the run, or the beginning of it; or RUN/STEP for one step."), *store(),
@@ -40,7 +40,7 @@ CANCEL = command(
     click.Option(
         ["--force"], is_flag=True, help="End the run at once: do not wait for handlers, run no hooks or compensation."
     ),
-    *store(),
+    keys(), *store(),
 )  # fmt: skip
 WORKERS = command("workers", "list the workers of a store, what they serve, and their last heartbeat", *store())
 QUEUES = command(

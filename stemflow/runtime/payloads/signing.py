@@ -50,7 +50,10 @@ class UnknownKey(SigningError):
 
     def __init__(self, where: str, key: str | None) -> None:
         what = "none is given here" if key is None else f"key {key!r} is not given here"
-        super().__init__(f"{where}: it is signed and {what}; pass it in Stemflow(signing=SigningKeys(...))")
+        super().__init__(
+            f"{where}: it is signed and {what}; pass it in Stemflow(signing=SigningKeys(...)), on the command line as "
+            "--tasks MODULE, whose registry has it"
+        )
 
 
 class SigningKeys:
