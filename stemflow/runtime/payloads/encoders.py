@@ -160,13 +160,14 @@ class TaskPayloadEncoderRegistry:
         return (encoder for name, encoder in self._encoders.items() if name != "json")
 
     def protects(self, name: str) -> bool:
-        """Whether the encoder of this id is known here and protects what it writes."""
+        """Whether the encoder with the id `name` is known here and protects what it writes."""
         return name in self._encoders and self._encoders[name].protects
 
     def check_protection(self, encoded: bytes, kind: str, place: str) -> None:
-        """Raise BadPayload for a value of `kind` that anybody could have written, where the default encoder protects.
+        """Raise BadPayload for a value that anybody could have written, where the default encoder protects.
 
-        Only for stores whose records are not signed: a signature covers values, too.
+        Only for stores whose records are not signed: a signature covers values, too. `encoded`: as it is stored.
+        `kind`: `result`, or another kind, which is given by a caller. `place`: names it in the message.
         """
         default = self.results if kind == "result" else self.args
         if not self.accept_plain and self.protects(default) and not self.protects(encoder_of(encoded)):
