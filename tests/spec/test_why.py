@@ -126,8 +126,8 @@ async def test_a_task_that_no_worker_has_registered_is_named(open_app: OpenApp, 
     handle = await client.submit(call(tasks, "nap"))
     await asyncio.sleep(1)
     found = await reasons(client, handle.id)
-    assert [one.code for one in found] == ["delayed", "task-unregistered"]
-    assert found[1].text == "none of the workers that serve queue default (w1) has task nap"
+    assert [one.code for one in found] == ["task-unregistered", "queued"]
+    assert found[0].text == "none of the workers that serve queue default (w1) has task nap"
 
 
 async def test_workers_without_a_free_slot_are_the_reason(open_app: OpenApp, tasks: TaskRegistry) -> None:
