@@ -23,7 +23,7 @@ from stemflow.store.redis.layout import KeyFamily
 from stemflow.store.redis.store import RedisStore
 from stemflow.store.run_names import run_name
 from stemflow.store.sqlite.rows import run_blob
-from stemflow.store.sqlite.store import SqliteStore
+from stemflow.testing.simulation.virtual_files import VirtualSqlite
 from tests.spec.conftest import OpenApp
 
 GARBAGE = [b"\xff\xfe garbage", b"", b"\x93\x01\x02\x03", b"\xc1" * 40]
@@ -224,7 +224,7 @@ class RedisDamage(Damage):
                 self.redis.publish(channel, garbage)
 
 
-OF_STORES: dict[type, type[Damage]] = {MemoryStore: MemoryDamage, SqliteStore: SqliteDamage, RedisStore: RedisDamage}
+OF_STORES: dict[type, type[Damage]] = {MemoryStore: MemoryDamage, VirtualSqlite: SqliteDamage, RedisStore: RedisDamage}
 HELPERS = {"sql", "body", "key", "values"}
 FAILS = {"nodes", "nodes_empty", "nodes_of_another_type", "state", "header", "header_gone", "plan", "plan_gone",
          "pages", "pages_gone", "post", "lengths", "root_gone"}  # fmt: skip
