@@ -24,6 +24,7 @@ from stemflow.model.signature import (
     ChordSig,
     EmitSig,
     EventSig,
+    Completion,
     FailSig,
     GroupSig,
     LoopSig,
@@ -42,6 +43,7 @@ from stemflow.model.signature import (
     case_name,
     case_text,
     expect_event_type,
+    completion_of_tolerance,
     expect_signature,
 )
 from stemflow.model.tree import changed
@@ -80,9 +82,21 @@ def _policy(where: str, policy: Any) -> Any:
     return policy
 
 
+def _completion(where: str, quorum: Any, tolerate: Any, size: int | None) -> Completion | None:
+    """How many of `size` members must succeed, or may fail; raises OptionError."""
+    if quorum is not None and tolerate is not None:
+        raise OptionError(f"{where}: expected quorum or tolerate, got both")
+    if quorum is not None:
+        most = "" if size is None else f" to {size}, the number of members"
+        if isinstance(quorum, bool) or not isinstance(quorum, int) or not 1 <= quorum <= (size or quorum):
+            raise OptionError(f"{where}: quorum: expected a whole number from 1{most}, got {quorum!r}")
+        return Completion(quorum=quorum)
+    return None if tolerate is None else completion_of_tolerance(where, tolerate)
+
+
 class Canvas:
-    """Constructors of signatures: `task`, `chain`, `group`, `chord`, `map`, `starmap`, `chunks`, `switch`, `loop`,
-    `fail`, `wait`, `event`, `emit`, `approval`."""
+    """Constructors of signatures: `task`, `chain`, `group`, `race`, `chord`, `map`, `starmap`, `chunks`, `switch`,
+    `loop`, `fail`, `wait`, `event`, `emit`, `approval`."""
 
     @overload
     @staticmethod
@@ -144,23 +158,54 @@ class Canvas:
 
     @overload
     @staticmethod
-    def group(members: Iterable[Sig[A, B]], /, *, on_member_error: MemberPolicy = ...) -> Sig[A, list[B]]: ...
+    def group(
+        members: Iterable[Sig[A, B]], /, *, on_member_error: MemberPolicy = ..., quorum: int | None = ...,
+        tolerate: int | str | None = ...,
+    ) -> Sig[A, list[B]]: ...  # fmt: skip
     @overload
     @staticmethod
-    def group(*members: Sig[A, B], on_member_error: MemberPolicy = ...) -> Sig[A, list[B]]: ...
+    def group(
+        *members: Sig[A, B], on_member_error: MemberPolicy = ..., quorum: int | None = ...,
+        tolerate: int | str | None = ...,
+    ) -> Sig[A, list[B]]: ...  # fmt: skip
     @staticmethod
-    def group(*members: Any, on_member_error: MemberPolicy = "fail_fast") -> Sig[Any, Any]:
-        """Run members in parallel; the value is the list of their results in the order of the members.
+    def group(
+        *members: Any, on_member_error: MemberPolicy = "fail_fast", quorum: int | None = None,
+        tolerate: int | str | None = None,
+    ) -> Sig[Any, Any]:  # fmt: skip
+        """Parallel members; the value is the list of their results in signature order (empty: `[]`).
 
         Args:
             members: signatures; none gives `[]`.
             on_member_error: `fail_fast` starts no further member after a failure and fails; `ignore` runs all members
                 and gives None for those that failed; `collect` gives their errors as values in the list.
+            quorum: How many members must succeed. The others are cancelled then, and are null in the list. If that
+                many can no longer succeed, the group fails with `QuorumMissed`.
+            tolerate: How many members may fail: a number, or a share such as `"20%"`. They are null in the list.
+
+        Raises:
+            OptionError: An argument is none of these, or both `quorum` and `tolerate` are given.
+        """
+        found = _members("group", members)
+        completion = _completion("group", quorum, tolerate, len(found))
+        return GroupSig(members=found, policy=_policy("group", on_member_error), completion=completion)
+
+    @overload
+    @staticmethod
+    def race(members: Iterable[Sig[A, B]], /) -> Sig[A, B]: ...
+    @overload
+    @staticmethod
+    def race(*members: Sig[A, B]) -> Sig[A, B]: ...
+    @staticmethod
+    def race(*members: Any) -> Sig[Any, Any]:
+        """Parallel members, of which the first that succeeds gives the value; the others are cancelled.
+
+        If all fail, the race fails with `QuorumMissed`. Raises OptionError.
 
         Example:
-            `Canvas.group(resize.s(1), resize.s(2), on_member_error="collect")`
+            `Canvas.race(fetch.s("eu"), fetch.s("us"))`
         """
-        return GroupSig(members=_members("group", members), policy=_policy("group", on_member_error))
+        return GroupSig(members=_members("race", members), completion=Completion(quorum=1, race=True))
 
     @overload
     @staticmethod
@@ -189,7 +234,7 @@ class Canvas:
             _policy("chord", on_member_error)
         if isinstance(header, (GroupSig, MapSig)):
             header = structs.replace(header, policy=on_member_error or header.policy)
-            if isinstance(header, MapSig) or header.has_policy:
+            if isinstance(header, MapSig) or header.has_policy or header.completion is not None:
                 # Its name, limits and hooks are its own: it stays a step, whose value is given to the body.
                 return ChainSig(steps=(header, body))
             return ChordSig(header=header.members, body=body, policy=header.policy)
@@ -202,6 +247,8 @@ class Canvas:
         *,
         concurrency: int | None = None,
         on_member_error: MemberPolicy = "fail_fast",
+        quorum: int | None = None,
+        tolerate: int | str | None = None,
     ) -> Sig[NoInput, list[B]]:
         """Run a task once for each item, in parallel; the value is the list of results in the order of the items.
 
@@ -215,6 +262,12 @@ class Canvas:
             `Canvas.map(resize.s(), ["a.png", "b.png"], concurrency=10)`
         """
         return _map("map", task, items, "item", concurrency, on_member_error)
+        """`task` once for each item, as its first argument; `concurrency` members are open at once (default 1,000).
+
+        `quorum` and `tolerate` are those of a group.
+        """
+        completion = _completion("map", quorum, tolerate, None)
+        return structs.replace(_map("map", task, items, "item", concurrency, on_member_error), completion=completion)
 
     @staticmethod
     def starmap(

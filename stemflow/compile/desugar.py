@@ -70,7 +70,8 @@ def _flat(header: tuple[AnySig, ...], policy: MemberPolicy) -> tuple[AnySig, ...
     """Groups in a header give it their members, unless they have a policy or an option of their own."""
     out: list[AnySig] = []
     for member in header:
-        if isinstance(member, GroupSig) and not member.has_policy and member.policy in ("fail_fast", policy):
+        is_plain = not member.has_policy and getattr(member, "completion", None) is None
+        if isinstance(member, GroupSig) and is_plain and member.policy in ("fail_fast", policy):
             out.extend(_flat(member.members, policy))
         else:
             out.append(member)

@@ -226,7 +226,7 @@ class _Freezer:
             case ChainSig():
                 return {"kind": "chain"}
             case GroupSig():
-                return {"kind": "group", "policy": sig.policy}
+                return {"kind": "group", "policy": sig.policy, "completion": sig.completion}
             case ChordSig():
                 return {"kind": "chord", "policy": sig.policy}
             case StepsSig():
@@ -236,7 +236,8 @@ class _Freezer:
                 inline = self.inline_items or not {"*", "!"}.isdisjoint(path)
                 items = len(sig.items) if isinstance(sig.items, tuple) and not inline else sig.items
                 names = {"var": sig.var, "index_var": sig.index_var, "spread": sig.spread, "names": None}
-                return {"kind": "map", "items": items, "window": sig.window, "policy": sig.policy, **names}
+                return {"kind": "map", "items": items, "window": sig.window, "policy": sig.policy,
+                        "completion": sig.completion, **names}  # fmt: skip
             case SwitchSig():
                 return {"kind": "switch", "on": sig.on, "cases": sig.keys}
             case LoopSig():

@@ -105,7 +105,7 @@ def bits(mask: int) -> Iterator[int]:
 def advance(w: Work, scope: Node, plan: ScopePlan, index: int, how: str) -> None:
     """Open or skip the successors of member `index`."""
     rules, failed = rules_of(plan), scope.failed_at is not None
-    if rules.gives_up(plan, failed):
+    if rules.gives_up(plan, failed) or rules.decided(plan, tally_of(scope)) is not None:
         return
     view = View(w.shape(scope.plan), scope.node, tally_of(scope), failed, bool(scope.extra))
     gate = rules.asks(view, index, how)

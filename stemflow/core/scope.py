@@ -119,7 +119,7 @@ def _note_failure(w: Work, scope: Node, plan: ScopePlan, end: MemberEnd) -> None
     """Record the first failure that counts."""
     if end.how == "failed" and scope.failed_at is None:
         _, digest, place = w.member(scope, end.index)
-        if not rules_of(plan).tolerates(plan, w.shape(digest).nodes[place], end.index):
+        if rules_of(plan).counts(plan, tally_of(scope), w.shape(digest).nodes[place], end.index):
             scope.failed_at = end.failed_at
 
 
@@ -131,7 +131,8 @@ def settle_scope(w: Work, scope: Node, plan: ScopePlan) -> None:
     if scope.state == RUNNING:
         verdict = rules_of(plan).settle(plan, tally, scope.failed_at is not None)
         if verdict.move == "stop":
-            stop(w, scope, verdict.state, kill=False)
+            _note_winner(w, scope, plan)
+            stop(w, scope, verdict.state, kill=verdict.kill)
         elif verdict.move == "close":
             close(w, scope, plan, verdict.state, verdict.cause)
     elif not tally.open:
@@ -143,6 +144,8 @@ def settle_scope(w: Work, scope: Node, plan: ScopePlan) -> None:
 
 def close(w: Work, scope: Node, plan: ScopePlan, state: State, cause: Cause | None) -> None:
     """Evaluate the value, run the handlers for `state`, then become final. The scope's timer is cleared."""
+    if plan.completion is not None:
+        _complete(w, scope, plan, state)
     if state == SUCCEEDED and plan.value is not None:
         value = w.gate(scope.key, "value")
         if isinstance(value, GateError):
@@ -152,6 +155,21 @@ def close(w: Work, scope: Node, plan: ScopePlan, state: State, cause: Cause | No
             scope.result = value
     scope.verdict, scope.cause, scope.due_at_ms = state, cause, None
     handlers.begin(w, scope, plan)
+
+
+def _complete(w: Work, scope: Node, plan: ScopePlan, state: State) -> None:
+    """The error of a scope in which too few members succeeded; the winner of a race, whose value it shares."""
+    rules, tally = rules_of(plan), tally_of(scope)
+    if state == FAILED and scope.failed_at is None:
+        scope.error, scope.failed_at = rules.missed(plan, tally), scope.path
+    elif state == SUCCEEDED:
+        _note_winner(w, scope, plan)
+
+
+def _note_winner(w: Work, scope: Node, plan: ScopePlan) -> None:
+    if plan.completion is not None and plan.completion.race and scope.alias is None:
+        winner = rules_of(plan).taken(tally_of(scope))
+        scope.alias = None if winner is None else w.member(scope, winner)[0]
 
 
 def stop(w: Work, scope: Node, verdict: State | None, *, kill: bool) -> None:

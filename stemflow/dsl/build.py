@@ -17,7 +17,7 @@ from stemflow.dsl.expressions import Expressions, Names
 from stemflow.dsl.findings import Findings, Position
 from stemflow.dsl.options import OptionReader
 from stemflow.dsl.source import Node
-from stemflow.dsl.vocabulary import KINDS, MEMBER_POLICY, NAMES
+from stemflow.dsl.vocabulary import COMPLETION, KINDS, MEMBER_POLICY, NAMES
 from stemflow.expr.functions import FUNCTION_NAMES
 from stemflow.expr.scope import CONSTANTS
 from stemflow.model.records import child_path
@@ -28,6 +28,7 @@ from stemflow.model.signature import (
     CatchOn,
     ChainSig,
     ChordSig,
+    Completion,
     FailSig,
     GroupSig,
     LoopSig,
@@ -37,6 +38,7 @@ from stemflow.model.signature import (
     SwitchSig,
     TaskSig,
     case_name,
+    completion_of_tolerance,
 )
 
 MOST_STEPS = 10_000
@@ -147,6 +149,10 @@ class Builder:
             value = node.text(key)
             if value is not None and (key != "on_member_error" or kind in MEMBER_POLICY):
                 common[target] = value
+        if kind in COMPLETION:
+            completion = self._completion(node)
+            if completion is not None:
+                common["completion"] = completion
         needs = node.get("needs")
         if needs is not None:
             common["needs"] = self._needs(needs, node, context)
@@ -159,6 +165,15 @@ class Builder:
             if concurrency is not None:
                 common["concurrency"] = concurrency
         return common
+
+    def _completion(self, node: Node) -> Completion | None:
+        """`race`, `quorum` or `tolerate` of a group or map; the rule SF523 finds what cannot be meant."""
+        race, quorum, tolerate = (node.get(key) for key in ("race", "quorum", "tolerate"))
+        if race is not None and race.value is True:
+            return Completion(quorum=1, race=True)
+        if quorum is not None:
+            return Completion(quorum=quorum.value)
+        return None if tolerate is None else completion_of_tolerance("", tolerate.value)
 
     def handlers(self, node: Node, context: Context, kind: str) -> dict[str, Any]:
         """Catches and the cleanup of a step or of the file, which see what its members see, and how it ended."""

@@ -14,6 +14,9 @@ VALUE_OF: Mapping[str, str] = {"chain": "prev", "group": "results", "chord": "pr
 MEMBER_POLICY = frozenset({"group", "chord", "map"})
 """Kinds that take `on_member_error`."""
 
+COMPLETION = frozenset({"group", "map"})
+"""Kinds that take `race`, `quorum` and `tolerate`."""
+
 TASK_ONLY = frozenset({
     "args", "retry", "rate_limit", "group_rate_limit", "group_rate_key", "group_rate_key_header",
     "group_rate_limiter_failure_mode", "unique", "priority", "queue", "expires", "compensate",
@@ -28,13 +31,10 @@ NOT_YET: Mapping[str, str | None] = {
     "matrix": "write `items` with a list",
     "priority": "set it under defaults.task or on a task",
     "queue": "set it under defaults.task or on a task",
-    "quorum": None,
-    "race": None,
     "returns": None,
     "secret": None,
     "secrets": None,
     "templates": "use a YAML anchor and <<",
-    "tolerate": "write on_member_error: collect",
     "types": None,
     "use": None,
     "workflow": None,

@@ -10,6 +10,7 @@ from msgspec import Struct
 from stemflow.model.policy import Concurrency, Options
 from stemflow.model.signature import (
     EVENT_KEPT_MS,
+    Completion,
     MemberPolicy,
     OnApprovalTimeout,
     OnError,
@@ -134,6 +135,8 @@ class ScopePlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="sc
     edges: tuple[tuple[Edge, ...], ...] | None = None
     """steps only: the predecessors of each member."""
     policy: MemberPolicy = "fail_fast"
+    completion: Completion | None = None
+    """group and map only: how many members must succeed, or may fail."""
     items: str | Span | int | tuple[Any, ...] | Sealed | None = None
     """map only: an expression, a range, the items themselves (in a fragment), or the number of items stored at
     submission."""

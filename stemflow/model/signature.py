@@ -348,6 +348,32 @@ class ChainSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_def
     steps: tuple[Child, ...] = ()
 
 
+class Completion(Struct, frozen=True, omit_defaults=True):
+    """How many members of a group or map must succeed, or may fail.
+
+    `quorum`: decided when that many have succeeded; the others are cancelled. `race`: so with one, whose value is that
+    of the whole. `tolerate`: how many may fail; `percent`: how many of a hundred.
+    """
+
+    quorum: int | None = None
+    race: bool = False
+    tolerate: int | None = None
+    percent: float | None = None
+
+
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%")
+
+
+def completion_of_tolerance(where: str, tolerate: int | str) -> Completion:
+    """What `tolerate` asks for: a number of failures, or a share such as `20%`. Raises OptionError."""
+    share = _SHARE.fullmatch(tolerate) if isinstance(tolerate, str) else None
+    if share is not None and float(share[1]) <= 100:
+        return Completion(percent=float(share[1]))
+    if isinstance(tolerate, bool) or not isinstance(tolerate, int) or tolerate < 0:
+        raise OptionError(f"{where}: tolerate: expected a whole number, or a share such as 20%, got {tolerate!r}")
+    return Completion(tolerate=tolerate)
+
+
 class GroupSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="group"):
     """Parallel members; the value is the list of their results, in the order of the signature."""
 
@@ -355,6 +381,7 @@ class GroupSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_def
 
     members: tuple[Child, ...] = ()
     policy: MemberPolicy = "fail_fast"
+    completion: Completion | None = None
 
 
 class ChordSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="chord"):
@@ -397,6 +424,7 @@ class MapSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defau
     spread: Literal["env", "item", "star", "chunk"] = "env"
     window: int | None = None
     policy: MemberPolicy = "fail_fast"
+    completion: Completion | None = None
 
 
 class SwitchSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="switch"):

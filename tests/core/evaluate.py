@@ -80,7 +80,8 @@ class _Scope:
         own = plan.value is not None and node.state == "succeeded" and node.alias is None
         if own and node.result != " ".join(self.hows).encode():
             texts.append(f"its value is {node.result!r}, its members ended {self.hows}")
-        failed = node.alias is not None or self._caught()[1] is not None  # perhaps by its timeout, which is forgotten
+        # Perhaps by its timeout, which is forgotten where it is caught.
+        failed = (node.alias is not None and bool(plan.catches)) or self._caught()[1] is not None
         expected_states = self._after_handlers({"failed"} if failed else self._states())
         if self.cut:
             expected_states.add("cancelled")
@@ -158,7 +159,22 @@ class _Scope:
     def _failing(self) -> bool:
         return any(how == "failed" and not self._tolerated(index) for index, how in enumerate(self.hows))
 
+    def _with_quorum(self, quorum: int) -> set[str]:
+        assert self.plan.completion is not None
+        won = [self.members[index][0] for index, how in enumerate(self.hows) if how == "ok"]
+        if len(won) < quorum:
+            return {"failed", "cancelled"} if self.node.stopped else {"failed"}
+        if self.node.state == "cancelled" and self.node.stopped:
+            return {"cancelled"}
+        if self.plan.completion.race and (self.node.alias is None or self.node.alias[1] not in won):
+            return {f"the value of one of {won}, not of {self.node.alias}"}
+        return {"succeeded"}
+
     def _tolerated(self, index: int) -> bool:
+        limits = self.plan.completion
+        if limits is not None and (limits.tolerate is not None or limits.percent is not None):
+            allowed = limits.tolerate or int(len(self.hows) * (limits.percent or 0) / 100)
+            return self.members[index][1].on_error != "fail" or self.hows.count("failed") <= allowed
         body = self.plan.kind == "chord" and index == len(self.plan.members) - 1
         beside = self.plan.kind in ("group", "map", "chord") and not body
         return self.members[index][1].on_error != "fail" or (beside and self.plan.policy != "fail_fast")
@@ -169,6 +185,9 @@ class _Scope:
             return {"failed"}
         if plan.kind == "loop" and not {"failed", "cancelled"} & set(self.hows) and len(self.hows) != int(plan.on or 0):
             return {f"{plan.on} iterations"}
+        quorum = plan.completion and plan.completion.quorum
+        if quorum:
+            return self._with_quorum(quorum)
         if self._failing():
             return {"failed", "cancelled"} if node.kill and not node.path else {"failed"}
         if "cancelled" in self.hows or (node.kill and not node.path):

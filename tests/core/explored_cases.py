@@ -6,6 +6,7 @@ from msgspec import structs
 
 from stemflow.model.policy import Concurrency, Options
 from stemflow.model.records import ClaimSpec
+from stemflow.model.signature import Completion
 from tests.core.explorer import Case
 from tests.core.plans import (
     approval,
@@ -185,6 +186,16 @@ CASES = [
     Case("two hooks for one end", (chain(leaf("bad")).on("failed", leaf("maybe"), "undo").on("failed", leaf("add")),)),
     Case("hooks within", (group(chain(leaf("maybe")).on("failed", leaf()).on("cancelled", leaf()), leaf("maybe")),),
          stops=2),
+    Case("race", (chain(group(leaf("maybe"), leaf("maybe"), leaf("any"), completion=Completion(1, True)), leaf()),),
+         losses=0),
+    Case("race of chains", (group(chain(leaf("maybe"), leaf()).finally_(leaf()), chain(leaf("maybe")),
+                                  completion=Completion(1, True)),), stops=2, stop_at=("", "[0]"), losses=0),
+    Case("race of nobody", (chain(group(completion=Completion(1, True)).catch(leaf()), leaf()),)),
+    Case("quorum", (group(*[leaf("any") for _ in range(3)], completion=Completion(2)),), losses=0),
+    Case("quorum of a map", (chain(map_(leaf("maybe"), 4, window=2, completion=Completion(2)), leaf()),), losses=0),
+    Case("tolerance", (group(leaf("maybe"), leaf("maybe"), leaf("ok"), completion=Completion(tolerate=1)),), losses=0),
+    Case("tolerance of a map", (map_(leaf("maybe"), 4, window=2, policy="collect",
+                                     completion=Completion(percent=50)),), losses=0, hand_backs=0),
     Case("catch", (chain(chain(leaf("maybe"), leaf()).catch(leaf("maybe")).on("failed", leaf()), leaf()),)),
     Case("catch of some errors", (
         steps({"a": (group(leaf("maybe")).catch(leaf("bad"), "no").catch(leaf("any"), "yes").catch(leaf("bad")), ""),

@@ -12,6 +12,7 @@ from stemflow.core.kinds import rules_of
 from stemflow.core.skip_rule import Source, admitted
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.records import Tally
+from stemflow.model.signature import Completion
 
 PAGE = Path(__file__).parents[2] / "docs" / "rules.md"
 HOWS = ("ok", "failed", "skipped", "upstream", "cancelled")
@@ -69,13 +70,21 @@ def test_a_scope_goes_on_stops_or_ends_as_the_page_says(row: list[str]) -> None:
     # Given a scope of this kind and policy, whose members have come so far
     kind, policy, members, said = row
     sources = [source(words) for words in members.split("; ") if words]
-    scope = ScopePlan(kind=kind, policy=policy, members=tuple(range(len(sources))))  # type: ignore[arg-type]
+    word, _, number = policy.partition(" ")
+    completion = {
+        "race": Completion(quorum=1, race=True),
+        "quorum": Completion(quorum=int(number or 0)),
+        "tolerate": Completion(tolerate=int(number or 0)),
+    }.get(word)
+    policy = "fail_fast" if completion is not None else policy
+    scope = ScopePlan(kind=kind, policy=policy, completion=completion, members=tuple(range(len(sources))))  # type: ignore[arg-type]
     rules, tally, failed = rules_of(scope), Tally(len(sources)), False
     for index, (_, how, on_error) in enumerate(sources):
         if how != "open":
             tally.opened |= (how not in ("skipped", "upstream")) << index
             tally.tick(index, how or "")
-            failed |= how == "failed" and not rules.tolerates(scope, LeafPlan(task="t", on_error=on_error), index)
+            member = LeafPlan(task="t", on_error=on_error)  # type: ignore[arg-type]
+            failed |= how == "failed" and rules.counts(scope, tally, member, index)
 
     # When it is asked what to do
     verdict = rules.settle(scope, tally, failed)

@@ -71,6 +71,8 @@ class Verdict(NamedTuple):
     move: Literal["stay", "stop", "close"]
     state: State = SUCCEEDED
     cause: Cause | None = None
+    kill: bool = False
+    """Cancel the handlers of members that run, since nothing depends on them any more."""
 
 
 STAY: Final = Verdict("stay")
@@ -135,12 +137,27 @@ class KindRules:
         """Whether the failure of this member does not count as a failure of the scope."""
         return member.on_error != "fail"
 
+    def counts(self, plan: ScopePlan, tally: Tally, member: AnyPlan, index: int) -> bool:
+        """Whether the failure of this member, which the tally contains, makes the scope fail."""
+        return not self.tolerates(plan, member, index)
+
+    def decided(self, plan: ScopePlan, tally: Tally) -> Verdict | None:
+        """The verdict of a scope that need not wait for all its members, once it is known."""
+        return None
+
+    def missed(self, plan: ScopePlan, tally: Tally) -> ErrorInfo:
+        """The error of a scope that fails although no failure of a member counts."""
+        raise NotImplementedError
+
     def gives_up(self, plan: ScopePlan, failed: bool) -> bool:
         """Whether a failure that counts stops the other members at once."""
         return failed and plan.policy == "fail_fast"
 
     def settle(self, plan: ScopePlan, tally: Tally, failed: bool) -> Verdict:
         """What the scope does next."""
+        decided = self.decided(plan, tally)
+        if decided is not None:
+            return decided
         if not tally.complete:
             return Verdict("stop", FAILED) if self.gives_up(plan, failed) else STAY
         return Verdict("close", *self.natural(plan, tally, failed))

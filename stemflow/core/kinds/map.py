@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from stemflow.core.kinds.base import NOTHING, Feed, KindRules, Moves, Opening, View
+from stemflow.core.kinds.base import NOTHING, Feed, Moves, Opening, View
+from stemflow.core.kinds.parallel import ParallelRules
 from stemflow.core.shape import Shape
 from stemflow.model.effects import GateName
-from stemflow.model.plan import AnyPlan, ScopePlan, Sealed
+from stemflow.model.plan import ScopePlan, Sealed
 from stemflow.model.signature import Span
 
 DEFAULT_WINDOW = 1_000
@@ -19,12 +20,10 @@ def window_of(plan: ScopePlan) -> int:
     return plan.window or DEFAULT_WINDOW
 
 
-class MapRules(KindRules):
-    """The value is the list of its members' values, in the order of the items."""
+class MapRules(ParallelRules):
+    """The members are opened in the order of the items."""
 
     name = "map"
-    gives = "all"
-    wide = True
     repeats = True
 
     def size(self, plan: ScopePlan) -> int:
@@ -55,9 +54,6 @@ class MapRules(KindRules):
         if following < tally.size and tally.open.bit_count() < window_of(view.plan):
             return Moves((following,))
         return NOTHING
-
-    def tolerates(self, plan: ScopePlan, member: AnyPlan, index: int) -> bool:
-        return member.on_error != "fail" or plan.policy != "fail_fast"
 
     def window(self, plan: ScopePlan) -> int | None:
         return window_of(plan)

@@ -98,6 +98,7 @@ CATALOGUE: Mapping[str, Entry] = {
     "SF520": Entry("warning", "a member policy that its members decide first"),
     "SF521": Entry("warning", "a map's concurrency above that of its key"),
     "SF522": Entry("warning", "a reaction to failures that cannot happen"),
+    "SF523": Entry("error", "a race, quorum or tolerance that cannot be meant"),
     "SF530": Entry("error", "a schedule that cannot be"),
     "SF531": Entry("warning", "a time of the day that a change of the clocks skips or repeats"),
     "SF532": Entry("warning", "a time of the day without a time zone"),

@@ -124,6 +124,8 @@ class Environment:
 
     def _output(self, step: Step) -> Type:
         children = self.view.children.get(step.path, [])
+        if step.node.value.get("race") is True:
+            return union(self.output(one) for one in children) if children else ANY
         match step.kind:
             case "task":
                 return self._result(step.node.text("task"))
@@ -195,6 +197,7 @@ class Environment:
         member = self.view.steps.get(path)
         if (
             step.node.text("on_member_error") in ("collect", "ignore")
+            or not {"quorum", "tolerate"}.isdisjoint(step.node.members)
             or member is None
             or "when" in member.node.members
         ):

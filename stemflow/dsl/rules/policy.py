@@ -240,6 +240,26 @@ def key_of_one_run(view: View) -> Iterator[Found]:
             )
 
 
+@rule("SF523")
+def completions_that_cannot_be_meant(view: View) -> Iterator[Found]:
+    """`race`, `quorum` and `tolerate` together, a race with a policy, or a quorum of more members than there are."""
+    for step in view.steps.values():
+        given = [key for key in ("race", "quorum", "tolerate") if step.node.get(key) is not None]
+        if len(given) > 1:
+            text = f"expected one of race, quorum and tolerate, got {' and '.join(given)}"
+            yield Found(text, step.node.keys[given[1]], "keep one")
+        race, policy, quorum = (step.node.get(key) for key in ("race", "on_member_error", "quorum"))
+        if race is not None and race.value is True and policy is not None:
+            yield Found(
+                "on_member_error has no effect on a race, whose output is that of one member",
+                step.node.keys["on_member_error"],
+                "take it out",
+            )
+        size = len(view.children.get(step.path, ()))
+        if step.kind == "group" and quorum is not None and quorum.value > size:
+            yield Found(f"quorum: expected at most {size}, the number of members, got {quorum.value}", quorum.place)
+
+
 @rule("SF521", "warning")
 def window_above_the_limit(view: View) -> Iterator[Found]:
     """A map that lets more run at a time than the concurrency limit of its step."""

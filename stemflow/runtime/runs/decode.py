@@ -48,7 +48,7 @@ def decoder(plan: Plan, results: ResultTypes, sig: AnySig | None = None, place: 
     inside = [decoder(plan, results, of_it, one) for one, of_it in members]
     if not any(inside):
         return None
-    if rules.gives == "taken":
+    if rules.gives == "taken" or (node.completion is not None and node.completion.race):
         return _common(inside)
     if rules.repeats:
         one = _listed(inside, repeated=True) if node.spread == "chunk" else inside[0]

@@ -151,13 +151,19 @@ def random_tree(rng: random.Random, registry: TaskRegistry, depth: int, keyed: s
         tree = Canvas.chain([_member(rng, registry, depth - 1, keyed), *(_joined(rng, registry) for _ in range(width))])
     elif kind == "group":
         members = [_member(rng, registry, depth - 1, keyed) for _ in range(width)]
-        tree = Canvas.group(members, on_member_error=policy)
+        drawn: Any = ({}, {}, {"quorum": rng.randint(1, width)}, {"tolerate": 1}, {"tolerate": "40%"})
+        limits: dict[str, Any] = rng.choice(drawn)
+        tree = Canvas.group(members, on_member_error=policy, **limits)
+        if rng.random() < 0.2:
+            tree = Canvas.race(members)
     elif kind == "chord":
         members = [_member(rng, registry, depth - 1, keyed) for _ in range(width)]
         tree = Canvas.chord(members, _joined(rng, registry), on_member_error=policy)
     elif kind == "map":
         each = Canvas.task("leaf", rng.choice(HOWS))
-        tree = Canvas.map(each, [str(i) for i in range(rng.randint(0, 5))], concurrency=rng.randint(1, 3))
+        limits = rng.choice(({}, {"quorum": 2}, {"tolerate": 1}))
+        items = [str(i) for i in range(rng.randint(0, 5))]
+        tree = Canvas.map(each, items, concurrency=rng.randint(1, 3), **limits)
     elif kind == "switch":
         cases = {str(i): _member(rng, registry, depth - 1, keyed) for i in range(width)}
         default = _member(rng, registry, depth - 1, keyed) if rng.random() < 0.5 else None
