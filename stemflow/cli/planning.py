@@ -174,12 +174,14 @@ class Planner:
         retries = options.get("max_retries")
         if not isinstance(hard, int) or not isinstance(retries, int):
             return None
-        policy = options.get("retry")
-        longest = policy.max_ms if isinstance(policy, RetryPolicy) else RetryPolicy().max_ms
-        first = policy.initial_ms if isinstance(policy, RetryPolicy) else RetryPolicy().initial_ms
-        factor = policy.factor if isinstance(policy, RetryPolicy) else RetryPolicy().factor
-        delays = sum(min(first * factor**i, longest) for i in range(min(retries, 1_000)))
+        policy = options.get("retry", RetryPolicy())
+        delays = sum(_delays(one, one.max_retries or 0) for one in policy.rules) or _delays(policy, retries)
         return round((retries + 1) * hard + delays)
+
+
+def _delays(policy: RetryPolicy, retries: int) -> float:
+    """The longest that the delays of so many retries take together, in milliseconds."""
+    return sum(min(policy.initial_ms * policy.factor**i, policy.max_ms) for i in range(min(retries, 1_000)))
 
 
 def _has_undo(sig: AnySig) -> bool:

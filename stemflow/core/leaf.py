@@ -148,6 +148,9 @@ def fail(w: Work, node: Node, fact: Ended) -> None:
     if delay is None:
         return _fail_for_good(w, node, failed.dead)
     node.attempt += 1
+    if failed.rule is not None:
+        used = _used(node, options_of(w, node, w.leaf_of(node)))
+        node.retries = tuple(count + (rule == failed.rule) for rule, count in enumerate(used))
     _proceed(w, node, entry.again(w, node, w.now_ms + delay))
 
 
@@ -156,14 +159,24 @@ def _retry_in(w: Work, node: Node, failed: Failed) -> int | None:
     allowed = options.max_retries if failed.max_retries is None else failed.max_retries
     if failed.verdict == "final" or node.attempt >= allowed:
         return None
-    policy = failed.retry or options.retry
+    policy, attempt = failed.retry or options.retry, node.attempt
+    if failed.rule is not None:
+        policy = options.retry.rules[failed.rule]
+        attempt = _used(node, options)[failed.rule]
+        if attempt >= (policy.max_retries or 0):
+            return None
     delay = failed.after_ms
     if failed.eta_at_ms is not None:
         delay = max(0, failed.eta_at_ms - w.now_ms)
     elif delay is None:
-        delay = delay_ms(policy, node.run, node.path, node.attempt)
+        delay = delay_ms(policy, node.run, node.path, attempt)
     budget = policy.budget_ms
     return None if budget is not None and w.now_ms + delay > node.opened_at_ms + budget else delay
+
+
+def _used(node: Node, options: Options) -> tuple[int, ...]:
+    """How many retries each rule of a policy that is a list has used."""
+    return node.retries or (0,) * len(options.retry.rules)
 
 
 def _fail_for_good(w: Work, node: Node, reason: str) -> None:

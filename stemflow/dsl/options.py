@@ -25,6 +25,8 @@ class OptionReader:
     findings: Findings
     expressions: Expressions
     retry_defaults: Mapping[str, Any] = field(default_factory=dict)
+    listed_defaults: bool = False
+    """The file's own `retry` is a list, which a task's `retry` replaces as a whole."""
 
     def defaults(self, node: Node | None) -> dict[str, Any]:
         """`defaults.task`; from now on its `retry` is completed by those of the tasks."""
@@ -32,7 +34,9 @@ class OptionReader:
             return {}
         options = self.read(node, SUBMITTED, "")
         retry = node.get("retry")
-        if retry is not None:
+        if retry is not None and isinstance(retry.value, list):
+            self.listed_defaults = True
+        elif retry is not None:
             self.retry_defaults = self._policy(retry, "")
         return options
 
@@ -102,17 +106,32 @@ class OptionReader:
     def _retry(self, node: Node | None, path: str) -> dict[str, Any]:
         if node is None:
             return {}
+        if isinstance(node.value, list):
+            return self._retry_rules(node, path)
         options: dict[str, Any] = {}
         most = node.get("max")
         if most is not None:
             options["max_retries"] = most.value
         given = self._policy(node, path)
-        if given:
+        if given or self.listed_defaults:
             try:
                 options["retry"] = RetryPolicy.of(**{**self.retry_defaults, **given})
             except StemflowError as error:
                 self.findings.error("SF011", f"retry: {error}", node.place)
         return options
+
+    def _retry_rules(self, node: Node, path: str) -> dict[str, Any]:
+        """A list: a policy for each kind of error, each with a number of retries of its own."""
+        rules = []
+        for one in node.items:
+            given, most = self._policy(one, path), one.get("max")
+            if one.flawed or most is None or most.flawed:
+                continue
+            try:
+                rules.append(RetryPolicy.of(max_retries=most.value, **given))
+            except StemflowError as error:
+                self.findings.error("SF011", f"retry: {error}", one.place)
+        return {"retry": tuple(rules)} if rules else {}
 
     def _policy(self, node: Node, path: str) -> dict[str, Any]:
         """Parameters of RetryPolicy.of that a `retry` gives."""
@@ -125,10 +144,10 @@ class OptionReader:
                 value = self._backoff_value(backoff, key)
                 if value is not None:
                     given[parameter] = value
-        for key in ("retry_on", "never_retry_on"):
+        for key in ("on", "retry_on", "never_retry_on"):
             names = node.get(key)
             if names is not None:
-                given[key] = self.class_names(names, key)
+                given["retry_on" if key == "on" else key] = self.class_names(names, key)
         when = self.expressions.condition(node.get("when"), ERROR, path)
         if when is not None:
             given["when"] = when

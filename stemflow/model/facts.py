@@ -33,6 +33,8 @@ class Failed(Struct, frozen=True, tag=True):
     dead: str = "max-retries-exhausted"
     eta_at_ms: int | None = None
     retry: RetryPolicy | None = None
+    rule: int | None = None
+    """Which of `rules` of the policy of its options fits the error."""
 
 
 class Ignored(Struct, frozen=True, tag=True):

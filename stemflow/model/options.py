@@ -23,15 +23,16 @@ class TaskOptions(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     option. Raises OptionError for a wrong value.
 
     `queue`: name of the queue. `priority`: 0 to 9, higher first. `max_retries`: attempts after the first. `retry`:
-    the policy. `soft_time_limit`, `hard_time_limit`: durations of an attempt; `soft_raises`: raise in the handler
-    at the soft one. `rate_limit`: `"10/s"`, a RateLimit, or several; `group_rate_limit`: the same, shared by all
-    tasks with the same `group_rate_key`, or header `group_rate_key_header`; `group_rate_limiter_failure_mode`:
-    `open` or `closed`, when a plugged-in limiter fails. `unique`: no second run of an equal call; `unique_mode`:
-    what happens to it; `unique_for`: also for this long after the start; `unique_by`: the key, an expression over
-    or a function of the arguments. `concurrency`: how many run at once under one key. `visibility_timeout`:
-    duration of a lease. `expires`: latest start after the creation. `ignore_result`: store no result; `result_ttl`:
-    how long it is kept after the run. `isolation`: `auto`, `async`, `thread` or `process`. `acks_late`: False: a
-    lost lease fails the task instead of starting it again. `max_deliveries`: lost leases until it is a dead letter.
+    the policy, or several for different errors. `soft_time_limit`, `hard_time_limit`: durations of an attempt;
+    `soft_raises`: raise in the handler at the soft one. `rate_limit`: `"10/s"`, a RateLimit, or several;
+    `group_rate_limit`: the same, shared by all tasks with the same `group_rate_key`, or header
+    `group_rate_key_header`; `group_rate_limiter_failure_mode`: `open` or `closed`, when a plugged-in limiter fails.
+    `unique`: no second run of an equal call; `unique_mode`: what happens to it; `unique_for`: also for this long
+    after the start; `unique_by`: the key, an expression over or a function of the arguments. `concurrency`: how
+    many run at once under one key. `visibility_timeout`: duration of a lease. `expires`: latest start after the
+    creation. `ignore_result`: store no result; `result_ttl`: how long it is kept after the run. `isolation`:
+    `auto`, `async`, `thread` or `process`. `acks_late`: False: a lost lease fails the task instead of starting it
+    again. `max_deliveries`: lost leases until it is a dead letter.
     `args_encoder`, `result_encoder`: ids of encoders.
 
         slow = TaskOptions(queue="slow", max_retries=5, hard_time_limit="10m")
@@ -43,7 +44,7 @@ class TaskOptions(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     queue: str | UnsetType = UNSET
     priority: int | UnsetType = UNSET
     max_retries: int | UnsetType = UNSET
-    retry: RetryPolicy | UnsetType = UNSET
+    retry: RetryPolicy | Sequence[RetryPolicy] | UnsetType = UNSET
     soft_time_limit: Duration | UnsetType | None = UNSET
     hard_time_limit: Duration | UnsetType | None = UNSET
     soft_raises: bool | UnsetType = UNSET

@@ -46,6 +46,9 @@ class RetryPolicy(Struct, frozen=True, omit_defaults=True):
     budget_ms: int | None = None
     max_retries: int | None = None
     paced: bool = False
+    rules: tuple[RetryPolicy, ...] = ()
+    """Policies for some errors each, with `max_retries` of their own: the first that fits an error is used, and no
+    retry follows an error that none fits."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.factor <= MAX_FACTOR and 0 <= self.jitter <= 1 and min(self.initial_ms, self.max_ms) >= 0):
@@ -213,12 +216,25 @@ def _keyless(rates: tuple[Rate, ...]) -> tuple[Rate, ...]:
 def _retry(value: Any) -> RetryPolicy:
     if isinstance(value, RetryPolicy):
         return value
+    if isinstance(value, (list, tuple)):
+        return _rules([_retry(one) for one in value])
     if not isinstance(value, Mapping):
         raise OptionError(f"expected a RetryPolicy, got {value!r}")
     unknown = sorted(map(str, value.keys() - _POLICY_NAMES))
     if unknown:
         raise OptionError(f"expected the keys {', '.join(sorted(_POLICY_NAMES))}, got {', '.join(unknown)}")
     return RetryPolicy.of(**value)
+
+
+def _rules(policies: list[RetryPolicy]) -> RetryPolicy:
+    """A list of policies as one; raises OptionError for one that does not say how many retries it allows."""
+    if not policies:
+        raise OptionError("expected at least one policy, got none")
+    for number, one in enumerate(policies):
+        if one.max_retries is None or one.rules:
+            raise OptionError(f"policy {number + 1}: expected max_retries, as each of a list has its own")
+    most = min(sum(one.max_retries or 0 for one in policies), MAX_RETRIES)
+    return RetryPolicy(rules=tuple(policies), max_retries=most, paced=any(one.paced for one in policies))
 
 
 def _encoder_id(value: Any) -> str:

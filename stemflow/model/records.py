@@ -152,6 +152,8 @@ class Node(Struct, kw_only=True, omit_defaults=True, gc=False):
     delivery: int = 0
     attempt: int = 0
     losses: int = 0
+    retries: tuple[int, ...] = ()
+    """Leaf only: the retries that each rule of its retry policy has used, where the policy is a list."""
     queue: str = "default"
     priority: int = 0
     limits: tuple[Rate, ...] = ()

@@ -15,6 +15,7 @@ from stemflow.expr import ExpressionError, parse_condition
 from stemflow.model.facts import Failed
 from stemflow.model.policy import Options, RetryPolicy
 from stemflow.model.records import ErrorInfo
+from stemflow.runtime.payloads.json_data import decode, encode
 from stemflow.runtime.values.resolver import public_error
 from stemflow.units import Duration, parse_duration_ms
 
@@ -22,6 +23,8 @@ log = logging.getLogger("stemflow.worker")
 
 TRACEBACK_CHARS = 8_192
 MESSAGE_CHARS = 4_096
+DATA_BYTES = 16_384
+"""The longest data of an error that is kept, as JSON."""
 
 
 class RetryStrategy(Protocol):
@@ -69,7 +72,21 @@ def describe(error: BaseException) -> ErrorInfo:
     except BaseException:
         trace = ""
     names = _names(error)
-    return ErrorInfo(kind.__name__, _storable(message), names[0] if names else kind.__name__, names, _storable(trace))
+    qualname = names[0] if names else kind.__name__
+    return ErrorInfo(kind.__name__, _storable(message), qualname, names, _storable(trace), _data(error))
+
+
+def _data(error: BaseException) -> Any:
+    """What the exception says about itself as JSON data: the value of its method `error_data` or its attribute `data`.
+
+    None if it has neither, if that is no JSON data, or if it is too long.
+    """
+    try:
+        ask = getattr(error, "error_data", None)
+        data = ask() if callable(ask) else getattr(error, "data", None)
+        return None if data is None else decode(encode(data, "data of the error", limit=DATA_BYTES))
+    except Exception:
+        return None
 
 
 class RetryDecider(NamedTuple):
@@ -83,7 +100,11 @@ class RetryDecider(NamedTuple):
     def __call__(self, error: BaseException) -> Failed:
         """The failure with its decision: by the class of the error, then by the expression `when` of the policy."""
         info, policy = describe(error), self.options.retry
-        if not _by_class(error, policy) or not _by_condition(info, policy):
+        for rule, one in enumerate(policy.rules):
+            if _fits(error, info, one):
+                failed = Failed(info, rule=rule)
+                return failed if one.paced else self.paced(failed, error)
+        if policy.rules or not _fits(error, info, policy):
             return Failed(info, "final")
         return self.paced(Failed(info), error)
 
@@ -117,6 +138,11 @@ def _milliseconds(delay: Any) -> int:
 def _said(wrong: BaseException) -> str:
     info = describe(wrong)
     return info.message if isinstance(wrong, StemflowError) else f"it raised {info.type}: {info.message}"
+
+
+def _fits(error: BaseException, info: ErrorInfo, policy: RetryPolicy) -> bool:
+    """Whether the policy is for this error: by its class, and by its condition."""
+    return _by_class(error, policy) and _by_condition(info, policy)
 
 
 def _by_class(error: BaseException, policy: RetryPolicy) -> bool:

@@ -182,10 +182,10 @@ class _Bound(Task[P, R_co]):
 
 def check_condition(task: str, options: Options) -> None:
     """Parse the expression `retry.when` at registration. Raises OptionError."""
-    if options.retry.when is None:
-        return
     try:
-        parse_condition(options.retry.when, {"error"})
+        for policy in (options.retry, *options.retry.rules):
+            if policy.when is not None:
+                parse_condition(policy.when, {"error"})
     except ExpressionError as error:
         raise OptionError(f"task {task}: retry.when: {error}") from error
 
