@@ -72,7 +72,8 @@ class Planner:
             step.holds = self._evaluated(sig.when, bool)
         if isinstance(sig, MapSig):
             fixed = isinstance(sig.items, tuple)
-            step.items = len(sig.items) if fixed else self._evaluated(str(sig.items), len)  # type: ignore[arg-type]
+            if sig.matrix is None and sig.batch is None:
+                step.items = len(sig.items) if fixed else self._evaluated(str(sig.items), len)  # type: ignore[arg-type]
         step.worst_ms = self._worst(sig, step.items)
         return step
 

@@ -95,6 +95,8 @@ def expressions(
     """Every tree or (condition,) in `step` and below that is evaluated before or while it runs."""
     if step.when is not None:
         yield (step.when,), names, hidden
+    if step.timeout is not None:
+        yield step.timeout, names, hidden
     if not isinstance(step, TaskSig) and step.concurrency is not None:
         yield step.concurrency.key, names, hidden
     yield from ((tree, names | more, hidden) for tree, more in _own_expressions(step))
@@ -137,11 +139,12 @@ def _own_expressions(step: AnySig) -> Iterator[tuple[Any, frozenset[str]]]:
         case SwitchSig():
             yield (step.on,), none
         case LoopSig():
-            yield step.carry, none
+            yield [step.carry, step.limit], none
             if step.on is not None:
                 yield (step.on,), frozenset({"carry", "index"})
         case MapSig():
-            if isinstance(step.items, str):
+            yield [step.matrix, step.batch, step.window], none
+            if isinstance(step.items, str) and step.matrix is None:
                 yield (step.items,), none
         case ChainSig() | GroupSig() | ChordSig() | StepsSig():
             return

@@ -213,8 +213,8 @@ class _Freezer:
             given = isinstance(sig, LoopSig) or (isinstance(sig, MapSig) and sig.spread != "env")
             child = self.add(member, child_path(path, segment), place, fed=fed or follows or gathers or given)
             places.append(child)
-        fields: dict[str, Any] = {"members": tuple(places), "timeout_ms": sig.timeout_ms, **common}
-        fields["concurrency"] = sig.concurrency
+        fields: dict[str, Any] = {"members": tuple(places), **common}
+        fields |= {"timeout_ms": sig.timeout_ms, "timeout": sig.timeout, "concurrency": sig.concurrency}
         if any(member.name for _, member in members):
             fields["names"] = tuple(segment for segment, _ in members)
         fields.update(self._kind_fields(sig, path))
@@ -237,7 +237,7 @@ class _Freezer:
                 items = len(sig.items) if isinstance(sig.items, tuple) and not inline else sig.items
                 names = {"var": sig.var, "index_var": sig.index_var, "spread": sig.spread, "names": None}
                 return {"kind": "map", "items": items, "window": sig.window, "policy": sig.policy,
-                        "completion": sig.completion, **names}  # fmt: skip
+                        "completion": sig.completion, "matrix": sig.matrix, "batch": sig.batch, **names}  # fmt: skip
             case SwitchSig():
                 return {"kind": "switch", "on": sig.on, "cases": sig.keys}
             case LoopSig():
@@ -310,7 +310,7 @@ class _Freezer:
             return None
         fields: dict[str, Any] = {"parent": parent, "on_error": "continue", "undo": True}
         if isinstance(sig, (MapSig, LoopSig)):
-            window = sig.window if isinstance(sig, MapSig) else 1
+            window = sig.window if isinstance(sig, MapSig) and not isinstance(sig.window, str) else 1
             fields |= {"kind": "map", "members": (members[0][2],), "policy": "ignore", "window": window}
         else:
             fields |= self._undo_edges(members)

@@ -107,7 +107,7 @@ def advance(w: Work, scope: Node, plan: ScopePlan, index: int, how: str) -> None
     rules, failed = rules_of(plan), scope.failed_at is not None
     if rules.gives_up(plan, failed) or rules.decided(plan, tally_of(scope)) is not None:
         return
-    view = View(w.shape(scope.plan), scope.node, tally_of(scope), failed, bool(scope.extra))
+    view = View(w.shape(scope.plan), scope.node, tally_of(scope), failed, bool(scope.extra), scope.bound)
     gate = rules.asks(view, index, how)
     answer = None if gate is None else w.gate(scope.key, gate)
     if isinstance(answer, GateError):

@@ -73,14 +73,18 @@ def _begin(w: Work, scope: Node, refusal: GateError | None) -> None:
             return finish(w, scope, SKIPPED, cause="condition")
     else:
         answer = refusal or _answer(w, scope, rules.gate(plan))
+    timeout_ms = plan.timeout_ms
+    if plan.timeout is not None and not isinstance(answer, GateError):
+        timeout_ms = w.gate(scope.key, "timeout")
+        answer = timeout_ms if isinstance(timeout_ms, GateError) else answer
     if isinstance(answer, GateError):
         leave_dead_letter(w, scope, answer)
         scope.tally, scope.error, scope.failed_at = Tally(0), answer.error, scope.path
         return close(w, scope, plan, FAILED, None)
     opening = rules.opening(w.shape(scope.plan), scope.node, answer)
-    scope.tally, scope.result = Tally(opening.size), opening.result
-    if plan.timeout_ms is not None:
-        scope.due_at_ms = w.now_ms + plan.timeout_ms
+    scope.tally, scope.result, scope.bound = Tally(opening.size), opening.result, opening.bound
+    if timeout_ms is not None:
+        scope.due_at_ms = w.now_ms + timeout_ms
     if opening.skipped:
         skip_members(w, scope, opening.skipped, "skipped")
     open_members(w, scope, opening.first)
@@ -88,11 +92,10 @@ def _begin(w: Work, scope: Node, refusal: GateError | None) -> None:
 
 
 def _answer(w: Work, scope: Node, gate: GateName | None) -> Any:
-    """The value of the gate of its kind. Items of a map are stored in pages, and their number is returned."""
+    """The value of the gate of its kind. Items of a map are stored in pages."""
     answer = None if gate is None else w.gate(scope.key, gate)
-    if isinstance(answer, Frozen):
+    if isinstance(answer, Frozen) and answer.size is not None:
         w.pages.append(Pages(scope.key, answer.pages))
-        return answer.size
     return answer
 
 
@@ -242,7 +245,8 @@ def displace(w: Work, scope: Node, _: object) -> None:
 
 def time_out(w: Work, scope: Node, _: object) -> None:
     plan = w.scope_of(scope)
-    scope.error = ErrorInfo("TaskTimeout", f"it did not end within {plan.timeout_ms} ms", "stemflow.TaskTimeout")
+    text = f"it did not end within {plan.timeout_ms} ms" if plan.timeout is None else "it did not end in its time"
+    scope.error = ErrorInfo("TaskTimeout", text, "stemflow.TaskTimeout")
     scope.failed_at, scope.due_at_ms = scope.path, None
     stop(w, scope, FAILED, kill=True)
 

@@ -132,8 +132,9 @@ def _going_on(node: Node, records: Mapping[Key, Record], shapes: Mapping[str, Sh
             broken.append(f"its members {early} were opened before those that they wait for had ended")
         elif node.tally.complete and not node.handling:
             broken.append("it stays open although every member has ended")
-        if rules_of(plan).repeats and not node.extra and node.tally.open.bit_count() > window_of(plan):
-            broken.append(f"{node.tally.open.bit_count()} members are open at once, its window is {window_of(plan)}")
+        window = window_of(plan, node.bound)
+        if rules_of(plan).repeats and not node.extra and node.tally.open.bit_count() > window:
+            broken.append(f"{node.tally.open.bit_count()} members are open at once, its window is {window}")
     return broken
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from stemflow.dsl.build_waiting import WaitingBuilder
 from stemflow.dsl.context import Context
 from stemflow.dsl.expressions import Expressions, Names
-from stemflow.dsl.findings import Findings, Position
+from stemflow.dsl.findings import Findings, Position, describe
 from stemflow.dsl.options import OptionReader
 from stemflow.dsl.source import Node
 from stemflow.dsl.vocabulary import COMPLETION, KINDS, MEMBER_POLICY, NAMES
@@ -158,8 +158,11 @@ class Builder:
             common["needs"] = self._needs(needs, node, context)
         common |= self.handlers(node, context, kind)
         if "task" not in node.members:
-            timeout_ms = self.options.duration_ms(node, "timeout")
-            if timeout_ms is not None:
+            timeout = node.text("timeout")
+            if timeout is not None and "${{" in timeout:
+                self.expressions.template(node.get("timeout"), context.names, context.path)
+                common["timeout"] = timeout
+            elif (timeout_ms := self.options.duration_ms(node, "timeout")) is not None:
                 common["timeout_ms"] = timeout_ms
             concurrency = self.options.concurrency(node, context.names, context.path)
             if concurrency is not None:
@@ -269,26 +272,64 @@ class Builder:
         return None if after is None else ChordSig(header=members, body=after, **common)
 
     def _map(self, body: Node, context: Context, common: dict[str, Any]) -> MapSig[Any, Any] | None:
-        items, do, window = body.get("items"), body.get("do"), body.get("concurrency")
+        do, batch = body.get("do"), body.get("batch")
         var, index_var = self._variable(body, "as", "item"), self._variable(body, "index", "index")
         if var == index_var:
             node = body.members.get("index") or body.members["as"]
             self.findings.error("SF012", f"map: `{var}` cannot be the name of the item and of its index", node.place,
                                 "choose another name")  # fmt: skip
-        source: str | tuple[Any, ...] | None = None
-        if items is not None and isinstance(items.value, list):
-            self.expressions.refuse(items, "map.items")
-            source = tuple(items.value)
-        elif items is not None:
-            source = self.expressions.condition(items, context.names, context.path)
+        source = self._items(body, context)
         if do is None:
             return None
         names = context.names | {var, index_var}
         each = self.step(do, context.inner(EACH, body.keys["do"], names))
         if each is None or source is None:
             return None
-        size = None if window is None else window.value
-        return MapSig(do=each, items=source, var=var, index_var=index_var, window=size, **common)
+        size, window = self._number(batch, context), self._number(body.get("concurrency"), context)
+        items, matrix = source
+        if isinstance(items, tuple) and isinstance(size, int):
+            items = tuple(list(items[start : start + size]) for start in range(0, len(items), size))
+            size = None
+        elif isinstance(items, tuple) and batch is not None and size is not None:
+            self.findings.error("SF203", "map.batch: expected a plain number for items that are a list", batch.place,
+                                "write the number, or make the items an expression")  # fmt: skip
+        return MapSig(
+            do=each, items=items, matrix=matrix, batch=size, var=var, index_var=index_var, window=window, **common
+        )
+
+    def _items(self, body: Node, context: Context) -> tuple[str | tuple[Any, ...], dict[str, Any] | None] | None:
+        """The items of a map: plain values, an expression, or a matrix, which is computed here if it can be."""
+        items, matrix = body.get("items"), body.get("matrix")
+        if "items" in body.members and "matrix" in body.members:
+            self.findings.error("SF013", f"{context.path}: expected `items` or `matrix`, got both", body.keys["matrix"])
+        if "items" not in body.members and "matrix" not in body.members:
+            self.findings.error("SF015", f"{context.path}: expected `items` or `matrix`, got none", context.place)
+        if items is not None and isinstance(items.value, list):
+            self.expressions.refuse(items, "map.items")
+            return tuple(items.value), None
+        if items is not None:
+            source = self.expressions.condition(items, context.names, context.path)
+            return None if source is None else (source, None)
+        if matrix is None or not matrix.is_sound():
+            return None
+        self.expressions.template(matrix, context.names, context.path)
+        for name, node in matrix.members.items():
+            if not isinstance(node.value, list) and not (isinstance(node.value, str) and "${{" in node.value):
+                self.findings.error("SF011", f"map.matrix.{name}: expected a list or an expression, got "
+                                    f"{describe(node.value)}", node.place)  # fmt: skip
+                return None
+        return "", dict(matrix.value)
+
+    def _number(self, node: Node | None, context: Context) -> Any:
+        """A number, or the template that gives it."""
+        if node is None:
+            return None
+        if isinstance(node.value, str) and "${{" not in node.value:
+            self.findings.error("SF011", f"expected a whole number or an expression, got {describe(node.value)}",
+                                node.place)  # fmt: skip
+            return None
+        self.expressions.template(node, context.names, context.path)
+        return node.value
 
     def _graph(self, node: Node, body: Node, context: Context, common: dict[str, Any]) -> StepsSig[Any, Any]:
         names = context.names | {"steps"}
@@ -342,7 +383,7 @@ class Builder:
             on=before if after is None else after,
             until=after is not None,
             carry=None if carry is None else carry.value,
-            **({} if limit is None else {"limit": limit.value}),
+            limit=self._number(limit, context) or 1_000,
             **common,
         )
 

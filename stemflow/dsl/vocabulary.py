@@ -24,11 +24,9 @@ TASK_ONLY = frozenset({
 """Modifiers of a task that have no meaning yet on a composite."""
 
 NOT_YET: Mapping[str, str | None] = {
-    "batch": None,
     "cache": None,
     "env": None,
     "labels": "labels belong to the top of the file",
-    "matrix": "write `items` with a list",
     "priority": "set it under defaults.task or on a task",
     "queue": "set it under defaults.task or on a task",
     "returns": None,

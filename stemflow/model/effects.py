@@ -131,7 +131,7 @@ class Decision(Struct, frozen=True, kw_only=True, gc=False):
 
 GateName = Literal[
     "when", "items", "case", "loop", "span", "until", "unique", "concurrency", "rate_limit", "value", "catch", "limit",
-    "emit", "answer",
+    "emit", "answer", "timeout",
 ]  # fmt: skip
 GateKey = tuple[str, str, str]
 """(run, path, name of the gate).
@@ -149,10 +149,14 @@ class GateError(Struct, frozen=True):
 
 
 class Frozen(Struct, frozen=True):
-    """The value of an `items` gate: `size` items in pages of JSON arrays."""
+    """The value of an `items` gate: `size` items in pages of JSON arrays; None if the plan has the items.
 
-    size: int
-    pages: tuple[bytes, ...]
+    `window`: how many members may be open at a time, where an expression gives it.
+    """
+
+    size: int | None
+    pages: tuple[bytes, ...] = ()
+    window: int | None = None
 
 
 class LoopStart(Struct, frozen=True):
@@ -160,6 +164,8 @@ class LoopStart(Struct, frozen=True):
 
     carry: bytes | None
     goes_on: bool
+    limit: int | None = None
+    """The largest number of iterations, where an expression gives it."""
 
 
 class Arrival(Struct, frozen=True):

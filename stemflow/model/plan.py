@@ -144,13 +144,18 @@ class ScopePlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="sc
     index_var: str = "index"
     spread: Literal["env", "item", "star", "chunk"] = "env"
     """map only: how an item reaches the template's first tasks; see `MapSig`."""
-    window: int | None = None
+    matrix: Mapping[str, Any] | None = None
+    """map only: a tree of lists, whose combinations are the items."""
+    batch: int | str | None = None
+    """map only: how many items make one, or a template that gives that number."""
+    window: int | str | None = None
+    """map only: how many members may be open at a time, or a template that gives that number."""
     on: str | None = None
     """The expression whose value names the case of a switch, or that decides whether a loop goes on."""
     until: bool = False
     """loop only: `on` ends it where it is true, asked after each iteration, else where it is false, asked before."""
-    limit: int = 0
-    """loop only: the largest number of iterations."""
+    limit: int | str = 0
+    """loop only: the largest number of iterations, or a template that gives it."""
     start: Any = None
     """loop only: the tree that gives what is carried into the first iteration."""
     cases: tuple[str, ...] = ()
@@ -158,6 +163,8 @@ class ScopePlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="sc
     value: Mapping[str, Any] | None = None
     """The template that is evaluated as the scope's result; None: the result comes from its members."""
     timeout_ms: int | None = None
+    timeout: str | None = None
+    """The template of a duration, in place of `timeout_ms`."""
     concurrency: Concurrency | None = None
     handlers: tuple[Handler, ...] = ()
     catches: tuple[CatchPlan, ...] = ()

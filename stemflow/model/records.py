@@ -161,6 +161,8 @@ class Node(Struct, kw_only=True, omit_defaults=True, gc=False):
     at_ms: int = 0
     due_at_ms: int | None = None
     tally: Tally | None = None
+    bound: int | None = None
+    """Scope only: the window of a map or the limit of a loop, where an expression gives it."""
     extra: tuple[tuple[str, int], ...] = ()
     """Scope only: (fragment digest, number of members) that joined while it ran."""
     verdict: State | None = None

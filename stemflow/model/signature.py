@@ -164,6 +164,8 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
     """For each of `catches`, the errors that it is for."""
     cleanup: Child | None = None
     timeout_ms: int | None = None
+    timeout: str | None = None
+    """Composites only: the template of a duration, in place of `timeout_ms`."""
     concurrency: Concurrency | None = None
     """Composites only; for a task it is one of the options."""
     at: tuple[int, int] | None = None
@@ -244,6 +246,7 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
             or self.on_error != "fail"
             or self.has_handlers
             or self.timeout_ms
+            or self.timeout
             or self.concurrency
         )
 
@@ -422,7 +425,11 @@ class MapSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defau
     var: str = "item"
     index_var: str = "index"
     spread: Literal["env", "item", "star", "chunk"] = "env"
-    window: int | None = None
+    matrix: Mapping[str, Any] | None = None
+    """In place of `items`: a tree of lists, whose combinations are the items."""
+    batch: int | str | None = None
+    """How many items make one, or a template that gives that number."""
+    window: int | str | None = None
     policy: MemberPolicy = "fail_fast"
     completion: Completion | None = None
 
@@ -467,7 +474,7 @@ class LoopSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defa
     do: Child
     on: str | None = None
     until: bool = False
-    limit: int = 1_000
+    limit: int | str = 1_000
     carry: Any = None
 
 

@@ -102,7 +102,7 @@ def switch(on: str, *cases: Spec, default: Spec | None = None, **fields: Any) ->
     return Spec("switch", fields, (*cases, *(() if default is None else (default,))))
 
 
-def loop(template: Spec, times: str, limit: int = 9, **fields: Any) -> Spec:
+def loop(template: Spec, times: str, limit: int | str = 9, **fields: Any) -> Spec:
     """`times`: how many iterations its condition allows, or `error`."""
     return Spec("loop", {"on": times, "limit": limit, **fields}, (template,))
 

@@ -114,14 +114,22 @@ class World:
             value = str((plan.value or {}).get("is"))
             words = {"loop": str(plan.on), "items": str(plan.items), "case": str(plan.on), "value": value}
             word = words.get(name, word)
+        if name == "timeout":
+            assert isinstance(plan, ScopePlan)
+            word = plan.timeout
         if word == "error":
             return GateError(BOOM)
+        if name == "timeout":
+            return 7
         if name in ("span", "until"):
             return NOW_MS + 1_000
         if name == "items":
-            return Frozen(int(str(word)), (b"[]",))
+            assert isinstance(plan, ScopePlan)
+            window = int(plan.window) if isinstance(plan.window, str) else None
+            return Frozen(None if isinstance(plan.items, int) else int(str(word)), (b"[]",), window)
         if name == "loop":
-            return LoopStart(b"0", int(str(word)) > 0)
+            assert isinstance(plan, ScopePlan)
+            return LoopStart(b"0", int(str(word)) > 0, int(plan.limit) if isinstance(plan.limit, str) else None)
         if name.startswith("again"):
             return int(name.split()[1]) < int(str(word))
         if name == "case":

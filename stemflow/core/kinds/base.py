@@ -30,6 +30,8 @@ class View(NamedTuple):
     tally: Tally
     failed: bool
     joined: bool
+    bound: int | None = None
+    """The window of a map or the limit of a loop, where an expression gave it."""
 
     @property
     def plan(self) -> ScopePlan:
@@ -46,6 +48,7 @@ class Opening(NamedTuple):
     skipped: int = 0
     result: bytes | None = None
     """The encoded value that the scope keeps while no member gives one."""
+    bound: int | None = None
 
 
 class Moves(NamedTuple):

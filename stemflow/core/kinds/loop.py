@@ -36,14 +36,15 @@ class LoopRules(KindRules):
 
     def opening(self, shape: Shape, node: int, answer: Any) -> Opening:
         assert isinstance(answer, LoopStart)
-        goes_on = answer.goes_on and shape.scope(node).limit > 0
-        return Opening(2, (0,), result=answer.carry) if goes_on else Opening(0, (), result=answer.carry)
+        goes_on = answer.goes_on and _limit_of(shape.scope(node), answer.limit) > 0
+        size, first = (2, (0,)) if goes_on else (0, ())
+        return Opening(size, first, result=answer.carry, bound=answer.limit)
 
     def asks(self, view: View, index: int, how: str) -> str | None:
         return f"again {index + 1}" if view.plan.on is not None and how != "cancelled" else None
 
     def after(self, view: View, index: int, how: str, answer: Any = None) -> Moves:
-        following, limit = index + 1, view.plan.limit
+        following, limit = index + 1, _limit_of(view.plan, view.bound)
         goes_on = how != "cancelled" and (answer if view.plan.on is not None else following < limit)
         if not goes_on:
             return Moves(size=following)
@@ -63,3 +64,8 @@ class LoopRules(KindRules):
 
     def taken(self, tally: Tally) -> int | None:
         return tally.opened.bit_length() - 1 if tally.opened else None
+
+
+def _limit_of(plan: ScopePlan, bound: int | None) -> int:
+    """The largest number of iterations; `bound`: what an expression gave."""
+    return plan.limit if isinstance(plan.limit, int) else bound or 0

@@ -7,7 +7,7 @@ from typing import Any
 from stemflow.core.kinds.base import NOTHING, Feed, Moves, Opening, View
 from stemflow.core.kinds.parallel import ParallelRules
 from stemflow.core.shape import Shape
-from stemflow.model.effects import GateName
+from stemflow.model.effects import Frozen, GateName
 from stemflow.model.plan import ScopePlan, Sealed
 from stemflow.model.signature import Span
 
@@ -15,9 +15,9 @@ DEFAULT_WINDOW = 1_000
 """The number of members that may be open at a time if the workflow sets no `concurrency`."""
 
 
-def window_of(plan: ScopePlan) -> int:
-    """How many members may be open at a time."""
-    return plan.window or DEFAULT_WINDOW
+def window_of(plan: ScopePlan, bound: int | None = None) -> int:
+    """How many members may be open at a time; `bound`: what an expression gave."""
+    return bound or (plan.window if isinstance(plan.window, int) else None) or DEFAULT_WINDOW
 
 
 class MapRules(ParallelRules):
@@ -33,14 +33,18 @@ class MapRules(ParallelRules):
         return plan.members[0]
 
     def gate(self, plan: ScopePlan) -> GateName | None:
-        return "items" if isinstance(plan.items, str) or plan.items is None else None
+        asked = isinstance(plan.items, str) or plan.items is None or isinstance(plan.window, str)
+        return "items" if asked or plan.batch is not None else None
 
     def opening(self, shape: Shape, node: int, answer: Any) -> Opening:
         plan = shape.scope(node)
-        size = answer if answer is not None else _given(plan)
+        size, bound = answer if isinstance(answer, int) else None, None
+        if isinstance(answer, Frozen):
+            size, bound = answer.size, answer.window
+        size, window = _given(plan) if size is None else size, window_of(plan, bound)
         if plan.undo:  # the last member is undone first
-            return Opening(size, range(size - 1, max(size - window_of(plan), 0) - 1, -1))
-        return Opening(size, range(min(size, window_of(plan))))
+            return Opening(size, range(size - 1, max(size - window, 0) - 1, -1))
+        return Opening(size, range(min(size, window)), bound=bound)
 
     def after(self, view: View, index: int, how: str, answer: Any = None) -> Moves:
         """Open the next member."""
@@ -51,7 +55,7 @@ class MapRules(ParallelRules):
         following = tally.opened.bit_length()
         if view.joined:  # members that joined were opened in addition to the window
             following = (tally.opened ^ (tally.opened + 1)).bit_length() - 1
-        if following < tally.size and tally.open.bit_count() < window_of(view.plan):
+        if following < tally.size and tally.open.bit_count() < window_of(view.plan, view.bound):
             return Moves((following,))
         return NOTHING
 

@@ -258,7 +258,16 @@ class Environment:
         if step.path not in self._items:
             self._items[step.path] = ANY  # while it is worked out
             items = None if step.body is None else step.body.get("items")
-            if items is not None and isinstance(items.value, list):
+            matrix = None if step.body is None else step.body.get("matrix")
+            if step.body is not None and "batch" in step.body.members:
+                found = None
+            elif matrix is not None and isinstance(matrix.value, dict):
+                lists = {
+                    name: (of_value(one.value) if isinstance(one.value, list) else self.infer(one)).items or ANY
+                    for name, one in matrix.members.items()
+                }
+                found = object_of(lists, what="the item of a matrix")
+            elif items is not None and isinstance(items.value, list):
                 found = of_value(items.value).items
             elif items is not None:
                 found = self.infer(items).items

@@ -220,7 +220,7 @@ def window_wider_than_the_items(view: View) -> Iterator[Found]:
         items, window = step.body.get("items"), step.body.get("concurrency")
         if items is None or window is None or not isinstance(items.value, list) or not isinstance(window.value, int):
             continue
-        if 0 < len(items.value) < window.value:
+        if "batch" not in step.body.members and 0 < len(items.value) < window.value:
             yield Found(f"map.concurrency: there are only {len(items.value)} items", window.place, "take the key out")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from itertools import product
+from math import prod
 from typing import Any, assert_never
 
 from msgspec import structs
@@ -16,6 +18,7 @@ from stemflow.core.rates import given_keys
 from stemflow.core.shape import Shape
 from stemflow.errors import StemflowError
 from stemflow.expr import parse_condition, parse_template
+from stemflow.expr.values import describe
 from stemflow.model.effects import Frozen, GateError, GateKey, LoopStart
 from stemflow.model.plan import (
     AnyPlan,
@@ -30,6 +33,7 @@ from stemflow.model.plan import (
 )
 from stemflow.model.policy import Options
 from stemflow.model.records import SUCCEEDED, ErrorInfo, Key, Node
+from stemflow.model.signature import MOST_ITERATIONS
 from stemflow.runtime.payloads.encoders import TaskPayloadEncoderRegistry, UnknownEncoder
 from stemflow.runtime.payloads.headers import merged
 from stemflow.runtime.payloads.json_data import written
@@ -150,14 +154,17 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
             assert plan.when is not None
             return bool(await binder.condition(values, node, plan.when))
         if name == "items":
-            assert isinstance(plan, ScopePlan) and isinstance(plan.items, str)
-            return await _frozen(values, await binder.condition(values, node, plan.items), node, plan)
+            assert isinstance(plan, ScopePlan)
+            return await _frozen(values, binder, node, plan)
         if name == "case":
             assert isinstance(plan, ScopePlan) and plan.on is not None
             return chosen(plan, await binder.condition(values, node, plan.on))
         if name == "span":
             assert isinstance(plan, WaitPlan)
             return parse_duration_ms(await binder.template(values, node, plan.span))
+        if name == "timeout":
+            assert isinstance(plan, ScopePlan)
+            return _timeout_ms(await binder.template(values, node, plan.timeout))
         if name == "until" and isinstance(plan, WaitPlan):
             return _instant_ms(await binder.template(values, node, plan.until))
         if isinstance(plan, (EventPlan, EmitPlan, ApprovalPlan)):
@@ -232,13 +239,17 @@ async def _fitting_catch(values: Values, binder: Binder, node: Node, plan: Scope
 async def _loop_start(values: Values, binder: Binder, node: Node, plan: ScopePlan) -> LoopStart:
     """What a loop carries into its first iteration, and whether there is one."""
     carry = await binder.template(values, node, plan.start)
+    limit = None
+    if isinstance(plan.limit, str):
+        limit = _count(await binder.template(values, node, plan.limit), "max", MOST_ITERATIONS)
     encoded = None
     if carry is not None:
         write = await values.library.codec.writer(values.library.encoders.results, *node.key, "result")
         encoded = write(carry, f"carry of {node.path or 'the run'}")
     if plan.on is None or plan.until:
-        return LoopStart(encoded, True)
-    return LoopStart(encoded, truth(await binder.condition(values, node, plan.on, {"carry": carry, "index": 0})))
+        return LoopStart(encoded, True, limit)
+    goes_on = truth(await binder.condition(values, node, plan.on, {"carry": carry, "index": 0}))
+    return LoopStart(encoded, goes_on, limit)
 
 
 def _instant_ms(value: Any) -> int:
@@ -259,15 +270,56 @@ async def _goes_on(values: Values, binder: Binder, node: Node, plan: ScopePlan, 
     return truth(await binder.condition(values, node, plan.on, names)) != plan.until
 
 
-async def _frozen(values: Values, items: Any, node: Node, scope: ScopePlan) -> Frozen:
+async def _frozen(values: Values, binder: Binder, node: Node, scope: ScopePlan) -> Frozen:
+    """The items of a map that are known only now, and its window, if an expression gives it."""
+    window = None
+    if isinstance(scope.window, str):
+        window = _count(await binder.template(values, node, scope.window), "concurrency", 1_000_000)
+    if scope.matrix is not None:
+        items: Any = _combined(await binder.template(values, node, dict(scope.matrix)))
+    elif isinstance(scope.items, str):
+        items = await binder.condition(values, node, scope.items)
+    else:
+        return Frozen(None, (), window)
     if isinstance(items, dict) or not isinstance(items, (list, tuple, range)):
         raise StemflowError(f"map {node.path}: items: expected a list, got {type(items).__name__}")
     everything = list(items)
+    if scope.batch is not None:
+        size = _count(await binder.template(values, node, scope.batch), "batch", 1_000_000)
+        everything = [everything[start : start + size] for start in range(0, len(everything), size)]
     shape = await values.library.shape(node.plan)
     encoder = _args_encoder(shape.plan, scope) or values.library.encoders.args
     where = "" if encoder == "json" else await values.library.codec.location(*node.key, "items")
     what = f"items of {node.path}"
-    return Frozen(len(everything), pages_of(everything, what, values.library.encoders, encoder, where))
+    return Frozen(len(everything), pages_of(everything, what, values.library.encoders, encoder, where), window)
+
+
+MOST_COMBINATIONS = 1_000_000
+"""The largest number of items that a matrix may have."""
+
+
+def _combined(matrix: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every combination of one value of each list, the last list varying fastest."""
+    for name, values in matrix.items():
+        if not isinstance(values, (list, tuple, range)):
+            raise StemflowError(f"matrix.{name}: expected a list, got {describe(values)}")
+    number = prod(len(values) for values in matrix.values())
+    if number > MOST_COMBINATIONS:
+        raise StemflowError(f"matrix: expected at most {MOST_COMBINATIONS:,} combinations, got {number:,}")
+    return [dict(zip(matrix, chosen, strict=True)) for chosen in product(*matrix.values())]
+
+
+def _count(value: Any, name: str, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise StemflowError(f"{name}: expected a whole number from 1 to {most:,}, got {describe(value)}")
+    return value
+
+
+def _timeout_ms(value: Any) -> int:
+    found = parse_duration_ms(value)
+    if found < 1:
+        raise StemflowError(f"expected a timeout above 0, got {describe(value)}")
+    return found
 
 
 def _args_encoder(plan: Plan, node: AnyPlan) -> str | None:
