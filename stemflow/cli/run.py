@@ -60,7 +60,8 @@ async def _run(arguments: Arguments, asked: Asked) -> int:
 
 
 async def _submit(app: Stemflow, arguments: Arguments, asked: Asked, run: str) -> RunHandle[Any]:
-    found = {"run_id": run, "file": asked.path, "tasks": tuple(arguments.tasks), "again": arguments.again}
+    found = {"run_id": run, "file": asked.path, "tasks": tuple(arguments.tasks), "again": arguments.again,
+             "no_cache": arguments.no_cache}  # fmt: skip
     try:
         return await app.submit(asked.workflow, inputs=asked.inputs, **found)
     except DuplicateRun as duplicate:

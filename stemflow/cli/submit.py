@@ -48,7 +48,7 @@ async def _submit(arguments: Arguments, registry: TaskRegistry, path: str) -> in
         try:
             handle = await app.submit(
                 workflow, inputs=inputs, file=path, tasks=tuple(arguments.tasks),
-                again=arguments.again, allow_unknown=arguments.allow_unknown,
+                again=arguments.again, no_cache=arguments.no_cache, allow_unknown=arguments.allow_unknown,
             )  # fmt: skip
         except DuplicateRun as duplicate:
             raise Refused(

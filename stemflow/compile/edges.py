@@ -154,9 +154,10 @@ def _own_expressions(step: AnySig) -> Iterator[tuple[Any, frozenset[str]]]:
 
 def _keys(task: TaskSig[Any, Any]) -> Iterator[str]:
     """The templates of a task's keys. A key made by a function was computed at submission."""
-    limited = task.options.get("concurrency")
+    limited, cache = task.options.get("concurrency"), task.options.get("cache")
     found = [task.options.get("unique_by"), task.options.get("group_rate_key")]
     found += [limited.key if isinstance(limited, Concurrency) else None]
+    found += [cache.get("key") if isinstance(cache, Mapping) else None]
     found += [one.key for one in rates_of(task.options.get("rate_limit"))]
     for key in found:
         if isinstance(key, str):

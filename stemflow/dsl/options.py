@@ -51,6 +51,7 @@ class OptionReader:
         options |= self._timeout(node)
         options |= self._retry(node.get("retry"), path)
         options |= self._unique(node.get("unique"), names, path)
+        options |= self._cache(node, names, path)
         concurrency = self.concurrency(node, names | {"args"}, path)
         if concurrency is not None:
             options["concurrency"] = concurrency
@@ -214,6 +215,22 @@ class OptionReader:
             wrong = node.get(what.partition(":")[0]) or node.get("rate") if mapped else None
             self.findings.error("SF503", f"{option}: {what}", (wrong or node).place)
             return None
+
+    def _cache(self, parent: Node, names: Names, path: str) -> dict[str, Any]:
+        """A duration, `{ttl, key}`, or false against a cache of the task's own."""
+        node = parent.get("cache")
+        if node is None:
+            return {}
+        if "unique" in parent.members and node.value is not False:
+            self.findings.error("SF524", "expected `cache` or `unique`, got both", parent.key_place("cache"),
+                                "a cached task is unique while it runs: keep `cache`")  # fmt: skip
+            return {}
+        if not isinstance(node.value, dict):
+            ttl = None if node.value is False else self.duration(parent, "cache")
+            return {} if ttl is None and node.value is not False else {"cache": ttl}
+        key, ttl = node.text("key"), self.duration(node, "ttl")
+        self.expressions.template(node.get("key"), names | {"args"}, path)
+        return {} if ttl is None else {"cache": {"ttl": ttl, **({} if key is None else {"key": key})}}
 
     def _unique(self, node: Node | None, names: Names, path: str) -> dict[str, Any]:
         if node is None:

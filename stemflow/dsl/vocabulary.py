@@ -18,13 +18,12 @@ COMPLETION = frozenset({"group", "map"})
 """Kinds that take `race`, `quorum` and `tolerate`."""
 
 TASK_ONLY = frozenset({
-    "args", "retry", "rate_limit", "group_rate_limit", "group_rate_key", "group_rate_key_header",
+    "args", "retry", "cache", "rate_limit", "group_rate_limit", "group_rate_key", "group_rate_key_header",
     "group_rate_limiter_failure_mode", "unique", "priority", "queue", "expires", "compensate",
 })  # fmt: skip
 """Modifiers of a task that have no meaning yet on a composite."""
 
 NOT_YET: Mapping[str, str | None] = {
-    "cache": None,
     "env": None,
     "labels": "labels belong to the top of the file",
     "priority": "set it under defaults.task or on a task",

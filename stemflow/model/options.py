@@ -28,11 +28,12 @@ class TaskOptions(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     `group_rate_limit`: the same, shared by all tasks with the same `group_rate_key`, or header
     `group_rate_key_header`; `group_rate_limiter_failure_mode`: `open` or `closed`, when a plugged-in limiter fails.
     `unique`: no second run of an equal call; `unique_mode`: what happens to it; `unique_for`: also for this long
-    after the start; `unique_by`: the key, an expression over or a function of the arguments. `concurrency`: how
-    many run at once under one key. `visibility_timeout`: duration of a lease. `expires`: latest start after the
-    creation. `ignore_result`: store no result; `result_ttl`: how long it is kept after the run. `isolation`:
-    `auto`, `async`, `thread` or `process`. `acks_late`: False: a lost lease fails the task instead of starting it
-    again. `max_deliveries`: lost leases until it is a dead letter.
+    after the start; `unique_by`: the key, an expression over or a function of the arguments. `cache`: how long
+    equal calls get the same result (a duration, or `{"ttl": ..., "key": ...}`). `concurrency`: how many run at once
+    under one key. `visibility_timeout`: duration of a lease. `expires`: latest start after the creation.
+    `ignore_result`: store no result; `result_ttl`: how long it is kept after the run. `isolation`: `auto`, `async`,
+    `thread` or `process`. `acks_late`: False: a lost lease fails the task instead of starting it again.
+    `max_deliveries`: lost leases until it is a dead letter.
     `args_encoder`, `result_encoder`: ids of encoders.
 
         slow = TaskOptions(queue="slow", max_retries=5, hard_time_limit="10m")
@@ -57,6 +58,7 @@ class TaskOptions(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     unique_mode: UniqueMode | UnsetType = UNSET
     unique_for: Duration | UnsetType | None = UNSET
     unique_by: str | Callable[[Mapping[str, Any]], Any] | UnsetType | None = UNSET
+    cache: Duration | Mapping[str, Any] | bool | UnsetType | None = UNSET
     concurrency: Concurrency | Mapping[str, Any] | int | UnsetType | None = UNSET
     visibility_timeout: Duration | UnsetType = UNSET
     expires: Duration | UnsetType | None = UNSET

@@ -23,6 +23,8 @@ _BACKOFFS: tuple[Backoff, ...] = Backoff.__args__  # type: ignore[attr-defined]
 MAX_RETRIES = 1_000_000
 SHORTEST_LEASE_MS = 100
 MAX_FACTOR = 1_000.0
+LONGEST_CACHE_MS = 366 * 86_400_000
+"""The longest time for which a result may be cached, in milliseconds."""
 
 
 class RetryPolicy(Struct, frozen=True, omit_defaults=True):
@@ -163,6 +165,8 @@ class Options(Struct, frozen=True, omit_defaults=True):
     """An expression over `args`; None: the digest of the whole call."""
     unique_key: str | None = None
     """The key itself, if a function computed it at submission."""
+    cached: bool = False
+    """The unique key is that of a cached result."""
     concurrency: Concurrency | None = None
     params: tuple[str, ...] = ()
     """Names of the handler's positional parameters, if a key uses arguments."""
@@ -315,7 +319,34 @@ _READ: dict[str, Callable[[Any], tuple[str, Any]]] = {
     "result_encoder": lambda v: ("result_encoder", _encoder_id(v)),
 }
 
-OPTION_NAMES = frozenset(_READ)
+OPTION_NAMES = frozenset(_READ) | {"cache"}
+_OF_UNIQUE = frozenset({"unique", "unique_mode", "unique_for", "unique_by"})
+
+
+def _cache(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The fields that `cache` sets: a unique key with a window, over the results of the task. Raises OptionError."""
+    clash = sorted(_OF_UNIQUE & given.keys())
+    if "cache" not in given:
+        return {"cached": False} if clash else {}
+    value = given["cache"]
+    if value is None or value is False:
+        return {"cached": False, "unique": False}
+    if clash:
+        raise OptionError(f"{where}: expected cache or {clash[0]}, got both; a cached task is unique while it runs")
+    terms = value if isinstance(value, Mapping) else {"ttl": value}
+    unknown = sorted(map(str, terms.keys() - {"key", "ttl"}))
+    if unknown or "ttl" not in terms:
+        got = ", ".join(unknown) if unknown else "no ttl"
+        raise OptionError(f"{where}: cache: expected a duration, or the keys ttl and key, got {got}")
+    try:
+        ttl_ms = parse_duration_ms(terms["ttl"])
+        key = _key_source(terms.get("key"))
+    except (ValueError, TypeError, OptionError) as error:
+        raise OptionError(f"{where}: cache: {error}") from error
+    if not 0 < ttl_ms <= LONGEST_CACHE_MS:
+        raise OptionError(f"{where}: cache: ttl: expected a time above 0 and up to 366d, got {terms['ttl']!r}")
+    return {"cached": True, "unique": True, "unique_mode": "return_existing", "unique_for_ms": ttl_ms,
+            "unique_by": key, "unique_key": None}  # fmt: skip
 
 
 def normalise(given: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -324,8 +355,10 @@ def normalise(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     The result contains only what was given, so that an explicit 0 or False counts in `effective`. The `max_retries` of
     a policy applies unless the option is given too. Raises OptionError.
     """
-    fields: dict[str, Any] = {}
+    fields = _cache(given, where)
     for name, value in given.items():
+        if name == "cache":
+            continue
         if name not in _READ:
             raise OptionError(f"{where}: there is no option {name!r}; known are {', '.join(sorted(_READ))}")
         try:

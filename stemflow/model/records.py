@@ -305,6 +305,8 @@ class Header(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The address at which the submitting process listens for the end; see `Store.address`."""
     origin: str | None = None
     """The first run in a series of reruns: encoded values are bound to its id in all of them."""
+    no_cache: bool = False
+    """Its tasks neither read nor write cached results."""
     redo: tuple[str, ...] = ()
     """Paths whose results a rerun does not keep, including everything below them."""
     seal: bytes | None = None

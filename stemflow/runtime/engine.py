@@ -39,6 +39,8 @@ from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.tasks.signals import Signals
 from stemflow.runtime.tasks.submission import Submission
 from stemflow.runtime.tasks.task import Task
+
+from stemflow.runtime.values.cached_results import clear_cache
 from stemflow.runtime.values.library import Library
 from stemflow.runtime.worker.service import Service, WorkerSettings
 from stemflow.schedule import spec_of
@@ -196,13 +198,15 @@ class Stemflow:
     async def submit(
         self, what: Signature[Any, T], *args: Any, inputs: Mapping[str, Any] | None = None, run_id: str | None = None,
         headers: Mapping[str, str] | None = None, meta: Mapping[str, Any] | None = None,
-        file: str | None = None, tasks: tuple[str, ...] = (), again: bool = False, **kwargs: Any,
+        file: str | None = None, tasks: tuple[str, ...] = (), again: bool = False, no_cache: bool = False,
+        **kwargs: Any,
     ) -> RunHandle[T]: ...  # fmt: skip
     @overload
     async def submit(
         self, what: Workflow, *args: Any, inputs: Mapping[str, Any] | None = None, run_id: str | None = None,
         headers: Mapping[str, str] | None = None, meta: Mapping[str, Any] | None = None,
-        file: str | None = None, tasks: tuple[str, ...] = (), again: bool = False, **kwargs: Any,
+        file: str | None = None, tasks: tuple[str, ...] = (), again: bool = False, no_cache: bool = False,
+        **kwargs: Any,
     ) -> RunHandle[Any]: ...  # fmt: skip
     async def submit(
         self,
@@ -215,6 +219,7 @@ class Stemflow:
         file: str | None = None,
         tasks: tuple[str, ...] = (),
         again: bool = False,
+        no_cache: bool = False,
         allow_unknown: bool = False,
         **kwargs: Any,
     ) -> RunHandle[Any]:
@@ -235,6 +240,7 @@ class Stemflow:
             file: the path of the workflow file, shown with the run.
             tasks: the modules of its tasks, shown with the run.
             again: ignore the result that a unique key keeps.
+            no_cache: the tasks of the run neither read nor write cached results.
             allow_unknown: give a task that no worker has declared the defaults of the registry instead of refusing it.
 
         Raises:
@@ -250,7 +256,7 @@ class Stemflow:
         self._lifecycle.require()
         asked = Submission(
             what=what, args=args, kwargs=kwargs, inputs=inputs or {}, headers=headers or {}, meta=meta or {},
-            run_id=run_id, file=file, tasks=tasks, again=again, allow_unknown=allow_unknown,
+            run_id=run_id, file=file, tasks=tasks, again=again, no_cache=no_cache, allow_unknown=allow_unknown,
         )  # fmt: skip
         return await self.submitter.submit(from_handler(asked, self._propagated_headers))
 
@@ -274,6 +280,11 @@ class Stemflow:
         """
         self._lifecycle.require()
         return await self.schedules.apply(head_of(name, what, spec_of(when), tasks))
+
+    async def clear_cache(self, task: str | None = None) -> None:
+        """Let no later call get a cached result of `task`, or of any task if it is None. Calls that run go on."""
+        self._lifecycle.require()
+        await clear_cache(self.store, task)
 
     @property
     def signals(self) -> Signals:

@@ -93,6 +93,7 @@ def workflow_file() -> list[click.Parameter]:
         click.Option(
             ["--again"], is_flag=True, help="Run although a finished run holds the same unique key."
         ),
+        click.Option(["--no-cache"], is_flag=True, help="Neither read nor write cached results."),
     ]  # fmt: skip
 
 

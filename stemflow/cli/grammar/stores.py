@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from stemflow.cli.grammar.options import command, keys, run_id, store, store_url
+from stemflow.cli.grammar.options import OrderedGroup, command, keys, run_id, store, store_url
 from stemflow.cli.grammar.types import Positive, RunId, Since
 
 STATES = ("active", "stopping", "succeeded", "failed", "cancelled")
@@ -62,9 +62,20 @@ PRUNE = command(
     "prune", "delete expired runs, dead letters and claims now, as every worker does each minute",
     click.Option(["--dry-run"], is_flag=True, help="Count what would be deleted, and change nothing."), *store(),
 )  # fmt: skip
+CACHE = OrderedGroup(
+    "cache",
+    commands=[
+        command(
+            "clear", "let no later call get a cached result of a task, or of any task",
+            click.Argument(["task"], metavar="[TASK]", required=False, help="Only those of this task."), *store(),
+            module="cache",
+        )
+    ],
+    help="Clear cached results of tasks.", short_help="clear cached results of tasks",
+)  # fmt: skip
 ACL = command(
     "acl", "print users for a Redis ACL file, with the rights that they need and no more",
     store_url("redis://localhost:6379/0"),
 )  # fmt: skip
 
-COMMANDS = (RUNS, SHOW, WHY, CANCEL, QUEUES, KEYS, WORKERS, DOCTOR, PRUNE, ACL)
+COMMANDS = (RUNS, SHOW, WHY, CANCEL, QUEUES, KEYS, WORKERS, DOCTOR, PRUNE, CACHE, ACL)

@@ -99,6 +99,7 @@ CATALOGUE: Mapping[str, Entry] = {
     "SF521": Entry("warning", "a map's concurrency above that of its key"),
     "SF522": Entry("warning", "a reaction to failures that cannot happen"),
     "SF523": Entry("error", "a race, quorum or tolerance that cannot be meant"),
+    "SF524": Entry("error", "`cache` and `unique` on one task"),
     "SF530": Entry("error", "a schedule that cannot be"),
     "SF531": Entry("warning", "a time of the day that a change of the clocks skips or repeats"),
     "SF532": Entry("warning", "a time of the day without a time zone"),

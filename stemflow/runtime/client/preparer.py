@@ -29,6 +29,7 @@ from stemflow.runtime.tasks.registry import RemoteOptions, TaskRegistry
 from stemflow.runtime.tasks.submission import Prepared, Submission, checked_submission, swallowed
 from stemflow.runtime.tasks.task import Task
 from stemflow.runtime.values.binding import pages_of, seal_literals
+from stemflow.runtime.values.cached_results import cached_key
 from stemflow.runtime.values.call_keys import key_text, lone_key
 from stemflow.runtime.values.resolver import Values
 from stemflow.runtime.values.value_codec import value_location
@@ -99,6 +100,7 @@ class Preparer:
             labels=made.labels,
             parent=asked.parent,
             root=asked.root,
+            no_cache=asked.no_cache,
             reply_to=self._store.address,
         )
         if made.plan.digest not in self._library.shapes:
@@ -129,7 +131,11 @@ class Preparer:
         if not isinstance(what, TaskSig) or what.has_handlers:
             return self._canvas(what, run, await self._others(what, asked))
         recipe = self._recipe(what)
-        return self._lone(what, run, recipe, None if recipe is not None else await self._others(what, asked))
+        lone = self._lone(what, run, recipe, None if recipe is not None else await self._others(what, asked))
+        if lone.claim is None or not lone.plan.options[0].cached:
+            return lone
+        key = await cached_key(self._store, what.task, lone.claim.key, (run, "") if asked.no_cache else None)
+        return structs.replace(lone, claim=structs.replace(lone.claim, key=key))
 
     def _refuse_swallowed(self, sig: AnySig, asked: Submission) -> None:
         """Raise OptionError for a keyword that `submit` takes though it may be meant for the first task."""

@@ -37,6 +37,7 @@ class Submission(Struct, frozen=True, kw_only=True, gc=False):
     file: str | None = None
     tasks: tuple[str, ...] = ()
     again: bool = False
+    no_cache: bool = False
     allow_unknown: bool = False
     parent: Key | None = None
     root: str | None = None
@@ -78,13 +79,13 @@ def checked_submission(asked: Submission) -> Submission:
         raise OptionError(f"submit: inputs: expected a mapping of input names, got {type(asked.inputs).__name__}")
     if asked.run_id is not None:
         check_run_id(asked.run_id)
-    for name in ("again", "allow_unknown"):
+    for name in ("again", "no_cache", "allow_unknown"):
         if not isinstance(getattr(asked, name), bool):
             raise OptionError(f"submit: {name}: expected True or False, got {getattr(asked, name)!r}")
     return structs.replace(asked, file=_path(asked.file), tasks=_modules(asked.tasks))
 
 
-_KEYWORDS = ("run_id", "headers", "meta", "file", "tasks", "again", "allow_unknown")
+_KEYWORDS = ("run_id", "headers", "meta", "file", "tasks", "again", "no_cache", "allow_unknown")
 """Keywords of `submit` that a task may have as parameters."""
 
 

@@ -38,6 +38,7 @@ from stemflow.runtime.payloads.encoders import TaskPayloadEncoderRegistry, Unkno
 from stemflow.runtime.payloads.headers import merged
 from stemflow.runtime.payloads.json_data import written
 from stemflow.runtime.payloads.signing import SigningError
+from stemflow.runtime.values.cached_results import cached_key
 from stemflow.runtime.values.call_keys import concurrency_key, key_text, unique_key
 from stemflow.runtime.values.call_keys import named as by_name
 from stemflow.runtime.values.events import answer_in_time, arrival, emission, truth
@@ -390,7 +391,11 @@ async def _key(values: Values, binder: Binder, node: Node, plan: AnyPlan, name: 
     named_calls = [{"args": by_name(options, call)} for call in calls or [((), {})]]
     texts = [await _text(values, binder, node, source, names) for names in named_calls]
     if name == "unique":
-        return unique_key(plan.task, options, calls, texts)
+        key = unique_key(plan.task, options, calls, texts)
+        if not options.cached:
+            return key
+        private = node.key if (await values.library.header(node.run)).no_cache else None
+        return await cached_key(values.store, plan.task, key, private)
     return concurrency_key(texts[0], plan.task)
 
 

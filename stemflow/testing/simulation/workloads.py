@@ -86,6 +86,7 @@ def make_registry(
     registry.task("limited", rate_limit=_limits(limits), **options)(leaf_function)
     registry.task("by_name", rate_limit=_limits(limits, "name:${{ args.name }}"), **options)(leaf_function)
     registry.task("crowd", rate_limit="3/s", group_rate_limit=_limits(limits), **options)(leaf_function)
+    registry.task("cached", cache={"ttl": "2s", "key": "${{ args.name }}"}, **options)(leaf_function)
     for mode in ("return_existing", "replace", "keep_last", "skip", "reject"):
         registry.task(mode, unique=True, unique_by="k", unique_mode=mode, **options)(leaf_function)
     registry.task("throttled", unique=True, unique_by="k", unique_mode="keep_last", unique_for="2s",
@@ -120,6 +121,7 @@ KEYED = (
     "alone",
     "brief",
     "pair",
+    "cached",
 )
 POLICIES: tuple[MemberPolicy, ...] = ("fail_fast", "fail_fast", "collect", "ignore")
 HOWS = ("quick", "quick", "quick", "slow", "slow", "long", "flaky", "bad", "ignored", "adds", "replaces")
