@@ -22,9 +22,9 @@ from stemflow.model.signature import (
     ApprovalSig,
     ChainSig,
     ChordSig,
+    Completion,
     EmitSig,
     EventSig,
-    Completion,
     FailSig,
     GroupSig,
     LoopSig,
@@ -42,8 +42,8 @@ from stemflow.model.signature import (
     WaitSig,
     case_name,
     case_text,
-    expect_event_type,
     completion_of_tolerance,
+    expect_event_type,
     expect_signature,
 )
 from stemflow.model.tree import changed
