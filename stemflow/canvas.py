@@ -173,7 +173,7 @@ class Canvas:
         *members: Any, on_member_error: MemberPolicy = "fail_fast", quorum: int | None = None,
         tolerate: int | str | None = None,
     ) -> Sig[Any, Any]:  # fmt: skip
-        """Parallel members; the value is the list of their results in signature order (empty: `[]`).
+        """Run members in parallel; the value is the list of their results in the order of the members.
 
         Args:
             members: signatures; none gives `[]`.
@@ -198,9 +198,12 @@ class Canvas:
     def race(*members: Sig[A, B]) -> Sig[A, B]: ...
     @staticmethod
     def race(*members: Any) -> Sig[Any, Any]:
-        """Parallel members, of which the first that succeeds gives the value; the others are cancelled.
+        """Run members in parallel; the first that succeeds gives the value, and the others are cancelled.
 
-        If all fail, the race fails with `QuorumMissed`. Raises OptionError.
+        If all fail, the race fails with `QuorumMissed`.
+
+        Args:
+            members: signatures, one by one or as one iterable.
 
         Example:
             `Canvas.race(fetch.s("eu"), fetch.s("us"))`
@@ -257,14 +260,11 @@ class Canvas:
             items: the items, which must be serializable.
             concurrency: the number of members that are open at once (default 1,000).
             on_member_error: as in `group`.
+            quorum: as in `group`.
+            tolerate: as in `group`.
 
         Example:
             `Canvas.map(resize.s(), ["a.png", "b.png"], concurrency=10)`
-        """
-        return _map("map", task, items, "item", concurrency, on_member_error)
-        """`task` once for each item, as its first argument; `concurrency` members are open at once (default 1,000).
-
-        `quorum` and `tolerate` are those of a group.
         """
         completion = _completion("map", quorum, tolerate, None)
         return structs.replace(_map("map", task, items, "item", concurrency, on_member_error), completion=completion)

@@ -186,4 +186,4 @@ def _delays(policy: RetryPolicy, retries: int) -> float:
 
 
 def _has_undo(sig: AnySig) -> bool:
-    return any(isinstance(one, TaskSig) and one.compensate is not None for _, one in walk(sig))
+    return any(one.compensate is not None for _, one in walk(sig))

@@ -55,8 +55,8 @@ def wrong_arguments(
     for path, sig in walk_all(body):
         if isinstance(sig, TaskSig):
             yield from _of_call(sig, path, locate, tasks, defaults)
-            if sig.compensate is not None:
-                yield from _of_call(sig.compensate, f"{path}!compensate", locate, tasks, defaults)
+        if isinstance(sig.compensate, TaskSig):
+            yield from _of_call(sig.compensate, f"{path}!compensate", locate, tasks, defaults)
 
 
 def _of_call(

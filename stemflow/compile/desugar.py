@@ -41,6 +41,8 @@ _NO_POLICY: dict[str, Any] = {"name": None, "when": None, "needs": (), "run_on":
 
 def desugar(sig: AnySig) -> AnySig:
     """The same tree in the machine's own terms."""
+    if sig.compensate is not None and isinstance(sig, (MapSig, LoopSig)):
+        return desugar(_around(sig))
     match sig:
         case TaskSig() | WaitSig() | EventSig() | EmitSig() | ApprovalSig():
             return _wrapped(sig) if sig.has_handlers else sig
@@ -85,6 +87,12 @@ def _has_hooks(sig: AnySig) -> bool:
 def handlers_of(sig: AnySig) -> list[tuple[str, AnySig]]:
     """(path segment, desugared step) of the handlers of a desugared signature, in the order in which they run."""
     return [(segment, desugar(one)) for segment, one in handled_of(sig)]
+
+
+def _around(sig: MapSig[Any, Any] | LoopSig[Any, Any]) -> ChainSig[Any, Any]:
+    """A chain around a step whose undo is one member for each of its own, for the task that undoes it as a whole."""
+    policy = {name: getattr(sig, name) for name in _POLICY}
+    return ChainSig(steps=(structs.replace(sig, **_NO_POLICY, compensate=None),), compensate=sig.compensate, **policy)
 
 
 def _with_member_hooks(sig: GroupSig[Any, Any] | MapSig[Any, Any]) -> AnySig:

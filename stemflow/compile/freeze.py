@@ -30,7 +30,7 @@ from stemflow.model.plan import (
     WaitPlan,
 )
 from stemflow.model.policy import Options
-from stemflow.model.records import CANCELLED, FAILED, SUCCEEDED, child_path
+from stemflow.model.records import CANCELLED, FAILED, SELF, SUCCEEDED, child_path
 from stemflow.model.signature import (
     HOOKS,
     AnySig,
@@ -301,6 +301,10 @@ class _Freezer:
             return place
         self.nodes.append(ScopePlan(kind="steps"))
         members = []
+        if sig.compensate is not None:
+            common = {"parent": place, "on_error": "continue", "undo": True}
+            members.append((SELF, child_path(path, SELF), len(self.nodes)))
+            self.nodes.append(self.leaf(sig.compensate, common, False))
         for segment, member in members_of(sig):
             child = self._undo(member, child_path(path, segment), place)
             if child is not None:
@@ -321,7 +325,9 @@ class _Freezer:
         assert self.graph is not None
         index = {path: i for i, (_, path, _) in enumerate(members)}
         after = reversed_edges(self.graph, index)
-        edges = tuple(tuple(Edge(index[later], "order") for later in after[path]) for path in index)
+        edges = [tuple(Edge(index[later], "order") for later in after[path]) for path in index]
+        if members[0][0] == SELF:  # it is undone as a whole first
+            edges = [(), *((Edge(0, "order"), *some) for some in edges[1:])]
         names = tuple(segment for segment, _, _ in members)
         return {"kind": "steps", "policy": "collect", "members": tuple(m[2] for m in members),
-                "names": names, "edges": edges}  # fmt: skip
+                "names": names, "edges": tuple(edges)}  # fmt: skip

@@ -64,4 +64,6 @@ def _add_step_edges(graph: nx.DiGraph[str], sig: StepsSig[Any, Any], path: str) 
 def reversed_edges(graph: nx.DiGraph[str], paths: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
     """For each of `paths`, those that come after it (directly or through others) and so are undone before it."""
     wanted = set(paths)
-    return {path: tuple(sorted(nx.descendants(graph, path) & wanted)) for path in wanted}
+    return {
+        path: tuple(sorted(nx.descendants(graph, path) & wanted)) if path in graph else () for path in wanted
+    }  # fmt: skip

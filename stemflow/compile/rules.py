@@ -44,10 +44,9 @@ def did_you_mean(word: str, known: Collection[str], what: str) -> str | None:
 
 
 def _unknown_tasks(body: AnySig, locate: Locate, known: Collection[str]) -> Iterator[Diagnostic]:
-    calls = ((path, sig) for path, sig in walk_all(body) if isinstance(sig, TaskSig))
-    for path, sig in calls:
+    for path, sig in walk_all(body):
         for task, key in ((sig, "task"), (sig.compensate, "compensate")):
-            if task is not None and task.task not in known and len(task.task.split()) == 1:
+            if isinstance(task, TaskSig) and task.task not in known and len(task.task.split()) == 1:
                 yield _at(locate, path, key, "SF401", f"no task is registered as `{task.task}`",
                           did_you_mean(task.task, known, "registered tasks"))  # fmt: skip
 

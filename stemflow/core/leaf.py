@@ -21,6 +21,7 @@ from stemflow.model.records import (
     HELD,
     READY,
     RUNNING,
+    SELF,
     SKIPPED,
     STOPPING,
     SUCCEEDED,
@@ -84,6 +85,7 @@ def undone_path(path: str) -> str:
     """The path of the node that the undo node at `path` undoes."""
     prefix, _, rest = path.rpartition("!undo")
     rest = rest.removeprefix(".")
+    rest = "" if rest == SELF else rest.removesuffix(f".{SELF}")
     return child_path(prefix, rest) if rest else prefix
 
 

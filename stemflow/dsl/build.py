@@ -157,6 +157,11 @@ class Builder:
         if needs is not None:
             common["needs"] = self._needs(needs, node, context)
         common |= self.handlers(node, context, kind)
+        undo = node.get("compensate")
+        if undo is not None:
+            self.spots[f"{context.path}!compensate"] = Spot(undo, node.key_place("compensate"))
+            within = context._replace(names=context.names | {"self"}, name=None, place=undo.place)
+            common["compensate"] = self._task(undo, within, {"at": undo.place[:2]})
         if "task" not in node.members:
             timeout = node.text("timeout")
             if timeout is not None and "${{" in timeout:
@@ -221,17 +226,10 @@ class Builder:
     # -- the kinds
 
     def _task(self, node: Node, context: Context, common: dict[str, Any]) -> TaskSig[Any, Any]:
-        undo = node.get("compensate")
-        compensate = None
-        if undo is not None:
-            self.spots[f"{context.path}!compensate"] = Spot(undo, node.key_place("compensate"))
-            within = context._replace(names=context.names | {"self"}, name=None, place=undo.place)
-            compensate = self._task(undo, within, {"at": undo.place[:2]})
         return TaskSig(
             task=node.text("task") or "",
             bind=self._args(node, context),
             options=self.options.read(node, context.names, context.path),
-            compensate=compensate,
             **common,
         )
 

@@ -19,7 +19,7 @@ COMPLETION = frozenset({"group", "map"})
 
 TASK_ONLY = frozenset({
     "args", "retry", "cache", "rate_limit", "group_rate_limit", "group_rate_key", "group_rate_key_header",
-    "group_rate_limiter_failure_mode", "unique", "priority", "queue", "expires", "compensate",
+    "group_rate_limiter_failure_mode", "unique", "priority", "queue", "expires",
 })  # fmt: skip
 """Modifiers of a task that have no meaning yet on a composite."""
 

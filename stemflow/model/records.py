@@ -349,6 +349,10 @@ def task_keys(task_id: str) -> list[Key]:
     return found
 
 
+SELF = ":self"
+"""The path segment, within the undo of a composite, of the task that undoes it as a whole."""
+
+
 def child_path(parent: str, segment: str) -> str:
     """Join a member's segment (`name`, `[i]` or `!handler`) to the path of its scope."""
     if not parent or not segment or segment[0] in "[!":

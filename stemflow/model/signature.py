@@ -37,6 +37,8 @@ HOOKS = ("success_hooks", "failure_hooks", "cancel_hooks")
 """Fields of every signature that hold hooks."""
 HANDLERS = (*HOOKS, "catches", "cleanup")
 """Fields of every signature that hold steps which run after it, depending on how it ended."""
+AFTERWARDS = (*HANDLERS, "compensate")
+"""Fields of every signature that hold steps which run after it, under some condition."""
 
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
@@ -148,7 +150,7 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
 
     MEMBERS: ClassVar[Mapping[str, str | None]] = {}
     """Field with members -> path segment of its one member; None: each has its name or its index."""
-    OTHERS: ClassVar[tuple[str, ...]] = HANDLERS
+    OTHERS: ClassVar[tuple[str, ...]] = AFTERWARDS
     """Fields with signatures that run under some condition, in addition to the members."""
 
     name: str | None = None
@@ -163,6 +165,8 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
     catch_on: tuple[CatchOn, ...] = ()
     """For each of `catches`, the errors that it is for."""
     cleanup: Child | None = None
+    compensate: Child | None = None
+    """The task that undoes it, where the run is compensated and it succeeded."""
     timeout_ms: int | None = None
     timeout: str | None = None
     """Composites only: the template of a duration, in place of `timeout_ms`."""
@@ -245,6 +249,7 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
             or self.run_on != "success"
             or self.on_error != "fail"
             or self.has_handlers
+            or self.compensate
             or self.timeout_ms
             or self.timeout
             or self.concurrency
@@ -324,8 +329,6 @@ class TaskSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defa
     the handler.
     """
 
-    OTHERS = (*HANDLERS, "compensate")
-
     task: str
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = {}
@@ -336,7 +339,6 @@ class TaskSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defa
     meta: Mapping[str, Any] = {}
     countdown_ms: int = 0
     eta_at_ms: int | None = None
-    compensate: TaskSig[Any, Any] | None = None
     decode: Any = None
     """A type, or a function of JSON data, that converts the stored result for a program that waits for it."""
     declared: bool = False

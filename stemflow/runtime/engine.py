@@ -282,7 +282,11 @@ class Stemflow:
         return await self.schedules.apply(head_of(name, what, spec_of(when), tasks))
 
     async def clear_cache(self, task: str | None = None) -> None:
-        """Let no later call get a cached result of `task`, or of any task if it is None. Calls that run go on."""
+        """Let no later call get an older cached result. Calls that run are not affected.
+
+        Args:
+            task: the name of the task whose results are cleared; None clears those of all tasks.
+        """
         self._lifecycle.require()
         await clear_cache(self.store, task)
 

@@ -22,7 +22,7 @@ def test_each_signature_declares_the_fields_that_hold_signatures(kind: type[Any]
         for field in structs.fields(kind)
         if any(word in str(kind.__annotations__.get(field.name, "")) for word in ("Child", "Sig["))
     }
-    inherited = {"success_hooks", "failure_hooks", "cancel_hooks", "catches", "cleanup"}
+    inherited = {"success_hooks", "failure_hooks", "cancel_hooks", "catches", "cleanup", "compensate"}
     assert holding | inherited == {*kind.MEMBERS, *kind.OTHERS}
 
 
