@@ -136,13 +136,13 @@ def _sealed(freezer: _Freezer, variables: Mapping[str, Any]) -> Plan:
     return named(plan)
 
 
-def _condition(source: str | None) -> str | None:
-    """The condition of a catch; raises OptionError if it is no expression."""
+def _condition(source: str | None, where: str) -> str | None:
+    """The condition of a step or catch; raises OptionError, which begins with `where`, if it is no expression."""
     if source is not None:
         try:
             parse_condition(source, NAMES)
         except ExpressionError as error:
-            raise OptionError(f"catch: when: {error.message}") from None
+            raise OptionError(f"{where}: {error.message}") from None
     return source
 
 
@@ -170,6 +170,8 @@ class _Freezer:
     def add(self, sig: AnySig, path: str, parent: int, *, fed: bool) -> int:
         """Append `sig` and everything below it. `fed`: the first tasks get a value before their own arguments."""
         place = len(self.nodes)
+        if sig.at is None:  # that of a file was read with it
+            _condition(sig.when, f"{path or 'the canvas'}: when")
         common: dict[str, Any] = {
             "parent": parent, "when": sig.when, "run_on": sig.run_on, "on_error": sig.on_error,
         }  # fmt: skip
@@ -272,7 +274,8 @@ class _Freezer:
         catches = [at for segment, at in places.items() if segment.startswith("!catch")]
         return {
             "catches": tuple(
-                CatchPlan(at, on.types, _condition(on.when)) for at, on in zip(catches, sig.catch_on, strict=True)
+                CatchPlan(at, on.types, _condition(on.when, "catch: when"))
+                for at, on in zip(catches, sig.catch_on, strict=True)
             ),
             "handlers": tuple(Handler(_HOOKS[one], one[1:], at) for one, at in places.items() if one in _HOOKS),
             "cleanup": places.get("!finally"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeVar, get_args
 
 from msgspec import Struct, json, structs
 
@@ -273,6 +273,40 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
         if not self.MEMBERS:
             raise OptionError("with_timeout: expected a composite; give a task with_options(hard_time_limit=...)")
         return structs.replace(self, timeout_ms=duration_of("with_timeout", timeout))
+
+    def with_when(self, condition: str) -> Signature[In_contra, Out_co]:
+        """Run this only if a condition holds; otherwise it is skipped, and in a chain so is what follows.
+
+        Args:
+            condition: an expression that gives true or false. In a chain, `prev` is the value of the step before; in a
+                loop, `carry` and `index` exist, in a map `item` and `index`.
+
+        Raises:
+            OptionError: the condition is no text; at submission, if it is no expression.
+
+        Example:
+            `Canvas.chain(price.s(sku), alert.s().with_when("prev > 100"))`
+        """
+        if not isinstance(condition, str) or not condition.strip():
+            raise OptionError(f"with_when: expected an expression, got {condition!r}")
+        return structs.replace(self, when=condition)
+
+    def with_on_error(self, policy: OnError) -> Signature[In_contra, Out_co]:
+        """Say what a failure of this does to what is around it.
+
+        Args:
+            policy: `fail` makes it fail, too (default); `continue` does not, and what follows gets null;
+                `skip_dependents` does not either, and what follows is skipped.
+
+        Raises:
+            OptionError: another policy.
+
+        Example:
+            `Canvas.chain(warm_up.s().with_on_error("continue"), work.si())`
+        """
+        if policy not in get_args(OnError):
+            raise OptionError(f"with_on_error: expected {' or '.join(get_args(OnError))}, got {policy!r}")
+        return structs.replace(self, on_error=policy)
 
     def with_options(
         self,

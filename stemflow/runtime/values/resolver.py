@@ -195,7 +195,8 @@ class Values:
                 return None
             match rules.feed(plan, node.index):
                 case "before":
-                    return Prev(await self.value(await self.node(self._member_key(scope, plan, node.index - 1))))
+                    before = await self.node(self._member_key(scope, plan, node.index - 1))
+                    return Prev(await self.value(before) if before is not None and before.state == SUCCEEDED else None)
                 case "results":
                     return Prev(await self.header_values(scope.key, plan))
                 case "item":
