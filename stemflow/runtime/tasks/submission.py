@@ -24,7 +24,7 @@ class Submission(Struct, frozen=True, kw_only=True, gc=False):
     for schedules.
 
     The other fields are the arguments of `Stemflow.submit`: `what` (the signature or workflow), `args`, `kwargs`,
-    `inputs`, `headers`, `meta`, `run_id`, `file`, `tasks`, `again` and `allow_unknown`.
+    `inputs`, `headers`, `meta`, `run_id`, `file`, `tasks`, `again`, `no_cache` and `allow_unknown`.
     """
 
     what: Signature[Any, Any] | Workflow
