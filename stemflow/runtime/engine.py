@@ -39,7 +39,6 @@ from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.tasks.signals import Signals
 from stemflow.runtime.tasks.submission import Submission
 from stemflow.runtime.tasks.task import Task
-
 from stemflow.runtime.values.cached_results import clear_cache
 from stemflow.runtime.values.library import Library
 from stemflow.runtime.worker.service import Service, WorkerSettings
