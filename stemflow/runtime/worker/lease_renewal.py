@@ -20,6 +20,8 @@ LONGEST_PAUSE_MS = 1_000
 VIRTUAL_PAUSE_MS = 3_000
 """The same in virtual time, where each renewal is a step of the simulation."""
 SHORTEST_PAUSE_MS = 50
+LONGEST_FAILURE_PAUSE_S = 5.0
+"""The longest pause after a failure of renewal itself."""
 
 
 class RenewalSchedule:
@@ -104,7 +106,7 @@ class RenewalThread(threading.Thread):
     """Renews all leases of a worker; applies on the event loop what it learns of lost leases and stopped nodes.
 
     `woken` is the event that the schedule sets. `loop_held_ms` gives how long the event loop has been blocked.
-    `failed` is called on the event loop with a name and the error that ended the thread.
+    A failure is logged, `on_error` is called with it on the event loop, and renewal goes on after a growing pause.
     """
 
     def __init__(
@@ -114,22 +116,34 @@ class RenewalThread(threading.Thread):
         schedule: RenewalSchedule,
         woken: threading.Event,
         loop_held_ms: Callable[[], int],
-        failed: Callable[[str, BaseException], None],
+        on_error: Callable[[BaseException], None],
     ) -> None:
         super().__init__(name="stemflow-renew", daemon=True)
         self._slots, self._renewer, self._schedule, self._woken = slots, renewer, schedule, woken
-        self._loop_held_ms, self._failed = loop_held_ms, failed
+        self._loop_held_ms, self._on_error = loop_held_ms, on_error
+        self._failures = 0
+        self._stopped = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._stopping = False
 
     def run(self) -> None:
         try:
             while self._wait():
-                self._renew()
-        except Exception as error:
-            self._loop.call_soon_threadsafe(self._failed, "renewal of leases", error)
+                self._renew_or_pause()
         finally:
             self._renewer.close()
+
+    def _renew_or_pause(self) -> None:
+        try:
+            self._renew()
+            self._failures = 0
+        except Exception as error:
+            pause_s = min(LONGEST_FAILURE_PAUSE_S, 0.1 * 2**self._failures)
+            self._failures = min(self._failures + 1, 10)
+            log.error("renewal of leases has failed; it goes on in %.1f s", pause_s, exc_info=error)
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._on_error, error)
+            self._stopped.wait(pause_s)
 
     def _wait(self) -> bool:
         """Wait until renewal is due; return False if the thread is to end."""
@@ -154,6 +168,7 @@ class RenewalThread(threading.Thread):
     def stop(self) -> None:
         """Tell the thread to end; it closes its renewer."""
         self._stopping = True
+        self._stopped.set()
         self._woken.set()
 
 

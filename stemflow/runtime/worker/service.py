@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -38,6 +38,7 @@ from stemflow.runtime.worker.orphans import LOOK_EVERY_MS, DeclaredTasks
 from stemflow.runtime.worker.presence import Presence
 from stemflow.runtime.worker.retention import keep_pruned
 from stemflow.runtime.worker.slots import Slots
+from stemflow.runtime.worker.supervised import supervised
 from stemflow.runtime.worker.worker import Worker
 from stemflow.store.base import StoreError
 from stemflow.store.process_owner import owner_id
@@ -130,16 +131,16 @@ class Service:
         self._broken = asyncio.get_running_loop().create_future()
         self._services.begin()
         self._keep_leases()
-        self._accompany("recover", recover(self.worker))
-        self._accompany("presence", self.presence.run())
+        self._accompany("recover", lambda: recover(self.worker))
+        self._accompany("presence", self.presence.run)
         if self.slots.only_run is None:
-            self._accompany("orphans", self._declared.watch(self.slots, self._look_every_ms))
+            self._accompany("orphans", lambda: self._declared.watch(self.slots, self._look_every_ms))
             self._loop = asyncio.get_running_loop()
             self._signals.registered.connect(self._registered)
-        self._accompany("prune", keep_pruned(self._store))
+        self._accompany("prune", lambda: keep_pruned(self._store))
         self._exchanging = asyncio.create_task(self.exchange_loop.run(), name="exchange loop")
         self._exchanging.add_done_callback(self._ended)
-        self._accompany("beat", self._beat())
+        self._accompany("beat", self._beat)
         await self._send_of_run(self._signals.run_resumed, self.slots.only_run)
         self._send(self._signals.worker_ready)
 
@@ -153,18 +154,18 @@ class Service:
         renewer = self.renewals.renewer()
         if isinstance(self._woken, asyncio.Event):
             task = RenewalTask(self.slots, renewer, self._schedule, self._woken)
-            return self._accompany("renew", task.run())
+            return self._accompany("renew", task.run)
         watchdog = LoopWatchdog(self.slots, self._failed)
-        renewal = RenewalThread(self.slots, renewer, self._schedule, self._woken, watchdog.held_ms, self._failed)
+        renewal = RenewalThread(
+            self.slots, renewer, self._schedule, self._woken, watchdog.held_ms, self.worker.send_error
+        )
         self._threads = [renewal, watchdog]
         for thread in self._threads:
             thread.start()
 
-    def _accompany(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` until the worker stops; if it ends before, the worker cannot go on."""
-        task = asyncio.create_task(work, name=name)
-        self._tasks.append(task)
-        task.add_done_callback(lambda task: None if task.cancelled() else self._failed(name, task.exception()))
+    def _accompany(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work()` until the worker stops; it is started again when it fails."""
+        self._tasks.append(asyncio.create_task(supervised(name, work, self.worker.send_error), name=name))
 
     def _failed(self, name: str, error: BaseException | None) -> None:
         """A companion has ended although it was not cancelled."""
