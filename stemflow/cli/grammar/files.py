@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from stemflow.cli.grammar.options import OrderedGroup, command, tasks
-from stemflow.cli.grammar.types import Code
+from stemflow.cli.grammar.options import OrderedGroup, command, store_url, tasks
+from stemflow.cli.grammar.types import Code, RunId
 
 FORMATS = ("text", "json", "jsonl", "sarif", "github", "gitlab", "junit")
 COLOURS = ("auto", "always", "never")
-GRAPH_FORMATS = ("mermaid", "dot", "json")
+GRAPH_FORMATS = ("mermaid", "dot", "svg", "json")
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -63,6 +63,9 @@ GRAPH = command(
     click.Option(
         ["--format"], type=click.Choice(GRAPH_FORMATS), default="mermaid", help="The format of the graph (mermaid)."
     ),
+    click.Option(["--run"], metavar="RUN", type=RunId(), help="Show the states of this run of the workflow."),
+    click.Option(["--all"], is_flag=True, help="In svg, draw each of many similar steps."),
+    store_url(),
 )  # fmt: skip
 SCHEMA = command(
     "schema", "print the JSON Schema of workflow files",

@@ -1,0 +1,1 @@
+"""Drawings of workflows as SVG, laid out without another program."""
