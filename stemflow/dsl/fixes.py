@@ -29,7 +29,7 @@ class Edit(NamedTuple):
 
 
 def edit_of(found: Diagnostic, text: str) -> Edit | None:
-    """The edit that certainly corrects a finding; None if there is none."""
+    """The edit that certainly fixes a finding; None if there is none."""
     fix = _FIXES.get(found.code)
     lines = text.split("\n")
     if fix is None or not 0 < found.line <= len(lines):

@@ -100,8 +100,11 @@ class RetryPolicy(Struct, frozen=True, omit_defaults=True):
             "jitter": None if jitter is None else _number("jitter", jitter, 0, 1),
         }
         given = {name: value for name, value in delays.items() if value is not None}
+        # A field is left out of the encoded form if it is the default itself, not if it is equal to it: so that the
+        # digest of a plan does not depend on whether a default was written, it is not passed on.
+        usual = cls()
         return cls(
-            **given,
+            **{name: value for name, value in given.items() if value != getattr(usual, name)},
             retry_on=_class_names("retry_on", retry_on),
             never_retry_on=_class_names("never_retry_on", never_retry_on),
             when=when,

@@ -1,6 +1,6 @@
 """A layered layout of boxes and edges: columns from left to right, few crossings, little distance.
 
-The steps are those of Sugiyama, Tagawa and Toda (1981): a layer for each box by its longest path, stand-ins where an
+The steps are those of Sugiyama, Tagawa and Toda (1981): a layer for each box by its longest path, waypoints where an
 edge passes a layer, an order within each layer by barycentres, and then places.
 """
 
@@ -15,7 +15,7 @@ GAP_Y = 14.0
 _SWEEPS = 12
 _ALIGNMENTS = 8
 _THIN = 6.0
-"""The height of a stand-in of an edge."""
+"""The height of a waypoint of an edge."""
 
 Size = tuple[float, float]
 Point = tuple[float, float]
@@ -57,7 +57,7 @@ def place(sizes: Mapping[str, Size], edges: Sequence[Edge]) -> Placed:
     columns: list[list[str]] = [[] for _ in range(max(layer.values(), default=-1) + 1)]
     for name in names:
         columns[layer[name]].append(name)
-    chains, heights = _with_stand_ins(sizes, edges, layer, columns)
+    chains, heights = _with_waypoints(sizes, edges, layer, columns)
     before: dict[str, list[str]] = {}
     after: dict[str, list[str]] = {}
     for chain in chains.values():
@@ -69,21 +69,21 @@ def place(sizes: Mapping[str, Size], edges: Sequence[Edge]) -> Placed:
     return _drawn(sizes, columns, heights, chains, middles)
 
 
-def _with_stand_ins(
+def _with_waypoints(
     sizes: Mapping[str, Size], edges: Sequence[Edge], layer: Mapping[str, int], columns: list[list[str]]
 ) -> tuple[dict[Edge, list[str]], dict[str, float]]:
-    """The boxes and stand-ins along each edge; stand-ins are added to the columns."""
+    """The boxes and waypoints along each edge; waypoints are added to the columns."""
     heights = {name: height for name, (_, height) in sizes.items()}
     chains: dict[Edge, list[str]] = {}
     for source, target in edges:
         chain = [source]
         for column in range(layer[source] + 1, layer[target]):
-            # Edges of one source share their stand-ins, so that a fan-out is one line for as long as it can be.
-            stand_in = f"\0{source}\0{column}"
-            if stand_in not in heights:
-                heights[stand_in] = _THIN
-                columns[column].append(stand_in)
-            chain.append(stand_in)
+            # Edges of one source share their waypoints, so that a fan-out is one line for as long as it can be.
+            waypoint = f"\0{source}\0{column}"
+            if waypoint not in heights:
+                heights[waypoint] = _THIN
+                columns[column].append(waypoint)
+            chain.append(waypoint)
         chains[(source, target)] = [*chain, target]
     return chains, heights
 

@@ -150,7 +150,7 @@ class Drawing:
     def _frame(self, name: str, laid: _Laid, x: float, y: float) -> Iterator[str]:
         fill, border = self._colours([name])
         yield "<g>"
-        yield f"<title>{_text(name)}{_text(self._told([name]))}</title>"
+        yield f"<title>{_text(name)}{_text(self._counted([name]))}</title>"
         yield (f'<rect x="{x:.1f}" y="{y:.1f}" width="{laid.width:.1f}" height="{laid.height:.1f}" rx="8" '
                f'fill="{fill}" fill-opacity="0.35" stroke="{border}" stroke-dasharray="4 3"/>')  # fmt: skip
         label = _text(clip(self.parts[name].label, _WIDEST))
@@ -163,7 +163,7 @@ class Drawing:
         fill, border = self._colours(members)
         yield "<g>"
         listed = ", ".join(members[:10]) + (f" and {len(members) - 10:,} more" if len(members) > 10 else "")
-        yield f"<title>{_text(listed)}{_text(self._told(members))}</title>"
+        yield f"<title>{_text(listed)}{_text(self._counted(members))}</title>"
         if len(members) > 1:
             for shift in (6, 3):
                 yield (f'<rect x="{x + shift:.1f}" y="{y - shift:.1f}" width="{width:.1f}" height="{height:.1f}" '
@@ -191,7 +191,7 @@ class Drawing:
         states = self._states(members)
         return next((STATES[state] for state in STATES if state in states), _PLAIN)
 
-    def _told(self, members: Sequence[str]) -> str:
+    def _counted(self, members: Sequence[str]) -> str:
         states = self._states(members)
         return ": " + ", ".join(f"{states[state]:,} {state}" for state in STATES if state in states) if states else ""
 

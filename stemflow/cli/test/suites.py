@@ -49,7 +49,7 @@ class Report(NamedTuple):
 
 
 def find_suites(paths: list[str]) -> Iterator[Suite]:
-    """The workflow files that `paths` stand for, each once, with the cases in them and in the files of tests."""
+    """The workflow files that `paths` name, each once, with the cases in them and in the files of tests."""
     tests_of: dict[str, list[str]] = {}
     for path in paths:
         for file in map(os.path.normpath, _files(path)):
