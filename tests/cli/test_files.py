@@ -202,4 +202,4 @@ def test_labels_of_a_graph_are_escaped_for_mermaid() -> None:
     label = 'a"#<b>&`'
     root = GraphNode("", "task", label, ())
     # Then each character is written as an entity
-    assert list(_mermaid({"": root}, [])) == ["flowchart LR", '  n0["a#quot;#35;#lt;b#gt;#amp;#96;"]']
+    assert list(_mermaid({"": root}, [], {})) == ["flowchart LR", '  n0["a#quot;#35;#lt;b#gt;#amp;#96;"]']
