@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stemflow.canvas import Canvas, skew
+    from stemflow.dsl.export import CannotExport, to_yaml
     from stemflow.errors import OptionError, StemflowError, UnitError
     from stemflow.model.effects import DeadLetter
     from stemflow.model.options import TaskOptions
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "stemflow.canvas": ("Canvas", "skew"),
+    "stemflow.dsl.export": ("CannotExport", "to_yaml"),
     "stemflow.errors": ("OptionError", "StemflowError", "UnitError"),
     "stemflow.model.effects": ("DeadLetter",),
     "stemflow.model.options": ("TaskOptions",),
@@ -143,6 +145,7 @@ __all__ = [
     "BadArguments",
     "BadPayload",
     "BadResult",
+    "CannotExport",
     "Canvas",
     "Concurrency",
     "DeadLetter",
@@ -210,4 +213,5 @@ __all__ = [
     "current_context",
     "load_workflow",
     "skew",
+    "to_yaml",
 ]

@@ -382,7 +382,11 @@ def effective(where: str, *layers: Mapping[str, Any]) -> Options:
     merged: dict[str, Any] = {}
     for layer in layers:
         merged.update(layer)
-    options = structs.replace(Options(), **merged) if merged else Options()
+    usual = Options()
+    # See RetryPolicy.of: a default that is written out is encoded as one that is not.
+    options = structs.replace(
+        usual, **{name: value for name, value in merged.items() if value != getattr(usual, name)}
+    ) if merged else usual  # fmt: skip
     if options.soft_ms is not None and options.hard_ms is not None and options.soft_ms >= options.hard_ms:
         raise OptionError(
             f"{where}: expected the soft time limit below the hard one, got {options.soft_ms} and {options.hard_ms} ms"

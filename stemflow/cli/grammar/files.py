@@ -77,6 +77,13 @@ EXPLAIN = command(
         ["code"], metavar="[CODE]", required=False, type=Code(), help="Such as SF101; without it, all codes are listed."
     ),
 )  # fmt: skip
+EXPORT = command(
+    "export", "print a canvas or workflow of a program as a workflow file",
+    click.Argument(["object"], metavar="MODULE:NAME", help="A signature or a workflow."),
+    click.Option(["--name"], metavar="NAME", help="The name of the workflow (that of the object)."),
+    click.Option(["--output"], metavar="FILE", type=click.Path(), help="Write this file."),
+    tasks("Where the tasks are, if not in the same module; may be repeated."),
+)  # fmt: skip
 DIFF = command(
     "diff", "print what two versions of a workflow do differently",
     click.Argument(["old"], metavar="A", type=click.Path(), help="A workflow file, or REV:FILE in git."),
@@ -108,4 +115,4 @@ COMPLETION = command(
     click.Argument(["shell"], metavar="SHELL", type=click.Choice(SHELLS), help="bash, zsh or fish."),
 )  # fmt: skip
 
-COMMANDS = (VALIDATE, TEST, PLAN, GRAPH, SCHEMA, EXPLAIN, DIFF, FMT, TASKS, COMPLETION)
+COMMANDS = (VALIDATE, TEST, PLAN, GRAPH, SCHEMA, EXPLAIN, EXPORT, DIFF, FMT, TASKS, COMPLETION)

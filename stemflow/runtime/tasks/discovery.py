@@ -77,6 +77,23 @@ def load_named(named: Sequence[str], folder: Path, where: str) -> TaskRegistry:
     return registries[0] if len(registries) == 1 else _merged(registries, where)
 
 
+def load_object(name: str, folder: Path, where: str) -> tuple[object, TaskRegistry | None]:
+    """The object `MODULE:NAME` of a program, and the registry in its module, if there is one. Raises TasksNotFound."""
+    module_name, _, attribute = name.partition(":")
+    if not attribute:
+        raise TasksNotFound(f"{where}: expected MODULE:NAME, got {name!r}")
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    module = _load_module(module_name, folder, where)
+    if not hasattr(module, attribute):
+        raise TasksNotFound(f"{where}: expected {attribute} in {module.__file__}, found none; check its name")
+    try:
+        registry = _registry_of(module, None, name)
+    except TasksNotFound:
+        registry = None
+    return getattr(module, attribute), registry
+
+
 def _from_pyproject(start: Path) -> tuple[Path | None, list[str]]:
     """The nearest pyproject.toml at or above `start`, and the modules that it names."""
     path = next((one / "pyproject.toml" for one in (start, *start.parents) if (one / "pyproject.toml").is_file()), None)

@@ -1,0 +1,549 @@
+"""Workflow -> text of a workflow file. The file, once read, has the plan of the workflow that it was written from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import yaml
+from msgspec import NODEFAULT, UNSET, structs
+
+from stemflow.dsl.layout import formatted
+from stemflow.dsl.parse import parse_workflow
+from stemflow.dsl.scalars import ScalarError, resolve
+from stemflow.errors import StemflowError
+from stemflow.model.policy import Concurrency, RetryPolicy, normalise
+from stemflow.model.rates import Rate
+from stemflow.model.records import child_path
+from stemflow.model.signature import (
+    FAIL_TYPE,
+    AnySig,
+    ChainSig,
+    ChordSig,
+    FailSig,
+    GroupSig,
+    LoopSig,
+    MapSig,
+    SetSig,
+    Signature,
+    StepsSig,
+    SwitchSig,
+    TaskSig,
+    WaitSig,
+    Workflow,
+)
+from stemflow.model.tree import changed, members_of
+from stemflow.units import format_duration
+
+_WIDTH = 96
+"""A mapping or list that fits into so many characters is written on one line."""
+_SKIPPED = frozenset({"at", "name", "decode", "declared", "needs"})
+
+Document = dict[str, Any]
+
+
+class CannotExport(StemflowError):
+    """A signature that a workflow file cannot hold; the message says which part."""
+
+
+def to_yaml(workflow: Workflow) -> str:
+    """The text of a workflow file that does the same.
+
+    Tasks must have their arguments by name, as those of workflow files; `bound` gives a canvas these.
+    Raises CannotExport.
+    """
+    text = formatted(_dump(document(workflow)))
+    parsed = parse_workflow(text, workflow.name)
+    if parsed.workflow is None:
+        raise CannotExport(f"{workflow.name}: expected a workflow that a file can hold, got one in which "
+                           f"{parsed.diagnostics[0].message}")  # fmt: skip
+    difference = next(_differences(_comparable(workflow), _comparable(parsed.workflow), ""), None)
+    if difference is not None:
+        raise CannotExport(f"{workflow.name}: {difference}: expected what a workflow file can hold, got something else")
+    return text
+
+
+def document(workflow: Workflow) -> Document:
+    """The document of the file, before it is text."""
+    body = workflow.body
+    kind = _BODIES.get(type(body))
+    if kind is None:
+        body, kind = ChainSig(steps=(body,)), "chain"
+    inner = _step(structs.replace(body, name=None), "")
+    found: Document = {"stemflow": "1", "name": workflow.name}
+    given = {
+        "version": workflow.version, "description": workflow.description, "labels": dict(workflow.labels),
+        "inputs": dict(workflow.inputs), "vars": dict(workflow.vars),
+    }  # fmt: skip
+    found.update((key, value) for key, value in given.items() if value not in (None, {}))
+    if workflow.task_defaults:
+        found["defaults"] = {"task": _options(workflow.task_defaults, "defaults.task")}
+    if workflow.unique_key is not None:
+        found["unique"] = {"key": workflow.unique_key}
+        if workflow.unique_for_ms is not None:
+            found["unique"]["for"] = format_duration(workflow.unique_for_ms)
+        found["unique"]["on_conflict"] = workflow.unique_mode
+    if workflow.concurrency is not None:
+        found["concurrency"] = _concurrency(workflow.concurrency)
+    if workflow.timeout_ms is not None:
+        found["timeout"] = format_duration(workflow.timeout_ms)
+    hooks = {key: inner.pop(f"on_{key}", {}) for key in ("success", "failure", "cancel")}
+    inner.pop("outputs", None)
+    found.update(inner)
+    if workflow.outputs is not None:
+        found["outputs"] = dict(workflow.outputs)
+    for key, state in (("success", ""), ("failure", "failed"), ("cancel", "cancelled")):
+        hook = {**hooks[key], **({"compensate": True} if state in workflow.compensate_on else {})}
+        if hook:
+            found[f"on_{key}"] = hook
+    return found
+
+
+_BODIES: Mapping[type, str] = {StepsSig: "steps", ChainSig: "chain", GroupSig: "group", ChordSig: "chord"}
+
+
+# -- steps
+
+
+def _step(sig: AnySig, path: str) -> Document:
+    """One step; every field that is set is written, or refused."""
+    own = _KINDS.get(type(sig))
+    if own is None:
+        raise CannotExport(f"{path or 'the body'}: expected a kind that can be written, got {type(sig).__name__}")
+    written: set[str] = set()
+    found: Document = {}
+
+    def take(field: str) -> Any:
+        written.add(field)
+        return getattr(sig, field)
+
+    if (when := take("when")) is not None:
+        found["when"] = when
+    if sig.needs:
+        found["needs"] = list(sig.needs)
+    for field in ("run_on", "on_error"):
+        if (value := take(field)) != _default(sig, field):
+            found[field] = value
+    if hasattr(sig, "policy") and take("policy") != "fail_fast":
+        found["on_member_error"] = sig.policy
+    found.update(own(sig, path, take))
+    if (timeout_ms := take("timeout_ms")) is not None:
+        found["timeout"] = format_duration(timeout_ms)
+    if (limited := take("concurrency")) is not None:
+        found["concurrency"] = _concurrency(limited)
+    found.update(_handlers(sig, path, take))
+    for one in structs.fields(type(sig)):
+        value = getattr(sig, one.name)
+        if one.name not in written | _SKIPPED and value != _default(sig, one.name):
+            raise CannotExport(f"{path or 'the body'}: a workflow file cannot hold `{one.name}` of a step")
+    return found
+
+
+def _default(sig: Any, field: str) -> Any:
+    found = next(one for one in structs.fields(type(sig)) if one.name == field)
+    if found.default is not NODEFAULT:
+        return found.default
+    return found.default_factory() if callable(found.default_factory) else UNSET
+
+
+def _handlers(sig: AnySig, path: str, take: Callable[[str], Any]) -> Document:
+    """Catches and the cleanup; the hooks of the body become those of the run."""
+    found: Document = {}
+    catches = [
+        {
+            **({"on": list(on.types)} if on.types else {}),
+            **({"when": on.when} if on.when is not None else {}),
+            "do": _step(body, f"{path}!catch"),
+        }
+        for body, on in zip(take("catches"), take("catch_on"), strict=True)
+    ]
+    if catches:
+        found["catch"] = catches
+    if (cleanup := take("cleanup")) is not None:
+        found["finally"] = _step(cleanup, f"{path}!finally")
+    if not path:
+        for key in ("success", "failure", "cancel"):
+            hooks = take(f"{key}_hooks")
+            if len(hooks) > 1:
+                raise CannotExport(f"on_{key}: expected one hook, got {len(hooks)}; make a group of them")
+            if hooks:
+                found[f"on_{key}"] = {"do": _step(hooks[0], f"!{key}")}
+    return found
+
+
+def _named(sig: AnySig, path: str) -> Document:
+    return {segment: _step(member, child_path(path, segment)) for segment, member in members_of(sig)}
+
+
+def _members(members: tuple[AnySig, ...], path: str) -> Any:
+    """A mapping where all members have names, a list where none has."""
+    if members and all(one.name for one in members):
+        return {one.name: _step(one, child_path(path, str(one.name))) for one in members}
+    if any(one.name for one in members):
+        raise CannotExport(f"{path or 'the body'}: expected all members to have a name, or none")
+    return [_step(one, child_path(path, f"[{i}]")) for i, one in enumerate(members)]
+
+
+def _task(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
+    found: Document = {"task": take("task")}
+    bind = take("bind")
+    if bind is None:
+        raise CannotExport(
+            f"{path or 'the body'}: expected the arguments of {sig.task} by name; export it with the registry that "
+            "has the task"
+        )
+    if bind:
+        found["args"] = dict(bind)
+    found.update(_options(take("options"), path))
+    if (undo := take("compensate")) is not None:
+        found["compensate"] = _step(undo, f"{path}!compensate")
+    return found
+
+
+def _chain(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
+    steps = take("steps")
+    if any(one.name for one in steps):
+        raise CannotExport(f"{path or 'the body'}: a workflow file cannot hold names of the steps of a chain")
+    return {"chain": [_step(one, child_path(path, f"[{i}]")) for i, one in enumerate(steps)]}
+
+
+def _graph(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
+    take("steps")
+    outputs, fail_fast = take("outputs"), take("fail_fast")
+    return {
+        "steps": _named(sig, path),
+        **({"fail_fast": True} if fail_fast else {}),
+        **({"outputs": dict(outputs)} if outputs is not None else {}),
+    }
+
+
+def _chord(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
+    return {"chord": {"group": _members(take("header"), path), "then": _step(take("body"), child_path(path, "then"))}}
+
+
+def _map(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
+    items, spread, window = take("items"), take("spread"), take("window")
+    if spread != "env" or not isinstance(items, (str, tuple)):
+        raise CannotExport(f"{path}: expected a map whose items are a list or an expression, with arguments by name")
+    found: Document = {"items": items if isinstance(items, str) else list(items)}
+    for key, field, usual in (("as", "var", "item"), ("index", "index_var", "index")):
+        if (name := take(field)) != usual:
+            found[key] = name
+    if window is not None:
+        found["concurrency"] = window
+    return {"map": {**found, "do": _step(take("do"), child_path(path, "[*]"))}}
+
+
+def _switch(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
+    keys, cases, default = take("keys"), take("cases"), take("default")
+    found: Document = {"on": take("on")}
+    found["cases"] = {key: _step(one, child_path(path, key)) for key, one in zip(keys, cases, strict=True)}
+    if default is not None:
+        found["default"] = _step(default, child_path(path, "default"))
+    return {"switch": found}
+
+
+def _loop(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
+    on, until, carry = take("on"), take("until"), take("carry")
+    found: Document = {} if on is None else {"until" if until else "while": on}
+    found["max"] = take("limit")
+    if carry is not None:
+        found["carry"] = carry
+    return {"loop": {**found, "do": _step(take("do"), child_path(path, "[*]"))}}
+
+
+def _fail(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
+    message, error_type, data = take("message"), take("error_type"), take("data")
+    if error_type == FAIL_TYPE and data is None:
+        return {"fail": message}
+    return {"fail": {"message": message, "type": error_type, **({} if data is None else {"data": data})}}
+
+
+def _wait(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
+    for_ms, span, until = take("for_ms"), take("span"), take("until")
+    if until is not None:
+        return {"wait": {"until": until}}
+    return {"wait": {"for": span if span is not None else format_duration(for_ms)}}
+
+
+_KINDS: Mapping[type, Callable[[Any, str, Callable[[str], Any]], Document]] = {
+    TaskSig: _task,
+    ChainSig: _chain,
+    GroupSig: lambda sig, path, take: {"group": _members(take("members"), path)},
+    ChordSig: _chord,
+    MapSig: _map,
+    StepsSig: _graph,
+    SwitchSig: _switch,
+    LoopSig: _loop,
+    SetSig: lambda sig, path, take: {"set": dict(take("values"))},
+    FailSig: _fail,
+    WaitSig: _wait,
+}
+
+
+# -- options
+
+
+def _options(given: Mapping[str, Any], path: str) -> Document:
+    """The options of a task by the keys of the file."""
+    left = normalise(given, path)
+    found: Document = {}
+    for key in ("queue", "priority"):
+        if key in left:
+            found[key] = left.pop(key)
+    limits = {key: left.pop(field, None) for key, field in (("soft", "soft_ms"), ("hard", "hard_ms"))}
+    limits = {key: format_duration(value) for key, value in limits.items() if value is not None}
+    if limits:
+        found["timeout"] = limits if "soft" in limits else limits["hard"]
+    retry = _retry(left.pop("retry", None), left.pop("max_retries", None))
+    if retry:
+        found["retry"] = retry
+    for key, field in (("rate_limit", "rate_limits"), ("group_rate_limit", "group_rates")):
+        if rates := left.pop(field, ()):
+            found[key] = [_rate(one) for one in rates]
+    names = {"group_rate_key": "group_key", "group_rate_key_header": "group_header",
+             "group_rate_limiter_failure_mode": "group_failure"}  # fmt: skip
+    for key, field in names.items():
+        if (value := left.pop(field, None)) is not None:
+            found[key] = value
+    if "unique" in left:
+        found["unique"] = _unique(left)
+    if (limited := left.pop("concurrency", None)) is not None:
+        found["concurrency"] = _concurrency(limited)
+    if (expires_ms := left.pop("expires_ms", None)) is not None:
+        found["expires"] = format_duration(expires_ms)
+    if left:
+        raise CannotExport(f"{path}: a workflow file cannot hold the options {', '.join(sorted(left))}; give them to "
+                           "the task where it is registered")  # fmt: skip
+    return found
+
+
+def _retry(policy: RetryPolicy | None, most: int | None) -> Document:
+    found: Document = {} if most is None else {"max": most}
+    if policy is None:
+        return found
+    if policy.paced:
+        usual = RetryPolicy()
+        pauses = {"initial": format_duration(policy.initial_ms), "max": format_duration(policy.max_ms)}
+        given = {**pauses, "factor": policy.factor, "jitter": policy.jitter}
+        normal = {"initial": format_duration(usual.initial_ms), "max": format_duration(usual.max_ms),
+                  "factor": usual.factor, "jitter": usual.jitter}  # fmt: skip
+        found["backoff"] = {"kind": policy.backoff, **{k: v for k, v in given.items() if v != normal[k]}}
+    for key in ("retry_on", "never_retry_on"):
+        if names := getattr(policy, key):
+            found[key] = list(names)
+    if policy.when is not None:
+        found["when"] = policy.when
+    if policy.budget_ms is not None:
+        found["budget"] = format_duration(policy.budget_ms)
+    return found
+
+
+def _rate(rate: Rate) -> Document:
+    found: Document = {"limit": rate.limit, "per": format_duration(rate.per_ms)}
+    if rate.key:
+        found["key"] = rate.key
+    if rate.burst:
+        found.update(burst=rate.burst, pace=True)
+    return found
+
+
+def _unique(left: dict[str, Any]) -> Any:
+    on, key, for_ms, mode = (left.pop(one, None) for one in ("unique", "unique_by", "unique_for_ms", "unique_mode"))
+    if not on:
+        return False
+    if key is not None and not isinstance(key, str):
+        raise CannotExport("unique_by: expected an expression, got a function")
+    found: Document = {} if key is None else {"key": key}
+    if for_ms is not None:
+        found["for"] = format_duration(for_ms)
+    if mode is not None:
+        found["on_conflict"] = mode
+    return found or True
+
+
+def _concurrency(limited: Concurrency) -> Document:
+    return {"key": limited.key, "limit": limited.limit}
+
+
+# -- text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts plain only where YAML 1.1 and 1.2 read them as texts, and repeats values instead of anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    try:
+        plain = value != "" and resolve(value) == value
+    except ScalarError:
+        plain = False
+    style = None if plain and not value.startswith(("${{", " ")) else '"'
+    if "\n" in value.strip("\n") and value == value.strip():
+        style = "|"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _dump(found: Document) -> str:
+    return "".join(_lines(found, 0))
+
+
+def _lines(value: Document, depth: int) -> Iterator[str]:
+    """The lines of a mapping: what is short is on one line."""
+    indent = "  " * depth
+    for key, inner in value.items():
+        name = _one_line(key)
+        flat = _one_line(inner)
+        block = isinstance(inner, (dict, list)) and inner
+        if not block and "\n" in flat:
+            yield f"{indent}{name}: {_block_text(inner, depth + 1)}\n"
+        elif not block or ("\n" not in flat and (depth or not _has_steps(key))
+                           and len(indent) + len(name) + len(flat) <= _WIDTH):  # fmt: skip
+            yield f"{indent}{name}: {flat}\n"
+        elif isinstance(inner, dict):
+            yield f"{indent}{name}:\n"
+            yield from _lines(inner, depth + 1)
+        else:
+            yield f"{indent}{name}:\n"
+            for item in inner:
+                yield from _item(item, depth + 1)
+
+
+def _item(item: Any, depth: int) -> Iterator[str]:
+    indent = "  " * depth
+    flat = _one_line(item)
+    if not isinstance(item, dict) or not item or ("\n" not in flat and len(indent) + len(flat) <= _WIDTH):
+        yield f"{indent}- {flat}\n"
+        return
+    first, *rest = "".join(_lines(item, depth + 1)).splitlines(keepends=True)
+    yield f"{indent}- {first.lstrip(' ')}"
+    yield from rest
+
+
+def _has_steps(key: str) -> bool:
+    return key in ("steps", "chain", "group", "chord", "inputs")
+
+
+def _one_line(value: Any) -> str:
+    """The value in flow style; of one that is too long for a line, only that it is."""
+    if isinstance(value, (dict, list)) and len(str(value)) > 2 * _WIDTH:
+        return "\n"
+    text = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=True, width=10**9, allow_unicode=True, sort_keys=False
+    )  # fmt: skip
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _block_text(value: str, depth: int) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+# -- a canvas with arguments by name
+
+
+ParameterNames = Callable[[str], tuple[str, ...] | None]
+"""Task -> names of its positional parameters; None for an unknown one."""
+
+
+def bound(sig: Any, parameters: ParameterNames, fed: str | None = None, path: str = "") -> Any:
+    """The same canvas with the arguments of tasks by name, and the value of the step before as an expression.
+
+    `fed`: the expression that is the first argument of what starts first. Raises CannotExport.
+    """
+    match sig:
+        case TaskSig():
+            undo = None if sig.compensate is None else bound(sig.compensate, parameters, None, f"{path}!compensate")
+            return structs.replace(_bound_task(sig, parameters, fed, path), compensate=undo)
+        case ChainSig():
+            steps = [
+                bound(one, parameters, "prev" if i else fed, child_path(path, f"[{i}]"))
+                for i, one in enumerate(sig.steps)
+            ]
+            return structs.replace(sig, steps=tuple(steps))
+        case ChordSig():
+            header = tuple(bound(one, parameters, fed, path) for one in sig.header)
+            return structs.replace(sig, header=header, body=bound(sig.body, parameters, "results", path))
+        case MapSig():
+            if sig.spread not in ("env", "item"):
+                raise CannotExport(f"{path or 'the body'}: expected a map of items, got {sig.spread}; write Canvas.map")
+            items = sig.items if isinstance(sig.items, (str, tuple)) else _range(sig.items.start, sig.items.stop,
+                                                                                  sig.items.step)  # fmt: skip
+            do = bound(sig.do, parameters, sig.var if sig.spread == "item" else None, child_path(path, "[*]"))
+            return structs.replace(sig, do=do, items=items, spread="env")
+        case LoopSig():
+            return structs.replace(sig, do=bound(sig.do, parameters, "carry", child_path(path, "[*]")))
+    inner = None if isinstance(sig, StepsSig) else fed
+    return changed(sig, lambda one: bound(one, parameters, inner, path), members_only=True)
+
+
+def _range(start: int, stop: int, step: int) -> str:
+    return f"range({start}, {stop}, {step})"
+
+
+def _bound_task(sig: TaskSig[Any, Any], parameters: ParameterNames, fed: str | None, path: str) -> TaskSig[Any, Any]:
+    if sig.bind is not None:
+        return sig
+    takes = fed is not None and not sig.immutable
+    values = [*([f"${{{{ {fed} }}}}"] if takes else []), *map(_literal, sig.args)]
+    names = parameters(sig.task) if values else ()
+    if names is None or len(names) < len(values):
+        raise CannotExport(
+            f"{path or 'the body'}: expected to know the parameters of {sig.task}, which has arguments by position; "
+            "export it with the registry that has the task"
+        )
+    given = {name: _literal(value) for name, value in sig.kwargs.items()}
+    return structs.replace(
+        sig, args=(), kwargs={}, bind={**dict(zip(names, values, strict=False)), **given}, immutable=False
+    )
+
+
+def _literal(value: Any) -> Any:
+    """A value that stays what it is in a workflow file, where texts may hold expressions."""
+    if isinstance(value, str):
+        return value if "${{" not in value else f"${{{{ {value!r} }}}}"
+    if isinstance(value, Mapping):
+        return {key: _literal(inner) for key, inner in value.items()}
+    return [_literal(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+# -- comparison
+
+
+def _comparable(workflow: Workflow) -> Any:
+    """The workflow without places, with normalised options."""
+    body = workflow.body if type(workflow.body) in _BODIES else ChainSig(steps=(workflow.body,))
+    fields = {field: getattr(workflow, field) for field in workflow.__struct_fields__ if field != "body"}
+    fields["task_defaults"] = normalise(workflow.task_defaults, "defaults.task")
+    if isinstance(body, StepsSig):
+        body = structs.replace(body, outputs=workflow.outputs)
+    return {**fields, "body": _plain(structs.replace(body, name=None))}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Signature):
+        names = (one for one in value.__struct_fields__ if one not in ("at", "decode", "declared"))
+        fields = {one: getattr(value, one) for one in names}
+        if isinstance(value, TaskSig):
+            fields["options"] = normalise(value.options, value.task)
+        return {"": type(value).__name__, **{key: _plain(one) for key, one in fields.items()}}
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def _differences(a: Any, b: Any, where: str) -> Iterator[str]:
+    a, b = _plain(a), _plain(b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in {**a, **b}:
+            yield from _differences(a.get(key), b.get(key), f"{where}.{key}".strip("."))
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        for i, (one, other) in enumerate(zip(a, b, strict=True)):
+            yield from _differences(one, other, f"{where}[{i}]")
+    elif a != b and not (a in ([], {}, None) and b in ([], {}, None)):
+        yield where

@@ -1,0 +1,240 @@
+"""A workflow as a file: what is read again has the same plan, for random documents and canvases with every option."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stemflow import Canvas, RetryPolicy, TaskRegistry
+from stemflow.compile.freeze import compile_plan
+from stemflow.dsl import parse_workflow
+from stemflow.dsl.export import CannotExport, bound, to_yaml
+from stemflow.model.policy import effective, normalise
+from stemflow.model.signature import Workflow
+from stemflow.testing import Rehearsal, virtual_time
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted([*(ROOT / "workflows").glob("*.yaml"), *(ROOT / "tests" / "dsl" / "golden").glob("*.yaml")])
+REGISTRY = TaskRegistry()
+
+
+@REGISTRY.task("add")
+async def add(a: Any, b: Any = 1, c: Any = 0) -> Any:
+    return [a, b, c]
+
+
+@REGISTRY.task("none")
+async def none() -> None: ...
+
+
+def names(task: str) -> tuple[str, ...] | None:
+    known = REGISTRY.get(task)
+    return None if known is None else known.params
+
+
+def digest(workflow: Workflow) -> str:
+    defaults = normalise(workflow.task_defaults, "defaults")
+    return compile_plan(
+        workflow.body, lambda sig: effective(sig.task, defaults, normalise(sig.options, sig.task)),
+        outputs=workflow.outputs, compensate_on=workflow.compensate_on,
+    ).digest  # fmt: skip
+
+
+def read(text: str) -> Workflow | None:
+    return parse_workflow(text, "x").workflow
+
+
+def check(workflow: Workflow) -> None:
+    text = to_yaml(workflow)
+    again = read(text)
+    assert again is not None, parse_workflow(text, "x").diagnostics
+    assert digest(again) == digest(workflow)
+    assert to_yaml(again) == text
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_a_file_has_the_same_plan_after_it_was_exported(path: Path) -> None:
+    workflow = read(path.read_text())
+    if workflow is not None and path.stem not in ("cycle", "two_cycles"):
+        check(workflow)
+
+
+class Documents:
+    """Random workflow files with every kind and option; `rng` decides."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng, self.count = rng, 0
+
+    def maybe(self, of: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in of.items() if self.rng.random() < 0.3}
+
+    def text(self) -> str:
+        return self.rng.choice(["plain", "on", "1:30", "~", "a: b", "'q'", 'd"q', "#x", "two\nlines", "é", " s "])
+
+    def value(self) -> Any:
+        inputs = "${{ inputs.n + 1 }}"
+        nested = {"k": self.text(), "e": inputs}
+        return self.rng.choice([1, 2.5, True, None, self.text(), inputs, [1, self.text()], nested])
+
+    def options(self) -> dict[str, Any]:
+        backoff = self.maybe({"initial": "3s", "factor": 3, "max": "90s", "jitter": 0.5})
+        retry = self.maybe({"max": 3, "retry_on": ["E", "m.F"], "never_retry_on": ["G"], "when": "error.type == 'E'",
+                            "budget": "1h"})  # fmt: skip
+        if self.rng.random() < 0.3 or not retry:
+            retry["backoff"] = {"kind": self.rng.choice(["fixed", "linear", "exponential"]), **backoff}
+        return self.maybe({
+            "queue": "q", "priority": 7, "timeout": self.rng.choice(["30s", {"soft": "5s", "hard": "1m"}]),
+            "retry": retry, "expires": "2h", "concurrency": {"key": "k-${{ args.x }}", "limit": 2},
+            "rate_limit": self.rng.choice(["5/s", [{"limit": 3, "per": "1m", "key": "u"},
+                                                   {"rate": "9/s", "pace": True}]]),
+            "unique": self.rng.choice([True, False, {"key": "${{ args.x }}", "for": "5m", "on_conflict": "reject"}]),
+        })  # fmt: skip
+
+    def task(self) -> dict[str, Any]:
+        step = {"task": "add", "args": {"x": self.value(), **self.maybe({"y": self.value()})}, **self.options()}
+        if self.rng.random() < 0.2:
+            step["compensate"] = {"task": "none", "args": {"o": "${{ self.output }}"}}
+        return step
+
+    def step(self, depth: int, named: bool = False) -> dict[str, Any]:
+        kinds = ["task", "set", "fail", "wait"]
+        kinds += ["chain", "group", "chord", "map", "switch", "loop", "steps"] if depth else []
+        kind = self.rng.choice(kinds)
+        make = {
+            "task": self.task,
+            "set": lambda: {"set": {"v": self.value()}},
+            "fail": lambda: {"fail": self.rng.choice([self.text(), {"message": "m", "type": "T", "data": {"d": 1}}])},
+            "wait": lambda: {"wait": self.rng.choice([{"for": "90s"}, {"until": "2030-01-01T00:00:00Z"}])},
+            "chain": lambda: {"chain": self.many(depth)},
+            "group": lambda: {"group": self.rng.choice([self.many(depth), self.members(depth)])},
+            "chord": lambda: {"chord": {"group": self.members(depth), "then": self.step(depth - 1)}},
+            "map": lambda: {"map": {"items": self.rng.choice(["inputs.list", [1, 2]]), "do": self.step(depth - 1),
+                                    **self.maybe({"as": "one", "index": "at", "concurrency": 4})}},
+            "switch": lambda: {"switch": {"on": "inputs.n", "cases": {"a": self.step(depth - 1), "4 0": self.task()},
+                                          **self.maybe({"default": self.step(depth - 1)})}},
+            "loop": lambda: {"loop": {"max": 5, "do": self.step(depth - 1), **self.maybe({"while": "index < 3",
+                                                                                           "carry": self.value()})}},
+            "steps": lambda: {"steps": self.members(depth), **self.maybe({"fail_fast": True, "outputs": {"o": 1}})},
+        }  # fmt: skip
+        found = make[kind]()
+        found |= self.maybe({"when": "inputs.n > 0", "on_error": "continue"})
+        if kind in ("group", "chord", "map"):
+            found |= self.maybe({"on_member_error": "collect"})
+        if kind not in ("task", "set", "fail", "wait"):
+            found |= self.maybe({"timeout": "1h", "concurrency": {"key": "c", "limit": 3},
+                                 "finally": {"task": "none"}, "catch": {"on": ["E"], "do": self.task()}})  # fmt: skip
+        return found
+
+    def many(self, depth: int) -> list[Any]:
+        return [self.step(depth - 1) for _ in range(self.rng.randint(1, 3))]
+
+    def members(self, depth: int) -> dict[str, Any]:
+        found = {}
+        for _ in range(self.rng.randint(1, 3)):
+            self.count += 1
+            found[f"s{self.count}"] = self.step(depth - 1)
+        return found
+
+    def file(self) -> dict[str, Any]:
+        steps = self.members(3)
+        first, *others = steps
+        for name in others:
+            steps[name] |= self.maybe({"needs": [first], "run_on": "done"}) if self.rng.random() < 0.5 else {}
+            if "run_on" in steps[name] and "needs" not in steps[name]:
+                del steps[name]["run_on"]
+        inputs = {"n": {"type": "integer", "default": 1}, "list": {"type": "array", "default": [1]}}
+        return {
+            "stemflow": "1", "name": "random", "inputs": inputs, "steps": steps,
+            **self.maybe({
+                "version": "1.0", "description": self.text(), "labels": {"a": self.text()}, "vars": {"v": self.text()},
+                "timeout": "1d", "defaults": {"task": {"timeout": "9s", "retry": {"max": 2}}},
+                "unique": {"key": "u-${{ inputs.n }}", "for": "1h"}, "concurrency": {"key": "f", "limit": 2},
+                "outputs": {"o": "${{ inputs.n }}", "t": self.text()}, "on_failure": {"compensate": True},
+                "fail_fast": True, "on_cancel": {"compensate": True, "do": {"task": "none"}},
+            }),
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_random_file_has_the_same_plan_after_it_was_exported(seed: int) -> None:
+    text = yaml.safe_dump(Documents(random.Random(seed)).file(), sort_keys=False)
+    parsed = parse_workflow(text, "x")
+    assert parsed.workflow is not None, (text, parsed.diagnostics)
+    check(parsed.workflow)
+
+
+def canvas(rng: random.Random, depth: int, fed: bool) -> Any:
+    """A random canvas. A task takes the value before it as its first argument if there is one."""
+    composites = ["chain", "group", "chord", "map", "switch", "loop"] if depth else []
+    kind = rng.choice(["task", "wait", "fail", *composites])
+    below = depth - 1
+    match kind:
+        case "task":
+            first = [] if fed else [rng.choice([1, "x", "a ${{ b }}", "0o17"])]
+            task = Canvas.task("add", *first, **({"c": 2} if rng.random() < 0.5 else {}))
+            options = {"priority": 3, "max_retries": 2, "retry": RetryPolicy.of(initial=5, retry_on="ValueError"),
+                       "hard_time_limit": 30, "queue": "default", "rate_limit": "9/s"}  # fmt: skip
+            return task.with_options(**{key: value for key, value in options.items() if rng.random() < 0.3})
+        case "wait":
+            return Canvas.wait("3s")
+        case "fail":
+            return Canvas.fail("no", data={"why": 1})
+        case "chain":
+            return Canvas.chain([canvas(rng, below, fed or bool(i)) for i in range(rng.randint(1, 3))])
+        case "group":
+            return Canvas.group([canvas(rng, below, fed) for _ in range(rng.randint(1, 3))], on_member_error="collect")
+        case "chord":
+            return Canvas.chord(Canvas.group([canvas(rng, below, fed)]), canvas(rng, below, True))
+        case "map":
+            return Canvas.map(canvas(rng, below, True), rng.choice([[1, 2], range(3)]), concurrency=2)
+        case "switch":
+            return Canvas.switch("1", {"1": canvas(rng, below, fed), "b": canvas(rng, below, fed)})
+    return Canvas.loop(canvas(rng, below, True), max=2, carry=1)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_random_canvas_has_the_same_plan_after_it_was_exported(seed: int) -> None:
+    body = Canvas.chain([canvas(random.Random(seed), 3, False)])
+    check(Workflow(name="canvas", body=bound(body, names)))
+
+
+@pytest.mark.parametrize(
+    "sig",
+    [
+        Canvas.chain(Canvas.task("add", 1), Canvas.task("add", 2), Canvas.task("add", c=5)),
+        Canvas.chain(Canvas.group(Canvas.task("add", 1), Canvas.task("add", "${{ x }}")), Canvas.task("add")),
+        Canvas.chord(Canvas.group(Canvas.task("add", 1), Canvas.task("add", 2)), Canvas.task("add", 7)),
+        Canvas.chain(Canvas.map(Canvas.task("add", c=3), range(4)), Canvas.task("add")),
+        Canvas.chain(Canvas.task("add", 1), Canvas.switch("len(prev)", {3: Canvas.task("add")})),
+        Canvas.chain(Canvas.loop(Canvas.task("add"), max=2, carry=0)),
+    ],
+)
+def test_the_file_of_a_canvas_gives_what_the_canvas_gives(sig: Any) -> None:
+    workflow = read(to_yaml(Workflow(name="canvas", body=bound(sig, names))))
+    assert workflow is not None
+
+    @virtual_time
+    async def both() -> tuple[Any, Any]:
+        async with Rehearsal(REGISTRY) as rehearsal:
+            return await rehearsal.run(sig), await rehearsal.run(workflow)
+
+    of_canvas, of_file = both()
+    assert of_canvas == of_file
+
+
+@pytest.mark.parametrize(
+    ("sig", "says"),
+    [
+        (Canvas.task("unknown", 1), "expected to know the parameters of unknown"),
+        (Canvas.chunks(Canvas.task("add"), [1, 2], 2), "expected a map of items"),
+        (Canvas.chain(Canvas.task("none")).with_options(isolation="thread"), "the options isolation"),
+        (Canvas.chain(Canvas.task("none").on_success(Canvas.task("none"))), "cannot hold `success_hooks`"),
+    ],
+)
+def test_what_a_file_cannot_hold_is_refused(sig: Any, says: str) -> None:
+    with pytest.raises(CannotExport, match=says):
+        to_yaml(Workflow(name="canvas", body=bound(sig, names)))
