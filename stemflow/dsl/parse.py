@@ -69,6 +69,11 @@ class Parsed:
         self._ignores.report_unused(findings.by_place(), tasks is not None, kept)
         return tuple(sorted(kept, key=lambda one: (one.line, one.column, one.code)))
 
+    @property
+    def view(self) -> View | None:
+        """The file as rules see it; None when it could not be read."""
+        return self._view
+
     def check_cases(self, cases: CaseFile, file: str) -> tuple[Diagnostic, ...]:
         """The findings about a file of tests for this workflow."""
         findings = Findings(file)

@@ -77,6 +77,10 @@ EXPLAIN = command(
         ["code"], metavar="[CODE]", required=False, type=Code(), help="Such as SF101; without it, all codes are listed."
     ),
 )  # fmt: skip
+LSP = command(
+    "lsp", "serve editors over the language server protocol, on standard input and output",
+    tasks("Where the tasks are; may be repeated (default: the nearest lock file; nothing is imported)."),
+)  # fmt: skip
 EXPORT = command(
     "export", "print a canvas or workflow of a program as a workflow file",
     click.Argument(["object"], metavar="MODULE:NAME", help="A signature or a workflow."),
@@ -115,4 +119,4 @@ COMPLETION = command(
     click.Argument(["shell"], metavar="SHELL", type=click.Choice(SHELLS), help="bash, zsh or fish."),
 )  # fmt: skip
 
-COMMANDS = (VALIDATE, TEST, PLAN, GRAPH, SCHEMA, EXPLAIN, EXPORT, DIFF, FMT, TASKS, COMPLETION)
+COMMANDS = (VALIDATE, TEST, PLAN, GRAPH, SCHEMA, EXPLAIN, EXPORT, DIFF, FMT, TASKS, LSP, COMPLETION)
