@@ -47,7 +47,7 @@ class CannotExport(StemflowError):
 
 
 def to_yaml(workflow: Workflow) -> str:
-    """The text of a workflow file that does the same.
+    """The text of a workflow file that does the same as `workflow`.
 
     Tasks must have their arguments by name, as those of workflow files; `bound` gives a canvas these.
     Raises CannotExport.
