@@ -39,6 +39,25 @@ class Mock(NamedTuple):
     delay_ms: int = 0
 
 
+class Answer(NamedTuple):
+    """The answer to an approval, `after_ms` after the step began to wait."""
+
+    step: str
+    approve: bool
+    by: str
+    note: str
+    inputs: Mapping[str, Any]
+    after_ms: int
+
+
+class Sent(NamedTuple):
+    """An event that is sent `after_ms` after the start of the run."""
+
+    type: str
+    data: Any
+    after_ms: int
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One test case. `expect` is as it is written; `time_ms` are the bounds of its `time`."""
@@ -52,6 +71,8 @@ class Case:
     places: Mapping[str, Position]
     """Where each expectation is in the file."""
     time_ms: tuple[int | None, int | None] = (None, None)
+    answers: tuple[Answer, ...] = ()
+    events: tuple[Sent, ...] = ()
 
 
 class Known(NamedTuple):
@@ -114,7 +135,19 @@ def _case(name: str, node: Node, place: Position, expressions: Expressions, find
         expected,
         {} if expect is None else dict(expect.keys),
         _time(expect, findings),
-    )
+        tuple(_answer(step, one, findings) for step, one in node.entries("answers").items() if one.get("by")),
+        () if (events := node.get("events")) is None else tuple(
+            Sent(one.value["type"], one.value.get("data"), _duration_ms(one, "after", findings) or 0)
+            for one in events.items if not one.flawed and one.get("type") is not None
+        ),
+    )  # fmt: skip
+
+
+def _answer(step: str, node: Node, findings: Findings) -> Answer:
+    given = node.value
+    note, inputs = given.get("note", ""), given.get("inputs", {})
+    after_ms = _duration_ms(node, "after", findings) or 0
+    return Answer(step, given.get("approve", True), given["by"], note, inputs, after_ms)
 
 
 def _mocks(node: Node, expressions: Expressions, findings: Findings) -> tuple[Mock, ...]:
@@ -163,6 +196,7 @@ def unknown_names(tests: Node | None, known: Known) -> Iterator[tuple[str, Posit
         expect = case.get("expect")
         yield from _unknown(_keys(case.get("inputs")), known.inputs, "input", "inputs")
         yield from _unknown(_keys(case.get("mocks")), known.tasks, "task", "tasks of the workflow")
+        yield from _unknown(_keys(case.get("answers")), known.steps, "step", "steps")
         if expect is None:
             continue
         yield from _unknown(_keys(expect.get("outputs")), known.outputs, "output", "outputs")

@@ -204,6 +204,36 @@ def test_a_run_that_never_ends_fails_the_case(project: Path, cli: Cli) -> None:
     assert (ran.code, "the run never ends" in ran.out) == (1, True)
 
 
+WAITS = """\
+stemflow: "1"
+name: waits
+steps:
+  ask: {approval: {by: [ann], timeout: 3d, inputs: {sum: {type: integer}}}}
+  paid: {event: {type: paid, timeout: 5d}, needs: [ask]}
+tests:
+  two days for a person:
+    answers: {ask: {by: ann, after: 2d, inputs: {sum: 3}}}
+    events: [{type: paid, data: {n: 1}, after: 60h}]
+    expect: {state: succeeded, order: [ask, paid], time: 60h}
+  rejected:
+    answers: {ask: {by: ann, approve: false, after: 1h, note: too much}}
+    expect: {state: failed, failed: [ask], skipped: [paid], time: 1h}
+  nobody answers: {expect: {state: failed, time: 3d}}
+  somebody else: {answers: {ask: {by: bob}}, expect: {state: succeeded}}
+"""
+
+
+def test_approvals_and_events_take_no_real_time(project: Path, cli: Cli) -> None:
+    (project / "waits.yaml").write_text(WAITS)
+    ran = cli("test", "waits.yaml")
+    lines = ran.out.split("\n")
+    assert [line.split()[0] for line in lines[1:4]] == ["ok", "ok", "ok"], ran.out
+    assert "FAIL somebody else" in ran.out
+    assert "bob" in ran.out
+    (project / "waits.yaml").write_text(WAITS.replace("answers: {ask: {by: bob}}", "answers: {aks: {by: ann}}"))
+    assert "the workflow has no step `aks`" in cli("test", "waits.yaml").err
+
+
 def test_watch_runs_again_after_a_change() -> None:
     # Given files that change twice while nothing else happens, and then Ctrl-C
     stamps = iter([1, 1, 2, 2, 2, 3, 3])

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from stemflow.cli.live import tree_rows
 from stemflow.cli.test.mocks import Mocked
 from stemflow.cli.tree import Row
-from stemflow.dsl.cases import Case
+from stemflow.dsl.cases import Answer, Case, Sent
 from stemflow.errors import StemflowError
-from stemflow.model.records import ErrorInfo, Node
+from stemflow.model.records import HELD, ErrorInfo, Node
 from stemflow.model.signature import TaskSig, Workflow
 from stemflow.model.tree import everything
 from stemflow.runtime.client.workflow_files import InvalidInputs
@@ -68,11 +68,16 @@ async def _run(workflow: Workflow, case: Case, registry: TaskRegistry | None) ->
     stubs = mocked.stubs(tasks_of(workflow), real=registry is not None)
     async with Rehearsal(registry or TaskRegistry(), stubs=stubs, skip_idle=True) as rehearsal:
         handle = await rehearsal.app.submit(workflow, inputs=dict(case.inputs))
-        cancelling = asyncio.ensure_future(_cancel(rehearsal, handle, case.cancel_after_ms))
+        acting = [asyncio.ensure_future(one) for one in _actions(rehearsal, handle, case)]
         try:
             result = await handle.wait()
         finally:
-            cancelling.cancel()
+            for one in acting:
+                one.cancel()
+            failures = await asyncio.gather(*acting, return_exceptions=True)
+        failed = next((one for one in failures if isinstance(one, StemflowError)), None)
+        if failed is not None:
+            return Outcome(str(failed))
         if mocked.unmocked:
             missing = ", ".join(dict.fromkeys(mocked.unmocked))
             return Outcome(f"the case calls {missing} and has no mock of it; add one, or pass --tasks")
@@ -97,10 +102,39 @@ def _in_order(nodes: list[Node]) -> list[str]:
     return [node.path for node in nodes if node.path]
 
 
-async def _cancel(rehearsal: Rehearsal, handle: RunHandle[Any], after_ms: int | None) -> None:
-    if after_ms is not None:
-        await rehearsal.pause(after_ms)
-        await handle.cancel()
+def _actions(rehearsal: Rehearsal, handle: RunHandle[Any], case: Case) -> Iterator[Coroutine[Any, Any, None]]:
+    """What happens to the run from outside: it is cancelled, approvals are answered, events are sent."""
+    if case.cancel_after_ms is not None:
+        yield _cancel(rehearsal, handle, case.cancel_after_ms)
+    for answer in case.answers:
+        yield _give(rehearsal, handle, answer)
+    for event in case.events:
+        yield _send(rehearsal, event)
+
+
+async def _cancel(rehearsal: Rehearsal, handle: RunHandle[Any], after_ms: int) -> None:
+    await rehearsal.pause(after_ms)
+    await handle.cancel()
+
+
+async def _give(rehearsal: Rehearsal, handle: RunHandle[Any], answer: Answer) -> None:
+    """Answer once the step waits; a run that ends before gets no answer."""
+    async for event in handle.events():
+        if event.path == answer.step and event.state == HELD:
+            break
+    else:
+        return
+    await rehearsal.pause(answer.after_ms)
+    app, given = rehearsal.app, {"by": answer.by, "note": answer.note}
+    if answer.approve:
+        await app.approve(handle.id, answer.step, inputs=dict(answer.inputs), **given)
+    else:
+        await app.reject(handle.id, answer.step, **given)
+
+
+async def _send(rehearsal: Rehearsal, event: Sent) -> None:
+    await rehearsal.pause(event.after_ms)
+    await rehearsal.app.send_event(event.type, event.data)
 
 
 @contextlib.contextmanager
