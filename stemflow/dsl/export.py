@@ -18,8 +18,11 @@ from stemflow.model.records import child_path
 from stemflow.model.signature import (
     FAIL_TYPE,
     AnySig,
+    ApprovalSig,
     ChainSig,
     ChordSig,
+    EmitSig,
+    EventSig,
     FailSig,
     GroupSig,
     LoopSig,
@@ -266,6 +269,41 @@ def _wait(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
     return {"wait": {"for": span if span is not None else format_duration(for_ms)}}
 
 
+def _limit(take: Callable[[str], Any]) -> Document:
+    """The timeout of a step that waits for somebody else."""
+    limit, limit_ms = take("limit"), take("limit_ms")
+    if limit is not None:
+        return {"timeout": limit}
+    return {} if limit_ms is None else {"timeout": format_duration(limit_ms)}
+
+
+def _event(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
+    match, how = take("match"), take("on_timeout")
+    found: Document = {"type": take("event_type"), **({} if match is None else {"match": match}), **_limit(take)}
+    return {"event": {**found, **({} if how == "fail" else {"on_timeout": how})}}
+
+
+def _emit(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
+    data, own_id, keep_ms = take("data"), take("id"), take("keep_ms")
+    found: Document = {"type": take("event_type")}
+    found.update((key, value) for key, value in (("data", data), ("id", own_id)) if value is not None)
+    return {"emit": {**found, "keep": format_duration(keep_ms)}}
+
+
+def _approval(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
+    by, message, form = take("by"), take("message"), take("form")
+    found: Document = {"by": list(by)} if by else {}
+    if message is not None:
+        found["message"] = message
+    if form:
+        found["inputs"] = dict(form)
+    found.update(_limit(take))
+    for key in ("on_timeout", "on_reject"):
+        if (how := take(key)) != "fail":
+            found[key] = how
+    return {"approval": found}
+
+
 _KINDS: Mapping[type, Callable[[Any, str, Callable[[str], Any]], Document]] = {
     TaskSig: _task,
     ChainSig: _chain,
@@ -278,6 +316,9 @@ _KINDS: Mapping[type, Callable[[Any, str, Callable[[str], Any]], Document]] = {
     SetSig: lambda sig, path, take: {"set": dict(take("values"))},
     FailSig: _fail,
     WaitSig: _wait,
+    EventSig: _event,
+    EmitSig: _emit,
+    ApprovalSig: _approval,
 }
 
 

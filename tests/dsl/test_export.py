@@ -101,7 +101,7 @@ class Documents:
         return step
 
     def step(self, depth: int, named: bool = False) -> dict[str, Any]:
-        kinds = ["task", "set", "fail", "wait"]
+        kinds = ["task", "set", "fail", "wait", "event", "emit", "approval"]
         kinds += ["chain", "group", "chord", "map", "switch", "loop", "steps"] if depth else []
         kind = self.rng.choice(kinds)
         make = {
@@ -109,6 +109,13 @@ class Documents:
             "set": lambda: {"set": {"v": self.value()}},
             "fail": lambda: {"fail": self.rng.choice([self.text(), {"message": "m", "type": "T", "data": {"d": 1}}])},
             "wait": lambda: {"wait": self.rng.choice([{"for": "90s"}, {"until": "2030-01-01T00:00:00Z"}])},
+            "event": lambda: {"event": {"type": "t", "timeout": "5m", **self.maybe({"match": "event.data.n == 1",
+                                                                                    "on_timeout": "skip"})}},
+            "emit": lambda: {"emit": {"type": "t", **self.maybe({"data": self.value(), "id": "x", "keep": "2h"})}},
+            "approval": lambda: {"approval": {"timeout": "3d", **self.maybe({
+                "by": ["a", "b"], "message": self.text(), "on_timeout": "reject", "on_reject": "continue",
+                "inputs": {"n": {"type": "integer"}},
+            })}},
             "chain": lambda: {"chain": self.many(depth)},
             "group": lambda: {"group": self.rng.choice([self.many(depth), self.members(depth)])},
             "chord": lambda: {"chord": {"group": self.members(depth), "then": self.step(depth - 1)}},
@@ -124,7 +131,7 @@ class Documents:
         found |= self.maybe({"when": "inputs.n > 0", "on_error": "continue"})
         if kind in ("group", "chord", "map"):
             found |= self.maybe({"on_member_error": "collect"})
-        if kind not in ("task", "set", "fail", "wait"):
+        if kind not in ("task", "set", "fail", "wait", "event", "emit", "approval"):
             found |= self.maybe({"timeout": "1h", "concurrency": {"key": "c", "limit": 3},
                                  "finally": {"task": "none"}, "catch": {"on": ["E"], "do": self.task()}})  # fmt: skip
         return found
