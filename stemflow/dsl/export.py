@@ -16,6 +16,7 @@ from stemflow.model.policy import Concurrency, RetryPolicy, normalise
 from stemflow.model.rates import Rate
 from stemflow.model.records import child_path
 from stemflow.model.signature import (
+    EVENT_KEPT_MS,
     FAIL_TYPE,
     AnySig,
     ApprovalSig,
@@ -249,7 +250,9 @@ def _switch(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
 def _loop(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
     on, until, carry = take("on"), take("until"), take("carry")
     found: Document = {} if on is None else {"until" if until else "while": on}
-    found["max"] = take("limit")
+    limit = take("limit")
+    if on is None or limit != _default(sig, "limit"):
+        found["max"] = limit
     if carry is not None:
         found["carry"] = carry
     return {"loop": {**found, "do": _step(take("do"), child_path(path, "[*]"))}}
@@ -287,7 +290,7 @@ def _emit(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
     data, own_id, keep_ms = take("data"), take("id"), take("keep_ms")
     found: Document = {"type": take("event_type")}
     found.update((key, value) for key, value in (("data", data), ("id", own_id)) if value is not None)
-    return {"emit": {**found, "keep": format_duration(keep_ms)}}
+    return {"emit": {**found, **({} if keep_ms == EVENT_KEPT_MS else {"keep": format_duration(keep_ms)})}}
 
 
 def _approval(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
