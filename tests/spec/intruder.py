@@ -115,7 +115,8 @@ class SqliteIntruder(Intruder):
         return node
 
     def put(self, key: Key, node: Node) -> None:
-        state, flags, rev, delivery, lease_ms, body, stage, *_ = rows.node_columns(structs.replace(node, at_ms=0), 1)
+        columns = rows.node_columns(structs.replace(node, at_ms=0), "", 1)
+        state, flags, rev, delivery, lease_ms, body, stage, *_ = columns
         at_ms = None if stage is None else 0
         self.store._db.execute(
             "UPDATE nodes SET state = ?, flags = ?, rev = ?, delivery = ?, lease_ms = ?, body = ?, stage = ?,"
