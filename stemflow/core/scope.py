@@ -87,6 +87,10 @@ def _begin(w: Work, scope: Node, refusal: GateError | None) -> None:
         scope.due_at_ms = w.now_ms + timeout_ms
     if opening.skipped:
         skip_members(w, scope, opening.skipped, "skipped")
+    verdict = rules.settle(plan, tally_of(scope), False)
+    if verdict.move == "stop":  # a quorum of more members than there are: nothing is opened for it
+        cancel_unopened(w, scope)
+        return close(w, scope, plan, verdict.state, verdict.cause)
     open_members(w, scope, opening.first)
     settle_scope(w, scope, plan)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from stemflow import Canvas, InvalidWorkflow, OptionError, Stemflow, TaskRegistry, load_workflow
 from stemflow.runtime.tasks.context import Reject, TaskContext
@@ -69,6 +70,17 @@ async def test_a_quorum_that_cannot_be_reached_any_more_starts_no_further_member
     result = await handle.wait(timeout=5_000)
     assert result.error is not None and result.error.type == "QuorumMissed"
     assert "60" not in [one for _, one in seen]
+
+
+@pytest.mark.parametrize("cleaned", [False, True])
+async def test_a_quorum_of_more_members_than_there_are_opens_none(cleaned: bool, app: Stemflow, seen: Seen) -> None:
+    group = Canvas.map(Canvas.task("after"), [1], quorum=2)
+    # Within another composite, which is opened in the same decision.
+    inner = group.finally_(structs.replace(after(7)[0], immutable=True)) if cleaned else group
+    result = await ended(app, Canvas.group(inner))
+    assert result.status == "failed"
+    assert result.error.type == "QuorumMissed"
+    assert [one for _, one in seen] == (["7"] if cleaned else [])
 
 
 @pytest.mark.parametrize(
