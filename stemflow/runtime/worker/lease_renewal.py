@@ -179,7 +179,14 @@ class RenewalTask:
         self._slots, self._renewer, self._schedule, self._woken = slots, renewer, schedule, woken
 
     async def run(self) -> None:
-        """Renew until cancelled."""
+        """Renew until cancelled, and close the renewer then."""
+        try:
+            await self._run()
+        except asyncio.CancelledError:
+            self._renewer.close()
+            raise
+
+    async def _run(self) -> None:
         time_of = asyncio.get_running_loop().time
         while True:
             due = time_of() + self._schedule.pause_s()
