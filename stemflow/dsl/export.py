@@ -350,7 +350,9 @@ def _options(given: Mapping[str, Any], path: str) -> Document:
     for key, field in names.items():
         if (value := left.pop(field, None)) is not None:
             found[key] = value
-    if "unique" in left:
+    if left.pop("cached", False):
+        found["cache"] = _cache(left)
+    elif "unique" in left:
         found["unique"] = _unique(left)
     if (limited := left.pop("concurrency", None)) is not None:
         found["concurrency"] = _concurrency(limited)
@@ -404,6 +406,15 @@ def _unique(left: dict[str, Any]) -> Any:
     if mode is not None:
         found["on_conflict"] = mode
     return found or True
+
+
+def _cache(left: dict[str, Any]) -> Document:
+    _, key, ttl_ms, _, _ = (
+        left.pop(one, None) for one in ("unique", "unique_by", "unique_for_ms", "unique_mode", "unique_key")
+    )
+    if key is not None and not isinstance(key, str):
+        raise CannotExport("cache: key: expected an expression, got a function")
+    return {"ttl": format_duration(ttl_ms), **({} if key is None else {"key": key})}
 
 
 def _concurrency(limited: Concurrency) -> Document:

@@ -74,7 +74,7 @@ def test_names_cannot_break_the_picture(project: Path, cli: Cli) -> None:
 
 def test_a_run_shows_its_states_in_each_format(project: Path, cli: Cli) -> None:
     cli("run", "flaky.yaml")
-    run = cli("runs").out.split()[0]
+    run = cli("runs", "-q").out.split()[0]
     drawn = cli("graph", "flaky.yaml", "--run", run, "--format", "svg").out
     legend = [one.text for one in ElementTree.fromstring(drawn).iter(f"{SVG}text")]
     assert {"failed", "skipped", "succeeded"} <= set(legend)
@@ -91,6 +91,6 @@ def test_members_of_a_map_are_counted(project: Path, cli: Cli) -> None:
         'steps: {m: {map: {items: "[1, 2, 3]", do: {task: each, args: {n: "${{ item }}"}}}}}\n'
     )
     cli("run", "many.yaml")
-    run = cli("runs").out.split()[0]
+    run = cli("runs", "-q").out.split()[0]
     drawn = cli("graph", "many.yaml", "--run", run, "--format", "svg").out
     assert "[*]: each  × 3" in [one.text for one in ElementTree.fromstring(drawn).iter(f"{SVG}text")]
