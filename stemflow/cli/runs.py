@@ -60,6 +60,7 @@ def _query(arguments: Arguments, store: Store) -> RunQuery:
         labels=dict(_label(text) for text in arguments.label),
         tasks=tuple(arguments.task),
         excluded=tuple(_term(text) for text in arguments.excluded),
+        internal=arguments.internal,
     )
 
 

@@ -68,6 +68,9 @@ def test_schedules_are_applied_listed_and_removed(flow: Path, cli: Cli) -> None:
     assert follows_schema("schedule_apply", done) == [
         {"schedule": "nightly", "result": "changed"}, {"schedule": "yearly", "result": "removed"},
     ]  # fmt: skip
+    # Its own runs are not among those of users.
+    assert cli("runs", "-q").out == ""
+    assert cli("runs", "-q", "--internal").out.count("schedule/") >= 2
     assert cli("schedule", "remove", "nightly").out == "nightly: removed\n"
     missing = cli("schedule", "show", "nightly")
     assert missing.code == 3

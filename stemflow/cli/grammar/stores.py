@@ -23,6 +23,9 @@ RUNS = command(
         ["--not", "excluded"], metavar="FIELD:VALUE", multiple=True,
         help="Without name:NAME, state:STATE, task:TASK or label:NAME=VALUE; may be repeated.",
     ),
+    click.Option(
+        ["--internal"], is_flag=True, help="Also the runs by which schedules are kept and their ticks are made."
+    ),
     click.Option(["--limit"], type=Positive(), default=20, metavar="N", help="List at most this many (20)."),
     click.Option(["--after"], type=RunId(), metavar="RUN", help="Go on after this run."),
     click.Option(["--csv"], is_flag=True, help="Print CSV on standard output."),

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from stemflow.model.plan import LeafPlan, Plan
 from stemflow.model.records import FAILED, FINAL, SKIPPED, STOPPING, SUCCEEDED, ErrorInfo, Node
+from stemflow.runtime.client.run_ids import is_internal
 from stemflow.store.base import RunInfo, Store
 
 PAGE: Final = 200
@@ -23,7 +24,7 @@ class RunQuery(Struct, frozen=True, kw_only=True):
 
     `states`: active, stopping, succeeded, failed, cancelled. `since_ms`: created at this instant or later. `labels`: of
     the workflow file, or values of the run's `meta`. `tasks`: each is in the plan of the run. `excluded`: (field,
-    value); a run that fits one of them is left out.
+    value); a run that fits one of them is left out. `internal`: also the runs by which the engine keeps schedules.
     """
 
     states: frozenset[str] = frozenset()
@@ -32,6 +33,7 @@ class RunQuery(Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str] = {}
     tasks: tuple[str, ...] = ()
     excluded: tuple[tuple[Field, str], ...] = ()
+    internal: bool = False
 
 
 class ListedRun(Struct, frozen=True, kw_only=True):
@@ -67,7 +69,7 @@ async def list_runs(store: Store, query: RunQuery, limit: int, after: str = "") 
             read, after = read + 1, info.header.run
             if info.header.created_at_ms < query.since_ms:
                 return await _described(store, found, None)
-            if await plans.fits(query, info):
+            if (query.internal or not is_internal(info.header)) and await plans.fits(query, info):
                 found.append(info)
                 if len(found) == limit:
                     return await _described(store, found, after)

@@ -17,12 +17,11 @@ from stemflow.errors import OptionError
 from stemflow.model.records import FINAL, NO_RUN, Claim, ClaimSpec, Node
 from stemflow.model.signature import AnySig, Signature, StepsSig, TaskSig, WaitSig, Workflow
 from stemflow.runtime.client.parts import Parts
+from stemflow.runtime.client.run_ids import HEAD_NAME, HEAD_PREFIX, TICK, TICK_PREFIX
 from stemflow.runtime.tasks.submission import Submission
 from stemflow.runtime.values.resolver import Values
 from stemflow.schedule import ScheduleSpec
 
-TICK: Final = "stemflow.tick"
-"""The task that makes a tick; every worker has it."""
 BACKFILL: Final = "stemflow.backfill"
 """The task that starts the run of one tick of the past and waits for its end."""
 LEDGER_MS: Final = 30 * 86_400_000
@@ -112,12 +111,12 @@ def run_key(schedule: str) -> str:
 
 def head_prefix(schedule: str = "") -> str:
     """How the ids of the heads of a schedule begin; of all schedules without a name."""
-    return f"schedule/{schedule}/" if schedule else "schedule/"
+    return f"{HEAD_PREFIX}{schedule}/" if schedule else HEAD_PREFIX
 
 
 def tick_prefix(schedule: str) -> str:
     """How the ids of the runs begin that make the ticks of a schedule."""
-    return f"tick/{schedule}/"
+    return f"{TICK_PREFIX}{schedule}/"
 
 
 def tick_options(queue: str) -> Mapping[str, Any]:
@@ -143,7 +142,7 @@ def head_submission(head: Head, run_id: str) -> Submission:
     )
     hold: WaitSig[Any, Any] = WaitSig(name="hold", for_ms=_FOR_EVER_MS)
     flow = Workflow(
-        name=f"schedule {head.schedule}", body=StepsSig(steps=(start, hold)), inputs={"head": {"type": "object"}}
+        name=f"{HEAD_NAME}{head.schedule}", body=StepsSig(steps=(start, hold)), inputs={"head": {"type": "object"}}
     )
     claim = ClaimSpec(head_key(head.schedule), "keep_last")
     return Submission(what=flow, inputs={"head": msgspec.to_builtins(head)}, run_id=run_id, claim=claim)

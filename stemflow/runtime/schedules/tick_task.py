@@ -17,11 +17,11 @@ from stemflow.expr.dates import instant_of, iso
 from stemflow.model.records import NO_RUN, Claim, ClaimSpec
 from stemflow.model.signature import Signature, TaskSig, Workflow
 from stemflow.runtime.client.parts import Parts
+from stemflow.runtime.client.run_ids import TICK
 from stemflow.runtime.client.submitter import Submitter
 from stemflow.runtime.runs.handle import DuplicateRun, RunConflict, RunHandle
 from stemflow.runtime.schedules.head import (
     BACKFILL,
-    TICK,
     Head,
     newest_head,
     read_head,
