@@ -4,23 +4,24 @@ Theory of operation. A `Claim` is one record per key, which is committed togethe
 node is in at most one of its three lists.
 
 * *holders*: nodes that have the key. A unique key has one holder, a concurrency key up to `limit`. A unique key is
-  held until the node is final; a concurrency key, for a task, until its attempt ends.
-* *waiters*: HELD nodes that will get the key, in order. `_next` turns waiters into holders as long as there is room,
-  and queues a `granted` notice for each; its action then lets the node continue.
-* *sharers*: HELD nodes that do not run, but end with the outcome of a holder or waiter (`Sharer.of`). When that one
-  is SUCCEEDED or FAILED, they get a `denied` notice and end likewise. If it is cancelled or skipped instead, the
-  first sharer that may run, if any, takes its place, and the others share with it (`_remove_sharers`).
+  held until the node is final; a concurrency key by a task until its attempt ends, by a composite until it is final.
+* *waiters*: nodes in state HELD, which do not run yet and will get the key in this order. `_next` promotes them as
+  long as there is room, and queues a `granted` notice for each; its action then lets the node continue.
+* *sharers*: nodes in state HELD that never run, but end with the outcome of a holder or waiter (`Sharer.of`). When
+  that one is SUCCEEDED or FAILED, they get a `denied` notice and end likewise. If it is cancelled or skipped instead,
+  the first sharer that may run, if any, takes its place, and the others share with it (`_remove_sharers`).
 
-A unique key may have a window: the claim then outlives a succeeded holder as `finished` until `until_ms`. Waiters
-have a timer for the end of the window; then the next one takes the claim over (`find`, `turn`). A claim without
-holders is deleted, except during its window. When it is created again, its revisions start elsewhere
-(`Work._first_rev`).
+A unique key may have a window: after a holder has succeeded, the claim stays with `finished` until `until_ms`, and
+that node stays in its holders. Waiters have a timer for the end of the window; then the next one takes the claim over
+(`find`, `turn`). A claim without holders is deleted. When it is created again, its revisions do not repeat earlier
+ones (`Work._first_rev`).
 
 A claim changes only in decisions that also guard the nodes concerned by revision and fencing token. That is why a
-zombie can never release the key of the next holder: its report is refused, and the release with it.
+worker whose lease has expired can never release the key of the next holder: its report is refused, and the release
+with it.
 
-Which of these operations a call whose unique key is taken leads to is decided by the modes in `core.unique`;
-concurrency keys are used by `core.admission`.
+`core.unique` chooses the operation, by its mode, when a call finds its unique key taken; `core.admission` uses
+concurrency keys.
 """
 
 from __future__ import annotations
@@ -199,7 +200,7 @@ def _remove_sharers(w: Work, claim: Claim, node: Node) -> Key | None:
 
 
 def _next(w: Work, claim: Claim, granted: Key | None = None) -> None:
-    """Make waiters to holders as long as there is room. `granted` needs no notice, as its caller handles it."""
+    """Promote waiters to holders as long as there is room. `granted` needs no notice, as its caller handles it."""
     if claim.finished:
         claim.holders, claim.finished, claim.until_ms = (), False, None
     if len(claim.holders) >= claim.limit:

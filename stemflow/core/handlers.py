@@ -1,10 +1,10 @@
 """Handlers of a scope: sub-plans that run after its members, one at a time, before it becomes final.
 
-In this order: the first catch that fits, if the scope is about to become FAILED; the hooks for its verdict, which may
-be another one after a catch; the cleanup (`finally`). A handler is numbered by its place in this order, and its record
+In this order: the first catch that fits, if the scope is about to become FAILED; the hooks for its verdict, which a
+catch may have changed; the cleanup (`finally`). A handler is numbered by its place in this order, and its record
 has the index `-1 - number`. While one runs, the scope is `handling` and keeps its verdict in its record.
 
-A stop from outside stops a running catch, which does work of the workflow, but neither hooks nor the cleanup.
+A stop from outside cancels a running catch, because a catch does work of the workflow. Hooks and the cleanup go on.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def begin(w: Work, scope: Node, plan: ScopePlan) -> None:
 
 
 def ended(w: Work, scope: Node, plan: ScopePlan, end: MemberEnd) -> None:
-    """A handler ended: apply its outcome, where that counts, and run the next one."""
+    """A handler ended; run the next one. A catch replaces the outcome, a failed cleanup may fail the scope, a hook
+    changes nothing."""
     number = -1 - end.index
     if scope.verdict is None:
         raise StaleView(scope.key, "a verdict, for which its handlers run")
@@ -74,8 +75,8 @@ def ended(w: Work, scope: Node, plan: ScopePlan, end: MemberEnd) -> None:
 
 
 def running(w: Work, scope: Node, plan: ScopePlan) -> list[Node]:
-    """The handler that has not ended."""
-    keys = list(dict.fromkeys(_key(scope, name) for name in names_of(plan)))  # one undo may be for two states
+    """The handlers that have not ended: at most one."""
+    keys = list(dict.fromkeys(_key(scope, name) for name in names_of(plan)))  # the undo hook may be for two verdicts
     w.want(keys)
     return [found for key in keys if (found := w.node(key)) is not None and found.state not in FINAL]
 

@@ -298,14 +298,14 @@ def _waits_for_handler(facts: Facts, node: Node) -> Reason:
     plan = facts.plan_of(node)
     paths = [child_path(node.path, f"!{name}") for name in names_of(plan)] if isinstance(plan, ScopePlan) else []
     running = [path for path in paths if (one := facts.nodes.get(path)) is not None and one.state not in FINAL]
-    text = f"its members have ended, it is to be {node.verdict}, and {listed(running)} runs"
+    text = f"its members have ended; it ends as {node.verdict} after {listed(running)}"
     holder = task_id((node.run, running[0])) if running else None
     return Reason(code="hook", text=text, since_ms=node.opened_at_ms, holder=holder)
 
 
 def _waits_for_members(facts: Facts, node: Node, tally: Tally) -> Reason:
     plan = facts.plan_of(node)
-    stopping = "it is to stop, and " if node.state == STOPPING else ""
+    stopping = "it stops, and " if node.state == STOPPING else ""
     paths = [_member_path(facts, node, index) for index in bits(tally.open)] if isinstance(plan, ScopePlan) else []
     open_paths = [path for path in paths if (one := facts.nodes.get(path)) is not None and one.state not in FINAL]
     if paths and not open_paths:
@@ -327,7 +327,7 @@ def _member_path(facts: Facts, scope: Node, index: int) -> str:
 
 
 def _unopened(facts: Facts, scope: Node, plan: ScopePlan, tally: Tally) -> Iterator[Explanation]:
-    """The members of a scope that it has not opened, and that have not ended without."""
+    """The members of a scope that it has not opened, and that have neither opened nor ended."""
     rules = rules_of(plan)
     rest = ((1 << tally.size) - 1) & ~(tally.opened | tally.ended)
     if not rest:

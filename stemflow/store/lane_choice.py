@@ -1,8 +1,8 @@
-"""Which leaf is leased next: the best of what is ready, where rate limits make whole lanes of it wait.
+"""Selects the next tasks to lease, by rank, while rate limits block whole lanes of what is ready.
 
 A lane is what is ready in one queue under one set of limits. A lane that is known to wait is indexed under one of its
-limits, and a limit that admits nothing is blocked until a known instant, with all lanes that wait for it. So a round
-costs as much as what may start, however many lanes and limits there are (ADR 36).
+limits. A limit that admits nothing is blocked until a known instant, and with it all lanes that are indexed under it.
+So the cost is proportional to the number of tasks that start, however many lanes and limits there are (ADR 36).
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Unlimited(Protocol[E_co]):
 
 
 class LaneIndex(Protocol[E_co]):
-    """The lanes of one queue: each waits for nothing, or for a limit. The rank of a lane may be too good."""
+    """The lanes of one queue: each waits for nothing, or for a limit. The rank of a lane is a lower bound: its
+    first entry may have left since."""
 
     def first(self) -> tuple[Rank, Lane] | None:
         """The best lane that waits for nothing, or for a limit that is not blocked."""

@@ -10,6 +10,8 @@ import pytest
 
 from stemflow import Stemflow, TaskRegistry
 from stemflow.model.effects import Decision
+from stemflow.model.facts import Stop
+from stemflow.runtime.commit.committer import Committer, Piggyback
 from stemflow.store.base import Exchange, Request, StoreUnavailable, Want
 from stemflow.store.memory.store import MemoryStore
 from stemflow.testing.simulation.virtual_loop import VirtualClock
@@ -117,3 +119,16 @@ async def test_slots_that_a_submission_did_not_need_serve_what_came_meanwhile(
         await submitted
         await asyncio.sleep(0.01)
         assert at_once[-1] == 2
+
+
+async def test_an_exchange_that_asks_for_no_leases_says_when_it_fails(app: Stemflow) -> None:
+    answers: list[Exchange | None] = []
+
+    async def refuse(*asked: Any) -> Exchange:
+        raise StoreUnavailable("gone")
+
+    app.store.exchange = refuse  # type: ignore[method-assign]
+    committer = Committer(app.store, app.decider, "other", lambda *_: None, lambda: Piggyback(None, answers.append))
+    with pytest.raises(StoreUnavailable):
+        await committer.commit([Stop(("no such run", ""))])
+    assert answers == [None]

@@ -22,7 +22,7 @@ async def context_of(
     """The context of an attempt at `node`; `kind` is the class for handlers that run where this one does."""
     library = values.library
     header = await library.header(node.run)
-    before = await values.parent_path(node)
+    before = await values.predecessor_path(node)
     parent = header.parent if before is None else (node.run, before)
     named = encoder_names(node, leaf, options, header, library.encoders)
     return kind(

@@ -17,7 +17,7 @@ from stemflow.runtime.tasks.submission import Prepared
 from stemflow.store.base import BackpressureError, Exchange, Request, StateLost, Store, Want
 
 TRIES = 100
-"""How often a stale decision is made again before the caller gets an error."""
+"""How often a stale decision is computed again before the caller gets an error."""
 DECISIONS_AT_ONCE = 500
 """The most decisions in one exchange."""
 
@@ -80,15 +80,15 @@ class Committer:
         return (await self.commit_each([(facts, prepared)]))[0]
 
     async def commit_each(self, many: Sequence[tuple[list[Fact], Prepared | None]]) -> list[Decision]:
-        """The same for many; each is decided and committed alone. Raises the first error once all are done."""
+        """`commit` for several submissions; each succeeds or fails alone. Raises the first error once all are done."""
         loop = asyncio.get_running_loop()
         asked = [_Pending(facts, prepared, loop.create_future()) for facts, prepared in many]
         self._waiting += asked
         try:
             async with self._lock:
                 if not self._store.concurrent_exchanges:
-                    # Such a store does not suspend: without this, nothing else runs while one after the other submits,
-                    # and what is submitted at the same time shares no commit.
+                    # Calls to such a store never suspend. Suspend once here, so that other tasks run, and submissions
+                    # made at the same time join this exchange.
                     await asyncio.sleep(0)
                 while not all(one.done.done() for one in asked):
                     await self._exchange()
@@ -130,20 +130,29 @@ class Committer:
             # The caller that made this exchange was cancelled. The others send their facts again, which is idempotent.
             self._waiting = pending + self._waiting
             raise
-        for (one, decision), committed in zip(ready, answer.committed, strict=True):
-            if not committed:
-                self._decider.stale(decision, one.facts, answer.current)
-                self._retry(one)
-                continue
-            self._on_commit(decision, one.facts)
-            self._decider.committed(decision)
-            if not one.done.done():
-                one.done.set_result(decision)
-        piggyback.complete(answer)
+        try:
+            for (one, decision), committed in zip(ready, answer.committed, strict=True):
+                self._settle(one, decision, committed, answer)
+        finally:
+            piggyback.complete(answer)
+
+    def _settle(self, one: _Pending, decision: Decision, committed: bool, answer: Exchange) -> None:
+        """Answer the caller of a decision that was committed; decide one that was stale again."""
+        if not committed:
+            self._decider.stale(decision, one.facts, answer.current)
+            return self._retry(one)
+        self._on_commit(decision, one.facts)
+        self._decider.committed(decision)
+        if not one.done.done():
+            one.done.set_result(decision)
 
     async def _answer(self, request: Request, decisions: list[Decision], piggyback: Piggyback) -> Exchange:
         if piggyback.want is None:
-            return await self._store.exchange(request, decisions, None)
+            try:
+                return await self._store.exchange(request, decisions, None)
+            except BaseException:
+                piggyback.complete(None)
+                raise
         # The worker must get its leases even if the caller is cancelled before the store answers.
         asked = asyncio.ensure_future(self._store.exchange(request, decisions, piggyback.want))
         try:
@@ -162,8 +171,8 @@ class Committer:
             one.done.set_exception(StemflowError(text))
 
     async def _decided_each(self, pending: Sequence[_Pending]) -> list[tuple[_Pending, Decision]]:
-        """Decide each in turn. One that changes a key is what the next under the same key rests on: were each decided
-        on what is stored, only one of them would be committed in each exchange."""
+        """Decide in order. Later decisions see the claims as earlier ones of this exchange leave them (`ahead`): on the
+        stored claims, only one decision under a unique key could be committed in each exchange."""
         ahead: dict[Key, Record | None] = {}
         ready = []
         for one in pending:
@@ -176,7 +185,7 @@ class Committer:
         return ready
 
     async def _decided(self, one: _Pending, ahead: Mapping[Key, Record | None]) -> Decision | None:
-        """Decide; None if the caller has got an error, or was cancelled."""
+        """Decide; None if the caller has an answer already: an error, or it was cancelled."""
         if one.done.done():
             return None
         prepared, library = one.prepared, self._decider.library

@@ -1,7 +1,8 @@
-"""The task that makes a tick: it starts what is due, and arranges for the next tick. Each step may be repeated.
+"""The task that runs at each tick: it starts the runs that are due and submits the next tick.
 
-The ids of the runs and of the next tick are derived from the schedule and the nominal instant, so a tick that is made
-again after a crash starts nothing twice.
+A head is the stored version of a schedule: a run whose inputs are its specification. Each step is idempotent: the ids
+of the runs and of the next tick are derived from the schedule and the nominal instant, so a tick that is made again
+after a crash starts nothing twice.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ from stemflow.store.base import StoreError
 log = logging.getLogger("stemflow.schedule")
 
 ON_TIME_MS: Final = 60_000
-"""With `keep: none` a tick still starts when it is seen within this time."""
+"""A tick that is seen within this time is on time; `keep: none` starts only such ticks."""
 
 Row = dict[str, Any]
-"""What became of a tick: `at` (nominal), `fate`, `late_ms`, and `run` or `reason`; `count` of several in one row."""
+"""What became of a tick: `at` (nominal), `fate`, `late_ms`, `run` or `reason`; `count` if it is of several ticks."""
 
 
 class Ticker:
@@ -64,10 +65,10 @@ class Ticker:
         if found is None:
             return None
         if await newest_head(self._parts, schedule) != head:
-            # The process that applied the newer one has died before it ended this one.
+            # There is a newer head, and the process that applied it died before it ended this one.
             await self._parts.cancel(head)
             return None
-        if at_ms is None:
+        if at_ms is None:  # the first run of a new head: there is no tick to make yet
             await self._arrange(found, head, first_after_ms(found))
             return None
         now_ms = self._store.now_ms()
@@ -135,7 +136,7 @@ class Ticker:
         try:
             what = work_of(head.source, head.form, head.file)
             filled = {**_inputs(head, at_ms, now_ms, kind), **(inputs or {})}
-            # A backfill has a concurrency of its own.
+            # Backfills ignore `overlap`: they limit concurrency themselves.
             claim = None if kind == "backfill" else await self._claim(head)
             asked = Submission(
                 what=what,
@@ -152,7 +153,7 @@ class Ticker:
         except DuplicateRun as taken:
             return {**row, "fate": "skipped", "run": taken.run_id, "reason": "this run has not ended"}, None
         except RunConflict:
-            # Made before, with another `tick.late_ms`.
+            # The run exists from an earlier attempt of this tick; only `tick.late_ms` differs.
             return {**row, "fate": "started", "run": run_id}, None
         except StemflowError as error:
             log.error(
@@ -176,7 +177,7 @@ class Ticker:
 
 
 def first_after_ms(head: Head) -> int | None:
-    """After which instant the first tick of a head comes; None: it is paused until somebody resumes it."""
+    """The first tick of a head is the first one after this instant; None: it is paused until somebody resumes it."""
     if head.paused is None:
         return head.from_ms
     if head.paused.until_ms is None:

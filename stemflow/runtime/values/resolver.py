@@ -121,7 +121,7 @@ class Values:
     # -- results of nodes
 
     async def value(self, node: Node | None) -> Any:
-        """The value of a node; null for one that was skipped, failed or never ran."""
+        """The value of a node; null for a task without success. A composite may be read before it is final."""
         if node is None or (node.state != SUCCEEDED and node.tally is None):
             return None
         if node.alias is not None and node.result is None:
@@ -138,7 +138,7 @@ class Values:
         return None if given is None else await self.value(await self.node(self._member_key(node, plan, given)))
 
     async def member_values(self, scope: Node, indices: Iterable[int]) -> list[Any]:
-        """The values of members in order; null for one without, an error for one that failed under `collect`."""
+        """The values of members in order: null for a member without a value, an error if it failed under `collect`."""
         plan = await self.scope(scope)
         keys = [self._member_key(scope, plan, i) for i in indices]
         values: list[Any] = []
@@ -182,7 +182,7 @@ class Values:
     async def prev(self, node: Node) -> Prev | None:
         """The value that becomes the first argument of `node`, or None if there is none.
 
-        What a task was replaced by, or has added, gets none: the task got the value itself.
+        Nodes that were added at run time get none: the task that added them, or that they replaced, got the value.
         """
         while node.path and not (node.node == 0 and node.index >= 0):
             scope = await self.above(node)
@@ -217,7 +217,7 @@ class Values:
         before = await self.node(self._member_key(loop, plan, index - 1))
         return await self.value(before) if before is not None and before.state == SUCCEEDED else None
 
-    async def parent_path(self, node: Node) -> str | None:
+    async def predecessor_path(self, node: Node) -> str | None:
         """The path of the task that made `node` ready: in a chain the last one before it; None for a first task."""
         while node.path and not (node.node == 0 and node.index >= 0):
             scope = await self.above(node)
@@ -248,11 +248,11 @@ class Values:
         if rules.gives != "taken":
             return rules.last(plan)
         node = await self.node(key)
-        return rules.taken(node.tally) or 0 if node is not None and node.tally is not None else 0
+        return (rules.taken(node.tally) or 0) if node is not None and node.tally is not None else 0
 
     async def _handler_argument(self, key: Key, is_cleanup: bool) -> Any:
-        """The argument of a hook or catch: the value, or the node that failed with its error. A cleanup gets the same
-        whatever happened."""
+        """The argument of a hook or catch: the value, or the node that ended, with the leaf and its error if it
+        failed. A cleanup always gets the node, with its state."""
         scope = await self.needed(key)
         if scope.verdict == SUCCEEDED and not is_cleanup:
             return await self.value(scope)
@@ -381,7 +381,7 @@ class Values:
         return shown
 
     async def _shown_members(self, scope: Node | None, depth: int) -> Any:
-        """The members of a composite by name, or as a list where they have none; null where there are none."""
+        """The members of a composite by name, as a list if they have no names; null for tasks, maps and loops."""
         if scope is None or scope.tally is None:
             return None
         plan = await self.scope(scope)

@@ -22,7 +22,7 @@ BLOCKED_S = 0.1
 """After handlers have blocked the event loop for this long, their reports are committed before the next handler is
 called."""
 STORE_SLOW_S = 1.0
-"""How long after the last report a handler waits at most for the reports of others to be committed."""
+"""The longest that `wait_for_reports` waits, counted from the end of the last handler."""
 NO_OVERLAP = sys.maxsize
 """A value of `Slots.overlap_from` with which no number of reports starts a second exchange."""
 

@@ -20,9 +20,9 @@ from stemflow.store.redis.server_time import ServerTime
 log = logging.getLogger("stemflow.store")
 
 AWAY_MS: Final = 1_000
-"""A partition whose server does not answer is not asked for leases again before this."""
+"""How long a partition that does not answer is not asked for leases."""
 SEEN_MS: Final = 1_000
-"""A worker without a free slot asks every partition at least so often, since timers may have become due there."""
+"""The longest time between two looks of a worker at a partition, since timers may have become due there."""
 _MADE: Final = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}")
 
 PartOf = Callable[[str, int], int]
@@ -72,7 +72,7 @@ class PartitionedExchange:
     def __init__(self, shown: str, parts: Sequence[Partition], time: ServerTime, part_of: PartOf) -> None:
         self._shown, self._parts, self._time, self._part_of = shown, parts, time, part_of
         self._next_at: list[int | None] = [0] * len(parts)
-        """By partition, the earliest instant at which something in it may be due; 0 is not known."""
+        """By partition, the earliest instant at which something in it may be due; 0: unknown, so it counts as due."""
         self._had_timers = [False] * len(parts)
         """By partition, whether its last answer had timers, which come again until they are moved."""
         self._asked_at = [0] * len(parts)
@@ -95,8 +95,8 @@ class PartitionedExchange:
         if want is not None and first is not None and first not in groups:
             calls.append(self._ask(found, first, request, want))
         errors = [one for one in await asyncio.gather(*calls, return_exceptions=True) if one is not None]
-        for error in errors:
-            raise error
+        if errors:
+            raise errors[0]
         for part in order:
             if want is not None and (len(found.leases) < want.limit or self._is_due(part)):
                 await self._ask(found, part, request, want)
@@ -133,7 +133,7 @@ class PartitionedExchange:
         return order
 
     def _is_due(self, part: int) -> bool:
-        """Whether something in it is due, as far as is known, or it was not asked for long."""
+        """Whether something in it may be due, or it has not been asked for SEEN_MS."""
         at_ms = self._next_at[part]
         due = at_ms is not None and at_ms <= self._time.now_ms()
         return due or self._had_timers[part] or self._time.monotonic_ms() - self._asked_at[part] >= SEEN_MS
