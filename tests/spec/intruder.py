@@ -79,10 +79,11 @@ class MemoryIntruder(Intruder):
         self.store._records[key] = node
         self.store._leases.pop(key, None)
         if node.state == "ready":
-            self.store._queues.add(structs.replace(node, run=key[0], path=key[1]), 0, self.store.now_ms())
+            moved = structs.replace(node, run=key[0], path=key[1])
+            self.store._queues.add(moved, node.queue, 0, self.store.now_ms())
 
     def move(self, key: Key, queue: str) -> None:
-        self.store._queues.add(structs.replace(self.node(key), queue=queue), 0, self.store.now_ms())
+        self.store._queues.add(structs.replace(self.node(key), queue=queue), queue, 0, self.store.now_ms())
 
     def alter_header(self, run: str, /, **fields: Any) -> None:
         self.store._headers[run] = structs.replace(self.store._headers[run], **fields)
@@ -144,7 +145,9 @@ class SqliteIntruder(Intruder):
         self.store._db.execute("UPDATE pages SET body = ? WHERE run = ? AND path = ?", (change(page), *own))
 
     def claims(self) -> dict[str, Claim]:
-        return {k: wire.decode_claim(b) for k, b in self.store._db.execute("SELECT key, body FROM claims").fetchall()}
+        rows = self.store._db.execute("SELECT key, body FROM claims").fetchall()
+        found = {key: wire.decode_shared(key, body) for key, body in rows}
+        return {key: claim for key, claim in found.items() if isinstance(claim, Claim)}
 
     def alter_claim(self, key: str, **fields: Any) -> None:
         claim = structs.replace(self.claims()[key], **fields)
@@ -219,10 +222,11 @@ class RedisIntruder(Intruder):
         places: Any = self.redis.keys(self.prefix + b"c*")
         found: Any = self.redis.mget(places) if places else []
         names = [place[len(self.prefix) + 1 :].decode() for place in places]
-        return {name: codec.decode_claim(value) for name, value in zip(names, found, strict=True)}
+        shared = {name: codec.read_shared(name, value) for name, value in zip(names, found, strict=True)}
+        return {name: claim for name, claim in shared.items() if isinstance(claim, Claim)}
 
     def alter_claim(self, key: str, **fields: Any) -> None:
-        altered = codec.claim_parts(structs.replace(self.claims()[key], **fields))
+        altered = codec.shared_parts(structs.replace(self.claims()[key], **fields))
         self.redis.set(self.prefix + b"c" + key.encode(), b"".join(altered), keepttl=True)
 
     def __del__(self) -> None:

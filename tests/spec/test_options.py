@@ -57,6 +57,7 @@ OPTIONS = {
     "group_rate_key": RATES + "test_a_group_may_have_another_header_or_a_key",
     "group_rate_key_header": RATES + "test_a_group_may_have_another_header_or_a_key",
     "group_rate_limiter_failure_mode": RATES + "test_a_limiter_that_fails_is_open_or_closed_as_the_task_says",
+    "cache": SPEC + "test_cache.py::test_equal_calls_of_other_runs_get_the_result_until_it_has_expired",
     "unique": UNIQUE + "test_without_a_key_of_its_own_a_call_is_known_by_task_queue_and_arguments",
     "unique_mode": UNIQUE + "test_reject_raises_with_the_run_that_holds_the_key",
     "unique_for": UNIQUE + "test_within_its_window_a_call_gets_the_result_of_the_one_that_has_ended",
@@ -87,6 +88,9 @@ POLICY = {
 }
 
 MEMBERS = {
+    "run": SPEC + "test_waiting_handlers.py::test_a_handler_that_waits_for_a_run_gives_its_slot_back",
+    "cancel_run": SPEC + "test_waiting_handlers.py::test_a_context_cancels_another_run",
+    "state": SPEC + "test_lifespan.py::test_a_class_and_a_copied_registry",
     "id": CONTEXT + "test_the_id_is_the_same_over_all_attempts",
     "run_id": CONTEXT + "test_the_context_of_a_handler_describes_its_task",
     "node": CONTEXT + "test_the_context_of_a_handler_describes_its_task",

@@ -31,6 +31,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "unique_mode": ("return_existing", "reject"),
     "unique_for": (None, "1h"),
     "unique_by": ("args.a", "args.b"),
+    "cache": (None, "1h"),
     "concurrency": (None, 3),
     "visibility_timeout": ("30s", "10s"),
     "expires": (None, "1m"),

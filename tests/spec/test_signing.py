@@ -26,7 +26,7 @@ from stemflow import (
 from stemflow.model import wire
 from stemflow.model.plan import LeafPlan, Plan
 from stemflow.model.rates import Rate
-from stemflow.model.records import ErrorInfo, Header, Node, Tally
+from stemflow.model.records import Awaits, ErrorInfo, Header, Node, Tally
 from stemflow.runtime.payloads.signing import Trust
 from tests.spec.intruder import intruder_of
 
@@ -183,6 +183,7 @@ ALTERED: dict[str, Any] = {
     "result": b"1", "alias": ("other", ""), "error": ErrorInfo("E", "m"), "failed_at": "x", "cause": "condition",
     "claim": "c", "slot": "s", "inputs": ("other", b"[]"), "stand_in": ("other", ""), "duplicates": 1,
     "opened_at_ms": 1, "started_at_ms": 1, "ended_at_ms": 1, "base": 9, "stopped": True, "seal": None,
+    "awaits": Awaits("topic", 3), "retries": (1,), "taken": (("topic", 3),), "bound": 5,
 }  # fmt: skip
 
 
@@ -219,7 +220,7 @@ HEADER: dict[str, Any] = {
     "run": "other", "plan": "0" * 32, "name": "n", "inputs": b'{"args":[2],"kwargs":{}}', "created_at_ms": 1,
     "claim": None, "file": "f", "tasks": ("t",), "headers": {"tenant": "other"}, "meta": {"a": 1},
     "parent": ("r", "p"), "root": "r", "rerun_of": "r", "origin": "o", "reply_to": "x", "redo": ("x",), "seal": None,
-    "base": 9, "not_before_ms": 1,
+    "base": 9, "not_before_ms": 1, "labels": {"team": "pay"}, "no_cache": True,
 }  # fmt: skip
 
 
@@ -301,7 +302,7 @@ async def test_a_claim_that_was_altered_gives_no_key_away(scene: Scene) -> None:
     scene.intruder.alter_claim(key, finished=True)
 
     # When the same is submitted again, then the submission is refused, and nothing of it is stored
-    with pytest.raises(SignatureInvalid, match=f"claim {key}"):
+    with pytest.raises(SignatureInvalid, match=f"record {key}"):
         await scene.producer.submit(once.s(1))
     assert [info.header.run for info in await scene.producer.store.runs(10)] == [handle.id]
 

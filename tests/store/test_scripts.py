@@ -112,6 +112,7 @@ async def test_every_script_may_be_called_twice(store: Store, twice: Twice, cloc
     await one.exchange(Decision(puts=(succeed(leases[0]),)), want=one.want(1))
     await store.put_hint("run:r", "progress", b"50", 1_000)
     await store.inventory()
+    await store.leaf_status([lease.node.key for lease in leases])
     clock.advance(120)
     taken = await store.take_expired("sweeper", 10)
     assert taken

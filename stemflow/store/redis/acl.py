@@ -11,7 +11,7 @@ CONNECTION: Final = (
 )  # fmt: skip
 DATA: Final = (
     "del", "exists", "get", "incr", "mget", "mset", "set", "setnx", "setrange", "pexpire", "pttl", "time",
-    "hdel", "hget", "hgetall", "hkeys", "hlen", "hmget", "hset", "hsetnx", "hvals",
+    "hdel", "hget", "hgetall", "hkeys", "hlen", "hmget", "hset", "hsetnx",
     "lindex", "llen", "lpos", "lpush", "lrange", "lrem", "lset", "ltrim", "rpush",
     "sadd", "sismember", "smembers", "srem",
     "zadd", "zcard", "zcount", "zrange", "zrangebyscore", "zrem", "zremrangebyscore", "zscore",
