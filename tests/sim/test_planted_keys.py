@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stemflow.core import claims, scope, unique
+from stemflow.core import claims, handlers, scope, unique
 from stemflow.core.fire import ACTIONS
 from stemflow.core.work import Work
 from stemflow.model.records import Node
@@ -58,12 +58,13 @@ def test_a_forced_cancel_that_leaves_something_open_is_found(monkeypatch: pytest
 
 
 def test_a_hook_that_begins_after_its_run_has_ended_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    finish = scope.finish
+    finish = handlers.finish
 
     def and_then_hooks(w: Work, node: Node, state: Any, **more: Any) -> None:
         finish(w, node, state, **more)
-        if node.tally is not None and not node.handling and w.scope_of(node).handlers:
-            scope._end(w, node, w.scope_of(node), 0)
+        plan = w.scope_of(node)
+        if not node.handling and plan.handlers:
+            handlers._open(w, node, plan, len(plan.catches))
 
-    monkeypatch.setattr(scope, "finish", and_then_hooks)
+    monkeypatch.setattr(handlers, "finish", and_then_hooks)
     assert "seed" in _found()

@@ -188,4 +188,4 @@ def test_a_group_that_is_not_taken_with_the_rest_is_found(monkeypatch: pytest.Mo
     admit, obstacle = windows.Windows.admit, windows.Windows.obstacle
     monkeypatch.setattr(windows.Windows, "admit", lambda self, lane: admit(self, lane[:1]))
     monkeypatch.setattr(windows.Windows, "obstacle", lambda self, lane: obstacle(self, lane[:1]))
-    assert "starts under group:" in _found()
+    assert "starts under group:" in _found(first=440)
