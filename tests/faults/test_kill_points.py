@@ -83,7 +83,7 @@ def _survives(folder: Path, when: str, at: int) -> bool:
         assert not before, "a task ran for a run that was never stored"
         return True
     (run,) = listed
-    resumed = _stemflow(["resume", run["id"], "--json", *store], folder)
+    resumed = _stemflow(["resume", run["id"], "--tasks", str(FLOW.with_name("tasks.py")), "--json", *store], folder)
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["outputs"] == EXPECTED
     after = _starts(folder)
