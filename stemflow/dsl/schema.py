@@ -126,13 +126,17 @@ def _unknown_key(node: Node, path: tuple[str | int, ...], key: str, error: Any, 
     others = [other for other in KINDS if kind is not None and key in _keys_of(other)]
     if others:
         hint = f"it belongs to {_listed(others)}" if len(others) <= 3 else None
-        findings.error("SF014", f"{where}: `{key}` has no meaning on a {kind}", place, hint)
+        if _is_inside(key, kind):
+            hint = f"write it inside `{kind}`: {{..., {key}: ...}}"
+        findings.error("SF014", f"{where}: `{key}` has no meaning next to `{kind}`", place, hint)
     elif key in NOT_YET:
         findings.error("SF014", f"{where}: `{key}` is not supported in this version", place, NOT_YET[key])
     elif key in FOREIGN and (near is None or not _is_typo(key, near)):
         findings.error("SF019", f"{where}: `{key}` is a key of other workflow languages", place, FOREIGN[key])
     else:
         hint = did_you_mean(key, allowed, "known keys")
+        if _is_inside(key, kind):
+            hint = f"write it inside `{kind}`: {{..., {key}: ...}}"
         findings.error("SF010", f"{where}: there is no key `{key}` here", place, hint)
 
 
@@ -144,6 +148,20 @@ def _is_typo(key: str, known: str) -> bool:
 @cache
 def _keys_of(kind: str) -> list[str]:
     return list(load_schema()["definitions"][f"{kind}_step"]["properties"])
+
+
+@cache
+def _inner_keys(kind: str) -> frozenset[str]:
+    """The keys of the mapping that the key of this kind holds."""
+    definitions = load_schema()["definitions"]
+    body = definitions[f"{kind}_step"]["properties"][kind]
+    body = definitions[body["$ref"].rpartition("/")[2]] if "$ref" in body else body
+    return frozenset(body.get("properties", {}))
+
+
+def _is_inside(key: str, kind: str | None) -> bool:
+    """Whether a key next to the key of its kind belongs into the mapping of that kind."""
+    return kind is not None and key in _inner_keys(kind)
 
 
 @cache

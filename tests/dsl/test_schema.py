@@ -110,3 +110,17 @@ def test_more_steps_than_the_limit_are_refused() -> None:
     steps = "".join(f"  s{i}: {{task: t}}\n" for i in range(10_001))
     (found,) = parse_workflow('stemflow: "1"\nname: x\nsteps:\n' + steps, "x.yaml").diagnostics
     assert (found.code, found.line) == ("SF003", 10_004)
+
+
+@pytest.mark.parametrize(
+    ("step", "key"),
+    [
+        ("{approval: {by: [ann]}, timeout: 2s}", "timeout"),
+        ("{approval: {by: [ann]}, on_timeout: skip}", "on_timeout"),
+        ("{event: {type: x}, match: 'true'}", "match"),
+        ("{wait: {for: 2s}, until: now}", "until"),
+    ],
+)
+def test_a_key_next_to_its_kind_is_named_as_one_that_belongs_inside(step: str, key: str) -> None:
+    (found,) = parse_workflow(f'stemflow: "1"\nname: n\nsteps:\n  a: {step}\n', "f.yaml").diagnostics
+    assert found.hint is not None and found.hint.startswith("write it inside `") and key in found.hint
