@@ -6,7 +6,7 @@ import asyncio
 import getpass
 import os
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -19,6 +19,7 @@ from stemflow.runtime.clock import SystemClock
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.schedules.head import Head
 from stemflow.runtime.schedules.schedules import ScheduleInfo, head_of_text
+from stemflow.runtime.schedules.tick_task import stamp
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.schedule import ScheduleSpec, Tick, spec_of, ticks
 from stemflow.schedule.changes import ClockChange, change_at
@@ -92,7 +93,7 @@ def _tick_line(spec: ScheduleSpec, tick: Tick) -> str:
     change = change_at(spec, tick.at_ms)
     if change is not None:
         notes.append(_described(change))
-    return "  ".join([f"{_local(spec, tick.at_ms):<26}", _utc(tick.at_ms), *notes]).rstrip()
+    return "  ".join([f"{_local(spec, tick.at_ms):<26}", stamp(tick.at_ms), *notes]).rstrip()
 
 
 def _described(change: ClockChange) -> str:
@@ -225,8 +226,8 @@ def _print_info(info: ScheduleInfo, now_ms: int) -> None:
     if head.paused is not None and info.state == "paused":
         by = f" by {shown(head.paused.by)}" if head.paused.by else ""
         why = f': "{shown(head.paused.reason)}"' if head.paused.reason else ""
-        until = f", until {_utc(head.paused.until_ms)}" if head.paused.until_ms is not None else ""
-        print(f"  paused since {_utc(head.paused.at_ms)}{by}{until}{why}; its ticks are {_fate_of(head.paused.ticks)}")
+        until = f", until {stamp(head.paused.until_ms)}" if head.paused.until_ms is not None else ""
+        print(f"  paused since {stamp(head.paused.at_ms)}{by}{until}{why}; its ticks are {_fate_of(head.paused.ticks)}")
     print(f"  next tick: {_next(info, now_ms)}")
     if info.running is not None:
         print(f"  running: {shown(info.running)}")
@@ -274,15 +275,10 @@ def _when(spec: ScheduleSpec) -> str:
     if spec.every_ms is not None:
         return f"every {format_duration(spec.every_ms)}"
     if spec.at_ms is not None:
-        return f"at {_utc(spec.at_ms)}"
+        return f"at {stamp(spec.at_ms)}"
     sign = "-" if spec.offset_ms < 0 else "+"
     offset = f" {sign} {format_duration(abs(spec.offset_ms))}" if spec.offset_ms else ""
     return f"at {spec.solar}{offset} at {spec.place}"
-
-
-def _utc(at_ms: int) -> str:
-    at = datetime.fromtimestamp(at_ms / 1_000, UTC)
-    return at.strftime("%Y-%m-%dT%H:%M:%S") + (f".{at_ms % 1_000:03d}Z" if at_ms % 1_000 else "Z")
 
 
 def _local(spec: ScheduleSpec, at_ms: int) -> str:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
+from stemflow.expr.dates import instant_of
 from stemflow.lazy_import import LazyModule
 from stemflow.schedule.spec import ScheduleSpec
-from stemflow.schedule.ticks import has_fixed_time, instant_of, is_gap, is_repeated
+from stemflow.schedule.ticks import has_fixed_time, is_gap, is_repeated
 
 if TYPE_CHECKING:
     import zoneinfo

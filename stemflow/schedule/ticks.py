@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from stemflow.expr.dates import instant_of
 from stemflow.lazy_import import LazyModule
 from stemflow.schedule.solar import solar_events
 from stemflow.schedule.spec import ScheduleSpec
@@ -112,11 +113,6 @@ def due_ms(name: str, spec: ScheduleSpec, at_ms: int) -> int:
     span = spec.jitter_ms if following is None else min(spec.jitter_ms, following.at_ms - at_ms - 1)
     digest = hashlib.sha256(f"{name}\n{at_ms}".encode()).digest()
     return at_ms + int.from_bytes(digest[:8], "big") * max(span, 0) // 2**64
-
-
-def instant_of(ms: int) -> datetime:
-    """The instant in UTC at so many milliseconds since 1970."""
-    return _EPOCH + timedelta(milliseconds=ms)
 
 
 def milliseconds(at: datetime) -> int:

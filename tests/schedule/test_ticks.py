@@ -11,9 +11,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from stemflow.expr.dates import instant_of
 from stemflow.schedule import ScheduleError, due_ms, next_tick, spec_of, ticks, ticks_between
 from stemflow.schedule.changes import change_at, clock_changes
-from stemflow.schedule.ticks import count_ticks, instant_of, milliseconds, previous_tick
+from stemflow.schedule.ticks import count_ticks, milliseconds, previous_tick
 
 MINUTE = timedelta(minutes=1)
 ZONES = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -11,7 +11,7 @@ from stemflow.core.reasons import Explanation, Facts, WorkerFacts
 from stemflow.core.why import explain
 from stemflow.model.leaf_status import LeafStatus
 from stemflow.model.plan import LeafPlan
-from stemflow.model.records import FINAL, NO_RUN, WAITING, Claim, Key, Node, State, parent_path, task_id, task_keys
+from stemflow.model.records import FINAL, NO_RUN, WAITING, Claim, Key, Node, State, parent_path, task_keys
 from stemflow.runtime.catalog.heartbeats import heartbeats
 from stemflow.runtime.catalog.published import published
 from stemflow.runtime.runs.handle import UnknownRun
@@ -109,14 +109,3 @@ async def worker_facts(store: Store) -> list[WorkerFacts]:
         for beat in (await heartbeats(store)).values()
         if beat.state != "stopped"
     ]  # fmt: skip
-
-
-def first_reason(found: Iterable[Explanation], run: str) -> str | None:
-    """One sentence about what keeps a run: of the node that decides, with the command that helps."""
-    leaves = [one for one in found if one.reasons and one.reasons[0].code not in ("members", "steps", "window", "hook")]
-    for one in leaves:
-        reason = one.reasons[0]
-        name = task_id((run, one.path)) if one.path else "it"
-        what = f"{one.task} ({name})" if one.task is not None else name
-        return f"{what}: {reason.text}" + (f"; `{reason.advice}`" if reason.advice else "")
-    return None
