@@ -7,6 +7,7 @@ after a crash starts nothing twice.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -134,7 +135,8 @@ class Ticker:
         row = _row(at_ms, "started", now_ms)
         run_id = f"{head.schedule}@{stamp(at_ms)}{suffix}"
         try:
-            what = work_of(head.source, head.form, head.file)
+            # In a thread: importing the parser and reading a large file would hold the event loop.
+            what = await asyncio.to_thread(work_of, head.source, head.form, head.file)
             filled = {**_inputs(head, at_ms, now_ms, kind), **(inputs or {})}
             # Backfills ignore `overlap`: they limit concurrency themselves.
             claim = None if kind == "backfill" else await self._claim(head)
