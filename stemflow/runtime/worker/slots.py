@@ -62,6 +62,8 @@ class Slots:
         """When a handler ended last, in seconds of the loop's clock."""
         self._iteration_at: float | None = None
         """When the first handler of this iteration of the event loop was called, in seconds of the loop's clock."""
+        self._has_blocked = False
+        """One of the handlers in `unreported` has blocked the event loop."""
         self._settled = asyncio.Event()
         self._draining = asyncio.Event()
         self.handing_back = False
@@ -111,6 +113,7 @@ class Slots:
         """The handler of this lease has ended; the lease is renewed until its report is committed."""
         self.unreported[node.key, node.delivery] = node.lease_ms
         self._last_report_at = asyncio.get_running_loop().time()
+        self._has_blocked = self._has_blocked or self._iteration_is_long()
 
     def take_reports(self) -> list[Fact]:
         """The reports for one exchange; `settled` is called when it is over."""
@@ -122,6 +125,8 @@ class Slots:
         for fact in facts:
             if isinstance(fact, (Ended, Lost)):
                 self.unreported.pop((fact.key, fact.token), None)
+        if not self.unreported:
+            self._has_blocked = False
         self._settled.set()
 
     async def wait_for_reports(self) -> None:
@@ -142,13 +147,16 @@ class Slots:
                         await self._settled.wait()
 
     def _blocked(self) -> bool:
-        """Whether this iteration of the event loop has lasted for BLOCKED_S, and reports wait for its end."""
-        loop = asyncio.get_running_loop()
+        """Whether reports wait, one of them of a handler that has blocked the event loop for BLOCKED_S."""
         if self._iteration_at is None:
+            loop = asyncio.get_running_loop()
             self._iteration_at = loop.time()
             loop.call_soon(self._next_iteration)
-            return False
-        return bool(self.unreported) and loop.time() - self._iteration_at > BLOCKED_S
+        return bool(self.unreported) and (self._has_blocked or self._iteration_is_long())
+
+    def _iteration_is_long(self) -> bool:
+        """Whether this iteration of the event loop has lasted for BLOCKED_S since its first handler was called."""
+        return self._iteration_at is not None and asyncio.get_running_loop().time() - self._iteration_at > BLOCKED_S
 
     def _next_iteration(self) -> None:
         self._iteration_at = None
