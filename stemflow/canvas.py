@@ -13,8 +13,8 @@ from msgspec import structs
 
 from stemflow.errors import OptionError
 from stemflow.expr import ExpressionError, parse_condition
+from stemflow.model.completion import Completion, completion_of_tolerance
 from stemflow.model.signature import (
-    DEFAULT_CASE,
     EVENT_KEPT_MS,
     FAIL_TYPE,
     MOST_ITERATIONS,
@@ -22,7 +22,6 @@ from stemflow.model.signature import (
     ApprovalSig,
     ChainSig,
     ChordSig,
-    Completion,
     EmitSig,
     EventSig,
     FailSig,
@@ -40,12 +39,9 @@ from stemflow.model.signature import (
     SwitchSig,
     TaskSig,
     WaitSig,
-    case_name,
-    case_text,
-    completion_of_tolerance,
-    expect_event_type,
     expect_signature,
 )
+from stemflow.model.step_names import DEFAULT_CASE, case_name, case_text, expect_event_type
 from stemflow.model.tree import changed
 from stemflow.units import Duration, duration_of
 

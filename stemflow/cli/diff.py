@@ -12,7 +12,7 @@ from stemflow.cli.exits import FINE, RUN_FAILED, WRONG_USAGE, Refused
 from stemflow.cli.text import clip, json_text, shown
 from stemflow.cli.workflow_file import read_file, require_valid
 from stemflow.compile.difference import Change, difference
-from stemflow.model.signature import Workflow
+from stemflow.model.workflow import Workflow
 from stemflow.runtime.client.workflow_files import WorkflowFile
 from stemflow.units import format_duration
 

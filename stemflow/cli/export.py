@@ -8,7 +8,8 @@ from pathlib import Path
 from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE, INVALID_FILE, Refused
 from stemflow.dsl.export import CannotExport, bound, to_yaml
-from stemflow.model.signature import Signature, Workflow
+from stemflow.model.signature import Signature
+from stemflow.model.workflow import Workflow
 from stemflow.runtime.tasks.discovery import load_named, load_object
 from stemflow.runtime.tasks.registry import TaskRegistry
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from stemflow.cli.exits import Refused
-from stemflow.model.signature import Workflow
+from stemflow.model.workflow import Workflow
 from stemflow.runtime.client.workflow_files import InvalidInputs, complete_inputs
 
 

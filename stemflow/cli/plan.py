@@ -13,7 +13,7 @@ from stemflow.cli.planning import PlannedStep, Planner
 from stemflow.cli.text import json_text, shown
 from stemflow.cli.workflow_file import read_file, require_valid
 from stemflow.dsl.findings import did_you_mean
-from stemflow.model.signature import Workflow
+from stemflow.model.workflow import Workflow
 from stemflow.units import format_duration
 
 _ENDS = {"ok": "runs", "failed": "fails", "skipped": "is skipped", "upstream": "is skipped after a failure"}

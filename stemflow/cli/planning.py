@@ -25,9 +25,9 @@ from stemflow.model.signature import (
     SwitchSig,
     TaskSig,
     WaitSig,
-    Workflow,
 )
 from stemflow.model.tree import members_of, walk
+from stemflow.model.workflow import Workflow
 
 _KNOWN = ("inputs", "vars")
 _STRONGEST: tuple[EdgeKind, ...] = ("data", "order", "optional")

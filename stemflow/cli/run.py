@@ -16,7 +16,7 @@ from stemflow.cli.workflow_file import read_file, require_valid
 from stemflow.compile.edges import CycleError
 from stemflow.errors import OptionError
 from stemflow.model.records import FINAL, NO_RUN
-from stemflow.model.signature import Workflow
+from stemflow.model.workflow import Workflow
 from stemflow.runtime.client.run_ids import colocated_run_id
 from stemflow.runtime.client.run_list import public_state
 from stemflow.runtime.clock import SystemClock, SystemIds

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stemflow.cli.exits import INVALID_FILE, Refused
 from stemflow.cli.report import as_text, count_text
-from stemflow.model.signature import Workflow
+from stemflow.model.workflow import Workflow
 from stemflow.runtime.client.workflow_files import Checked, WorkflowFile
 
 

@@ -12,8 +12,9 @@ from msgspec import structs, to_builtins
 from stemflow.compile.edges import dependencies
 from stemflow.model.policy import normalise
 from stemflow.model.records import child_path, parent_path
-from stemflow.model.signature import AnySig, StepsSig, TaskSig, Workflow
+from stemflow.model.signature import AnySig, StepsSig, TaskSig
 from stemflow.model.tree import members_of, walk
+from stemflow.model.workflow import Workflow
 
 _STRONGEST = ("data", "optional", "order")
 _BARE = ("when", "on", "items", "unique_by")

@@ -11,9 +11,10 @@ from stemflow.expr import ExpressionError, parse_template
 from stemflow.model.diagnostic import Diagnostic
 from stemflow.model.policy import Concurrency
 from stemflow.model.records import child_path
-from stemflow.model.signature import AnySig, TaskSig, Workflow
+from stemflow.model.signature import AnySig, TaskSig
 from stemflow.model.suggest import nearest
 from stemflow.model.tree import below_of, walk_all
+from stemflow.model.workflow import Workflow
 
 
 def check(workflow: Workflow, locate: Locate, known_tasks: Collection[str] | None) -> list[Diagnostic]:

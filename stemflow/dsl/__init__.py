@@ -1,4 +1,4 @@
-"""The workflow file: YAML text -> `model.signature.Workflow`, with a place for everything that can be wrong."""
+"""The workflow file: YAML text -> `model.workflow.Workflow`, with a place for everything that can be wrong."""
 
 from stemflow.dsl.inputs import check_inputs
 from stemflow.dsl.parse import Parsed, parse_workflow

@@ -20,15 +20,14 @@ from stemflow.dsl.source import Node
 from stemflow.dsl.vocabulary import COMPLETION, KINDS, MEMBER_POLICY, NAMES
 from stemflow.expr.functions import FUNCTION_NAMES
 from stemflow.expr.scope import CONSTANTS
+from stemflow.model.completion import Completion, completion_of_tolerance
 from stemflow.model.records import child_path
 from stemflow.model.signature import (
-    DEFAULT_CASE,
     FAIL_TYPE,
     AnySig,
     CatchOn,
     ChainSig,
     ChordSig,
-    Completion,
     FailSig,
     GroupSig,
     LoopSig,
@@ -37,9 +36,8 @@ from stemflow.model.signature import (
     StepsSig,
     SwitchSig,
     TaskSig,
-    case_name,
-    completion_of_tolerance,
 )
+from stemflow.model.step_names import DEFAULT_CASE, case_name
 
 MOST_STEPS = 10_000
 MOST_NESTING = 32

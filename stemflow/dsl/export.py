@@ -34,9 +34,9 @@ from stemflow.model.signature import (
     SwitchSig,
     TaskSig,
     WaitSig,
-    Workflow,
 )
 from stemflow.model.tree import changed, members_of
+from stemflow.model.workflow import Workflow
 from stemflow.units import format_duration
 
 _WIDTH = 96

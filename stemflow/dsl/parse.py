@@ -26,7 +26,8 @@ from stemflow.dsl.schema import check_shape
 from stemflow.dsl.source import Node, read
 from stemflow.dsl.vocabulary import BODIES, VALUE_OF
 from stemflow.model.diagnostic import Diagnostic
-from stemflow.model.signature import AnySig, StepsSig, Workflow
+from stemflow.model.signature import AnySig, StepsSig
+from stemflow.model.workflow import Workflow
 
 _KEY_PART = re.compile(r"[^.\[\]]+")
 

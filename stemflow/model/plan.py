@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from stemflow.model.completion import Completion
 from stemflow.model.policy import Concurrency, Options
 from stemflow.model.signature import (
     EVENT_KEPT_MS,
-    Completion,
     MemberPolicy,
     OnApprovalTimeout,
     OnError,

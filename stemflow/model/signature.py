@@ -2,18 +2,22 @@
 
 `Signature[In, Out]` is typed by the value that it takes from the previous step, and by its own value. `NoInput` as `In`
 means that a call is complete: a value of a previous step would be one argument too many.
+
+The kinds are in one file, although it is long, since their tree is one recursive type: each may contain each.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
-from msgspec import Struct, json, structs
+from msgspec import Struct, structs
 
 from stemflow.errors import OptionError
-from stemflow.model.policy import Concurrency, UniqueMode, normalise
+from stemflow.model.completion import Completion
+from stemflow.model.policy import Concurrency, normalise
+from stemflow.model.step_names import DEFAULT_CASE, NAME
+from stemflow.model.wrong_argument import described, type_names
 from stemflow.units import Duration, Instant, duration_of, instant_ms
 
 In_contra = TypeVar("In_contra", contravariant=True)
@@ -41,8 +45,6 @@ AFTERWARDS = (*HANDLERS, "compensate")
 """Fields of every signature that hold steps which run after it, under some condition."""
 
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
-
 MOST_ITERATIONS = 10_000
 """The largest number of iterations that a loop may have."""
 
@@ -51,9 +53,6 @@ FAIL_TYPE = "WorkflowFailed"
 
 EVENT_KEPT_MS = 86_400_000
 """How long an event is kept for steps that begin to wait for it later, unless its sender says otherwise."""
-
-DEFAULT_CASE = "default"
-"""The path segment of a switch's default."""
 
 
 class NoInput:
@@ -76,63 +75,11 @@ def _with_defaults(sig: Sig, options: Mapping[str, Any], headers: Mapping[str, s
     return structs.replace(sig, **below)
 
 
-NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
-"""The name of a step: letters, digits, `_` and `-`, as in a workflow file."""
-
-
-EVENT_TYPE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:/-]{0,127}")
-"""A type of events: letters, digits, `_`, `.`, `:`, `/` and `-`."""
-
-
-def expect_event_type(value: Any, where: str) -> str:
-    """`value` if it is a type of events. Raises OptionError, beginning with `where`."""
-    if not isinstance(value, str) or not EVENT_TYPE.fullmatch(value):
-        raise OptionError(
-            f"{where}: expected a type of events such as order.paid (1 to 128 letters, digits, `_`, `.`, `:`, `/` and "
-            f"`-`, a letter or `_` first), got {value!r:.80}"
-        )
-    return value
-
-
 def expect_signature(value: Any, where: str) -> Any:
     """`value` if it is a signature. Raises OptionError, beginning with `where`, that says what to write instead."""
     if isinstance(value, Signature):
         return value
-    raise OptionError(f"{where}: expected a signature, got {_described(value)}")
-
-
-def _type_names(given: Iterable[str | type[BaseException]]) -> tuple[str, ...]:
-    """The names of classes of exceptions; raises OptionError."""
-    if isinstance(given, (str, type)):
-        given = (given,)
-    names: list[str] = []
-    for one in given:
-        if isinstance(one, type) and issubclass(one, BaseException):
-            names.append(f"{one.__module__}.{one.__qualname__}")
-        elif isinstance(one, str) and one:
-            names.append(one)
-        else:
-            raise OptionError(f"catch: on: expected classes of exceptions or their names, got {one!r}")
-    return tuple(names)
-
-
-def _described(value: Any) -> str:
-    """A description of what was given instead of a signature, and how to make one from it."""
-    if callable(getattr(value, "s", None)):
-        name = getattr(value, "name", "task")
-        return f"the task {name}; call .s(...) on it: {name}.s(...)"
-    owner = getattr(value, "__self__", None)
-    if callable(value) and callable(getattr(owner, "s", None)):
-        called = f".{getattr(value, '__name__', 's')}"
-        return f"the method {called} of the task {getattr(owner, 'name', '')}; call it: {called}(...)"
-    if isinstance(value, str):
-        return f"the text {value[:80]!r}; write Canvas.task({value[:80]!r}, ...) for a task by its name, or task.s(...)"
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return f"a {type(value).__name__}; put its signatures into Canvas.group(...) or Canvas.chain(...)"
-    if callable(value):
-        name = getattr(value, "__name__", type(value).__name__)
-        return f"the function {name}; register it with @registry.task() and call .s(...) on the task"
-    return f"{type(value).__name__}; call .s(...) on a task, or use a constructor of Canvas"
+    raise OptionError(f"{where}: expected a signature, got {described(value)}")
 
 
 class CatchOn(Struct, frozen=True, omit_defaults=True):
@@ -211,7 +158,7 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
             `charge.s(order).catch(bill_later.s(), on=["PspUnavailable"])`
         """
         expect_signature(body, "catch")
-        catch_on = CatchOn(_type_names(on), when)
+        catch_on = CatchOn(type_names(on), when)
         return structs.replace(self, catches=(*self.catches, body), catch_on=(*self.catch_on, catch_on))
 
     def finally_(self, body: Signature[Any, Any]) -> Signature[In_contra, Out_co]:
@@ -387,32 +334,6 @@ class ChainSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_def
     steps: tuple[Child, ...] = ()
 
 
-class Completion(Struct, frozen=True, omit_defaults=True):
-    """How many members of a group or map must succeed, or may fail.
-
-    `quorum`: decided when that many have succeeded; the others are cancelled. `race`: so with one, whose value is that
-    of the whole. `tolerate`: how many may fail; `percent`: how many of a hundred.
-    """
-
-    quorum: int | None = None
-    race: bool = False
-    tolerate: int | None = None
-    percent: float | None = None
-
-
-_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%")
-
-
-def completion_of_tolerance(where: str, tolerate: int | str) -> Completion:
-    """What `tolerate` asks for: a number of failures, or a share such as `20%`. Raises OptionError."""
-    share = _SHARE.fullmatch(tolerate) if isinstance(tolerate, str) else None
-    if share is not None and float(share[1]) <= 100:
-        return Completion(percent=float(share[1]))
-    if isinstance(tolerate, bool) or not isinstance(tolerate, int) or tolerate < 0:
-        raise OptionError(f"{where}: tolerate: expected a whole number, or a share such as 20%, got {tolerate!r}")
-    return Completion(tolerate=tolerate)
-
-
 class GroupSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="group"):
     """Parallel members; the value is the list of their results, in the order of the signature."""
 
@@ -482,20 +403,6 @@ class SwitchSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_de
     keys: tuple[str, ...] = ()
     cases: tuple[Child, ...] = ()
     default: Child | None = None
-
-
-def case_text(value: Any) -> str:
-    """The key of a case as text: a text as it is, else its JSON (`true`, `null`, `404`); 1.0 is the number 1."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return json.encode(value).decode()
-
-
-def case_name(key: str) -> str | None:
-    """The name of a case in paths and in `members`: its key, if that is a valid name, else its index."""
-    return key if _NAME.fullmatch(key) else None
 
 
 class LoopSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="loop"):
@@ -613,27 +520,3 @@ AnySig = (
 
 if not TYPE_CHECKING:
     Child = AnySig
-
-
-class Workflow(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A whole workflow: its body as a signature, and the settings of the run."""
-
-    name: str
-    body: AnySig
-    version: str | None = None
-    description: str | None = None
-    labels: Mapping[str, str] = {}
-    inputs: Mapping[str, Any] = {}
-    """Input name -> its JSON Schema."""
-    schedules: Mapping[str, Any] = {}
-    """Name of a schedule -> what the file says of it, under `on.schedule`."""
-    vars: Mapping[str, Any] = {}
-    task_defaults: Mapping[str, Any] = {}
-    outputs: Mapping[str, Any] | None = None
-    unique_key: str | None = None
-    unique_for_ms: int | None = None
-    unique_mode: UniqueMode = "return_existing"
-    concurrency: Concurrency | None = None
-    """How many runs may be active at the same time, by key."""
-    timeout_ms: int | None = None
-    compensate_on: tuple[Literal["failed", "cancelled"], ...] = ()

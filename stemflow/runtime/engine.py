@@ -11,7 +11,8 @@ from typing import Any, TypeVar, overload
 from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.facts import Fact
 from stemflow.model.records import SKIPPED, SUCCEEDED
-from stemflow.model.signature import ChainSig, Signature, Workflow
+from stemflow.model.signature import ChainSig, Signature
+from stemflow.model.workflow import Workflow
 from stemflow.ports import Clock, IdSource
 from stemflow.runtime.attempt.process_pool import Processes
 from stemflow.runtime.client.approvals import Approval, answer, approvals

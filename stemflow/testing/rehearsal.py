@@ -15,7 +15,8 @@ from msgspec import Struct
 from stemflow.errors import StemflowError
 from stemflow.model.plan import LeafPlan
 from stemflow.model.records import FINAL, HELD, READY, RUNNING, Node
-from stemflow.model.signature import Signature, Workflow
+from stemflow.model.signature import Signature
+from stemflow.model.workflow import Workflow
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.runs.handle import RunHandle
 from stemflow.runtime.tasks.context import TaskContext

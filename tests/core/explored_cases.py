@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec import structs
 
+from stemflow.model.completion import Completion
 from stemflow.model.policy import Concurrency, Options
 from stemflow.model.records import ClaimSpec
-from stemflow.model.signature import Completion
 from tests.core.explorer import Case
 from tests.core.plans import (
     approval,

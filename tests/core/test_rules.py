@@ -10,9 +10,9 @@ import pytest
 
 from stemflow.core.kinds import rules_of
 from stemflow.core.skip_rule import Source, admitted
+from stemflow.model.completion import Completion
 from stemflow.model.plan import LeafPlan, ScopePlan
 from stemflow.model.records import Tally
-from stemflow.model.signature import Completion
 
 PAGE = Path(__file__).parents[2] / "docs" / "rules.md"
 HOWS = ("ok", "failed", "skipped", "upstream", "cancelled")

@@ -16,7 +16,7 @@ from stemflow import TaskContext, TaskRegistry
 from stemflow.cli.tree import Tree
 from stemflow.core.shape import Shape
 from stemflow.dsl import parse_workflow
-from stemflow.model.signature import Workflow
+from stemflow.model.workflow import Workflow
 from stemflow.store.base import Store
 from tests.dags.convert import to_name, to_yaml
 

@@ -9,7 +9,8 @@ import pytest
 from stemflow.dsl import check_inputs
 from stemflow.model.policy import Concurrency, RetryPolicy, normalise
 from stemflow.model.rates import RateLimit
-from stemflow.model.signature import ChordSig, GroupSig, MapSig, WaitSig, Workflow
+from stemflow.model.signature import ChordSig, GroupSig, MapSig, WaitSig
+from stemflow.model.workflow import Workflow
 from tests.dsl.files import codes, parse
 
 

@@ -14,7 +14,7 @@ from stemflow.compile.freeze import compile_plan
 from stemflow.dsl import parse_workflow
 from stemflow.dsl.export import CannotExport, bound, to_yaml
 from stemflow.model.policy import effective, normalise
-from stemflow.model.signature import Workflow
+from stemflow.model.workflow import Workflow
 from stemflow.testing import Rehearsal, virtual_time
 
 ROOT = Path(__file__).parents[2]

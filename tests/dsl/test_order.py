@@ -11,7 +11,8 @@ import stemflow
 from stemflow.dsl import Parsed, check_inputs, parse_workflow
 from stemflow.model.policy import RetryPolicy, effective, normalise
 from stemflow.model.rates import RateLimit
-from stemflow.model.signature import ChainSig, ChordSig, MapSig, StepsSig, TaskSig, Workflow
+from stemflow.model.signature import ChainSig, ChordSig, MapSig, StepsSig, TaskSig
+from stemflow.model.workflow import Workflow
 from tests.dsl.files import FOLDER
 
 TEXT = (FOLDER / "order.yaml").read_text()

@@ -9,7 +9,8 @@ import pytest
 
 from stemflow import Canvas, RetryPolicy, Stemflow, TaskDefinition, TaskOptions, TaskRegistry
 from stemflow.model.policy import OPTION_NAMES, Options, normalise
-from stemflow.model.signature import TaskSig, Workflow
+from stemflow.model.signature import TaskSig
+from stemflow.model.workflow import Workflow
 
 LAYERS = ("app", "handler", "defaults", "step")
 """The weakest first. A call in code and a step of a file are one layer: a signature has options once."""

@@ -9,8 +9,9 @@ from stemflow.cli.test.expectations import started
 from stemflow.cli.test.rehearse import Outcome
 from stemflow.dsl.cases import static_path
 from stemflow.model.records import SUCCEEDED, child_path, parent_path
-from stemflow.model.signature import LoopSig, SwitchSig, Workflow
+from stemflow.model.signature import LoopSig, SwitchSig
 from stemflow.model.tree import members_of, walk_all
+from stemflow.model.workflow import Workflow
 
 
 class Branch(NamedTuple):

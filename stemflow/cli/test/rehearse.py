@@ -15,8 +15,9 @@ from stemflow.cli.tree import Row
 from stemflow.dsl.cases import Answer, Case, Sent
 from stemflow.errors import StemflowError
 from stemflow.model.records import HELD, ErrorInfo, Node
-from stemflow.model.signature import TaskSig, Workflow
+from stemflow.model.signature import TaskSig
 from stemflow.model.tree import everything
+from stemflow.model.workflow import Workflow
 from stemflow.runtime.client.workflow_files import InvalidInputs
 from stemflow.runtime.runs.handle import RunHandle
 from stemflow.runtime.tasks.registry import TaskRegistry

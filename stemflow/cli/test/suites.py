@@ -15,7 +15,7 @@ from stemflow.cli.workflow_file import read_file, read_text
 from stemflow.cli.workflow_paths import Filters, workflow_files
 from stemflow.dsl.cases import Case, read_case_file
 from stemflow.model.diagnostic import Diagnostic
-from stemflow.model.signature import Workflow
+from stemflow.model.workflow import Workflow
 
 TEST_SUFFIXES = (".test.yaml", ".test.yml")
 

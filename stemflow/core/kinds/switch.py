@@ -9,7 +9,7 @@ from stemflow.core.shape import Shape
 from stemflow.model.effects import GateName
 from stemflow.model.plan import ScopePlan
 from stemflow.model.records import SKIPPED, SUCCEEDED, Cause, State, Tally
-from stemflow.model.signature import DEFAULT_CASE, case_text
+from stemflow.model.step_names import DEFAULT_CASE, case_text
 
 
 def chosen(plan: ScopePlan, value: Any) -> int:

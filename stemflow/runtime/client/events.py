@@ -7,7 +7,8 @@ from typing import Any
 from msgspec import Struct
 
 from stemflow.model.facts import Sent
-from stemflow.model.signature import EVENT_KEPT_MS, expect_event_type
+from stemflow.model.signature import EVENT_KEPT_MS
+from stemflow.model.step_names import expect_event_type
 from stemflow.runtime.client.parts import Parts
 from stemflow.runtime.values.events import check_event_id, event_of, write_event
 from stemflow.units import Duration, duration_of

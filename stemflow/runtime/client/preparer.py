@@ -15,8 +15,9 @@ from stemflow.model.effects import Pages
 from stemflow.model.plan import Plan
 from stemflow.model.policy import normalise
 from stemflow.model.records import FINAL, NO_RUN, ClaimSpec, Header, Node
-from stemflow.model.signature import AnySig, MapSig, TaskSig, Workflow
+from stemflow.model.signature import AnySig, MapSig, TaskSig
 from stemflow.model.tree import everything, first_task, walk
+from stemflow.model.workflow import Workflow
 from stemflow.ports import IdSource
 from stemflow.runtime.catalog.remote_tasks import RemoteTasks
 from stemflow.runtime.client.run_ids import colocated_run_id

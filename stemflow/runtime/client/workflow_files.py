@@ -12,7 +12,7 @@ from stemflow.compile.rules import check
 from stemflow.dsl import Parsed, check_inputs, parse_workflow
 from stemflow.errors import StemflowError
 from stemflow.model.diagnostic import Diagnostic
-from stemflow.model.signature import Workflow
+from stemflow.model.workflow import Workflow
 
 
 class InvalidWorkflow(StemflowError):

@@ -15,7 +15,8 @@ from msgspec import Struct
 
 from stemflow.errors import OptionError
 from stemflow.model.records import FINAL, NO_RUN, Claim, ClaimSpec, Node
-from stemflow.model.signature import AnySig, Signature, StepsSig, TaskSig, WaitSig, Workflow
+from stemflow.model.signature import AnySig, Signature, StepsSig, TaskSig, WaitSig
+from stemflow.model.workflow import Workflow
 from stemflow.runtime.client.parts import Parts
 from stemflow.runtime.client.run_ids import HEAD_NAME, HEAD_PREFIX, TICK, TICK_PREFIX
 from stemflow.runtime.tasks.submission import Submission

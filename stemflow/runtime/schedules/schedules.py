@@ -12,7 +12,8 @@ from msgspec import Struct, structs
 from stemflow.canvas import Canvas
 from stemflow.errors import OptionError
 from stemflow.model.records import FINAL, NO_RUN, Claim, Node
-from stemflow.model.signature import Signature, TaskSig, Workflow, expect_signature
+from stemflow.model.signature import Signature, TaskSig, expect_signature
+from stemflow.model.workflow import Workflow
 from stemflow.runtime.client.parts import Parts
 from stemflow.runtime.client.submitter import Submitter
 from stemflow.runtime.runs.handle import RunHandle

@@ -17,7 +17,8 @@ from stemflow.errors import StemflowError
 from stemflow.expr import parse_template
 from stemflow.expr.dates import instant_of, iso
 from stemflow.model.records import NO_RUN, Claim, ClaimSpec
-from stemflow.model.signature import Signature, TaskSig, Workflow
+from stemflow.model.signature import Signature, TaskSig
+from stemflow.model.workflow import Workflow
 from stemflow.runtime.client.parts import Parts
 from stemflow.runtime.client.run_ids import TICK
 from stemflow.runtime.client.submitter import Submitter

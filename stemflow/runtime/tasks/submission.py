@@ -14,8 +14,9 @@ from stemflow.model.effects import Pages
 from stemflow.model.facts import Requested
 from stemflow.model.plan import Plan
 from stemflow.model.records import ClaimSpec, Header, Key
-from stemflow.model.signature import AnySig, Signature, Workflow, expect_signature
+from stemflow.model.signature import AnySig, Signature, expect_signature
 from stemflow.model.tree import depth
+from stemflow.model.workflow import Workflow
 
 
 class Submission(Struct, frozen=True, kw_only=True, gc=False):

@@ -22,7 +22,8 @@ from stemflow.core.snapshot_invariants import check_claims
 from stemflow.model.effects import Decision, GateKey, Need
 from stemflow.model.facts import Ended, Fact
 from stemflow.model.records import FINAL, Claim, Key, Node, Record
-from stemflow.model.signature import Signature, Workflow
+from stemflow.model.signature import Signature
+from stemflow.model.workflow import Workflow
 from stemflow.runtime.client.why import facts_of
 from stemflow.runtime.commit.decider import Decider, Reading
 from stemflow.runtime.engine import Stemflow

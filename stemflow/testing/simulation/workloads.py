@@ -12,7 +12,8 @@ from msgspec import structs
 from stemflow.canvas import Canvas
 from stemflow.model.policy import UNIQUE_MODES, Concurrency, RetryPolicy
 from stemflow.model.rates import RateLimit
-from stemflow.model.signature import ChainSig, MemberPolicy, SetSig, Signature, StepsSig, WaitSig, Workflow
+from stemflow.model.signature import ChainSig, MemberPolicy, SetSig, Signature, StepsSig, WaitSig
+from stemflow.model.workflow import Workflow
 from stemflow.runtime.tasks.context import Ignore, Reject, TaskContext
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.tasks.task import Task
