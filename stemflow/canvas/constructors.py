@@ -7,18 +7,25 @@ type error.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypeVar, assert_never, overload
+from typing import Any, Literal, TypeVar, overload
 
 from msgspec import structs
 
+from stemflow.canvas.arguments import (
+    completion_of,
+    expect_condition,
+    expect_members,
+    expect_one_of,
+    expect_policy,
+    items_of,
+    map_of,
+)
 from stemflow.errors import OptionError
-from stemflow.expr import ExpressionError, parse_condition
-from stemflow.model.completion import Completion, completion_of_tolerance
+from stemflow.model.completion import Completion
 from stemflow.model.signature import (
     EVENT_KEPT_MS,
     FAIL_TYPE,
     MOST_ITERATIONS,
-    AnySig,
     ApprovalSig,
     ChainSig,
     ChordSig,
@@ -32,17 +39,13 @@ from stemflow.model.signature import (
     NoInput,
     OnApprovalTimeout,
     OnEventTimeout,
-    SetSig,
     Signature,
-    Span,
-    StepsSig,
     SwitchSig,
     TaskSig,
     WaitSig,
     expect_signature,
 )
 from stemflow.model.step_names import DEFAULT_CASE, case_name, case_text, expect_event_type
-from stemflow.model.tree import changed
 from stemflow.units import Duration, duration_of
 
 A = TypeVar("A")
@@ -60,34 +63,6 @@ Step = Signature[Any, Any]
 _SWITCH_NAMES = frozenset({"inputs", "vars", "prev", "results", "item", "index", "run"})
 _LOOP_NAMES = _SWITCH_NAMES | {"carry"}
 _EVENT_NAMES = _LOOP_NAMES | {"event"}
-_MEMBER_POLICIES = ("fail_fast", "collect", "ignore")
-
-
-def _members(where: str, members: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Signatures that were given one by one, or as one iterable; raises OptionError for what is none."""
-    if len(members) == 1 and not isinstance(members[0], (Signature, str)) and isinstance(members[0], Iterable):
-        members = tuple(members[0])
-    for place, member in enumerate(members):
-        expect_signature(member, f"{where}: member {place}")
-    return members
-
-
-def _policy(where: str, policy: Any) -> Any:
-    if policy not in _MEMBER_POLICIES:
-        raise OptionError(f"{where}: on_member_error: expected {' or '.join(_MEMBER_POLICIES)}, got {policy!r}")
-    return policy
-
-
-def _completion(where: str, quorum: Any, tolerate: Any, size: int | None) -> Completion | None:
-    """How many of `size` members must succeed, or may fail; raises OptionError."""
-    if quorum is not None and tolerate is not None:
-        raise OptionError(f"{where}: expected quorum or tolerate, got both")
-    if quorum is not None:
-        most = "" if size is None else f" to {size}, the number of members"
-        if isinstance(quorum, bool) or not isinstance(quorum, int) or not 1 <= quorum <= (size or quorum):
-            raise OptionError(f"{where}: quorum: expected a whole number from 1{most}, got {quorum!r}")
-        return Completion(quorum=quorum)
-    return None if tolerate is None else completion_of_tolerance(where, tolerate)
 
 
 class Canvas:
@@ -150,7 +125,7 @@ class Canvas:
         Example:
             `Canvas.chain(load.s("a.csv"), clean.s(), store.s())`
         """
-        return ChainSig(steps=_members("chain", steps))
+        return ChainSig(steps=expect_members("chain", steps))
 
     @overload
     @staticmethod
@@ -182,9 +157,9 @@ class Canvas:
         Raises:
             OptionError: An argument is none of these, or both `quorum` and `tolerate` are given.
         """
-        found = _members("group", members)
-        completion = _completion("group", quorum, tolerate, len(found))
-        return GroupSig(members=found, policy=_policy("group", on_member_error), completion=completion)
+        found = expect_members("group", members)
+        completion = completion_of("group", quorum, tolerate, len(found))
+        return GroupSig(members=found, policy=expect_policy("group", on_member_error), completion=completion)
 
     @overload
     @staticmethod
@@ -204,7 +179,7 @@ class Canvas:
         Example:
             `Canvas.race(fetch.s("eu"), fetch.s("us"))`
         """
-        return GroupSig(members=_members("race", members), completion=Completion(quorum=1, race=True))
+        return GroupSig(members=expect_members("race", members), completion=Completion(quorum=1, race=True))
 
     @overload
     @staticmethod
@@ -230,14 +205,14 @@ class Canvas:
         """
         expect_signature(body, "chord: body")
         if on_member_error is not None:
-            _policy("chord", on_member_error)
+            expect_policy("chord", on_member_error)
         if isinstance(header, (GroupSig, MapSig)):
             header = structs.replace(header, policy=on_member_error or header.policy)
             if isinstance(header, MapSig) or header.has_policy or header.completion is not None:
                 # Its name, limits and hooks are its own: it stays a step, whose value is given to the body.
                 return ChainSig(steps=(header, body))
             return ChordSig(header=header.members, body=body, policy=header.policy)
-        return ChordSig(header=_members("chord", (header,)), body=body, policy=on_member_error or "fail_fast")
+        return ChordSig(header=expect_members("chord", (header,)), body=body, policy=on_member_error or "fail_fast")
 
     @staticmethod
     def map(
@@ -262,8 +237,8 @@ class Canvas:
         Example:
             `Canvas.map(resize.s(), ["a.png", "b.png"], concurrency=10)`
         """
-        completion = _completion("map", quorum, tolerate, None)
-        return structs.replace(_map("map", task, items, "item", concurrency, on_member_error), completion=completion)
+        completion = completion_of("map", quorum, tolerate, None)
+        return structs.replace(map_of("map", task, items, "item", concurrency, on_member_error), completion=completion)
 
     @staticmethod
     def starmap(
@@ -281,7 +256,7 @@ class Canvas:
         Example:
             `Canvas.starmap(add.s(), [(1, 2), (3, 4)])`
         """
-        return _map("starmap", task, items, "star", concurrency, on_member_error)
+        return map_of("starmap", task, items, "star", concurrency, on_member_error)
 
     @staticmethod
     def chunks(
@@ -302,10 +277,10 @@ class Canvas:
         """
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise OptionError(f"chunks: size: expected a whole number of at least 1, got {size!r}")
-        everything = _items("chunks", items)
+        everything = items_of("chunks", items)
         everything = tuple(everything) if isinstance(everything, tuple) else tuple(everything.numbers)
         pieces = [list(everything[i : i + size]) for i in range(0, len(everything), size)]
-        return _map("chunks", task, pieces, "chunk", concurrency, on_member_error)
+        return map_of("chunks", task, pieces, "chunk", concurrency, on_member_error)
 
     @staticmethod
     def switch(on: str, cases: Mapping[CaseKey, Sig[A, B]], default: Sig[A, B] | None = None) -> Sig[A, B]:
@@ -324,7 +299,7 @@ class Canvas:
         Example:
             `Canvas.chain(find.s(7), Canvas.switch("prev.kind", {"card": charge.s(), "bank": transfer.s()}))`
         """
-        _expect_condition(on, "switch: on", _SWITCH_NAMES)
+        expect_condition(on, "switch: on", _SWITCH_NAMES)
         for key, case in cases.items():
             expect_signature(case, f"switch: case {key!r}")
         if default is not None:
@@ -372,7 +347,7 @@ class Canvas:
             raise OptionError(f"loop: max: expected a whole number from 1 to {MOST_ITERATIONS:,}, got {max!r}")
         on = until if until is not None else while_
         if on is not None:
-            _expect_condition(on, "loop: while_" if until is None else "loop: until", _LOOP_NAMES)
+            expect_condition(on, "loop: while_" if until is None else "loop: until", _LOOP_NAMES)
         return LoopSig(do=do, on=on, until=until is not None, limit=max, carry=carry)
 
     @staticmethod
@@ -385,7 +360,6 @@ class Canvas:
             data: JSON data about the error, which may hold expressions, too.
         """
         return FailSig(message=message, error_type=type, data=data)
-
 
     @staticmethod
     def event(
@@ -404,8 +378,8 @@ class Canvas:
         Raises OptionError, UnitError.
         """
         if match is not None:
-            _expect_condition(match, "event: match", _EVENT_NAMES)
-        _one_of("event: on_timeout", on_timeout, ("fail", "continue", "skip"))
+            expect_condition(match, "event: match", _EVENT_NAMES)
+        expect_one_of("event: on_timeout", on_timeout, ("fail", "continue", "skip"))
         limit_ms = None if timeout is None else duration_of("event: timeout", timeout)
         kind = expect_event_type(type, "event")
         return EventSig(event_type=kind, match=match, limit_ms=limit_ms, on_timeout=on_timeout)
@@ -454,102 +428,9 @@ class Canvas:
         names = () if isinstance(by, str) else tuple(by)
         if isinstance(by, str) or not all(isinstance(one, str) and one for one in names):
             raise OptionError(f"approval: by: expected a list of names, got {by!r}")
-        _one_of("approval: on_timeout", on_timeout, ("fail", "approve", "reject", "skip"))
-        _one_of("approval: on_reject", on_reject, ("fail", "continue"))
+        expect_one_of("approval: on_timeout", on_timeout, ("fail", "approve", "reject", "skip"))
+        expect_one_of("approval: on_reject", on_reject, ("fail", "continue"))
         limit_ms = None if timeout is None else duration_of("approval: timeout", timeout)
         return ApprovalSig(
             by=names, message=message, form=inputs or {}, limit_ms=limit_ms, on_timeout=on_timeout, on_reject=on_reject
         )
-
-
-def _one_of(where: str, value: Any, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise OptionError(f"{where}: expected {' or '.join(known)}, got {value!r}")
-
-
-def _expect_condition(source: str, where: str, names: frozenset[str]) -> None:
-    """Raise OptionError for what is no expression over `names`."""
-    try:
-        parse_condition(source, names)
-    except ExpressionError as error:
-        raise OptionError(f"{where}: {error.message}") from None
-
-
-def _map(where: str, task: Any, items: Any, spread: Any, concurrency: Any, policy: Any) -> MapSig[Any, Any]:
-    """The signature of `map`, `starmap` and `chunks`; raises OptionError for an argument that makes no map."""
-    expect_signature(task, f"{where}: task")
-    if concurrency is not None and (isinstance(concurrency, bool) or not isinstance(concurrency, int)):
-        raise OptionError(f"{where}: concurrency: expected a whole number of at least 1, got {concurrency!r}")
-    if concurrency is not None and concurrency < 1:
-        raise OptionError(f"{where}: concurrency: expected at least 1, got {concurrency}")
-    return MapSig(
-        do=task, items=_items(where, items), spread=spread, window=concurrency, policy=_policy(where, policy)
-    )
-
-
-def _items(where: str, items: Any) -> Span | tuple[Any, ...]:
-    if isinstance(items, range):
-        return Span(items.start, items.stop, items.step)
-    if isinstance(items, (str, bytes, Mapping, Signature)) or not isinstance(items, Iterable):
-        raise OptionError(f"{where}: items: expected a list or another iterable of items, got {type(items).__name__}")
-    return tuple(items)
-
-
-def call(sig: Step, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Step:
-    """Put arguments in front of the first tasks of a canvas: of a chain's head, of every member of a group or
-    header."""
-    if not args and not kwargs:
-        return sig
-    called: Step = _at_heads(
-        sig, lambda task: structs.replace(task, args=(*args, *task.args), kwargs={**task.kwargs, **kwargs})
-    )
-    return called
-
-
-def skew(group: Sig[A, B], start: Duration = 1, step: Duration = 1) -> Sig[A, B]:
-    """Delay the members of a group so that they start one after another.
-
-    Args:
-        group: the group whose members get a countdown.
-        start: the delay of the first member, as a duration such as `"5s"` or in seconds.
-        step: the further delay of each next member, in the same form.
-
-    Example:
-        `skew(Canvas.group(poll.s("a"), poll.s("b")), start="10s", step="1s")`
-    """
-    first_ms, step_ms = duration_of("skew: start", start), duration_of("skew: step", step)
-    if not isinstance(group, GroupSig):
-        raise OptionError(f"skew: expected a group, got {type(group).__name__}")
-    members = tuple(_at_heads(m, _starting_in(first_ms + step_ms * i)) for i, m in enumerate(group.members))
-    return structs.replace(group, members=members)
-
-
-def _starting_in(delay_ms: int) -> Callable[[TaskSig[Any, Any]], TaskSig[Any, Any]]:
-    return lambda task: structs.replace(task, countdown_ms=delay_ms)
-
-
-def _at_heads(given: Any, change: Callable[[TaskSig[Any, Any]], TaskSig[Any, Any]]) -> Any:
-    """Apply `change` to the tasks that start first."""
-    sig: AnySig = given
-    match sig:
-        case TaskSig():
-            return change(sig)
-        case ChainSig():
-            if not sig.steps:
-                return sig
-            steps = list(sig.steps)
-            head = next((i for i, step in enumerate(steps) if not _is_void(step)), 0)
-            steps[head] = _at_heads(steps[head], change)
-            return structs.replace(sig, steps=tuple(steps))
-        case GroupSig() | MapSig() | SwitchSig() | LoopSig():
-            return changed(sig, lambda member: _at_heads(member, change), members_only=True)
-        case ChordSig():
-            return structs.replace(sig, header=tuple(_at_heads(m, change) for m in sig.header))
-        case StepsSig() | WaitSig() | EventSig() | EmitSig() | ApprovalSig() | SetSig() | FailSig():
-            return sig  # the steps of a graph name what they need; the others call no task
-        case _:
-            assert_never(sig)
-
-
-def _is_void(sig: Any) -> bool:
-    return isinstance(sig, ChainSig) and all(map(_is_void, sig.steps))
