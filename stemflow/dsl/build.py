@@ -6,20 +6,18 @@ only when nothing was found.
 
 from __future__ import annotations
 
-import keyword
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from stemflow.dsl.build_repeated import RepeatedBuilder
 from stemflow.dsl.build_waiting import WaitingBuilder
 from stemflow.dsl.context import Context
 from stemflow.dsl.expressions import Expressions, Names
-from stemflow.dsl.findings import Findings, Position, describe
+from stemflow.dsl.findings import Findings, Position
 from stemflow.dsl.options import OptionReader
 from stemflow.dsl.source import Node
-from stemflow.dsl.vocabulary import COMPLETION, KINDS, MEMBER_POLICY, NAMES
-from stemflow.expr.functions import FUNCTION_NAMES
-from stemflow.expr.scope import CONSTANTS
+from stemflow.dsl.vocabulary import COMPLETION, KINDS, MEMBER_POLICY
 from stemflow.model.completion import Completion, completion_of_tolerance
 from stemflow.model.records import child_path
 from stemflow.model.signature import (
@@ -30,8 +28,6 @@ from stemflow.model.signature import (
     ChordSig,
     FailSig,
     GroupSig,
-    LoopSig,
-    MapSig,
     SetSig,
     StepsSig,
     SwitchSig,
@@ -47,9 +43,6 @@ INNER_OUTPUTS = "!outputs"
 """Last part of the path under which the expressions in the outputs of an inner graph are kept."""
 ENDED: Names = frozenset({"self", "error"})
 """The names by which what runs after a step reads how that step ended."""
-EACH = "[*]"
-"""Last part of the path of what a map does for each item."""
-
 
 
 class Spot(NamedTuple):
@@ -73,6 +66,11 @@ class Builder:
     def waiting(self) -> WaitingBuilder:
         """Builds the steps that hold no worker while they wait, and those that send events."""
         return WaitingBuilder(self.findings, self.expressions, self.options)
+
+    @property
+    def repeated(self) -> RepeatedBuilder:
+        """Builds maps and loops, whose body runs many times."""
+        return RepeatedBuilder(self.findings, self.expressions, self.step)
 
     def steps(self, node: Node, names: Names, outputs: Any, fail_fast: bool) -> StepsSig[Any, Any]:
         """The body `steps`: a graph of named steps."""
@@ -112,9 +110,9 @@ class Builder:
             "chain": lambda: ChainSig(steps=self._chain(body, context), **common),
             "group": lambda: GroupSig(members=self._members(body, context), **common),
             "chord": lambda: self._chord(body, context, common),
-            "map": lambda: self._map(body, context, common),
+            "map": lambda: self.repeated.map(body, context, common),
             "switch": lambda: self._switch(body, context, common),
-            "loop": lambda: self._loop(body, context, common),
+            "loop": lambda: self.repeated.loop(body, context, common),
             "set": lambda: self._set(body, context, common),
             "fail": lambda: self._fail(body, context, common),
             "event": lambda: self.waiting.event(body, context, common),
@@ -267,66 +265,6 @@ class Builder:
         after = self.step(then, context.inner(THEN, body.keys["then"], names))
         return None if after is None else ChordSig(header=members, body=after, **common)
 
-    def _map(self, body: Node, context: Context, common: dict[str, Any]) -> MapSig[Any, Any] | None:
-        do, batch = body.get("do"), body.get("batch")
-        var, index_var = self._variable(body, "as", "item"), self._variable(body, "index", "index")
-        if var == index_var:
-            node = body.members.get("index") or body.members["as"]
-            self.findings.error("SF012", f"map: `{var}` cannot be the name of the item and of its index", node.place,
-                                "choose another name")  # fmt: skip
-        source = self._items(body, context)
-        if do is None:
-            return None
-        names = context.names | {var, index_var}
-        each = self.step(do, context.inner(EACH, body.keys["do"], names))
-        if each is None or source is None:
-            return None
-        size, window = self._number(batch, context), self._number(body.get("concurrency"), context)
-        items, matrix = source
-        if isinstance(items, tuple) and isinstance(size, int):
-            items = tuple(list(items[start : start + size]) for start in range(0, len(items), size))
-            size = None
-        elif isinstance(items, tuple) and batch is not None and size is not None:
-            self.findings.error("SF203", "map.batch: expected a plain number for items that are a list", batch.place,
-                                "write the number, or make the items an expression")  # fmt: skip
-        return MapSig(
-            do=each, items=items, matrix=matrix, batch=size, var=var, index_var=index_var, window=window, **common
-        )
-
-    def _items(self, body: Node, context: Context) -> tuple[str | tuple[Any, ...], dict[str, Any] | None] | None:
-        """The items of a map: plain values, an expression, or a matrix, which is computed here if it can be."""
-        items, matrix = body.get("items"), body.get("matrix")
-        if "items" in body.members and "matrix" in body.members:
-            self.findings.error("SF013", f"{context.path}: expected `items` or `matrix`, got both", body.keys["matrix"])
-        if "items" not in body.members and "matrix" not in body.members:
-            self.findings.error("SF015", f"{context.path}: expected `items` or `matrix`, got none", context.place)
-        if items is not None and isinstance(items.value, list):
-            self.expressions.refuse(items, "map.items")
-            return tuple(items.value), None
-        if items is not None:
-            source = self.expressions.condition(items, context.names, context.path)
-            return None if source is None else (source, None)
-        if matrix is None or not matrix.is_sound():
-            return None
-        self.expressions.template(matrix, context.names, context.path)
-        for name, node in matrix.members.items():
-            if not isinstance(node.value, list) and not (isinstance(node.value, str) and "${{" in node.value):
-                self.findings.error("SF011", f"map.matrix.{name}: expected a list or an expression, got "
-                                    f"{describe(node.value)}", node.place)  # fmt: skip
-                return None
-        return "", dict(matrix.value)
-
-    def _number(self, node: Node | None, context: Context) -> Any:
-        """A number, or the template that gives it."""
-        if node is None:
-            return None
-        if isinstance(node.value, str) and "${{" not in node.value:
-            self.findings.error("SF011", f"expected a whole number or an expression, got {describe(node.value)}",
-                                node.place)  # fmt: skip
-            return None
-        self.expressions.template(node, context.names, context.path)
-        return node.value
-
     def _graph(self, node: Node, body: Node, context: Context, common: dict[str, Any]) -> StepsSig[Any, Any]:
         names = context.names | {"steps"}
         outputs, fail_fast = node.get("outputs"), node.get("fail_fast")
@@ -358,31 +296,6 @@ class Builder:
             return None
         return SwitchSig(on=on, keys=tuple(found), cases=tuple(found.values()), default=otherwise, **common)
 
-    def _loop(self, body: Node, context: Context, common: dict[str, Any]) -> LoopSig[Any, Any] | None:
-        do, limit, carry = body.get("do"), body.get("max"), body.get("carry")
-        names = context.names | {"carry", "index"}
-        before = self.expressions.condition(body.get("while"), names, context.path)
-        after = self.expressions.condition(body.get("until"), names, context.path)
-        self.expressions.template(carry, context.names, context.path)
-        if "while" in body.members and "until" in body.members:
-            self.findings.error("SF013", f"{context.path}: expected `while` or `until`, got both", body.keys["until"],
-                                "write one condition with `and`, `or`, `not`")  # fmt: skip
-        if limit is None and before is None and after is None:
-            self.findings.error("SF015", f"{context.path}: expected `while`, `until` or `max`, got none", context.place)
-        if do is None:
-            return None
-        each = self.step(do, context.inner(EACH, body.keys["do"], names))
-        if each is None:
-            return None
-        return LoopSig(
-            do=each,
-            on=before if after is None else after,
-            until=after is not None,
-            carry=None if carry is None else carry.value,
-            limit=self._number(limit, context) or 1_000,
-            **common,
-        )
-
     def _set(self, body: Node, context: Context, common: dict[str, Any]) -> SetSig[Any, Any]:
         self.expressions.template(body, context.names, context.path)
         return SetSig(values=body.value, **common)
@@ -392,16 +305,6 @@ class Builder:
         given = body.value if isinstance(body.value, dict) else {"message": body.value}
         error_type = given.get("type", FAIL_TYPE)
         return FailSig(message=given.get("message", ""), error_type=error_type, data=given.get("data"), **common)
-
-    def _variable(self, body: Node, key: str, default: str) -> str:
-        node = body.get(key)
-        name = default if node is None else str(node.value)
-        taken = name in NAMES or name in FUNCTION_NAMES or name in CONSTANTS or keyword.iskeyword(name)
-        if node is not None and taken:
-            self.findings.error("SF012", f"map.{key}: `{name}` already means something in expressions", node.place,
-                                "choose another name")  # fmt: skip
-        return name
-
 
 
 def _present(found: list[AnySig | None]) -> tuple[AnySig, ...]:
