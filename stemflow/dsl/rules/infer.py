@@ -6,21 +6,20 @@ The tree is the one that the expression is compiled from; only what is certain i
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from typing import NamedTuple
 
 from stemflow.dsl.expressions import Read
 from stemflow.dsl.findings import did_you_mean
 from stemflow.dsl.rules.environment import Environment
 from stemflow.dsl.rules.function_types import ARGUMENTS, RESULTS
+from stemflow.dsl.rules.operators import Fault, arithmetic, comparison
+from stemflow.dsl.rules.paths import Path, is_plain_path, path_of, tested_paths
+from stemflow.dsl.rules.pieces import Piece, pieces
 from stemflow.dsl.rules.registry import Found, Severity
 from stemflow.dsl.rules.types import (
     ANY,
     BOOLEAN,
-    INTEGER,
     NULL,
     NUMBER,
-    NUMBERS,
     STRING,
     Type,
     array_of,
@@ -36,40 +35,12 @@ from stemflow.expr.limits import STEPS, Frame
 from stemflow.expr.parse import Source
 from stemflow.expr.pattern import matches
 from stemflow.expr.scope import CONSTANTS
-from stemflow.expr.template import CLOSE, OPEN, closing
 
 PATHS = (ast.Name, ast.Attribute, ast.Subscript)
 CLOCK = frozenset({"now", "today"})
 """Functions whose value is not the same in every run."""
 MOST_STEPS = 2_000
 """Work spent on the value of a constant expression."""
-
-
-class Piece(NamedTuple):
-    """One expression in a scalar: its text, where it begins, and whether it fills the scalar."""
-
-    text: str
-    offset: int
-    whole: bool
-
-
-def pieces(read: Read) -> Iterator[Piece]:
-    """The expressions of a scalar."""
-    text = read.node.value
-    if not isinstance(text, str):
-        return
-    start = text.find(OPEN)
-    if read.bare and (start < 0 or text[:start].strip()):
-        yield Piece(text, 0, True)
-        return
-    done, found, rest = 0, [], ""
-    while (start := text.find(OPEN, done)) >= 0:
-        end = closing(text, start)
-        rest += text[done:start]
-        found.append((text[start + len(OPEN) : end], start + len(OPEN)))
-        done = end + len(CLOSE)
-    whole = len(found) == 1 and not (rest + text[done:]).strip()
-    yield from (Piece(one, offset, whole) for one, offset in found)
 
 
 class Inference:
@@ -113,7 +84,7 @@ class _Expression:
         self.inference, self.read, self.piece = inference, read, piece
         self.source = Source(piece.text, piece.offset)
         self.loops: list[dict[str, Type]] = []
-        self.guarded: set[tuple[str, ...]] = set()
+        self.guarded: set[Path] = set()
         self.lenient = 0
 
     def type(self) -> Type:
@@ -121,10 +92,10 @@ class _Expression:
             tree = self.source.parse()
         except ExpressionError:
             return ANY
-        if _is_plain_path(tree):
+        if is_plain_path(tree):
             found = self.visit(tree)
         else:
-            self._collect_guards(tree)
+            self.guarded = tested_paths(tree)
             found = self.visit(tree)
             if not self._reads_anything(tree):
                 found = self._evaluated(tree)
@@ -168,23 +139,6 @@ class _Expression:
             self.report("SF217", tree, f"{found.words()} cannot be put into a text", "write json(...) around it")
         elif found.kinds == NULL.kinds:
             self.report("SF217", tree, "null cannot be put into a text", "write get(path, '') for what replaces it")
-
-    def _collect_guards(self, tree: ast.expr) -> None:
-        """Paths that the expression itself tests: by has(), get(), a comparison with null, or as a condition."""
-        for node in ast.walk(tree):
-            tested: list[ast.expr] = []
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("has", "get"):
-                tested += node.args[:1]
-            elif isinstance(node, ast.Compare):
-                tested += [node.left, *node.comparators]
-            elif isinstance(node, ast.BoolOp):
-                tested += node.values
-            elif isinstance(node, ast.IfExp):
-                tested.append(node.test)
-            for one in tested:
-                path = _path(one)
-                if path is not None:
-                    self.guarded.add(path)
 
     # -- nodes
 
@@ -273,78 +227,24 @@ class _Expression:
     # -- operators
 
     def _binop(self, node: ast.BinOp) -> Type:
-        left, right = self.visit(node.left), self.visit(node.right)
-        a, b = left.certain, right.certain
-        if not a or not b:
+        found = arithmetic(node.op, self.visit(node.left), self.visit(node.right))
+        if isinstance(found, Fault):
+            self.report("SF216", node, found.message, found.hint)
             return ANY
-        numbers = NUMBERS | {"boolean"}
-        fits = bool(a & numbers and b & numbers)
-        if isinstance(node.op, ast.Add):
-            fits = fits or bool(a & b & {"string", "array"})
-        elif isinstance(node.op, ast.Mult):
-            fits = fits or bool((a & {"string", "array"} and b & numbers) or (b & {"string", "array"} and a & numbers))
-        elif isinstance(node.op, ast.Mod):
-            fits = fits or "string" in a
-        if not fits:
-            verb = _VERBS.get(type(node.op), "combine")
-            hint = (
-                'write f"{...}" to put values into a text'
-                if "string" in a | b and isinstance(node.op, ast.Add)
-                else None
-            )
-            self.report("SF216", node, f"cannot {verb} {left.words()} and {right.words()}", hint)
-            return ANY
-        if a <= NUMBERS and b <= NUMBERS:
-            whole = left.only("integer") and right.only("integer") and not isinstance(node.op, (ast.Div, ast.Pow))
-            return INTEGER if whole else NUMBER
-        if a == b == {"string"}:
-            return STRING
-        return ANY
+        return found
 
     def _compare(self, node: ast.Compare) -> Type:
         left = self.visit(node.left)
         for operator, part in zip(node.ops, node.comparators, strict=True):
             right = self.visit(part)
-            if isinstance(operator, (ast.Eq, ast.NotEq)):
-                self._equality(node, left, right)
-            elif isinstance(operator, (ast.In, ast.NotIn)):
+            if isinstance(operator, (ast.In, ast.NotIn)):
                 if right.never("array", "object", "string"):
                     self.report("SF216", part, f"expected a list, an object or a text after 'in', got {right.words()}")
-            elif isinstance(operator, (ast.Lt, ast.LtE, ast.Gt, ast.GtE)):
-                self._ordered(node, left, right)
+            elif (fault := comparison(operator, left, right)) is not None:
+                code = "SF210" if isinstance(operator, (ast.Eq, ast.NotEq)) else "SF216"
+                self.report(code, node, fault.message, fault.hint)
             left = right
         return BOOLEAN
-
-    def _equality(self, node: ast.Compare, left: Type, right: Type) -> None:
-        if left.kinds is None or right.kinds is None or "null" in left.kinds & right.kinds:
-            return
-        if NULL.kinds in (left.kinds, right.kinds):
-            return  # a test for null is never wrong where others may be null
-        a, b = set(left.certain or ()), set(right.certain or ())
-        for kinds in (a, b):
-            if kinds & {"integer", "number", "boolean"}:
-                kinds |= {"integer", "number", "boolean"}  # true == 1, as in Python
-        if a.isdisjoint(b):
-            self.report("SF210", node, f"{left.words()} is never equal to {right.words()}", _quote_hint(left, right))
-        elif left.values is not None and right.values is not None and not any(v in right.values for v in left.values):
-            (few, many) = sorted((left.values, right.values), key=len)
-            shown = ", ".join(map(repr, many[:8]))
-            near = did_you_mean(str(few[0]), map(str, many), "values") if len(few) == 1 else None
-            if len(few) == 1 and len(many) > 1:
-                self.report(
-                    "SF210",
-                    node,
-                    f"{few[0]!r} is none of the values that there are: {shown}",
-                    near if near and near.startswith("did") else None,
-                )
-
-    def _ordered(self, node: ast.Compare, left: Type, right: Type) -> None:
-        a, b = left.certain, right.certain
-        if not a or not b:
-            return
-        numbers = NUMBERS | {"boolean"}
-        if not ((a & numbers and b & numbers) or a & b & {"string", "array"}):
-            self.report("SF216", node, f"cannot order {left.words()} and {right.words()}", _quote_hint(left, right))
 
     # -- paths
 
@@ -415,7 +315,7 @@ class _Expression:
     def _maybe_null(self, node: ast.expr, base: ast.expr, value: Type) -> None:
         if not value.maybe or self.lenient:
             return
-        path = _path(base)
+        path = path_of(base)
         if path is not None and any(path[: len(one)] == one or one[: len(path)] == path for one in self.guarded):
             return
         self.report(
@@ -498,43 +398,3 @@ class _Expression:
             matches(Frame({}, 0, STEPS), "", node.value)
         except Refusal as refusal:
             self.report("SF219", node, f"matches(): {refusal.message}", refusal.hint)
-
-
-_VERBS: dict[type[ast.operator], str] = {
-    ast.Add: "add",
-    ast.Sub: "subtract",
-    ast.Mult: "multiply",
-    ast.Div: "divide",
-    ast.FloorDiv: "divide",
-    ast.Mod: "take the remainder of",
-    ast.Pow: "raise",
-}
-
-
-def _quote_hint(left: Type, right: Type) -> str | None:
-    if "string" in (left.certain or ()) and (right.certain or frozenset()) & NUMBERS:
-        return "compare with a text in quotes"
-    if "string" in (right.certain or ()) and (left.certain or frozenset()) & NUMBERS:
-        return "write the number without quotes"
-    return None
-
-
-def _is_plain_path(node: ast.expr) -> bool:
-    """Whether the expression is fields of a name and nothing else, as most are."""
-    while isinstance(node, ast.Attribute):
-        node = node.value
-    return isinstance(node, ast.Name) and node.id not in CONSTANTS
-
-
-def _path(node: ast.expr) -> tuple[str, ...] | None:
-    """The names and constant keys of a path; None where it is not one."""
-    parts: list[str] = []
-    while not isinstance(node, ast.Name):
-        if isinstance(node, ast.Attribute):
-            parts.append(node.attr)
-        elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-            parts.append(str(node.slice.value))
-        else:
-            return None
-        node = node.value
-    return (node.id, *reversed(parts))
