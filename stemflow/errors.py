@@ -11,3 +11,7 @@ class UnitError(StemflowError, ValueError):
 
 class OptionError(StemflowError, ValueError):
     """An option of a task, a policy or a call has a wrong name or value."""
+
+
+class ResultMismatch(StemflowError):
+    """A task gave a result that the `returns` of its step refuses."""

@@ -142,6 +142,7 @@ async def _data(app: Stemflow, handle: RunHandle[Any]) -> dict[str, Any]:
         "created_at_ms": header.created_at_ms,
         "ended_at_ms": root.ended_at_ms or None,
         "file": header.file,
+        "labels": dict(header.labels),
         "rerun_of": header.rerun_of,
         "started_by": task_id(header.parent) if header.parent else None,
         "nodes": [await _node_data(app, row, progress_of, why.get(row.path)) for row in rows],
@@ -160,6 +161,7 @@ async def _node_data(app: Stemflow, row: Row, progress_of: ProgressOf, why: Expl
         "path": row.path,
         "state": row.state,
         "task": row.task,
+        "labels": await _labels(app, node) if node is not None else {},
         "progress": None if progress is None else {"percent": progress.percent, "data": progress.data},
         "duplicates": await Values(app.library).duplicates(node) if node is not None else 0,
         "attempt": node.attempt + 1 if is_task and node is not None else 0,
@@ -171,6 +173,12 @@ async def _node_data(app: Stemflow, row: Row, progress_of: ProgressOf, why: Expl
         "worker": running.worker if running is not None else None,
         "reasons": [reason_data(one) for one in why.reasons] if why is not None else [],
     }
+
+
+async def _labels(app: Stemflow, node: Node) -> dict[str, str]:
+    """The labels of a step."""
+    shape = await app.library.shape(node.plan)
+    return dict(shape.nodes[node.node].labels)
 
 
 async def _value(app: Stemflow, node: Node) -> Any:

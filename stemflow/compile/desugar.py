@@ -35,8 +35,10 @@ from stemflow.model.signature import (
 from stemflow.model.tree import changed, handled_of
 
 Composite = TypeVar("Composite", bound=Signature[Any, Any])
-_POLICY = ("name", "when", "needs", "run_on", "on_error", "at")
-_NO_POLICY: dict[str, Any] = {"name": None, "when": None, "needs": (), "run_on": "success", "on_error": "fail"}
+_POLICY = ("name", "when", "needs", "run_on", "on_error", "labels", "at")
+_NO_POLICY: dict[str, Any] = {
+    "name": None, "when": None, "needs": (), "run_on": "success", "on_error": "fail", "labels": {},
+}  # fmt: skip
 
 
 def desugar(sig: AnySig) -> AnySig:

@@ -120,6 +120,7 @@ def _own_expressions(step: AnySig) -> Iterator[tuple[Any, frozenset[str]]]:
         case TaskSig():
             if step.bind is not None:
                 yield dict(step.bind), none
+            yield dict(step.env), none
             for key in _keys(step):
                 yield key, frozenset({"args", "headers"})
         case WaitSig():

@@ -173,7 +173,7 @@ class _Freezer:
         if sig.at is None:  # that of a file was read with it
             _condition(sig.when, f"{path or 'the canvas'}: when")
         common: dict[str, Any] = {
-            "parent": parent, "when": sig.when, "run_on": sig.run_on, "on_error": sig.on_error,
+            "parent": parent, "when": sig.when, "run_on": sig.run_on, "on_error": sig.on_error, "labels": sig.labels,
         }  # fmt: skip
         match sig:
             case TaskSig():
@@ -202,6 +202,8 @@ class _Freezer:
             meta=sig.meta,
             delay_ms=sig.countdown_ms,
             eta_at_ms=sig.eta_at_ms,
+            env=sig.env,
+            returns=sig.returns,
             **common,
         )
 

@@ -15,6 +15,7 @@ from stemflow.dsl.build_waiting import WaitingBuilder
 from stemflow.dsl.context import Context
 from stemflow.dsl.expressions import Expressions, Names
 from stemflow.dsl.findings import Findings, Position
+from stemflow.dsl.inputs import read_schema
 from stemflow.dsl.options import OptionReader
 from stemflow.dsl.source import Node
 from stemflow.dsl.vocabulary import COMPLETION, KINDS, MEMBER_POLICY
@@ -149,6 +150,10 @@ class Builder:
             completion = self._completion(node)
             if completion is not None:
                 common["completion"] = completion
+        labels = node.get("labels")
+        if labels is not None:
+            self.expressions.refuse(labels, "labels")
+            common["labels"] = {name: one.value for name, one in labels.members.items() if not one.flawed}
         needs = node.get("needs")
         if needs is not None:
             common["needs"] = self._needs(needs, node, context)
@@ -222,18 +227,23 @@ class Builder:
     # -- the kinds
 
     def _task(self, node: Node, context: Context, common: dict[str, Any]) -> TaskSig[Any, Any]:
+        self.expressions.refuse(node.get("task"), "task")
+        task = node.text("task") or ""
+        defaults = self.options.layer_of(task)
+        returns = node.get("returns")
         return TaskSig(
-            task=node.text("task") or "",
-            bind=self._args(node, context),
-            options=self.options.read(node, context.names, context.path),
+            task=task,
+            bind={**defaults.args, **self._values(node.get("args"), context)},
+            options=self.options.read(node, context.names, context.path, defaults),
+            env={**defaults.env, **self._values(node.get("env"), context)},
+            returns=read_schema(returns, "returns", self.findings),
             **common,
         )
 
-    def _args(self, node: Node, context: Context) -> dict[str, Any]:
-        self.expressions.refuse(node.get("task"), "task")
-        args = node.get("args")
-        self.expressions.template(args, context.names, context.path)
-        return {} if args is None else args.value
+    def _values(self, node: Node | None, context: Context) -> dict[str, Any]:
+        """A mapping whose values may hold expressions."""
+        self.expressions.template(node, context.names, context.path)
+        return {} if node is None else node.value
 
     def _chain(self, body: Node, context: Context) -> tuple[AnySig, ...]:
         found = []

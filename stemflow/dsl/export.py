@@ -125,6 +125,8 @@ def _step(sig: AnySig, path: str) -> Document:
         found["when"] = when
     if sig.needs:
         found["needs"] = list(sig.needs)
+    if labels := take("labels"):
+        found["labels"] = dict(labels)
     for field in ("run_on", "on_error"):
         if (value := take(field)) != _default(sig, field):
             found[field] = value
@@ -198,6 +200,10 @@ def _task(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
         )
     if bind:
         found["args"] = dict(bind)
+    if env := take("env"):
+        found["env"] = dict(env)
+    if (returns := take("returns")) is not None:
+        found["returns"] = dict(returns)
     found.update(_options(take("options"), path))
     if (undo := take("compensate")) is not None:
         found["compensate"] = _step(undo, f"{path}!compensate")

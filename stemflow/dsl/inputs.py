@@ -39,15 +39,27 @@ def read_inputs(node: Node | None, findings: Findings) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {}
     for name, schema in node.members.items():
-        if schema.flawed or not isinstance(schema.value, dict):
-            continue
-        found[name] = schema.value
-        sound = schema.is_sound() and _patterns_hold(schema, f"inputs.{name}", findings)
-        if sound and "default" in schema.members:
-            default = schema.members["default"]
-            for path, message in _judge(schema.value, default.value, f"inputs.{name}.default"):
-                findings.error("SF301", message, find(default, path)[0].place, "change the default or its schema")
+        value = read_schema(schema, f"inputs.{name}", findings)
+        if value is not None:
+            found[name] = value
     return found
+
+
+def read_schema(node: Node | None, where: str, findings: Findings) -> dict[str, Any] | None:
+    """A schema of the file; tell patterns that cannot be used and a default that it refuses itself."""
+    if node is None or node.flawed or not isinstance(node.value, dict):
+        return None
+    sound = node.is_sound() and _patterns_hold(node, where, findings)
+    if sound and "default" in node.members:
+        default = node.members["default"]
+        for path, message in _judge(node.value, default.value, f"{where}.default"):
+            findings.error("SF301", message, find(default, path)[0].place, "change the default or its schema")
+    return dict(node.value)
+
+
+def misfits(schema: Mapping[str, Any], value: Any, where: str) -> list[str]:
+    """A sentence for everything in `value` that the schema refuses."""
+    return list(dict.fromkeys(message for _, message in _judge(schema, value, where)))
 
 
 def _patterns_hold(node: Node, where: str, findings: Findings) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stemflow.dsl.expressions import ERROR, SUBMITTED, Expressions, Names
+from stemflow.dsl.expressions import ERROR, SUBMITTED, WHOLE_RUN, Expressions, Names
 from stemflow.dsl.findings import Findings, shorten
 from stemflow.dsl.source import Node
+from stemflow.dsl.task_defaults import Layer, by_precision, fits
 from stemflow.errors import StemflowError, UnitError
 from stemflow.model.policy import Concurrency, RetryPolicy, normalise
 from stemflow.model.rates import RateLimit
@@ -18,38 +18,64 @@ _BACKOFF = {"kind": "backoff", "initial": "initial", "factor": "factor", "max": 
 """Keys of `backoff` -> parameters of RetryPolicy.of."""
 
 
+_NO_DEFAULTS = Layer()
+
+
 @dataclass(slots=True)
 class OptionReader:
-    """Reads modifiers; `retry_defaults` are the file's own, which a task's `retry` completes key by key."""
+    """Reads modifiers. `every` are the defaults of all tasks; `by_task` those of some, by pattern, whose own values are
+    completed by the less precise ones already."""
 
     findings: Findings
     expressions: Expressions
-    retry_defaults: Mapping[str, Any] = field(default_factory=dict)
-    listed_defaults: bool = False
-    """The file's own `retry` is a list, which a task's `retry` replaces as a whole."""
+    every: Layer = _NO_DEFAULTS
+    by_task: dict[str, Layer] = field(default_factory=dict)
 
     def defaults(self, node: Node | None) -> dict[str, Any]:
         """`defaults.task`; from now on its `retry` is completed by those of the tasks."""
         if node is None:
             return {}
-        options = self.read(node, SUBMITTED, "")
-        retry = node.get("retry")
-        if retry is not None and isinstance(retry.value, list):
-            self.listed_defaults = True
-        elif retry is not None:
-            self.retry_defaults = self._policy(retry, "")
-        return options
+        self.every = self._layer(node, _NO_DEFAULTS)
+        options, self.every = self.every.options, self.every._replace(options={})
+        return dict(options)
 
-    def read(self, node: Node, names: Names, path: str) -> dict[str, Any]:
-        """The options that a step gives."""
-        options: dict[str, Any] = {}
+    def defaults_by_task(self, node: Node | None) -> None:
+        """`defaults.tasks`; from now on they are the defaults of the tasks whose names fit."""
+        for pattern in by_precision({} if node is None else node.members):
+            assert node is not None
+            one = node.get(pattern)
+            if one is not None and isinstance(one.value, dict):
+                self.by_task[pattern] = self._layer(one, self.layer_of(pattern.removesuffix("*")))
+
+    def layer_of(self, task: str) -> Layer:
+        """The defaults of a task, without those options that every task has."""
+        found = self.every
+        for pattern, layer in self.by_task.items():
+            if fits(pattern, task):
+                found = found.under(layer)
+        return found
+
+    def _layer(self, node: Node, below: Layer) -> Layer:
+        options, retry = self.read(node, SUBMITTED, "", below), node.get("retry")
+        listed = retry is not None and isinstance(retry.value, list)
+        policy = {} if retry is None or listed else {**below.retry, **self._policy(retry, "")}
+        values = {}
+        for key in ("args", "env"):
+            given = node.get(key)
+            self.expressions.template(given, WHOLE_RUN, "")
+            values[key] = {} if given is None else given.value
+        return Layer(options, policy, listed, **values)
+
+    def read(self, node: Node, names: Names, path: str, below: Layer) -> dict[str, Any]:
+        """The options that a step gives; `below` are the defaults of its task."""
+        options: dict[str, Any] = dict(below.options)
         for key in ("queue", "priority"):
             given = node.get(key)
             if given is not None:
                 self.expressions.refuse(given, key)
                 options[key] = given.value
         options |= self._timeout(node)
-        options |= self._retry(node.get("retry"), path)
+        options |= self._retry(node.get("retry"), path, below)
         options |= self._unique(node.get("unique"), names, path)
         options |= self._cache(node, names, path)
         concurrency = self.concurrency(node, names | {"args"}, path)
@@ -104,7 +130,7 @@ class OptionReader:
             "hard_time_limit": self.duration(node, "hard"),
         }
 
-    def _retry(self, node: Node | None, path: str) -> dict[str, Any]:
+    def _retry(self, node: Node | None, path: str, below: Layer) -> dict[str, Any]:
         if node is None:
             return {}
         if isinstance(node.value, list):
@@ -114,9 +140,9 @@ class OptionReader:
         if most is not None:
             options["max_retries"] = most.value
         given = self._policy(node, path)
-        if given or self.listed_defaults:
+        if given or below.listed:
             try:
-                options["retry"] = RetryPolicy.of(**{**self.retry_defaults, **given})
+                options["retry"] = RetryPolicy.of(**{**below.retry, **given})
             except StemflowError as error:
                 self.findings.error("SF011", f"retry: {error}", node.place)
         return options

@@ -160,6 +160,8 @@ def _workflow(root: Node, inputs: dict[str, Any], builder: Builder) -> Workflow 
         expressions.refuse(root.get(key), key)
     defaults = root.get("defaults")
     task_defaults = {} if defaults is None else options.defaults(defaults.get("task"))
+    if defaults is not None:
+        options.defaults_by_task(defaults.get("tasks"))
     body = _body(root, builder)
     timeout_ms = options.duration_ms(root, "timeout")
     unique = _unique(root.get("unique"), builder)

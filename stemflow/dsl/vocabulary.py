@@ -18,17 +18,14 @@ COMPLETION = frozenset({"group", "map"})
 """Kinds that take `race`, `quorum` and `tolerate`."""
 
 TASK_ONLY = frozenset({
-    "args", "retry", "cache", "rate_limit", "group_rate_limit", "group_rate_key", "group_rate_key_header",
-    "group_rate_limiter_failure_mode", "unique", "priority", "queue", "expires",
+    "args", "env", "returns", "retry", "cache", "rate_limit", "group_rate_limit", "group_rate_key",
+    "group_rate_key_header", "group_rate_limiter_failure_mode", "unique", "priority", "queue", "expires",
 })  # fmt: skip
 """Modifiers of a task that have no meaning yet on a composite."""
 
 NOT_YET: Mapping[str, str | None] = {
-    "env": None,
-    "labels": "labels belong to the top of the file",
     "priority": "set it under defaults.task or on a task",
     "queue": "set it under defaults.task or on a task",
-    "returns": None,
     "secret": None,
     "secrets": None,
     "templates": "use a YAML anchor and <<",

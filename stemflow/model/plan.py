@@ -40,6 +40,7 @@ class PlanNode(Struct, frozen=True, kw_only=True, omit_defaults=True):
     when: str | None = None
     run_on: RunOn = "success"
     on_error: OnError = "fail"
+    labels: Mapping[str, str] = {}
 
 
 class Sealed(Struct, frozen=True, tag="sealed"):
@@ -65,6 +66,9 @@ class LeafPlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="lea
     delay_ms: int = 0
     eta_at_ms: int | None = None
     undo: bool = False
+    env: Mapping[str, Any] = {}
+    returns: Mapping[str, Any] | None = None
+    """The JSON Schema that the result must fit."""
 
 
 class WaitPlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="wait"):

@@ -119,6 +119,8 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
     """Composites only: the template of a duration, in place of `timeout_ms`."""
     concurrency: Concurrency | None = None
     """Composites only; for a task it is one of the options."""
+    labels: Mapping[str, str] = {}
+    """Plain texts by which the runs of the step can be found."""
     at: tuple[int, int] | None = None
     """Line and column in the workflow file, both from 1; None for a programmatic signature."""
 
@@ -200,6 +202,7 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
             or self.timeout_ms
             or self.timeout
             or self.concurrency
+            or self.labels
         )
 
     def with_concurrency(self, key: str, limit: int = 1) -> Signature[In_contra, Out_co]:
@@ -324,6 +327,10 @@ class TaskSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defa
     """A type, or a function of JSON data, that converts the stored result for a program that waits for it."""
     declared: bool = False
     """Created from a definition: the task need not be registered where it is submitted."""
+    env: Mapping[str, Any] = {}
+    """Environment variables from a workflow file; their values are templates."""
+    returns: Mapping[str, Any] | None = None
+    """The JSON Schema that the result must fit."""
 
 
 class ChainSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="chain"):

@@ -116,4 +116,5 @@ CATALOGUE: Mapping[str, Entry] = {
     "SF705": Entry("warning", "a condition that is compared with true"),
     "SF707": Entry("warning", "a variable that hides another one"),
     "SF708": Entry("warning", "a chain of one step"),
+    "SF709": Entry("warning", "defaults of tasks that no step calls"),
 }

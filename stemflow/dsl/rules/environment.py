@@ -128,7 +128,7 @@ class Environment:
             return union(self.output(one) for one in children) if children else ANY
         match step.kind:
             case "task":
-                return self._result(step.node.text("task"))
+                return self._returned(step)
             case "chain":
                 if step.body is not None and step.body.items:
                     return self.output(child_path(step.path, f"[{len(step.body.items) - 1}]"))
@@ -203,6 +203,13 @@ class Environment:
         ):
             return ANY
         return self.output(path)
+
+    def _returned(self, step: Step) -> Type:
+        """The result of a task, by what the step says or else what its task declares."""
+        returns = step.node.get("returns")
+        if returns is not None and returns.is_sound():
+            return of_schema(returns.value, "SF307", f"the result of {step.node.text('task')}", exact=True)
+        return self._result(step.node.text("task"))
 
     def _result(self, task: str | None) -> Type:
         if task is None or self.tasks is None:

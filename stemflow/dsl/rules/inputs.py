@@ -27,8 +27,10 @@ _FOR: dict[str, frozenset[str]] = {
 
 
 def schemas(view: View) -> Iterator[tuple[str, Node]]:
-    """(path, schema) of every input and of what is inside."""
+    """(path, schema) of every input and declared result, and of what is inside."""
     pending = [(f"inputs.{name}", one) for name, one in view.root.entries("inputs").items()]
+    results = ((f"{step.path}.returns", step.node.get("returns")) for step in view.steps.values())
+    pending += [(where, one) for where, one in results if one is not None]
     while pending:
         where, node = pending.pop()
         if node.flawed or not isinstance(node.value, dict):

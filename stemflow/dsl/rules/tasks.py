@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from stemflow.dsl.findings import describe
+from stemflow.dsl.findings import describe, did_you_mean
 from stemflow.dsl.rules.registry import Found, rule
 from stemflow.dsl.rules.types import may_fit, of_schema
 from stemflow.dsl.rules.values import task_defaults
 from stemflow.dsl.rules.view import Step, View
+from stemflow.dsl.task_defaults import fits
 
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
 
@@ -97,3 +98,16 @@ def undone_by_itself(view: View) -> Iterator[Found]:
                 task.place,
                 "name the task that undoes it",
             )
+
+
+@rule("SF709", "warning")
+def defaults_without_calls(view: View) -> Iterator[Found]:
+    """Defaults for a task that no step calls."""
+    called = [call.node.text("task") or "" for call in calls(view)]
+    defaults = view.root.get("defaults")
+    tasks = None if defaults is None or not view.whole else defaults.get("tasks")
+    for pattern in () if tasks is None else tasks.members:
+        assert tasks is not None
+        if not any(fits(pattern, task) for task in called):
+            hint = "write PREFIX.*" if pattern.endswith("*") else did_you_mean(pattern, called, "called")
+            yield Found(f"defaults.tasks: no step calls a task named `{pattern}`", tasks.keys[pattern], hint)

@@ -40,6 +40,7 @@ async def context_of(
         root_id=header.root,
         delivery=node.delivery,
         in_fan_in=bool(node.path) and await _in_fan_in(values, node),
+        labels={**header.labels, **leaf.labels},
     )
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from stemflow.compile.freeze import compile_plan
-from stemflow.errors import StemflowError
+from stemflow.errors import ResultMismatch, StemflowError
 from stemflow.model.facts import Failed, HandedBack, Ignored, Ok, Outcome, Replaced
 from stemflow.model.plan import Plan
 from stemflow.model.signature import (
@@ -240,7 +240,7 @@ async def _outcome(
                 return Replaced(await _replacement(error.signature, context, output))
             except StemflowError as refused:
                 return Failed(describe(refused), "final")
-        case NotSerializable():
+        case NotSerializable() | ResultMismatch():
             return Failed(describe(error), "final")
         case StoreUnavailable() | BackpressureError() | StateLost():
             # The store could not serve a request of the handler: that is no failure of the task.

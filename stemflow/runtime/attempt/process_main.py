@@ -16,9 +16,9 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from stemflow.model.facts import Failed, HandedBack, Outcome
@@ -231,7 +231,24 @@ def main(descriptor: int) -> None:
                 attempt = Attempt(link, job, *loaded)
                 attempt.context.state = states.of(loaded[1])
                 link.serve(attempt)
-                link.send(pipe.ENDED, attempt.run(), memory())
+                with environment(attempt.context.env):
+                    outcome = attempt.run()
+                link.send(pipe.ENDED, outcome, memory())
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for one call: the process runs no other task meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 class ProcessStates(ExitStack):

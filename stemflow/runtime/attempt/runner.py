@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from msgspec import structs
@@ -22,6 +23,7 @@ from stemflow.model.plan import LeafPlan
 from stemflow.model.policy import Options
 from stemflow.model.records import NO_RUN, ErrorInfo, Node
 from stemflow.runtime.attempt.context_of import context_of
+from stemflow.runtime.attempt.declared_results import checked, missing_result
 from stemflow.runtime.attempt.execute import Output, execute, refused
 from stemflow.runtime.attempt.in_flight import Running
 from stemflow.runtime.attempt.process_pool import Crashed, ProcessPool
@@ -203,6 +205,9 @@ class Attempts:
         node, codec, encoders = attempt.node, self._library.codec, self._library.encoders
         try:
             attempt.bound = await attempt.binder.calls(attempt.values, node, attempt.leaf)
+            if attempt.leaf.env:
+                env = await attempt.binder.environment(attempt.values, node, attempt.leaf)
+                attempt.context.env = MappingProxyType(env)
             write = await codec.writer(attempt.options.result_encoder or encoders.results, *node.key, "result")
         except ExpressionError as error:
             text = f"args of {node.path}: {error}"
@@ -211,6 +216,8 @@ class Attempts:
             return Failed(describe(error), "final", dead="unknown-encoder")
         except BadPayload as error:
             return Failed(describe(error), "final", dead="bad-arguments")
+        if attempt.leaf.returns is not None:
+            write = checked(write, attempt.leaf.returns)
         origin = await self._library.origin_of(node.run)
         attempt.output = Output(self._remote_tasks, encoders, write, origin, node.path)
         return None
@@ -232,8 +239,12 @@ class Attempts:
         return await self._signalled(context, called)
 
     def check_added(self, attempt: Attempt, outcome: Outcome | Crashed) -> Outcome | Crashed:
-        """Fail a task that adds what shares keys with other runs to a run in another partition than the keys."""
+        """Fail a task that gives nothing where it must give something, or that adds what shares keys with other runs to
+        a run in another partition than the keys."""
         if isinstance(outcome, Ok):
+            missing = missing_result(attempt.leaf.returns, outcome)
+            if missing is not None:
+                return missing
             added = outcome.added
         elif isinstance(outcome, Replaced):
             added = (outcome.plan,)

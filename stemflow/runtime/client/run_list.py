@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -23,8 +23,9 @@ class RunQuery(Struct, frozen=True, kw_only=True):
     """Which runs are meant: all of what is given must fit.
 
     `states`: active, stopping, succeeded, failed, cancelled. `since_ms`: created at this instant or later. `labels`: of
-    the workflow file, or values of the run's `meta`. `tasks`: each is in the plan of the run. `excluded`: (field,
-    value); a run that fits one of them is left out. `internal`: also the runs by which the engine keeps schedules.
+    the workflow file or one of its steps, or values of the run's `meta`. `tasks`: each is in the plan of the run.
+    `excluded`: (field, value); a run that fits one of them is left out. `internal`: also the runs by which the engine
+    keeps schedules.
     """
 
     states: frozenset[str] = frozenset()
@@ -96,11 +97,11 @@ async def _described(store: Store, found: list[RunInfo], after: str | None) -> R
 
 
 class _Plans:
-    """Which tasks are in the plans of runs; each plan is read once."""
+    """What is in the plans of runs; each plan is read once."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._tasks: dict[str, frozenset[str]] = {}
+        self._plans: dict[str, _InPlan] = {}
 
     async def fits(self, query: RunQuery, info: RunInfo) -> bool:
         wanted: list[tuple[Field, str]] = [("task", task) for task in query.tasks]
@@ -125,17 +126,29 @@ class _Plans:
             case "label":
                 name, _, expected = value.partition("=")
                 labels = {**info.header.meta, **info.header.labels}
-                return name in labels and str(labels[name]) == expected
+                if name in labels and str(labels[name]) == expected:
+                    return True
+                return value in (await self._known(info.header.plan)).labels
             case "task":
-                return value in await self._tasks_of(info.header.plan)
+                return value in (await self._known(info.header.plan)).tasks
 
-    async def _tasks_of(self, digest: str) -> frozenset[str]:
-        found = self._tasks.get(digest)
+    async def _known(self, digest: str) -> _InPlan:
+        found = self._plans.get(digest)
         if found is None:
             plan = await self._store.plan(digest)
-            found = self._tasks[digest] = _tasks_in(plan) if plan is not None else frozenset()
+            found = self._plans[digest] = _InPlan() if plan is None else _InPlan.of(plan)
         return found
 
 
-def _tasks_in(plan: Plan) -> frozenset[str]:
-    return frozenset(node.task for node in plan.nodes if isinstance(node, LeafPlan))
+class _InPlan(NamedTuple):
+    """What runs of one plan are found by: their tasks, and the labels of their steps as `NAME=VALUE`."""
+
+    tasks: frozenset[str] = frozenset()
+    labels: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, plan: Plan) -> _InPlan:
+        return cls(
+            frozenset(node.task for node in plan.nodes if isinstance(node, LeafPlan)),
+            frozenset(f"{name}={value}" for node in plan.nodes for name, value in node.labels.items()),
+        )

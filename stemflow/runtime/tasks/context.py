@@ -107,10 +107,11 @@ class TaskContext:
 
     `id`: the id of the task, the same in all attempts: use it as an idempotency key. `attempt`: from 0.
     `max_retries`: attempts after the first. `args`, `kwargs`: of the call, converted. `headers`, `meta`: those of the
-    run, overridden by those of the signature; read-only. `run_id`, `node`: the run, and the path of the task in it.
-    `parent_id`: the task before this one, or the task that started the run. `root_id`: the run that no task started.
-    `state`: what `registry.lifespan` yielded. `cancelled`, `soft_timeout`: events that are set when the run is
-    cancelled, and when the soft time limit passes.
+    run, overridden by those of the signature; read-only. `labels`: those of the workflow, overridden by those of the
+    step. `env`: the environment variables of the step; with `isolation="process"` they are in `os.environ`, too.
+    `run_id`, `node`: the run, and the path of the task in it. `parent_id`: the task before this one, or the task that
+    started the run. `root_id`: the run that no task started. `state`: what `registry.lifespan` yielded. `cancelled`,
+    `soft_timeout`: events that are set when the run is cancelled, and when the soft time limit passes.
 
         @registry.task("import", max_retries=3)
         async def import_file(context: TaskContext, rows: int) -> int:
@@ -122,7 +123,7 @@ class TaskContext:
     __slots__ = (
         "run_id", "node", "name", "attempt", "max_retries", "args", "kwargs", "headers", "meta", "queue",
         "enqueued_at_ms", "deadline_ms", "parent_id", "root_id", "delivery", "in_fan_in", "cancelled", "soft_timeout",
-        "added", "state", "_services",
+        "added", "state", "labels", "env", "_services",
     )  # fmt: skip
 
     def __init__(
@@ -143,6 +144,8 @@ class TaskContext:
         root_id: str | None = None,
         delivery: int = 0,
         in_fan_in: bool = False,
+        labels: Mapping[str, str] = NOTHING,
+        env: Mapping[str, str] = NOTHING,
     ) -> None:
         self.run_id, self.node, self.name = run_id, node, name
         self.attempt, self.max_retries = attempt, max_retries
@@ -154,6 +157,7 @@ class TaskContext:
         self.parent_id, self.root_id = parent_id, root_id or run_id
         self.delivery = delivery
         self.in_fan_in = in_fan_in
+        self.labels, self.env = MappingProxyType(labels), MappingProxyType(env)
         self.cancelled, self.soft_timeout = asyncio.Event(), asyncio.Event()
         self.added: list[Signature[Any, Any]] = []
         self.state: Any = None

@@ -134,6 +134,11 @@ class Binder:
             return many
         return Bound([((before.value, *args), kwargs)])
 
+    async def environment(self, values: Values, node: Node, leaf: LeafPlan) -> dict[str, str]:
+        """The environment variables of a leaf. Raises ExpressionError."""
+        found = await self.template(values, await values.origin(node), dict(leaf.env))
+        return {name: key_text(value) for name, value in found.items()}
+
     async def _calls_of(self, values: Values, key: Key) -> Bound:
         node = await values.node(key)
         assert node is not None
