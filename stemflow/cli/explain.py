@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from stemflow.cli.arguments import Arguments
@@ -19,6 +18,8 @@ def main(arguments: Arguments) -> int:
         return FINE
     code = arguments.code.upper()
     if code not in codes():
+        import difflib
+
         near = difflib.get_close_matches(code, codes(), 1, 0.8)
         hint = f"did you mean {near[0]}? " if near else ""
         raise Refused(f"{arguments.code}: expected the code of a finding, such as SF101; {hint}"

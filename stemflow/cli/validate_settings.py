@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stemflow.cli.exits import Refused
 from stemflow.dsl.rules.catalogue import CATALOGUE
+from stemflow.lazy_import import LazyModule
 from stemflow.model.diagnostic import Diagnostic
+
+if TYPE_CHECKING:
+    import tomllib
+else:
+    tomllib = LazyModule("tomllib")
 
 _NEVER = ("SF0", "SF201")
 
@@ -50,7 +55,10 @@ def read_settings(start: Path) -> Settings:
 
 def _read(file: Path) -> Settings:
     try:
-        table = tomllib.loads(file.read_text("utf-8")).get("tool", {}).get("stemflow", {}).get("validate", {})
+        text = file.read_text("utf-8")
+        if "stemflow" not in text or "validate" not in text:
+            return Settings()  # most projects; reading all of their file would take longer than the check
+        table = tomllib.loads(text).get("tool", {}).get("stemflow", {}).get("validate", {})
     except (OSError, ValueError, AttributeError) as error:
         raise Refused(f"{file}: expected TOML, got {error}; correct it") from None
     where = f"{file}: tool.stemflow.validate"

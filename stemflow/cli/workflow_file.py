@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from pathlib import Path
 
@@ -23,6 +22,8 @@ def read_text(file: str) -> str:
     try:
         return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
+        import difflib
+
         near = difflib.get_close_matches(path.name, _neighbours(path), 1, 0.6)
         hint = f"did you mean {path.with_name(near[0])}?" if near else "check the path"
         raise Refused(f"{file}: expected a workflow file, found none; {hint}", INVALID_FILE) from None

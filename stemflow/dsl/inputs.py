@@ -3,34 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
-
-from jsonschema import ValidationError
-from jsonschema.validators import Draft7Validator, extend
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from stemflow.dsl.findings import Findings, describe, did_you_mean
 from stemflow.dsl.schema import find
 from stemflow.dsl.source import Node
+from stemflow.dsl.verdict import Verdict
 from stemflow.dsl.wording import expected, show_path
 from stemflow.expr.errors import Refusal
 from stemflow.expr.limits import STEPS, Frame
 from stemflow.expr.pattern import matches
+from stemflow.lazy_import import LazyModule
+
+if TYPE_CHECKING:
+    import jsonschema
+    from jsonschema import validators
+else:
+    # Slow to import, and not needed for inputs that fit.
+    jsonschema = LazyModule("jsonschema")
+    validators = LazyModule("jsonschema.validators")
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
 
-def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    """`pattern` by the matcher of expressions, which takes time proportional to the text for every pattern."""
-    if not isinstance(instance, str):
-        return
+def _mismatch(pattern: str, text: str) -> str | None:
+    """What is expected where a text does not match, by the matcher of expressions, which takes linear time."""
     try:
-        if not matches(Frame({}, 0, STEPS), instance, pattern):
-            yield ValidationError(f"a text that matches {pattern}")
+        return None if matches(Frame({}, 0, STEPS), text, pattern) else f"a text that matches {pattern}"
     except Refusal as refusal:
-        yield ValidationError(f"a text that the pattern can be tried on ({refusal.message})")
+        return f"a text that the pattern can be tried on ({refusal.message})"
 
 
-_Judge: Any = extend(Draft7Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
+def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
+    if isinstance(instance, str) and (wanted := _mismatch(pattern, instance)) is not None:
+        yield jsonschema.ValidationError(wanted)
+
+
+class _Pattern:
+    """The keyword `pattern` for jsonschema-rs."""
+
+    def __init__(self, schema: Any, pattern: str, path: Any) -> None:
+        self._pattern = pattern
+
+    def validate(self, instance: Any) -> None:
+        if isinstance(instance, str) and _mismatch(self._pattern, instance) is not None:
+            raise ValueError
+
+
+class _Unsure:
+    """A keyword on whose values the two libraries differ, so that jsonschema is to be asked."""
+
+    def __init__(self, schema: Any, value: Any, path: Any) -> None: ...
+
+    def validate(self, instance: Any) -> None:
+        raise ValueError
+
+
+_KEYWORDS = {"pattern": _Pattern, "multipleOf": _Unsure}
+
+
+@cache
+def _judge_class() -> Any:
+    return validators.extend(validators.Draft7Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
 
 
 def read_inputs(node: Node | None, findings: Findings) -> dict[str, Any]:
@@ -87,7 +122,9 @@ def _patterns_hold(node: Node, where: str, findings: Findings) -> bool:
 
 def _judge(schema: Mapping[str, Any], value: Any, where: str) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """(path in the value, sentence) of everything that the schema refuses."""
-    for error in _Judge(schema).iter_errors(value):
+    if Verdict(schema, _KEYWORDS).fits(value):
+        return
+    for error in _judge_class()(schema).iter_errors(value):
         path = tuple(error.absolute_path)
         place = f"{where}{'' if not path or isinstance(path[0], int) else '.'}{show_path(path) if path else ''}"
         yield path, f"{place}: {_sentence(error)}"

@@ -1,7 +1,8 @@
 """The JSON Schema of the file judges its shape; here its verdict becomes findings that name a place and a next step.
 
-jsonschema is the only judge. Two things make it affordable for 10,000 steps: `$ref` goes straight to a definition, as
-every reference in the schema is local, and a step is sent to the definition of its kind by the key that names it.
+A file that fits is recognised by jsonschema-rs (`verdict.py`). In one that does not, jsonschema finds what is wrong,
+and looks only into the steps that jsonschema-rs refuses. `$ref` goes straight to a definition, as every reference in
+the schema is local, and a step is sent to the definition of its kind by the key that names it.
 """
 
 from __future__ import annotations
@@ -9,19 +10,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from jsonschema import ValidationError
-from jsonschema.validators import Draft7Validator, extend
 
 from stemflow.dsl.findings import Findings, Position, describe, did_you_mean
 from stemflow.dsl.foreign import KEYS as FOREIGN
 from stemflow.dsl.foreign import KINDS_ELSEWHERE
 from stemflow.dsl.source import Node
+from stemflow.dsl.verdict import Verdict
 from stemflow.dsl.vocabulary import BODIES, KINDS, NOT_YET, TASK_ONLY
 from stemflow.dsl.wording import expected, show_path
+from stemflow.lazy_import import LazyModule
 from stemflow.model.suggest import nearest
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError, validators
+else:
+    validators = LazyModule("jsonschema.validators")  # slow to import, and not needed for a file that fits
 
 _NAME = "workflow.v1.schema.json"
 _HERE = Path(__file__).resolve().parent.parent
@@ -46,6 +52,8 @@ def _ref(validator: Any, ref: str, instance: Any, schema: Any) -> Iterator[Valid
     definitions = load_schema()["definitions"]
     name = ref.removeprefix(_LOCAL)
     if name == "step" and isinstance(instance, dict):
+        if _verdict(name).fits(instance):
+            return iter(())
         name = next((kind for kind in KINDS if kind in instance), KINDS[-1]) + "_step"
     errors: Iterator[ValidationError] = validator.descend(instance, definitions[name])
     return errors
@@ -53,8 +61,15 @@ def _ref(validator: Any, ref: str, instance: Any, schema: Any) -> Iterator[Valid
 
 @cache
 def _judge(definition: str | None = None) -> Any:
-    judge: Any = extend(Draft7Validator, {"$ref": _ref})  # type: ignore[no-untyped-call]
+    judge: Any = validators.extend(validators.Draft7Validator, {"$ref": _ref})  # type: ignore[no-untyped-call]
     return judge(load_schema() if definition is None else load_schema()["definitions"][definition])
+
+
+@cache
+def _verdict(definition: str | None = None) -> Verdict:
+    schema = load_schema()
+    return Verdict(schema if definition is None else
+                   {"$ref": f"{_LOCAL}{definition}", "definitions": schema["definitions"]})  # fmt: skip
 
 
 def check_shape(root: Node, findings: Findings, definition: str | None = None) -> None:
@@ -63,7 +78,7 @@ def check_shape(root: Node, findings: Findings, definition: str | None = None) -
     `definition`: the name of another definition of the schema, for a file that is no workflow.
     """
     reported_missing: set[tuple[str | int, ...]] = set()
-    for error in _judge(definition).iter_errors(root.value):
+    for error in () if _verdict(definition).fits(root.value) else _judge(definition).iter_errors(root.value):
         path = tuple(error.absolute_path)
         if error.validator == "required":
             if path in reported_missing:

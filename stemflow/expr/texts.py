@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from stemflow.expr.dates import iso
 from stemflow.expr.errors import LimitRefusal, Refusal
@@ -14,6 +13,12 @@ from stemflow.expr.limits import CHARACTERS_PER_STEP, RESULT_BYTES, RESULT_DEPTH
 from stemflow.expr.operators import join_parts
 from stemflow.expr.pattern import matches as found
 from stemflow.expr.values import describe, gather
+from stemflow.lazy_import import LazyModule
+
+if TYPE_CHECKING:
+    import hashlib
+else:
+    hashlib = LazyModule("hashlib")
 
 FORMAT_WIDTH = 1000
 FORMAT_PRECISION = 100

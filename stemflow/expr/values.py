@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from heapq import nsmallest
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stemflow.expr import dates
 from stemflow.expr.errors import Refusal
 from stemflow.expr.limits import Frame
+from stemflow.lazy_import import LazyModule
+
+if TYPE_CHECKING:
+    import difflib
+else:
+    difflib = LazyModule("difflib")
 
 LISTED = 12
 COMPARED, CANDIDATES = 60, 200
@@ -53,7 +58,8 @@ def listing(names: Iterable[Any]) -> str:
 
 def did_you_mean(name: str, names: Collection[Any]) -> str | None:
     """A hint with the closest of `names`, if one is close."""
-    near = get_close_matches(name[:COMPARED], [str(known)[:COMPARED] for known in islice(names, CANDIDATES)], 1)
+    candidates = [str(known)[:COMPARED] for known in islice(names, CANDIDATES)]
+    near = difflib.get_close_matches(name[:COMPARED], candidates, 1)
     return f"did you mean '{near[0]}'?" if near and near[0] != name[:COMPARED] else None
 
 

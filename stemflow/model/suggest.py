@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from stemflow.lazy_import import LazyModule
+
+if TYPE_CHECKING:
+    import difflib
+else:
+    difflib = LazyModule("difflib")  # for misspelt words only
 
 MOST_COMPARED = 50
 """Known words that are compared one by one; among more of them, only those one or two edits away are found."""

@@ -7,7 +7,6 @@ the hour follow elapsed time. Source: cron(8) of Debian, "daylight saving time".
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -23,10 +22,12 @@ from stemflow.schedule.solar import solar_events
 from stemflow.schedule.spec import ScheduleSpec
 
 if TYPE_CHECKING:
+    import hashlib
     import zoneinfo
 
     import cronsim
 else:
+    hashlib = LazyModule("hashlib")
     cronsim = LazyModule("cronsim")
     zoneinfo = LazyModule("zoneinfo")
 
