@@ -16,6 +16,7 @@ from stemflow.dsl.context import Context
 from stemflow.dsl.expressions import Expressions, Names
 from stemflow.dsl.findings import Findings, Position
 from stemflow.dsl.inputs import read_schema
+from stemflow.dsl.named_types import NamedTypes
 from stemflow.dsl.options import OptionReader
 from stemflow.dsl.source import Node
 from stemflow.dsl.vocabulary import COMPLETION, KINDS, MEMBER_POLICY
@@ -61,12 +62,13 @@ class Builder:
     findings: Findings
     expressions: Expressions
     options: OptionReader
+    types: NamedTypes
     spots: dict[str, Spot] = field(default_factory=dict)
 
     @property
     def waiting(self) -> WaitingBuilder:
         """Builds the steps that hold no worker while they wait, and those that send events."""
-        return WaitingBuilder(self.findings, self.expressions, self.options)
+        return WaitingBuilder(self.findings, self.expressions, self.options, self.types)
 
     @property
     def repeated(self) -> RepeatedBuilder:
@@ -230,13 +232,12 @@ class Builder:
         self.expressions.refuse(node.get("task"), "task")
         task = node.text("task") or ""
         defaults = self.options.layer_of(task)
-        returns = node.get("returns")
         return TaskSig(
             task=task,
             bind={**defaults.args, **self._values(node.get("args"), context)},
             options=self.options.read(node, context.names, context.path, defaults),
             env={**defaults.env, **self._values(node.get("env"), context)},
-            returns=read_schema(returns, "returns", self.findings),
+            returns=read_schema(node.get("returns"), "returns", self.types),
             **common,
         )
 

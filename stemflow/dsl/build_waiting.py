@@ -8,6 +8,7 @@ from stemflow.dsl.context import Context
 from stemflow.dsl.expressions import Expressions
 from stemflow.dsl.findings import Findings
 from stemflow.dsl.inputs import read_inputs
+from stemflow.dsl.named_types import NamedTypes
 from stemflow.dsl.options import OptionReader
 from stemflow.dsl.source import Node
 from stemflow.model.signature import EVENT_KEPT_MS, ApprovalSig, EmitSig, EventSig, WaitSig
@@ -19,6 +20,7 @@ class WaitingBuilder(NamedTuple):
     findings: Findings
     expressions: Expressions
     options: OptionReader
+    types: NamedTypes
 
     def wait(self, body: Node, context: Context, common: dict[str, Any]) -> WaitSig[Any, Any] | None:
         span, until = body.get("for"), body.get("until")
@@ -82,7 +84,7 @@ class WaitingBuilder(NamedTuple):
         return ApprovalSig(
             by=names,
             message=None if message is None else str(message.value),
-            form=read_inputs(body.get("inputs"), self.findings),
+            form=read_inputs(body.get("inputs"), self.types),
             **how,
             **common,
         )

@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from stemflow.dsl.findings import Findings, describe, did_you_mean
+from stemflow.dsl.named_types import NamedTypes
 from stemflow.dsl.schema import find
 from stemflow.dsl.source import Node
 from stemflow.dsl.verdict import Verdict
@@ -68,28 +69,30 @@ def _judge_class() -> Any:
     return validators.extend(validators.Draft7Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
 
 
-def read_inputs(node: Node | None, findings: Findings) -> dict[str, Any]:
+def read_inputs(node: Node | None, types: NamedTypes, where: str = "inputs") -> dict[str, Any]:
     """Input name -> schema; tell patterns that cannot be used and defaults that their own schema refuses."""
     if node is None:
         return {}
     found: dict[str, Any] = {}
     for name, schema in node.members.items():
-        value = read_schema(schema, f"inputs.{name}", findings)
+        value = read_schema(schema, f"{where}.{name}", types)
         if value is not None:
             found[name] = value
     return found
 
 
-def read_schema(node: Node | None, where: str, findings: Findings) -> dict[str, Any] | None:
-    """A schema of the file; tell patterns that cannot be used and a default that it refuses itself."""
+def read_schema(node: Node | None, where: str, types: NamedTypes) -> dict[str, Any] | None:
+    """A schema of the file, without names of types; tell patterns that cannot be used and a default that it refuses."""
     if node is None or node.flawed or not isinstance(node.value, dict):
         return None
-    sound = node.is_sound() and _patterns_hold(node, where, findings)
-    if sound and "default" in node.members:
+    if not node.is_sound():
+        return dict(node.value)
+    found = types.schema(node)
+    if _patterns_hold(node, where, types.findings) and "default" in node.members:
         default = node.members["default"]
-        for path, message in _judge(node.value, default.value, f"{where}.default"):
-            findings.error("SF301", message, find(default, path)[0].place, "change the default or its schema")
-    return dict(node.value)
+        for path, message in _judge(found, default.value, f"{where}.default"):
+            types.findings.error("SF301", message, find(default, path)[0].place, "change the default or its schema")
+    return found
 
 
 def misfits(schema: Mapping[str, Any], value: Any, where: str) -> list[str]:

@@ -18,6 +18,7 @@ from stemflow.dsl.expressions import SUBMITTED, WHOLE_RUN, Expressions
 from stemflow.dsl.findings import Findings, Position
 from stemflow.dsl.ignore import Ignores, read_ignores
 from stemflow.dsl.inputs import inputs_schema, read_inputs
+from stemflow.dsl.named_types import NamedTypes
 from stemflow.dsl.options import OptionReader
 from stemflow.dsl.rules import TaskFacts, View, check_view
 from stemflow.dsl.rules.cases import known_to_cases
@@ -133,12 +134,14 @@ def _parse(text: str, file: str) -> Parsed:
     ignores = read_ignores(text, findings)
     root = read(text, findings)
     expressions = Expressions(text, findings)
-    builder = Builder(findings, expressions, OptionReader(findings, expressions))
+    types = NamedTypes(findings)
+    builder = Builder(findings, expressions, OptionReader(findings, expressions), types)
     workflow, inputs, cases = None, dict[str, Any](), tuple[Case, ...]()
     if root is not None:
         check_shape(root, findings)
         if isinstance(root.value, dict):
-            inputs = read_inputs(root.get("inputs"), findings)
+            types.read(root.get("types"))
+            inputs = read_inputs(root.get("inputs"), types)
             builder.spots[""] = Spot(root, root.place)
             workflow = _workflow(root, inputs, builder)
             cases = read_cases(root.get("tests"), expressions, findings)
@@ -147,6 +150,7 @@ def _parse(text: str, file: str) -> Parsed:
     view = None
     if root is not None and "" in builder.spots:
         view = View.of(text, root, inputs, expressions.reads, builder.spots, usable)
+        view.types = types
     return Parsed(
         workflow if usable else None, workflow, kept, inputs_schema(inputs), cases,
         findings, view, root, builder.spots, ignores,

@@ -29,7 +29,6 @@ NOT_YET: Mapping[str, str | None] = {
     "secret": None,
     "secrets": None,
     "templates": "use a YAML anchor and <<",
-    "types": None,
     "use": None,
     "workflow": None,
 }

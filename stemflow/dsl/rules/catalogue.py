@@ -70,6 +70,7 @@ CATALOGUE: Mapping[str, Entry] = {
     "SF308": Entry("warning", "a keyword that says nothing about its type"),
     "SF309": Entry("error", "a required property that is not allowed"),
     "SF310": Entry("error", "a test case that names what the workflow does not have"),
+    "SF311": Entry("error", "a type that contains itself"),
     "SF401": Entry("error", "no task is registered under this name"),
     "SF402": Entry("warning", "retries of a task that is not idempotent"),
     "SF403": Entry("error", "a name that no task can have"),
@@ -117,4 +118,5 @@ CATALOGUE: Mapping[str, Entry] = {
     "SF707": Entry("warning", "a variable that hides another one"),
     "SF708": Entry("warning", "a chain of one step"),
     "SF709": Entry("warning", "defaults of tasks that no step calls"),
+    "SF710": Entry("warning", "a type that no schema uses"),
 }

@@ -172,7 +172,8 @@ class Environment:
     def _approval(self, step: Step) -> Type:
         """The value of an approval; its inputs have the types of the form."""
         form = None if step.body is None else step.body.get("inputs")
-        schemas = form.value if form is not None and isinstance(form.value, dict) and form.is_sound() else {}
+        members = form.members if form is not None and form.is_sound() else {}
+        schemas = {name: self.view.types.schema(one) for name, one in members.items()}
         inputs = {name: of_schema(schema, "SF206", f"inputs.{name}") for name, schema in schemas.items()}
         approved = step.body is None or (
             step.body.text("on_timeout") != "approve" and step.body.text("on_reject") != "continue"
@@ -208,7 +209,8 @@ class Environment:
         """The result of a task, by what the step says or else what its task declares."""
         returns = step.node.get("returns")
         if returns is not None and returns.is_sound():
-            return of_schema(returns.value, "SF307", f"the result of {step.node.text('task')}", exact=True)
+            schema = self.view.types.schema(returns)
+            return of_schema(schema, "SF307", f"the result of {step.node.text('task')}", exact=True)
         return self._result(step.node.text("task"))
 
     def _result(self, task: str | None) -> Type:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from stemflow.dsl.named_types import JSON_TYPES
 from stemflow.dsl.rules.registry import Found, rule
 from stemflow.dsl.rules.types import NUMBERS, kind_of
 from stemflow.dsl.rules.view import View
 from stemflow.dsl.source import Node
+from stemflow.dsl.vocabulary import BODIES
 
 _BOUNDS = (
     ("minimum", "maximum"),
@@ -31,6 +33,7 @@ def schemas(view: View) -> Iterator[tuple[str, Node]]:
     pending = [(f"inputs.{name}", one) for name, one in view.root.entries("inputs").items()]
     results = ((f"{step.path}.returns", step.node.get("returns")) for step in view.steps.values())
     pending += [(where, one) for where, one in results if one is not None]
+    pending += [(f"types.{name}", one) for name, one in view.root.entries("types").items()]
     while pending:
         where, node = pending.pop()
         if node.flawed or not isinstance(node.value, dict):
@@ -50,6 +53,8 @@ def _types(node: Node) -> frozenset[str] | None:
         return None
     names = given.value if isinstance(given.value, list) else [given.value]
     found = frozenset(name for name in names if isinstance(name, str))
+    if not found <= frozenset(JSON_TYPES):
+        return None  # the name of a type
     return found | {"integer"} if "number" in found else found
 
 
@@ -105,3 +110,14 @@ def required_but_closed(view: View) -> Iterator[Found]:
                     item.place,
                     "add it to `properties`",
                 )
+
+
+@rule("SF710", "warning")
+def unused_types(view: View) -> Iterator[Found]:
+    """A type that no schema names. A file without a body defines types for others."""
+    if not view.whole or not any(body in view.root.members for body in BODIES):
+        return
+    types = view.root.get("types")
+    for name, place in ({} if types is None else types.keys).items():
+        if name not in view.types.used:
+            yield Found(f"types: no schema uses the type `{name}`", place, "take it out")

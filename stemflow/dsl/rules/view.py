@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol
 from stemflow.dsl.build import Spot
 from stemflow.dsl.context import Context
 from stemflow.dsl.expressions import Read
-from stemflow.dsl.findings import Position
+from stemflow.dsl.findings import Findings, Position
+from stemflow.dsl.named_types import NamedTypes
 from stemflow.dsl.rules.types import ANY, Type
 from stemflow.dsl.source import Node
 from stemflow.dsl.spans import place_inside
@@ -81,6 +82,8 @@ class View:
     graphs: dict[str, frozenset[str]] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
     _names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    types: NamedTypes = field(default_factory=lambda: NamedTypes(Findings("")))
+    """The named types of the file, for the schemas in it."""
     tasks: TaskFacts | None = None
     type_of: Callable[[Node], Type] = lambda node: ANY
     """The type of the expression in a node; anything until the types have been inferred."""
