@@ -7,12 +7,12 @@ from typing import Any
 
 from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE
+from stemflow.cli.operator import operator_engine
+from stemflow.cli.pauses import pause_data, pause_text
 from stemflow.cli.table import table
 from stemflow.cli.text import json_text, short_duration, shown
 from stemflow.model.records import task_id
 from stemflow.runtime.client.overview import QueueOverview, queues
-from stemflow.runtime.engine import Stemflow
-from stemflow.runtime.tasks.registry import TaskRegistry
 
 
 def main(arguments: Arguments) -> int:
@@ -21,8 +21,8 @@ def main(arguments: Arguments) -> int:
 
 
 async def _queues(arguments: Arguments) -> int:
-    async with Stemflow(arguments.store, TaskRegistry(), worker=False) as app:
-        found = await queues(app.store)
+    async with operator_engine(arguments) as app:
+        found = await queues(app.store, app.library.trust)
         now_ms = app.store.now_ms()
     if arguments.queue:
         found = [one for one in found if one.queue in arguments.queue]
@@ -40,6 +40,7 @@ def _data(one: QueueOverview) -> dict[str, Any]:
         "queue": one.queue, "ready": one.ready, "oldest": task_id(one.oldest) if one.oldest is not None else None,
         "oldest_since_ms": one.oldest_since_ms, "limited": one.limited, "running": one.running, "delayed": one.delayed,
         "next_at_ms": one.next_at_ms, "workers": list(one.workers),
+        "paused": None if one.paused is None else pause_data(one.paused),
     }  # fmt: skip
 
 
@@ -47,6 +48,8 @@ def _row(one: QueueOverview, now_ms: int) -> tuple[str, ...]:
     oldest = "" if one.oldest_since_ms is None else short_duration(now_ms - one.oldest_since_ms)
     next_in = "" if one.next_at_ms is None else short_duration(one.next_at_ms - now_ms)
     workers = ", ".join(map(shown, one.workers)) or "none"
+    if one.paused is not None:
+        workers += f"  paused {pause_text(one.paused, now_ms)}"
     return (
         shown(one.queue), f"{one.ready:,}", oldest, f"{one.limited:,}", f"{one.running:,}", f"{one.delayed:,}", next_in,
         workers,

@@ -1,4 +1,4 @@
-"""`stemflow resume`: continue a run from its stored state; finished tasks do not run again."""
+"""`stemflow resume`: continue a run from its stored state, whose finished tasks do not run again; or end a pause."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import sys
 
 from stemflow.cli.arguments import Arguments
 from stemflow.cli.continue_run import header_of, tasks_of
+from stemflow.cli.control import end_pause
 from stemflow.cli.follow import follow
+from stemflow.model.pause import PAUSE_KINDS
 from stemflow.model.records import FINAL, Header
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.tasks.registry import TaskRegistry
 
 
 def main(arguments: Arguments) -> int:
-    """Work on the run until it ends; one that has ended is only shown."""
+    """Work on the run until it ends; one that has ended is only shown. `KIND:NAME` is what was paused."""
+    if arguments.run.partition(":")[0] in PAUSE_KINDS:
+        return end_pause(arguments)
     header = asyncio.run(header_of(arguments))
     return asyncio.run(_resume(arguments, header, tasks_of(header, arguments.tasks)))
 

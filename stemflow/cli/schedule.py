@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -12,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE, INVALID_FILE, RUN_FAILED, Refused
+from stemflow.cli.pauses import user
 from stemflow.cli.text import json_text, short_duration, shown
 from stemflow.cli.workflow_file import read_file, require_valid
 from stemflow.cli.workflow_paths import Filters, workflow_files
@@ -156,7 +156,7 @@ async def _show(app: Stemflow, arguments: Arguments) -> int:
 async def _pause(app: Stemflow, arguments: Arguments) -> int:
     for_s = None if arguments.for_ms is None else arguments.for_ms / 1_000
     info = await app.schedules.pause(
-        arguments.name, ticks=arguments.ticks, for_=for_s, by=_user(), reason=arguments.reason
+        arguments.name, ticks=arguments.ticks, for_=for_s, by=user(), reason=arguments.reason
     )
     return _report(info, app, arguments)
 
@@ -292,11 +292,3 @@ def _instant_ms(given: Any) -> int:
     if isinstance(given, datetime):
         return round(given.timestamp() * 1_000)
     return SystemClock().now_ms() - parse_duration_ms(given)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return ""
-

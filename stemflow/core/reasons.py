@@ -11,14 +11,15 @@ from msgspec import Struct
 
 from stemflow.core.shape import Shape
 from stemflow.model.leaf_status import LeafStatus
+from stemflow.model.pause import Pause
 from stemflow.model.plan import AnyPlan, LeafPlan
 from stemflow.model.policy import Options
 from stemflow.model.records import RUNNING, STOPPING, Claim, Key, Node, task_id
 
 Code = Literal[
-    "running", "lease-ended", "stopping", "retry", "delayed", "expired", "rate-limit", "no-worker", "queue-unserved",
-    "task-unregistered", "workers-busy", "queued", "concurrency-key", "unique-key", "unique-window", "shares-outcome",
-    "timer", "event", "approval", "members", "hook", "steps", "window", "applying",
+    "running", "lease-ended", "stopping", "paused", "retry", "delayed", "expired", "rate-limit", "no-worker",
+    "queue-unserved", "task-unregistered", "workers-busy", "queued", "concurrency-key", "unique-key", "unique-window",
+    "shares-outcome", "timer", "event", "approval", "members", "hook", "steps", "window", "applying",
 ]  # fmt: skip
 """Names of reasons, for programs; the same in every release."""
 
@@ -86,6 +87,9 @@ class Facts:
     statuses: Mapping[str, LeafStatus] = field(default_factory=dict)
     """Of leaves, by path; of a run with very many open leaves, of the first ones."""
     workers: Sequence[WorkerFacts] = ()
+    pauses: Sequence[Pause] = ()
+    workflow: str = ""
+    """The name of the workflow of this run."""
 
     def plan_of(self, node: Node) -> AnyPlan:
         return self.shapes[node.plan].nodes[node.node]

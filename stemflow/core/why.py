@@ -14,6 +14,7 @@ from stemflow.core.kinds import rules_of
 from stemflow.core.kinds.base import KindRules
 from stemflow.core.members import bits
 from stemflow.core.reasons import Code, Explanation, Facts, Reason, command, holder_text, listed, many
+from stemflow.model.pause import pauses_of
 from stemflow.model.plan import ApprovalPlan, EmitPlan, EventPlan, LeafPlan, ScopePlan, WaitPlan
 from stemflow.model.records import (
     FINAL,
@@ -197,11 +198,23 @@ def _worker(facts: Facts, key: Key) -> str | None:
 def _of_leaf(facts: Facts, node: Node, leaf: LeafPlan) -> list[Reason]:
     match node.state:
         case "ready":
-            return _of_ready(facts, node, leaf)
+            return [*_of_pauses(facts, node, leaf), *_of_ready(facts, node, leaf)]
         case "running" | "stopping":
             return [_of_leased(facts, node)]
         case _:
             return _of_start(facts, node)
+
+
+def _of_pauses(facts: Facts, node: Node, leaf: LeafPlan) -> list[Reason]:
+    """What an operator has paused, so that the task does not start."""
+    return [
+        Reason(
+            code="paused", since_ms=one.at_ms, until_ms=one.until_ms, advice=command("resume", one.target),
+            text=f"{one.kind} {one.name} is paused" + (f" by {one.by}" if one.by else "")
+            + (f": {one.reason}" if one.reason else ""),
+        )
+        for one in pauses_of(facts.pauses, node.queue, leaf.task, facts.workflow, facts.now_ms)
+    ]  # fmt: skip
 
 
 def _of_ready(facts: Facts, node: Node, leaf: LeafPlan) -> list[Reason]:

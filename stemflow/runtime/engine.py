@@ -16,6 +16,7 @@ from stemflow.model.workflow import Workflow
 from stemflow.ports import Clock, IdSource
 from stemflow.runtime.attempt.process_pool import Processes
 from stemflow.runtime.client.approvals import Approval, answer, approvals
+from stemflow.runtime.client.control import Control
 from stemflow.runtime.client.dead_letters import Replayed, ReplayOptions, dead_letter_filter, purge, replay
 from stemflow.runtime.client.events import SentEvent, send_event
 from stemflow.runtime.client.lifecycle import Lifecycle
@@ -126,6 +127,7 @@ class Stemflow:
             lifecycle=self._lifecycle,
         )  # fmt: skip
         self.submitter = Submitter(self.parts)
+        self.control = Control(self.parts)
         self.schedules = Schedules(self.parts, self.submitter)
         self._own_tasks = self.schedules.ticker.tasks()
 

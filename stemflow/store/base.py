@@ -53,12 +53,20 @@ class Want(Struct, frozen=True, kw_only=True):
     """The tasks that the worker has; leaves whose task the store does not know are leased all the same."""
     pushes: int | None = None
     """Pushed leases received so far, see `Store.pushed_leases`; None disables push."""
-
+    without: tuple[str, ...] = ()
+    """Queues of which nothing may be leased, although `queues` may name them."""
 
     def accepts(self, place: str) -> bool:
         """Whether leaves of this place may be leased; see `stemflow.store.places`."""
         queue, task = split(place)
+        if queue in self.without:
+            return False
         return (self.queues is None or queue in self.queues) and (self.tasks is None or not task or task in self.tasks)
+
+    @property
+    def accepts_all(self) -> bool:
+        """Whether leaves of every place may be leased."""
+        return self.queues is None and self.tasks is None and not self.without
 
 
 class Lease(Struct, frozen=True, gc=False):

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from stemflow.cli.grammar import answers, files, letters, running, schedules, stores
+from stemflow.cli.grammar import answers, control, files, letters, running, schedules, stores
 from stemflow.cli.grammar.options import OrderedGroup
 from stemflow.version import __version__
 
@@ -45,7 +45,8 @@ def _columns() -> int:
 PROGRAM = OrderedGroup(
     "stemflow",
     commands=[
-        *running.COMMANDS, *stores.COMMANDS, *answers.COMMANDS, *letters.COMMANDS, *schedules.COMMANDS, *files.COMMANDS,
+        *running.COMMANDS, *stores.COMMANDS, *control.COMMANDS, *answers.COMMANDS, *letters.COMMANDS,
+        *schedules.COMMANDS, *files.COMMANDS,
     ],
     params=[
         click.Option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from stemflow.cli.arguments import Arguments
+from stemflow.cli.grammar.control import said, waiting
 from stemflow.cli.grammar.options import command, concurrency, run_id, store, store_url, tasks, workflow_file
 from stemflow.cli.grammar.types import DURATION, Names, Positive
 
@@ -19,8 +20,9 @@ RUN = command(
     *workflow_file(), tasks(), concurrency(), *store(),
 )  # fmt: skip
 RESUME = command(
-    "resume", "continue a run that was interrupted or whose process died",
-    run_id(), tasks(), concurrency(), *store(),
+    "resume", "continue a run that was interrupted or whose process died; or end a pause",
+    run_id("The id of the run, or the beginning of it; or what was paused: queue:NAME, workflow:NAME or task:NAME."),
+    tasks(), concurrency(), *said(), *waiting(), *store(),
 )  # fmt: skip
 RERUN = command(
     "rerun", "start a new run that keeps results of an old one",

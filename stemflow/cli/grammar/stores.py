@@ -48,7 +48,7 @@ CANCEL = command(
 WORKERS = command("workers", "list the workers of a store, what they serve, and their last heartbeat", *store())
 QUEUES = command(
     "queues", "list the queues of a store: what waits, what runs, and which workers serve them",
-    click.Argument(["queue"], metavar="[QUEUE]...", nargs=-1, help="Only these queues."), *store(),
+    click.Argument(["queue"], metavar="[QUEUE]...", nargs=-1, help="Only these queues."), keys(), *store(),
 )  # fmt: skip
 KEYS = command(
     "keys", "list unique keys, concurrency keys and rate limits: which tasks hold them, and which wait",

@@ -69,6 +69,14 @@ def no_own_tasks(name: str) -> None:
     """The engine has no tasks of its own."""
 
 
+PausedMs = Callable[[Node, str], Awaitable[int | None]]
+"""For how long a leased task of this name is given back, since it is paused; None: it may start."""
+
+
+async def never_paused(node: Node, task: str) -> None:
+    """Nothing is paused."""
+
+
 class Attempt:
     """What is known of one attempt. Each step may rely on what the steps before it have set."""
 
@@ -100,7 +108,7 @@ class Attempts:
 
     `services`: what running handlers ask the worker for. `queues`: those that the worker serves; None: all.
     `threads`: runs handlers that are plain functions. `unregistered`: gives the outcome for a task that this worker
-    does not know. `own_tasks`: gives the tasks of the engine itself.
+    does not know. `own_tasks`: gives the tasks of the engine itself. `paused_ms`: whether a task is paused.
     """
 
     def __init__(
@@ -115,17 +123,19 @@ class Attempts:
         processes: ProcessPool,
         unregistered: Unregistered = hand_back_unknown,
         own_tasks: OwnTasks = no_own_tasks,
+        paused_ms: PausedMs = never_paused,
     ) -> None:
         self._decider, self._library, self._store = decider, decider.library, decider.store
         self._registry, self._signals, self._services = registry, registry.signals, services
         self._remote_tasks, self._queues = remote_tasks, queues
         self._threads, self._processes = threads, processes
-        self._unregistered, self._own_tasks = unregistered, own_tasks
+        self._unregistered, self._own_tasks, self._paused_ms = unregistered, own_tasks, paused_ms
         self.state: Any = None
         """What the lifespan of the registry yielded; handlers read it in their context."""
         self.steps: tuple[Callable[[Attempt], Awaitable[Outcome | Crashed | None]], ...] = (
             self.verify,
             self.find_task,
+            self.check_pause,
             self.check_budget,
             self.check_rate,
             self.make_context,
@@ -165,6 +175,11 @@ class Attempts:
         strategy = self._registry.strategy_of(task, options)
         attempt.running.decide_retry = RetryDecider(leaf.task, options, node.attempt, strategy)
         return None
+
+    async def check_pause(self, attempt: Attempt) -> Outcome | None:
+        """Hand back a task that an operator has paused."""
+        paused_ms = await self._paused_ms(attempt.node, attempt.leaf.task)
+        return None if paused_ms is None else HandedBack(paused_ms)
 
     async def check_budget(self, attempt: Attempt) -> Outcome | None:
         """Fail a retry whose budget has passed while it waited, with the error of the attempt before it."""

@@ -55,6 +55,10 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     """What it has run for at least HELD_MS, the longest first; at most MOST_HELD."""
     disowned: tuple[HeldTask, ...] = ()
     """Handlers that were to end and have not: each takes a slot. At most MOST_HELD."""
+    controls: str = ""
+    """The digest of what operators want, as far as it was applied; see `catalog.controls`."""
+    on_hold: bool = False
+    """It leases nothing new, since an operator wants that."""
 
     def serves(self, queue: str, run: str | None = None) -> bool:
         """Whether it leases from this queue; with `run`, tasks of this run."""

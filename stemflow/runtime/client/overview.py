@@ -8,8 +8,11 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from stemflow.model.pause import Pause
 from stemflow.model.records import NO_RUN, Claim, Key, Node
+from stemflow.runtime.catalog.controls import read_controls
 from stemflow.runtime.catalog.heartbeats import Heartbeat, heartbeats
+from stemflow.runtime.payloads.signing import Trust
 from stemflow.store.base import Store
 from stemflow.store.health import QueueInventory, lasts_since_ms
 
@@ -22,7 +25,7 @@ KeyKind = Literal["unique", "concurrency", "rate"]
 class QueueOverview(Struct, frozen=True, kw_only=True):
     """One queue. `limited`: how many of the `ready` tasks wait for a rate limit; `oldest_since_ms`: since when (epoch
     ms) the oldest ready task could have started; `next_at_ms`: when the next delayed one may; `workers`: the names of
-    those that serve it."""
+    those that serve it; `paused`: nothing of it starts."""
 
     queue: str
     ready: int
@@ -33,6 +36,7 @@ class QueueOverview(Struct, frozen=True, kw_only=True):
     oldest: Key | None = None
     oldest_since_ms: int | None = None
     next_at_ms: int | None = None
+    paused: Pause | None = None
 
 
 class KeyHolder(Struct, frozen=True, kw_only=True):
@@ -63,26 +67,36 @@ class KeyOverview(Struct, frozen=True, kw_only=True):
     until_ms: int | None = None
 
 
-async def queues(store: Store) -> list[QueueOverview]:
-    """Every queue that holds a task, or that a live worker serves by name, in alphabetical order."""
+async def queues(store: Store, trust: Trust | None = None) -> list[QueueOverview]:
+    """Every queue that holds a task, that a live worker serves by name, or that is paused, in alphabetical order.
+
+    With keys in `trust`, pauses without a valid signature are left out, as workers do.
+    """
+    controls = await read_controls(store, trust or Trust())
+    paused = {one.name: one for one in controls.pauses if one.kind == "queue"}
     inventories = {one.queue: one for one in (await store.inventory()).queues}
     running = Counter(lease.node.queue for lease in await store.leased(MOST_LEASED))
     now_ms = store.now_ms()
     alive = [one for one in (await heartbeats(store)).values() if one.alive(now_ms) and one.only_run is None]
     served = {name for one in alive for name in one.queues or ()}
     return [
-        _queue(inventories.get(name) or QueueInventory(queue=name, ready=0, delayed=0), running[name], alive)
-        for name in sorted({*inventories, *running, *served})
+        _queue(
+            inventories.get(name) or QueueInventory(queue=name, ready=0, delayed=0), running[name], alive,
+            paused.get(name),
+        )
+        for name in sorted({*inventories, *running, *served, *paused})
     ]
 
 
-def _queue(found: QueueInventory, running: int, alive: Sequence[Heartbeat]) -> QueueOverview:
+def _queue(
+    found: QueueInventory, running: int, alive: Sequence[Heartbeat], paused: Pause | None
+) -> QueueOverview:
     return QueueOverview(
         queue=found.queue, ready=found.ready, limited=found.limited, running=running, delayed=found.delayed,
         workers=tuple(sorted(one.name for one in alive if one.serves(found.queue))),
         oldest=None if found.oldest is None else found.oldest.key,
         oldest_since_ms=None if found.oldest is None else lasts_since_ms(found.oldest),
-        next_at_ms=None if found.next is None else found.next.at_ms,
+        next_at_ms=None if found.next is None else found.next.at_ms, paused=paused,
     )  # fmt: skip
 
 

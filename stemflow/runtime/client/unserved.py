@@ -11,6 +11,7 @@ from typing import Final
 from stemflow.core.why import explain
 from stemflow.errors import StemflowError
 from stemflow.model.plan import LeafPlan
+from stemflow.runtime.catalog.controls import read_controls
 from stemflow.runtime.catalog.heartbeats import HEARTBEAT_MS
 from stemflow.runtime.client.why import facts_of, worker_facts
 from stemflow.runtime.values.library import Library
@@ -21,7 +22,7 @@ log = logging.getLogger("stemflow.wait")
 PATIENCE_S: Final = 5.0
 """How long somebody waits before the workers of the store are looked at."""
 
-UNSERVED: Final = frozenset(("no-worker", "queue-unserved", "task-unregistered"))
+UNSERVED: Final = frozenset(("paused", "no-worker", "queue-unserved", "task-unregistered"))
 """The reasons that do not pass by themselves."""
 
 
@@ -70,12 +71,15 @@ async def unserved(store: Store, library: Library, run: str, *, tasks: bool) -> 
         reason = next((reason for reason in one.reasons if reason.code in codes), None)
         if reason is not None and one.path in nodes and nodes[one.path].at_ms <= soon_ms:
             step = f" at {one.path}" if one.path else ""
-            return f"task {one.task}{step} is not started: {reason.text}; `{reason.advice} --store URL` starts one"
+            helps = "resumes it" if reason.code == "paused" else "starts one"
+            return f"task {one.task}{step} is not started: {reason.text}; `{reason.advice} --store URL` {helps}"
     return None
 
 
 async def _may_be_unserved(store: Store, library: Library, run: str) -> bool:
-    """Whether, of all tasks in the plan of the run, no worker leases one of them."""
+    """Whether something is paused or, of all tasks in the plan of the run, no worker leases one of them."""
+    if (await read_controls(store, library.trust)).pauses:
+        return True
     alive = [one for one in await worker_facts(store) if one.is_alive]
     shape = await library.shape((await library.header(run)).plan)
     leaves = [node for node in shape.nodes if isinstance(node, LeafPlan)]

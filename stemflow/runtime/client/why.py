@@ -12,6 +12,7 @@ from stemflow.core.why import explain
 from stemflow.model.leaf_status import LeafStatus
 from stemflow.model.plan import LeafPlan
 from stemflow.model.records import FINAL, NO_RUN, WAITING, Claim, Key, Node, State, parent_path, task_keys
+from stemflow.runtime.catalog.controls import read_controls
 from stemflow.runtime.catalog.heartbeats import heartbeats
 from stemflow.runtime.catalog.published import published
 from stemflow.runtime.runs.handle import UnknownRun
@@ -75,6 +76,7 @@ async def facts_of(store: Store, library: Library, nodes: dict[str, Node]) -> Fa
     claims = {one.key: one for one in await store.read([(NO_RUN, key) for key in keys]) if isinstance(one, Claim)}
     others = {key for claim in claims.values() for key in (*claim.holders, *(one.of for one in claim.sharers))}
     holders = [one for one in await store.read(sorted(others)) if isinstance(one, Node)]
+    run = next(iter(nodes.values())).run
     return Facts(
         now_ms=store.now_ms(),
         nodes=nodes,
@@ -83,6 +85,8 @@ async def facts_of(store: Store, library: Library, nodes: dict[str, Node]) -> Fa
         holders={node.key: node for node in holders},
         statuses=await _statuses(store, library, going_on),
         workers=await worker_facts(store),
+        pauses=(await read_controls(store, library.trust)).pauses,
+        workflow=(await library.header(run)).name,
     )
 
 
@@ -103,7 +107,8 @@ async def worker_facts(store: Store) -> list[WorkerFacts]:
     return [
         WorkerFacts(
             name=beat.name, queues=beat.queues, only_run=beat.only_run, tasks=declared.get(beat.declares, frozenset()),
-            concurrency=beat.concurrency, free=beat.free, is_alive=beat.alive(now_ms), leases=beat.state == "running",
+            concurrency=beat.concurrency, free=beat.free, is_alive=beat.alive(now_ms),
+            leases=beat.state == "running" and not beat.on_hold,
             holds={(one.key, one.token): one.since_ms for one in beat.holds},
         )
         for beat in (await heartbeats(store)).values()

@@ -230,10 +230,11 @@ class RunHandle(Generic[T]):
         loop = asyncio.get_running_loop()
         until = math.inf if timeout is None else loop.time() + timeout
         while True:
-            await asyncio.wait((future,), timeout=max(0.0, min(READ_EVERY_S, until - loop.time())))
+            left_s = until - loop.time()
+            await asyncio.wait((future,), timeout=max(0.0, min(READ_EVERY_S, left_s)))
             if future.done():
                 return future.result()
-            if loop.time() >= until:
+            if left_s <= READ_EVERY_S:  # a comparison with the clock could miss the end by a rounding error
                 return None
             root = await self.root()
             if root.state in FINAL:

@@ -215,19 +215,14 @@ class ExchangeLoop:
         slots = self.slots
         self._short = self._released.requested > 0
         if slots.draining:
-            return Want(
-                owner=slots.owner, limit=0, queues=slots.queues, only_run=slots.only_run, tasks=slots.tasks()
-            )
+            return slots.want(0)
         quarantined = self.quarantine.active
         limit = 0 if quarantined and self._released.requested else self.quarantine.limit(self._released.free)
         busy = slots.running or slots.leaked or quarantined
         idle = self.store.concurrent_exchanges and not busy and slots.only_run is None
         self._offered = idle and limit > 0
         pushes = self._pushed if idle else None
-        return Want(
-            owner=slots.owner, limit=limit, queues=slots.queues, only_run=slots.only_run, tasks=slots.tasks(),
-            pushes=pushes,
-        )  # fmt: skip
+        return slots.want(limit, pushes)
 
     async def _exchange(self, channel: _Channel, decisions: Sequence[Decision], want: Want | None) -> Exchange:
         """Send one request until the store answers; a worker that shuts down gives up after LAST_TRIES_S seconds."""

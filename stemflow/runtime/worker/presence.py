@@ -133,6 +133,7 @@ class Presence:
             name=self.name, host=platform.node(), pid=os.getpid(), state=state, queues=slots.queues,
             concurrency=slots.concurrency, running=len(slots.running), started_at_ms=self.started_at_ms,
             at_ms=now_ms, declares=self.digest, only_run=slots.only_run, holds=holds, disowned=disowned,
+            controls=slots.controls.digest, on_hold=slots.on_hold,
         )  # fmt: skip
         kept_ms = max(self.unroutable_after_ms, SILENT_AFTER_MS) + HEARTBEAT_MS
         await store.put_hint(TOPIC, slots.owner, json.encode(heartbeat), kept_ms)

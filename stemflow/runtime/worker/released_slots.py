@@ -26,7 +26,7 @@ class ReleasedSlots:
     """Which of the `running` leases of a worker have no slot at the moment; at most `concurrency` have one."""
 
     def __init__(self, concurrency: int, running: Collection[Token], leaked: Collection[object]) -> None:
-        self._concurrency, self._running, self._leaked = concurrency, running, leaked
+        self.concurrency, self._running, self._leaked = concurrency, running, leaked
         self.requested = 0
         """Leases that exchanges under way ask for; their slots are not free either."""
         self._waits: dict[Token, int] = {}
@@ -45,7 +45,7 @@ class ReleasedSlots:
     @property
     def free(self) -> int:
         """Slots for which leases may be asked."""
-        return max(0, self._concurrency - self.occupied - len(self._resuming) - self.requested)
+        return max(0, self.concurrency - self.occupied - len(self._resuming) - self.requested)
 
     def release(self, token: Token) -> bool:
         """The handler begins to wait. Returns whether a slot has become free."""
@@ -99,7 +99,7 @@ class ReleasedSlots:
     def admit(self) -> None:
         """Let handlers go on whose waits are over, as long as there are slots."""
         for token in list(self._resuming):
-            if self.occupied + self.requested >= self._concurrency:
+            if self.occupied + self.requested >= self.concurrency:
                 return
             resumed = self._resuming.pop(token)
             self._waits.pop(token, None)

@@ -22,6 +22,7 @@ from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.commit.events import run_event
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.tasks.signals import RegistryEvent, RunEvent, Signal, WorkerEvent
+from stemflow.runtime.worker.controls import Obedience
 from stemflow.runtime.worker.exchange_loop import ExchangeLoop
 from stemflow.runtime.worker.handler_services import Cancel, Submit, WorkerServices
 from stemflow.runtime.worker.lease_recovery import recover
@@ -101,6 +102,7 @@ class Service:
         self._services = WorkerServices(
             slots, signals, self.renewals.renew_now, submit, cancel, settings.propagated_headers
         )
+        self.obedience = Obedience(slots, decider.library, self.presence)
         self.worker = Worker(
             slots,
             decider,
@@ -111,6 +113,7 @@ class Service:
             unregistered=self.presence.unregistered,
             lease_started=self._schedule.lease_started,
             own_tasks=own_tasks,
+            paused_ms=self.obedience.paused_ms,
         )
         self.exchange_loop = ExchangeLoop(slots, self.worker, decider, channel)
         self._tasks: list[asyncio.Task[None]] = []
@@ -125,6 +128,7 @@ class Service:
         """Start to work. The store must be open. Raises OptionError for a registry whose tasks cannot run here."""
         check_start(self._registry)
         self.presence.begin()
+        await self.obedience.begin()
         self._lifespan = self._registry.lifespans.of_worker()
         self.worker.attempts.state = await self._lifespan.__aenter__()
         self._send(self._signals.worker_init)
@@ -133,6 +137,7 @@ class Service:
         self._keep_leases()
         self._accompany("recover", lambda: recover(self.worker))
         self._accompany("presence", self.presence.run)
+        self._accompany("control", self.obedience.watch)
         if self.slots.only_run is None:
             self._accompany("orphans", lambda: self._declared.watch(self.slots, self._look_every_ms))
             self._loop = asyncio.get_running_loop()

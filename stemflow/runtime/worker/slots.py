@@ -13,8 +13,9 @@ from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact, Failed, HandedBack, Lost
 from stemflow.model.records import CANCELLED, STOPPING, ErrorInfo, Key, Node
 from stemflow.runtime.attempt.in_flight import LEASES_HELD, Running
+from stemflow.runtime.catalog.controls import NO_CONTROLS, WorkerOrder
 from stemflow.runtime.worker.released_slots import ReleasedSlots
-from stemflow.store.base import Store
+from stemflow.store.base import Store, Want
 
 log = logging.getLogger("stemflow.worker")
 
@@ -76,6 +77,11 @@ class Slots:
         """Enough reports wait for an exchange on the second channel."""
         self.reports_leave = True
         """False once the exchange loop has ended with an error: reports are not committed any more."""
+        self.controls = NO_CONTROLS
+        """What operators want, as it was last read."""
+        self._started_with = concurrency
+        self.on_hold = False
+        """An operator wants that nothing new is leased."""
         self.overlap_from = NO_OVERLAP
         """The number of waiting reports that sets `overlap`; chosen by the exchange loop."""
 
@@ -96,6 +102,24 @@ class Slots:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await self._draining.wait()
+
+    def want(self, limit: int, pushes: int | None = None) -> Want:
+        """A request for up to `limit` leases of what this worker serves and nobody has paused."""
+        now_ms, tasks = self.store.now_ms(), self.tasks()
+        paused = [one for one in self.controls.pauses if one.lasts(now_ms)]
+        without = tuple(one.name for one in paused if one.kind == "queue")
+        if tasks is not None and paused:
+            tasks = tasks.difference(one.name for one in paused if one.kind == "task")
+        return Want(
+            owner=self.owner, limit=0 if self.on_hold else limit, queues=self.queues, only_run=self.only_run,
+            tasks=tasks, pushes=None if paused or self.on_hold else pushes, without=without,
+        )  # fmt: skip
+
+    def obey(self, order: WorkerOrder) -> None:
+        """Apply what an operator wants of this worker, and look for work again."""
+        self.on_hold = order.drain
+        self.concurrency = self.released.concurrency = order.concurrency or self._started_with
+        self.wake()
 
     def wake(self) -> None:
         """Something may have to be done: the exchange loop is not to rest."""

@@ -12,7 +12,15 @@ from stemflow.model.facts import Damaged, Distrusted, Ended, Failed, HandedBack,
 from stemflow.model.records import ErrorInfo, Node, task_id
 from stemflow.runtime.attempt.in_flight import LeaseCallbacks, Running
 from stemflow.runtime.attempt.process_pool import Crashed, Processes, ProcessPool
-from stemflow.runtime.attempt.runner import Attempts, OwnTasks, Unregistered, hand_back_unknown, no_own_tasks
+from stemflow.runtime.attempt.runner import (
+    Attempts,
+    OwnTasks,
+    PausedMs,
+    Unregistered,
+    hand_back_unknown,
+    never_paused,
+    no_own_tasks,
+)
 from stemflow.runtime.catalog.remote_tasks import RemoteTasks
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey
@@ -57,6 +65,7 @@ class Worker:
         unregistered: Unregistered = hand_back_unknown,
         lease_started: Callable[[int], None] = _no_renewal,
         own_tasks: OwnTasks = no_own_tasks,
+        paused_ms: PausedMs = never_paused,
     ) -> None:
         self.slots, self.store, self.signals = slots, slots.store, registry.signals
         self.decider = decider
@@ -72,6 +81,7 @@ class Worker:
             processes=self.processes,
             unregistered=unregistered,
             own_tasks=own_tasks,
+            paused_ms=paused_ms,
         )
         self._callbacks = LeaseCallbacks(
             self.store, self.signals.timeout, self.report, self.leak, slots.wait_for_reports

@@ -71,7 +71,7 @@ class Queues:
 
     def _accepted(self, want: Want) -> Sequence[str]:
         places = self.places()
-        return places if want.queues is None and want.tasks is None else [one for one in places if want.accepts(one)]
+        return places if want.accepts_all else [one for one in places if want.accepts(one)]
 
     def next_at_ms(self, want: Want, records: Mapping[Key, Record], now_ms: int) -> int | None:
         """When the first delayed leaf that is wanted may be leased."""

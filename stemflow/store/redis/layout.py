@@ -147,6 +147,8 @@ class Wanted(Struct, array_like=True, gc=False):
     """False: no lease may be pushed."""
     tasks: Any
     """Digest of the tasks that the worker has; False: every task."""
+    without: Any
+    """Queues of which nothing may be leased; False: none."""
 
 
 class Sent(Struct, array_like=True, gc=False):

@@ -65,7 +65,9 @@ class Encoder:
             only_run = False if want.only_run is None else text(run_name(want.only_run))
             pushes = False if want.pushes is None else want.pushes
             queues = False if want.queues is None else want.queues
-            wanted = Wanted(want.owner, want.limit, queues, only_run, pushes, self.digest(want) or False)
+            wanted = Wanted(
+                want.owner, want.limit, queues, only_run, pushes, self.digest(want) or False, want.without or False
+            )
         made = [self._decision(one, sent) for one in decisions]
         return pack(Sent(now_ms, request.channel, request.sequence, made, wanted, id))
 

@@ -205,7 +205,7 @@ def _timers(
 
 def _delayed(db: sqlite3.Connection, want: Want, now_ms: int) -> list[int | None]:
     """When the first delayed leaf that is wanted may be leased."""
-    if want.queues is not None or want.tasks is not None:
+    if not want.accepts_all:
         places = [place for place in delayed_places(db) if want.accepts(place)]
         first = "SELECT min(at_ms) FROM nodes INDEXED BY delayed_by_queue WHERE stage = 2 AND queue = ? AND at_ms > ?"
         return [db.execute(first, (place, now_ms)).fetchone()[0] for place in places]

@@ -69,6 +69,20 @@ class TaskPromises(Promises):
             w.clock.advance(100)
             assert sorted(paths(await w.two.lease(tasks=frozenset({"mail"})))) == ["a", "d"]
 
+    async def test_nothing_is_leased_of_queues_that_a_caller_leaves_out(self) -> None:
+        async with self.world() as w:
+            later = w.clock.at_ms + 100
+            limits = (Rate(limit=9, per_ms=100, key="k"),)
+            await begin(
+                w.one, a=("mail", {"queue": "slow"}), b=("mail", {"queue": "slow", "limits": limits}), c="mail", d="",
+                e=("mail", {"queue": "slow", "at_ms": later}),
+            )  # fmt: skip
+            for wanted in ({}, {"queues": ("default", "slow")}, {"tasks": frozenset({"mail"})}):
+                answer = await w.two.ask(limit=10, without=("slow", "other"), **wanted)
+                assert "slow" not in [one.node.queue for one in answer.leases]
+                assert answer.next_at_ms is None
+            assert paths(await w.two.lease(without=("default",))) == ["a", "b"]
+
     async def test_a_leaf_that_comes_back_keeps_its_task(self) -> None:
         async with self.world() as w:
             await begin(w.one, a="mail")

@@ -128,6 +128,9 @@ end
 
 local function is_wanted(want, place)
   local queue, task = split(place)
+  for _, one in ipairs(want.without or {}) do
+    if one == queue then return false end
+  end
   if want.tasks and not has_task(want.tasks, task) then return false end
   if not want.queues then return true end
   for _, one in ipairs(want.queues) do

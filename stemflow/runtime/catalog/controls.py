@@ -1,0 +1,95 @@
+"""What operators want of the workers of a store: pauses, and settings of single workers.
+
+Each wish is a hint under its own name, so two operators never overwrite what the other one wanted of something else.
+Workers read all of them each second, and name in their heartbeat the digest of what they have applied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec import Struct, json
+
+from stemflow.model.pause import PAUSE_KINDS, Pause
+from stemflow.runtime.payloads.signing import SigningError, Trust
+from stemflow.store.base import Store
+from stemflow.store.damaged import decoded_hints, log_once
+
+TOPIC: Final = "control"
+LASTING_MS: Final = 100 * 365 * 86_400_000
+"""How long a wish is kept that nobody takes back."""
+LOOK_MS: Final = 1_000
+"""How often a worker looks for wishes."""
+
+
+class WorkerOrder(Struct, frozen=True, omit_defaults=True):
+    """What one worker is to do. `drain`: take no new leases. `concurrency`: its number of slots; None: as it was
+    started."""
+
+    drain: bool = False
+    concurrency: int | None = None
+
+
+class Controls(Struct, frozen=True):
+    """Everything that is wanted. `digest` names it; it is empty if nothing is."""
+
+    pauses: tuple[Pause, ...] = ()
+    orders: Mapping[str, WorkerOrder] = {}
+    digest: str = ""
+
+
+NO_CONTROLS: Final = Controls()
+WORKER: Final = "worker:"
+
+_pause = json.Decoder(Pause).decode
+_order = json.Decoder(WorkerOrder).decode
+
+
+async def read_controls(store: Store, trust: Trust) -> Controls:
+    """What is wanted now. With keys in `trust`, what has no valid signature is passed over and logged.
+
+    Raises StoreError.
+    """
+    found = {}
+    for name, body in (await store.hints(TOPIC)).items():
+        try:
+            found[name] = trust.unwrap(body, _place(name))
+        except (SigningError, IndexError) as error:
+            log_once(f"what an operator wants of {name} is passed over: {error}")
+    if not found:
+        return NO_CONTROLS
+    orders = {name: body for name, body in found.items() if name.startswith(WORKER)}
+    pauses = {name: body for name, body in found.items() if name.partition(":")[0] in PAUSE_KINDS}
+    digest = hashlib.sha256(json.encode(sorted((name, body.decode("latin-1")) for name, body in found.items())))
+    return Controls(
+        pauses=tuple(sorted(decoded_hints("the pause of", _pause, pauses).values(), key=lambda one: one.target)),
+        orders={
+            name.removeprefix(WORKER): order
+            for name, order in decoded_hints("what is wanted of", _order, orders).items()
+        },
+        digest=digest.hexdigest()[:16],
+    )
+
+
+async def put_pause(store: Store, trust: Trust, pause: Pause) -> None:
+    """Store a pause, in place of an earlier one of the same target; it goes when it ends."""
+    kept_ms = LASTING_MS if pause.until_ms is None else max(1, pause.until_ms - store.now_ms())
+    await store.put_hint(TOPIC, pause.target, trust.wrap(json.encode(pause), _place(pause.target)), kept_ms)
+
+
+async def put_order(store: Store, trust: Trust, worker: str, order: WorkerOrder) -> None:
+    """Store what the worker of this name is to do; nothing, if it is to be as it was started."""
+    name = WORKER + worker
+    kept_ms = LASTING_MS if order != WorkerOrder() else 1
+    await store.put_hint(TOPIC, name, trust.wrap(json.encode(order), _place(name)), kept_ms)
+
+
+async def take_back(store: Store, trust: Trust, pause: Pause) -> None:
+    """Remove a pause."""
+    await store.put_hint(TOPIC, pause.target, trust.wrap(json.encode(pause), _place(pause.target)), 1)
+
+
+def _place(name: str) -> str:
+    return f"control {name}"
