@@ -50,7 +50,9 @@ def _held(beat: Heartbeat, now_ms: int) -> list[str]:
 
 
 def _state(beat: Heartbeat, now_ms: int) -> str:
-    return beat.state if beat.alive(now_ms) else "silent"
+    if not beat.alive(now_ms):
+        return "silent"
+    return "on hold" if beat.on_hold and beat.state == "running" else beat.state
 
 
 def _data(beat: Heartbeat, tasks: list[str], now_ms: int) -> dict[str, Any]:

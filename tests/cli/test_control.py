@@ -1,11 +1,14 @@
-"""`stemflow pause`, `resume` and `audit`."""
+"""`stemflow pause`, `resume`, `audit`, and `stemflow worker drain|concurrency|dump|health`."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from stemflow import Stemflow, TaskRegistry
+from stemflow.cli.main import main
 from tests.cli.test_run import follows_schema
 from tests.cli.world import Cli
 
@@ -47,3 +50,35 @@ def test_a_target_without_a_kind_is_refused(cli: Cli) -> None:
     refused = cli("pause", "mail")
     assert refused.code == 3
     assert "expected queue:NAME, workflow:NAME or task:NAME, got 'mail'" in refused.err
+
+
+@pytest.mark.usefixtures("empty")
+async def test_a_worker_is_well_while_its_heartbeats_come(capsys: pytest.CaptureFixture[str]) -> None:
+    async with Stemflow("sqlite:", TaskRegistry(), name="w1") as app:
+        await asyncio.sleep(0)
+        while not app.service or not app.service.presence.published:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        for words, code in (((), 0), (("--ready",), 0), (("w1",), 0), (("w2",), 1)):
+            assert await _in_thread("worker", "health", *words) == code
+        assert await _in_thread("worker", "drain", "w1", "--json") == 0
+        assert await _in_thread("worker", "health", "w1", "--ready") == 1
+        assert await _in_thread("worker", "concurrency", "w1", "7") == 0
+        assert app.service.slots.concurrency == 7
+        assert await _in_thread("workers") == 0
+        assert await _in_thread("worker", "drain", "w1", "--undo") == 0
+        assert await _in_thread("worker", "dump", "w1") == 0
+    assert await _in_thread("worker", "health") == 1
+    out = capsys.readouterr().out
+    for text in (
+        "worker w1: well; running", "worker w1: not well; running", "no worker of name w2 is known to the store",
+        "worker w1 leases nothing new; what it runs goes on; it has 7 slots", "on hold", "no handler runs", "thread ",
+        "no worker on host",
+    ):  # fmt: skip
+        assert text in out
+    orders = [line for line in out.splitlines() if line.startswith('{"worker"')]
+    assert follows_schema("worker_order", orders[0])["applied"] is True
+
+
+async def _in_thread(*words: str) -> int:
+    """The exit code of a command, next to the worker of this process."""
+    return await asyncio.to_thread(main, words)

@@ -21,6 +21,23 @@ class OrderedGroup(click.Group):
         return list(self.commands)
 
 
+class CommandGroup(OrderedGroup):
+    """A command with options of its own, and actions: `stemflow worker` and `stemflow worker drain NAME`."""
+
+    def __init__(self, alone: click.Command, actions: list[click.Command]) -> None:
+        super().__init__(
+            alone.name, commands=actions, params=alone.params, callback=click.pass_context(self._alone),
+            invoke_without_command=True, help=alone.help, short_help=alone.short_help,
+        )  # fmt: skip
+        self._command = alone
+
+    def _alone(self, ctx: click.Context, /, **given: Any) -> Any:
+        """Carry out the command itself, where no action is named."""
+        if ctx.invoked_subcommand is None and self._command.callback is not None:
+            return self._command.callback(**given)
+        return None
+
+
 def command(name: str, summary: str, *params: click.Parameter, module: str = "", check: Check | None = None,
             **more: Any) -> click.Command:  # fmt: skip
     """A command that `stemflow.cli.MODULE.main(arguments)` carries out; the module is imported when the command runs.

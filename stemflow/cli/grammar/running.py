@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from stemflow.cli.arguments import Arguments
 from stemflow.cli.grammar.control import said, waiting
-from stemflow.cli.grammar.options import command, concurrency, run_id, store, store_url, tasks, workflow_file
+from stemflow.cli.grammar.options import (
+    CommandGroup,
+    command,
+    concurrency,
+    keys,
+    run_id,
+    store,
+    store_url,
+    tasks,
+    workflow_file,
+)
 from stemflow.cli.grammar.types import DURATION, Names, Positive
 
 
@@ -55,4 +67,34 @@ WORKER = command(
     tasks(), store_url(),
 )  # fmt: skip
 
-COMMANDS = (RUN, RESUME, RERUN, SUBMIT, WORKER)
+
+def _action(name: str, summary: str, *params: click.Parameter) -> click.Command:
+    more: dict[str, Any] = {"action": name}
+    return command(name, summary, *params, keys(), *store(), module="worker_control", **more)
+
+
+def _name(required: bool = True) -> click.Argument:
+    return click.Argument(
+        ["worker"], metavar="NAME" if required else "[NAME]", required=required, help="The name of a worker."
+    )
+
+
+WORKER_ACTIONS = [
+    _action(
+        "drain", "let a worker lease nothing new, while what it runs goes on", _name(),
+        click.Option(["--undo"], is_flag=True, help="Let it lease again."), *said(), *waiting(),
+    ),
+    _action(
+        "concurrency", "change how many tasks a worker runs at the same time", _name(),
+        click.Argument(["slots"], metavar="N", type=click.IntRange(0, 100_000), help="0: as it was started."),
+        *said(), *waiting(),
+    ),
+    _action("dump", "print the stacks of what a worker runs", _name(), waiting()[1]),
+    _action(
+        "health", "exit with 0 if the workers of this host are alive, else with 1: a probe for containers",
+        _name(required=False),
+        click.Option(["--ready"], is_flag=True, help="They must also lease new tasks."),
+    ),
+]  # fmt: skip
+
+COMMANDS = (RUN, RESUME, RERUN, SUBMIT, CommandGroup(WORKER, WORKER_ACTIONS))

@@ -37,11 +37,19 @@ class Controls(Struct, frozen=True):
 
     pauses: tuple[Pause, ...] = ()
     orders: Mapping[str, WorkerOrder] = {}
+    dumps: Mapping[str, str] = {}
+    """By the name of the worker that is asked for its stacks, the id of the answer."""
     digest: str = ""
 
 
 NO_CONTROLS: Final = Controls()
 WORKER: Final = "worker:"
+DUMP: Final = "dump:"
+"""In front of the name of a worker that is to dump its stacks; the body is the id of the answer."""
+DUMPS: Final = "dumps"
+"""The topic of the answers, by that id."""
+DUMP_MS: Final = 60_000
+"""How long a request for stacks and its answer are kept."""
 
 _pause = json.Decoder(Pause).decode
 _order = json.Decoder(WorkerOrder).decode
@@ -69,6 +77,11 @@ async def read_controls(store: Store, trust: Trust) -> Controls:
             name.removeprefix(WORKER): order
             for name, order in decoded_hints("what is wanted of", _order, orders).items()
         },
+        dumps={
+            name.removeprefix(DUMP): body.decode("ascii", "replace")
+            for name, body in found.items()
+            if name.startswith(DUMP)
+        },
         digest=digest.hexdigest()[:16],
     )
 
@@ -84,6 +97,11 @@ async def put_order(store: Store, trust: Trust, worker: str, order: WorkerOrder)
     name = WORKER + worker
     kept_ms = LASTING_MS if order != WorkerOrder() else 1
     await store.put_hint(TOPIC, name, trust.wrap(json.encode(order), _place(name)), kept_ms)
+
+
+async def ask_for_dump(store: Store, trust: Trust, worker: str, id: str) -> None:
+    """Ask the worker of this name for its stacks, to be answered under `id`."""
+    await store.put_hint(TOPIC, DUMP + worker, trust.wrap(id.encode(), _place(DUMP + worker)), DUMP_MS)
 
 
 async def take_back(store: Store, trust: Trust, pause: Pause) -> None:

@@ -12,8 +12,16 @@ from stemflow.errors import OptionError
 from stemflow.model.facts import Sent
 from stemflow.model.pause import PAUSE_KINDS, Pause
 from stemflow.model.records import NO_RUN, Topic, topic_key
-from stemflow.runtime.catalog.controls import put_pause, read_controls, take_back
-from stemflow.runtime.catalog.heartbeats import heartbeats
+from stemflow.runtime.catalog.controls import (
+    DUMPS,
+    WorkerOrder,
+    ask_for_dump,
+    put_order,
+    put_pause,
+    read_controls,
+    take_back,
+)
+from stemflow.runtime.catalog.heartbeats import Heartbeat, heartbeats
 from stemflow.runtime.client.parts import Parts
 from stemflow.runtime.values.events import PAGE, event_of, read_event, write_event
 from stemflow.runtime.values.resolver import Values
@@ -27,6 +35,14 @@ MOST_NAME: Final = 500
 """The longest name, and the longest text of a reason, in characters."""
 ASK_S: Final = 0.2
 """How often the heartbeats are read while somebody waits for workers."""
+
+
+class UnknownWorker(OptionError):
+    """No live worker has this name."""
+
+    def __init__(self, name: str, alive: Sequence[str]) -> None:
+        names = ", ".join(alive[:10]) if alive else "none"
+        super().__init__(f"worker {name!r:.80}: expected the name of a live worker, of which there are: {names}")
 
 
 class Action(Struct, frozen=True, kw_only=True):
@@ -127,6 +143,75 @@ class Control:
             if not silent or loop.time() >= end:
                 return silent
             await asyncio.sleep(ASK_S)
+
+    # -- single workers
+
+    async def order_worker(
+        self, worker: str, *, drain: bool | None = None, concurrency: int | None = None, by: str = "", reason: str = ""
+    ) -> WorkerOrder:
+        """Change what one worker does, also after it was started again under this name.
+
+        Args:
+            worker: The name of a live worker; of several processes with one name, all.
+            drain: Whether it leases nothing new; what it runs goes on. None: as it is.
+            concurrency: Its number of slots; 0: as it was started. None: as it is.
+            by: The name of the operator.
+            reason: Why.
+
+        Returns:
+            What is wanted of it now.
+
+        Raises:
+            UnknownWorker: No live worker has this name.
+        """
+        self._parts.require_open()
+        await self._beats_of(worker)
+        controls = await read_controls(self._store, self._library.trust)
+        before = controls.orders.get(worker, WorkerOrder())
+        order = WorkerOrder(
+            drain=before.drain if drain is None else drain,
+            concurrency=before.concurrency if concurrency is None else concurrency or None,
+        )
+        details = {"drain": order.drain, "concurrency": order.concurrency}
+        await self.record("worker", f"worker:{worker}", by, reason, details)
+        await put_order(self._store, self._library.trust, worker, order)
+        return order
+
+    async def dump(self, worker: str, patience: Duration = 5) -> dict[str, str]:
+        """The stacks of what a worker runs.
+
+        Args:
+            worker: The name of a live worker.
+            patience: The longest wait for the answer, in seconds or as a duration.
+
+        Returns:
+            The text of each process with this name that has answered, by its name in the store.
+
+        Raises:
+            UnknownWorker: No live worker has this name.
+        """
+        self._parts.require_open()
+        asked, id = len(await self._beats_of(worker)), self._parts.ids.run_id()
+        await ask_for_dump(self._store, self._library.trust, worker, id)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + duration_of("patience", patience) / 1_000
+        while True:
+            found = {
+                name.partition("/")[2]: text.decode(errors="replace")
+                for name, text in (await self._store.hints(DUMPS)).items()
+                if name.startswith(f"{id}/")
+            }
+            if len(found) >= asked or loop.time() >= end:
+                return found
+            await asyncio.sleep(ASK_S)
+
+    async def _beats_of(self, worker: str) -> list[Heartbeat]:
+        now_ms = self._store.now_ms()
+        alive = [one for one in (await heartbeats(self._store)).values() if one.alive(now_ms)]
+        found = [one for one in alive if one.name == worker]
+        if not found:
+            raise UnknownWorker(worker, sorted({one.name for one in alive}))
+        return found
 
     # -- the account
 

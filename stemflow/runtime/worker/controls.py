@@ -8,8 +8,9 @@ from typing import Final
 
 from stemflow.model.pause import Pause, pauses_of
 from stemflow.model.records import Node
-from stemflow.runtime.catalog.controls import LOOK_MS, WorkerOrder, read_controls
+from stemflow.runtime.catalog.controls import DUMP_MS, DUMPS, LOOK_MS, WorkerOrder, read_controls
 from stemflow.runtime.values.library import Library
+from stemflow.runtime.worker.dump import dump_of
 from stemflow.runtime.worker.presence import Presence
 from stemflow.runtime.worker.slots import Slots
 from stemflow.store.base import StoreError
@@ -57,6 +58,10 @@ class Obedience:
             log.info("%s is no longer paused", pause.target)
         slots.controls = found
         slots.obey(found.orders.get(self._presence.name, WorkerOrder()))
+        asked = found.dumps.get(self._presence.name)
+        if asked is not None and asked != before.dumps.get(self._presence.name):
+            text = dump_of(slots.running.values(), self._store.now_ms())
+            await self._store.put_hint(DUMPS, f"{asked}/{slots.owner}", text.encode(), DUMP_MS)
         return True
 
     async def paused_ms(self, node: Node, task: str) -> int | None:
