@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stemflow.runtime.client.events import SentEvent
     from stemflow.runtime.client.lifecycle import NotOpen
     from stemflow.runtime.client.submit_many import NotAllSubmitted
-    from stemflow.runtime.client.workflow_files import InvalidInputs, InvalidWorkflow, load_workflow
+    from stemflow.runtime.client.workflow_files import InvalidWorkflow, load_workflow
     from stemflow.runtime.engine import Stemflow
     from stemflow.runtime.payloads.aes_gcm import AesGcmEncoder
     from stemflow.runtime.payloads.converters import BadArguments, BadResult
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from stemflow.runtime.tasks.submission import Submission
     from stemflow.runtime.tasks.sync_context import SyncTaskContext
     from stemflow.runtime.tasks.task import Task
+    from stemflow.runtime.values.forms import InvalidInputs
     from stemflow.store.base import BackpressureError, StateLost, StoreClosed, StoreError, StoreUnavailable
 
 _HOMES = {
@@ -123,7 +124,8 @@ _HOMES = {
     "stemflow.runtime.payloads.signing": ("SignatureInvalid", "SigningKeys", "UnknownKey"),
     "stemflow.runtime.payloads.converters": ("BadArguments", "BadResult"),
     "stemflow.runtime.tasks.retry_decision": ("RetryStrategy",),
-    "stemflow.runtime.client.workflow_files": ("InvalidInputs", "InvalidWorkflow", "load_workflow"),
+    "stemflow.runtime.client.workflow_files": ("InvalidWorkflow", "load_workflow"),
+    "stemflow.runtime.values.forms": ("InvalidInputs",),
     "stemflow.store.base": ("BackpressureError", "StateLost", "StoreClosed", "StoreError", "StoreUnavailable"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

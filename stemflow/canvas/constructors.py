@@ -43,9 +43,12 @@ from stemflow.model.signature import (
     SwitchSig,
     TaskSig,
     WaitSig,
+    WorkflowSig,
     expect_signature,
 )
 from stemflow.model.step_names import DEFAULT_CASE, case_name, case_text, expect_event_type
+from stemflow.model.subworkflow import with_workflow
+from stemflow.model.workflow import Workflow
 from stemflow.units import Duration, duration_of
 
 A = TypeVar("A")
@@ -349,6 +352,26 @@ class Canvas:
         if on is not None:
             expect_condition(on, "loop: while_" if until is None else "loop: until", _LOOP_NAMES)
         return LoopSig(do=do, on=on, until=until is not None, limit=max, carry=carry)
+
+    @staticmethod
+    def workflow(workflow: Workflow, inputs: Mapping[str, Any] | None = None, *, wait: bool = True) -> Sig[Any, Any]:
+        """Runs a workflow as a step. The value is that of the `outputs` of the workflow.
+
+        Args:
+            workflow: What `load_workflow` read.
+            inputs: Its inputs, JSON data which may hold expressions, such as `${{ prev.id }}`.
+            wait: False: start a run of its own, and go on. The value is then `{run_id}`.
+
+        Raises:
+            OptionError: `workflow` is no workflow; when it runs, `InvalidInputs` if the inputs do not fit.
+
+        Example:
+            `Canvas.chain(find.s(7), Canvas.workflow(load_workflow("refund.yaml"), {"order": "${{ prev.id }}"}))`
+        """
+        if not isinstance(workflow, Workflow):
+            raise OptionError(f"workflow: expected what load_workflow gives, got {type(workflow).__name__}")
+        call: WorkflowSig[Any, Any] = WorkflowSig(ref=workflow.name, given=dict(inputs or {}), wait=bool(wait))
+        return with_workflow(call, workflow)
 
     @staticmethod
     def fail(message: str, *, type: str = FAIL_TYPE, data: Any = None) -> Sig[Any, Any]:

@@ -25,6 +25,7 @@ from stemflow.model.signature import (
     SwitchSig,
     TaskSig,
     WaitSig,
+    WorkflowSig,
 )
 from stemflow.model.tree import changed
 from stemflow.units import Duration, duration_of
@@ -85,7 +86,7 @@ def _at_heads(given: Any, change: Callable[[TaskSig[Any, Any]], TaskSig[Any, Any
             return changed(sig, lambda member: _at_heads(member, change), members_only=True)
         case ChordSig():
             return structs.replace(sig, header=tuple(_at_heads(m, change) for m in sig.header))
-        case StepsSig() | WaitSig() | EventSig() | EmitSig() | ApprovalSig() | SetSig() | FailSig():
+        case StepsSig() | WaitSig() | EventSig() | EmitSig() | ApprovalSig() | SetSig() | FailSig() | WorkflowSig():
             return sig  # the steps of a graph name what they need; the others call no task
         case _:
             assert_never(sig)

@@ -12,10 +12,10 @@ from stemflow.cli.find_run import find_run
 from stemflow.cli.inputs import given_inputs
 from stemflow.cli.text import json_text
 from stemflow.errors import OptionError
-from stemflow.runtime.client.workflow_files import InvalidInputs
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.tasks.discovery import find_tasks
 from stemflow.runtime.tasks.registry import TaskRegistry
+from stemflow.runtime.values.forms import InvalidInputs
 
 
 def main(arguments: Arguments) -> int:

@@ -49,7 +49,7 @@ def _workflow(place: str) -> Workflow:
         text = done.stdout.decode()
     except UnicodeDecodeError as error:
         raise Refused(f"{place}: expected UTF-8 text, got something else at byte {error.start}") from None
-    return require_valid(WorkflowFile.of(text, place).checked(None))
+    return require_valid(WorkflowFile.of(text, place, Path(file)).checked(None))
 
 
 def _lines(change: Change) -> Iterator[str]:

@@ -11,7 +11,8 @@ import yaml
 
 from stemflow.cli.exits import Refused
 from stemflow.model.workflow import Workflow
-from stemflow.runtime.client.workflow_files import InvalidInputs, complete_inputs
+from stemflow.runtime.client.workflow_files import complete_inputs
+from stemflow.runtime.values.forms import InvalidInputs
 
 
 def read_inputs(workflow: Workflow, given: Sequence[str], file: str | None) -> dict[str, Any]:

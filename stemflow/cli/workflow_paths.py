@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from stemflow.cli.exits import Refused
 from stemflow.lazy_import import LazyModule
+from stemflow.runtime.client.workflow_files import WorkflowFile
 
 if TYPE_CHECKING:
     import subprocess
@@ -48,7 +49,7 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 
 
 def workflow_files(paths: Sequence[str], filters: Filters, changed: Collection[str] | None = None) -> list[str]:
-    """The files that `paths` stand for, each once. `changed`: only these, as absolute paths.
+    """The files that `paths` stand for, each once. `changed`: only these, as absolute paths, and those that call them.
 
     A file that is named is taken as it is. Of a folder, those `*.yaml` and `*.yml` files are taken that have the key
     `stemflow` at the top, or a comment that names the schema; hidden files and folders are left out.
@@ -61,7 +62,18 @@ def workflow_files(paths: Sequence[str], filters: Filters, changed: Collection[s
             raise Refused(f"{path}: expected workflow files in this folder, found none; they are *.yaml and *.yml "
                           "files with the key `stemflow` at the top")  # fmt: skip
         found.update(dict.fromkeys(inside))
-    return [one for one in found if changed is None or one == STDIN or os.path.realpath(one) in changed]
+    return [one for one in found if changed is None or one == STDIN or _concerns(one, changed)]
+
+
+def _concerns(file: str, changed: Collection[str]) -> bool:
+    """Whether a file has changed, or one that it calls."""
+    if os.path.realpath(file) in changed:
+        return True
+    try:
+        text = Path(file).read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return "workflow:" in text and any(str(one) in changed for one in WorkflowFile.of(text, file).called())
 
 
 def _of_folder(path: str, filters: Filters) -> Iterator[str]:
@@ -83,9 +95,9 @@ def is_workflow(file: str) -> bool:
 
 
 def changed_since(revision: str) -> frozenset[str]:
-    """The absolute paths of files that differ from a git revision, or that git does not know yet."""
+    """The absolute paths of files that differ from a git revision, are gone since, or that git does not know yet."""
     top = _git("rev-parse", "--show-toplevel").strip()
-    names = _git("diff", "--name-only", "--diff-filter=d", "-z", revision, "--").split("\0")
+    names = _git("diff", "--name-only", "-z", revision, "--").split("\0")
     names += _git("ls-files", "--others", "--exclude-standard", "--full-name", "-z", top).split("\0")
     return frozenset(os.path.realpath(os.path.join(top, name)) for name in names if name)
 

@@ -31,10 +31,13 @@ from stemflow.model.signature import (
     SwitchSig,
     TaskSig,
     WaitSig,
+    WorkflowSig,
 )
 from stemflow.model.tree import changed, handled_of
 
 Composite = TypeVar("Composite", bound=Signature[Any, Any])
+SINGLE = (TaskSig, WaitSig, EventSig, EmitSig, ApprovalSig, SetSig, FailSig)
+"""Signatures without members: outputs and compensation of a run need a composite around one."""
 _POLICY = ("name", "when", "needs", "run_on", "on_error", "labels", "at")
 _NO_POLICY: dict[str, Any] = {
     "name": None, "when": None, "needs": (), "run_on": "success", "on_error": "fail", "labels": {},
@@ -55,10 +58,23 @@ def desugar(sig: AnySig) -> AnySig:
         case ChordSig():
             header = tuple(map(desugar, _flat(sig.header, sig.policy)))
             return structs.replace(sig, header=header, body=desugar(sig.body))
+        case WorkflowSig():
+            if sig.has_handlers:  # a catch replaces the result of its scope, where the inputs are kept
+                return desugar(_wrapped(sig))
+            if sig.body is None or not sig.wait:
+                return sig
+            body = desugar_run(sig.body)
+            return structs.replace(sig, body=ChainSig(steps=(body,)) if isinstance(body, SINGLE) else body)
         case StepsSig() | SwitchSig() | LoopSig() | SetSig() | FailSig():
             return changed(sig, desugar, members_only=True)
         case _:
             assert_never(sig)
+
+
+def desugar_run(sig: AnySig) -> AnySig:
+    """As `desugar`, for the body of a workflow: its hooks run once, also where it is a group."""
+    hooks = {name: getattr(sig, name) for name in HOOKS}
+    return structs.replace(desugar(structs.replace(sig, **dict.fromkeys(hooks, ()))), **hooks)
 
 
 def is_empty(sig: AnySig) -> bool:

@@ -28,6 +28,7 @@ from stemflow.model.signature import (
     SwitchSig,
     TaskSig,
     WaitSig,
+    WorkflowSig,
 )
 from stemflow.model.tree import below_of, handled_of, members_of
 
@@ -109,7 +110,8 @@ def expressions(
     for on in step.catch_on:
         if on.when is not None:
             yield (on.when,), names, hidden
-    for _, member in below_of(step):
+    # The steps of a sub-workflow see nothing of what is around it.
+    for _, member in handled_of(step) if isinstance(step, WorkflowSig) else below_of(step):
         yield from expressions(member, names, hidden)
 
 
@@ -137,6 +139,8 @@ def _own_expressions(step: AnySig) -> Iterator[tuple[Any, frozenset[str]]]:
             yield dict(step.values), none
         case FailSig():
             yield [step.message, step.error_type, step.data], none
+        case WorkflowSig():
+            yield dict(step.given), none
         case SwitchSig():
             yield (step.on,), none
         case LoopSig():

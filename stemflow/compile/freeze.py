@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 import msgspec
 from msgspec import structs
 
-from stemflow.compile.desugar import desugar, handlers_of
+from stemflow.compile.desugar import SINGLE, desugar, desugar_run, handlers_of
 from stemflow.compile.edges import NAMES, check_names
 from stemflow.compile.graph import graph_of, reversed_edges
 from stemflow.errors import OptionError
@@ -32,7 +32,6 @@ from stemflow.model.plan import (
 from stemflow.model.policy import Options
 from stemflow.model.records import CANCELLED, FAILED, SELF, SUCCEEDED, child_path
 from stemflow.model.signature import (
-    HOOKS,
     AnySig,
     ApprovalSig,
     ChainSig,
@@ -48,7 +47,9 @@ from stemflow.model.signature import (
     SwitchSig,
     TaskSig,
     WaitSig,
+    WorkflowSig,
 )
+from stemflow.model.step_names import BODY
 from stemflow.model.tree import members_of
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ Composite = (
     | StepsSig[Any, Any]
     | SwitchSig[Any, Any]
     | LoopSig[Any, Any]
+    | WorkflowSig[Any, Any]
     | SetSig[Any, Any]
     | FailSig[Any, Any]
 )
@@ -70,9 +72,6 @@ OptionsOf = Callable[[TaskSig[Any, Any]], Options]
 
 _HOOKS = {"!success": SUCCEEDED, "!failure": FAILED, "!cancel": CANCELLED}
 """The path segment of a hook -> the state that it is for."""
-
-_SINGLE = (TaskSig, WaitSig, EventSig, EmitSig, ApprovalSig, SetSig, FailSig)
-"""Signatures without members: outputs and compensation of a run need a composite around one."""
 
 _EDGE_KINDS: tuple[EdgeKind, ...] = ("data", "optional", "order")
 
@@ -100,17 +99,16 @@ def compile_tree(
     cancelled) after which what has succeeded is undone. `inline_items`: lists that maps go over stay in the plan, as
     a fragment's must. `run_hooks`: hooks of the root are those of the run, also where it is a group.
     """
-    hooks = {name: getattr(sig, name) for name in HOOKS} if run_hooks else {}
-    plain = structs.replace(desugar(structs.replace(sig, **dict.fromkeys(hooks, ()))), **hooks)
+    plain = desugar_run(sig) if run_hooks else desugar(sig)
     check_names(plain)
-    if (compensate_on or outputs is not None) and isinstance(plain, _SINGLE):
+    if (compensate_on or outputs is not None) and isinstance(plain, SINGLE):
         plain = ChainSig(steps=(plain,))
     freezer = _Freezer(graph_of(plain), options_of, inline_items)
     freezer.add(plain, "", -1, fed=False)
     if outputs is not None:
         freezer.nodes[0] = structs.replace(freezer.nodes[0], value=outputs)
     if compensate_on:
-        freezer.add_undo(plain, compensate_on)
+        freezer.add_undo(plain, compensate_on, "", 0)
     return _sealed(freezer, variables or {}), plain
 
 
@@ -215,7 +213,10 @@ class _Freezer:
             follows = isinstance(sig, ChainSig) and index > 0
             gathers = isinstance(sig, ChordSig) and index == len(members) - 1
             given = isinstance(sig, LoopSig) or (isinstance(sig, MapSig) and sig.spread != "env")
-            child = self.add(member, child_path(path, segment), place, fed=fed or follows or gathers or given)
+            gets = fed or follows or gathers or given
+            if isinstance(sig, WorkflowSig):  # the task that starts its run gets the inputs
+                gets = not sig.wait
+            child = self.add(member, child_path(path, segment), place, fed=gets)
             places.append(child)
         fields: dict[str, Any] = {"members": tuple(places), **common}
         fields |= {"timeout_ms": sig.timeout_ms, "timeout": sig.timeout, "concurrency": sig.concurrency}
@@ -224,6 +225,16 @@ class _Freezer:
         fields.update(self._kind_fields(sig, path))
         fields.update(self._handlers(sig, path, place))
         self.nodes[place] = ScopePlan(**fields)
+        if isinstance(sig, WorkflowSig) and sig.wait:
+            self._complete_workflow(sig, path, places[0])
+
+    def _complete_workflow(self, sig: WorkflowSig[Any, Any], path: str, body: int) -> None:
+        """What a workflow says of its whole body: its outputs, and its compensation."""
+        if sig.outputs is not None:
+            self.nodes[body] = structs.replace(self.nodes[body], value=sig.outputs)
+        if sig.compensate_on:
+            assert sig.body is not None
+            self.add_undo(sig.body, sig.compensate_on, child_path(path, BODY), body)
 
     def _kind_fields(self, sig: Composite, path: str) -> dict[str, Any]:
         match sig:
@@ -247,6 +258,13 @@ class _Freezer:
             case LoopSig():
                 fields = {"kind": "loop", "on": sig.on, "until": sig.until, "limit": sig.limit, "start": sig.carry}
                 return {**fields, "names": None}
+            case WorkflowSig():
+                if sig.body is None:
+                    raise OptionError(
+                        f"{path}: expected the workflow {sig.ref}, which was not looked up; read the file with "
+                        "load_workflow, with known_tasks=registry for workflows by their registered name"
+                    )
+                return {"kind": "workflow", "start": sig.given, "form": sig.form, "vars": sig.vars, "names": None}
             case SetSig():
                 return {"kind": "set", "value": sig.values}
             case FailSig():
@@ -285,14 +303,14 @@ class _Freezer:
 
     # -- compensation
 
-    def add_undo(self, sig: AnySig, states: Sequence[str]) -> None:
-        """Add the reversed graph under `!undo`: each step is undone after its successors."""
-        place = self._undo(sig, "", 0)
-        root = self.nodes[0]
-        assert isinstance(root, ScopePlan)
+    def add_undo(self, sig: AnySig, states: Sequence[str], path: str, at: int) -> None:
+        """Add the reversed graph of the scope at `path` under `!undo`: each step is undone after its successors."""
+        place = self._undo(sig, path, at)
+        scope = self.nodes[at]
+        assert isinstance(scope, ScopePlan)
         if place is not None:
             handlers = tuple(Handler(state, "undo", place) for state in states)
-            self.nodes[0] = structs.replace(root, handlers=(*handlers, *root.handlers))
+            self.nodes[at] = structs.replace(scope, handlers=(*handlers, *scope.handlers))
 
     def _undo(self, sig: AnySig, path: str, parent: int) -> int | None:
         """Add the undo node of `sig`; None if there is nothing to undo in it."""

@@ -38,6 +38,9 @@ from stemflow.model.records import (
     Tally,
 )
 
+UNDO = "undo"
+"""The name of the handler that compensates."""
+
 
 def open_scope(w: Work, scope: Node, refusal: GateError | None) -> None:
     """Begin once it has its keys, unless its `when` failed."""
@@ -67,6 +70,8 @@ def _begin(w: Work, scope: Node, refusal: GateError | None) -> None:
     rules = rules_of(plan)
     scope.state, scope.at_ms, scope.due_at_ms = RUNNING, 0, None
     answer: Any
+    if plan.undo and refusal is None and _has_undone_itself(w, scope):
+        return finish(w, scope, SKIPPED, cause="condition")
     if rules.repeats and plan.undo and refusal is None:
         answer = _undone_size(w, scope)
         if answer is None:
@@ -101,6 +106,14 @@ def _answer(w: Work, scope: Node, gate: GateName | None) -> Any:
     if isinstance(answer, Frozen) and answer.size is not None:
         w.pages.append(Pages(scope.key, answer.pages))
     return answer
+
+
+def _has_undone_itself(w: Work, scope: Node) -> bool:
+    """Whether the scope that it undoes is a sub-workflow whose own compensation has run."""
+    done = w.node((scope.run, undone_path(scope.path)))
+    if done is None or done.tally is None:
+        return False
+    return any(handler.name == UNDO and handler.state == done.state for handler in w.scope_of(done).handlers)
 
 
 def _undone_size(w: Work, scope: Node) -> int | None:

@@ -34,6 +34,7 @@ from stemflow.model.signature import (
     StepsSig,
     SwitchSig,
     TaskSig,
+    WorkflowSig,
 )
 from stemflow.model.step_names import DEFAULT_CASE, case_name
 
@@ -116,6 +117,7 @@ class Builder:
             "map": lambda: self.repeated.map(body, context, common),
             "switch": lambda: self._switch(body, context, common),
             "loop": lambda: self.repeated.loop(body, context, common),
+            "workflow": lambda: self._workflow(body, context, common),
             "set": lambda: self._set(body, context, common),
             "fail": lambda: self._fail(body, context, common),
             "event": lambda: self.waiting.event(body, context, common),
@@ -306,6 +308,15 @@ class Builder:
         if on is None:
             return None
         return SwitchSig(on=on, keys=tuple(found), cases=tuple(found.values()), default=otherwise, **common)
+
+    def _workflow(self, body: Node, context: Context, common: dict[str, Any]) -> WorkflowSig[Any, Any] | None:
+        ref, given, wait = body.text("ref"), body.get("inputs"), body.get("wait")
+        self.expressions.refuse(body.get("ref"), "workflow.ref")
+        self.expressions.template(given, context.names, context.path)
+        if ref is None:
+            return None
+        waited = wait is None or wait.value is True
+        return WorkflowSig(ref=ref, given={} if given is None else given.value, wait=waited, **common)
 
     def _set(self, body: Node, context: Context, common: dict[str, Any]) -> SetSig[Any, Any]:
         self.expressions.template(body, context.names, context.path)

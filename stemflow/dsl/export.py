@@ -34,6 +34,7 @@ from stemflow.model.signature import (
     SwitchSig,
     TaskSig,
     WaitSig,
+    WorkflowSig,
 )
 from stemflow.model.tree import changed, members_of
 from stemflow.model.workflow import Workflow
@@ -41,6 +42,8 @@ from stemflow.units import format_duration
 
 _WIDTH = 96
 """A mapping or list that fits into so many characters is written on one line."""
+_OF_CALLEE = ("body", "form", "vars", "outputs", "compensate_on")
+"""Fields of the step that calls a workflow which are said in the file of that workflow."""
 _SKIPPED = frozenset({"at", "name", "decode", "declared", "needs"})
 
 Document = dict[str, Any]
@@ -264,6 +267,15 @@ def _loop(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
     return {"loop": {**found, "do": _step(take("do"), child_path(path, "[*]"))}}
 
 
+def _workflow(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
+    """The call; the workflow that was looked up for it is another file."""
+    for field in _OF_CALLEE:
+        take(field)
+    ref, given, wait = take("ref"), take("given"), take("wait")
+    found: Document = {"ref": ref, **({"inputs": dict(given)} if given else {})}
+    return {"workflow": found if wait else {**found, "wait": False}}
+
+
 def _fail(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
     message, error_type, data = take("message"), take("error_type"), take("data")
     if error_type == FAIL_TYPE and data is None:
@@ -324,6 +336,7 @@ _KINDS: Mapping[type, Callable[[Any, str, Callable[[str], Any]], Document]] = {
     LoopSig: _loop,
     SetSig: lambda sig, path, take: {"set": dict(take("values"))},
     FailSig: _fail,
+    WorkflowSig: _workflow,
     WaitSig: _wait,
     EventSig: _event,
     EmitSig: _emit,
@@ -537,6 +550,8 @@ def bound(sig: Any, parameters: ParameterNames, fed: str | None = None, path: st
                                                                                   sig.items.step)  # fmt: skip
             do = bound(sig.do, parameters, sig.var if sig.spread == "item" else None, child_path(path, "[*]"))
             return structs.replace(sig, do=do, items=items, spread="env")
+        case WorkflowSig():
+            return sig
         case LoopSig():
             return structs.replace(sig, do=bound(sig.do, parameters, "carry", child_path(path, "[*]")))
     inner = None if isinstance(sig, StepsSig) else fed
@@ -588,7 +603,8 @@ def _comparable(workflow: Workflow) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Signature):
-        names = (one for one in value.__struct_fields__ if one not in ("at", "decode", "declared"))
+        left_out = ("at", "decode", "declared", *(_OF_CALLEE if isinstance(value, WorkflowSig) else ()))
+        names = (one for one in value.__struct_fields__ if one not in left_out)
         fields = {one: getattr(value, one) for one in names}
         if isinstance(value, TaskSig):
             fields["options"] = normalise(value.options, value.task)

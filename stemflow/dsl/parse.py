@@ -6,7 +6,8 @@ import gc
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from msgspec import structs
@@ -20,7 +21,7 @@ from stemflow.dsl.ignore import Ignores, read_ignores
 from stemflow.dsl.inputs import inputs_schema, read_inputs
 from stemflow.dsl.named_types import NamedTypes
 from stemflow.dsl.options import OptionReader
-from stemflow.dsl.rules import TaskFacts, View, check_view
+from stemflow.dsl.rules import Callee, TaskFacts, Unusable, View, check_view
 from stemflow.dsl.rules.cases import known_to_cases
 from stemflow.dsl.schedules import read_schedules
 from stemflow.dsl.schema import check_shape
@@ -53,16 +54,20 @@ class Parsed:
     _ignores: Ignores
 
     def check(
-        self, tasks: TaskFacts | None, more: Callable[[Workflow], Iterable[Diagnostic]]
+        self,
+        tasks: TaskFacts | None,
+        more: Callable[[Workflow], Iterable[Diagnostic]],
+        callees: Mapping[str, Callee | Unusable] = MappingProxyType({}),
     ) -> tuple[Diagnostic, ...]:
         """Every finding about the file, in its order; `more` gives those of rules over the built workflow.
 
-        `tasks` None: nothing is known about tasks, so rules about them are left out.
+        `tasks` None: nothing is known about tasks, so rules about them are left out. `callees`: what is known of the
+        workflows that steps call.
         """
         findings = self._findings.copy()
         if self._view is not None:
             with _without_collection():
-                check_view(self._view, tasks, findings)
+                check_view(replace(self._view, callees=callees) if callees else self._view, tasks, findings)
         if self.draft is not None:
             for one in more(self.draft):
                 place = Position(one.line, one.column, one.end_column)
@@ -75,6 +80,10 @@ class Parsed:
     def view(self) -> View | None:
         """The file as rules see it; None when it could not be read."""
         return self._view
+
+    def view_with(self, callees: Mapping[str, Callee | Unusable]) -> View | None:
+        """The view, with what is known of the workflows that steps call."""
+        return None if self._view is None else replace(self._view, callees=callees)
 
     def check_cases(self, cases: CaseFile, file: str) -> tuple[Diagnostic, ...]:
         """The findings about a file of tests for this workflow."""

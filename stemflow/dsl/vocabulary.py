@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 KINDS = ("task", "steps", "chain", "group", "chord", "map", "switch", "loop", "set", "fail", "event", "emit",
-         "approval", "wait")
+         "approval", "workflow", "wait")
 BODIES = ("steps", "chain", "group", "chord")
 
 VALUE_OF: Mapping[str, str] = {"chain": "prev", "group": "results", "chord": "prev"}
@@ -30,7 +30,6 @@ NOT_YET: Mapping[str, str | None] = {
     "secrets": None,
     "templates": "use a YAML anchor and <<",
     "use": None,
-    "workflow": None,
 }
 """Keys of the format that this version refuses -> what to write instead, where there is something."""
 

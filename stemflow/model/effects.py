@@ -130,8 +130,8 @@ class Decision(Struct, frozen=True, kw_only=True, gc=False):
 
 
 GateName = Literal[
-    "when", "items", "case", "loop", "span", "until", "unique", "concurrency", "rate_limit", "value", "catch", "limit",
-    "emit", "answer", "timeout",
+    "when", "items", "case", "loop", "inputs", "span", "until", "unique", "concurrency", "rate_limit", "value", "catch",
+    "limit", "emit", "answer", "timeout",
 ]  # fmt: skip
 GateKey = tuple[str, str, str]
 """(run, path, name of the gate).

@@ -23,7 +23,7 @@ EdgeKind = Literal["data", "optional", "order"]
 """`data`: the result of the predecessor is needed; `optional`: it is used inside get()/has(); `order`: only its end
 matters."""
 
-ScopeKind = Literal["chain", "group", "chord", "map", "steps", "switch", "loop", "set", "fail"]
+ScopeKind = Literal["chain", "group", "chord", "map", "steps", "switch", "loop", "workflow", "set", "fail"]
 
 
 class Edge(Struct, frozen=True, array_like=True):
@@ -161,7 +161,11 @@ class ScopePlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="sc
     limit: int | str = 0
     """loop only: the largest number of iterations, or a template that gives it."""
     start: Any = None
-    """loop only: the tree that gives what is carried into the first iteration."""
+    """The tree that gives what a loop carries into its first iteration, or the inputs of a sub-workflow."""
+    form: Mapping[str, Any] | None = None
+    """workflow only: input name -> its JSON Schema."""
+    vars: Mapping[str, Any] | None = None
+    """workflow only: its variables."""
     cases: tuple[str, ...] = ()
     """switch only: the values of the first members as texts (`case_text`); one more member is the default."""
     value: Mapping[str, Any] | None = None

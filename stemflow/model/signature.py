@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 from stemflow.errors import OptionError
 from stemflow.model.completion import Completion
 from stemflow.model.policy import Concurrency, normalise
-from stemflow.model.step_names import DEFAULT_CASE, NAME
+from stemflow.model.step_names import BODY, DEFAULT_CASE, NAME
 from stemflow.model.wrong_argument import described, type_names
 from stemflow.units import Duration, Instant, duration_of, instant_ms
 
@@ -331,6 +331,8 @@ class TaskSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defa
     """Environment variables from a workflow file; their values are templates."""
     returns: Mapping[str, Any] | None = None
     """The JSON Schema that the result must fit."""
+    file_defaults: Mapping[str, Any] | None = None
+    """The defaults of the file that the task is in, if that is not the file of its run but a sub-workflow."""
 
 
 class ChainSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="chain"):
@@ -438,6 +440,27 @@ class StepsSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_def
     fail_fast: bool = False
 
 
+class WorkflowSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="workflow"):
+    """A sub-workflow: the body of another workflow, with inputs and variables of its own.
+
+    `ref` is what the file says: a relative path or a registered name. `given` is a tree with the inputs, which may hold
+    `${{ }}`. The other fields are those of the other workflow; `body` is None until it has been looked up, and a task
+    that starts a run of its own where that is not waited for (`wait`).
+    """
+
+    MEMBERS = {"body": BODY}
+
+    ref: str
+    given: Mapping[str, Any] = {}
+    wait: bool = True
+    body: Child | None = None
+    form: Mapping[str, Any] = {}
+    """Input name -> its JSON Schema."""
+    vars: Mapping[str, Any] = {}
+    outputs: Mapping[str, Any] | None = None
+    compensate_on: tuple[Literal["failed", "cancelled"], ...] = ()
+
+
 class SetSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag="set"):
     """Values computed by expressions; needs no worker. `values` is a tree that may hold `${{ }}`."""
 
@@ -516,6 +539,7 @@ AnySig = (
     | StepsSig[Any, Any]
     | SwitchSig[Any, Any]
     | LoopSig[Any, Any]
+    | WorkflowSig[Any, Any]
     | SetSig[Any, Any]
     | FailSig[Any, Any]
     | WaitSig[Any, Any]

@@ -9,6 +9,8 @@ from msgspec import json
 
 from stemflow.errors import OptionError
 
+BODY = "body"
+"""The path segment of the body of a sub-workflow."""
 DEFAULT_CASE = "default"
 """The path segment of a switch's default."""
 

@@ -23,6 +23,7 @@ from stemflow.runtime.client.lifecycle import Lifecycle
 from stemflow.runtime.client.parts import Parts
 from stemflow.runtime.client.preparer import Preparer
 from stemflow.runtime.client.rerun import rerun
+from stemflow.runtime.client.start_task import RunStarter
 from stemflow.runtime.client.submit_many import submissions, submit_many
 from stemflow.runtime.client.submitter import Submitter
 from stemflow.runtime.client.wait_by_id import result_by_id, wait_by_id
@@ -129,7 +130,8 @@ class Stemflow:
         self.submitter = Submitter(self.parts)
         self.control = Control(self.parts)
         self.schedules = Schedules(self.parts, self.submitter)
-        self._own_tasks = self.schedules.ticker.tasks()
+        starter = RunStarter(self.submitter, self._propagated_headers)
+        self._own_tasks = {**self.schedules.ticker.tasks(), **starter.tasks()}
 
     def _make_committer(self) -> Committer:
         """A committer with a channel of its own, whose exchanges lease for the worker of this process, if any."""

@@ -15,6 +15,8 @@ from stemflow.cli.explain import codes, page, title
 from stemflow.cli.main import main
 from stemflow.dsl.rules.catalogue import CATALOGUE
 from stemflow.model.diagnostic import Diagnostic
+from stemflow.model.signature import ChainSig
+from stemflow.model.workflow import Workflow
 from stemflow.runtime.client.workflow_files import WorkflowFile
 
 SOURCES = [
@@ -50,6 +52,11 @@ def count() -> Stock: ...
 
 @REGISTERED.task("login")
 def login(user: str, password: str = "") -> None: ...
+
+
+REGISTERED.add_workflow(
+    Workflow(name="refund", body=ChainSig(steps=()), inputs={"order": {"type": "string"}}), "refund"
+)
 
 
 def findings(text: str) -> list[Diagnostic]:

@@ -97,6 +97,7 @@ class _Scope:
         for index in range(base):
             name = plan.names[index] if plan.names else f"[{index}]"
             name = "then" if plan.kind == "chord" and index == len(plan.members) - 1 else name
+            name = "body" if plan.kind == "workflow" else name
             name = "default" if plan.kind == "switch" and index == len(plan.cases) else name
             member = plan.members[0 if plan.kind in ("map", "loop") else index]
             found.append((child_path(node.path, name), shape.nodes[member]))
@@ -193,7 +194,7 @@ class _Scope:
         if "cancelled" in self.hows or (node.kill and not node.path):
             return {"cancelled"}
         skips = {"skipped", "upstream"}
-        if plan.kind == "chain" and skips & set(self.hows):
+        if plan.kind in ("chain", "workflow") and skips & set(self.hows):
             return {"skipped"}
         if plan.kind == "chord" and self.hows[len(plan.members) - 1] in skips:
             return {"skipped"}

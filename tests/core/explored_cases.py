@@ -23,6 +23,7 @@ from tests.core.plans import (
     steps,
     switch,
     wait,
+    workflow,
 )
 
 RETRY = Options(max_retries=1)
@@ -55,6 +56,10 @@ UNDO = steps(
 )  # fmt: skip
 UNDO_MAP = steps(
     {"m": (map_(leaf(undo=True), 0, undo=True, policy="ignore"), "")}, undo=True, on_error="continue"
+)  # fmt: skip
+UNDO_A = steps({"a": (leaf(undo=True, on_error="continue"), "")}, undo=True, on_error="continue")
+UNDO_WORKFLOW = steps(
+    {"w": (steps({"body": (UNDO_A, "")}, undo=True, on_error="continue"), "")}, undo=True, on_error="continue"
 )  # fmt: skip
 UNDO_SWITCH = steps(
     {"a": (steps({"[0]": (leaf(undo=True, on_error="continue"), ""), "[1]": (leaf(undo=True, on_error="continue"), "")},
@@ -171,6 +176,13 @@ CASES = [
     Case("loop, an iteration stopped", (loop(leaf(), "3"),), stops=2, stop_at=("", "[1]")),
     Case("undo of a loop", (
         steps({"m": (loop(leaf("maybe"), "2"), ""), "x": (leaf("bad"), "m")}).on("failed", UNDO_MAP, "undo"),)),
+    Case("workflow", (chain(workflow(chain(leaf("any"), leaf())), leaf()),)),
+    Case("workflow with bad inputs", (group(workflow(leaf(), "error"), workflow(leaf(when="no")), policy="collect"),)),
+    Case("workflow with a time limit, a catch and a cleanup", (
+        chain(workflow(leaf("maybe"), timeout_ms=7)).catch(leaf()).finally_(leaf()),), losses=0),
+    Case("undo of a workflow that has undone itself", (
+        steps({"w": (workflow(steps({"a": (leaf(), ""), "b": (leaf("maybe"), "a")}).on("failed", UNDO_A, "undo")), ""),
+               "x": (leaf("bad"), "w")}).on("failed", UNDO_WORKFLOW, "undo"),)),
     Case("set in a chain", (chain(leaf("any"), set_(), leaf(), set_("error"), leaf()),)),
     Case("set with when", (group(set_(when="no"), set_(when="error"), leaf(), policy="collect"),)),
     Case("fail in a chain", (chain(leaf("maybe"), fail().on("failed", leaf()), leaf()),), stops=2),

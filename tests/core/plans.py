@@ -107,6 +107,11 @@ def loop(template: Spec, times: str, limit: int | str = 9, **fields: Any) -> Spe
     return Spec("loop", {"on": times, "limit": limit, **fields}, (template,))
 
 
+def workflow(body: Spec, given: str = "fine", **fields: Any) -> Spec:
+    """`given`: `fine`, or `error` for inputs that cannot be had."""
+    return Spec("workflow", {"start": given, **fields}, (body,))
+
+
 def set_(value: str = "fine", **fields: Any) -> Spec:
     """`value`: `fine`, or `error` for an expression that fails."""
     return Spec("set", {"value": {"is": value}, **fields})

@@ -113,6 +113,7 @@ class World:
             word = str(plan.on) if name.startswith("again") else ""
             value = str((plan.value or {}).get("is"))
             words = {"loop": str(plan.on), "items": str(plan.items), "case": str(plan.on), "value": value}
+            words["inputs"] = str(plan.start)
             word = words.get(name, word)
         if name == "timeout":
             assert isinstance(plan, ScopePlan)
@@ -127,6 +128,8 @@ class World:
             assert isinstance(plan, ScopePlan)
             window = int(plan.window) if isinstance(plan.window, str) else None
             return Frozen(None if isinstance(plan.items, int) else int(str(word)), (b"[]",), window)
+        if name == "inputs":
+            return b"{}"
         if name == "loop":
             assert isinstance(plan, ScopePlan)
             return LoopStart(b"0", int(str(word)) > 0, int(plan.limit) if isinstance(plan.limit, str) else None)

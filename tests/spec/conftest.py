@@ -38,7 +38,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         server = request.getfixturevalue("one_server")
         server.flush()
         return str(server.url)
-    return "memory:" if request.param == "memory" else f"sqlite:{tmp_path / 'spec.db'}"
+    return "memory:" if request.param.startswith("memory") else f"sqlite:{tmp_path / 'spec.db'}"
 
 
 @pytest.fixture

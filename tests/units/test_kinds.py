@@ -27,7 +27,9 @@ from stemflow.model.plan import (
     WaitPlan,
 )
 from stemflow.model.policy import Options
-from stemflow.model.signature import AnySig
+from stemflow.model.signature import AnySig, SetSig
+from stemflow.model.subworkflow import linked
+from stemflow.model.workflow import Workflow
 from tests.core.explored_cases import CASES
 from tests.core.plans import Spec
 
@@ -96,7 +98,8 @@ def kinds_in(text: str) -> set[str]:
     """The kinds of steps in the plan of a workflow file."""
     workflow = parse_workflow(text, "page").workflow
     assert workflow is not None
-    nodes: Any = compile_plan(workflow.body, lambda _: Options()).nodes
+    body = linked(workflow.body, lambda _: Workflow(name="other", body=SetSig()))
+    nodes: Any = compile_plan(body, lambda _: Options()).nodes
     names = {plan: kind for kind, (plan, _) in LEAVES.items()}
     return {node.kind if isinstance(node, ScopePlan) else names[type(node)] for node in nodes}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from stemflow.cli.lsp.cursor import Cursor, cursor_at
@@ -53,10 +54,17 @@ class Symbol(NamedTuple):
 class Document:
     """One version of a file. `last`: the version before it that could be read, for a text that is being typed."""
 
-    def __init__(self, text: str, name: str, tasks: Collection[str] | None, last: Document | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        name: str,
+        tasks: Collection[str] | None,
+        last: Document | None = None,
+        path: Path | None = None,
+    ) -> None:
         self.text, self.name, self.tasks = text, name, tasks
-        self.file = WorkflowFile.of(text, name)
-        own = self.file.parsed.view
+        self.file = WorkflowFile.of(text, name, path)
+        own = self.file.view(tasks)
         self.is_current = own is not None
         self.view: View | None = own if own is not None else None if last is None else last.view
         self.view_text: str = text if own is not None or last is None else last.view_text

@@ -49,7 +49,7 @@ class Documents:
 
     def update(self, uri: str, text: str) -> Document:
         """A new version of a document."""
-        found = Document(text, path_of(uri).name, self._tasks(uri), self._open.get(uri))
+        found = Document(text, path_of(uri).name, self._tasks(uri), self._open.get(uri), path_of(uri))
         self._open[uri] = found
         return found
 

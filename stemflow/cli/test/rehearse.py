@@ -18,9 +18,9 @@ from stemflow.model.records import HELD, ErrorInfo, Node
 from stemflow.model.signature import TaskSig
 from stemflow.model.tree import everything
 from stemflow.model.workflow import Workflow
-from stemflow.runtime.client.workflow_files import InvalidInputs
 from stemflow.runtime.runs.handle import RunHandle
 from stemflow.runtime.tasks.registry import TaskRegistry
+from stemflow.runtime.values.forms import InvalidInputs
 from stemflow.testing.rehearsal import Call, Rehearsal
 from stemflow.testing.simulation.virtual_loop import SimulationStuck, run
 

@@ -16,6 +16,7 @@ from stemflow.core.kinds.map import MapRules
 from stemflow.core.kinds.set import SetRules
 from stemflow.core.kinds.steps import StepsRules
 from stemflow.core.kinds.switch import SwitchRules
+from stemflow.core.kinds.workflow import WorkflowRules
 from stemflow.model.plan import ScopeKind, ScopePlan
 
 _ALL: Final[tuple[KindRules, ...]] = (
@@ -26,6 +27,7 @@ _ALL: Final[tuple[KindRules, ...]] = (
     LoopRules(),
     StepsRules(),
     SwitchRules(),
+    WorkflowRules(),
     SetRules(),
     FailRules(),
 )

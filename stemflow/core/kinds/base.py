@@ -96,6 +96,8 @@ class KindRules:
     """What `ScopePlan.value` is: outputs over its members, a tree over what is around it, or its error."""
     carries: ClassVar[bool] = False
     """Its members run one after the other, each given the value of the one before, the first what it began with."""
+    isolates: ClassVar[bool] = False
+    """Expressions in its members see its own inputs and variables, and no name from around it."""
     names_steps: ClassVar[bool] = False
     """Expressions in its members, and below, read them as `steps.NAME`."""
 

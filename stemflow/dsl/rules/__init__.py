@@ -5,6 +5,6 @@ A rule is a function over a `View`, registered with its code and severity. What 
 """
 
 from stemflow.dsl.rules.check import check_view
-from stemflow.dsl.rules.view import TaskFacts, View
+from stemflow.dsl.rules.view import Callee, TaskFacts, Unusable, View
 
-__all__ = ["TaskFacts", "View", "check_view"]
+__all__ = ["Callee", "TaskFacts", "Unusable", "View", "check_view"]

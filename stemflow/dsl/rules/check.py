@@ -5,13 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 
 from stemflow.dsl.findings import Findings
-from stemflow.dsl.rules import cases, conditions, effects, graph, inputs, policy, schedules, security, style, tasks
+from stemflow.dsl.rules import (
+    cases,
+    conditions,
+    effects,
+    graph,
+    inputs,
+    policy,
+    schedules,
+    security,
+    style,
+    tasks,
+    workflows,
+)
 from stemflow.dsl.rules.catalogue import CATALOGUE
 from stemflow.dsl.rules.infer import Inference
 from stemflow.dsl.rules.registry import RULES
 from stemflow.dsl.rules.view import TaskFacts, View
 
-FAMILIES = (graph, conditions, inputs, tasks, cases, policy, schedules, effects, security, style)
+FAMILIES = (graph, conditions, inputs, tasks, workflows, cases, policy, schedules, effects, security, style)
 """The modules of rules; to import them registers what they define."""
 
 

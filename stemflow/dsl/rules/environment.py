@@ -9,6 +9,7 @@ from stemflow.dsl.rules.types import (
     ANY,
     BOOLEAN,
     INTEGER,
+    NULL,
     STRING,
     Type,
     array_of,
@@ -146,6 +147,8 @@ class Environment:
                 return self._graph(step.node.get("outputs"))
             case "map":
                 return array_of(self._member(step, child_path(step.path, "[*]")), None, "map")
+            case "workflow":
+                return self._called(step)
             case "event" | "emit":
                 return self._may_be_null(step, EVENT)
             case "approval":
@@ -158,6 +161,21 @@ class Environment:
                     values = {name: self._output_value(one) for name, one in step.body.members.items()}
                     return object_of(values, what=f"the values of `{step.label}`")
         return ANY
+
+    def _called(self, step: Step) -> Type:
+        """The value of a sub-workflow; of one that is not waited for, its run id."""
+        wait = None if step.body is None else step.body.get("wait")
+        if wait is not None and wait.value is False:
+            return object_of({"run_id": STRING}, what=f"the output of `{step.label}`")
+        callee = self.view.callee(step)
+        return ANY if callee is None else callee.output
+
+    def whole(self) -> Type:
+        """The value of the whole file, for a workflow that calls it."""
+        outputs, body = self.view.root.get("outputs"), self.view.steps.get("")
+        if outputs is not None:
+            return self._graph(outputs)
+        return ANY if body is None else NULL if body.kind == "steps" else self._output(body)
 
     def _event(self, read: Read) -> Type:
         """`event` in `match` of an event; elsewhere it is the item of a map with that name."""

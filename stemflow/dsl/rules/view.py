@@ -55,6 +55,21 @@ class Step(NamedTuple):
         return self.path or "the file"
 
 
+class Callee(NamedTuple):
+    """What is known of a workflow that a step calls. `inputs`: name -> JSON Schema; `output`: the type of its value."""
+
+    inputs: Mapping[str, Any]
+    output: Type = ANY
+
+
+class Unusable(NamedTuple):
+    """Why the workflow that a step calls cannot be called. `circle`: since it calls the file in turn."""
+
+    message: str
+    hint: str | None = None
+    circle: bool = False
+
+
 class Edge(NamedTuple):
     """`target` waits for `source`; `place` is the item of `needs` or the reference."""
 
@@ -85,6 +100,8 @@ class View:
     types: NamedTypes = field(default_factory=lambda: NamedTypes(Findings("")))
     """The named types of the file, for the schemas in it."""
     tasks: TaskFacts | None = None
+    callees: Mapping[str, Callee | Unusable] = field(default_factory=dict)
+    """What is known of the workflows that steps call, by what `ref` says."""
     type_of: Callable[[Node], Type] = lambda node: ANY
     """The type of the expression in a node; anything until the types have been inferred."""
     found: frozenset[str] = frozenset()
@@ -118,6 +135,19 @@ class View:
                 view.graphs[parent_path(path)] = spot.context.siblings
         view.edges = [*view._needs(), *view._references()]
         return view
+
+    def refs(self) -> Iterator[tuple[Step, Node, str]]:
+        """Each step that calls a workflow: with the place of its `ref`, and what that says."""
+        for step in self.steps.values():
+            ref = None if step.kind != "workflow" or step.body is None else step.body.get("ref")
+            if ref is not None and isinstance(ref.value, str) and not ref.flawed:
+                yield step, ref, ref.value
+
+    def callee(self, step: Step) -> Callee | None:
+        """What is known of the workflow that a step calls."""
+        ref = None if step.kind != "workflow" or step.body is None else step.body.text("ref")
+        found = None if ref is None else self.callees.get(ref)
+        return found if isinstance(found, Callee) else None
 
     def at(self, read: Read, column: int, end: int) -> Position:
         """The position of a part of an expression in the file."""

@@ -151,7 +151,7 @@ def _completed(plan: ApprovalPlan, given: Mapping[str, Any], where: str) -> dict
             raise OptionError(f"{where}: expected no inputs, since the step declares none, got {', '.join(given)}")
         return {}
     # JSON Schema is loaded only for an approval that has a form.
-    from stemflow.runtime.client.workflow_files import complete_form  # noqa: PLC0415
+    from stemflow.runtime.values.forms import complete_form  # noqa: PLC0415
 
     return complete_form(plan.form, given)
 

@@ -16,6 +16,7 @@ from stemflow.model.plan import Plan
 from stemflow.model.policy import normalise
 from stemflow.model.records import FINAL, NO_RUN, ClaimSpec, Header, Node
 from stemflow.model.signature import AnySig, MapSig, TaskSig
+from stemflow.model.subworkflow import body_of
 from stemflow.model.tree import everything, first_task, walk
 from stemflow.model.workflow import Workflow
 from stemflow.ports import IdSource
@@ -218,11 +219,8 @@ class Preparer:
 
         inputs = complete_inputs(flow, asked.inputs)
         defaults = normalise(flow.task_defaults, "defaults.task")
-        body = flow.body if flow.timeout_ms is None else structs.replace(flow.body, timeout_ms=flow.timeout_ms)
-        if flow.concurrency is not None:
-            body = structs.replace(body, concurrency=flow.concurrency)
         plan, tree = compile_tree(
-            body,
+            body_of(flow),
             lambda sig: self._registry.options_of(sig, defaults, remote),
             variables=flow.vars,
             outputs=flow.outputs,

@@ -7,12 +7,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stemflow.compile.arguments import TypedTasks
-from stemflow.compile.rules import check
-from stemflow.dsl import Parsed, check_inputs, parse_workflow
+from stemflow.dsl import Parsed, parse_workflow
+from stemflow.dsl.rules import Unusable, View
 from stemflow.errors import StemflowError
 from stemflow.model.diagnostic import Diagnostic
 from stemflow.model.workflow import Workflow
+from stemflow.runtime.client.called_files import CalledFiles, findings
+from stemflow.runtime.values.forms import complete_form
 
 
 class InvalidWorkflow(StemflowError):
@@ -21,14 +22,6 @@ class InvalidWorkflow(StemflowError):
     def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
         self.diagnostics = diagnostics
         super().__init__("\n".join(_line(one) for one in diagnostics))
-
-
-class InvalidInputs(StemflowError, ValueError):
-    """Inputs of a run do not fit what its workflow declares; `messages` has a sentence for each that is wrong."""
-
-    def __init__(self, messages: list[str]) -> None:
-        self.messages = messages
-        super().__init__("\n".join(messages))
 
 
 class Checked(NamedTuple):
@@ -45,24 +38,41 @@ class Checked(NamedTuple):
 
 
 class WorkflowFile(NamedTuple):
-    """A file that was parsed, not yet checked against the graph's rules and the tasks."""
+    """A file that was parsed, not yet checked against the graph's rules and the tasks.
+
+    `path` is where it is, for the files that it calls.
+    """
 
     file: str
     text: str
     parsed: Parsed
+    path: Path
 
     @classmethod
-    def of(cls, text: str, file: str) -> WorkflowFile:
-        return cls(file, text, parse_workflow(text, file))
+    def of(cls, text: str, file: str, path: Path | None = None) -> WorkflowFile:
+        path = Path(os.path.realpath(file if path is None else path))
+        return cls(file, text, parse_workflow(text, file), path)
 
     def checked(self, known_tasks: Collection[str] | None) -> Checked:
-        """All findings; `known_tasks` None: no registry was named, so tasks are not looked up."""
-        tasks = known_tasks if isinstance(known_tasks, TypedTasks) else None
+        """All findings; `known_tasks` None: no registry was named, so tasks are not looked up.
 
-        def built(workflow: Workflow) -> list[Diagnostic]:
-            return check(workflow, self.parsed.locate, known_tasks)
+        The workflow has the workflows that it calls in it, as they are now.
+        """
+        called = CalledFiles(self.path.parent)
+        callees = called.callees(self.path, self.parsed, known_tasks)
+        found = findings(self.parsed, known_tasks, callees)
+        workflow = self.parsed.workflow
+        if workflow is not None and callees and not any(isinstance(one, Unusable) for one in callees.values()):
+            workflow = called.linked(self.path, workflow, known_tasks)
+        return Checked(self.file, self.text, workflow, found)
 
-        return Checked(self.file, self.text, self.parsed.workflow, self.parsed.check(tasks, built))
+    def called(self) -> set[Path]:
+        """The files that this one calls, directly or through others."""
+        return CalledFiles(self.path.parent).below(self.path, self.parsed)
+
+    def view(self, known_tasks: Collection[str] | None) -> View | None:
+        """The file as rules see it, with what is known of the workflows that it calls."""
+        return CalledFiles(self.path.parent).view(self.path, self.parsed, known_tasks)
 
 
 def load_workflow(path: str | os.PathLike[str], *, known_tasks: Collection[str] | None = None) -> Workflow:
@@ -81,14 +91,6 @@ def load_workflow(path: str | os.PathLike[str], *, known_tasks: Collection[str] 
 def complete_inputs(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs with defaults filled in, in the order of the file; raises InvalidInputs."""
     return complete_form(workflow.inputs, given)
-
-
-def complete_form(schemas: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The values for these names with defaults filled in; raises InvalidInputs."""
-    values, messages = check_inputs(schemas, given)
-    if messages:
-        raise InvalidInputs(messages)
-    return values
 
 
 def _line(found: Diagnostic) -> str:

@@ -236,6 +236,8 @@ def _merged(registries: Sequence[TaskRegistry], where: str) -> TaskRegistry:
             task = registry.get(name)
             assert task is not None
             merged.register(task)
+        for name, workflow in registry.workflows.items():
+            merged.add_workflow(workflow, name)
     return merged
 
 

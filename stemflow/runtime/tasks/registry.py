@@ -14,6 +14,7 @@ from stemflow.errors import OptionError, StemflowError
 from stemflow.model.options import TaskOptions, given_options
 from stemflow.model.policy import Options, effective, normalise
 from stemflow.model.signature import TaskSig
+from stemflow.model.workflow import Workflow
 from stemflow.runtime.payloads.converters import Converter
 from stemflow.runtime.payloads.encoders import TaskPayloadEncoderRegistry
 from stemflow.runtime.payloads.signing import SigningKeys
@@ -113,6 +114,7 @@ class TaskRegistry:
         self.signing: SigningKeys | None = None
         self.lifespans = Lifespans()
         self._tasks: dict[str, Task[..., Any]] = {}
+        self._workflows: dict[str, Workflow] = {}
 
     def copy(self) -> TaskRegistry:
         """Return an independent registry with the same tasks, defaults, encoders and middlewares.
@@ -125,6 +127,7 @@ class TaskRegistry:
         twin.middleware = self.middleware.copy()
         twin.lifespans.join(self.lifespans)
         twin._tasks = dict(self._tasks)
+        twin._workflows = dict(self._workflows)
         return twin
 
     def lifespan(self, function: F) -> F:
@@ -228,6 +231,30 @@ class TaskRegistry:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    @property
+    def workflows(self) -> Mapping[str, Workflow]:
+        """The registered workflows by name."""
+        return self._workflows
+
+    def add_workflow(self, workflow: Workflow, name: str | None = None) -> None:
+        """Register a workflow, so that steps of files can call it by its name: `workflow: {ref: NAME}`.
+
+        Args:
+            workflow: What `load_workflow` read.
+            name: By default the `name` of the workflow.
+
+        Raises:
+            OptionError: Another workflow has the name, or the name is that of a file.
+
+        Example:
+            `registry.add_workflow(load_workflow("workflows/refund.yaml"))`
+        """
+        name = workflow.name if name is None else name
+        if "/" in name or name.endswith((".yaml", ".yml")):
+            raise OptionError(f"add_workflow: expected a name, got {name!r}, which is the path of a file")
+        if self._workflows.setdefault(name, workflow) is not workflow:
+            raise OptionError(f"add_workflow: {name}: a workflow is registered under this name already")
+
     def options_of(
         self,
         sig: TaskSig[Any, Any],
@@ -239,6 +266,8 @@ class TaskRegistry:
         `workflow_defaults`: the defaults of the workflow, by option. `remote`: gives the options of a task that is not
         registered here. Raises UnknownTask, OptionError.
         """
+        if sig.file_defaults is not None:
+            workflow_defaults = sig.file_defaults
         task = self._tasks.get(sig.task)
         own = task.options if task is not None else remote(sig.task) if remote is not None else None
         if own is None and not sig.declared:

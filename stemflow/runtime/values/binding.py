@@ -178,6 +178,9 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
         if name == "catch":
             assert isinstance(plan, ScopePlan)
             return await _fitting_catch(values, binder, node, plan)
+        if name == "inputs":
+            assert isinstance(plan, ScopePlan)
+            return await _inputs(values, binder, node, plan)
         if name == "loop":
             assert isinstance(plan, ScopePlan)
             return await _loop_start(values, binder, node, plan)
@@ -240,6 +243,16 @@ async def _fitting_catch(values: Values, binder: Binder, node: Node, plan: Scope
         if catch.when is None or truth(await binder.condition(values, node, catch.when, known)):
             return number
     return -1
+
+
+async def _inputs(values: Values, binder: Binder, node: Node, plan: ScopePlan) -> bytes:
+    """The encoded inputs of a sub-workflow. Raises InvalidInputs."""
+    # Only a worker that runs a sub-workflow needs the validator of JSON Schemas.
+    from stemflow.runtime.values.forms import complete_form  # noqa: PLC0415
+
+    given = await binder.template(values, node, dict(plan.start or {}))
+    write = await values.library.codec.writer(values.library.encoders.results, *node.key, "result")
+    return write(complete_form(plan.form or {}, given), f"inputs of {node.path or 'the run'}")
 
 
 async def _loop_start(values: Values, binder: Binder, node: Node, plan: ScopePlan) -> LoopStart:

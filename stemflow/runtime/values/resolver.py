@@ -287,10 +287,6 @@ class Values:
         names = {path[0] for path in paths}
         env: dict[str, Any] = {}
         header = await self.library.header(node.run)
-        if "inputs" in names:
-            env["inputs"] = await self.inputs(header)
-        if "vars" in names:
-            env["vars"] = to_builtins((await self.library.shape(header.plan)).plan.vars)
         if "run" in names:
             env["run"] = {"id": header.run, "name": header.name, "created_at_ms": header.created_at_ms}
         if names & {"prev", "results"}:
@@ -301,6 +297,10 @@ class Values:
             if path[0] == "steps" and len(path) > 1:
                 steps[path[1]] = max(steps.get(path[1], 0), path.count("members"))
         await self._names_above(node, names, steps, env)
+        if "inputs" in names - env.keys():
+            env["inputs"] = await self.inputs(header)
+        if "vars" in names - env.keys():
+            env["vars"] = to_builtins((await self.library.shape(header.plan)).plan.vars)
         if "self" in names and "self" not in env:
             env["self"] = {"output": await self.value(node)}
         return env
@@ -333,6 +333,10 @@ class Values:
             if scope.tally is not None:
                 plan = await self.scope(scope)
                 rules = rules_of(plan)
+                if rules.isolates and scope is not node and node.index >= 0:
+                    env["inputs"] = await self.carry(scope, plan, 0)
+                    env["vars"] = to_builtins(plan.vars)
+                    break
                 given = rules.names(plan)
                 if rules.carries and scope is not node:
                     if "carry" in names - env.keys():
