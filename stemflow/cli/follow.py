@@ -18,7 +18,7 @@ from stemflow.cli.live import Watch, choose_watch, prints_aside, tree_rows
 from stemflow.cli.render import counts_text, error_text
 from stemflow.cli.text import json_text, short_duration, shown
 from stemflow.cli.tree import Row, count_states
-from stemflow.model.records import FAILED, FINAL, ErrorInfo, Node
+from stemflow.model.records import FAILED, FINAL, ErrorInfo, Node, parent_path
 from stemflow.runtime.client.run_list import public_state
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.runs.handle import RunHandle, TaskResult
@@ -133,16 +133,29 @@ async def summary(app: Stemflow, rows: Sequence[Row], result: TaskResult[Any], a
     counts = counts_text(count_states(rows[1:] or rows))
     said = [f"{shown(root.name)} {result.task_id}: {state} after {lasted}{': ' if counts else ''}{counts}"]
     nodes = await app.store.nodes(result.task_id)
-    failed = [node for node in nodes if node.state == FAILED and node.tally is None]
+    failed = _failed_by_themselves(nodes)
     said += [f"  {await _failure(app, node)}" for node in failed[:MOST_NAMED]]
     if len(failed) > MOST_NAMED:
         said.append(f"  and {len(failed) - MOST_NAMED:,} more")
-    if not failed and result.error is not None:
+    if result.error is not None and not (failed and result.failed_at):
         said.append(f"  {shown(result.failed_at or root.name)}: {error_text(result.error)}")
     if state != "succeeded" and not app.store.url.startswith("memory:"):
         said.append(f"next: {command(arguments, 'rerun', result.task_id, '--failed')} runs again what did not succeed, "
                     f"{command(arguments, 'show', result.task_id)} shows the details")  # fmt: skip
     return said
+
+
+def _failed_by_themselves(nodes: Sequence[Node]) -> list[Node]:
+    """Tasks that failed, and scopes below the run that did though nothing in them failed, such as a map without a
+    list."""
+    failed = [node for node in nodes if node.state == FAILED and node.path]
+    around = {above for node in failed for above in _above(node.path)}
+    return [node for node in failed if node.path not in around]
+
+
+def _above(path: str) -> Iterator[str]:
+    while path := parent_path(path):
+        yield path
 
 
 async def _failure(app: Stemflow, node: Node) -> str:

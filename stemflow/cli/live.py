@@ -74,7 +74,7 @@ class EventLines:
         self.stream = stream
 
     async def follow(self, app: Stemflow, handle: RunHandle[Any]) -> None:
-        header = await app.library.header(handle.id)
+        header, latest_ms = await app.library.header(handle.id), 0
         async for event in handle.events():
             if event.state == "waiting" or (event.state == "ready" and not event.attempt):
                 continue
@@ -84,7 +84,9 @@ class EventLines:
             said += progress_texts(event.progress)
             if event.error is not None and event.state != "succeeded":
                 said.append(error_text(event.error))
-            self.say(f"{short_duration(event.at_ms - header.created_at_ms):>7}  {'  '.join(said)}")
+            # What is seen late happened before the line above; its own end tells when.
+            latest_ms = max(latest_ms, event.at_ms - header.created_at_ms)
+            self.say(f"{short_duration(latest_ms):>7}  {'  '.join(said)}")
 
     def say(self, text: str) -> None:
         print(text, file=self.stream, flush=True)

@@ -48,6 +48,8 @@ class PlannedStep:
     items: int | None = None
     worst_ms: int | None = None
     end: str = "ok"
+    failed_before: bool = False
+    """Whether a step further up fails, and not with `on_error: continue`."""
 
 
 class Planner:
@@ -103,7 +105,11 @@ class Planner:
                 (kind, self.steps[source].end, self.steps[source].sig.on_error)
                 for source, kind in step.waits
             ]
-            cause = admitted(step.sig.run_on, sources)
+            step.failed_before = any(
+                before.failed_before or (before.end == "failed" and before.sig.on_error != "continue")
+                for before in (self.steps[source] for source, _ in step.waits)
+            )
+            cause = admitted(step.sig.run_on, sources, step.failed_before)
             if cause is not None:
                 step.end = cause
             elif step.holds is False:

@@ -65,7 +65,7 @@ def _details(row: Row, now_ms: int, progress_of: ProgressOf) -> list[str]:
     if row.counts:
         said.append(counts_text(row.counts))
     if row.state == "skipped" and row.cause is not None:
-        said.append("by its condition" if row.cause == "condition" else "because of what it waited for")
+        said.append(_why_skipped(row))
     if node is None:
         return said
     if row.task is not None and node.attempt:
@@ -77,6 +77,17 @@ def _details(row: Row, now_ms: int, progress_of: ProgressOf) -> list[str]:
     if node.error is not None and row.state not in ("succeeded", "skipped"):
         said.append(error_text(node.error))
     return said
+
+
+def _why_skipped(row: Row) -> str:
+    if row.cause != "condition":
+        return "because of what it waited for"
+    if row.blamed is None:
+        return "by its condition"
+    if not row.blamed:
+        return "because nothing before it failed"  # `run_on: failure`
+    names = " and ".join(map(shown, row.blamed[:3])) if len(row.blamed) <= 3 else f"{len(row.blamed)} steps before it"
+    return f"because {names} {'was' if len(row.blamed) == 1 else 'were'} skipped"
 
 
 def progress_texts(progress: Progress | None) -> list[str]:

@@ -31,6 +31,8 @@ class Row:
     attempts: int = 1
     node: Node | None = None
     cause: str | None = None
+    blamed: tuple[str, ...] | None = None
+    """Of a step that was skipped without a condition of its own: the steps before it that were skipped."""
     counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -93,18 +95,20 @@ class Tree:
                 yield from self._of(record, part, depth + 1)
             else:
                 state, cause = _derived(tally, index, node.state)
-                yield from self._unopened(shape, plan.members[index], path, depth + 1, state, cause)
+                blamed = _skipped_before(shape, node, index) if cause == "condition" else None
+                yield from self._unopened(shape, plan.members[index], path, depth + 1, state, cause, blamed)
 
     def _unopened(
-        self, shape: Shape, place: int, path: str, depth: int, state: str, cause: str | None = None
-    ) -> Iterator[Row]:
+        self, shape: Shape, place: int, path: str, depth: int, state: str, cause: str | None = None,
+        blamed: tuple[str, ...] | None = None,
+    ) -> Iterator[Row]:  # fmt: skip
         """A member without a record; what is inside one that will never run is left out."""
         plan = shape.nodes[place]
         size = rules_of(plan).size(plan) if isinstance(plan, ScopePlan) else 0
         many = isinstance(plan, ScopePlan) and self._is_folded(plan, size)
         counts = {state: size} if many else {}
         name = path[len(parent_path(path)) :].removeprefix(".")
-        yield replace(self._row(shape, place, path, name, depth, state, None, counts), cause=cause)
+        yield replace(self._row(shape, place, path, name, depth, state, None, counts), cause=cause, blamed=blamed)
         if isinstance(plan, ScopePlan) and state not in FINAL:
             for index in self._unfolded(plan, many):
                 inner = child_path(path, rules_of(plan).segment(plan, index))
@@ -158,6 +162,22 @@ def _derived(tally: Tally, index: int, parent_state: str) -> tuple[str, str | No
             return ("cancelled" if parent_state in FINAL else "waiting"), None
         case how:
             return _ENDED[how], None
+
+
+def _skipped_before(shape: Shape, scope: Node, index: int) -> tuple[str, ...] | None:
+    """The members whose skip went on to member `index`; None if the member was skipped for a reason of its own."""
+    plan, tally = shape.scope(scope.node), scope.tally
+    assert tally is not None
+    rules = rules_of(plan)
+    if rules.name == "steps":
+        member = shape.nodes[plan.members[index]]
+        edges = [one for one in shape.dag(scope.node).edges[index] if one.kind == "data" or member.run_on != "success"]
+        before = dict.fromkeys(one.source for one in edges if tally.how(one.source) == "skipped")
+        found = tuple(rules.segment(plan, one) for one in before)
+        return found if found or member.when is None else None
+    if rules.name == "chain":
+        return (rules.segment(plan, index - 1),) if index else None
+    return None
 
 
 def count_states(rows: Sequence[Row]) -> dict[str, int]:

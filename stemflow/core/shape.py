@@ -75,6 +75,18 @@ class Dag:
                 self.successors[source].append(target)
         self.roots = tuple(i for i in range(size) if not self.needed[i])
 
+    @cached_property
+    def above(self) -> list[int]:
+        """The mask of all from which edges lead to each member, over however many steps."""
+        above, missing, reached = [0] * len(self.needed), list(self.needed), list(self.roots)
+        for source in reached:
+            for target in self.successors[source]:
+                above[target] |= above[source] | 1 << source
+                missing[target] &= ~(1 << source)
+                if not missing[target]:
+                    reached.append(target)
+        return above
+
 
 def kind_of(node: AnyPlan) -> Kind:
     """The rows of the transition table that apply to a node of the plan."""

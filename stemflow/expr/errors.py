@@ -31,6 +31,11 @@ class ExpressionError(StemflowError):
         self.hint = hint
         self.place = place
 
+    def said_of(self, tree: str) -> str:
+        """The sentence after where it happened, as in `outputs.total[2]: no key`; `tree`: what the root is called."""
+        steps = (f"[{one}]" if isinstance(one, int) else f".{one}" for one in self.place)
+        return f"{tree}{''.join(steps)}: {self}"
+
     def within(self, place: ValuePath) -> ExpressionError:
         """The same error, said of the scalar at `place` of a larger tree."""
         moved = type(self)(self.message, self.column, self.end, self.hint, (*place, *self.place))

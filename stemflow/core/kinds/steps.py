@@ -6,8 +6,19 @@ from collections.abc import Iterable
 from typing import Any
 
 from stemflow.core.kinds.base import KindRules, Moves, Opening, View
-from stemflow.core.shape import Shape
+from stemflow.core.shape import Dag, Shape
 from stemflow.core.skip_rule import admitted
+
+
+def _failed_before(view: View, dag: Dag, target: int) -> bool:
+    """Whether a step has failed, and not with `on_error: continue`, from which edges lead to `target`."""
+    failed = view.tally.failed & dag.above[target] if view.tally.failed else 0
+    while failed:
+        index = (failed & -failed).bit_length() - 1
+        if view.shape.nodes[view.plan.members[index]].on_error != "continue":
+            return True
+        failed &= failed - 1
+    return False
 
 
 class StepsRules(KindRules):
@@ -38,7 +49,8 @@ class StepsRules(KindRules):
                     )
                     for edge in dag.edges[target]
                 ]
-                verdict = admitted(shape.nodes[plan.members[target]].run_on, sources)
+                run_on = shape.nodes[plan.members[target]].run_on
+                verdict = admitted(run_on, sources, run_on == "failure" and _failed_before(view, dag, target))
                 if verdict is None:
                     opened[target] = None
                 else:

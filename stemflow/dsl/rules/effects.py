@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from stemflow.dsl.rules.registry import Found, rule
 from stemflow.dsl.rules.values import task_defaults
@@ -93,6 +93,17 @@ def policy_decided_by_members(view: View) -> Iterator[Found]:
             )
 
 
+def _above(path: str, sources: Mapping[str, list[str]]) -> Iterator[str]:
+    """The steps from which edges lead to a step, over however many others."""
+    pending, seen = [path], {path}
+    while pending:
+        for source in sources.get(pending.pop(), ()):
+            if source not in seen:
+                seen.add(source)
+                pending.append(source)
+                yield source
+
+
 @rule("SF522", "warning")
 def failure_of_waits(view: View) -> Iterator[Found]:
     """`run_on: failure` after steps that do not fail."""
@@ -103,8 +114,8 @@ def failure_of_waits(view: View) -> Iterator[Found]:
         node = step.node.get("run_on") if step.path else None
         if node is None or node.value != "failure" or step.context is None or step.context.siblings is None:
             continue
-        before = [view.steps[path] for path in sources.get(step.path, ()) if path in view.steps]
-        if before and all(one.kind == "wait" for one in before):
+        before = (view.steps[path].kind == "wait" for path in _above(step.path, sources) if path in view.steps)
+        if next(before, False) and all(before):
             yield Found(
                 "run_on: failure: the steps before it are waits, which do not fail",
                 node.place,

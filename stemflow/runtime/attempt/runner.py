@@ -225,7 +225,7 @@ class Attempts:
                 attempt.context.env = MappingProxyType(env)
             write = await codec.writer(attempt.options.result_encoder or encoders.results, *node.key, "result")
         except ExpressionError as error:
-            text = f"args of {node.path}: {error}"
+            text = error.said_of(f"{node.path}: args" if node.path else "args")
             return Failed(ErrorInfo("ExpressionError", text, "stemflow.ExpressionError"), "final")
         except UnknownEncoder as error:
             return Failed(describe(error), "final", dead="unknown-encoder")

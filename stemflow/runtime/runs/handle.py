@@ -121,7 +121,8 @@ class NodeEvent(Struct, frozen=True, kw_only=True):
     """A change of a node: a new state, attempt or progress.
 
     `path`: the address of the node in its run. `state`: such as `running`. `attempt`: from 0. `at_ms`: epoch
-    milliseconds. `task`: the task of a leaf. `error`: of a failed node. `progress`: the last report of its handler.
+    milliseconds, of another attempt the instant at which it is seen. `task`: the task of a leaf. `error`: of a failed
+    node. `progress`: the last report of its handler.
     """
 
     path: str
@@ -312,11 +313,19 @@ class RunHandle(Generic[T]):
             path=node.path,
             state=node.state,
             attempt=node.attempt,
-            at_ms=node.ended_at_ms or node.started_at_ms or node.opened_at_ms,
+            at_ms=self._time_of(node, progress),
             task=plan.task if isinstance(plan, LeafPlan) else None,
             error=node.error,
             progress=progress,
         )
+
+    def _time_of(self, node: Node, progress: Progress | None) -> int:
+        """When it changed, epoch ms; that another attempt is due or runs is known from when it is seen."""
+        if node.ended_at_ms:
+            return node.ended_at_ms
+        if progress is not None:
+            return progress.at_ms
+        return self._access.store.now_ms() if node.attempt else node.started_at_ms or node.opened_at_ms
 
 
 async def result_of(access: RunAccess, node: Node, sig: AnySig | None = None) -> TaskResult[Any]:

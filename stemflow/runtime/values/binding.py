@@ -17,7 +17,7 @@ from stemflow.core.kinds.switch import chosen
 from stemflow.core.rates import given_keys
 from stemflow.core.shape import Shape
 from stemflow.errors import StemflowError
-from stemflow.expr import parse_condition, parse_template
+from stemflow.expr import ExpressionError, parse_condition, parse_template
 from stemflow.expr.values import describe
 from stemflow.model.effects import Frozen, GateError, GateKey, LoopStart
 from stemflow.model.plan import (
@@ -55,6 +55,8 @@ PAGE_BYTES = 64 * 1_048_576
 
 _SHOWN = {"span": "for", "limit": "timeout", "event": "match"}
 """Gates whose names differ from the key in a workflow file."""
+_VALUES = {"outputs": "outputs", "tree": "set", "error": "fail"}
+"""What the value of a scope is made from -> the key in a workflow file."""
 
 NO_NAMES: Mapping[str, Any] = {}
 _NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index", "run", "self", "error", "event"})
@@ -103,7 +105,10 @@ class Binder:
                 and steps.get(reference.path[1], {}).get("state") != SUCCEEDED
                 for reference in template.references
             )  # fmt: skip
-            filled[name] = None if void else template(env)
+            try:
+                filled[name] = None if void else template(env)
+            except ExpressionError as error:
+                raise error.within((name,)) from None
         return filled
 
     async def calls(self, values: Values, node: Node, leaf: LeafPlan) -> Bound:
@@ -198,7 +203,10 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
         name = _SHOWN.get(name.split()[0], name)
         if name.startswith("again "):
             name = "until" if isinstance(plan, ScopePlan) and plan.until else "while"
-        return GateError(ErrorInfo(type(error).__name__, f"{name}: {error}", f"stemflow.{type(error).__name__}"), dead)
+        if name == "value" and isinstance(plan, ScopePlan):
+            name = _VALUES[rules_of(plan).evaluates]
+        text = error.said_of(name) if isinstance(error, ExpressionError) else f"{name}: {error}"
+        return GateError(ErrorInfo(type(error).__name__, text, f"stemflow.{type(error).__name__}"), dead)
 
 
 async def _waiting(
