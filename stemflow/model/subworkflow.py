@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from msgspec import json, structs
+from msgspec import convert, json, structs, to_builtins
 
+from stemflow.model.policy import RetryPolicy
 from stemflow.model.signature import AnySig, TaskSig, WorkflowSig
 from stemflow.model.tree import changed
 from stemflow.model.workflow import Workflow
@@ -40,14 +41,45 @@ def linked(sig: Any, find: Callable[[str], Workflow | None]) -> Any:
     return new
 
 
+_POLICY = "retry policy"
+"""The key under which `text_of` writes a policy, which has other fields than what users write for one."""
+
+
 def text_of(flow: Workflow) -> str:
     """A workflow as JSON, from which `workflow_of` makes it again."""
-    return json.encode(flow).decode()
+
+    def written(value: Any) -> Any:
+        return {_POLICY: to_builtins(value)} if isinstance(value, RetryPolicy) else value
+
+    return json.encode(_with_options(flow, written)).decode()
 
 
 def workflow_of(text: str) -> Workflow:
     """The workflow that `text_of` wrote."""
-    return json.decode(text, type=Workflow)
+
+    def read(value: Any) -> Any:
+        known = isinstance(value, dict) and value.keys() == {_POLICY}
+        return convert(value[_POLICY], RetryPolicy) if known else value
+
+    return _with_options(json.decode(text, type=Workflow), read)
+
+
+def _with_options(flow: Workflow, change: Callable[[Any], Any]) -> Workflow:
+    """The workflow with `change` applied to each option of its tasks."""
+
+    def options(given: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: change(value) for name, value in given.items()}
+
+    def inside(sig: Any) -> Any:
+        new = changed(sig, inside)
+        if not isinstance(new, TaskSig):
+            return new
+        defaults = new.file_defaults
+        return structs.replace(
+            new, options=options(new.options), file_defaults=None if defaults is None else options(defaults)
+        )
+
+    return structs.replace(flow, body=inside(flow.body), task_defaults=options(flow.task_defaults))
 
 
 def _with_file_defaults(sig: Any, defaults: dict[str, Any]) -> Any:
