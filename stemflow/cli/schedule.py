@@ -19,7 +19,7 @@ from stemflow.runtime.clock import SystemClock
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.schedules.head import Head
 from stemflow.runtime.schedules.schedules import ScheduleInfo, head_of_text
-from stemflow.runtime.schedules.tick_task import stamp
+from stemflow.runtime.schedules.starting import stamp
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.schedule import ScheduleSpec, Tick, spec_of, ticks
 from stemflow.schedule.changes import ClockChange, change_at
@@ -111,7 +111,7 @@ async def _apply(app: Stemflow, arguments: Arguments) -> int:
     if arguments.prune:
         named = {head.schedule for head in heads}
         for info in await app.schedules.list():
-            if info.head.form == "file" and info.head.schedule not in named:
+            if info.head.form != "signature" and info.head.schedule not in named:
                 name = info.head.schedule
                 done.append(await app.schedules.remove(name, dry_run=arguments.dry_run))
     if arguments.json:
@@ -241,7 +241,7 @@ def _next(info: ScheduleInfo, now_ms: int) -> str:
     if info.state == "paused" and (info.head.paused is None or info.head.paused.until_ms is None):
         return "none while it is paused"
     if info.next_ms is None:
-        return "none"
+        return "none" if info.head.spec.event is None else "at the next event"
     if info.overdue_ms:
         return f"overdue for {short_duration(now_ms - info.next_ms)}"
     return _local(info.head.spec, info.next_ms)
@@ -270,6 +270,8 @@ def _info_data(info: ScheduleInfo) -> dict[str, Any]:
 
 
 def _when(spec: ScheduleSpec) -> str:
+    if spec.event is not None:
+        return f"on event {shown(spec.event)}" + (f" when {shown(spec.match)}" if spec.match else "")
     if spec.cron is not None:
         return f'"{spec.cron}" {spec.timezone}'
     if spec.every_ms is not None:

@@ -25,6 +25,9 @@ ERROR: Names = frozenset({"error"})
 TICK: Names = frozenset({"tick"})
 """What the inputs of a schedule read."""
 
+EVENT: Names = frozenset({"event"})
+"""What `on.event` reads."""
+
 ELSEWHERE = {
     "inputs": "retry.when reads `error` only",
     "vars": "retry.when reads `error` only",
@@ -32,7 +35,7 @@ ELSEWHERE = {
     "prev": "it exists in a chain, from the second step on",
     "results": "it exists in the `then` of a chord, up to the first step of a chain in it",
     "carry": "it exists in a loop: in `do`, `while` and `until`",
-    "event": "it exists in `match` of an event",
+    "event": "it exists in `match` of an event, and in on.event",
     "item": "it exists in the `do` of a map that has no `as`",
     "index": "it exists in the `do` of a map that has no `index`",
     "error": "it exists in retry.when, in catch and finally, and in the hooks of the file",

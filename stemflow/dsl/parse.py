@@ -168,7 +168,7 @@ def _parse(text: str, file: str) -> Parsed:
 
 def _workflow(root: Node, inputs: dict[str, Any], builder: Builder) -> Workflow | None:
     expressions, options = builder.expressions, builder.options
-    schedules = read_schedules(root.get("on"), expressions)
+    schedules = read_schedules(root.get("on"), root.text("name") or "", expressions)
     for key in ("name", "version", "description", "labels", "vars"):
         expressions.refuse(root.get(key), key)
     defaults = root.get("defaults")

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from msgspec import Struct
 
 from stemflow.errors import OptionError, UnitError
+from stemflow.expr import ExpressionError, parse_condition
 from stemflow.lazy_import import LazyModule
+from stemflow.model.step_names import expect_event_type
 from stemflow.units import parse_duration_ms
 
 if TYPE_CHECKING:
@@ -39,11 +41,13 @@ NICKNAMES: Final = {
 SHORTEST_EVERY_MS: Final = 100
 MOST_CAUGHT_UP: Final = 100
 """The most missed ticks that `keep: all` starts."""
-KINDS: Final = ("cron", "every", "solar", "at")
+KINDS: Final = ("cron", "every", "solar", "at", "event")
 KEYS: Final = (
     *KINDS, "anchor", "place", "offset", "timezone", "inputs", "overlap", "catch_up", "jitter", "exclude", "dst",
-    "queue",
+    "queue", "match",
 )  # fmt: skip
+OF_EVENTS: Final = ("event", "match", "inputs", "queue")
+"""The keys of what is started by events; the others are about time."""
 
 
 class ScheduleError(OptionError):
@@ -55,7 +59,7 @@ class ScheduleError(OptionError):
 
 
 class ScheduleSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """When a workflow runs, and what happens when that cannot be; made by `spec_of`. One of the first four is given.
+    """When a workflow runs, and what happens when that cannot be; made by `spec_of`. One of the first five is given.
 
     All instants are milliseconds since 1970 in UTC, all durations milliseconds.
     """
@@ -65,6 +69,10 @@ class ScheduleSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Ticks are this far apart, counted from `anchor_ms`."""
     solar: Solar | None = None
     at_ms: int | None = None
+    event: str | None = None
+    """The type of the events that start a run each; there are no ticks."""
+    match: str | None = None
+    """Which of them do: an expression over `event`."""
     anchor_ms: int = 0
     place: tuple[float, float] | None = None
     """Latitude and longitude in degrees, for `solar`."""
@@ -72,7 +80,7 @@ class ScheduleSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Added to each event of `solar`; may be negative."""
     timezone: str = "UTC"
     inputs: Mapping[str, Any] = {}
-    """Inputs of each run: a template over `tick`."""
+    """Inputs of each run: a template over `tick`, or over `event`."""
     overlap: Overlap = "skip"
     window_ms: int = 3_600_000
     """A tick that is seen later than this is missed."""
@@ -100,8 +108,10 @@ def spec_of(given: Any) -> ScheduleSpec:
     kinds = [kind for kind in KINDS if given.get(kind) is not None]
     if len(kinds) != 1:
         got = "neither" if not kinds else " and ".join(kinds)
-        raise ScheduleError(kinds[1] if kinds else "", f"expected one of cron, every, at and solar, got {got}")
+        raise ScheduleError(kinds[1] if kinds else "", f"expected one of cron, every, at, solar and event, got {got}")
     kind = kinds[0]
+    if kind == "event" or given.get("match") is not None:
+        return _of_event(given)
     for key, owner in (("anchor", "every"), ("place", "solar"), ("offset", "solar"), ("dst", "cron")):
         if given.get(key) is not None and kind != owner:
             raise ScheduleError(key, f"expected it together with {owner} only, got it with {kind}")
@@ -122,15 +132,35 @@ def spec_of(given: Any) -> ScheduleSpec:
     values["overlap"] = _choice("overlap", given.get("overlap", "skip"), get_args(Overlap))
     values["jitter_ms"] = _duration("jitter", given.get("jitter", 0))
     values["exclude"] = _exclude(given.get("exclude") or ())
-    inputs = given.get("inputs") or {}
+    values.update(_inputs_and_queue(given))
+    return ScheduleSpec(**values)
+
+
+def _inputs_and_queue(given: Mapping[str, Any]) -> dict[str, Any]:
+    inputs, queue = given.get("inputs") or {}, given.get("queue", "default")
     if not isinstance(inputs, Mapping):
         raise ScheduleError("inputs", f"expected a mapping of input names, got {inputs!r:.80}")
-    values["inputs"] = dict(inputs)
-    queue = given.get("queue", "default")
     if not isinstance(queue, str) or not queue:
         raise ScheduleError("queue", f"expected the name of a queue, got {queue!r:.80}")
-    values["queue"] = queue
-    return ScheduleSpec(**values)
+    return {"inputs": dict(inputs), "queue": queue}
+
+
+def _of_event(given: Mapping[str, Any]) -> ScheduleSpec:
+    """What is started by events."""
+    for key in given:
+        if key not in OF_EVENTS:
+            raise ScheduleError(key, f"expected {', '.join(OF_EVENTS)} for runs that events start, got {key}")
+    try:
+        event = expect_event_type(given.get("event"), "event")
+    except OptionError as error:
+        raise ScheduleError("event", str(error).removeprefix("event: ")) from None
+    match = given.get("match")
+    try:
+        if match is not None:
+            parse_condition(str(match), {"event"})
+    except ExpressionError as error:
+        raise ScheduleError("match", error.message) from None
+    return ScheduleSpec(event=event, match=None if match is None else str(match), **_inputs_and_queue(given))
 
 
 def cron_of(key: str, text: Any) -> str:

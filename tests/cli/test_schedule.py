@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stemflow.runtime.client.workflow_files import WorkflowFile
 from tests.cli.test_run import follows_schema
 from tests.cli.world import Cli
 
@@ -101,3 +102,34 @@ def test_a_run_by_hand_and_a_backfill(flow: Path, cli: Cli) -> None:
     assert found["run"].startswith("backfill/nightly/2026-11-0")
     shown = follows_schema("schedule", cli("schedule", "show", "nightly", "--json").out)
     assert shown["ticks"] == []
+
+
+def test_what_events_start_is_applied_and_listed_as_a_schedule(project: Path, cli: Cli) -> None:
+    # Given a file whose runs are started by events
+    on = "on: {event: {type: order.paid, match: event.data.cents > 0, inputs: {word: '${{ event.id }}'}}}\n"
+    body = "inputs: {word: {type: string}}\nsteps:\n  a: {task: say, args: {word: '${{ inputs.word }}'}}\n"
+    (project / "paid.yaml").write_text(f'stemflow: "1"\nname: paid\n{on}{body}')
+    # When it is applied, then it is listed, and runs cannot be started by hand
+    assert cli("schedule", "apply", "paid.yaml").out == "paid.event: created\n"
+    assert "on event order.paid when event.data.cents > 0" in cli("schedule", "list").out
+    assert "at the next event" in cli("schedule", "show", "paid.event").out
+    refused = cli("schedule", "run", "paid.event")
+    assert refused.code != 0 and "stemflow event send order.paid" in refused.err
+    assert cli("schedule", "preview", "paid.yaml").out == "paid.event  on event order.paid when event.data.cents > 0\n"
+
+
+@pytest.mark.parametrize(
+    ("on", "code"),
+    [
+        ("{type: 'a b'}", "SF011"),
+        ("{type: a, match: event.x > inputs.word}", "SF204"),
+        ("{type: a, match: event.dta.x}", "SF207"),
+        ("{type: a}", "SF533"),
+        ("{type: a, inputs: {wrd: x}}", "SF533"),
+        ("{type: a, inputs: {word: x}, overlap: skip}", "SF010"),
+    ],
+)
+def test_what_is_wrong_in_on_event_is_found(on: str, code: str) -> None:
+    steps = "steps:\n  a: {task: say, args: {word: '${{ inputs.word }}'}}\n"
+    text = f'stemflow: "1"\nname: paid\non: {{event: {on}}}\ninputs: {{word: {{type: string}}}}\n{steps}'
+    assert code in [one.code for one in WorkflowFile.of(text, "paid.yaml").checked(None).found]

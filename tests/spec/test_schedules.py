@@ -275,3 +275,19 @@ def _iso(at_ms: int) -> str:
 
     return iso(instant_of(at_ms))
 
+
+
+@pytest.mark.parametrize("url", ["memory"], indirect=True)
+async def test_a_schedule_keeps_the_workflows_that_its_workflow_calls(
+    notes: Notes, app: Stemflow, tmp_path: Path
+) -> None:
+    (tmp_path / "child.yaml").write_text(
+        'stemflow: "1"\nname: child\nsteps: {note: {task: note, args: {text: first}, retry: {max: 1}}}\n', "utf-8"
+    )
+    file = tmp_path / "parent.yaml"
+    file.write_text('stemflow: "1"\nname: parent\nsteps: {sub: {workflow: {ref: ./child.yaml}}}\n', "utf-8")
+    await app.schedule("poll", file, every="5s")
+    assert (await app.schedule("poll", file, every="5s")).how == "unchanged"
+    (tmp_path / "child.yaml").unlink()
+    await asyncio.sleep(11 * MINUTE)
+    assert notes.seen == ["first"] * 2

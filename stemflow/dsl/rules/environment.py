@@ -180,6 +180,8 @@ class Environment:
     def _event(self, read: Read) -> Type:
         """`event` in `match` of an event; elsewhere it is the item of a map with that name."""
         step = self.view.steps.get(read.path)
+        if read.names == frozenset({"event"}):
+            return EVENT  # of on.event
         return EVENT if step is not None and step.kind == "event" else self._loop_variable("event", read.path)
 
     def _may_be_null(self, step: Step, found: Type) -> Type:

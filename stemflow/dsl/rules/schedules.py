@@ -30,6 +30,15 @@ def _schedules(view: View) -> Iterator[tuple[str, Node, ScheduleSpec]]:
                 continue
 
 
+def _started(view: View) -> Iterator[tuple[str, Node]]:
+    """What gives runs their inputs: schedules, and the event."""
+    yield from ((f"on.schedule.{name}", node) for name, node, _ in _schedules(view))
+    on = view.root.get("on")
+    event = None if on is None else on.get("event")
+    if event is not None and event.is_sound():
+        yield "on.event", event
+
+
 @rule("SF531", "warning")
 def times_that_clock_changes_touch(view: View) -> Iterator[Found]:
     """A fixed time that does not exist, or occurs twice, on a day of the year."""
@@ -73,18 +82,18 @@ def times_without_a_zone(view: View) -> Iterator[Found]:
 @rule("SF533")
 def inputs_of_schedules(view: View) -> Iterator[Found]:
     """Inputs that the workflow does not have, and those that it needs and does not get."""
-    for name, node, _ in _schedules(view):
+    for name, node in _started(view):
         inputs = node.get("inputs")
         given = {} if inputs is None else inputs.keys
         for key, place in given.items():
             if key not in view.inputs:
-                yield Found(f"on.schedule.{name}.inputs: there is no input `{key}`", place,
+                yield Found(f"{name}.inputs: there is no input `{key}`", place,
                             did_you_mean(key, view.inputs, "inputs"))  # fmt: skip
         for key, schema in view.inputs.items():
             if key not in given and isinstance(schema, dict) and "default" not in schema:
                 place = node.place if inputs is None else node.key_place("inputs")
-                yield Found(f"on.schedule.{name}: input `{key}` has no default and is not given", place,
-                            f"write inputs: {{{key}: ...}} in the schedule, or give the input a default")  # fmt: skip
+                yield Found(f"{name}: input `{key}` has no default and is not given", place,
+                            f"write inputs: {{{key}: ...}} there, or give the input a default")  # fmt: skip
 
 
 @rule("SF534", "warning")

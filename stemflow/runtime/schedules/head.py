@@ -53,10 +53,13 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The name of the workflow, or of the task or canvas."""
     source: str
     """The text of the workflow file, or the signature as JSON."""
-    form: Literal["file", "signature"] = "file"
+    form: Literal["file", "workflow", "signature"] = "file"
+    """`workflow`: the workflow as JSON, with those that it calls."""
     file: str | None = None
     tasks: tuple[str, ...] = ()
     from_ms: int = 0
+    after: int = 0
+    """Of events: the number of the last one that starts no run."""
     applied_at_ms: int = 0
     paused: Paused | None = None
 

@@ -12,8 +12,9 @@ from msgspec import Struct, structs
 from stemflow.canvas import Canvas
 from stemflow.errors import OptionError
 from stemflow.model.records import FINAL, NO_RUN, Claim, Node
-from stemflow.model.signature import Signature, TaskSig, expect_signature
-from stemflow.model.workflow import Workflow
+from stemflow.model.signature import Signature, TaskSig, WorkflowSig, expect_signature
+from stemflow.model.subworkflow import text_of
+from stemflow.model.tree import everything
 from stemflow.runtime.client.parts import Parts
 from stemflow.runtime.client.submitter import Submitter
 from stemflow.runtime.runs.handle import RunHandle
@@ -31,7 +32,8 @@ from stemflow.runtime.schedules.head import (
     tick_options,
     tick_prefix,
 )
-from stemflow.runtime.schedules.tick_task import Row, Ticker, stamp, work_of
+from stemflow.runtime.schedules.starting import Row, file_of, stamp, work_of
+from stemflow.runtime.schedules.tick_task import Ticker
 from stemflow.runtime.tasks.submission import Submission
 from stemflow.runtime.values.resolver import Values
 from stemflow.schedule import ScheduleError, ScheduleSpec, Tick, due_ms, next_tick, ticks_between
@@ -103,8 +105,17 @@ class Schedules:
             head = structs.replace(head, paused=old.paused)
         if not dry_run:
             now_ms = self._store.now_ms()
+            if head.spec.event is not None:
+                same = found is not None and found[1].spec.event == head.spec.event
+                head = structs.replace(head, after=await self._after(head, found if same else None))
             await self._put(structs.replace(head, from_ms=now_ms, applied_at_ms=now_ms))
         return Applied(head.schedule, "created" if found is None else "changed")
+
+    async def _after(self, head: Head, found: tuple[str, Head] | None) -> int:
+        """Where a new head goes on: after the last event that the head before has looked at; without one, from now."""
+        if found is None:
+            return await self.ticker.triggers.last(str(head.spec.event))
+        return await self.ticker.triggers.cursor(found[1], found[0])
 
     async def remove(self, name: str, *, dry_run: bool = False) -> Applied:
         """End a schedule; runs that it has started go on. Raises UnknownSchedule."""
@@ -127,21 +138,24 @@ class Schedules:
         `ticks`: `skip` those of the meantime, or `hold` them, so that `catch_up` applies to them on resume.
         Raises UnknownSchedule, UnitError.
         """
-        _, head = await self._get(name)
+        run_id, head = await self._get(name)
         if ticks not in ("skip", "hold"):
             raise OptionError(f"pause: ticks: expected skip or hold, got {ticks!r:.80}")
         now_ms = self._store.now_ms()
         until_ms = None if for_ is None else now_ms + duration_of("pause: for", for_)
         paused = Paused(at_ms=now_ms, ticks=ticks, until_ms=until_ms, by=by, reason=reason)
-        await self._put(structs.replace(head, paused=paused, from_ms=max(head.from_ms, now_ms)))
+        after = 0 if head.spec.event is None else await self._after(head, (run_id, head))
+        await self._put(structs.replace(head, paused=paused, from_ms=max(head.from_ms, now_ms), after=after))
         return await self.info(name)
 
     async def resume(self, name: str) -> ScheduleInfo:
         """End a pause. Ticks that were held start as `catch_up` says. Raises UnknownSchedule."""
         _, head = await self._get(name)
         if head.paused is not None:
-            from_ms = head.from_ms if head.paused.ticks == "hold" else self._store.now_ms()
-            await self._put(structs.replace(head, paused=None, from_ms=from_ms))
+            held = head.paused.ticks == "hold"
+            from_ms = head.from_ms if held else self._store.now_ms()
+            after = head.after if held or head.spec.event is None else await self._after(head, None)
+            await self._put(structs.replace(head, paused=None, from_ms=from_ms, after=after))
         return await self.info(name)
 
     async def run_now(self, name: str, *, tick_ms: int | None = None, inputs: Mapping[str, Any] | None = None) -> Row:
@@ -150,6 +164,11 @@ class Schedules:
         Raises UnknownSchedule.
         """
         _, head = await self._get(name)
+        if head.spec.event is not None:
+            raise OptionError(
+                f"schedule {name}: expected one that has ticks, but events start its runs; send one with `stemflow "
+                f"event send {head.spec.event}`"
+            )
         at_ms = self._store.now_ms() if tick_ms is None else tick_ms
         row, _ = await self.ticker.start(head, at_ms, "manual", suffix="~manual", inputs=inputs)
         return row
@@ -193,7 +212,8 @@ class Schedules:
         (claim,) = await self._store.read([(NO_RUN, run_key(name))])
         running = claim.holders[0][0] if isinstance(claim, Claim) and not claim.finished and claim.holders else None
         paused = head.paused_at(now_ms)
-        state: Literal["active", "paused", "ended"] = "paused" if paused else "ended" if waiting is None else "active"
+        ends = waiting is None and head.spec.event is None
+        state: Literal["active", "paused", "ended"] = "paused" if paused else "ended" if ends else "active"
         overdue_ms = 0 if paused or waiting is None else max(0, now_ms - waiting - OVERDUE_MS)
         return ScheduleInfo(
             head=head, run_id=run_id, state=state, next_ms=waiting, overdue_ms=overdue_ms, running=running
@@ -243,6 +263,8 @@ class Schedules:
 
     async def _waiting_tick(self, head: Head, run_id: str) -> int | None:
         """When the tick that waits is due; before a worker has arranged for the first one, when it will be."""
+        if head.spec.event is not None:
+            return None
         for info in await self._store.runs(3, tick_prefix(head.schedule)):
             root = info.root
             if root.state not in FINAL and info.header.run.endswith(run_id.rpartition("/")[2]):
@@ -270,8 +292,12 @@ def head_of(
 
 def head_of_text(name: str, text: str, file: str, spec: ScheduleSpec, tasks: tuple[str, ...] = ()) -> Head:
     """The head of a schedule that starts the workflow in this text. Raises InvalidWorkflow."""
-    flow = work_of(text, "file", file)
-    assert isinstance(flow, Workflow)
+    flow = file_of(text, file)
+    if any(isinstance(one, WorkflowSig) for one in everything(flow.body)):
+        # What it calls is stored with it: a tick reads no file.
+        return Head(
+            schedule=name, spec=spec, workflow=flow.name, source=text_of(flow), form="workflow", file=file, tasks=tasks
+        )
     return Head(schedule=name, spec=spec, workflow=flow.name, source=text, file=file, tasks=tasks)
 
 

@@ -7,47 +7,37 @@ after a crash starts nothing twice.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Final
 
-from stemflow.errors import StemflowError
 from stemflow.expr import parse_template
 from stemflow.expr.dates import instant_of, iso
 from stemflow.model.records import NO_RUN, Claim, ClaimSpec
-from stemflow.model.signature import Signature, TaskSig
-from stemflow.model.workflow import Workflow
+from stemflow.model.signature import TaskSig
 from stemflow.runtime.client.parts import Parts
 from stemflow.runtime.client.run_ids import TICK
 from stemflow.runtime.client.submitter import Submitter
-from stemflow.runtime.runs.handle import DuplicateRun, RunConflict, RunHandle
+from stemflow.runtime.runs.handle import RunHandle
 from stemflow.runtime.schedules.head import (
     BACKFILL,
     Head,
     newest_head,
     read_head,
     run_key,
-    signature_of,
     tick_options,
     tick_prefix,
 )
+from stemflow.runtime.schedules.starting import Row, stamp, started, work_in_thread
+from stemflow.runtime.schedules.triggers import Triggers
 from stemflow.runtime.tasks.context import TaskContext
 from stemflow.runtime.tasks.submission import Submission
 from stemflow.runtime.tasks.task import Task
 from stemflow.schedule import ScheduleSpec, due_ms, next_tick, ticks_between
 from stemflow.schedule.spec import MOST_CAUGHT_UP
 from stemflow.schedule.ticks import count_ticks, previous_tick
-from stemflow.store.base import StoreError
-
-log = logging.getLogger("stemflow.schedule")
 
 ON_TIME_MS: Final = 60_000
 """A tick that is seen within this time is on time; `keep: none` starts only such ticks."""
-
-Row = dict[str, Any]
-"""What became of a tick: `at` (nominal), `fate`, `late_ms`, `run` or `reason`; `count` if it is of several ticks."""
 
 
 class Ticker:
@@ -55,13 +45,14 @@ class Ticker:
 
     def __init__(self, parts: Parts, submitter: Submitter) -> None:
         self._parts, self._submitter, self._store = parts, submitter, parts.store
+        self.triggers = Triggers(parts, submitter)
 
     def tasks(self) -> Mapping[str, Task[..., Any]]:
         """The tasks by name."""
         return {TICK: Task(TICK, self._tick, {}), BACKFILL: Task(BACKFILL, self._backfill, {})}
 
     async def _tick(
-        self, context: TaskContext, schedule: str, head: str, at_ms: int | None = None
+        self, context: TaskContext, schedule: str, head: str, at_ms: int | None = None, after: int | None = None
     ) -> dict[str, Any] | None:
         found = await read_head(self._parts, head)
         if found is None:
@@ -70,6 +61,8 @@ class Ticker:
             # There is a newer head, and the process that applied it died before it ended this one.
             await self._parts.cancel(head)
             return None
+        if found.spec.event is not None:
+            return await self.triggers.tick(found, head, after)
         if at_ms is None:  # the first run of a new head: there is no tick to make yet
             await self._arrange(found, head, first_after_ms(found))
             return None
@@ -135,35 +128,23 @@ class Ticker:
         now_ms = self._store.now_ms()
         row = _row(at_ms, "started", now_ms)
         run_id = f"{head.schedule}@{stamp(at_ms)}{suffix}"
-        try:
-            # In a thread: importing the parser and reading a large file would hold the event loop.
-            what = await asyncio.to_thread(work_of, head.source, head.form, head.file)
-            filled = {**_inputs(head, at_ms, now_ms, kind), **(inputs or {})}
+
+        async def asked() -> Submission:
             # Backfills ignore `overlap`: they limit concurrency themselves.
             claim = None if kind == "backfill" else await self._claim(head)
-            asked = Submission(
-                what=what,
-                inputs=filled,
+            return Submission(
+                what=await work_in_thread(head),
+                inputs={**_inputs(head, at_ms, now_ms, kind), **(inputs or {})},
                 meta={"schedule": head.schedule, "tick": iso(instant_of(at_ms)), "kind": kind},
                 run_id=run_id,
                 file=head.file,
                 tasks=head.tasks,
                 claim=claim,
             )
-            handle = await self._submitter.submit(asked)
-        except StoreError:
-            raise
-        except DuplicateRun as taken:
-            return {**row, "fate": "skipped", "run": taken.run_id, "reason": "this run has not ended"}, None
-        except RunConflict:
-            # The run exists from an earlier attempt of this tick; only `tick.late_ms` differs.
-            return {**row, "fate": "started", "run": run_id}, None
-        except StemflowError as error:
-            log.error(
-                "schedule %s: the run of %s cannot start: %s", head.schedule, row["at"], error,
-                extra={"schedule": head.schedule},
-            )  # fmt: skip
-            return {**row, "fate": "failed", "reason": str(error)[:1_000]}, None
+
+        row, handle = await started(self._submitter, head.schedule, row, run_id, asked)
+        if handle is None:
+            return row, None
         if handle.existing and kind == "backfill":
             return {**row, "fate": "done before", "run": handle.id}, None
         return {**row, "fate": "started" if handle.id == run_id else "joined", "run": handle.id}, handle
@@ -186,25 +167,6 @@ def first_after_ms(head: Head) -> int | None:
     if head.paused.until_ms is None:
         return None
     return head.from_ms if head.paused.ticks == "hold" else max(head.from_ms, head.paused.until_ms)
-
-
-def stamp(at_ms: int) -> str:
-    """A nominal instant as it is written in ids: `2026-11-30T01:30:00Z`."""
-    return iso(instant_of(at_ms))
-
-
-@lru_cache(maxsize=64)
-def work_of(source: str, form: str, file: str | None) -> Workflow | Signature[Any, Any]:
-    """The workflow or signature of a head. Raises InvalidWorkflow."""
-    if form == "signature":
-        return signature_of(source)
-    # Only a process that makes ticks of a file needs the parser.
-    from stemflow.runtime.client.workflow_files import InvalidWorkflow, WorkflowFile  # noqa: PLC0415
-
-    checked = WorkflowFile.of(source, file or "<schedule>").checked(None)
-    if checked.workflow is None or checked.fails:
-        raise InvalidWorkflow(checked.found)
-    return checked.workflow
 
 
 def _kept(spec: ScheduleSpec, due: Sequence[int], now_ms: int) -> Sequence[int]:

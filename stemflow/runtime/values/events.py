@@ -67,7 +67,7 @@ async def arrival(values: Values, condition: Condition, node: Node, plan: EventP
             if until_ms is not None and stored.at_ms > until_ms:
                 return None
             event = read_event(values.library.encoders, plan.event_type, stored.body)
-            if plan.match is None or truth(await condition(plan.match, {"event": event})):
+            if plan.match is None or truth(await condition(plan.match, {"event": {**event, "number": stored.number}})):
                 return Arrival(stored.number, await _result(values, node, event))
     return None
 
