@@ -141,6 +141,8 @@ def _command(arguments: Arguments, number: int) -> list[str]:
     words += ["--queues", ",".join(arguments.queues)] if arguments.queues else []
     words += [word for module in arguments.tasks for word in ("--tasks", module)]
     words += ["--name", f"{arguments.name}-{number}"] if arguments.name else []
+    if number == 1 and arguments.metrics_port is not None:
+        words += ["--metrics-port", str(arguments.metrics_port), "--metrics-bind", arguments.metrics_bind]
     words += ["--verbose"] if arguments.verbose else []
     return [sys.executable, "-m", "stemflow.cli.main", "worker", *words]
 

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, TextIO
 
 from stemflow.cli.arguments import Arguments
-from stemflow.cli.exits import FINE, RUN_FAILED
+from stemflow.cli.exits import FINE, RUN_FAILED, Refused
 from stemflow.cli.fleet import PARENT, serve_many
+from stemflow.cli.metrics_server import serve_metrics
 from stemflow.cli.stopping import Stopping
 from stemflow.cli.text import short_duration, shown
 from stemflow.errors import StemflowError
@@ -56,12 +57,32 @@ async def _serve(arguments: Arguments, registry: TaskRegistry) -> int:
                 return FINE
             async with app:
                 log.info(_first_line(arguments, app))
-                code = await _serve_until_stopped(app, stopping, arguments.grace)
+                async with _metrics(arguments, app):
+                    code = await _serve_until_stopped(app, stopping, arguments.grace)
         finally:
             orphan.cancel()
     if app.service is not None and any(not work.done() for work in app.service.slots.leaked):
         _end_process(code)
     return code
+
+
+@asynccontextmanager
+async def _metrics(arguments: Arguments, app: Stemflow) -> AsyncIterator[None]:
+    """Serve the metrics of the store meanwhile, if that is asked for."""
+    if arguments.metrics_port is None:
+        yield
+        return
+    try:
+        server = await serve_metrics(app.metrics, arguments.metrics_bind, arguments.metrics_port)
+    except OSError as error:
+        where = f"{arguments.metrics_bind}:{arguments.metrics_port}"
+        raise Refused(f"--metrics-port: cannot listen on {where}: {error.strerror}") from error
+    host, port = server.sockets[0].getsockname()[:2]
+    log.info("metrics at http://%s:%d/metrics", host, port)
+    try:
+        yield
+    finally:
+        server.close()
 
 
 def _end_process(code: int) -> None:

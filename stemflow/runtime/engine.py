@@ -20,10 +20,12 @@ from stemflow.runtime.client.control import Control
 from stemflow.runtime.client.dead_letters import Replayed, ReplayOptions, dead_letter_filter, purge, replay
 from stemflow.runtime.client.events import SentEvent, send_event
 from stemflow.runtime.client.lifecycle import Lifecycle
+from stemflow.runtime.client.metrics import exposition
 from stemflow.runtime.client.parts import Parts
 from stemflow.runtime.client.preparer import Preparer
 from stemflow.runtime.client.rerun import rerun
 from stemflow.runtime.client.start_task import RunStarter
+from stemflow.runtime.client.stored_counts import StoredCounts
 from stemflow.runtime.client.submit_many import submissions, submit_many
 from stemflow.runtime.client.submitter import Submitter
 from stemflow.runtime.client.wait_by_id import result_by_id, wait_by_id
@@ -114,13 +116,14 @@ class Stemflow:
         """Make the parts that serve from one opening to the next closing."""
         self.library = Library(self.store, self.encoders, Trust(self._signing))
         self.decider = Decider(self.store, self.library)
+        self.stored_counts = StoredCounts(self.store, self.decider.counting, self.ids.run_id())
         self.preparer = Preparer(self.registry, self.decider, self.ids)
         self.service: Service | None = None
         if self._worker_settings is not None:
             # A handler may submit a run, and that submission leases for this worker: `_submit` breaks the circle.
             self.service = Service(
                 self.decider, self.registry, self.preparer.remote_tasks, self.ids, self._submit, self._cancel,
-                self._worker_settings, own_tasks=self._own_task, own_names=lambda: self._own_tasks,
+                self._worker_settings, self.stored_counts, own_tasks=self._own_task, own_names=lambda: self._own_tasks,
             )  # fmt: skip
         self.parts = Parts(
             store=self.store, library=self.library, registry=self.registry, ids=self.ids, decider=self.decider,
@@ -175,6 +178,7 @@ class Stemflow:
         try:
             if self.service is not None:
                 await self.service.stop(0)
+            await self.stored_counts.finish()
             await self.signals.settle()
         finally:
             self._lifecycle.close()
@@ -334,7 +338,10 @@ class Stemflow:
         return await submit_many(self.parts, self.submitter, asked)
 
     def _committed(self, decision: Decision, facts: list[Fact]) -> None:
-        send_commit_signals(self.signals, self.library, decision, facts, self.store.now_ms())
+        now_ms = self.store.now_ms()
+        self.decider.counting.count(self.library, decision, facts, now_ms)
+        send_commit_signals(self.signals, self.library, decision, facts, now_ms)
+        self.stored_counts.soon()
         if self.service is not None:
             self.service.slots.stop_handlers(decision)
 
@@ -392,6 +399,11 @@ class Stemflow:
         """
         self._lifecycle.require()
         return await why(self.store, self.library, task_id)
+
+    async def metrics(self) -> str:
+        """The metrics of the store in the text format of Prometheus: exact for all processes that there were."""
+        self._lifecycle.require()
+        return await exposition(self.store, self.library.trust, await self.schedules.instants())
 
     async def cancel(self, run_id: str, *, force: bool = False) -> str:
         """Cancel the run `run_id`; return the state it was in (`stopping`: it was cancelled before).

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from stemflow.model.metrics import FAMILIES
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "workflows" / "README.md", *(ROOT / "docs").rglob("*.md")]
 CODE = sorted((ROOT / "stemflow").rglob("*.py"))
@@ -36,6 +38,7 @@ ELSEWHERE = frozenset(
         "terminationGracePeriodSeconds",
         "uniqueItems",
         "compare_digest",
+        *(f"stemflow_{family.name}" for family in FAMILIES),
     ]
 )
 """Names of other programs and libraries."""

@@ -44,4 +44,11 @@ AUDIT = _action(
     click.Option(["--limit"], type=Positive(), default=50, metavar="N", help="List at most this many (50)."),
 )  # fmt: skip
 
-COMMANDS = (PAUSE, AUDIT)
+METRICS = command(
+    "metrics", "print the metrics of a store, or serve them for Prometheus",
+    click.Option(["--port"], type=click.IntRange(0, 65_535), metavar="PORT", help="Serve them until a signal."),
+    click.Option(["--bind"], default="127.0.0.1", metavar="HOST", help="The address to listen on (127.0.0.1)."),
+    keys(), store()[0],
+)  # fmt: skip
+
+COMMANDS = (PAUSE, AUDIT, METRICS)

@@ -63,6 +63,11 @@ WORKER = command(
         ["--unroutable-after"], type=DURATION, default=60_000, metavar="TIME",
         help="A task that no worker has declared for this long fails (60s).",
     ),
+    click.Option(
+        ["--metrics-port"], type=click.IntRange(0, 65_535), metavar="PORT",
+        help="Serve the metrics of the store at /metrics; of several processes, the first does.",
+    ),
+    click.Option(["--metrics-bind"], default="127.0.0.1", metavar="HOST", help="On this address (127.0.0.1)."),
     click.Option(["-v", "--verbose"], is_flag=True, help="Log a line for each task that starts and succeeds."),
     tasks(), store_url(),
 )  # fmt: skip

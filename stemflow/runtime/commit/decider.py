@@ -15,6 +15,7 @@ from stemflow.model.facts import Damaged, Distrusted, Ended, Fact, InboxRead, Ok
 from stemflow.model.plan import Plan
 from stemflow.model.records import FINAL, HELD, NO_RUN, READY, RUNNING, STOPPING, Key, Node, Record
 from stemflow.runtime.commit.contention import Contention
+from stemflow.runtime.commit.counting import Counting
 from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey, same_meaning
 from stemflow.runtime.values.binding import Binder, gate
 from stemflow.runtime.values.library import PLANS, Library
@@ -40,6 +41,7 @@ class Decider:
         self.epoch = store.epoch
         self.records: dict[Key, Record | None] = {}
         self.binders: dict[str, Binder] = {}
+        self.counting = Counting()
         self.contention = Contention(store)
 
     async def decide(self, facts: Sequence[Fact], ahead: Mapping[Key, Record | None] | None = None) -> Decision:

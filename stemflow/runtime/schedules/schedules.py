@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,8 @@ MOST_SCHEDULES = 10_000
 MOST_BACKFILLED = 100_000
 """The most ticks of one backfill."""
 OVERDUE_MS = 60_000
+MOST_MEASURED = 200
+"""Of so many schedules the metrics are computed."""
 """A tick that is this late is overdue."""
 
 
@@ -203,6 +206,16 @@ class Schedules:
     async def list(self) -> Sequence[ScheduleInfo]:
         """All schedules by name."""
         return [await self.info(name) for name in await self.names()]
+
+    async def instants(self) -> dict[str, tuple[int | None, bool]]:
+        """By schedule, the instant of its next tick (epoch ms) and whether that is overdue; of the first ones by
+        name."""
+        found = {}
+        for name in (await self.names())[:MOST_MEASURED]:
+            with suppress(UnknownSchedule):  # removed meanwhile
+                info = await self.info(name)
+                found[name] = (info.next_ms, info.overdue_ms > 0)
+        return found
 
     async def info(self, name: str) -> ScheduleInfo:
         """One schedule as it is now. Raises UnknownSchedule."""

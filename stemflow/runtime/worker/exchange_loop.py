@@ -269,7 +269,9 @@ class ExchangeLoop:
             slots.facts.extend(batch)
             slots.changed.set()  # no other event announces these facts
             return
-        send_commit_signals(self.worker.signals, self.decider.library, decision, batch, self.store.now_ms())
+        now_ms = self.store.now_ms()
+        self.decider.counting.count(self.decider.library, decision, batch, now_ms)
+        send_commit_signals(self.worker.signals, self.decider.library, decision, batch, now_ms)
         self.decider.committed(decision)
         log_commit(batch, decision, answer.now_ms)
         self.stale_reports += sum(isinstance(fact, Ended) for fact in decision.refused)

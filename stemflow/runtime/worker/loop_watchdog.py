@@ -86,7 +86,7 @@ class LoopWatchdog(threading.Thread):
         self._warned_at[handler] = now
         more = self._unreported.pop(handler, 0)
         log.warning(
-            "%s has held the event loop for more than %d ms, at %s:%d, and everything else waits%s; let it await, or "
+            "%s has held the event loop for more than %d ms, at %s:%s, and everything else waits%s; let it await, or "
             "give it isolation='process' (a plain `def` runs in a thread)\n%s",
             name, HELD_MS, frame.f_code.co_filename, frame.f_lineno,
             f" ({handler} did so {more} more times since the last warning)" if more else "",

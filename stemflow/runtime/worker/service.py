@@ -18,6 +18,7 @@ from stemflow.runtime.attempt.process_pool import Processes
 from stemflow.runtime.attempt.runner import OwnTasks, no_own_tasks
 from stemflow.runtime.attempt.task_import import check_start
 from stemflow.runtime.catalog.remote_tasks import RemoteTasks
+from stemflow.runtime.client.stored_counts import StoredCounts
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.commit.events import run_event
 from stemflow.runtime.tasks.registry import TaskRegistry
@@ -67,7 +68,8 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
 
 class Service:
     """One worker with all its loops and services. `submit` stores the runs that its handlers start, `cancel` cancels
-    those that they name, `own_tasks` gives the tasks of the engine itself, `own_names` their names."""
+    those that they name, `own_tasks` gives the tasks of the engine itself, `own_names` their names.
+    `stored_counts` stores what this process counts."""
 
     def __init__(
         self,
@@ -78,12 +80,14 @@ class Service:
         submit: Submit,
         cancel: Cancel,
         settings: WorkerSettings,
+        stored_counts: StoredCounts,
         *,
         own_tasks: OwnTasks = no_own_tasks,
         own_names: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         store, signals = decider.store, registry.signals
         channel = f"worker-{ids.run_id()}"
+        self._stored_counts = stored_counts
         self._store, self._library, self._registry, self._signals = store, decider.library, registry, signals
         self._real_time = settings.real_time
         self._declared = DeclaredTasks(store, registry, own_names)
@@ -143,6 +147,7 @@ class Service:
             self._loop = asyncio.get_running_loop()
             self._signals.registered.connect(self._registered)
         self._accompany("prune", lambda: keep_pruned(self._store))
+        self._accompany("counts", self._stored_counts.keep)
         self._exchanging = asyncio.create_task(self.exchange_loop.run(), name="exchange loop")
         self._exchanging.add_done_callback(self._ended)
         self._accompany("beat", self._beat)

@@ -125,6 +125,7 @@ class Worker:
         if self.slots.handing_back:
             return running.report(HandedBack())
         self.slots.started.set()
+        self.decider.counting.waited(node, self.store.now_ms())
         self._lease_started(node.lease_ms)
         running.task = asyncio.get_running_loop().create_task(self._work(running), context=outside())
         running.task.add_done_callback(running.ended)
