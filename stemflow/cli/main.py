@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from stemflow.cli.exits import FINE, INTERRUPTED, PIPE_CLOSED, WRONG_USAGE, Refused
+from stemflow.cli.process_one import leave_process_one
 from stemflow.cli.text import shown
 from stemflow.errors import StemflowError
 from stemflow.version import __version__
@@ -19,6 +20,8 @@ _ESCAPED: Final = "backslashreplace"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; `argv` defaults to the command line of the process."""
+    if argv is None:
+        leave_process_one()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=_ESCAPED)
