@@ -39,6 +39,7 @@ class Source:
     def __init__(self, text: str, offset: int = 0) -> None:
         self.text = text
         self.offset = offset
+        self._plain = text.isascii()
         # ast counts bytes within lines; one bracket precedes the first line.
         self._starts = [0]
         for line in text.split("\n"):
@@ -59,6 +60,8 @@ class Source:
     def _place(self, line: int, column: int) -> int:
         if line == 1:
             column -= 1
+        if self._plain:
+            return self.offset + self._starts[line - 1] + column
         start, stop = self._starts[line - 1 : line + 1]
         before = self.text[start:stop].encode()[:column]
         return self.offset + start + len(before.decode(errors="ignore"))
@@ -83,13 +86,13 @@ class Source:
         return body.elts[0]
 
     def _check_size(self) -> None:
-        whole = self.whole()
         if not self.text.strip():
             raise self._error("the expression is empty", "write a value, such as inputs.name")
         if any(mark in self.text for mark in "\0\r\f"):
             raise self._error("the expression holds a control character", "use spaces and line feeds only")
         size = len(self.text.strip().encode(errors="replace"))
         if size > SOURCE_BYTES:
+            whole = self.whole()
             raise ExpressionLimitError(
                 f"an expression of {size:,} bytes is above the limit of {SOURCE_BYTES:,}",
                 whole.column,
@@ -98,6 +101,8 @@ class Source:
             )
 
     def _check_depth(self, tree: ast.expr) -> None:
+        if len(self.text) <= SOURCE_DEPTH:
+            return  # each level takes a character at least
         level: list[ast.AST] = [tree]
         for _ in range(SOURCE_DEPTH):
             level = [child for node in level for child in ast.iter_child_nodes(node) if _is_nesting(child)]

@@ -5,6 +5,7 @@ Every text is read once, when the template is parsed; what an expression gives i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from stemflow.expr.operators import text_of
 OPEN, CLOSE = "${{", "}}"
 EXPRESSIONS = 1_000
 """Expressions in one text."""
+
+_GROUPING = re.compile(r"[{}'\"]")
 
 Filler = Callable[[Mapping[str, Any], int], Any]
 
@@ -63,6 +66,9 @@ def parse_condition(text: str, names: Collection[str]) -> Expression:
 
 def closing(text: str, start: int) -> int:
     """The place of the `}}` that closes the `${{` at `start`: outside texts and braces of the expression."""
+    end = text.find(CLOSE, start)
+    if end >= 0 and not _GROUPING.search(text, start + len(OPEN), end):
+        return end
     depth, quote, at = 0, "", start + len(OPEN)
     while at < len(text):
         char = text[at]

@@ -21,35 +21,53 @@ MOST_CANDIDATES = 20
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that is most like `word`, or None.
 
-    The time does not grow with the number of known words, so that thousands of misspelt words cost little.
+    The time does not grow with the number of known words if the same tuple is given each time, so that thousands of
+    misspelt words cost little.
     """
-    return _nearest(word, tuple(known))
+    words = tuple(known)
+    return _nearest(word, words) if len(words) <= MOST_COMPARED else _many(words).nearest(word)
 
 
 @lru_cache(maxsize=4096)
-def _nearest(word: str, known: tuple[str, ...]) -> str | None:
-    candidates = known if len(known) <= MOST_COMPARED else _candidates(word, known)
+def _nearest(word: str, candidates: tuple[str, ...]) -> str | None:
     found = difflib.get_close_matches(word, candidates, 1, 0.6)
     return found[0] if found else None
 
 
-def _candidates(word: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    index = _index(known)
-    found: dict[str, None] = {}
-    for variant in _variants(word):
-        found.update(dict.fromkeys(index.get(variant, ())))
-        if len(found) >= MOST_CANDIDATES:
-            break
-    return tuple(found)[:MOST_CANDIDATES]
+class _Many:
+    """More known words than are compared one by one, found by what is left when one character is taken out."""
 
+    def __init__(self, known: tuple[str, ...]) -> None:
+        self.known = known
+        self.answers: dict[str, str | None] = {}
+        self.index: dict[str, list[str]] = {}
+        for word in known:
+            for variant in _variants(word):
+                self.index.setdefault(variant, []).append(word)
 
-@lru_cache(maxsize=8)
-def _index(known: tuple[str, ...]) -> dict[str, list[str]]:
-    """Variant with at most one character taken out -> the words that it comes from."""
-    found: dict[str, list[str]] = {}
-    for word in known:
+    def nearest(self, word: str) -> str | None:
+        if word not in self.answers:
+            self.answers[word] = _nearest(word, self.candidates(word))
+        return self.answers[word]
+
+    def candidates(self, word: str) -> tuple[str, ...]:
+        found: dict[str, None] = {}
         for variant in _variants(word):
-            found.setdefault(variant, []).append(word)
+            found.update(dict.fromkeys(self.index.get(variant, ())))
+            if len(found) >= MOST_CANDIDATES:
+                break
+        return tuple(found)[:MOST_CANDIDATES]
+
+
+_recent: list[_Many] = []
+"""The last few, the newest first. A tuple is looked up by identity, as to hash it would take time by its length."""
+
+
+def _many(known: tuple[str, ...]) -> _Many:
+    found = next((one for one in _recent if one.known is known), None)
+    if found is None:
+        found = next((one for one in _recent if one.known == known), None) or _Many(known)
+        _recent[:] = [found, *(one for one in _recent if one is not found)][:8]
     return found
 
 

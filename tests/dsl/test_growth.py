@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 import pytest
 
 from stemflow.dsl.rules import infer
+from stemflow.model import suggest
 from tests.dsl.checked import check
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of words that each search for a similar word compares."""
     compared: list[int] = []
-    search = difflib.get_close_matches
+    search = suggest.difflib.get_close_matches
 
     def counting(word: str, known: Sequence[str], n: int = 3, cutoff: float = 0.6) -> list[str]:
         compared.append(len(known))
         return search(word, known, n, cutoff)
 
-    monkeypatch.setattr(difflib, "get_close_matches", counting)
+    monkeypatch.setattr(suggest.difflib, "get_close_matches", counting)
     return compared
 
 
@@ -33,6 +33,22 @@ def test_two_thousand_misspelt_references_compare_few_words_each(monkeypatch: py
     # Then each has the right suggestion, out of a handful of candidates
     assert [one.hint for one in found] == [f"did you mean `step_{i}`?" for i in range(2_000)]
     assert max(compared) <= 20
+
+
+def test_known_words_are_indexed_once_however_many_are_misspelt(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given 400 steps, each with another misspelt reference
+    steps = [f'  step_{i}: {{task: do, args: {{what: "${{{{ steps.stp_{i}.output }}}}"}}}}\n' for i in range(400)]
+    built: list[int] = []
+    begin = suggest._Many.__init__
+
+    def counting(self: suggest._Many, known: tuple[str, ...]) -> None:
+        built.append(len(known))
+        begin(self, known)
+
+    monkeypatch.setattr(suggest._Many, "__init__", counting)
+    # Then the names are arranged for the search once
+    assert len(check("steps:\n" + "".join(steps)).found) == 400
+    assert built == [400]
 
 
 def test_one_misspelt_name_is_searched_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
