@@ -23,6 +23,8 @@ from tests.dags.convert import to_name, to_yaml
 DATA = Path(__file__).parent / "data"
 FILES = tuple(sorted(path.stem for path in DATA.glob("*.json")))
 LARGEST = "montage-chameleon-dss-15d-001"
+SPEEDUP = 10
+"""How much shorter the tasks of a loaded graph are than they were recorded: idle hours cost much and show nothing."""
 
 
 def graph_of(record: Mapping[str, Any]) -> nx.DiGraph[str]:
@@ -73,8 +75,10 @@ def read_record(file: str) -> dict[str, Any]:
 
 @cache
 def load(file: str) -> Dag:
-    """The graph of a record in `data/`."""
-    return Dag(read_record(file))
+    """The graph of a record in `data/`, with tasks that are SPEEDUP times as fast."""
+    record = read_record(file)
+    faster = [{**task, "runtime_s": task["runtime_s"] / SPEEDUP} for task in record["tasks"]]
+    return Dag({**record, "tasks": faster})
 
 
 class Witness:

@@ -16,7 +16,7 @@ from stemflow.dsl import parse_workflow
 from stemflow.model.signature import StepsSig, TaskSig
 from tests.dags import convert
 from tests.dags.convert import from_name, to_name, to_yaml
-from tests.dags.dag import DATA, FILES, load, read_record
+from tests.dags.dag import DATA, FILES, Dag, read_record
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
 
@@ -54,7 +54,7 @@ def test_a_name_that_would_be_too_long_is_refused() -> None:
 def test_a_file_has_the_tasks_the_parents_and_the_runtimes_of_its_record(file: str) -> None:
     record = read_record(file)
 
-    workflow = load(file).workflow
+    workflow = Dag(record).workflow
 
     assert from_name(workflow.name) == record["name"]
     assert isinstance(workflow.body, StepsSig)

@@ -21,7 +21,11 @@ from tests.dags.death import POINTS, DagWorld
 LEASE_MS = 30_000
 RENEWED_EVERY_MS = 1_000
 ALL_BUT_LARGEST = tuple(file for file in FILES if file != LARGEST)
-BOUNDED = (*((file, slots) for file in ALL_BUT_LARGEST for slots in (2, 4, 16)), (LARGEST, 16))
+BOUNDED = (
+    *((file, 4) for file in ALL_BUT_LARGEST),
+    *(pytest.param(file, slots, marks=pytest.mark.long) for file in ALL_BUT_LARGEST for slots in (2, 16)),
+    pytest.param(LARGEST, 16, marks=pytest.mark.long),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +127,13 @@ def _drawn_failures(file: str) -> list[tuple[str, str]]:
     return [(file, step) for step in sorted({widest, *rng.sample(steps, 2)})]
 
 
-@pytest.mark.parametrize(("file", "failing"), [pair for file in FILES for pair in _drawn_failures(file)])
+@pytest.mark.parametrize(
+    ("file", "failing"),
+    [
+        *(pair for file in ALL_BUT_LARGEST for pair in _drawn_failures(file)),
+        *(pytest.param(*pair, marks=pytest.mark.long) for pair in _drawn_failures(LARGEST)),
+    ],
+)
 def test_when_a_step_fails_exactly_those_after_it_do_not_run(file: str, failing: str) -> None:
     dag = load(file)
 
@@ -147,6 +157,7 @@ def test_when_a_worker_is_killed_only_what_it_had_not_settled_runs_again(file: s
     _kill_and_judge(load(file), fails, POINTS[turn % len(POINTS)], seed=turn)
 
 
+@pytest.mark.long
 def test_a_killed_worker_of_the_largest_graph_is_survived() -> None:
     assert _kill_and_judge(load(LARGEST), False, "crash in handler", seed=7, slots=64) > 1
 

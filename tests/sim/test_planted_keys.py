@@ -27,7 +27,7 @@ def test_a_key_that_is_released_before_its_holder_has_ended_is_found(monkeypatch
 
     monkeypatch.setattr(sim, "check_claims", lambda keys, records, shapes: [])
     monkeypatch.setitem(ACTIONS, "tell", and_release)
-    assert "committed a result under" in _found()
+    assert "committed a result under" in _found(first=64)
 
 
 def test_a_task_that_is_leased_without_its_unique_key_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

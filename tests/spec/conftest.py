@@ -98,6 +98,13 @@ async def app(open_app: OpenApp) -> Stemflow:
     return await open_app()
 
 
+def pass_time(passed_s: float) -> None:
+    """Let `passed_s` seconds pass in which nothing happens, as on a machine that sleeps: cheap, however long."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop.pass_time(passed_s)
+
+
 def renew_no_more() -> None:
     """From now on no worker of this test renews a lease."""
     for task in asyncio.all_tasks():

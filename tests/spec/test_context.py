@@ -356,7 +356,7 @@ async def _starts(app: Stemflow, registry: TaskRegistry, clock: VirtualClock, **
     [
         ({"countdown": 7}, [0, 7]),
         ({"countdown": "1m30s"}, [0, 90]),
-        ({"eta": START + timedelta(hours=1)}, [0, 3_600]),
+        ({"eta": START + timedelta(minutes=3)}, [0, 180]),
         ({"eta": START.timestamp() + 60}, [0, 60]),
         ({"policy": RetryPolicy.of(backoff="fixed", initial="5s", jitter=0)}, [0, 5]),
         ({"countdown": 1, "max_retries": 5}, [0, 1, 2]),

@@ -33,13 +33,13 @@ async def test_the_id_of_a_run_that_is_not_to_be_kept_can_be_used_again_at_once(
 
 
 async def test_the_id_of_a_run_that_is_kept_answers_that_run(app: Stemflow, registry: TaskRegistry) -> None:
-    @registry.task("kept", result_ttl="1h")
+    @registry.task("kept", result_ttl="2m")
     async def kept(number: int) -> int:
         return number
 
     first = await app.submit(kept.s(1), run_id="same")
     assert (await first.wait()).value == 1
-    await asyncio.sleep(3_599)
+    await asyncio.sleep(119)
     assert (await (await app.submit(kept.s(1), run_id="same")).wait()).value == 1
     with pytest.raises(RunConflict):
         await app.submit(kept.s(2), run_id="same")
@@ -48,10 +48,10 @@ async def test_the_id_of_a_run_that_is_kept_answers_that_run(app: Stemflow, regi
 
 
 async def test_a_run_goes_when_its_result_is_past_its_time(app: Stemflow, registry: TaskRegistry) -> None:
-    # Given a run that takes an hour, and whose result is kept for a minute
+    # Given a run that takes five minutes, and whose result is kept for one
     @registry.task("slow", result_ttl="1m")
     async def slow() -> str:
-        await asyncio.sleep(3_600)
+        await asyncio.sleep(300)
         return "done"
 
     handle = await app.submit(slow.s())

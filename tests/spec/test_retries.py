@@ -25,7 +25,7 @@ from stemflow import (
 from stemflow.model.facts import Lost
 from stemflow.store.base import Exchange, Request, StoreUnavailable, Want
 from stemflow.testing.simulation.virtual_loop import EPOCH_MS, VirtualClock
-from tests.spec.conftest import OpenApp
+from tests.spec.conftest import OpenApp, pass_time
 
 NO_DELAY = RetryPolicy.of(backoff="fixed", initial=0)
 
@@ -576,7 +576,7 @@ async def test_a_retry_in_thirty_days_outlives_the_workers(
     await app.hand_back()
 
     # When another one comes shortly before that, then it waits for the hour
-    await asyncio.sleep(30 * 86_400 - 100)
+    pass_time(30 * 86_400 - 100)
     await open_app()
     assert (await handle.wait()).value == "done"
     assert days == [0, pytest.approx(30, abs=1e-4)]
