@@ -75,7 +75,7 @@ def place(w: Work, node: Node, leaf: LeafPlan, options: Options) -> entry.Answer
         if isinstance(limits, GateError):
             return limits
         node.limits = limits
-    node.state = READY
+    node.state, node.turn = READY, w.next_turn(node)
     node.queue, node.priority, node.lease_ms = options.queue, options.priority, options.lease_ms
     node.due_at_ms = expiry_ms(w, node)
     return True

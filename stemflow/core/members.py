@@ -26,6 +26,7 @@ def tally_of(scope: Node) -> Tally:
 def open_members(w: Work, scope: Node, indices: Iterable[int]) -> None:
     """Open several members that do not depend on each other; everything that is missing is requested at once."""
     lacking = []
+    w.ahead[scope.run] = max(w.ahead.get(scope.run, 0), tally_of(scope).open.bit_count())
     for index in indices:
         try:
             open_member(w, scope, index)

@@ -53,6 +53,7 @@ from stemflow.model.records import (
     child_path,
     parent_path,
     task_id,
+    turn_of,
 )
 
 
@@ -153,7 +154,7 @@ class Work:
 
     __slots__ = (
         "view", "now_ms", "read", "changed", "guards", "pending", "new_headers", "also", "new_shapes", "fragments",
-        "pages", "dead", "purged", "dropped", "ended", "replies", "refused", "posts", "consumed",
+        "pages", "dead", "purged", "dropped", "ended", "replies", "refused", "posts", "consumed", "ahead",
     )  # fmt: skip
 
     def __init__(self, view: View, now_ms: int) -> None:
@@ -176,6 +177,8 @@ class Work:
         self.refused: list[Fact] = []
         self.posts: dict[Key, list[End]] = {}
         self.consumed: list[tuple[str, int]] = []
+        self.ahead: dict[str, int] = {}
+        """How many leaves of a run are ready before the next one that becomes ready, as far as the decision knows."""
 
     # -- reading
 
@@ -277,6 +280,14 @@ class Work:
         self.guards.setdefault(key, (0, 0))
         self.changed[key] = node
         return node
+
+    def next_turn(self, node: Node) -> int:
+        """The turn of a leaf that becomes ready; one that comes back keeps the one that it had."""
+        if self.guards[node.key] != (0, 0):
+            return node.turn
+        ahead = self.ahead.get(node.run, 0)
+        self.ahead[node.run] = ahead + 1
+        return turn_of(ahead)
 
     def drop(self, root: Node) -> None:
         """Delete the expired run of `root`, whose id is used again."""

@@ -132,6 +132,15 @@ class Awaits(Struct, frozen=True, omit_defaults=True):
     until_ms: int | None = None
 
 
+def turn_of(ahead: int) -> int:
+    """The turn of a leaf of which `ahead` others of its run are ready: 0, 1, 2, 2, 3, 3, 3, 3, 4 ... In a store, leaves
+    of one priority are leased by turn, so that no run waits for many more leaves of another than it has itself."""
+    return min(ahead.bit_length(), LAST_TURN)
+
+
+LAST_TURN: Final = 31
+
+
 class Node(Struct, kw_only=True, omit_defaults=True, gc=False):
     """A node of a plan within a run: a leaf, a wait or, if it has a tally, a scope. Only `core` creates new versions of
     it.
@@ -156,6 +165,8 @@ class Node(Struct, kw_only=True, omit_defaults=True, gc=False):
     """Leaf only: the retries that each rule of its retry policy has used, where the policy is a list."""
     queue: str = "default"
     priority: int = 0
+    turn: int = 0
+    """Leaf only: how many leaves of its run were ready before it when it opened, as a power of two: see `turn_of`."""
     limits: tuple[Rate, ...] = ()
     lease_ms: int = 30_000
     at_ms: int = 0

@@ -55,6 +55,9 @@ class Want(Struct, frozen=True, kw_only=True):
     """Pushed leases received so far, see `Store.pushed_leases`; None disables push."""
     without: tuple[str, ...] = ()
     """Queues of which nothing may be leased, although `queues` may name them."""
+    oldest: int = 0
+    """How many of them shall be those that became ready first, whatever their priority and turn: so nothing starves.
+    Leaves with rate limits, and a worker of one run, take no part in this."""
 
     def accepts(self, place: str) -> bool:
         """Whether leaves of this place may be leased; see `stemflow.store.places`."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from stemflow.core.table import KINDS, TABLE
 from stemflow.model.effects import Decision
-from stemflow.model.records import RUNNING, STOPPING, Claim, Key, Node, Shared, State, Topic
+from stemflow.model.records import LAST_TURN, RUNNING, STOPPING, Claim, Key, Node, Shared, State, Topic
 
 _TIMED: Final[dict[str, frozenset[State]]] = {
     kind: frozenset(state for of, state, event in TABLE if of == kind and event == "due") for kind in KINDS
@@ -22,6 +22,15 @@ def timer_of(node: Node) -> int | None:
     if at_ms is None or node.state not in (_SINGLE if node.tally is None else _SCOPE):
         return None
     return at_ms
+
+
+def level_of(node: Node) -> int:
+    """Where a ready leaf ranks: the highest level is leased first, and within a level what became ready first. Each
+    priority has a level for each turn."""
+    return node.priority * (LAST_TURN + 1) + LAST_TURN - node.turn
+
+
+HIGHEST_LEVEL: Final = 10 * (LAST_TURN + 1) - 1
 
 
 def may_hold_lease(node: Node) -> bool:

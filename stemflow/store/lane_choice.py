@@ -18,7 +18,7 @@ from stemflow.store.rate_windows import Lane, Windows
 E = TypeVar("E")
 E_co = TypeVar("E_co", covariant=True)
 Rank = Any
-"""Orders entries over all lanes of a store: the highest priority first, then the first that became known."""
+"""Orders entries over all lanes of a store: the highest level first, then the first that became known."""
 
 
 class Unlimited(Protocol[E_co]):
@@ -26,6 +26,12 @@ class Unlimited(Protocol[E_co]):
 
     def first(self) -> Rank | None: ...
     def take(self) -> E_co: ...
+
+    def oldest(self) -> int | None:
+        """When the entry that became known first did so, by its order; None when there is none."""
+        ...
+
+    def take_oldest(self) -> E_co: ...
 
 
 class LaneIndex(Protocol[E_co]):
@@ -55,9 +61,17 @@ class LaneIndex(Protocol[E_co]):
         ...
 
 
-def choose(unlimited: Sequence[Unlimited[E]], limited: Sequence[LaneIndex[E]], windows: Windows, limit: int) -> list[E]:
-    """Up to `limit` entries, best first."""
+def choose(
+    unlimited: Sequence[Unlimited[E]],
+    limited: Sequence[LaneIndex[E]],
+    windows: Windows,
+    limit: int,
+    oldest: int = 0,
+) -> list[E]:
+    """Up to `limit` entries: `oldest` of them by age (see `Want.oldest`), then the best."""
     taken: list[E] = []
+    while len(taken) < min(oldest, limit) and (found := _best(unlimited, lambda one: one.oldest())) is not None:
+        taken.append(found[1].take_oldest())
     if len(unlimited) == 1 and not limited:
         (only,) = unlimited
         while len(taken) < limit and only.first() is not None:

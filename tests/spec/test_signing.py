@@ -178,7 +178,7 @@ async def test_retries_losses_and_cancel_keep_the_seal(open_app: OpenApp, regist
 
 ALTERED: dict[str, Any] = {
     "run": "other", "path": "[7]", "plan": "0" * 32, "node": 0, "index": 1, "state": "stopping", "attempt": -5,
-    "queue": "other", "priority": 9, "limits": (Rate(1, 1),), "lease_ms": 1, "due_at_ms": 2**45,
+    "queue": "other", "priority": 9, "turn": 3, "limits": (Rate(1, 1),), "lease_ms": 1, "due_at_ms": 2**45,
     "tally": Tally(1), "extra": (("0" * 32, 1),), "verdict": "succeeded", "kill": True, "handling": True,
     "result": b"1", "alias": ("other", ""), "error": ErrorInfo("E", "m"), "failed_at": "x", "cause": "condition",
     "claim": "c", "slot": "s", "inputs": ("other", b"[]"), "stand_in": ("other", ""), "duplicates": 1,

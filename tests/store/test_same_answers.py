@@ -59,6 +59,7 @@ class Change:
     key: Key
     state: State
     priority: int
+    turn: int
     queue: str
     lane: int
     delay_ms: int
@@ -81,6 +82,7 @@ class Change:
             rev=guard + 1,
             delivery=token,
             priority=self.priority,
+            turn=self.turn,
             queue=self.queue,
             limits=LANES[self.lane],
             at_ms=now_ms + self.delay_ms if self.delay_ms else 0,
@@ -99,6 +101,7 @@ changes = st.builds(
     key=keys,
     state=st.sampled_from((READY, READY, READY, HELD, RUNNING, STOPPING, SUCCEEDED, CANCELLED)),
     priority=st.integers(0, 2),
+    turn=st.sampled_from((0, 0, 1, 3)),
     queue=st.sampled_from(("default", "default", "slow")),
     lane=st.integers(0, 4),
     delay_ms=st.sampled_from((0, 0, 10, 60)),
@@ -117,7 +120,9 @@ decisions = st.tuples(
     st.lists(st.builds(lambda key, index: Post(*key, (End(index, "ok"),)), keys, st.integers(0, 3)), max_size=2),
     st.sets(st.sampled_from(RUNS), max_size=1),
 )
-wants = st.none() | st.tuples(st.integers(0, 3), st.sampled_from(QUEUES), st.sampled_from((None, "r")))
+wants = st.none() | st.tuples(
+    st.integers(0, 3), st.sampled_from(QUEUES), st.sampled_from((None, "r")), st.integers(0, 2)
+)
 commands = st.one_of(
     st.tuples(st.just("exchange"), st.lists(decisions, max_size=3), wants),
     st.tuples(st.just("exchange"), st.lists(decisions, max_size=3), wants),
@@ -175,7 +180,8 @@ class Same:
             case ("exchange", drawn, wanted):
                 want = None
                 if wanted is not None:
-                    want = Want(owner="o", limit=wanted[0], queues=wanted[1], only_run=wanted[2])
+                    limit, queues, run, oldest = wanted
+                    want = Want(owner="o", limit=limit, queues=queues, only_run=run, oldest=oldest)
                 made = [await self.decision(*one) for one in drawn]
                 self.last = (Request("c", self.last[0].sequence + 1), made, want)
                 await self.exchange()

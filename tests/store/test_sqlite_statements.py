@@ -9,7 +9,7 @@ import pytest
 
 from stemflow import Canvas, Stemflow, TaskRegistry
 from stemflow.model.effects import Decision
-from stemflow.model.records import SUCCEEDED, Node
+from stemflow.model.records import SUCCEEDED, Node, turn_of
 from stemflow.store.open import open_store
 from stemflow.store.sqlite.store import SqliteStore
 from stemflow.testing.contract.world import RUN, ManualClock, User, begun, change, create, leaf, paths, succeed
@@ -88,6 +88,18 @@ async def test_a_stale_decision_leases_nothing_and_undoes_nothing_else(file: Fil
     assert (answer.committed, answer.leases) == ((False,), ())
     both = await file.user.exchange(late, Decision(puts=(create(leaf("c")),)), want=file.user.want(10))
     assert (both.committed, paths(both.leases)) == ((False, True), ["c"])
+
+
+async def test_a_lease_costs_what_it_leases_however_many_wait(file: File) -> None:
+    steps = []
+    for count in (500, 4_000):
+        # Given that many leaves of one run, of two priorities
+        await file.user.begin(
+            *[leaf(f"{count}-{n}", turn=turn_of(n), priority=n % 2) for n in range(count)], run=str(count)
+        )
+        # Then ten of them are leased in as many steps, some of them by age
+        steps.append(await file.steps(lambda: file.user.ask(10, oldest=2)))
+    assert steps[1] <= 1.3 * steps[0]
 
 
 async def test_asking_when_nothing_waits_is_one_statement(file: File) -> None:

@@ -15,6 +15,7 @@ from stemflow.runtime.commit.committer import Piggyback
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.commit.events import send_commit_signals
 from stemflow.runtime.commit.log import log_commit
+from stemflow.runtime.worker.ageing import Ageing
 from stemflow.runtime.worker.batch_decider import STORE_PAUSE_S, BatchDecider
 from stemflow.runtime.worker.quarantine import Quarantine
 from stemflow.runtime.worker.reconnect_backoff import ReconnectBackoff
@@ -60,7 +61,7 @@ class ExchangeLoop:
         self, slots: Slots, worker: Worker, decider: Decider, channel: str, *, overlap_from: int = OVERLAP_FROM
     ) -> None:
         self.slots, self.worker, self.store, self.decider = slots, worker, slots.store, decider
-        self._released = slots.released
+        self._released, self._ageing = slots.released, Ageing()
         self.quarantine = Quarantine(slots, decider.library.shapes)
         self._batch_decider = BatchDecider(decider, self._put_back, slots.settled, worker.send_error)
         self.stale_decisions = 0
@@ -222,7 +223,7 @@ class ExchangeLoop:
         idle = self.store.concurrent_exchanges and not busy and slots.only_run is None
         self._offered = idle and limit > 0
         pushes = self._pushed if idle else None
-        return slots.want(limit, pushes)
+        return slots.want(limit, pushes, self._ageing.share(limit))
 
     async def _exchange(self, channel: _Channel, decisions: Sequence[Decision], want: Want | None) -> Exchange:
         """Send one request until the store answers; a worker that shuts down gives up after LAST_TRIES_S seconds."""
@@ -283,6 +284,7 @@ class ExchangeLoop:
     def _take(self, want: Want, answer: Exchange) -> None:
         """Start the leases of an exchange, and queue the timers and inboxes that it brought."""
         slots = self.slots
+        self._ageing.answered(want.limit, len(answer.leases))
         slots.facts.extend(answer.timers)
         for inbox in answer.inbox:
             slots.facts.extend(self.decider.inbox_facts(inbox))

@@ -103,8 +103,8 @@ class Slots:
             async with asyncio.timeout(pause_s):
                 await self._draining.wait()
 
-    def want(self, limit: int, pushes: int | None = None) -> Want:
-        """A request for up to `limit` leases of what this worker serves and nobody has paused."""
+    def want(self, limit: int, pushes: int | None = None, oldest: int = 0) -> Want:
+        """A request for up to `limit` leases, `oldest` of them by age, of what this worker serves and nobody paused."""
         now_ms, tasks = self.store.now_ms(), self.tasks()
         paused = [one for one in self.controls.pauses if one.lasts(now_ms)]
         without = tuple(one.name for one in paused if one.kind == "queue")
@@ -112,7 +112,7 @@ class Slots:
             tasks = tasks.difference(one.name for one in paused if one.kind == "task")
         return Want(
             owner=self.owner, limit=0 if self.on_hold else limit, queues=self.queues, only_run=self.only_run,
-            tasks=tasks, pushes=None if paused or self.on_hold else pushes, without=without,
+            tasks=tasks, pushes=None if paused or self.on_hold else pushes, without=without, oldest=oldest,
         )  # fmt: skip
 
     def obey(self, order: WorkerOrder) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from stemflow.model.leaf_status import LeafStatus
 from stemflow.model.records import READY, Key, Node, Record
 from stemflow.store.health import QueueInventory
+from stemflow.store.index_rules import level_of
 from stemflow.store.memory.renewer import Held
 from stemflow.store.rate_windows import Past, Windows, lanes_of
 
@@ -55,9 +56,9 @@ def leaf_status(
         held = leases.get(node.key)
         if not _is_ready(node, now_ms):
             return LeafStatus(lease_until_ms=held.until_ms if held is not None else None)
-        rank = (-node.priority, order[node.key])
+        rank = (-level_of(node), order[node.key])
         ahead = sum(
-            (-one.priority, order[one.key]) < rank
+            (-level_of(one), order[one.key]) < rank
             for one in ready
             if one.queue == node.queue and one.limits == node.limits
         )

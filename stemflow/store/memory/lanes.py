@@ -14,9 +14,9 @@ from stemflow.store.rate_windows import Lane
 
 T = TypeVar("T")
 Rank = tuple[int, int]
-"""(-priority, order)"""
+"""(-level, order)"""
 Entry = tuple[int, int, Key, int]
-"""(-priority, order, key, rev) of a leaf that became ready; one that is no longer true of its record is dropped."""
+"""(-level, order, key, rev) of a leaf that became ready; one that is no longer true of its record is dropped."""
 
 
 class Ranked(Generic[T]):

@@ -8,6 +8,7 @@ from heapq import heappop, heappush
 from stemflow.model.facts import Due
 from stemflow.model.records import READY, Key, Node, Record
 from stemflow.store.base import TIMER_PAGE, Want
+from stemflow.store.index_rules import level_of
 from stemflow.store.lane_choice import LanesOfRun, choose
 from stemflow.store.memory.lanes import Entry, MemoryLanes, Rank
 from stemflow.store.rate_windows import Windows
@@ -17,12 +18,13 @@ _Delayed = tuple[int, int, Key, int]
 
 
 class Queues:
-    """By place: a heap of delayed leaves, one of ready leaves without limits, and a lanes of those with limits."""
+    """By place: a heap of delayed leaves, heaps of ready leaves without limits by level, and lanes of those with
+    limits."""
 
     __slots__ = ("_delayed", "_ready", "_lanes")
 
     def __init__(self) -> None:
-        self._ready: dict[str, list[Entry]] = {}
+        self._ready: dict[str, dict[int, list[Entry]]] = {}
         self._lanes: dict[str, MemoryLanes] = {}
         self._delayed: dict[str, list[_Delayed]] = {}
 
@@ -31,13 +33,16 @@ class Queues:
         if node.at_ms > now_ms:
             heappush(self._delayed.setdefault(place, []), (node.at_ms, order, node.key, node.rev))
             return
-        entry = (-node.priority, order, node.key, node.rev)
+        entry = (-level_of(node), order, node.key, node.rev)
         if node.limits:
             self._lanes.setdefault(place, MemoryLanes()).add(node.limits, entry)
             return
-        heap = self._ready.get(place)
+        levels = self._ready.get(place)
+        if levels is None:
+            levels = self._ready[place] = {}
+        heap = levels.get(entry[0])
         if heap is None:
-            heap = self._ready[place] = []
+            heap = levels[entry[0]] = []
         heappush(heap, entry)
 
     def take(
@@ -48,13 +53,13 @@ class Queues:
         named = self._accepted(want)
         for place in named:
             self._wake(place, records, now_ms)
-            if heap := self._ready.get(place):
-                unlimited.append(_Heap(heap, records, want.only_run, now_ms))
+            if levels := self._ready.get(place):
+                unlimited.append(_Heaps(levels, records, want.only_run, now_ms))
             if lanes := self._lanes.get(place):
                 lanes.look(records, now_ms)
                 limited.append(lanes)
         if want.only_run is None:
-            taken = choose(unlimited, limited, windows, want.limit)
+            taken = choose(unlimited, limited, windows, want.limit, want.oldest)
             waits = [lanes.next_at_ms() for lanes in limited]
         else:
             passing: list[LanesOfRun[Node]] = [lanes.of_run(want.only_run, want.limit) for lanes in limited]
@@ -106,18 +111,40 @@ class Queues:
                 del self._delayed[place]
 
 
-class _Heap:
-    """As `lane_choice.Unlimited`: one heap, within one exchange. Entries of other runs are put aside."""
+class _Heaps:
+    """As `lane_choice.Unlimited`: the heaps of one place, within one exchange. Entries of other runs are put aside."""
 
-    __slots__ = ("_aside", "_heap", "_now_ms", "_only_run", "_records")
+    __slots__ = ("_aside", "_levels", "_now_ms", "_only_run", "_order", "_records")
 
-    def __init__(self, heap: list[Entry], records: Mapping[Key, Record], only_run: str | None, now_ms: int) -> None:
-        self._heap, self._records, self._only_run, self._now_ms = heap, records, only_run, now_ms
+    def __init__(
+        self, levels: dict[int, list[Entry]], records: Mapping[Key, Record], only_run: str | None, now_ms: int
+    ) -> None:
+        self._levels, self._records, self._only_run, self._now_ms = levels, records, only_run, now_ms
+        self._order = sorted(levels, reverse=True)
+        """The levels that may hold an entry, the best last."""
         self._aside: list[Entry] = []
 
     def first(self) -> Rank | None:
-        """Bring an entry to the top that is true, wanted and not expired."""
-        heap = self._heap
+        while self._order:
+            found = self._head(self._order[-1])
+            if found is not None:
+                return found
+            self._order.pop()
+        return None
+
+    def take(self) -> Node:
+        return self._records[heappop(self._levels[self._order[-1]])[2]]  # type: ignore[return-value]
+
+    def oldest(self) -> int | None:
+        return min((head[1] for level in self._order if (head := self._head(level)) is not None), default=None)
+
+    def take_oldest(self) -> Node:
+        level = min((head[1], level) for level in self._order if (head := self._head(level)) is not None)[1]
+        return self._records[heappop(self._levels[level])[2]]  # type: ignore[return-value]
+
+    def _head(self, level: int) -> Rank | None:
+        """Bring an entry to the top of a heap that is true, wanted and not expired."""
+        heap = self._levels[level]
         while heap:
             entry = heap[0]
             node = self._records.get(entry[2])
@@ -129,12 +156,12 @@ class _Heap:
             heappop(heap)
         return None
 
-    def take(self) -> Node:
-        return self._records[heappop(self._heap)[2]]  # type: ignore[return-value]
-
     def restore(self) -> None:
+        """Put back what was put aside, and forget levels that are empty."""
         for entry in self._aside:
-            heappush(self._heap, entry)
+            heappush(self._levels[entry[0]], entry)
+        for level in [level for level, heap in self._levels.items() if not heap]:
+            del self._levels[level]
 
 
 class Timers:

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from stemflow.store import codec
 from stemflow.store.base import INBOX_MS, INBOX_POSTS, INBOX_RUNS, MEMO_MS, TIMER_PAGE
+from stemflow.store.index_rules import HIGHEST_LEVEL
 
 # -- keys
 
@@ -149,6 +150,8 @@ class Wanted(Struct, array_like=True, gc=False):
     """Digest of the tasks that the worker has; False: every task."""
     without: Any
     """Queues of which nothing may be leased; False: none."""
+    oldest: int = 0
+    """How many of them by age, see `Want.oldest`."""
 
 
 class Sent(Struct, array_like=True, gc=False):
@@ -266,7 +269,7 @@ POSITIONS: Final[dict[str, tuple[str, ...]]] = {
     "EXPIRY": ("now_ms", "limit", "lease_ms", "run"),
     "PRUNING": ("now_ms", "limit"),
     "STATUS": ("now_ms", "leaves"),
-    "LEAF": ("run", "path", "queue", "priority", "limits"),
+    "LEAF": ("run", "path", "queue", "level", "limits"),
     "RENEWALS": ("now_ms", "leases"),
     "RENEWAL": ("run", "path", "token", "lease_ms"),
     "MEMO": ("sequence", "committed", "held"),
@@ -304,6 +307,7 @@ LIMITS: Final = {
     "boots": 16,
     "pruned_names": 1_000,
     "format": FORMAT,
+    "highest_level": HIGHEST_LEVEL,
 }
 
 _FLAGS: Final = {

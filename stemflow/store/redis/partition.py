@@ -15,6 +15,7 @@ from stemflow.store.base import LOSS_LEASE_MS, DeadLetterFilter, Exchange, Lease
 from stemflow.store.codec import read_header, read_node
 from stemflow.store.damaged import damaged_letter, decoded_hints, decoded_or_none
 from stemflow.store.health import HealthReport, Inventory
+from stemflow.store.index_rules import level_of
 from stemflow.store.places import split
 from stemflow.store.rate_windows import Past, Windows, lane_name
 from stemflow.store.redis.client import PATIENCE_S, Client
@@ -204,7 +205,7 @@ class Partition:
     async def leaf_status(self, keys: Sequence[Key]) -> list[LeafStatus | None]:
         nodes = [found if isinstance(found, Node) else None for found in await self.read(keys)]
         leaves = [
-            (text(run_name(node.run)), node.path, node.queue, node.priority, text(lane_name(node.limits).encode()))
+            (text(run_name(node.run)), node.path, node.queue, level_of(node), text(lane_name(node.limits).encode()))
             for node in nodes
             if node is not None
         ]

@@ -17,7 +17,7 @@ from stemflow.model.rates import Rate
 from stemflow.model.records import NO_RUN, READY, Header, Node
 from stemflow.store import codec
 from stemflow.store.base import Request, Want
-from stemflow.store.index_rules import changes_something, may_hold_lease, timer_of, window_of
+from stemflow.store.index_rules import changes_something, level_of, may_hold_lease, timer_of, window_of
 from stemflow.store.places import place_of_put
 from stemflow.store.redis.layout import DIGEST, Ready, Sent, SentDecision, SentPut, Wanted
 from stemflow.store.run_names import run_name
@@ -66,8 +66,9 @@ class Encoder:
             pushes = False if want.pushes is None else want.pushes
             queues = False if want.queues is None else want.queues
             wanted = Wanted(
-                want.owner, want.limit, queues, only_run, pushes, self.digest(want) or False, want.without or False
-            )
+                want.owner, want.limit, queues, only_run, pushes, self.digest(want) or False, want.without or False,
+                want.oldest,
+            )  # fmt: skip
         made = [self._decision(one, sent) for one in decisions]
         return pack(Sent(now_ms, request.channel, request.sequence, made, wanted, id))
 
@@ -121,7 +122,7 @@ class Encoder:
         if not isinstance(node, Node):
             raise TypeError(f"put {put.key}: expected a Node, got {node!r}")
         timer = timer_of(node) if node.due_at_ms is not None else None
-        lane = self._lane(node.limits, node.priority) if node.state == READY else None
+        lane = self._lane(node.limits, level_of(node)) if node.state == READY else None
         made = SentPut(
             text(run_name(run)),
             path,
@@ -159,11 +160,11 @@ class Encoder:
             found = self._plans[plan.digest] = text(wire.encode(plan))
         return plan.digest, found
 
-    def _lane(self, limits: tuple[Rate, ...], priority: int) -> Raw:
-        found = self._lanes.get((limits, priority))
+    def _lane(self, limits: tuple[Rate, ...], level: int) -> Raw:
+        found = self._lanes.get((limits, level))
         if found is None:
             if len(self._lanes) >= 4_096:
                 self._lanes.clear()
-            name = b"%d:" % priority + (msgspec.json.encode(limits) if limits else b"")
-            found = self._lanes[limits, priority] = text(name)
+            name = b"%d:" % level + (msgspec.json.encode(limits) if limits else b"")
+            found = self._lanes[limits, level] = text(name)
         return found

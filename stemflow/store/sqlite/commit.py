@@ -10,7 +10,7 @@ from stemflow.model import wire
 from stemflow.model.effects import Decision, Put
 from stemflow.model.records import NO_RUN, READY, Header, Key, Node
 from stemflow.store import codec
-from stemflow.store.index_rules import may_hold_lease, window_of
+from stemflow.store.index_rules import level_of, may_hold_lease, window_of
 from stemflow.store.places import place_of_put
 from stemflow.store.rate_windows import lane_name
 from stemflow.store.sqlite import inbox as sqlite_inbox
@@ -138,7 +138,7 @@ def _join(db: sqlite3.Connection, limited: Sequence[Put]) -> None:
             own = (run_blob(put.key[0]), put.key[1])
             found = db.execute("SELECT id FROM nodes WHERE run = ? AND path = ?", own).fetchone()
             row = found[0] if found is not None else row
-        lane, rank = (place_of_put(put), lane_name(node.limits)), rank_of(node.priority, row)
+        lane, rank = (place_of_put(put), lane_name(node.limits)), rank_of(level_of(node), row)
         best[lane] = min(rank, best.get(lane, rank))
     for (queue, lane_of), rank in best.items():
         join(db, queue, lane_of, rank)

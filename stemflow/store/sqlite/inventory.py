@@ -9,6 +9,7 @@ from stemflow.model.leaf_status import LeafStatus
 from stemflow.model.records import READY, TOPIC, Claim, Key, Node
 from stemflow.store.base import Lease
 from stemflow.store.health import Inventory, QueueInventory, by_queue
+from stemflow.store.index_rules import level_of
 from stemflow.store.places import split
 from stemflow.store.rate_windows import Lane, Windows, lane_name, lane_of, lanes_of
 from stemflow.store.sqlite.knowledge import ready_places
@@ -93,7 +94,8 @@ def _leaf_status(db: sqlite3.Connection, key: Key, windows: Windows, now_ms: int
     expired = node.due_at_ms is not None and node.due_at_ms <= now_ms
     if node.state != READY or node.at_ms > now_ms or expired:
         return LeafStatus(lease_until_ms=until_ms)
-    values = (lane_name(node.limits), node.priority, node.priority, number, now_ms)
+    level = level_of(node)
+    values = (lane_name(node.limits), level, level, number, now_ms)
     places = [place for place in ready_places(db) if split(place)[0] == node.queue]
     ahead = sum(db.execute(_AHEAD, (place, *values)).fetchone()[0] for place in places)
     limit, admits_at_ms = windows.closed(node.limits) or (None, None)

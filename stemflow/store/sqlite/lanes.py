@@ -15,6 +15,7 @@ import msgspec
 
 from stemflow.model.rates import Rate
 from stemflow.store.base import Want
+from stemflow.store.index_rules import HIGHEST_LEVEL
 from stemflow.store.lane_choice import LanesOfRun
 from stemflow.store.rate_windows import Lane, Windows, lane_name, lane_of
 from stemflow.store.sqlite.knowledge import Knowledge
@@ -25,7 +26,7 @@ OPEN: Final = ""
 Row = tuple[Any, ...]
 """(rank, id), then the columns of `rows.NODE`."""
 
-RANK: Final = "((9 - priority) << 48) + id"
+RANK: Final = f"(({HIGHEST_LEVEL} - priority) << 48) + id"
 COLUMNS: Final = f"{RANK}, id, {NODE}"
 _READY: Final = f"""SELECT {COLUMNS} FROM nodes INDEXED BY ready
     WHERE stage = 1 AND queue = ? AND lane = ? AND (due_at_ms IS NULL OR due_at_ms > ?)
@@ -48,8 +49,8 @@ def _limit_name(limit: Rate) -> str:
     return msgspec.json.encode(limit).decode()
 
 
-def rank_of(priority: int, row: int) -> int:
-    return ((9 - priority) << 48) + row
+def rank_of(level: int, row: int) -> int:
+    return ((HIGHEST_LEVEL - level) << 48) + row
 
 
 def join(db: sqlite3.Connection, queue: str, lane: str, rank: int) -> None:
@@ -191,3 +192,9 @@ class Rows:
 
     def take(self) -> Row:
         return self._rows.pop()
+
+    def oldest(self) -> int | None:
+        return min((row[1] for row in self._rows), default=None)
+
+    def take_oldest(self) -> Row:
+        return self._rows.pop(min(range(len(self._rows)), key=lambda number: self._rows[number][1]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sqlite3
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 import msgspec
@@ -15,7 +16,7 @@ from stemflow.model.records import READY, RUNNING, STOPPING, Header, Key, Node
 from stemflow.store import codec
 from stemflow.store.base import LOSS_LEASE_MS, TIMER_PAGE, Lease, Renewed, Want
 from stemflow.store.damaged import decoded_or_none
-from stemflow.store.index_rules import timer_of
+from stemflow.store.index_rules import HIGHEST_LEVEL, level_of, timer_of
 from stemflow.store.lane_choice import choose
 from stemflow.store.places import place_of_put
 from stemflow.store.process_owner import is_dead
@@ -28,6 +29,11 @@ from stemflow.store.sqlite.rows import HEADER, NODE, header_of, node_of, run_blo
 _READY = f"""SELECT {COLUMNS} FROM nodes INDEXED BY ready
     WHERE stage = 1 AND queue = ? AND lane = '' AND (? IS NULL OR run = ?)
     AND (due_at_ms IS NULL OR due_at_ms > ?) ORDER BY priority DESC, id LIMIT ?"""
+_NEXT_LEVEL = """SELECT max(priority) FROM nodes INDEXED BY ready
+    WHERE stage = 1 AND queue = ? AND lane = '' AND priority < ?"""
+_OF_LEVEL = f"""SELECT {COLUMNS} FROM nodes INDEXED BY ready WHERE stage = 1 AND queue = ? AND lane = ''
+    AND priority = ? AND (due_at_ms IS NULL OR due_at_ms > ?) ORDER BY id LIMIT ?"""
+_rank = itemgetter(0)
 _LEASE = """UPDATE nodes SET state = ?, delivery = ?, stage = NULL, queue = NULL, lane = NULL, priority = NULL,
     at_ms = NULL, due_at_ms = ?, lease_until_ms = ?, owner = ? WHERE id = ?"""
 _RENEW = """UPDATE nodes SET lease_until_ms = ? WHERE run = ? AND path = ? AND delivery = ?
@@ -76,7 +82,7 @@ def direct(db: sqlite3.Connection, known: Knowledge, decision: Decision, want: W
     if not found or len(found) > want.limit or (len(found) > 1 and any(put.guard for put in found)):
         return {}
     made = {}
-    for put in sorted(found, key=lambda one: -one.record.priority):  # type: ignore[union-attr]
+    for put in sorted(found, key=lambda one: -level_of(one.record)):  # type: ignore[arg-type]
         node = copy.copy(put.record)
         assert isinstance(node, Node)
         if node.limits or node.at_ms > now_ms or (node.due_at_ms is not None and node.due_at_ms <= now_ms):
@@ -152,7 +158,8 @@ def _choose(
     read: dict[str, tuple[int, Rows]] = {}
     for queue in known.ready_places(db, want):
         rows = db.execute(_READY, (queue, only, only, now_ms, want.limit)).fetchall()
-        read[queue] = len(rows), Rows(rows[::-1])
+        old = _oldest(db, queue, want, now_ms) if len(rows) == want.limit else []
+        read[queue] = len(rows), Rows(sorted({*rows, *old}, key=_rank, reverse=True) if old else rows[::-1])
     unlimited = [rows for _, rows in read.values()]
     named = sqlite_lanes.places(db, known, want)
     if want.only_run is not None:
@@ -164,11 +171,23 @@ def _choose(
         for queue in named
         if sqlite_lanes.may_admit(db, queue, now_ms)
     ]
-    taken = choose(unlimited, limited, windows, want.limit)
+    taken = choose(unlimited, limited, windows, want.limit, want.oldest)
     for queue, (count, left) in read.items():
         if count < want.limit and not len(left):
             known.nothing_ready(queue)
     return taken, None
+
+
+def _oldest(db: sqlite3.Connection, queue: str, want: Want, now_ms: int) -> list[Row]:
+    """The first rows of each level of a place, among which are those that became ready first: `want.oldest` of each."""
+    found: list[Row] = []
+    level = HIGHEST_LEVEL + 1
+    while want.oldest and want.only_run is None:
+        level = db.execute(_NEXT_LEVEL, (queue, level)).fetchone()[0]
+        if level is None:
+            break
+        found += db.execute(_OF_LEVEL, (queue, level, now_ms, want.oldest)).fetchall()
+    return found
 
 
 def past_of(db: sqlite3.Connection, key: str) -> Past | None:

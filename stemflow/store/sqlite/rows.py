@@ -11,7 +11,7 @@ from stemflow.model.effects import DeadLetter
 from stemflow.model.records import NO_RUN, Header, Key, Node, Record, Shared
 from stemflow.store import codec
 from stemflow.store.damaged import damaged_header, damaged_letter, damaged_node, damaged_shared
-from stemflow.store.index_rules import timer_of
+from stemflow.store.index_rules import level_of, timer_of
 from stemflow.store.places import place_of
 from stemflow.store.rate_windows import lane_name
 from stemflow.store.sqlite.schema import DELAYED, READY
@@ -67,7 +67,7 @@ def node_columns(node: Node, task: str, now_ms: int) -> tuple[Any, ...]:
     waits: tuple[Any, ...] = (None, None, None, None, None)
     if node.state == "ready":
         stage = DELAYED if node.at_ms > now_ms else READY
-        waits = (stage, place_of(node.queue, task), lane_name(node.limits), node.priority, node.at_ms)
+        waits = (stage, place_of(node.queue, task), lane_name(node.limits), level_of(node), node.at_ms)
     due_at_ms = node.due_at_ms
     flags = (codec.KILL if node.kill else 0) | (codec.EXPIRES if due_at_ms is not None else 0)
     return (

@@ -12,7 +12,7 @@ from stemflow.core.work import View, Work
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Due
 from stemflow.model.rates import Rate
-from stemflow.model.records import HELD, READY, RUNNING, STOPPING, ErrorInfo, Header, Tally
+from stemflow.model.records import HELD, READY, RUNNING, STOPPING, ErrorInfo, Header, Tally, turn_of
 from stemflow.store.base import LOSS_LEASE_MS, TIMER_PAGE
 from stemflow.testing.contract.world import RUN, Promises, cancel, change, create, leaf, paths, scope, succeed
 
@@ -85,6 +85,22 @@ class LeasePromises(Promises):
         async with self.world() as w:
             await w.one.begin(leaf("a"), leaf("b", priority=9), leaf("c"), leaf("d", priority=9))
             assert paths(await w.two.lease(3)) == ["b", "d", "a"]
+
+    async def test_within_a_priority_leaves_are_leased_by_turn(self) -> None:
+        async with self.world() as w:
+            await w.one.begin(*[leaf(f"a{n}", turn=turn_of(n)) for n in range(8)])
+            await w.one.begin(leaf("b0", "other"), leaf("b1", "other", turn=turn_of(1)), run="other")
+            await w.one.begin(leaf("c", "high", priority=1, turn=5), run="high")
+            assert paths(await w.two.lease(4)) == ["c", "a0", "b0", "a1"]
+            assert paths(await w.two.lease()) == ["b1", "a2", "a3", "a4", "a5", "a6", "a7"]
+
+    async def test_what_is_asked_for_by_age_is_what_became_ready_first(self) -> None:
+        async with self.world() as w:
+            await w.one.begin(leaf("a", turn=3), leaf("b"), leaf("c", priority=9), leaf("d", due_at_ms=1))
+            await w.one.begin(*[leaf(f"e{n}", "later", priority=9) for n in range(4)], run="later")
+            assert paths(await w.two.lease(3, oldest=2)) == ["a", "b", "c"]
+            assert paths(await w.two.lease(2, oldest=9)) == ["e0", "e1"]
+            assert paths(await w.two.lease(oldest=1)) == ["e2", "e3"]
 
     async def test_a_leaf_that_comes_back_keeps_its_place(self) -> None:
         async with self.world() as w:

@@ -27,7 +27,7 @@ local decisions, want = request[REQUEST.decisions], request[REQUEST.want]
 if want then
   want = {
     owner = want[WANT.owner], limit = want[WANT.limit], queues = want[WANT.queues], only_run = want[WANT.only_run],
-    pushes = want[WANT.pushes], tasks = want[WANT.tasks], without = want[WANT.without],
+    pushes = want[WANT.pushes], tasks = want[WANT.tasks], without = want[WANT.without], oldest = want[WANT.oldest],
   }
 end
 

@@ -25,7 +25,7 @@ local function add_lanes_of(place, lanes)
   end
 end
 
--- The lanes of a queue, of all its places: {priority, limits, list, sorted set}.
+-- The lanes of a queue, of all its places: {level, limits, list, sorted set}.
 local function lanes_of(queue)
   local lanes = lanes_by_queue[queue]
   if lanes then return lanes end
@@ -47,12 +47,12 @@ local function before(list, order)
   return low
 end
 
-local function ahead_of(value, queue, priority, limits)
+local function ahead_of(value, queue, level, limits)
   local order, count = order_of(value), 0
   for _, lane in ipairs(lanes_of(queue)) do
-    if lane[2] == limits and lane[1] > priority then
+    if lane[2] == limits and lane[1] > level then
       count = count + call('LLEN', lane[3]) + call('ZCARD', lane[4])
-    elseif lane[2] == limits and lane[1] == priority then
+    elseif lane[2] == limits and lane[1] == level then
       count = count + before(lane[3], order) + call('ZCOUNT', lane[4], '-inf', '(' .. string.format('%.0f', order))
     end
   end
@@ -67,7 +67,7 @@ for _, leaf in ipairs(leaves) do
   local value, until_ms, ahead = V[name], false, -1
   if value then until_ms = call('ZSCORE', P .. KEY.leases, sub(value, 1, 5) .. name) end
   if value and state_of(value) == STATE.ready then
-    ahead = ahead_of(value, leaf[LEAF.queue], leaf[LEAF.priority], leaf[LEAF.limits])
+    ahead = ahead_of(value, leaf[LEAF.queue], leaf[LEAF.level], leaf[LEAF.limits])
   end
   answer[#answer + 1], answer[#answer + 2] = tonumber(until_ms) or -1, ahead
 end

@@ -1,10 +1,12 @@
 -- The index of limited lanes, as `stemflow.store.lane_choice` has it: a lane waits for nothing, or for a limit. In the set
 -- of open lanes are `l` and a lane, or `g` and a limit that is not blocked, which ranks as the best lane that waits for
--- it; ranks may be too good. A rank: (9 - priority) * 2 ^ 40 + order.
+-- it; ranks may be too good. A rank: (highest level - level) * 2 ^ 40 + order.
 
 local function is_limited(lane) return byte(lane, #lane) ~= 58 end
 
-local function rank_of(lane, order) return (9 - tonumber(string.match(lane, '^%-?%d+'))) * 1099511627776 + order end
+local function level_of(lane) return tonumber(string.match(lane, '^%-?%d+')) end
+
+local function rank_of(lane, order) return (LIMIT.highest_level - level_of(lane)) * 1099511627776 + order end
 
 local function waiting_for(queue, limit) return P .. KEY.blocked_lanes .. queue .. '\0' .. limit end
 

@@ -1,5 +1,5 @@
--- Ready leaves. A lane is a queue, a priority and a set of rate limits: a list of those that became ready for the first
--- time, in order, and a sorted set of those that came back. An entry is order (5), rev (4), run, path; one that is no
+-- Ready leaves. A lane is a queue, a level (a priority and a turn) and a set of rate limits: a list of those that became
+-- ready for the first time, in order, and a sorted set of those that came back. An entry is order (5), rev (4), run, path; one that is no
 -- longer true of its record is dropped where it is met. Lanes without limits are named in l<queue>; for the others see
 -- lane_index.lua.
 
@@ -165,7 +165,7 @@ end
 
 local function open_lane(queue, name, size, only_run, now, limits)
   local list, back = lane_keys(queue, name)
-  local lane = {queue = queue, name = name, priority = tonumber(string.match(name, '^%-?%d+')), limits = limits}
+  local lane = {queue = queue, name = name, level = level_of(name), limits = limits}
   lane.fresh = walk(list, 'LRANGE', size, only_run, now)
   lane.back = walk(back, 'ZRANGE', size, only_run, now)
   return lane
@@ -182,30 +182,44 @@ local function surface(lane)
   return lane.head ~= nil
 end
 
-local function best_of(lanes)
+local function best_of(lanes, by_age)
   local best = 1
   for i = 2, #lanes do
     local one, other = lanes[i], lanes[best]
-    if one.priority > other.priority or (one.priority == other.priority and one.order < other.order) then best = i end
+    local same = by_age or one.level == other.level
+    if (same and one.order < other.order) or (not same and one.level > other.level) then best = i end
   end
   return best
 end
 
--- The lanes without limits that hold something; for a single run all lanes.
+-- The lanes without limits that hold something; for a single run all lanes. They are read level by level, the highest
+-- first: `open` holds those that were read and have something to lease, `all` those that were read.
 local function lanes_of(want, now)
-  local lanes = {}
-  local size = math.min(want.limit, 1000)
+  local self, found, at = {open = {}, all = {}}, {}, 1
   for _, queue in ipairs(queues_of(want)) do
     wake_delayed(queue, now)
     flush_pushes()
     for _, name in ipairs(call('ZRANGE', P .. KEY.unlimited_lanes .. queue, 0, -1)) do
-      lanes[#lanes + 1] = open_lane(queue, name, size, want.only_run, now)
+      found[#found + 1] = {level = level_of(name), queue = queue, name = name}
     end
     for _, name in ipairs(want.only_run and call('HKEYS', P .. KEY.limited_lanes .. queue) or {}) do
-      lanes[#lanes + 1] = open_lane(queue, name, size, want.only_run, now, limits_of(name))
+      found[#found + 1] = {level = level_of(name), queue = queue, name = name, limits = limits_of(name)}
     end
   end
-  return lanes
+  table.sort(found, function(one, other) return one.level > other.level end)
+
+  -- The lanes that may hold the best entry, or, where `all` is true, every lane.
+  function self.read(all)
+    while found[at] and (all or #self.open == 0 or found[at].level == self.open[1].level) do
+      local one = found[at]
+      local lane = open_lane(one.queue, one.name, math.min(want.limit, 1000), want.only_run, now, one.limits)
+      self.all[#self.all + 1], at = lane, at + 1
+      if surface(lane) then self.open[#self.open + 1] = lane end
+    end
+    return self.open
+  end
+
+  return self
 end
 
 local function close(lane)
@@ -222,6 +236,11 @@ local function take_head(lane, taken)
   lane.head[ENTRY.queue] = lane.queue
   taken[#taken + 1] = lane.head
   lane.from.take()
+end
+
+local function take_from(open, i, taken)
+  take_head(open[i], taken)
+  if not surface(open[i]) then table.remove(open, i) end
 end
 
 -- Tries the best entry of a limited lane.
@@ -255,7 +274,16 @@ local function best_index(firsts)
   return best
 end
 
-local function take_best(want, now, rates, taken, open)
+-- Those that became ready first, whatever their level; see `Want.oldest`.
+local function take_oldest(want, taken, lanes)
+  while #taken < math.min(want.oldest or 0, want.limit) do
+    local open = lanes.read(true)
+    if #open == 0 then return end
+    take_from(open, best_of(open, true), taken)
+  end
+end
+
+local function take_best(want, now, rates, taken, unlimited)
   local lanes, firsts = {}, {}
   for _, queue in ipairs(queues_of(want)) do
     if call('EXISTS', P .. KEY.limited_lanes .. queue) == 1 then
@@ -264,11 +292,11 @@ local function take_best(want, now, rates, taken, open)
     end
   end
   while #taken < want.limit do
+    local open = unlimited.read()
     local plain, found = #open > 0 and best_of(open), best_index(firsts)
     if not plain and not found then break end
     if plain and not (found and found[3] < rank_of(open[plain].name, open[plain].order)) then
-      take_head(open[plain], taken)
-      if not surface(open[plain]) then table.remove(open, plain) end
+      take_from(open, plain, taken)
     else
       local queue, name = found[1], found[2]
       local key = queue .. '\0' .. name
@@ -287,9 +315,11 @@ local function take_best(want, now, rates, taken, open)
 end
 
 -- For a single run; the index of lanes is not changed. When one that must wait may go on.
-local function take_of_run(want, rates, taken, open)
+local function take_of_run(want, rates, taken, lanes)
   local soonest
-  while #open > 0 and #taken < want.limit do
+  while #taken < want.limit do
+    local open = lanes.read()
+    if #open == 0 then break end
     local i = best_of(open)
     local lane = open[i]
     if lane.limits and not rates.admit(lane.limits) then
@@ -297,8 +327,7 @@ local function take_of_run(want, rates, taken, open)
       soonest = math.min(soonest or until_ms, until_ms)
       table.remove(open, i)
     else
-      take_head(lane, taken)
-      if not surface(lane) then table.remove(open, i) end
+      take_from(open, i, taken)
     end
   end
   return soonest
@@ -306,17 +335,15 @@ end
 
 -- Up to want.limit entries (ENTRY), best first; and when the lanes of a single run may go on.
 local function take(want, now)
-  local taken, lanes, open, blocked = {}, lanes_of(want, now), {}, nil
+  local taken, lanes, blocked = {}, lanes_of(want, now), nil
   local rates = windows(now)
-  for _, lane in ipairs(lanes) do
-    if surface(lane) then open[#open + 1] = lane end
-  end
   if want.only_run then
-    blocked = take_of_run(want, rates, taken, open)
+    blocked = take_of_run(want, rates, taken, lanes)
   else
-    take_best(want, now, rates, taken, open)
+    take_oldest(want, taken, lanes)
+    take_best(want, now, rates, taken, lanes)
   end
-  for _, lane in ipairs(lanes) do close(lane) end
+  for _, lane in ipairs(lanes.all) do close(lane) end
   rates.save()
   return taken, blocked
 end
