@@ -384,8 +384,9 @@ class Work:
 
     def _seen(self) -> tuple[tuple[Key, int, int], ...]:
         """The guards of records that were read and not changed. Final records are left out, as they can no longer
-        change."""
+        change. A shared record that was created and deleted again has been read, too: it must not exist."""
         over = tuple(((run, ""), *guard) for run, guard in self.dropped.items())
+        over += tuple((key, 0, 0) for key, one in self.changed.items() if one is None and self.guards[key][0] == 0)
         return over + tuple(
             (key, *guard_of(record))
             for key, record in self.read.items()

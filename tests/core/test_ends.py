@@ -6,9 +6,10 @@ import pytest
 from msgspec import structs
 
 from stemflow.core.shape import Shape
+from stemflow.core.work import View, Work
 from stemflow.model.facts import Due, Ended, Requested, Stop
 from stemflow.model.policy import Options
-from stemflow.model.records import Header, Key, Node
+from stemflow.model.records import Claim, Header, Key, Node
 from tests.core.plans import FAIL, FINAL_FAIL, OK, OUTCOMES, Spec, build, chain, group, leaf, steps
 from tests.core.world import World, world_of
 
@@ -109,3 +110,15 @@ def test_what_will_never_run_costs_bits_and_no_records(shape: str, end: str) -> 
     tally = node_of(world, "").tally
     assert tally is not None and tally.complete
     assert (tally.upstream if end == "fails" else tally.cancelled).bit_count() >= LONG - 1
+
+
+def test_a_claim_that_comes_and_goes_in_one_decision_must_not_exist() -> None:
+    # Given a view, older than the store, in which nobody holds the key
+    key = ("", "concurrency:b")
+    w = Work(View({key: None}, {}, {}, {}), 0)
+    # When one decision takes a place under it and gives it up
+    w.set_shared(key[1], Claim(key=key[1], holders=(("r", "a"),)))
+    w.set_shared(key[1], None)
+    # Then it writes nothing there, but it is stale should somebody hold the key
+    decision = w.decision()
+    assert (decision.puts, decision.seen) == ((), ((key, 0, 0),))

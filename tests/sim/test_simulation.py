@@ -47,6 +47,10 @@ def test_other_seeds_give_other_traces() -> None:
     assert len({simulate(seed).digest for seed in range(1_000, 1_003)}) == 3
 
 
+def test_a_seed_that_found_a_claim_of_a_task_that_had_ended() -> None:
+    simulate(352)
+
+
 def test_worlds_under_faults_keep_the_invariants_and_end() -> None:
     _campaign(range(50))
 
