@@ -1,4 +1,4 @@
-"""Within a priority no run waits for a larger one, and nothing waits for ever for what has a higher priority."""
+"""Within a priority no run waits for a larger one, and nothing waits forever for what has a higher priority."""
 
 import asyncio
 
@@ -86,7 +86,7 @@ async def test_a_low_priority_is_served_while_high_ones_keep_coming(open_app: Op
 
     busy = asyncio.ensure_future(keep_busy())
     await asyncio.sleep(5)
-    # When a task of the lowest priority waits for more of the highest than there are slots, for ever
+    # When a task of the lowest priority waits for more of the highest than there are slots, forever
     before = len(starts.names)
     low = await app.submit(starts.s("low").with_options(priority=0))
     await low.wait()

@@ -89,15 +89,15 @@ class LeasePromises(Promises):
     async def test_within_a_priority_leaves_are_leased_by_turn(self) -> None:
         async with self.world() as w:
             await w.one.begin(*[leaf(f"a{n}", turn=turn_of(n)) for n in range(8)])
-            await w.one.begin(leaf("b0", "other"), leaf("b1", "other", turn=turn_of(1)), run="other")
-            await w.one.begin(leaf("c", "high", priority=1, turn=5), run="high")
+            await w.one.commit(create(leaf("b0")), create(leaf("b1", turn=turn_of(1))))
+            await w.one.commit(create(leaf("c", priority=1, turn=5)))
             assert paths(await w.two.lease(4)) == ["c", "a0", "b0", "a1"]
             assert paths(await w.two.lease()) == ["b1", "a2", "a3", "a4", "a5", "a6", "a7"]
 
     async def test_what_is_asked_for_by_age_is_what_became_ready_first(self) -> None:
         async with self.world() as w:
             await w.one.begin(leaf("a", turn=3), leaf("b"), leaf("c", priority=9), leaf("d", due_at_ms=1))
-            await w.one.begin(*[leaf(f"e{n}", "later", priority=9) for n in range(4)], run="later")
+            await w.one.commit(*[create(leaf(f"e{n}", priority=9)) for n in range(4)])
             assert paths(await w.two.lease(3, oldest=2)) == ["a", "b", "c"]
             assert paths(await w.two.lease(2, oldest=9)) == ["e0", "e1"]
             assert paths(await w.two.lease(oldest=1)) == ["e2", "e3"]
