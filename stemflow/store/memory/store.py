@@ -36,6 +36,7 @@ from stemflow.store.memory.renewer import Held, MemoryRenewer
 from stemflow.store.memory.retention import DeadLetters, Ends, Plans
 from stemflow.store.places import place_of, split
 from stemflow.store.rate_windows import Past, Windows
+from stemflow.store.steady_clock import SteadyClock
 from stemflow.store.waiters import Changes, Watches
 
 
@@ -56,8 +57,7 @@ class MemoryStore:
         self.address = ""
         self.concurrent_exchanges = False
         self.epoch = 0
-        self._clock = clock
-        self._now_ms = 0
+        self._time = SteadyClock(clock)
         self._records: dict[Key, Record] = {}
         self._order: dict[Key, int] = {}
         self._count = 0
@@ -91,8 +91,7 @@ class MemoryStore:
             self._watches.close(self.url)
 
     def now_ms(self) -> int:
-        self._now_ms = max(self._now_ms, self._clock.now_ms())
-        return self._now_ms
+        return self._time.now_ms()
 
     # -- exchange
 

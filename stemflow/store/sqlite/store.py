@@ -67,6 +67,7 @@ from stemflow.store.sqlite.schema import (
     refused,
     transaction,
 )
+from stemflow.store.steady_clock import SteadyClock
 from stemflow.store.waiters import Changes, Watches
 
 T = TypeVar("T")
@@ -109,7 +110,7 @@ class SqliteStore:
         self.epoch = 0
         self._path, self._synchronous = path, synchronous
         self._clock = clock
-        self._now_ms = 0
+        self._time = SteadyClock(clock)
         self._connection: sqlite3.Connection | None = None
         self._jitter = random.Random(os.getpid())
         self._changes = Changes()
@@ -145,6 +146,7 @@ class SqliteStore:
     def _begin(self, db: sqlite3.Connection) -> None:
         self._version = db.execute("PRAGMA data_version").fetchone()[0]
         self._ended = db.execute("SELECT coalesce(max(ended), 0) FROM runs WHERE ended IS NOT NULL").fetchone()[0]
+        self._time.not_before(self._ended // 1_000)
 
     async def close(self) -> None:
         self._users = max(0, self._users - 1)
@@ -159,8 +161,7 @@ class SqliteStore:
         self._watches.close(self.url)
 
     def now_ms(self) -> int:
-        self._now_ms = max(self._now_ms, self._clock.now_ms())
-        return self._now_ms
+        return self._time.now_ms()
 
     # -- access
 

@@ -22,9 +22,11 @@ class ManualClock:
 
     def __init__(self) -> None:
         self.at_ms = EPOCH_MS
+        self.step_ms = 0
+        """How far somebody has put the wall clock forward."""
 
     def now_ms(self) -> int:
-        return self.at_ms
+        return self.at_ms + self.step_ms
 
     def monotonic_ms(self) -> int:
         return self.at_ms - EPOCH_MS
