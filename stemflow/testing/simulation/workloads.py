@@ -12,7 +12,21 @@ from msgspec import structs
 from stemflow.canvas import Canvas
 from stemflow.model.policy import UNIQUE_MODES, Concurrency, RetryPolicy
 from stemflow.model.rates import RateLimit
-from stemflow.model.signature import ChainSig, MemberPolicy, SetSig, Signature, StepsSig, WaitSig
+from stemflow.model.signature import (
+    ApprovalSig,
+    ChainSig,
+    EmitSig,
+    EventSig,
+    MapSig,
+    MemberPolicy,
+    OnEventTimeout,
+    SetSig,
+    Signature,
+    StepsSig,
+    WaitSig,
+    WorkflowSig,
+)
+from stemflow.model.subworkflow import with_workflow
 from stemflow.model.workflow import Workflow
 from stemflow.runtime.tasks.context import Ignore, Reject, TaskContext
 from stemflow.runtime.tasks.registry import TaskRegistry
@@ -138,15 +152,53 @@ def keyed_run(rng: random.Random, tree: Step) -> Workflow:
     )  # fmt: skip
 
 
+KINDS = ("leaf", "leaf", "chain", "group", "chord", "map", "switch", "steps", "loop", "set", "fail", "wait")
+WAITING = ("event", "emit", "approval", "workflow", "batch", "ruled")
+"""Kinds of steps that trees of worlds with events and approvals have too, and sub-workflows."""
+EVENT_TYPE = "t"
+"""The type of all events of a world."""
+
+
+class WaitingRandom(random.Random):
+    """A source of trees in which steps wait for events and approvals, and send events."""
+
+
+def _waiting_step(rng: random.Random, registry: TaskRegistry, depth: int, keyed: str, kind: str) -> Step:
+    """A step of one of the kinds in WAITING; each ends by itself after some time."""
+    limit_ms = rng.choice((500, 2_000, 6_000))
+    leaf = registry.get("leaf")
+    assert leaf is not None
+    match kind:
+        case "event":
+            match = rng.choice((None, "event.data.n > 1", "event.data.n > 2"))
+            how: OnEventTimeout = rng.choice(("fail", "continue", "skip"))
+            return EventSig(event_type=EVENT_TYPE, match=match, limit_ms=limit_ms, on_timeout=how)
+        case "emit":
+            return EmitSig(event_type=EVENT_TYPE, data={"n": rng.randint(1, 3)}, id=rng.choice((None, "e")))
+        case "approval":
+            return ApprovalSig(limit_ms=limit_ms, on_timeout=rng.choice(("fail", "approve", "reject", "skip")),
+                               on_reject=rng.choice(("fail", "continue")))  # fmt: skip
+        case "workflow":
+            body: Any = random_tree(rng, registry, depth - 1, keyed)
+            called = Workflow(name="called", body=body, inputs={"n": {"type": "integer", "default": 1}},
+                              outputs=rng.choice((None, {"n": "${{ inputs.n }}"})))  # fmt: skip
+            return with_workflow(WorkflowSig(ref="called", given={"n": rng.choice((1, "none"))}), called)
+        case "batch":
+            each = leaf.si("i", rng.choice(HOWS))
+            return MapSig(do=each, items=f"range({rng.randint(0, 7)})", batch=rng.randint(1, 3), window=2)
+    rules = [RetryPolicy.of(retry_on=RuntimeError, max_retries=2, initial="300ms"),
+             RetryPolicy.of(when="error.type == 'x'", max_retries=9)]  # fmt: skip
+    return leaf.with_options(retry=rules).si("r", rng.choice(HOWS))
+
+
 def random_tree(rng: random.Random, registry: TaskRegistry, depth: int, keyed: str) -> Step:
     """A tree whose leaves take no input first and then, in chains, that of the step before.
 
-    `keyed` is the task with a key that the runs of one world meet in.
+    `keyed` is the task with a key that the runs of one world meet in. A WaitingRandom gives the kinds in WAITING too.
     """
     leaf = registry.get("leaf")
     assert leaf is not None
-    kinds = ("leaf", "leaf", "chain", "group", "chord", "map", "switch", "steps", "loop", "set", "fail", "wait")
-    kind = rng.choice(kinds) if depth else "leaf"
+    kind = rng.choice((*KINDS, *WAITING) if isinstance(rng, WaitingRandom) else KINDS) if depth else "leaf"
     width = rng.randint(1, 3)
     policy: MemberPolicy = rng.choice(POLICIES)
     tree: Step
@@ -182,6 +234,8 @@ def random_tree(rng: random.Random, registry: TaskRegistry, depth: int, keyed: s
         tree = Canvas.chain([Canvas.fail("no"), _joined(rng, registry)])
     elif kind == "wait":
         tree = Canvas.chain([WaitSig(for_ms=rng.randint(1, 3_000)), leaf.si("w", "quick")])
+    elif kind in WAITING:
+        tree = _waiting_step(rng, registry, depth, keyed, kind)
     else:
         tree = _leaf(rng, registry, keyed)
     if kind in ("chain", "group", "switch") and rng.random() < 0.3:
