@@ -6,7 +6,9 @@ import asyncio
 from typing import Any
 
 from stemflow.cli.arguments import Arguments
-from stemflow.cli.exits import FINE, Refused
+from stemflow.cli.exits import FINE, RUN_FAILED, Refused
+from stemflow.cli.operator import operator_engine
+from stemflow.cli.pauses import user
 from stemflow.cli.reasons import instant
 from stemflow.cli.text import json_text, short_duration, shown
 from stemflow.model.records import task_id
@@ -22,7 +24,19 @@ NAMED = 5
 
 def main(arguments: Arguments) -> int:
     """Print each key with its holders and waiters; where no key is in use, nothing (or `[]`)."""
-    return asyncio.run(_keys(arguments))
+    return asyncio.run(_keys(arguments) if arguments.release is None else _release(arguments))
+
+
+async def _release(arguments: Arguments) -> int:
+    key = arguments.release
+    async with operator_engine(arguments) as app:
+        by = arguments.by or user()
+        done = await app.control.release_key(key, force=arguments.force, by=by, reason=arguments.reason)
+    if arguments.json:
+        print(json_text({"key": key, "released": done}))
+    else:
+        print(f"key {shown(key)} is {'released' if done else 'no longer held by what held it; look again'}")
+    return FINE if done else RUN_FAILED
 
 
 async def _keys(arguments: Arguments) -> int:

@@ -160,6 +160,41 @@ def leave(w: Work, key: str, node: Node) -> None:
         w.set_shared(key, None)
 
 
+def release(w: Work, key: str, holders: tuple[Key, ...]) -> bool:
+    """Take a key away from those of `holders` that hold it, or end its window; whether that changed anything.
+
+    What held it goes on, and notices nothing. A holder whose outcome others can only share keeps it.
+    """
+    claim = w.claim(key)
+    if claim is None or not set(holders) & set(claim.holders):
+        return False
+    w.want(holders)
+    nodes = {one: w.node(one) for one in holders}
+    claim = edit(w, key)
+    if not claim.finished:
+        before = claim.holders
+        for one in holders:
+            if one in claim.holders:
+                _take_away(w, claim, one, nodes[one])
+        if claim.holders == before:
+            return False
+    _next(w, claim)
+    if not claim.holders:
+        w.set_shared(key, None)
+    return True
+
+
+def _take_away(w: Work, claim: Claim, holder: Key, node: Node | None) -> None:
+    mine = [one for one in claim.sharers if one.of == holder]
+    if mine and (node is None or (node.state not in FINAL and not any(one.runs for one in mine))):
+        return
+    heir = _remove_sharers(w, claim, node) if node is not None and mine else None
+    others = tuple(one for one in claim.holders if one != holder)
+    claim.holders = others if heir is None else (*others, heir)
+    if heir is not None:
+        w.pending.append(ClaimNotice(heir, "granted", claim.key))
+
+
 def still_applies(w: Work, notice: ClaimNotice) -> bool:
     """Whether a notice is still valid: a newer call may have displaced the node before the notice was processed."""
     if notice.event != "granted":

@@ -28,6 +28,7 @@ from stemflow.model.facts import (
     InboxRead,
     Lost,
     Ok,
+    Released,
     Replaced,
     Requested,
     Sent,
@@ -119,6 +120,9 @@ def step(w: Work, fact: Fact) -> bool:
         done = _apply_posts(w, fact)
     elif isinstance(fact, Sent):
         done = _send(w, fact)
+    elif isinstance(fact, Released):
+        done = claims.release(w, fact.claim, fact.holders)
+        w.replies.append(Reply("accepted" if done else "refused", ""))
     else:
         done = _other(w, fact)
     _drain(w)

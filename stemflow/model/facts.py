@@ -119,6 +119,17 @@ class Sent(Struct, frozen=True, tag=True):
         return (NO_RUN, topic_key(self.event_type))
 
 
+class Released(Struct, frozen=True, tag=True):
+    """An operator takes a unique or concurrency key away from those of `holders` that hold it."""
+
+    claim: str
+    holders: tuple[Key, ...]
+
+    @property
+    def key(self) -> Key:
+        return (NO_RUN, self.claim)
+
+
 class Answered(Struct, frozen=True, tag=True):
     """A person answered the approval at `key`. `result`: the encoded value of the step; `error`: of a rejection."""
 
@@ -176,4 +187,4 @@ class InboxRead(Struct, frozen=True, tag=True):
     posts: tuple[Post, ...] = ()
 
 
-Fact = Requested | Ended | Lost | Due | Stop | Sent | Answered | Distrusted | Damaged | InboxRead
+Fact = Requested | Ended | Lost | Due | Stop | Sent | Released | Answered | Distrusted | Damaged | InboxRead

@@ -82,3 +82,24 @@ async def test_a_worker_is_well_while_its_heartbeats_come(capsys: pytest.Capture
 async def _in_thread(*words: str) -> int:
     """The exit code of a command, next to the worker of this process."""
     return await asyncio.to_thread(main, words)
+
+
+@pytest.mark.usefixtures("empty")
+async def test_a_key_is_released_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    registry = TaskRegistry()
+
+    @registry.task("once", unique=True, unique_by="'order'", unique_for="1h")
+    async def once() -> None: ...
+
+    async with Stemflow("sqlite:", registry) as app:
+        await app.run(once.s())
+        assert await _in_thread("keys", "release", "nothing") == 3
+        root = (await app.store.runs(1))[0].root
+        assert root.claim is not None
+        assert await _in_thread("keys", "release", root.claim, "--json") == 0
+        assert await _in_thread("keys", "once", "more") == 3
+        assert (await app.submit(once.s())).existing is False
+    captured = capsys.readouterr()
+    assert follows_schema("key_release", captured.out)["released"] is True
+    assert "expected a key in use, found none" in captured.err
+    assert "expected one KEY, or release KEY" in captured.err

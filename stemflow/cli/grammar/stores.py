@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import click
 
+from stemflow.cli.arguments import Arguments
+from stemflow.cli.grammar.control import said
 from stemflow.cli.grammar.options import OrderedGroup, command, keys, run_id, store, store_url
 from stemflow.cli.grammar.types import Positive, RunId, Since
+
+
+def _one_key(arguments: Arguments) -> None:
+    releases = len(arguments.key) == 2 and arguments.key[0] == "release"
+    if len(arguments.key) > 1 and not releases:
+        raise click.UsageError("expected one KEY, or release KEY")
+    arguments.release = arguments.key[1] if releases else None
+    arguments.key = arguments.key[0] if arguments.key and not releases else None
+
 
 STATES = ("active", "stopping", "succeeded", "failed", "cancelled")
 RUNS = command(
@@ -52,13 +63,17 @@ QUEUES = command(
 )  # fmt: skip
 KEYS = command(
     "keys", "list unique keys, concurrency keys and rate limits: which tasks hold them, and which wait",
-    click.Argument(["key"], metavar="[KEY]", required=False, help="Only this key."),
+    click.Argument(
+        ["key"], metavar="[KEY | release KEY]", nargs=-1,
+        help="Only this key; or take it away from holders that are gone, or end its window.",
+    ),
     click.Option(
         ["--kind"], type=click.Choice(["unique", "concurrency", "rate"]), help="Only keys of this kind."
     ),
     click.Option(["--limit"], type=Positive(), default=50, metavar="N", help="List at most this many (50)."),
     click.Option(["--after"], default="", metavar="KEY", help="Go on after this unique or concurrency key."),
-    *store(),
+    click.Option(["--force"], is_flag=True, help="Release it although a live holder has it; needs `--reason`."),
+    *said(), keys(), *store(), check=_one_key,
 )  # fmt: skip
 DOCTOR = command("doctor", "check a store: durability, versions, workers, queues and stuck work", *store())
 PRUNE = command(

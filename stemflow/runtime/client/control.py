@@ -9,9 +9,9 @@ from typing import Any, Final
 from msgspec import Struct
 
 from stemflow.errors import OptionError
-from stemflow.model.facts import Sent
+from stemflow.model.facts import Released, Sent
 from stemflow.model.pause import PAUSE_KINDS, Pause
-from stemflow.model.records import NO_RUN, Topic, topic_key
+from stemflow.model.records import FINAL, NO_RUN, RUNNING, STOPPING, Claim, Key, Node, Topic, task_id, topic_key
 from stemflow.runtime.catalog.controls import (
     DUMPS,
     WorkerOrder,
@@ -35,6 +35,17 @@ MOST_NAME: Final = 500
 """The longest name, and the longest text of a reason, in characters."""
 ASK_S: Final = 0.2
 """How often the heartbeats are read while somebody waits for workers."""
+
+
+class KeyIsHeld(OptionError):
+    """A key is not released, since a live holder has it."""
+
+    def __init__(self, key: str, holders: Sequence[Key]) -> None:
+        names = ", ".join(task_id(one) for one in holders[:4])
+        super().__init__(
+            f"key {key!r:.200}: expected holders that are gone, got {names}; cancel that, wait, or give `--force` "
+            "and a reason, and what gets the key runs next to it"
+        )
 
 
 class UnknownWorker(OptionError):
@@ -212,6 +223,55 @@ class Control:
         if not found:
             raise UnknownWorker(worker, sorted({one.name for one in alive}))
         return found
+
+    # -- keys
+
+    async def release_key(self, key: str, *, force: bool = False, by: str = "", reason: str = "") -> bool:
+        """Take a unique or concurrency key away from holders that are gone, or end the window of a unique key.
+
+        A holder is gone if it has ended or is not in the store, or if its lease has expired. The next waiter gets the
+        key once, whatever the old holder does later.
+
+        Args:
+            key: The key, as `stemflow keys` lists it.
+            force: Take it away from live holders as well: what holds it goes on next to what gets it. Needs a reason.
+            by: The name of the operator.
+            reason: Why.
+
+        Returns:
+            Whether a holder or a window was there to be released.
+
+        Raises:
+            KeyIsHeld: A live holder has the key, and `force` is not given.
+            OptionError: The key is not in use, or `force` has no reason.
+        """
+        self._parts.require_open()
+        (claim,) = await self._store.read([(NO_RUN, key)])
+        if not isinstance(claim, Claim):
+            raise OptionError(f"key {key!r:.200}: expected a key in use, found none; `stemflow keys` lists those")
+        if force and not reason.strip():
+            raise OptionError("force: expected a reason, since what holds the key goes on next to what gets it")
+        alive = [] if claim.finished else await self._alive(claim.holders)
+        if alive and not force:
+            raise KeyIsHeld(key, alive)
+        details = {"holders": [task_id(one) for one in claim.holders], "force": force}
+        await self.record("release", f"key:{key}", by, reason, details)
+        decision = await self._parts.committer.commit([Released(key, claim.holders)])
+        return decision.replies[0].status == "accepted"
+
+    async def _alive(self, holders: Sequence[Key]) -> list[Key]:
+        """Those of the holders that have not ended and whose lease, where they need one, has not expired."""
+        nodes, now_ms = await self._store.read(list(holders)), self._store.now_ms()
+        alive = []
+        for key, node in zip(holders, nodes, strict=True):
+            if not isinstance(node, Node) or node.state in FINAL:
+                continue
+            if node.tally is None and node.state in (RUNNING, STOPPING):
+                (status,) = await self._store.leaf_status([key])
+                if status is None or (status.lease_until_ms or 0) <= now_ms:
+                    continue
+            alive.append(key)
+        return alive
 
     # -- the account
 
