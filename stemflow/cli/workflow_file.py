@@ -8,7 +8,7 @@ from pathlib import Path
 from stemflow.cli.exits import INVALID_FILE, Refused
 from stemflow.cli.report import as_text, count_text
 from stemflow.model.workflow import Workflow
-from stemflow.runtime.client.workflow_files import Checked, WorkflowFile
+from stemflow.runtime.client.workflow_files import Checked, WorkflowFile, no_body
 
 
 def read_file(file: str) -> WorkflowFile:
@@ -49,9 +49,10 @@ def _neighbours(path: Path) -> list[str]:
 
 def require_valid(checked: Checked) -> Workflow:
     """The workflow; findings go to standard error, and errors among them are Refused."""
-    for one in checked.found:
+    found = checked.found or (() if checked.workflow is not None else (no_body(checked.file),))
+    for one in found:
         print(as_text(one, {checked.file: checked.text}), file=sys.stderr)
     if checked.workflow is None or checked.fails:
-        raise Refused(f"{count_text(checked.found, 1)}; nothing was started, "
-                      f"`stemflow explain {checked.found[0].code}` describes it", INVALID_FILE)  # fmt: skip
+        raise Refused(f"{count_text(found, 1)}; nothing was started, "
+                      f"`stemflow explain {found[0].code}` describes it", INVALID_FILE)  # fmt: skip
     return checked.workflow

@@ -18,7 +18,9 @@ from stemflow.dsl.findings import Findings, Position
 from stemflow.dsl.inputs import read_schema
 from stemflow.dsl.named_types import NamedTypes
 from stemflow.dsl.options import OptionReader
+from stemflow.dsl.schema import keys_of
 from stemflow.dsl.source import Node
+from stemflow.dsl.templates import HOME, KNOWN_INSIDE, Template, Templates, Use
 from stemflow.dsl.vocabulary import COMPLETION, KINDS, MEMBER_POLICY
 from stemflow.model.completion import Completion, completion_of_tolerance
 from stemflow.model.records import child_path
@@ -64,6 +66,7 @@ class Builder:
     expressions: Expressions
     options: OptionReader
     types: NamedTypes
+    templates: Templates
     spots: dict[str, Spot] = field(default_factory=dict)
 
     @property
@@ -99,12 +102,41 @@ class Builder:
         self.spots[context.path] = Spot(node, context.place, context)
         if not self._within_limits(context):
             return None
+        if "template" in node.members:
+            return self._copied(node, context)
         kind = next((kind for kind in KINDS if kind in node.members), None)
         body = node.get(kind) if kind is not None else None
         if kind is None or body is None:
             return None
         common = self._common(node, context, kind)
         return self.kind(kind, node, body, context, common)
+
+    def _copied(self, node: Node, context: Context) -> AnySig | None:
+        """A step that names a template: the step of the template, at the path of this one."""
+        self.expressions.template(node.get("args"), context.names, context.path)
+        template = self.templates.of(node)
+        copy = None if template is None else self.templates.copy(node, template, context)
+        if template is None or copy is None:
+            return None
+        kind = next((kind for kind in KINDS if kind in copy.members), None)
+        for key in node.members.keys() - {"template", "args"} if kind is not None else ():
+            if key not in keys_of(str(kind)) and key in keys_of("template"):
+                message = f"{context.path}: `{key}` has no meaning next to `{kind}`, which `{template.name}` is"
+                self.findings.error("SF014", message, node.keys[key])
+        self.templates.uses.append(Use(context.path, template, node.get("args")))
+        del self.spots[context.path]
+        return self.step(copy, context)
+
+    def template(self, template: Template) -> None:
+        """Check a template of the file in its own place, and keep what its copies need to know."""
+        first = len(self.expressions.reads)
+        do = template.node.members["do"]
+        context = Context(child_path(HOME, template.name), template.node.keys["do"], KNOWN_INSIDE)
+        if self.step(do, context) is None:
+            template.usable = False
+        template.reads = {id(read.node): read for read in self.expressions.reads[first:]}
+        inside = (spot.context for path, spot in self.spots.items() if path.startswith(context.path))
+        template.steps = frozenset[str]().union(*(one.siblings or () for one in inside if one is not None))
 
     def kind(self, kind: str, node: Node, body: Node, context: Context, common: dict[str, Any]) -> AnySig | None:
         """The signature of `node`, whose key `kind` holds `body`."""

@@ -32,6 +32,7 @@ ELSEWHERE = {
     "inputs": "retry.when reads `error` only",
     "vars": "retry.when reads `error` only",
     "steps": "it exists when the body of the file is `steps`",
+    "params": "it exists in the `do` of a template",
     "prev": "it exists in a chain, from the second step on",
     "results": "it exists in the `then` of a chord, up to the first step of a chain in it",
     "carry": "it exists in a loop: in `do`, `while` and `until`",

@@ -31,6 +31,10 @@ class NamedTypes:
             if name not in self.known and isinstance(one.value, dict) and not one.flawed:
                 self._define(name)
 
+    def take(self, prefix: str, other: NamedTypes) -> None:
+        """Take the types of another file, under names with this prefix."""
+        self.known.update({f"{prefix}.{name}": other.known[name] for name in other.own if name in other.known})
+
     def schema(self, node: Node) -> dict[str, Any]:
         """The value of a schema with the schemas of the types that it names in place of them."""
         found: dict[str, Any] = {}

@@ -21,11 +21,13 @@ from stemflow.dsl.ignore import Ignores, read_ignores
 from stemflow.dsl.inputs import inputs_schema, read_inputs
 from stemflow.dsl.named_types import NamedTypes
 from stemflow.dsl.options import OptionReader
+from stemflow.dsl.others import OtherFile, ReadOther, no_other, read_others
 from stemflow.dsl.rules import Callee, TaskFacts, Unusable, View, check_view
 from stemflow.dsl.rules.cases import known_to_cases
 from stemflow.dsl.schedules import read_schedules
 from stemflow.dsl.schema import check_shape
 from stemflow.dsl.source import Node, read
+from stemflow.dsl.templates import Templates, in_copies
 from stemflow.dsl.vocabulary import BODIES, VALUE_OF
 from stemflow.model.diagnostic import Diagnostic
 from stemflow.model.signature import AnySig, StepsSig
@@ -47,6 +49,8 @@ class Parsed:
     inputs_schema: dict[str, Any]
     cases: tuple[Case, ...]
     """Those under `tests`."""
+    types: NamedTypes
+    templates: Templates
     _findings: Findings
     _view: View | None
     _root: Node | None
@@ -72,8 +76,9 @@ class Parsed:
             for one in more(self.draft):
                 place = Position(one.line, one.column, one.end_column)
                 findings.add(one.code, one.message, place, one.hint, one.severity)
-        kept = [one for one in findings.by_place() if not self._ignores.covers(one)]
-        self._ignores.report_unused(findings.by_place(), tasks is not None, kept)
+        found = [*in_copies(findings.by_place(), self.templates, "" if self._view is None else self._view.text)]
+        kept = [one for one in found if not self._ignores.covers(one)]
+        self._ignores.report_unused(found, tasks is not None, kept)
         return tuple(sorted(kept, key=lambda one: (one.line, one.column, one.code)))
 
     @property
@@ -119,10 +124,11 @@ def _inside(spot: Spot, parts: list[str]) -> Position:
     return place if isinstance(node.value, (dict, list)) else node.place
 
 
-def parse_workflow(text: str, file: str) -> Parsed:
-    """Read a workflow file; `file` is only what the findings are labelled with."""
+def parse_workflow(text: str, file: str, others: ReadOther = no_other) -> Parsed:
+    """Read a workflow file. `file`: its path, with which the findings are labelled. `others` reads the files that it
+    uses."""
     with _without_collection():
-        return _parse(text, file)
+        return _parse(text, file, others, (OtherFile(text, file, file),))
 
 
 @contextmanager
@@ -137,21 +143,31 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _parse(text: str, file: str) -> Parsed:
+def _parse(text: str, file: str, others: ReadOther, chain: tuple[OtherFile, ...]) -> Parsed:
     text = text.removeprefix("\ufeff")
     findings = Findings(file)
     ignores = read_ignores(text, findings)
     root = read(text, findings)
     expressions = Expressions(text, findings)
     types = NamedTypes(findings)
-    builder = Builder(findings, expressions, OptionReader(findings, expressions), types)
+    templates = Templates(findings, types)
+    builder = Builder(findings, expressions, OptionReader(findings, expressions), types, templates)
     workflow, inputs, cases = None, dict[str, Any](), tuple[Case, ...]()
     if root is not None:
         check_shape(root, findings)
         if isinstance(root.value, dict):
+            used = read_others(
+                root.get("use"), file, others, chain, findings,
+                lambda other, chain: _parse(other.text, other.file, others, chain),
+            )  # fmt: skip
+            for alias, parsed in used.items():
+                types.take(alias, parsed.types)
+                templates.take(alias, parsed.templates)
             types.read(root.get("types"))
             inputs = read_inputs(root.get("inputs"), types)
             builder.spots[""] = Spot(root, root.place)
+            for template in templates.read(root.get("templates")):
+                builder.template(template)
             workflow = _workflow(root, inputs, builder)
             cases = read_cases(root.get("tests"), expressions, findings)
     kept = tuple(one for one in findings.by_place() if not ignores.covers(one))
@@ -159,10 +175,10 @@ def _parse(text: str, file: str) -> Parsed:
     view = None
     if root is not None and "" in builder.spots:
         view = View.of(text, root, inputs, expressions.reads, builder.spots, usable)
-        view.types = types
+        view.types, view.templates = types, templates
     return Parsed(
         workflow if usable else None, workflow, kept, inputs_schema(inputs), cases,
-        findings, view, root, builder.spots, ignores,
+        types, templates, findings, view, root, builder.spots, ignores,
     )  # fmt: skip
 
 

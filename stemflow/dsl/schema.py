@@ -54,7 +54,7 @@ def _ref(validator: Any, ref: str, instance: Any, schema: Any) -> Iterator[Valid
     if name == "step" and isinstance(instance, dict):
         if _verdict(name).fits(instance):
             return iter(())
-        name = next((kind for kind in KINDS if kind in instance), KINDS[-1]) + "_step"
+        name = next((kind for kind in ("template", *KINDS) if kind in instance), KINDS[-1]) + "_step"
     errors: Iterator[ValidationError] = validator.descend(instance, definitions[name])
     return errors
 
@@ -123,7 +123,7 @@ def find(root: Node, path: tuple[str | int, ...]) -> tuple[Node, Position]:
 def _unknown_key(node: Node, path: tuple[str | int, ...], key: str, error: Any, findings: Findings) -> None:
     allowed = list(error.schema.get("properties", {}))
     where, place = show_path(path), node.key_place(key)
-    kind = next((kind for kind in KINDS if kind in allowed and len(path) > 0), None)
+    kind = next((kind for kind in ("template", *KINDS) if kind in allowed and len(path) > 0), None)
     if kind is not None and kind not in node.members:
         # No kind was written, so a key that any kind of step knows is not what is wrong here.
         allowed = _all_step_keys()
@@ -138,7 +138,7 @@ def _unknown_key(node: Node, path: tuple[str | int, ...], key: str, error: Any, 
                        None if kind == "wait" else f"put it on a task in this {kind}")  # fmt: skip
         return
     near = nearest(key, allowed)
-    others = [other for other in KINDS if kind is not None and key in _keys_of(other)]
+    others = [other for other in KINDS if kind is not None and key in keys_of(other)]
     if others:
         hint = f"it belongs to {_listed(others)}" if len(others) <= 3 else None
         if _is_inside(key, kind):
@@ -161,7 +161,8 @@ def _is_typo(key: str, known: str) -> bool:
 
 
 @cache
-def _keys_of(kind: str) -> list[str]:
+def keys_of(kind: str) -> list[str]:
+    """The keys that a step of this kind may have."""
     return list(load_schema()["definitions"][f"{kind}_step"]["properties"])
 
 
@@ -181,7 +182,7 @@ def _is_inside(key: str, kind: str | None) -> bool:
 
 @cache
 def _all_step_keys() -> list[str]:
-    return list(dict.fromkeys(key for kind in KINDS for key in _keys_of(kind)))
+    return list(dict.fromkeys(key for kind in KINDS for key in keys_of(kind)))
 
 
 def _listed(kinds: list[str]) -> str:
@@ -211,7 +212,7 @@ def _check_body(root: Node, findings: Findings) -> None:
     if not isinstance(root.value, dict):
         return
     bodies = [key for key in BODIES if key in root.members]
-    if not bodies:
+    if not bodies and not {"templates", "types"} & root.members.keys():
         findings.error("SF013", "the file: expected one body, got none", root.place,
                        f"write one of {', '.join(BODIES)}")  # fmt: skip
     for extra in bodies[1:]:

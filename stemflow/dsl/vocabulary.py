@@ -28,13 +28,12 @@ NOT_YET: Mapping[str, str | None] = {
     "queue": "set it under defaults.task or on a task",
     "secret": None,
     "secrets": None,
-    "templates": "use a YAML anchor and <<",
-    "use": None,
 }
 """Keys of the format that this version refuses -> what to write instead, where there is something."""
 
 NAMES = frozenset({
     "inputs", "vars", "steps", "prev", "results", "run", "error", "self", "args", "headers", "env", "secrets", "carry",
+    "params",
 })  # fmt: skip
 """Names that mean something in expressions, so that a map's item cannot be called so."""
 

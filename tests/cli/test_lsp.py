@@ -243,3 +243,15 @@ def test_a_session_over_the_protocol(project: Path, cli: Cli) -> None:
             assert process.wait(30) == 0
         finally:
             process.kill()
+
+
+def test_templates_and_their_parameters_are_completed(tasks: LockedTasks) -> None:
+    text = (
+        'stemflow: "1"\nname: x\ntemplates:\n  tell: {params: {who: {type: string}}, do: {task: say}}\n'
+        "steps:\n  a: {template: |}\n  b: {template: tell, args: {~}}\n"
+    )
+    for mark, label in (("|", "tell"), ("~", "who")):
+        before = text[: text.index(mark)]
+        document = Document(text.replace("|", "tell").replace("~", ""), "x.yaml", tasks)
+        line, column = before.count("\n"), len(before) - before.rfind("\n") - 1
+        assert label in {one.label for one in document.completions(line, column)}

@@ -109,6 +109,10 @@ class Document:
             for name in sorted(self.tasks or ()):
                 yield Completion(name, "task", _first_line(self._task(name).get("description", "")))
             return
+        if cursor.key == "template":
+            known = {} if self.view is None else self.view.templates.known
+            yield from (Completion(name, "value", one.node.text("description") or "") for name, one in known.items())
+            return
         if cursor.key == "needs":
             graph = self._graph(cursor.path)
             own = next((part for part in reversed(cursor.path) if part in graph), None)
@@ -121,6 +125,9 @@ class Document:
 
     def _arguments(self, cursor: Cursor) -> Iterator[Completion]:
         step = self._value(cursor.path[:-1]) or {}
+        template = None if self.view is None else self.view.templates.known.get(str(step.get("template")))
+        for name, inner in () if template is None else template.params.items():
+            yield Completion(name, "key", f"{_type_words(inner)}{'' if 'default' in inner else ' (required)'}")
         schema = self._task(str(step.get("task", "")))
         for name, inner in schema.get("properties", {}).items():
             needed = " (required)" if name in schema.get("required", ()) else ""
@@ -211,7 +218,7 @@ class Document:
             return schema
         definitions = load_schema()["definitions"]
         value = self._value(path)
-        kind = next((one for one in KINDS if isinstance(value, dict) and one in value), None)
+        kind = next((one for one in ("template", *KINDS) if isinstance(value, dict) and one in value), None)
         if kind is not None:
             found: Mapping[str, Any] = definitions[f"{kind}_step"]
             return found

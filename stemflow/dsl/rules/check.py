@@ -16,6 +16,7 @@ from stemflow.dsl.rules import (
     security,
     style,
     tasks,
+    templates,
     workflows,
 )
 from stemflow.dsl.rules.catalogue import CATALOGUE
@@ -23,7 +24,7 @@ from stemflow.dsl.rules.infer import Inference
 from stemflow.dsl.rules.registry import RULES
 from stemflow.dsl.rules.view import TaskFacts, View
 
-FAMILIES = (graph, conditions, inputs, tasks, workflows, cases, policy, schedules, effects, security, style)
+FAMILIES = (graph, conditions, inputs, tasks, templates, workflows, cases, policy, schedules, effects, security, style)
 """The modules of rules; to import them registers what they define."""
 
 

@@ -21,6 +21,7 @@ from stemflow.dsl.rules.types import (
 )
 from stemflow.dsl.rules.view import Step, TaskFacts, View
 from stemflow.dsl.source import Node
+from stemflow.dsl.templates import HOME
 from stemflow.dsl.vocabulary import STEP_STATES
 from stemflow.model.records import child_path, parent_path
 
@@ -68,6 +69,8 @@ class Environment:
                 return self.inputs
             case "vars":
                 return self.vars
+            case "params":
+                return self._params(read.path)
             case "run":
                 return RUN
             case "tick":
@@ -90,6 +93,14 @@ class Environment:
             case "args" | "headers":
                 return object_of({}, closed=False)  # defaults of the task's own parameters are arguments too
         return self._loop_variable(name, read.path)
+
+    def _params(self, path: str) -> Type:
+        """The parameters of the template around an expression."""
+        name = path.removeprefix(f"{HOME}.").partition(".")[0].partition("[")[0].partition("!")[0]
+        template = self.view.templates.known.get(name)
+        schemas = {} if template is None else template.params
+        fields = {name: of_schema(schema, "SF205", f"params.{name}") for name, schema in schemas.items()}
+        return object_of(fields, code="SF205", what="params")
 
     def _self(self, read: Read) -> Type:
         """`self`: in a compensation the step that is undone, in a handler the step after which it runs."""

@@ -15,6 +15,7 @@ from stemflow.dsl.named_types import NamedTypes
 from stemflow.dsl.rules.types import ANY, Type
 from stemflow.dsl.source import Node
 from stemflow.dsl.spans import place_inside
+from stemflow.dsl.templates import HOME, Templates
 from stemflow.dsl.vocabulary import BODIES, KINDS
 from stemflow.model.records import child_path, parent_path
 
@@ -52,7 +53,7 @@ class Step(NamedTuple):
     @property
     def label(self) -> str:
         """The step as messages name it."""
-        return self.path or "the file"
+        return self.path.removeprefix("!") or "the file"
 
 
 class Callee(NamedTuple):
@@ -99,6 +100,7 @@ class View:
     _names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     types: NamedTypes = field(default_factory=lambda: NamedTypes(Findings("")))
     """The named types of the file, for the schemas in it."""
+    templates: Templates = field(default_factory=lambda: Templates(Findings(""), NamedTypes(Findings(""))))
     tasks: TaskFacts | None = None
     callees: Mapping[str, Callee | Unusable] = field(default_factory=dict)
     """What is known of the workflows that steps call, by what `ref` says."""
@@ -160,7 +162,7 @@ class View:
         """
         if not path:
             return ("", name) if name in self.graphs.get("", ()) else None
-        while path:
+        while path and path != HOME:
             scope = parent_path(path)
             if name in self.graphs.get(scope, ()):
                 return path, child_path(scope, name)
@@ -170,6 +172,8 @@ class View:
     def names_at(self, path: str) -> tuple[str, ...]:
         """The names that `steps.` may be followed by at `path`, the nearest graph first."""
         scope = parent_path(path) if path else ""
+        if scope == HOME:
+            return ()
         if scope not in self._names:
             above = self.names_at(scope) if scope else ()
             self._names[scope] = tuple(dict.fromkeys((*sorted(self.graphs.get(scope, ())), *above)))

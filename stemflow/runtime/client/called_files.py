@@ -21,9 +21,8 @@ from stemflow.model.diagnostic import Diagnostic
 from stemflow.model.subworkflow import linked
 from stemflow.model.tree import depth
 from stemflow.model.workflow import Workflow
+from stemflow.runtime.client.other_files import others_of, project_of
 
-MARKS = (".git", "pyproject.toml", "stemflow.tasks.lock.json")
-"""What the folder of a project has. A file calls files below the nearest such folder, else below its own."""
 MOST_DEPTH = 64
 """How deep the composites of a workflow and of those that it calls may be nested."""
 
@@ -43,8 +42,7 @@ class CalledFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(os.path.realpath(folder))
-        around = (self.folder, *self.folder.parents)
-        self.root = next((one for one in around if any((one / mark).exists() for mark in MARKS)), self.folder)
+        self.root = project_of(self.folder)
         self._parsed: dict[Path, Parsed | Unusable] = {}
         self._findings: dict[Path, tuple[Diagnostic, ...]] = {}
         self._flows: dict[Path, Workflow] = {}
@@ -193,7 +191,7 @@ def _parsed(path: Path) -> Parsed | Unusable:
         return Unusable(f"{path.name} is not UTF-8 text")
     except OSError as error:
         return Unusable(f"{path.name} cannot be read: {error.strerror}")
-    return parse_workflow(text, path.name)
+    return parse_workflow(text, path.name, others_of(path))
 
 
 def is_path(ref: str) -> bool:

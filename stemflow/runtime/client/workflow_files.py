@@ -13,6 +13,7 @@ from stemflow.errors import StemflowError
 from stemflow.model.diagnostic import Diagnostic
 from stemflow.model.workflow import Workflow
 from stemflow.runtime.client.called_files import CalledFiles, findings
+from stemflow.runtime.client.other_files import others_of
 from stemflow.runtime.values.forms import complete_form
 
 
@@ -51,7 +52,7 @@ class WorkflowFile(NamedTuple):
     @classmethod
     def of(cls, text: str, file: str, path: Path | None = None) -> WorkflowFile:
         path = Path(os.path.realpath(file if path is None else path))
-        return cls(file, text, parse_workflow(text, file), path)
+        return cls(file, text, parse_workflow(text, file, others_of(path)), path)
 
     def checked(self, known_tasks: Collection[str] | None) -> Checked:
         """All findings; `known_tasks` None: no registry was named, so tasks are not looked up.
@@ -84,8 +85,16 @@ def load_workflow(path: str | os.PathLike[str], *, known_tasks: Collection[str] 
     file = os.fspath(path)
     checked = WorkflowFile.of(Path(file).read_text("utf-8"), file).checked(known_tasks)
     if checked.workflow is None or checked.fails:
-        raise InvalidWorkflow(checked.found)
+        raise InvalidWorkflow(checked.found or (no_body(file),))
     return checked.workflow
+
+
+def no_body(file: str) -> Diagnostic:
+    """The error of asking for the workflow of a file that has templates and types for others, but no body."""
+    return Diagnostic(
+        "SF013", "the file: expected a body to run, got templates and types only", 1, 1, 2,
+        hint="write steps, chain, group or chord", severity="error", file=file,
+    )  # fmt: skip
 
 
 def complete_inputs(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
