@@ -33,7 +33,7 @@ from stemflow.model.signature import (
 from stemflow.model.tree import below_of, handled_of, members_of
 
 NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index", "run", "env", "self", "error",
-                   "carry"})  # fmt: skip
+                   "carry", "secrets"})  # fmt: skip
 """Every name that an expression may use somewhere; the `as` names of maps are added where they hold."""
 
 

@@ -201,6 +201,7 @@ class _Freezer:
             delay_ms=sig.countdown_ms,
             eta_at_ms=sig.eta_at_ms,
             env=sig.env,
+            secrets=sig.secrets,
             returns=sig.returns,
             **common,
         )

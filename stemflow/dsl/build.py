@@ -6,7 +6,7 @@ only when nothing was found.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from stemflow.dsl.templates import HOME, KNOWN_INSIDE, Template, Templates, Use
 from stemflow.dsl.vocabulary import COMPLETION, KINDS, MEMBER_POLICY
 from stemflow.model.completion import Completion, completion_of_tolerance
 from stemflow.model.records import child_path
+from stemflow.model.secret_source import SecretSource
 from stemflow.model.signature import (
     FAIL_TYPE,
     AnySig,
@@ -68,6 +69,8 @@ class Builder:
     types: NamedTypes
     templates: Templates
     spots: dict[str, Spot] = field(default_factory=dict)
+    secrets: Mapping[str, SecretSource] = field(default_factory=dict)
+    """Those of the file, by name."""
 
     @property
     def waiting(self) -> WaitingBuilder:
@@ -113,7 +116,7 @@ class Builder:
 
     def _copied(self, node: Node, context: Context) -> AnySig | None:
         """A step that names a template: the step of the template, at the path of this one."""
-        self.expressions.template(node.get("args"), context.names, context.path)
+        self.expressions.template(node.get("args"), context.names | {"secrets"}, context.path)
         template = self.templates.of(node)
         copy = None if template is None else self.templates.copy(node, template, context)
         if template is None or copy is None:
@@ -266,18 +269,21 @@ class Builder:
         self.expressions.refuse(node.get("task"), "task")
         task = node.text("task") or ""
         defaults = self.options.layer_of(task)
+        args = {**defaults.args, **self._values(node.get("args"), context)}
+        env = {**defaults.env, **self._values(node.get("env"), context)}
         return TaskSig(
             task=task,
-            bind={**defaults.args, **self._values(node.get("args"), context)},
+            bind=args,
             options=self.options.read(node, context.names, context.path, defaults),
-            env={**defaults.env, **self._values(node.get("env"), context)},
+            env=env,
+            secrets=self.secrets if "secrets" in f"{args}{env}" else {},
             returns=read_schema(node.get("returns"), "returns", self.types),
             **common,
         )
 
     def _values(self, node: Node | None, context: Context) -> dict[str, Any]:
-        """A mapping whose values may hold expressions."""
-        self.expressions.template(node, context.names, context.path)
+        """The arguments or variables of a task, whose values may hold expressions and read secrets."""
+        self.expressions.template(node, context.names | {"secrets"}, context.path)
         return {} if node is None else node.value
 
     def _chain(self, body: Node, context: Context) -> tuple[AnySig, ...]:

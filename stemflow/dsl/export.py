@@ -83,6 +83,8 @@ def document(workflow: Workflow) -> Document:
         "inputs": dict(workflow.inputs), "vars": dict(workflow.vars),
     }  # fmt: skip
     found.update((key, value) for key, value in given.items() if value not in (None, {}))
+    if workflow.secrets:
+        found["secrets"] = {name: {one.provider: one.key} for name, one in workflow.secrets.items()}
     if workflow.task_defaults:
         found["defaults"] = {"task": _options(workflow.task_defaults, "defaults.task")}
     if workflow.unique_key is not None:
@@ -203,6 +205,7 @@ def _task(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
         )
     if bind:
         found["args"] = dict(bind)
+    take("secrets")  # the document has those of the file
     if env := take("env"):
         found["env"] = dict(env)
     if (returns := take("returns")) is not None:

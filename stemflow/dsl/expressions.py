@@ -45,8 +45,7 @@ ELSEWHERE = {
     "headers": "it exists in rate_limit.key and group_rate_key of a task",
     "tick": "it exists in the inputs of a schedule: on.schedule.NAME.inputs",
     "run": "it exists once there is a run, in steps and outputs",
-    "env": "it is not supported in this version",
-    "secrets": "it is not supported in this version",
+    "env": "it has no name in expressions: handlers read context.env",
 }
 """A name used where it does not exist -> where it does."""
 
@@ -132,7 +131,10 @@ class Expressions:
 
     def _undefined(self, node: Node, error: ExpressionError, word: str, names: Names) -> None:
         place = place_inside(self.text, node, error.column, error.end)
-        if word in foreign.NAMES:
+        if word == "secrets":
+            message = "`secrets` exists in `args` and `env` of tasks only: here its value would be stored or shown"
+            self.findings.error("SF605", message, place, "let a task read it, and use what that gives")
+        elif word in foreign.NAMES:
             message = f"`{word}` is a name of other workflow languages"
             self.findings.error("SF202", message, place, foreign.NAMES[word])
         else:

@@ -62,7 +62,7 @@ class OptionReader:
         values = {}
         for key in ("args", "env"):
             given = node.get(key)
-            self.expressions.template(given, WHOLE_RUN, "")
+            self.expressions.template(given, WHOLE_RUN | {"secrets"}, "")
             values[key] = {} if given is None else given.value
         return Layer(options, policy, listed, **values)
 

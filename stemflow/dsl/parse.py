@@ -30,6 +30,7 @@ from stemflow.dsl.source import Node, read
 from stemflow.dsl.templates import Templates, in_copies
 from stemflow.dsl.vocabulary import BODIES, VALUE_OF
 from stemflow.model.diagnostic import Diagnostic
+from stemflow.model.secret_source import SecretSource
 from stemflow.model.signature import AnySig, StepsSig
 from stemflow.model.workflow import Workflow
 
@@ -187,6 +188,7 @@ def _workflow(root: Node, inputs: dict[str, Any], builder: Builder) -> Workflow 
     schedules = read_schedules(root.get("on"), root.text("name") or "", expressions)
     for key in ("name", "version", "description", "labels", "vars"):
         expressions.refuse(root.get(key), key)
+    secrets = builder.secrets = _secrets(root, expressions)
     defaults = root.get("defaults")
     task_defaults = {} if defaults is None else options.defaults(defaults.get("task"))
     if defaults is not None:
@@ -207,6 +209,7 @@ def _workflow(root: Node, inputs: dict[str, Any], builder: Builder) -> Workflow 
         inputs=inputs,
         schedules=schedules,
         vars=_plain(root, "vars"),
+        secrets=secrets,
         task_defaults=task_defaults,
         outputs=root.value.get("outputs"),
         timeout_ms=timeout_ms,
@@ -239,6 +242,19 @@ def _unique(node: Node | None, builder: Builder) -> dict[str, Any]:
         "unique_for_ms": builder.options.duration_ms(node, "for"),
         "unique_mode": node.text("on_conflict") or "return_existing",
     }
+
+
+def _secrets(root: Node, expressions: Expressions) -> dict[str, SecretSource]:
+    """Name of a secret -> its source, as far as it is right; its name is known in any case."""
+    node = root.get("secrets")
+    expressions.refuse(node, "secrets")
+    found: dict[str, SecretSource] = {}
+    for name, one in ({} if node is None else node.members).items():
+        provider = next(iter(one.members), None)
+        key = None if provider is None else one.text(provider)
+        if provider is not None and key is not None and one.is_sound():
+            found[name] = SecretSource(provider, key)
+    return found
 
 
 def _plain(root: Node, key: str) -> dict[str, Any]:

@@ -165,7 +165,8 @@ class Templates:
             read = names_read(argument.value)
         except ExpressionError:
             return False  # it has been reported where it is written
-        inside = frozenset[str]().union(*(one.names for one in template.reads.values())) - KNOWN_INSIDE - {"steps"}
+        own = {"steps", "secrets"}
+        inside = frozenset[str]().union(*(one.names for one in template.reads.values())) - KNOWN_INSIDE - own
         inside |= {f"steps.{step}" for step in template.steps}
         if hidden := read & inside:
             self._wrong(f"args.{name}: `{min(hidden)}` means something of its own in the template `{template.name}`",

@@ -27,7 +27,6 @@ NOT_YET: Mapping[str, str | None] = {
     "priority": "set it under defaults.task or on a task",
     "queue": "set it under defaults.task or on a task",
     "secret": None,
-    "secrets": None,
 }
 """Keys of the format that this version refuses -> what to write instead, where there is something."""
 

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from stemflow.model.completion import Completion
 from stemflow.model.policy import Concurrency, Options
+from stemflow.model.secret_source import SecretSource
 from stemflow.model.signature import (
     EVENT_KEPT_MS,
     MemberPolicy,
@@ -67,6 +68,8 @@ class LeafPlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="lea
     eta_at_ms: int | None = None
     undo: bool = False
     env: Mapping[str, Any] = {}
+    secrets: Mapping[str, SecretSource] = {}
+    """Where the values of the secrets are that `bind` and `env` may read."""
     returns: Mapping[str, Any] | None = None
     """The JSON Schema that the result must fit."""
 

@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 from stemflow.errors import OptionError
 from stemflow.model.completion import Completion
 from stemflow.model.policy import Concurrency, normalise
+from stemflow.model.secret_source import SecretSource
 from stemflow.model.step_names import BODY, DEFAULT_CASE, NAME
 from stemflow.model.wrong_argument import described, type_names
 from stemflow.units import Duration, Instant, duration_of, instant_ms
@@ -329,6 +330,8 @@ class TaskSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defa
     """Created from a definition: the task need not be registered where it is submitted."""
     env: Mapping[str, Any] = {}
     """Environment variables from a workflow file; their values are templates."""
+    secrets: Mapping[str, SecretSource] = {}
+    """The secrets of the file, where `bind` or `env` read some."""
     returns: Mapping[str, Any] | None = None
     """The JSON Schema that the result must fit."""
     file_defaults: Mapping[str, Any] | None = None

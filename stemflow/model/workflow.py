@@ -8,6 +8,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from stemflow.model.policy import Concurrency, UniqueMode
+from stemflow.model.secret_source import SecretSource
 from stemflow.model.signature import AnySig
 
 
@@ -24,6 +25,7 @@ class Workflow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     schedules: Mapping[str, Any] = {}
     """Name of a schedule -> what the file says of it, under `on.schedule`."""
     vars: Mapping[str, Any] = {}
+    secrets: Mapping[str, SecretSource] = {}
     task_defaults: Mapping[str, Any] = {}
     outputs: Mapping[str, Any] | None = None
     unique_key: str | None = None

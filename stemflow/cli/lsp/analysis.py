@@ -176,6 +176,8 @@ class Document:
                 found = environment.inputs
             case "vars":
                 found = environment.vars
+            case "secrets":
+                found = environment.secrets
             case "run":
                 found = RUN
             case "error":

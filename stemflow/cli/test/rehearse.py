@@ -20,6 +20,7 @@ from stemflow.model.tree import everything
 from stemflow.model.workflow import Workflow
 from stemflow.runtime.runs.handle import RunHandle
 from stemflow.runtime.tasks.registry import TaskRegistry
+from stemflow.runtime.tasks.secrets import NamedSecrets
 from stemflow.runtime.values.forms import InvalidInputs
 from stemflow.testing.rehearsal import Call, Rehearsal
 from stemflow.testing.simulation.virtual_loop import SimulationStuck, run
@@ -67,7 +68,9 @@ def rehearse(workflow: Workflow, case: Case, registry: TaskRegistry | None) -> O
 async def _run(workflow: Workflow, case: Case, registry: TaskRegistry | None) -> Outcome:
     mocked = Mocked(case.mocks)
     stubs = mocked.stubs(tasks_of(workflow), real=registry is not None)
-    async with Rehearsal(registry or TaskRegistry(), stubs=stubs, skip_idle=True) as rehearsal:
+    registry = TaskRegistry() if registry is None else registry.copy()
+    registry.secrets = NamedSecrets()
+    async with Rehearsal(registry, stubs=stubs, skip_idle=True) as rehearsal:
         handle = await rehearsal.app.submit(workflow, inputs=dict(case.inputs))
         acting = [asyncio.ensure_future(one) for one in _actions(rehearsal, handle, case)]
         try:

@@ -117,6 +117,8 @@ CATALOGUE: Mapping[str, Entry] = {
     "SF602": Entry("warning", "a secret in a key or an output"),
     "SF603": Entry("warning", "a default for a secret"),
     "SF604": Entry("warning", "a password in a URL"),
+    "SF605": Entry("error", "a secret where it would be stored or shown"),
+    "SF606": Entry("error", "a secret that is not declared"),
     "SF701": Entry("warning", "an input that nothing reads"),
     "SF702": Entry("warning", "a variable that nothing reads"),
     "SF703": Entry("warning", "a step in `needs` that a reference names already"),

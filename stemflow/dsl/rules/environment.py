@@ -62,6 +62,11 @@ class Environment:
             what="vars",
         )
 
+    @property
+    def secrets(self) -> Type:
+        """The type of `secrets`."""
+        return object_of(dict.fromkeys(self.view.root.entries("secrets"), STRING), code="SF606", what="secrets")
+
     def type_of(self, name: str, read: Read) -> Type:
         """The type of `name` in the expression `read`."""
         match name:
@@ -69,6 +74,8 @@ class Environment:
                 return self.inputs
             case "vars":
                 return self.vars
+            case "secrets":
+                return self.secrets
             case "params":
                 return self._params(read.path)
             case "run":

@@ -41,6 +41,7 @@ from stemflow.runtime.tasks.context import (
 from stemflow.runtime.tasks.middleware import MiddlewareChain
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.tasks.retry_decision import RetryDecider, describe
+from stemflow.runtime.tasks.secrets import Redaction
 from stemflow.runtime.tasks.sync_context import SyncTaskContext
 from stemflow.runtime.tasks.task import Task
 from stemflow.runtime.values.binding import Bound, seal_literals
@@ -153,6 +154,8 @@ class Output(NamedTuple):
     write: Write
     origin: str
     node: str
+    redaction: Redaction | None = None
+    """Knows the values of the secrets that the handler was given."""
 
     @property
     def registry(self) -> TaskRegistry:
@@ -165,6 +168,8 @@ class Output(NamedTuple):
         plan = compile_plan(sig, lambda one: self.registry.options_of(one, None, others), inline_items=True)
         check_plan(plan, known)
         check_items(sig, known)
+        if self.redaction is not None:
+            self.redaction.refuse(plan, f"task {self.node}")
         return seal_literals(plan, self.encoders, self.origin, self.node)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
 from functools import partial
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from msgspec import structs
 
@@ -39,12 +39,11 @@ from stemflow.runtime.tasks.context import HandlerServices, TaskContext
 from stemflow.runtime.tasks.placement import ExecutionMode, execution_mode
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.tasks.retry_decision import RetryDecider, describe
+from stemflow.runtime.tasks.secrets import Redaction, SecretFailure, redacted
 from stemflow.runtime.tasks.sync_context import SyncTaskContext, ask_loop
 from stemflow.runtime.tasks.task import Task
 from stemflow.runtime.values.binding import Binder, Bound
 from stemflow.runtime.values.resolver import Values
-
-T = TypeVar("T")
 
 log = logging.getLogger("stemflow.worker")
 
@@ -219,9 +218,10 @@ class Attempts:
         """Evaluate the arguments, and prepare how the result is encoded."""
         node, codec, encoders = attempt.node, self._library.codec, self._library.encoders
         try:
-            attempt.bound = await attempt.binder.calls(attempt.values, node, attempt.leaf)
+            secrets = await self._secrets(attempt)
+            attempt.bound = await attempt.binder.calls(attempt.values, node, attempt.leaf, secrets)
             if attempt.leaf.env:
-                env = await attempt.binder.environment(attempt.values, node, attempt.leaf)
+                env = await attempt.binder.environment(attempt.values, node, attempt.leaf, secrets)
                 attempt.context.env = MappingProxyType(env)
             write = await codec.writer(attempt.options.result_encoder or encoders.results, *node.key, "result")
         except ExpressionError as error:
@@ -231,11 +231,28 @@ class Attempts:
             return Failed(describe(error), "final", dead="unknown-encoder")
         except BadPayload as error:
             return Failed(describe(error), "final", dead="bad-arguments")
+        except SecretFailure as failure:
+            return attempt.running.decide_retry(failure.cause)
         if attempt.leaf.returns is not None:
             write = checked(write, attempt.leaf.returns)
+        redaction = Redaction(attempt.context.hidden) if attempt.context.hidden else None
+        if redaction is not None:
+            write = redacted(write, redaction)
         origin = await self._library.origin_of(node.run)
-        attempt.output = Output(self._remote_tasks, encoders, write, origin, node.path)
+        attempt.output = Output(self._remote_tasks, encoders, write, origin, node.path, redaction)
         return None
+
+    async def _secrets(self, attempt: Attempt) -> dict[str, str]:
+        """The values of the secrets that the call reads, which are hidden from now on. Raises SecretFailure."""
+        names = attempt.binder.secrets_of(attempt.leaf) if attempt.leaf.secrets else ()
+        if not names:
+            return {}
+        try:
+            found = await self._registry.secrets.values(sorted(names), attempt.leaf.secrets)
+        except Exception as error:
+            raise SecretFailure(error) from None
+        attempt.context.hidden = tuple(found.values())
+        return found
 
     async def run_handler(self, attempt: Attempt) -> Outcome | Crashed:
         """Call the handler where it runs: on the event loop, in a thread or in a process of the pool."""
@@ -277,13 +294,17 @@ class Attempts:
 
     # -- where a handler runs
 
-    async def _signalled(self, context: TaskContext, called: Coroutine[Any, Any, T]) -> T:
+    async def _signalled(
+        self, context: TaskContext, called: Coroutine[Any, Any, Outcome | Crashed]
+    ) -> Outcome | Crashed:
         """Await the call, with the signals `prerun` and `postrun` around it."""
-        outcome: T | None = None
+        outcome: Outcome | Crashed | None = None
         if self._signals.prerun:
             self._signals.prerun.send(context_event("prerun", context, self._store.now_ms()))
         try:
             outcome = await called
+            if context.hidden and isinstance(outcome, Failed):
+                outcome = Redaction(context.hidden).failed(outcome)
             return outcome
         finally:
             if self._signals.postrun:

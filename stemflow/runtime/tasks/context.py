@@ -14,6 +14,7 @@ from stemflow.errors import OptionError, StemflowError
 from stemflow.model.policy import RetryPolicy, normalise
 from stemflow.model.records import task_id
 from stemflow.model.signature import Signature
+from stemflow.runtime.tasks.secrets import RedactingLogger, Redaction
 from stemflow.units import Duration, duration_of, instant_ms
 
 
@@ -109,6 +110,7 @@ class TaskContext:
     `max_retries`: attempts after the first. `args`, `kwargs`: of the call, converted. `headers`, `meta`: those of the
     run, overridden by those of the signature; read-only. `labels`: those of the workflow, overridden by those of the
     step. `env`: the environment variables of the step; with `isolation="process"` they are in `os.environ`, too.
+    `hidden`: the values of secrets that the call was given; they are `***` in what is stored and logged.
     `run_id`, `node`: the run, and the path of the task in it. `parent_id`: the task before this one, or the task that
     started the run. `root_id`: the run that no task started. `state`: what `registry.lifespan` yielded. `cancelled`,
     `soft_timeout`: events that are set when the run is cancelled, and when the soft time limit passes.
@@ -123,7 +125,7 @@ class TaskContext:
     __slots__ = (
         "run_id", "node", "name", "attempt", "max_retries", "args", "kwargs", "headers", "meta", "queue",
         "enqueued_at_ms", "deadline_ms", "parent_id", "root_id", "delivery", "in_fan_in", "cancelled", "soft_timeout",
-        "added", "state", "labels", "env", "_services",
+        "added", "state", "labels", "env", "hidden", "_services",
     )  # fmt: skip
 
     def __init__(
@@ -146,6 +148,7 @@ class TaskContext:
         in_fan_in: bool = False,
         labels: Mapping[str, str] = NOTHING,
         env: Mapping[str, str] = NOTHING,
+        hidden: tuple[str, ...] = (),
     ) -> None:
         self.run_id, self.node, self.name = run_id, node, name
         self.attempt, self.max_retries = attempt, max_retries
@@ -158,6 +161,8 @@ class TaskContext:
         self.delivery = delivery
         self.in_fan_in = in_fan_in
         self.labels, self.env = MappingProxyType(labels), MappingProxyType(env)
+        self.hidden = hidden
+        """The values of the secrets that the call was given."""
         self.cancelled, self.soft_timeout = asyncio.Event(), asyncio.Event()
         self.added: list[Signature[Any, Any]] = []
         self.state: Any = None
@@ -183,7 +188,10 @@ class TaskContext:
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger named `stemflow.task.NAME`, whose records have `run_id`, `task_id`, `task` and `attempt`."""
         extra = {"run_id": self.run_id, "task_id": self.id, "task": self.name, "attempt": self.attempt}
-        return logging.LoggerAdapter(logging.getLogger(f"stemflow.task.{self.name}"), extra)
+        logger = logging.getLogger(f"stemflow.task.{self.name}")
+        return logging.LoggerAdapter(logger, extra) if not self.hidden else RedactingLogger(
+            logger, extra, Redaction(self.hidden)
+        )  # fmt: skip
 
     async def heartbeat(self) -> None:
         """Renew the lease now. Raises TaskCancelled if the run was cancelled or the lease is lost."""

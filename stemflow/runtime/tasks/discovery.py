@@ -232,6 +232,7 @@ def _merged(registries: Sequence[TaskRegistry], where: str) -> TaskRegistry:
         merged.middleware.join(registry.middleware)
         merged.lifespans.join(registry.lifespans)
         merged.signals.join(registry.signals)
+        merged.secrets.join(registry.secrets)
         for name in registry:
             task = registry.get(name)
             assert task is not None

@@ -26,6 +26,7 @@ from stemflow.runtime.tasks.middleware import Middleware, MiddlewareChain
 from stemflow.runtime.tasks.placement import check_placement
 from stemflow.runtime.tasks.rate_limiter import RateLimiter, checked_limiter
 from stemflow.runtime.tasks.retry_decision import RetryStrategy, checked_strategy
+from stemflow.runtime.tasks.secrets import SecretProvider, Secrets
 from stemflow.runtime.tasks.signals import RegistryEvent, Signals
 from stemflow.runtime.tasks.sync_context import SyncTaskContext
 from stemflow.runtime.tasks.task import Task, check_condition, check_keys, schema_of, task_of
@@ -37,6 +38,7 @@ R = TypeVar("R")
 A = TypeVar("A")
 A_contra = TypeVar("A_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
+P2 = TypeVar("P2", bound=SecretProvider)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -113,6 +115,7 @@ class TaskRegistry:
         self.middleware = MiddlewareChain()
         self.signing: SigningKeys | None = None
         self.lifespans = Lifespans()
+        self.secrets = Secrets()
         self._tasks: dict[str, Task[..., Any]] = {}
         self._workflows: dict[str, Workflow] = {}
 
@@ -126,6 +129,7 @@ class TaskRegistry:
         twin.rate_limiter = self.rate_limiter
         twin.middleware = self.middleware.copy()
         twin.lifespans.join(self.lifespans)
+        twin.secrets = self.secrets.copy()
         twin._tasks = dict(self._tasks)
         twin._workflows = dict(self._workflows)
         return twin
@@ -145,6 +149,30 @@ class TaskRegistry:
         """
         self.lifespans.add(function)
         return function
+
+    def secret_provider(self, name: str) -> Callable[[P2], P2]:
+        """Register a function that gives the values of secrets in workflow files: `secrets: {db: {NAME: KEY}}`.
+
+        Args:
+            name: the name of the provider in workflow files; `env` and `file` replace the built-in ones.
+
+        Returns:
+            A decorator for a plain function, which is called in a thread, or an async one: it gets the key, and returns
+            the value as a text. It is asked before each attempt of a task that reads the secret; if it raises, the
+            attempt fails and is retried as the task says.
+
+        Raises:
+            OptionError: the name is empty, or what is decorated cannot be called.
+
+        Example:
+            `@registry.secret_provider("vault")`
+        """
+
+        def add(provider: P2) -> P2:
+            self.secrets.add(name, provider)
+            return provider
+
+        return add
 
     def thread_cleanup(self, function: F) -> F:
         """Register a function to be called after each handler that is a plain function, in its thread.

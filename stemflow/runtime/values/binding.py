@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import product
@@ -75,11 +75,19 @@ class Binder:
         scopes = [node for node in shape.nodes if isinstance(node, ScopePlan)]
         self.names = _NAMES | {name for scope in scopes for name in rules_of(scope).names(scope)}
 
-    async def template(self, values: Values, node: Node, tree: Any) -> Any:
-        template = parse_template(tree, self.names)
+    async def template(self, values: Values, node: Node, tree: Any, names: Mapping[str, Any] = NO_NAMES) -> Any:
+        """The value of a tree of `node`; `names` are known besides those around it."""
+        template = parse_template(tree, self.names | names.keys())
         if template.constant:
             return template({})
-        return template(await values.env(node, (reference.path for reference in template.references)))
+        env = await values.env(node, (reference.path for reference in template.references))
+        return template({**env, **names})
+
+    def secrets_of(self, leaf: LeafPlan) -> frozenset[str]:
+        """The secrets that the arguments and variables of a leaf read."""
+        tree = [dict(leaf.bind or {}), dict(leaf.env)]
+        found = parse_template(tree, self.names | {"secrets"}).references
+        return frozenset(one.path[1] for one in found if one.path[0] == "secrets" and len(one.path) > 1)
 
     async def condition(self, values: Values, node: Node, source: str, names: Mapping[str, Any] = NO_NAMES) -> Any:
         """The value of a bare expression of `node`; `names` are known besides those around it."""
@@ -111,15 +119,19 @@ class Binder:
                 raise error.within((name,)) from None
         return filled
 
-    async def calls(self, values: Values, node: Node, leaf: LeafPlan) -> Bound:
+    async def calls(
+        self, values: Values, node: Node, leaf: LeafPlan, secrets: Mapping[str, str] | None = None
+    ) -> Bound:
         """The calls of a leaf; with the arguments of a later submission if they replaced its own (`debounce`).
 
+        `secrets`: the values of those that it reads, for its handler; without them, as in keys, a secret is its name.
         Raises ExpressionError, UnknownEncoder, BadPayload.
         """
         if node.stand_in is not None:
             return await self._calls_of(values, node.stand_in)
         if leaf.bind is not None:
-            bound = await self.template(values, await values.origin(node), dict(leaf.bind))
+            names = {"secrets": secrets if secrets is not None else _names_of(self.secrets_of(leaf))}
+            bound = await self.template(values, await values.origin(node), dict(leaf.bind), names)
             return Bound([((), bound)])
         args, kwargs = leaf.args, dict(leaf.kwargs)
         if leaf.sealed is not None:
@@ -139,9 +151,11 @@ class Binder:
             return many
         return Bound([((before.value, *args), kwargs)])
 
-    async def environment(self, values: Values, node: Node, leaf: LeafPlan) -> dict[str, str]:
+    async def environment(
+        self, values: Values, node: Node, leaf: LeafPlan, secrets: Mapping[str, str]
+    ) -> dict[str, str]:
         """The environment variables of a leaf. Raises ExpressionError."""
-        found = await self.template(values, await values.origin(node), dict(leaf.env))
+        found = await self.template(values, await values.origin(node), dict(leaf.env), {"secrets": secrets})
         return {name: key_text(value) for name, value in found.items()}
 
     async def _calls_of(self, values: Values, key: Key) -> Bound:
@@ -151,6 +165,11 @@ class Binder:
         leaf = shape.nodes[node.node]
         assert isinstance(leaf, LeafPlan)
         return await Binder(shape).calls(values, node, leaf)
+
+
+def _names_of(secrets: Iterable[str]) -> dict[str, str]:
+    """What takes the place of secrets where their values must not be."""
+    return {name: f"secrets.{name}" for name in secrets}
 
 
 def _unpacked(item: Any) -> tuple[Any, ...]:

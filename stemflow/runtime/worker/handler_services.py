@@ -14,6 +14,7 @@ from stemflow.runtime.runs.handle import RunHandle
 from stemflow.runtime.runs.progress import store_progress
 from stemflow.runtime.tasks.context import TaskContext
 from stemflow.runtime.tasks.lineage import child_of
+from stemflow.runtime.tasks.secrets import Redaction
 from stemflow.runtime.tasks.signals import Signals
 from stemflow.runtime.tasks.submission import Submission
 from stemflow.runtime.worker.slots import Slots
@@ -57,6 +58,8 @@ class WorkerServices:
 
     async def progress(self, context: TaskContext, percent: float, data: Any) -> None:
         key = (context.run_id, context.node)
+        if context.hidden:
+            data = Redaction(context.hidden).data(data)
         stored = await store_progress(self._store, key, context.delivery, percent, data, context.name)
         if self._signals.progress:
             self._signals.progress.send(context_event("progress", context, stored.at_ms, progress=stored))
@@ -101,6 +104,9 @@ class WorkerServices:
         meta: Mapping[str, Any],
         run_id: str | None,
     ) -> RunHandle[Any]:
+        if context.hidden:
+            given = [signature, dict(headers), dict(meta)]
+            Redaction(context.hidden).refuse(given, f"task {context.id}")
         asked = Submission(what=signature, headers=headers, meta=meta, run_id=run_id)
         return await self._submit(child_of(context, asked, self._propagated_headers))
 
