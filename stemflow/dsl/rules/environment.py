@@ -107,7 +107,7 @@ class Environment:
         template = self.view.templates.known.get(name)
         schemas = {} if template is None else template.params
         fields = {name: of_schema(schema, "SF205", f"params.{name}") for name, schema in schemas.items()}
-        return object_of(fields, code="SF205", what="params")
+        return object_of(fields, closed=template is not None, code="SF205", what="params")
 
     def _self(self, read: Read) -> Type:
         """`self`: in a compensation the step that is undone, in a handler the step after which it runs."""
