@@ -47,8 +47,9 @@ def test_other_seeds_give_other_traces() -> None:
     assert len({simulate(seed).digest for seed in range(1_000, 1_003)}) == 3
 
 
-def test_a_seed_that_found_a_claim_of_a_task_that_had_ended() -> None:
-    simulate(352)
+@pytest.mark.parametrize("seed", [64, 352], ids=["uncommitted record in the cache", "claim that came and went"])
+def test_seeds_that_found_a_fault_once(seed: int) -> None:
+    simulate(seed)
 
 
 def test_worlds_under_faults_keep_the_invariants_and_end() -> None:

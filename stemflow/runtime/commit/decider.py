@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
@@ -88,19 +89,17 @@ class Decider:
         doubted = any(isinstance(fact, (Distrusted, Damaged)) for fact in facts)
         blind: set[Key] = set()
         hot = self.contention.hot(facts)
-        records = reading.records
-        records.update((key, record) for key, record in reading.ahead.items() if key in records)
         need = Need(keys=reading.first) if reading.first else None
         try:
             while True:
                 if need is not None:
                     await self._fetch(need, gates, reading, doubted)
                     if not doubted:
-                        blind.update(key for key in need.keys if not self._is_trusted(key, records))
-                view = View(records, self.library.headers, self.library.shapes, gates, hot)
+                        blind.update(key for key in need.keys if not self._is_trusted(key, reading.records))
+                view = View(reading.seen, self.library.headers, self.library.shapes, gates, hot)
                 answer = decide(view, facts, self.store.now_ms())
                 if isinstance(answer, Decision):
-                    return await self._sealed(answer, blind, records)
+                    return await self._sealed(answer, blind, reading.seen)
                 need = answer
         finally:
             self._drop_transient(reading.keys)
@@ -115,8 +114,7 @@ class Decider:
         if need.keys:
             reading.keys.extend(need.keys)
             for key, stored in zip(need.keys, await self.store.read(need.keys), strict=True):
-                record = reading.ahead.get(key, stored)
-                record = record.repaired() if doubted and isinstance(record, DamagedNode) else readable(record)
+                record = stored.repaired() if doubted and isinstance(stored, DamagedNode) else readable(stored)
                 if not _is_newer(reading.records.get(key), record):
                     reading.records[key] = record
         for run in need.headers:
@@ -160,13 +158,12 @@ class Decider:
         return structs.replace(decision, headers=headers, pages=pages, posts=posts)
 
     async def _gate(self, need: Need, key: GateKey, reading: Reading) -> Any:
-        records = reading.records
         # Events of earlier decisions of this exchange; the decision rests on them by the record of their topic.
         shared = {place: record for place, record in reading.ahead.items() if place[0] == NO_RUN}
-        node = need.working.get(key[:2]) or records.get(key[:2])
+        node = need.working.get(key[:2]) or reading.seen.get(key[:2])
         assert isinstance(node, Node)
         shape = await self.library.shape(node.plan)
-        values = Values(self.library, {**shared, **need.working} if shared else need.working, records)
+        values = Values(self.library, {**shared, **need.working} if shared else need.working, reading.seen)
         answer = await gate(values, key, await self.binder(node.plan), node, shape.nodes[node.node])
         if isinstance(answer, Frozen):
             self.library.items.staged[key[:2]] = answer.pages
@@ -282,16 +279,18 @@ class Decider:
 class Reading:
     """The records of one decision, the keys to read `first`, and the keys that were read.
 
-    `ahead` has records as decisions of the same exchange leave them, in place of those in the store.
+    `ahead` has records as decisions of the same exchange leave them, in place of those in the store. They are `seen`,
+    but never among `records`, which are cached: none of them is committed yet, and others decide meanwhile.
     """
 
-    __slots__ = ("records", "first", "ahead", "keys")
+    __slots__ = ("records", "first", "ahead", "keys", "seen")
 
     def __init__(
         self, records: dict[Key, Record | None], first: tuple[Key, ...], ahead: Mapping[Key, Record | None]
     ) -> None:
         self.records, self.first, self.ahead = records, first, ahead
         self.keys: list[Key] = []
+        self.seen: Mapping[Key, Record | None] = ChainMap(dict(ahead), records) if ahead else records
 
 
 def _is_newer(known: Record | None, read: Record | None) -> bool:
