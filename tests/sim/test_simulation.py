@@ -180,7 +180,7 @@ class Forgets(CheckedStore):
 
 
 def test_starts_that_a_rate_limit_forgets_are_found() -> None:
-    assert "starts under" in _found(store_class=Forgets)
+    assert "starts under" in _found(store_class=Forgets, first=250)
 
 
 def test_a_limit_that_admits_one_more_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
