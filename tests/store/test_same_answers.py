@@ -269,7 +269,7 @@ def test_memory_and_sqlite_give_the_same_answers(drawn: list[Any]) -> None:
         asyncio.run(drive(drawn, directory, None))
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(drawn=st.lists(commands, min_size=5, max_size=25))
 def test_a_server_gives_the_same_answers(one_server: Server, drawn: list[Any]) -> None:
     on_server(one_server, drawn)

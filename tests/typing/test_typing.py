@@ -50,7 +50,10 @@ def _without_pyright(reason: str) -> None:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="module", params=[_mypy, _pyright], ids=["mypy", "pyright"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(_mypy, id="mypy"), pytest.param(_pyright, id="pyright", marks=pytest.mark.long)],
+)
 def complaints(request: pytest.FixtureRequest) -> Complaints:
     checker: Callable[[], Complaints] = request.param
     return checker()
