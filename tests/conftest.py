@@ -1,5 +1,6 @@
 """What every test may use."""
 
+import gc
 import os
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol, TypeVar
@@ -19,6 +20,12 @@ NIGHTLY = os.environ.get("STEMFLOW_NIGHTLY") == "1"
 settings.register_profile("stemflow", deadline=None, print_blob=True, derandomize=True)
 settings.register_profile("nightly", deadline=None, print_blob=True, derandomize=False)
 settings.load_profile("nightly" if NIGHTLY else "stemflow")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Spare the collector ten thousand tests and the modules: they stay until the end, and each full pass reads all."""
+    gc.collect()
+    gc.freeze()
 
 
 class VirtualRun(Protocol):
