@@ -135,10 +135,11 @@ def _case(name: str, node: Node, place: Position, expressions: Expressions, find
         expected,
         {} if expect is None else dict(expect.keys),
         _time(expect, findings),
-        tuple(_answer(step, one, findings) for step, one in node.entries("answers").items() if one.get("by")),
+        tuple(_answer(step, one, findings) for step, one in node.entries("answers").items()
+              if one.get("by") and one.is_sound()),
         () if (events := node.get("events")) is None else tuple(
             Sent(one.value["type"], one.value.get("data"), _duration_ms(one, "after", findings) or 0)
-            for one in events.items if not one.flawed and one.get("type") is not None
+            for one in events.items if one.get("type") is not None and one.is_sound()
         ),
     )  # fmt: skip
 
@@ -163,7 +164,7 @@ def _mock(node: Node, expressions: Expressions, findings: Findings) -> Mock:
     given = None
     if error is not None and isinstance(error.value, str):
         given = MockError(error.value)
-    elif error is not None and "type" in error.members:
+    elif error is not None and "type" in error.members and error.is_sound():
         of = error.value
         given = MockError(of["type"], of.get("message", ""), of.get("data"), tuple(of.get("bases", ())))
     return Mock(None if value is None else value.value, given, _duration_ms(node, "delay", findings) or 0)

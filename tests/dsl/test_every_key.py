@@ -165,6 +165,15 @@ def test_a_key_of_the_file_with_a_value_of_any_type_is_judged_in_its_block() -> 
             judge_top(*case)
 
 
+@pytest.mark.parametrize("test", [
+    {"mocks": {"t": {"error": {"type": "E", "bases": None}}}},
+    {"answers": {"a": {"by": "x", "note": [], "approve": 1}}},
+    {"events": [{"type": "x", "data": 1, "after": None}]}, {"events": [{"type": 7}]}, {"answers": {"a": {"by": []}}},
+])  # fmt: skip
+def test_a_case_that_is_refused_in_part_is_no_traceback(test: dict[str, Any]) -> None:
+    judge_top("tests", {"one": {"expect": {"state": "succeeded"}, **test}})
+
+
 @pytest.mark.long
 def test_every_key_of_the_file_with_a_value_of_every_type_is_judged_in_its_block() -> None:
     for key, value in top_keys():

@@ -66,7 +66,8 @@ def needs_twice(view: View) -> Iterator[Found]:
 def marks_around_a_condition(view: View) -> Iterator[Found]:
     """`${{ }}` around an expression that is written bare."""
     for key, node in conditions(view):
-        if isinstance(node.value, str) and node.value.strip().startswith("${{"):
+        text = node.value.strip() if isinstance(node.value, str) else ""
+        if text.startswith("${{") and text.endswith("}}"):  # with text around it, it is an error
             yield Found(
                 f"{key}: this key is an expression already, so the ${{{{ }}}} can go",
                 node.place,
