@@ -123,7 +123,8 @@ def find(root: Node, path: tuple[str | int, ...]) -> tuple[Node, Position]:
 def _unknown_key(node: Node, path: tuple[str | int, ...], key: str, error: Any, findings: Findings) -> None:
     allowed = list(error.schema.get("properties", {}))
     where, place = show_path(path), node.key_place(key)
-    kind = next((kind for kind in ("template", *KINDS) if kind in allowed and len(path) > 0), None)
+    definitions = load_schema()["definitions"]
+    kind = next((kind for kind in ("template", *KINDS) if definitions[f"{kind}_step"] is error.schema), None)
     if kind is not None and kind not in node.members:
         # No kind was written, so a key that any kind of step knows is not what is wrong here.
         allowed = _all_step_keys()

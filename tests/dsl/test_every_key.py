@@ -174,6 +174,11 @@ def test_a_case_that_is_refused_in_part_is_no_traceback(test: dict[str, Any]) ->
     judge_top("tests", {"one": {"expect": {"state": "succeeded"}, **test}})
 
 
+@pytest.mark.parametrize("key", ["task", "when", "timeout"])
+def test_a_key_of_steps_next_to_a_key_that_is_named_like_a_kind_is_refused(key: str) -> None:
+    judge_top("on", {key: 7})
+
+
 @pytest.mark.long
 def test_every_key_of_the_file_with_a_value_of_every_type_is_judged_in_its_block() -> None:
     for key, value in top_keys():
