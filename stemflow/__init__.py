@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stemflow.model.options import TaskOptions
     from stemflow.model.policy import Concurrency, RetryPolicy
     from stemflow.model.rates import RateLimit
+    from stemflow.model.records import Attempt
     from stemflow.model.signature import NoInput, Signature
     from stemflow.runtime.attempt.process_pool import Processes
     from stemflow.runtime.client.approvals import Approval, NotWaiting
@@ -76,6 +77,7 @@ _HOMES = {
     "stemflow.model.options": ("TaskOptions",),
     "stemflow.model.policy": ("Concurrency", "RetryPolicy"),
     "stemflow.model.rates": ("RateLimit",),
+    "stemflow.model.records": ("Attempt",),
     "stemflow.model.signature": ("NoInput", "Signature"),
     "stemflow.runtime.tasks.context": (
         "HandBack",
@@ -143,6 +145,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "AesGcmEncoder",
     "Approval",
+    "Attempt",
     "BackpressureError",
     "BadArguments",
     "BadPayload",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from msgspec import structs
 
 from stemflow.core import admission as entry
-from stemflow.core import claims, leaf, scope, topics, unique, waiting
+from stemflow.core import claims, journal, leaf, scope, topics, unique, waiting
 from stemflow.core.ending import has_expired
 from stemflow.core.fire import ACTIONS, fire
 from stemflow.core.signature_failure import fail_run
@@ -133,6 +133,8 @@ def _end(w: Work, fact: Ended) -> bool:
     node = w.node(fact.key)
     if node is None or node.delivery != fact.token or node.state not in (RUNNING, STOPPING) or node.tally is not None:
         return False
+    node = w.edit(node)
+    journal.note_end(w, node, fact)
     return fire(w, node, EVENT_OF[type(fact.outcome)], fact)
 
 
@@ -148,7 +150,11 @@ def _other(w: Work, fact: Lost | Due | Stop | Answered) -> bool:
     if node is None or node.state in FINAL:
         return False
     if isinstance(fact, Lost):
-        return node.delivery == fact.token and fire(w, node, "lost", fact)
+        if node.delivery != fact.token or node.state not in (RUNNING, STOPPING) or node.tally is not None:
+            return False
+        node = w.edit(node)
+        journal.note_loss(w, node, fact)
+        return fire(w, node, "lost", fact)
     if isinstance(fact, Answered):
         return fire(w, node, "answered", fact)
     if isinstance(fact, Due):

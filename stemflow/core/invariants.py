@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from stemflow.core.kinds import rules_of
 from stemflow.core.shape import Shape
 from stemflow.model.plan import LeafPlan, ScopePlan
-from stemflow.model.records import FINAL, Claim, Key, Node, Record, Tally, parent_path
+from stemflow.model.records import CANCELLED, FAILED, FINAL, Claim, Key, Node, Record, Tally, parent_path
 
 _SETS = ("ok", "failed", "skipped", "upstream", "cancelled")
 
@@ -55,6 +55,8 @@ def _node(old: Node | None, new: Node) -> list[str]:
     broken = [] if new.tally is None else tally_breaches(new.tally)
     if new.state in FINAL and new.tally is not None and new.tally.open:
         broken.append(f"it is {new.state} while members are open")
+    if not new.unlisted:
+        broken += _journal(new)
     if old is None:
         return broken
     if old.state in FINAL:
@@ -65,6 +67,18 @@ def _node(old: Node | None, new: Node) -> list[str]:
         broken.append(f"its revision went from {old.rev} to {new.rev}")
     if old.tally is not None and new.tally is not None:
         broken += _grown(old.tally, new.tally)
+    return broken
+
+
+def _journal(node: Node) -> list[str]:
+    """The journal names each charged failure and each loss; the last of them may have ended the task."""
+    outcomes = [one.outcome for one in node.journal]
+    failures, losses = (sum(how in some for how in outcomes) for some in (("failed", "timed-out"), ("lost",)))
+    broken = []
+    if failures - node.attempt not in (0, 1 if node.state == FAILED else 0):
+        broken.append(f"its journal has {failures} failures, it is at attempt {node.attempt}")
+    if losses - node.losses not in (0, 1 if node.state == CANCELLED else 0):
+        broken.append(f"its journal has {losses} losses, it counts {node.losses}")
     return broken
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stemflow.core import admission as entry
+from stemflow.core import journal
 from stemflow.core.backoff import delay_ms
 from stemflow.core.ending import finish, leave_dead_letter
 from stemflow.core.fan_in import join_fan_in
@@ -63,6 +64,7 @@ def _proceed(w: Work, node: Node, answer: entry.Answer) -> None:
 def refuse(w: Work, node: Node, refusal: GateError) -> None:
     """FAILED because an expression failed."""
     leave_dead_letter(w, node, refusal)
+    journal.keep_error(node)
     node.error = refusal.error
     finish(w, node, FAILED)
 
@@ -191,7 +193,7 @@ def fail_stopped(w: Work, node: Node, fact: Ended) -> None:
     """A stopped task failed: FAILED if it was stopped because a sibling failed, CANCELLED if it was cancelled."""
     _started(node, fact)
     if node.kill:
-        return cancel(w, node, None)
+        return cancel(w, node, fact)
     assert isinstance(fact.outcome, Failed)
     node.error = fact.outcome.error
     _fail_for_good(w, node, fact.outcome.dead)
@@ -222,7 +224,10 @@ def tell(w: Work, node: Node, kill: bool) -> None:
     node.state, node.kill = STOPPING, node.kill or kill
 
 
-def cancel(w: Work, node: Node, _: object) -> None:
+def cancel(w: Work, node: Node, fact: Ended | Lost | bool | None) -> None:
+    """CANCELLED; an attempt that runs has ended with `fact`, or is given up."""
+    if node.state in (RUNNING, STOPPING) and not isinstance(fact, (Ended, Lost)):
+        journal.note_cut(w, node)
     finish(w, node, CANCELLED)
 
 

@@ -74,21 +74,24 @@ class Requested(Struct, frozen=True, tag=True, gc=False):
 
 
 class Ended(Struct, frozen=True, tag=True, gc=False):
-    """An attempt ended; `token` is the delivery under which it ran."""
+    """An attempt ended; `token` is the delivery under which it ran, `worker` the name of the worker that ran it."""
 
     key: Key
     token: int
     outcome: Outcome
     started_at_ms: int = 0
+    worker: str = ""
 
 
 class Lost(Struct, frozen=True, tag=True):
     """The lease under `token` was lost: the store has given the reporter a newer token, or the handler's process died
-    under the reporter, as `how` tells."""
+    under the reporter, as `how` tells. `worker` and `started_at_ms`: of the lost attempt, as far as they are known."""
 
     key: Key
     token: int
     how: str = ""
+    worker: str = ""
+    started_at_ms: int = 0
 
 
 class Due(Struct, frozen=True, tag=True):

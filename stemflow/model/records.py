@@ -124,6 +124,25 @@ class ErrorInfo(Struct, frozen=True, omit_defaults=True):
     data: Any = None
 
 
+AttemptOutcome = Literal["succeeded", "failed", "timed-out", "lost", "handed-back", "ignored", "cancelled"]
+
+
+class Attempt(Struct, frozen=True, array_like=True):
+    """A delivery of a task to a worker, and how it ended.
+
+    `number` counts from 0; a lost or returned attempt is followed by one of the same number. `outcome`: such as
+    `failed` or `lost`. `ended_at_ms`: epoch milliseconds. `worker`: its name, empty if it is not known.
+    `started_at_ms`: epoch milliseconds, 0 if it is not known. `error`: why it failed, was lost, or was cancelled.
+    """
+
+    number: int
+    outcome: AttemptOutcome
+    ended_at_ms: int
+    worker: str = ""
+    started_at_ms: int = 0
+    error: ErrorInfo | None = None
+
+
 class Awaits(Struct, frozen=True, omit_defaults=True):
     """What a HELD step waits for: events of the topic with this key, after number `seen`, until `until_ms`."""
 
@@ -206,6 +225,10 @@ class Node(Struct, kw_only=True, omit_defaults=True, gc=False):
     """A step that waits for an event."""
     taken: tuple[tuple[str, int], ...] = ()
     """Outermost loops only: (path of a step without iterations, number of an event that one of its iterations got)."""
+    journal: tuple[Attempt, ...] = ()
+    """Leaf only: its attempts, unless the first one succeeded; see `core/journal.py`."""
+    unlisted: int = 0
+    """Leaf only: how many attempts were left out of the middle of the journal."""
     seal: bytes | None = None
     """Signature over the fields that steer execution; see `runtime/payloads/signing.py`."""
 

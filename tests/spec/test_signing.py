@@ -26,7 +26,7 @@ from stemflow import (
 from stemflow.model import wire
 from stemflow.model.plan import LeafPlan, Plan
 from stemflow.model.rates import Rate
-from stemflow.model.records import Awaits, ErrorInfo, Header, Node, Tally
+from stemflow.model.records import Attempt, Awaits, ErrorInfo, Header, Node, Tally
 from stemflow.runtime.payloads.signing import Trust
 from tests.spec.intruder import intruder_of
 
@@ -182,6 +182,7 @@ ALTERED: dict[str, Any] = {
     "tally": Tally(1), "extra": (("0" * 32, 1),), "verdict": "succeeded", "kill": True, "handling": True,
     "result": b"1", "alias": ("other", ""), "error": ErrorInfo("E", "m"), "failed_at": "x", "cause": "condition",
     "claim": "c", "slot": "s", "inputs": ("other", b"[]"), "stand_in": ("other", ""), "duplicates": 1,
+    "journal": (Attempt(0, "lost", 7),), "unlisted": 3,
     "opened_at_ms": 1, "started_at_ms": 1, "ended_at_ms": 1, "base": 9, "stopped": True, "seal": None,
     "awaits": Awaits("topic", 3), "retries": (1,), "taken": (("topic", 3),), "bound": 5,
 }  # fmt: skip

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from msgspec import Struct, json
 
 from stemflow.model.records import Key
-from stemflow.store.base import Store
+from stemflow.store.base import Lease, Store, StoreError
 from stemflow.store.damaged import decoded_hints
 
 TOPIC = "workers"
@@ -79,3 +80,21 @@ _decoder = json.Decoder(Heartbeat)
 async def heartbeats(store: Store) -> dict[str, Heartbeat]:
     """The last heartbeat of each worker, by owner; also of those that stopped or fell silent a short while ago."""
     return decoded_hints("the heartbeat of worker", _decoder.decode, await store.hints(TOPIC))
+
+
+async def holders(store: Store) -> dict[tuple[Key, int], tuple[str, int]]:
+    """(name of the worker, since when it runs in epoch ms) by the key and the fencing token of each task that the last
+    heartbeats name."""
+    return {(one.key, one.token): (beat.name, one.since_ms) for beat in (await heartbeats(store)).values()
+            for one in beat.holds}  # fmt: skip
+
+
+async def losers(store: Store, leases: Sequence[Lease]) -> list[tuple[str, int]]:
+    """Which worker ran each of these leases, just taken over, and since when; `("", 0)` where no heartbeat tells."""
+    if not leases:
+        return []
+    try:
+        held = await holders(store)
+    except StoreError:
+        held = {}  # the losses must be reported all the same
+    return [held.get((lease.node.key, lease.node.delivery - 1), ("", 0)) for lease in leases]

@@ -6,6 +6,7 @@ import logging
 
 from stemflow.model.facts import Damaged, Fact, Lost, Stop
 from stemflow.model.records import FINAL, Node
+from stemflow.runtime.catalog.heartbeats import losers
 from stemflow.runtime.commit.committer import Committer
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.runs.handle import UnknownRun
@@ -37,10 +38,10 @@ async def cancel(store: Store, decider: Decider, committer: Committer, run: str,
     return root.state
 
 
-def _loss_of(node: Node) -> Fact:
+def _loss_of(node: Node, worker: str, started_at_ms: int) -> Fact:
     if isinstance(node, DamagedNode):
         return Damaged(node.key, node.why, node.delivery)
-    return Lost(node.key, node.delivery)
+    return Lost(node.key, node.delivery, "", worker, started_at_ms)
 
 
 async def _report_lost(store: Store, decider: Decider, committer: Committer, run: str) -> None:
@@ -50,6 +51,7 @@ async def _report_lost(store: Store, decider: Decider, committer: Committer, run
         for lease in leases:
             decider.remember_lease(lease)
         if leases:
-            await committer.commit([_loss_of(lease.node) for lease in leases])
+            known = zip(leases, await losers(store, leases), strict=True)
+            await committer.commit([_loss_of(lease.node, *loser) for lease, loser in known])
         if len(leases) < BATCH:
             return

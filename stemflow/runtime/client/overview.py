@@ -11,7 +11,7 @@ from msgspec import Struct
 from stemflow.model.pause import Pause
 from stemflow.model.records import NO_RUN, Claim, Key, Node
 from stemflow.runtime.catalog.controls import read_controls
-from stemflow.runtime.catalog.heartbeats import Heartbeat, heartbeats
+from stemflow.runtime.catalog.heartbeats import Heartbeat, heartbeats, holders
 from stemflow.runtime.payloads.signing import Trust
 from stemflow.store.base import Store
 from stemflow.store.health import QueueInventory, lasts_since_ms
@@ -129,8 +129,7 @@ async def key_overview(store: Store, key: str) -> KeyOverview | None:
 async def _overviews(store: Store, claims: Sequence[Claim]) -> list[KeyOverview]:
     keys = sorted({key for claim in claims for key in claim.holders})
     nodes = {one.key: one for one in await store.read(keys) if isinstance(one, Node)}
-    beats = list((await heartbeats(store)).values()) if nodes else []
-    holding = {(one.key, one.token): (beat.name, one.since_ms) for beat in beats for one in beat.holds}
+    holding = await holders(store) if nodes else {}
     return [
         KeyOverview(
             kind="concurrency" if _is_concurrency(claim, nodes) else "unique", key=claim.key, limit=claim.limit,

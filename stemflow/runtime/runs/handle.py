@@ -12,9 +12,10 @@ from typing import Any, Generic, Protocol, TypeVar
 from msgspec import Struct, structs
 
 from stemflow.core.ending import LEAST_KEPT_MS
+from stemflow.core.journal import attempts_of
 from stemflow.errors import StemflowError
 from stemflow.model.plan import LeafPlan, ScopePlan
-from stemflow.model.records import FAILED, FINAL, SUCCEEDED, ErrorInfo, Node, parent_path
+from stemflow.model.records import FAILED, FINAL, SUCCEEDED, Attempt, ErrorInfo, Node, parent_path
 from stemflow.model.signature import AnySig
 from stemflow.model.tree import members_of
 from stemflow.runtime.runs.decode import Decode, ResultTypes, decoder
@@ -262,6 +263,14 @@ class RunHandle(Generic[T]):
         """The value of the node at `path`, such as `stock[2]`; None for a node without one."""
         values = Values(self._access.library)
         return await values.value(await values.node((self.id, path)))
+
+    async def attempts(self, path: str = "") -> tuple[Attempt, ...]:
+        """The attempts of the task at `path` that have ended, the oldest first: failures, losses, returned ones too.
+
+        Of many, the first 4 and the last 12 are kept. The worker of a task whose first attempt succeeded is not known.
+        """
+        node = await Values(self._access.library).node((self.id, path))
+        return () if node is None else attempts_of(node)
 
     async def events(self) -> AsyncIterator[NodeEvent]:
         """Every change of a node that is seen, from the start, until the run has ended; no end is missed."""

@@ -302,7 +302,7 @@ class ExchangeLoop:
         """Queue leases to be given back, uncharged."""
         for lease in leases:
             self.decider.remember_lease(lease)
-            self.slots.facts.append(Ended(lease.node.key, lease.node.delivery, HandedBack()))
+            self.slots.facts.append(Ended(lease.node.key, lease.node.delivery, HandedBack(), 0, self.slots.name))
 
     def _start_pushed(self) -> bool:
         """Start the leases that the store pushed to this idle worker; return whether nothing else is to be done."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from stemflow.runtime.catalog.heartbeats import losers
 from stemflow.runtime.worker.worker import Worker
 from stemflow.store.base import StoreError
 
@@ -21,8 +22,8 @@ async def sweep(worker: Worker) -> int:
     found = 0
     while True:
         leases = await worker.store.take_expired(worker.slots.owner, BATCH)
-        for lease in leases:
-            worker.lost(lease)
+        for lease, loser in zip(leases, await losers(worker.store, leases), strict=True):
+            worker.lost(lease, *loser)
         found += len(leases)
         if len(leases) < BATCH:
             return found

@@ -100,6 +100,7 @@ class Service:
         self.presence = Presence(
             store, registry, slots, settings.name, settings.unroutable_after_ms, decider.trust
         )
+        slots.name = self.presence.name
         self._woken = threading.Event() if self._real_time else asyncio.Event()
         longest_ms = LONGEST_PAUSE_MS if self._real_time else VIRTUAL_PAUSE_MS
         self._schedule = RenewalSchedule(slots, self._woken.set, longest_ms)

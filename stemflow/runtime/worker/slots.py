@@ -47,6 +47,8 @@ class Slots:
     ) -> None:
         self.store = store
         self.owner, self.concurrency = owner, concurrency
+        self.name = owner
+        """Of the worker, for people."""
         self.queues, self.only_run, self.tasks = queues, only_run, tasks
         self.running: dict[tuple[Key, int], Running] = {}
         """Leases in flight by node and fencing token."""

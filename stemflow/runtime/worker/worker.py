@@ -165,9 +165,9 @@ class Worker:
         slots.await_commit(node)
         if isinstance(outcome, Crashed):
             log.warning("%s: %s; this delivery is lost", running.title, outcome.how)
-            slots.report(Lost(node.key, node.delivery, outcome.how))
+            slots.report(Lost(node.key, node.delivery, outcome.how, slots.name, running.started_at_ms))
         else:
-            slots.report(Ended(node.key, node.delivery, outcome, running.started_at_ms))
+            slots.report(Ended(node.key, node.delivery, outcome, running.started_at_ms, slots.name))
 
     def _distrust(self, running: Running, error: SignatureInvalid) -> None:
         """Report a lease whose record has no valid signature: its handler does not start, and its run ends."""
@@ -207,13 +207,15 @@ class Worker:
             work.exception()
         self.slots.wake()
 
-    def lost(self, lease: Lease) -> None:
-        """Report the loss of another worker's lease, which was taken over."""
+    def lost(self, lease: Lease, worker: str = "", started_at_ms: int = 0) -> None:
+        """Report the loss of another worker's lease, which was taken over.
+
+        `worker` and `started_at_ms`: which worker lost it, and when it had begun, if that is known."""
         node = lease.node
         if isinstance(node, DamagedNode):
             return self._refuse(node, node.why)
         self.decider.remember_lease(lease)
-        self.slots.report(Lost(node.key, node.delivery))
+        self.slots.report(Lost(node.key, node.delivery, "", worker, started_at_ms))
 
     # -- shutting down
 
