@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-from stemflow.cli.show import own_frames
+from stemflow.cli.attempts import own_frames
 from stemflow.cli.text import clip, short_duration, shown
 from stemflow.model.effects import DeadLetter
 from stemflow.model.records import task_id

@@ -101,5 +101,8 @@ def plain(text: str, folder: Path) -> str:
     text = text.replace(str(folder), "DIR")
     text = re.sub(r"\b0[0-9a-f]{31}\b", "RUN", text)
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "DATE", text)
+    text = re.sub(r"\d\d:\d\d:\d\d UTC", "CLOCK", text)
+    text = re.sub(r"  on \S+-\d+\b", "  on WORKER", text)
+    text = re.sub(r" +took\b", " took", text)
     text = re.sub(r" *\b(\d+ms|\d+\.\ds)\b", " TIME", text)
     return re.sub(r'("\w+_at_ms": )\d+', r"\1AT", text)

@@ -43,7 +43,13 @@ RUNS = command(
     click.Option(["-q", "--quiet"], is_flag=True, help="Print ids only."),
     *store(),
 )  # fmt: skip
-SHOW = command("show", "show a run: its steps, results, errors and attempts", run_id(), keys(), *store())
+SHOW = command(
+    "show", "show a run: its steps, results, errors and attempts",
+    run_id(),
+    click.Option(["--timeline"], is_flag=True, help="When each step waited and ran, and the critical path."),
+    click.Option(["--follow"], is_flag=True, help="First show the changes of the run until it ends."),
+    keys(), *store(),
+)  # fmt: skip
 WHY = command(
     "why", "explain why a run, or a task of it, makes no progress",
     run_id("The id of the run, or the beginning of it; or RUN/STEP for one step."), *store(),
