@@ -50,6 +50,8 @@ def _held(beat: Heartbeat, now_ms: int) -> list[str]:
 
 
 def _state(beat: Heartbeat, now_ms: int) -> str:
+    if beat.gone:
+        return "gone"
     if not beat.alive(now_ms):
         return "silent"
     return "on hold" if beat.on_hold and beat.state == "running" else beat.state

@@ -17,9 +17,9 @@ from stemflow.model.policy import Options
 from stemflow.model.records import RUNNING, STOPPING, Claim, Key, Node, task_id
 
 Code = Literal[
-    "running", "lease-ended", "stopping", "paused", "retry", "delayed", "expired", "rate-limit", "no-worker",
-    "queue-unserved", "task-unregistered", "workers-busy", "queued", "concurrency-key", "unique-key", "unique-window",
-    "shares-outcome", "timer", "event", "approval", "members", "hook", "steps", "window", "applying",
+    "running", "worker-gone", "lease-ended", "stopping", "paused", "retry", "delayed", "expired", "rate-limit",
+    "no-worker", "queue-unserved", "task-unregistered", "workers-busy", "queued", "concurrency-key", "unique-key",
+    "unique-window", "shares-outcome", "timer", "event", "approval", "members", "hook", "steps", "window", "applying",
 ]  # fmt: skip
 """Names of reasons, for programs; the same in every release."""
 
@@ -69,6 +69,8 @@ class WorkerFacts(NamedTuple):
     """It takes new leases."""
     holds: Mapping[tuple[Key, int], int]
     """Since when (epoch ms) it has run what it holds, by key and fencing token."""
+    is_gone: bool = False
+    """Its process was one of this host, and has ended."""
 
     def serves(self, queue: str, run: str) -> bool:
         return self.leases and (self.queues is None or queue in self.queues) and self.only_run in (None, run)

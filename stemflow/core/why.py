@@ -13,7 +13,7 @@ from stemflow.core.handlers import names_of
 from stemflow.core.kinds import rules_of
 from stemflow.core.kinds.base import KindRules
 from stemflow.core.members import bits
-from stemflow.core.reasons import Code, Explanation, Facts, Reason, command, holder_text, listed, many
+from stemflow.core.reasons import Code, Explanation, Facts, Reason, WorkerFacts, command, holder_text, listed, many
 from stemflow.model.pause import pauses_of
 from stemflow.model.plan import ApprovalPlan, EmitPlan, EventPlan, LeafPlan, ScopePlan, WaitPlan
 from stemflow.model.records import (
@@ -284,14 +284,27 @@ def _of_leased(facts: Facts, node: Node) -> Reason:
         is_served = any(one.is_alive for one in facts.workers)
         advice = None if is_served else _start_worker()
         return Reason(code="lease-ended", text=text, since_ms=until_ms, worker=worker, advice=advice)
-    silent = running is not None and not running[0].is_alive
-    if silent:
+    if running is not None and running[0].is_gone:
+        return _of_gone(facts, node, running[0], until_ms)
+    if running is not None and not running[0].is_alive:
         name += ", which has reported nothing for a while; others take over when its lease has ended"
     if node.state == STOPPING:
         text = f"it is to stop, and its handler has not ended on {name}"
         advice = command("cancel", node.run, "--force")
         return Reason(code="stopping", text=text, since_ms=since_ms, until_ms=until_ms, worker=worker, advice=advice)
     return Reason(code="running", text=f"runs on {name}", since_ms=since_ms, until_ms=until_ms, worker=worker)
+
+
+def _of_gone(facts: Facts, node: Node, worker: WorkerFacts, until_ms: int | None) -> Reason:
+    """A leaf whose lease is left of a process of this host that has ended."""
+    then = "is cancelled" if node.state == STOPPING else "starts again on another worker"
+    is_served = any(one.is_alive for one in facts.workers)
+    text = f"the process of worker {worker.name}, which ran it, has ended on this host; the task {then}"
+    text += " when its loss is noticed, at the latest when its lease ends" if is_served else " once a worker runs"
+    return Reason(
+        code="worker-gone", text=text, until_ms=until_ms, worker=worker.name,
+        advice=None if is_served else _start_worker(node.queue),
+    )  # fmt: skip
 
 
 # -- scopes

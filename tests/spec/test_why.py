@@ -10,8 +10,9 @@ from msgspec import structs
 
 from stemflow import Canvas, Concurrency, RetryPolicy, Stemflow, TaskRegistry, UnknownRun
 from stemflow.core.reasons import Reason
-from stemflow.runtime.catalog.heartbeats import heartbeats
+from stemflow.runtime.catalog.heartbeats import TOPIC, heartbeats
 from stemflow.runtime.client.overview import claim_keys, key_overview, queues, rate_keys
+from stemflow.store.process_owner import owner_id
 from stemflow.testing.simulation.virtual_loop import VirtualClock
 from tests.spec.conftest import OpenApp
 
@@ -289,3 +290,32 @@ async def test_steps_that_wait_for_an_event_or_a_person_say_so(app: Stemflow, cl
     assert 0 <= event.until_ms - began_ms - HOUR_MS < 1_000
     (approval,) = await reasons(app, handle.id, "[1]")
     assert (approval.code, approval.text) == ("approval", "waits for an answer of ann and bob")
+
+
+async def test_a_task_of_a_process_of_this_host_that_has_ended_says_so_before_its_lease_ends(
+    open_app: OpenApp, tasks: TaskRegistry
+) -> None:
+    # Given a task that runs, and a heartbeat that says so of a process that has ended since
+    app = await open_app(name="w1")
+    handle = await app.submit(call(tasks, "nap"))
+    await asyncio.sleep(2)
+    ((owner, body),) = (await app.store.hints(TOPIC)).items()
+    boot, namespace, pid, start = owner_id().split(".")
+    await app.store.put_hint(TOPIC, f"{boot}.{namespace}.{pid}.{int(start) - 1}/w", body, 60_000)
+    await app.store.put_hint(TOPIC, owner, body.replace(b'"running"', b'"stopped"'), 60_000)
+
+    # Then the task does not run there, and no worker runs
+    (reason,) = await reasons(app, handle.id)
+    assert (reason.code, reason.worker, reason.advice) == ("worker-gone", "w1", "stemflow worker --tasks MODULE")
+    assert reason.text == (
+        "the process of worker w1, which ran it, has ended on this host; the task starts again on another worker "
+        "once a worker runs"
+    )
+    assert reason.until_ms is not None
+
+    # And with another worker it starts again at the latest when its lease ends
+    await open_app(name="w2")
+    await asyncio.sleep(1)
+    (reason,) = await reasons(app, handle.id)
+    assert "at the latest when its lease ends" in reason.text
+    assert reason.advice is None

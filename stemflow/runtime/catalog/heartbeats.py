@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from msgspec import Struct, json
+from msgspec import Struct, json, structs
 
 from stemflow.model.records import Key
 from stemflow.store.base import Lease, Store, StoreError
 from stemflow.store.damaged import decoded_hints
+from stemflow.store.process_owner import is_dead
 
 TOPIC = "workers"
 HEARTBEAT_MS = 5_000
@@ -61,6 +62,9 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     on_hold: bool = False
     """It leases nothing new, since an operator wants that."""
 
+    gone: bool = False
+    """Its process was one of this host, and has ended. It is found out by those that read the heartbeat."""
+
     def serves(self, queue: str, run: str | None = None) -> bool:
         """Whether it leases from this queue; with `run`, tasks of this run."""
         return (self.queues is None or queue in self.queues) and self.only_run in (None, run)
@@ -71,7 +75,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
         return max(0, self.concurrency - self.running - len(self.disowned))
 
     def alive(self, now_ms: int) -> bool:
-        return self.state != "stopped" and now_ms - self.at_ms < SILENT_AFTER_MS
+        return self.state != "stopped" and not self.gone and now_ms - self.at_ms < SILENT_AFTER_MS
 
 
 _decoder = json.Decoder(Heartbeat)
@@ -79,7 +83,8 @@ _decoder = json.Decoder(Heartbeat)
 
 async def heartbeats(store: Store) -> dict[str, Heartbeat]:
     """The last heartbeat of each worker, by owner; also of those that stopped or fell silent a short while ago."""
-    return decoded_hints("the heartbeat of worker", _decoder.decode, await store.hints(TOPIC))
+    found = decoded_hints("the heartbeat of worker", _decoder.decode, await store.hints(TOPIC))
+    return {owner: structs.replace(beat, gone=is_dead(owner)) for owner, beat in found.items()}
 
 
 async def holders(store: Store) -> dict[tuple[Key, int], tuple[str, int]]:

@@ -109,7 +109,7 @@ async def worker_facts(store: Store) -> list[WorkerFacts]:
             name=beat.name, queues=beat.queues, only_run=beat.only_run, tasks=declared.get(beat.declares, frozenset()),
             concurrency=beat.concurrency, free=beat.free, is_alive=beat.alive(now_ms),
             leases=beat.state == "running" and not beat.on_hold,
-            holds={(one.key, one.token): one.since_ms for one in beat.holds},
+            holds={(one.key, one.token): one.since_ms for one in beat.holds}, is_gone=beat.gone,
         )
         for beat in (await heartbeats(store)).values()
         if beat.state != "stopped"
