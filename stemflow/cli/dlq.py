@@ -36,10 +36,10 @@ async def _dlq(arguments: Arguments) -> int:
             return await _show(app, arguments)
         if arguments.action == "replay":
             before = [one for given in arguments.letters if (one := await _taken_up(app, given)) is not None]
-            arguments.letters = [given for given in arguments.letters if not any(_is(given, one) for one in before)]
-            letters = [] if before and not arguments.letters else await _meant(app, arguments)
+            named = [given for given in arguments.letters if not any(_is(given, one) for one in before)]
+            letters = [] if before and not named else await _meant(app, arguments, named)
             return await _replay(app, letters, before, arguments)
-        return await _purge(app, await _meant(app, arguments), arguments)
+        return await _purge(app, await _meant(app, arguments, arguments.letters), arguments)
 
 
 # -- which letters
@@ -79,15 +79,18 @@ def _named(letters: list[DeadLetter], given: str) -> list[DeadLetter]:
     return found
 
 
-async def _meant(app: Stemflow, arguments: Arguments) -> list[DeadLetter]:
-    """The letters that `replay` or `purge` applies to; every letter only with `--all`."""
-    given = arguments.letters or [name for name in _FILTERS if getattr(arguments, name) is not None]
+async def _meant(app: Stemflow, arguments: Arguments, named: list[str]) -> list[DeadLetter]:
+    """The letters that `replay` or `purge` applies to: those `named` by id, else what the filters choose.
+
+    Every letter only with `--all`.
+    """
+    given = named or [name for name in _FILTERS if getattr(arguments, name) is not None]
     if not given and not arguments.all:
         raise Refused(f"dlq {arguments.action}: expected letters by id, a filter, or `--all` for every one; "
                       "`stemflow dlq list` lists them")  # fmt: skip
     letters = await _chosen(app, arguments)
-    if arguments.letters:
-        found = [letter for given in arguments.letters for letter in _named(letters, given)]
+    if named:
+        found = [letter for given in named for letter in _named(letters, given)]
         letters = list({letter.key: letter for letter in found}.values())
     return letters[: arguments.limit]
 

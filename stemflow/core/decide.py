@@ -169,7 +169,7 @@ def _apply_posts(w: Work, fact: InboxRead) -> bool:
     for post in fact.posts:
         scope = w.node(post.scope)
         if scope is not None and scope.base == post.base:
-            w.pending += [MemberEnd(post.scope, end.index, end.how, end.failed_at) for end in post.ends]
+            w.pending.extend(MemberEnd(post.scope, end.index, end.how, end.failed_at) for end in post.ends)
     return True
 
 
@@ -194,7 +194,7 @@ def _request(w: Work, fact: Requested) -> bool:
     w.new_headers[header.run] = header
     w.purged.extend(fact.purged)
     w.shape(header.plan)
-    w.also += fact.also
+    w.also.extend(fact.also)
     node = Node(run=header.run, path="", plan=header.plan, node=0, state=WAITING, opened_at_ms=w.now_ms)
     fire(w, w.create(node), "opened", None)
     w.replies.append(Reply("accepted", header.run, holder))

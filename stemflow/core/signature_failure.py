@@ -6,12 +6,10 @@ the index can be trusted. So the node ends, its run ends, and no other node is n
 
 from __future__ import annotations
 
-from collections import deque
-
 from msgspec import structs
 
 from stemflow.core.ending import finish, letter_of
-from stemflow.core.work import MemberEnd, Work
+from stemflow.core.work import Work
 from stemflow.model.effects import DEAD_LETTER_MS, RunEnd
 from stemflow.model.facts import Damaged, Distrusted
 from stemflow.model.records import FAILED, FINAL, ErrorInfo, Node
@@ -44,4 +42,4 @@ def _end(w: Work, node: Node, error: ErrorInfo, failed_at: str) -> None:
     node = w.edit(node)
     node.error, node.failed_at, node.result, node.alias = error, failed_at, None, None
     finish(w, node, FAILED, kept_ms=DEAD_LETTER_MS)
-    w.pending = deque(end for end in w.pending if not isinstance(end, MemberEnd))
+    w.drop_member_ends()

@@ -165,7 +165,7 @@ class Work:
         self.guards: dict[Key, tuple[int, int]] = {}
         self.pending: deque[MemberEnd | ClaimNotice] = deque()
         self.new_headers: dict[str, Header] = {}
-        self.also: tuple[Header, ...] = ()
+        self.also: list[Header] = []
         self.new_shapes: dict[str, Shape] = {}
         self.fragments: list[tuple[str, str]] = []
         self.pages: list[Pages] = []
@@ -202,6 +202,10 @@ class Work:
         if found is None:
             raise StaleView(key, f"a record, as {by} names it")
         return found
+
+    def drop_member_ends(self) -> None:
+        """Forget the ends of members that no scope has processed yet."""
+        self.pending = deque(end for end in self.pending if not isinstance(end, MemberEnd))
 
     def want(self, keys: Iterable[Key]) -> None:
         """Request all of these that are unknown, at once."""
@@ -351,7 +355,7 @@ class Work:
             puts=tuple(puts),
             seen=self._seen(),
             headers=tuple(self.new_headers.values()),
-            also=self.also,
+            also=tuple(self.also),
             plans=tuple(shape.plan for shape in self.new_shapes.values()),
             pages=tuple(self.pages),
             fragments=tuple(self.fragments),

@@ -175,8 +175,7 @@ def _parse(text: str, file: str, others: ReadOther, chain: tuple[OtherFile, ...]
     usable = not any(one.severity == "error" for one in kept)
     view = None
     if root is not None and "" in builder.spots:
-        view = View.of(text, root, inputs, expressions.reads, builder.spots, usable)
-        view.types, view.templates = types, templates
+        view = View.of(text, root, inputs, expressions.reads, builder.spots, usable, types, templates)
     return Parsed(
         workflow if usable else None, workflow, kept, inputs_schema(inputs), cases,
         types, templates, findings, view, root, builder.spots, ignores,

@@ -103,7 +103,7 @@ def _report(root: Node, path: tuple[str | int, ...], error: Any, findings: Findi
     elif error.validator == "required":
         _missing(node, place, path, error, findings)
     else:
-        node.flawed = True
+        node.mark_flawed()
         wanted, hint = expected(error)
         findings.error("SF011", f"{where}: expected {wanted}, got {describe(error.instance)}", node.place, hint)
 

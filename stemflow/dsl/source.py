@@ -60,6 +60,10 @@ class Node:
         found = self.get(key)
         return {} if found is None else found.members
 
+    def mark_flawed(self) -> None:
+        """The schema refuses this value."""
+        self.flawed = True
+
     def is_sound(self) -> bool:
         """Whether the schema refuses nothing in this value."""
         pending = [self]

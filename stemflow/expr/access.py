@@ -108,10 +108,10 @@ class AccessCompiler(NodeCompiler):
         target = node.args[0]
         if not isinstance(target, PATHS) or (isinstance(target, ast.Name) and target.id in CONSTANTS):
             raise self.scope.error(target, f"{name}() takes a path first", f"write {name}(steps.ship.output)")
-        outside, self.scope.optional = self.scope.optional, True
-        value = self._lenient_path(target, outside)
-        default = self.compile(node.args[1]) if len(node.args) == 2 else constant(None)
-        self.scope.optional = outside
+        outside = self.scope.optional
+        with self.scope.reading(optional=True):
+            value = self._lenient_path(target, outside)
+            default = self.compile(node.args[1]) if len(node.args) == 2 else constant(None)
 
         def has(frame: Frame) -> bool:
             found = value(frame)
@@ -138,10 +138,8 @@ class AccessCompiler(NodeCompiler):
             key = self._lenient_key(node.slice, outside)
             return lambda frame: soft_index(value(frame), key(frame))
         # What is not a path insists on what it reads, as it would outside of get() and has().
-        self.scope.optional = outside
-        insistent = self.compile(node)
-        self.scope.optional = True
-        return insistent
+        with self.scope.reading(optional=outside):
+            return self.compile(node)
 
     def _lenient_key(self, node: ast.expr, outside: bool) -> Evaluator:
         if isinstance(node, PATHS):

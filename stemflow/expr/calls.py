@@ -31,7 +31,8 @@ class CallCompiler(NodeCompiler):
         keywords = [(str(keyword.arg), self._argument(keyword.value)) for keyword in node.keywords]
         span = self.scope.source.span(node)
         work = self._with_clock(node, name, function) if function.clock else function.call
-        self.scope.dates = self.scope.dates or name in DATE_FUNCTIONS
+        if name in DATE_FUNCTIONS:
+            self.scope.may_give_dates()
 
         def call(frame: Frame) -> Any:
             try:

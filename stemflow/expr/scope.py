@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 from stemflow.expr.errors import ExpressionError, Reference
 from stemflow.expr.functions import FUNCTION_NAMES, INSTEAD
@@ -27,6 +28,19 @@ class Scope:
         self.references: list[Reference] = []
         self.optional = False
         self.dates = False  # whether the value may hold dates, which leave as text
+
+    @contextmanager
+    def reading(self, *, optional: bool) -> Iterator[None]:
+        """Mark the references found meanwhile as optional, or not: what they name need not exist."""
+        outside, self.optional = self.optional, optional
+        try:
+            yield
+        finally:
+            self.optional = outside
+
+    def may_give_dates(self) -> None:
+        """The value of the expression may hold dates."""
+        self.dates = True
 
     def error(
         self, node: ast.expr | ast.keyword | ast.comprehension, message: str, hint: str | None = None

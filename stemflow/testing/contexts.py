@@ -73,7 +73,9 @@ class Asked:
 class RecordedContext(TaskContext):
     """A context for an `async def`. `asked` records the handler's calls, `added` what it added to its group."""
 
-    asked: Asked
+    def __init__(self, *, services: Asked, **given: Any) -> None:
+        super().__init__(services=services, **given)
+        self.asked = services
 
     def cancel(self) -> None:
         """Mark the run as stopped."""
@@ -83,7 +85,9 @@ class RecordedContext(TaskContext):
 class RecordedSyncContext(SyncTaskContext):
     """A context for a plain `def`, with the same records."""
 
-    asked: Asked
+    def __init__(self, *, services: Asked, **given: Any) -> None:
+        super().__init__(services=services, **given)
+        self.asked = services
 
     def cancel(self) -> None:
         """Mark the run as stopped."""
@@ -99,13 +103,11 @@ def context_for(task: Task[..., Any] | str = "test", **fields: Any) -> Any:
     """
     plain = isinstance(task, Task) and not task.is_async
     name = task if isinstance(task, str) else task.name
-    asked, state = Asked(), fields.pop("state", None)
+    asked = Asked()
     given = {"run_id": RUN_ID, "node": "", "in_fan_in": True, "headers": NOTHING, "meta": NOTHING, **fields}
-    context = (RecordedSyncContext if plain else RecordedContext)(name=name, services=asked, **given)
-    context.asked, context.state = asked, state
-    if isinstance(context, RecordedSyncContext):
-        context.ask = _at_once
-    return context
+    if plain:
+        return RecordedSyncContext(name=name, services=asked, ask=_at_once, **given)
+    return RecordedContext(name=name, services=asked, **given)
 
 
 def _at_once(question: Coroutine[Any, Any, T]) -> T:

@@ -151,6 +151,7 @@ def test_encoders_middleware_listeners_keys_and_strategy_of_several_registries_a
         ("registry.retry_strategy = shared.strategy", "retry_strategy: expected registries that agree, got None and"),
         ("registry.defaults = {'priority': 3}", "defaults: expected registries that agree, got {} and"),
         ("registry.encoders.register(shared.Stamp('same'))", "encoder 'same': expected one, got two; let the modules"),
+        ("registry.encoders.accept_plain = True", "encoders.accept_plain: expected registries that agree, got"),
         ("registry.encoders.register(shared.one); registry.encoders.args = 'one'", "encoders.args: expected regis"),
     ],
 )

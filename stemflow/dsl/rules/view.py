@@ -118,9 +118,11 @@ class View:
         reads: Sequence[Read],
         spots: Mapping[str, Spot],
         whole: bool,
+        types: NamedTypes,
+        templates: Templates,
     ) -> View:
         """Arrange what the reader of the file has found; `whole`: it has found no error."""
-        view = cls(text, root, inputs, reads, whole)
+        view = cls(text, root, inputs, reads, whole, types=types, templates=templates)
         for path, spot in spots.items():
             kinds = KINDS if path else BODIES
             kind = next((kind for kind in kinds if kind in spot.node.members), None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from stemflow.core.kinds import rules_of
 from stemflow.model.plan import LeafPlan
@@ -17,9 +18,13 @@ C = TypeVar("C", bound=TaskContext)
 
 
 async def context_of(
-    kind: type[C], services: HandlerServices, values: Values, node: Node, leaf: LeafPlan, options: Options
-) -> C:
-    """The context of an attempt at `node`; `kind` is the class for handlers that run where this one does."""
+    kind: Callable[..., C], services: HandlerServices, values: Values, node: Node, leaf: LeafPlan, options: Options,
+    state: Any,
+) -> C:  # fmt: skip
+    """The context of an attempt at `node`.
+
+    `kind` makes it, from keywords, for handlers that run where this one does. `state`: what the lifespan yielded.
+    """
     library = values.library
     header = await library.header(node.run)
     before = await values.predecessor_path(node)
@@ -39,6 +44,7 @@ async def context_of(
         parent_id=None if parent is None else task_id(parent),
         root_id=header.root,
         delivery=node.delivery,
+        state=state,
         in_fan_in=bool(node.path) and await _in_fan_in(values, node),
         labels={**header.labels, **leaf.labels},
     )

@@ -55,9 +55,7 @@ _REQUESTS = (Ignore, HandBack, RetryRequested, ReplaceRequested)
 
 def converted(task: Task[..., Any], bound: Bound) -> Bound:
     """The calls with their arguments converted to the annotations of the handler. Raises BadArguments."""
-    calls = Bound([task.parameters.convert(*call) for call in bound])
-    calls.chunked = bound.chunked
-    return calls
+    return Bound([task.parameters.convert(*call) for call in bound], bound.chunked)
 
 
 async def call(
@@ -71,7 +69,7 @@ async def call(
     """Make each of the bound calls with the middlewares around it; a chunk of a map gives the list of their results."""
     results, chain = [], registry.middleware
     for args, kwargs in bound:
-        context.args, context.kwargs = args, kwargs
+        context._call_with(args, kwargs)
         handler = partial(_call_handler, task, context, threads, soft_limit, registry.lifespans.clean_up)
         wrapped = chain.on_execute or chain.on_error
         results.append(await (_call_wrapped(chain, context, handler) if wrapped else handler()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal, NamedTuple
 
 from stemflow.model.facts import Failed, HandedBack, Outcome
@@ -11,7 +11,7 @@ from stemflow.model.policy import Options
 from stemflow.model.records import Key, Node, task_id
 from stemflow.runtime.attempt.process_pool import Crashed, PoolProcess
 from stemflow.runtime.commit.events import context_event
-from stemflow.runtime.tasks.context import TaskContext, TaskTimeout
+from stemflow.runtime.tasks.context import TaskContext, TaskTimeout, outside
 from stemflow.runtime.tasks.retry_decision import RetryDecider
 from stemflow.runtime.tasks.signals import Signal, TaskEvent
 from stemflow.store.base import Store
@@ -72,6 +72,27 @@ class Running:
         """Let the reports of handlers that have blocked the event loop leave before this one is called."""
         await self._callbacks.wait_for_reports()
 
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run the attempt as an asyncio task, without the context variables of what leased it."""
+        self.task = asyncio.get_running_loop().create_task(work, context=outside())
+        self.task.add_done_callback(self.ended)
+
+    def know(self, context: TaskContext) -> None:
+        """The context of the handler was made; a cancel is signalled in it."""
+        self.context = context
+
+    def retry_by(self, decide_retry: RetryDecider) -> None:
+        """The task is known: its options and strategy decide what a failure leads to."""
+        self.decide_retry = decide_retry
+
+    def in_process(self, process: PoolProcess) -> None:
+        """The handler runs in this process of the pool."""
+        self.pool_process = process
+
+    def in_thread(self, thread: asyncio.Future[Any]) -> None:
+        """The handler runs in a thread, which cannot be cancelled."""
+        self.thread = thread
+
     def begin(self, context: TaskContext, options: Options, on_soft_limit: Callable[[], None] | None) -> None:
         """Start the time limits of the attempt: the handler is called now.
 
@@ -85,7 +106,7 @@ class Running:
         if options.soft_ms is not None and on_soft_limit is not None:
             self.timers.append(call_later(options.soft_ms / 1_000, self._soft_limit, context, on_soft_limit))
         if options.hard_ms is not None:
-            context.deadline_ms = self.started_at_ms + options.hard_ms
+            context._end_at(self.started_at_ms + options.hard_ms)
             self.timers.append(call_later(options.hard_ms / 1_000, self._hard_limit, options))
 
     @property
@@ -134,6 +155,15 @@ class Running:
         elif self.task is not None and self.thread is None:
             self.task.cancel()
         self.timers.append(asyncio.get_running_loop().call_later(DISOWN_AFTER_MS / 1_000, self.disown))
+
+    def drop_report(self) -> None:
+        """Report nothing of the handler any more: something else was reported of its lease."""
+        self.reported = True
+
+    def give_up(self) -> None:
+        """The store has lost the records of this lease: cancel the handler, and report nothing."""
+        self.void = True
+        self.cancel(HandedBack())
 
     def ended(self, task: asyncio.Task[None]) -> None:
         """Report for a task that was cancelled before its first step, which could not report itself."""

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from stemflow.model.facts import Failed, HandedBack, Outcome
@@ -108,17 +109,15 @@ class Link:
 class Attempt:
     """The call that is running: services of the handler and encoder of the outcome, both answered by the worker."""
 
-    def __init__(self, link: Link, job: Job, task: Task[..., Any], registry: TaskRegistry) -> None:
+    def __init__(self, link: Link, job: Job, task: Task[..., Any], registry: TaskRegistry, state: Any) -> None:
         self.link, self.job, self.task, self.registry = link, job, task, registry
         self.loop: asyncio.AbstractEventLoop | None = None
         self._early: list[Callable[[], None]] = []
         self._starting = threading.Lock()
         self.running: asyncio.Task[Outcome] | None = None
         self.cancelled = False
-        kind = TaskContext if task.is_async else SyncTaskContext
-        self.context = kind(**job.context, services=self)
-        if isinstance(self.context, SyncTaskContext):
-            self.context.ask = result_of
+        kind = TaskContext if task.is_async else partial(SyncTaskContext, ask=result_of)
+        self.context = kind(**job.context, services=self, state=state)
         self.soft_limit = SoftLimit(self.context, job.options.soft_raises)
         strategy = registry.strategy_of(task, job.options)
         self.decide_retry = RetryDecider(task.name, job.options, self.context.attempt, strategy)
@@ -142,8 +141,7 @@ class Attempt:
 
     def run(self) -> Outcome:
         """Make the call, on an event loop of its own where the handler or a middleware needs one."""
-        bound = Bound(self.job.calls)
-        bound.chunked = self.job.chunked
+        bound = Bound(self.job.calls, self.job.chunked)
         called = execute(self.task, self.context, bound, in_this_thread, self, self.decide_retry, self.soft_limit)
         chain = self.registry.middleware
         if self.task.is_async or chain.on_execute or chain.on_error:
@@ -228,8 +226,7 @@ def main(descriptor: int) -> None:
                 loaded = _load(link, job, states)
             else:
                 assert loaded is not None
-                attempt = Attempt(link, job, *loaded)
-                attempt.context.state = states.of(loaded[1])
+                attempt = Attempt(link, job, *loaded, states.of(loaded[1]))
                 link.serve(attempt)
                 with environment(attempt.context.env):
                     outcome = attempt.run()

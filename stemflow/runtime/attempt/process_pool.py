@@ -34,7 +34,8 @@ EXIT_S = 1.0
 IMPORT_S = 120.0
 """How long a process may take to import the module of a task; no time limit of the task counts meanwhile."""
 
-_CONTEXT = [name for name in inspect.signature(TaskContext).parameters if name != "services"]
+_CONTEXT = [name for name in inspect.signature(TaskContext).parameters if name not in ("services", "state")]
+"""What the process is sent of a context; its services answer through the pipe, and its state is made there."""
 _SERVICES = frozenset(name for name in vars(HandlerServices) if not name.startswith("_"))
 _OUTPUT = frozenset(("write", "plan"))
 _numbers = count(1)
@@ -76,7 +77,7 @@ class PoolProcess:
         self._mark = mark
         self._gone = False
         self._killing: asyncio.Future[None] | None = None
-        self.room: asyncio.Semaphore | None = None
+        self._room: asyncio.Semaphore | None = None
         """The places of the pool, while it has one of them or has lent its place."""
         self._lent = False
         loop = asyncio.get_running_loop()
@@ -158,23 +159,27 @@ class PoolProcess:
 
     # -- its place in the pool
 
+    def take_place(self, room: asyncio.Semaphore) -> None:
+        """It was leased from the pool, and has acquired a place in `room`."""
+        self._room = room
+
     def lend_place(self) -> None:
         """Its handler waits: another process may run meanwhile."""
-        if self.room is not None and not self._lent:
+        if self._room is not None and not self._lent:
             self._lent = True
-            self.room.release()
+            self._room.release()
 
     async def retake_place(self) -> None:
         """Wait for a place, if it has lent its own."""
-        if self.room is not None and self._lent:
-            await self.room.acquire()
+        if self._room is not None and self._lent:
+            await self._room.acquire()
             self._lent = False
 
     def leave_place(self) -> None:
         """The call is over: its place is free."""
-        if self.room is not None and not self._lent:
-            self.room.release()
-        self.room, self._lent = None, False
+        if self._room is not None and not self._lent:
+            self._room.release()
+        self._room, self._lent = None, False
 
     # -- its end
 
@@ -291,7 +296,7 @@ class ProcessPool:
         except BaseException:
             self._room.release()
             raise
-        child.room = self._room
+        child.take_place(self._room)
         return child
 
     async def _start(self) -> PoolProcess:

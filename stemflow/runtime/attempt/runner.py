@@ -21,7 +21,7 @@ from stemflow.expr import ExpressionError
 from stemflow.model.facts import Failed, HandedBack, Ok, Outcome, Replaced
 from stemflow.model.plan import LeafPlan
 from stemflow.model.policy import Options
-from stemflow.model.records import NO_RUN, ErrorInfo, Node
+from stemflow.model.records import NO_RUN, ErrorInfo, Node, task_id
 from stemflow.runtime.attempt.context_of import context_of
 from stemflow.runtime.attempt.declared_results import checked, missing_result
 from stemflow.runtime.attempt.execute import Output, execute, refused
@@ -76,6 +76,10 @@ async def never_paused(node: Node, task: str) -> None:
     """Nothing is paused."""
 
 
+def no_state() -> None:
+    """No lifespan was entered."""
+
+
 class Attempt:
     """What is known of one attempt. Each step may rely on what the steps before it have set."""
 
@@ -107,7 +111,8 @@ class Attempts:
 
     `services`: what running handlers ask the worker for. `queues`: those that the worker serves; None: all.
     `threads`: runs handlers that are plain functions. `unregistered`: gives the outcome for a task that this worker
-    does not know. `own_tasks`: gives the tasks of the engine itself. `paused_ms`: whether a task is paused.
+    does not know. `own_tasks`: gives the tasks of the engine itself. `paused_ms`: whether a task is paused. `state`:
+    gives what the lifespan of the registry has yielded.
     """
 
     def __init__(
@@ -123,14 +128,14 @@ class Attempts:
         unregistered: Unregistered = hand_back_unknown,
         own_tasks: OwnTasks = no_own_tasks,
         paused_ms: PausedMs = never_paused,
+        state: Callable[[], Any] = no_state,
     ) -> None:
         self._decider, self._library, self._store = decider, decider.library, decider.store
         self._registry, self._signals, self._services = registry, registry.signals, services
         self._remote_tasks, self._queues = remote_tasks, queues
         self._threads, self._processes = threads, processes
         self._unregistered, self._own_tasks, self._paused_ms = unregistered, own_tasks, paused_ms
-        self.state: Any = None
-        """What the lifespan of the registry yielded; handlers read it in their context."""
+        self._state = state
         self.steps: tuple[Callable[[Attempt], Awaitable[Outcome | Crashed | None]], ...] = (
             self.verify,
             self.find_task,
@@ -172,7 +177,7 @@ class Attempts:
         options = attempt.options = shape.plan.options[leaf.options]
         attempt.mode = execution_mode(task.is_async, options)
         strategy = self._registry.strategy_of(task, options)
-        attempt.running.decide_retry = RetryDecider(leaf.task, options, node.attempt, strategy)
+        attempt.running.retry_by(RetryDecider(leaf.task, options, node.attempt, strategy))
         return None
 
     async def check_pause(self, attempt: Attempt) -> Outcome | None:
@@ -203,10 +208,14 @@ class Attempts:
         node, leaf = attempt.node, attempt.leaf
         if self._signals.received:
             self._signals.received.send(task_event("received", node, leaf.task, self._store.now_ms()))
-        kind = TaskContext if attempt.mode == "loop" else SyncTaskContext
-        attempt.context = await context_of(kind, self._services, attempt.values, node, leaf, attempt.options)
-        attempt.context.state = self.state
-        attempt.running.context = attempt.context
+        kind: Callable[..., TaskContext] = TaskContext
+        if attempt.mode != "loop":
+            ask = partial(ask_loop, asyncio.get_running_loop(), task_id(node.key))
+            kind = partial(SyncTaskContext, ask=ask)
+        attempt.context = await context_of(
+            kind, self._services, attempt.values, node, leaf, attempt.options, self._state()
+        )
+        attempt.running.know(attempt.context)
         return None
 
     async def ask_middleware(self, attempt: Attempt) -> Outcome | None:
@@ -259,8 +268,6 @@ class Attempts:
         if attempt.mode == "process":
             return await self._in_process(attempt)
         running, context = attempt.running, attempt.context
-        if isinstance(context, SyncTaskContext):
-            context.ask = partial(ask_loop, asyncio.get_running_loop(), context)
         await running.wait_for_reports()
         soft_limit = soft_limit_of(context, attempt.options)
         running.begin(context, attempt.options, None if soft_limit is None else soft_limit.expire)
@@ -318,24 +325,26 @@ class Attempts:
         except OptionError as error:
             return Failed(describe(error), "final")
         try:
-            running.pool_process = await self._processes.take()
+            process = await self._processes.take()
         except StemflowError as error:
             return Crashed(str(error))
+        running.in_process(process)
         try:
-            failed = await running.pool_process.load(place)
+            failed = await process.load(place)
             if failed is not None or running.reason is not None:  # cancelled while its module was imported
                 return failed or HandedBack()
-            running.begin(context, attempt.options, running.pool_process.signal_soft_limit)
-            called = running.pool_process.attempt(attempt.options, context, attempt.bound, attempt.output)
+            running.begin(context, attempt.options, process.signal_soft_limit)
+            called = process.attempt(attempt.options, context, attempt.bound, attempt.output)
             return await self._signalled(context, called)
         finally:
             if running.reason is not None:
-                running.pool_process.kill()  # a handler that ended by itself may have left programs running
-            self._processes.give(running.pool_process)
+                process.kill()  # a handler that ended by itself may have left programs running
+            self._processes.give(process)
 
     def _in_thread(self, running: Running) -> Callable[[Callable[[], Any]], Awaitable[Any]]:
         def call(work: Callable[[], Any]) -> Awaitable[Any]:
-            running.thread = asyncio.get_running_loop().run_in_executor(self._threads, work)
-            return asyncio.shield(running.thread)
+            thread = asyncio.get_running_loop().run_in_executor(self._threads, work)
+            running.in_thread(thread)
+            return asyncio.shield(thread)
 
         return call

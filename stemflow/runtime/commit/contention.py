@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager
 
 from stemflow.model.effects import Decision, Put
 from stemflow.model.facts import Fact, InboxRead
@@ -20,10 +21,23 @@ class Contention:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.wide = WIDE
-        self.has_worker = False
+        self._wide_from = WIDE
+        self._has_worker = False
         """Whether a worker of this process may lease inboxes; without one nothing is posted."""
         self._until_ms: dict[Key, int] = {}
+
+    @contextmanager
+    def inboxes_leased(self) -> Iterator[None]:
+        """While a worker of this process leases inboxes; ends of members are posted only then."""
+        self._has_worker = True
+        try:
+            yield
+        finally:
+            self._has_worker = False
+
+    def wide_from(self, members: int) -> None:
+        """Let scopes of at least so many members be posted to (tests: fewer than WIDE)."""
+        self._wide_from = members
 
     def stale(self, decision: Decision, current: Sequence[tuple[Key, Record | None]]) -> None:
         """Note a stale decision; `current` are the records that it was based on, as they are now."""
@@ -56,7 +70,7 @@ class Contention:
 
     def hot(self, facts: Sequence[Fact]) -> Container[Key]:
         """The scopes that a decision on `facts` must not change, unless it consumes the inbox of their run."""
-        if not self._until_ms or not self.has_worker:
+        if not self._until_ms or not self._has_worker:
             return ()
         now_ms = self._store.now_ms()
         self._until_ms = {key: until_ms for key, until_ms in self._until_ms.items() if until_ms > now_ms}
@@ -67,5 +81,5 @@ class Contention:
         """The wide scopes that a decision changes."""
         for put in decision.puts:
             node = put.record
-            if put.guard and isinstance(node, Node) and node.tally is not None and node.tally.size >= self.wide:
+            if put.guard and isinstance(node, Node) and node.tally is not None and node.tally.size >= self._wide_from:
                 yield put

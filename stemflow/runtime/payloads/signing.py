@@ -39,10 +39,9 @@ class SigningError(StemflowError):
 class SignatureInvalid(SigningError):
     """A record was not written by a process with a key, or was altered. `run`: the run that it belongs to, if any."""
 
-    run: str | None = None
-
-    def __init__(self, where: str, why: str) -> None:
+    def __init__(self, where: str, why: str, run: str | None = None) -> None:
         super().__init__(f"{where}: {why}; nothing of this run starts any more")
+        self.run = run
 
 
 class UnknownKey(SigningError):
@@ -94,11 +93,8 @@ class Trust:
         """Whether the signature of a record is valid; False if its key is not known here. Raises SignatureInvalid."""
         if self.keys is None:
             return record.seal is None
-        try:
-            return self._checked(record.seal, _kind(record), lambda: _canonical(record), _where(record))
-        except SignatureInvalid as error:
-            error.run = None if isinstance(record, Shared) else record.run
-            raise
+        run = None if isinstance(record, Shared) else record.run
+        return self._checked(record.seal, _kind(record), lambda: _canonical(record), _where(record), run)
 
     def is_verified(self, record: Sealed) -> bool:
         """As `is_valid`, but False also for a record that was altered."""
@@ -141,19 +137,19 @@ class Trust:
             if len(self.ended) > ENDED:
                 del self.ended[next(iter(self.ended))]
 
-    def _checked(self, seal: bytes | None, kind: str, message: Any, where: str) -> bool:
+    def _checked(self, seal: bytes | None, kind: str, message: Any, where: str, run: str | None = None) -> bool:
         assert self.keys is not None
         if seal is None:
             if self.keys.mode == "sign":
                 return True
-            raise SignatureInvalid(where, "expected a signature, got none")
+            raise SignatureInvalid(where, "expected a signature, got none", run)
         name = _key_of(seal)
         if name is None or len(seal) != 2 + len(name.encode()) + MAC_BYTES:
-            raise SignatureInvalid(where, "expected a signature by HMAC-SHA256, got another form")
+            raise SignatureInvalid(where, "expected a signature by HMAC-SHA256, got another form", run)
         if name not in self.keys.keys:
             return False
         if not hmac.compare_digest(self._mac(name, kind, message()), seal[-MAC_BYTES:]):
-            raise SignatureInvalid(where, f"it was altered since it was signed under key {name!r}")
+            raise SignatureInvalid(where, f"it was altered since it was signed under key {name!r}", run)
         return True
 
     def _seal(self, kind: str, message: bytes) -> bytes:

@@ -149,6 +149,7 @@ class TaskContext:
         labels: Mapping[str, str] = NOTHING,
         env: Mapping[str, str] = NOTHING,
         hidden: tuple[str, ...] = (),
+        state: Any = None,
     ) -> None:
         self.run_id, self.node, self.name = run_id, node, name
         self.attempt, self.max_retries = attempt, max_retries
@@ -165,9 +166,17 @@ class TaskContext:
         """The values of the secrets that the call was given."""
         self.cancelled, self.soft_timeout = asyncio.Event(), asyncio.Event()
         self.added: list[Signature[Any, Any]] = []
-        self.state: Any = None
+        self.state = state
         """What the lifespan of the registry yielded."""
         self._services = services
+
+    def _call_with(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """The handler is called with these arguments now."""
+        self.args, self.kwargs = args, kwargs
+
+    def _end_at(self, deadline_ms: int) -> None:
+        """The hard time limit ends this attempt at an instant of the store's clock."""
+        self.deadline_ms = deadline_ms
 
     @property
     def id(self) -> str:

@@ -221,25 +221,15 @@ def _merged(registries: Sequence[TaskRegistry], where: str) -> TaskRegistry:
     What can only be one (defaults, strategy, limiter, keys, the encoders that write) must be the same everywhere.
     Raises TasksNotFound, and DuplicateTask when two of them hold the same name.
     """
-    merged = TaskRegistry()
     for name in ("defaults", "retry_strategy", "rate_limiter", "signing"):
-        setattr(merged, name, _same(name, [getattr(one, name) for one in registries], where))
-    encoders = [one.encoders for one in registries]
-    merged.encoders = TaskPayloadEncoderRegistry(*_encoders(encoders, where))
-    for name in ("args", "results"):
-        setattr(merged.encoders, name, _same(f"encoders.{name}", [getattr(one, name) for one in encoders], where))
-    for registry in registries:
-        merged.middleware.join(registry.middleware)
-        merged.lifespans.join(registry.lifespans)
-        merged.signals.join(registry.signals)
-        merged.secrets.join(registry.secrets)
-        for name in registry:
-            task = registry.get(name)
-            assert task is not None
-            merged.register(task)
-        for name, workflow in registry.workflows.items():
-            merged.add_workflow(workflow, name)
-    return merged
+        _same(name, [getattr(one, name) for one in registries], where)
+    given = [one.encoders for one in registries]
+    defaults = {
+        name: _same(f"encoders.{name}", [getattr(one, name) for one in given], where)
+        for name in ("args", "results", "accept_plain")
+    }
+    encoders = TaskPayloadEncoderRegistry(*_encoders(given, where), **defaults)
+    return TaskRegistry.joined(registries, encoders)
 
 
 def _same(name: str, values: Sequence[Any], where: str) -> Any:

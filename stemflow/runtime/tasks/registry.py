@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from msgspec import structs
@@ -125,14 +125,38 @@ class TaskRegistry:
         Its signals have no listeners.
         """
         twin = TaskRegistry()
-        twin.defaults, twin.encoders, twin.retry_strategy = self.defaults, self.encoders, self.retry_strategy
-        twin.rate_limiter = self.rate_limiter
+        twin._set_up_as(self, self.encoders)
         twin.middleware = self.middleware.copy()
         twin.lifespans.join(self.lifespans)
         twin.secrets = self.secrets.copy()
         twin._tasks = dict(self._tasks)
         twin._workflows = dict(self._workflows)
         return twin
+
+    @classmethod
+    def joined(cls, registries: Sequence[TaskRegistry], encoders: TaskPayloadEncoderRegistry) -> TaskRegistry:
+        """One registry with the tasks, middlewares, lifespans and listeners of all `registries`, and with `encoders`.
+
+        Defaults, strategy, limiter and keys are those of the first; all must have the same. Raises DuplicateTask when
+        two of them hold the same name.
+        """
+        joined = cls()
+        joined._set_up_as(registries[0], encoders)
+        joined.signing = registries[0].signing
+        for registry in registries:
+            joined.middleware.join(registry.middleware)
+            joined.lifespans.join(registry.lifespans)
+            joined.signals.join(registry.signals)
+            joined.secrets.join(registry.secrets)
+            for task in registry._tasks.values():
+                joined.register(task)
+            for name, workflow in registry.workflows.items():
+                joined.add_workflow(workflow, name)
+        return joined
+
+    def _set_up_as(self, other: TaskRegistry, encoders: TaskPayloadEncoderRegistry) -> None:
+        self.defaults, self.retry_strategy, self.rate_limiter = other.defaults, other.retry_strategy, other.rate_limiter
+        self.encoders = encoders
 
     def lifespan(self, function: F) -> F:
         """Register what workers set up before their tasks and take down afterwards; what it yields is `context.state`.

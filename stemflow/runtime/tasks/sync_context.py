@@ -30,45 +30,45 @@ class SyncTaskContext(TaskContext):
                 context.heartbeat()
     """
 
-    __slots__ = ("ask",)
+    __slots__ = ("_ask",)
 
     cancelled: threading.Event  # type: ignore[assignment]
     soft_timeout: threading.Event  # type: ignore[assignment]
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, *, ask: Callable[[Coroutine[Any, Any, Any]], Any], **given: Any) -> None:
         super().__init__(**given)
         self.cancelled, self.soft_timeout = threading.Event(), threading.Event()
-        self.ask: Callable[[Coroutine[Any, Any, Any]], Any]
+        self._ask = ask
 
     def heartbeat(self) -> None:  # type: ignore[override]
         """Renew the lease now, as `TaskContext.heartbeat`. Raises TaskCancelled."""
-        self.ask(super().heartbeat())
+        self._ask(super().heartbeat())
 
     def extend_lease(self, duration: Duration) -> None:  # type: ignore[override]
         """Keep the lease for at least `duration` from now, as `TaskContext.extend_lease`. Raises TaskCancelled."""
-        self.ask(super().extend_lease(duration))
+        self._ask(super().extend_lease(duration))
 
     def progress(self, percent: float, data: Any = None) -> None:  # type: ignore[override]
         """Report progress: `percent` from 0 to 100, and any JSON `data`, as `TaskContext.progress`."""
-        self.ask(super().progress(percent, data))
+        self._ask(super().progress(percent, data))
 
     def enqueue(self, signature: Signature[Any, Any], **given: Any) -> str:  # type: ignore[override]
         """Submit `signature` as a run of its own and return the run id. `given`: as in `TaskContext.enqueue`."""
-        return str(self.ask(super().enqueue(signature, **given)))
+        return str(self._ask(super().enqueue(signature, **given)))
 
     spawn = enqueue  # type: ignore[assignment]
 
     def run(self, signature: Signature[Any, Any], **given: Any) -> Any:
         """Submit `signature` as a run of its own and return its value. `given`: as in `TaskContext.run`."""
-        return self.ask(super().run(signature, **given))
+        return self._ask(super().run(signature, **given))
 
     def cancel_run(self, run_id: str, *, force: bool = False) -> str:  # type: ignore[override]
         """Cancel the run `run_id`, with `force` at once; return the state it was in. Raises UnknownRun."""
-        return str(self.ask(super().cancel_run(run_id, force=force)))
+        return str(self._ask(super().cancel_run(run_id, force=force)))
 
     def add_to_group(self, signature: Signature[Any, Any]) -> None:  # type: ignore[override]
         """Add `signature` as a member to the fan-in of this task, as `TaskContext.add_to_group`."""
-        self.ask(super().add_to_group(signature))
+        self._ask(super().add_to_group(signature))
 
     def retry(self, **how: Any) -> NoReturn:
         """End this attempt and retry the task; never returns. `how`: as in `TaskContext.retry`."""
@@ -79,7 +79,7 @@ class SyncTaskContext(TaskContext):
         raise AssertionError(super().replace(signature))
 
 
-def ask_loop(loop: asyncio.AbstractEventLoop, context: TaskContext, question: Coroutine[Any, Any, T]) -> T:
+def ask_loop(loop: asyncio.AbstractEventLoop, task_id: str, question: Coroutine[Any, Any, T]) -> T:
     """Run the coroutine `question` on the event loop of the worker, and wait for its result in this thread.
 
     Raises TaskCancelled if the loop is closed, StemflowError if this is the thread of the loop.
@@ -87,10 +87,10 @@ def ask_loop(loop: asyncio.AbstractEventLoop, context: TaskContext, question: Co
     if threading.get_ident() == getattr(loop, "_thread_id", None):
         question.close()
         raise StemflowError(
-            f"task {context.id}: expected a call in the thread of the handler, got one on the event loop, which it "
+            f"task {task_id}: expected a call in the thread of the handler, got one on the event loop, which it "
             "would block; make the handler an `async def`"
         )
-    gone = TaskCancelled(f"task {context.id}: its worker has gone")
+    gone = TaskCancelled(f"task {task_id}: its worker has gone")
     if loop.is_closed():
         question.close()
         raise gone

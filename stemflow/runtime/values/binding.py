@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from itertools import product
 from math import prod
-from typing import Any, assert_never
+from typing import Any, Self, assert_never
 
 from msgspec import structs
 
@@ -65,7 +65,12 @@ _NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index
 class Bound(tuple[Call, ...]):
     """The calls of one task: one, or one for each item of a chunk (`chunked`)."""
 
-    chunked = False
+    chunked: bool
+
+    def __new__(cls, calls: Iterable[Call], chunked: bool = False) -> Self:
+        bound = super().__new__(cls, calls)
+        bound.chunked = chunked
+        return bound
 
 
 class Binder:
@@ -146,9 +151,7 @@ class Binder:
         if before.how == "star":
             return Bound([((*before.value, *args), kwargs)])
         if before.how == "chunk":
-            many = Bound([((*_unpacked(item), *args), kwargs) for item in before.value])
-            many.chunked = True
-            return many
+            return Bound([((*_unpacked(item), *args), kwargs) for item in before.value], chunked=True)
         return Bound([((before.value, *args), kwargs)])
 
     async def environment(

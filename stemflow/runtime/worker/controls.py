@@ -56,8 +56,7 @@ class Obedience:
             log.info("%s is paused%s: nothing of it starts here", pause.target, _why(pause))
         for pause in set(before.pauses) - set(found.pauses):
             log.info("%s is no longer paused", pause.target)
-        slots.controls = found
-        slots.obey(found.orders.get(self._presence.name, WorkerOrder()))
+        slots.obey(found, found.orders.get(self._presence.name, WorkerOrder()))
         asked = found.dumps.get(self._presence.name)
         if asked is not None and asked != before.dumps.get(self._presence.name):
             text = dump_of(slots.running.values(), self._store.now_ms())

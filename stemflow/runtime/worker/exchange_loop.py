@@ -63,7 +63,7 @@ class ExchangeLoop:
         self.slots, self.worker, self.store, self.decider = slots, worker, slots.store, decider
         self._released, self._ageing = slots.released, Ageing()
         self.quarantine = Quarantine(slots, decider.library.shapes)
-        self._batch_decider = BatchDecider(decider, self._put_back, slots.settled, worker.send_error)
+        self._batch_decider = BatchDecider(decider, slots.put_back, slots.settled, worker.send_error)
         self.stale_decisions = 0
         """Decisions that others' commits had overtaken."""
         self.stale_reports = 0
@@ -90,29 +90,31 @@ class ExchangeLoop:
 
     async def run(self) -> None:
         """Exchange until the worker is drained and nothing is left to report. Raises StoreUnavailable."""
-        slots = self.slots
-        self.decider.contention.has_worker = True
         overlapping = asyncio.ensure_future(self._overlap()) if self.store.concurrent_exchanges else None
         try:
-            while not (slots.draining and not slots.facts and not slots.running and not self._second.busy):
-                if overlapping is not None and overlapping.done():
-                    overlapping.result()
-                slots.changed.clear()
-                if not self._start_pushed():
-                    await self._exchange_on(self._first)
-                for _ in range(YIELDS):
-                    await asyncio.sleep(0)
-                    if slots.changed.is_set():
-                        break
-                else:
-                    await self._rest()
-            await self._withdraw()
+            with self.decider.contention.inboxes_leased():
+                await self._exchange_until_drained(overlapping)
+                await self._withdraw()
         finally:
-            self.decider.contention.has_worker = False
             if self._notified is not None:
                 self._notified.cancel()
             if overlapping is not None:
                 overlapping.cancel()
+
+    async def _exchange_until_drained(self, overlapping: asyncio.Future[None] | None) -> None:
+        slots = self.slots
+        while not (slots.draining and not slots.facts and not slots.running and not self._second.busy):
+            if overlapping is not None and overlapping.done():
+                overlapping.result()
+            slots.changed.clear()
+            if not self._start_pushed():
+                await self._exchange_on(self._first)
+            for _ in range(YIELDS):
+                await asyncio.sleep(0)
+                if slots.changed.is_set():
+                    break
+            else:
+                await self._rest()
 
     async def _overlap(self) -> None:
         """Make exchanges on the second channel, whenever enough reports wait."""
@@ -127,7 +129,7 @@ class ExchangeLoop:
     def _watch_reports(self) -> None:
         """Ask the slots to signal when enough reports wait, if a second exchange is possible now."""
         may_overlap = self._first.busy and not self._second.busy and not self._futile
-        self.slots.overlap_from = self._overlap_from if may_overlap else NO_OVERLAP
+        self.slots.signal_overlap(self._overlap_from if may_overlap else NO_OVERLAP)
 
     # -- one exchange
 
@@ -167,13 +169,13 @@ class ExchangeLoop:
         inbox = slots.draining and any(one.posts or one.consumed for one in decisions)
         want = self._want() if inbox or not slots.draining else None
         requested = 0 if want is None else want.limit
-        self._released.requested += requested
+        self._released.request(requested)
         try:
             answer = await self._exchange(channel, decisions, want)
         except StateLost:
             return  # the store has logged it; the next exchange starts afresh
         finally:
-            self._released.requested -= requested
+            self._released.answered(requested)
             slots.settled()
         for batch, decision, committed in zip(batches, decisions, answer.committed, strict=True):
             self.settle(batch, decision, committed, answer)
@@ -200,16 +202,12 @@ class ExchangeLoop:
         taken: list[list[Fact]] = []
         for names, batch in groups:
             if share <= 0 or not other.names.isdisjoint(names):
-                slots.facts += batch
+                slots.put_back(batch)
             else:
                 taken.append(batch)
                 channel.names |= names
                 share -= len(batch)
         return taken
-
-    def _put_back(self, facts: Sequence[Fact]) -> None:
-        """Queue facts again, for a later exchange."""
-        self.slots.facts.extend(facts)
 
     def _want(self) -> Want:
         """Ask for as many leases as there are free slots that no other exchange asks for."""
@@ -349,13 +347,13 @@ class ExchangeLoop:
         if self._first.busy or self._second.busy or slots.draining or slots.facts or self._released.requested:
             return Piggyback(None, partial(self._carried, None))
         want = self._want()
-        self._released.requested += want.limit
+        self._released.request(want.limit)
         return Piggyback(want, partial(self._carried, want))
 
     def _carried(self, want: Want | None, answer: Exchange | None) -> None:
         """The exchange that carried `want` is done; `answer` is None if it failed."""
         if want is not None:
-            self._released.requested -= want.limit
+            self._released.answered(want.limit)
             if answer is not None:
                 self._take(want, answer)
             self._released.admit()

@@ -26,8 +26,8 @@ class ReleasedSlots:
     """Which of the `running` leases of a worker have no slot at the moment; at most `concurrency` have one."""
 
     def __init__(self, concurrency: int, running: Collection[Token], leaked: Collection[object]) -> None:
-        self.concurrency, self._running, self._leaked = concurrency, running, leaked
-        self.requested = 0
+        self._concurrency, self._running, self._leaked = concurrency, running, leaked
+        self._requested = 0
         """Leases that exchanges under way ask for; their slots are not free either."""
         self._waits: dict[Token, int] = {}
         """Handlers without a slot, with the number of their waits that are not over."""
@@ -45,7 +45,24 @@ class ReleasedSlots:
     @property
     def free(self) -> int:
         """Slots for which leases may be asked."""
-        return max(0, self.concurrency - self.occupied - len(self._resuming) - self.requested)
+        return max(0, self._concurrency - self.occupied - len(self._resuming) - self._requested)
+
+    def resize(self, concurrency: int) -> None:
+        """Let so many handlers have a slot from now on; those that have one keep it."""
+        self._concurrency = concurrency
+
+    @property
+    def requested(self) -> int:
+        """Leases that exchanges under way ask for."""
+        return self._requested
+
+    def request(self, leases: int) -> None:
+        """An exchange asks for so many leases."""
+        self._requested += leases
+
+    def answered(self, leases: int) -> None:
+        """The exchange that asked for so many leases is over."""
+        self._requested -= leases
 
     def release(self, token: Token) -> bool:
         """The handler begins to wait. Returns whether a slot has become free."""
@@ -99,7 +116,7 @@ class ReleasedSlots:
     def admit(self) -> None:
         """Let handlers go on whose waits are over, as long as there are slots."""
         for token in list(self._resuming):
-            if self.occupied + self.requested >= self.concurrency:
+            if self.occupied + self._requested >= self._concurrency:
                 return
             resumed = self._resuming.pop(token)
             self._waits.pop(token, None)

@@ -119,12 +119,15 @@ class Service:
             lease_started=self._schedule.lease_started,
             own_tasks=own_tasks,
             paused_ms=self.obedience.paused_ms,
+            state=lambda: self._state,
         )
         self.exchange_loop = ExchangeLoop(slots, self.worker, decider, channel)
         self._tasks: list[asyncio.Task[None]] = []
         self._threads: list[RenewalThread | LoopWatchdog] = []
         self._exchanging: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._state: Any = None
+        """What the lifespan of the registry yielded; handlers read it in their context."""
         self._lifespan: AbstractAsyncContextManager[Any] | None = None
         self._broken: asyncio.Future[None] | None = None
         """Has the error of the first companion that failed."""
@@ -135,7 +138,7 @@ class Service:
         self.presence.begin()
         await self.obedience.begin()
         self._lifespan = self._registry.lifespans.of_worker()
-        self.worker.attempts.state = await self._lifespan.__aenter__()
+        self._state = await self._lifespan.__aenter__()
         self._send(self._signals.worker_init)
         self._broken = asyncio.get_running_loop().create_future()
         self._services.begin()
@@ -210,7 +213,7 @@ class Service:
     def _ended(self, exchanging: asyncio.Task[None]) -> None:
         if not exchanging.cancelled() and (error := exchanging.exception()) is not None:
             log.critical("the worker has stopped", exc_info=error)
-            self.slots.reports_leave = False  # their leases run out, so that other workers take the tasks over
+            self.slots.give_up_reports()  # their leases run out, so that other workers take the tasks over
             self.worker.send_error(error)
 
     async def stop(self, grace_ms: int) -> None:

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact, Failed, HandedBack, Lost
 from stemflow.model.records import CANCELLED, STOPPING, ErrorInfo, Key, Node
 from stemflow.runtime.attempt.in_flight import LEASES_HELD, Running
-from stemflow.runtime.catalog.controls import NO_CONTROLS, WorkerOrder
+from stemflow.runtime.catalog.controls import NO_CONTROLS, Controls, WorkerOrder
 from stemflow.runtime.worker.released_slots import ReleasedSlots
 from stemflow.store.base import Store, Want
 
@@ -25,7 +25,7 @@ called."""
 STORE_SLOW_S = 1.0
 """The longest that `wait_for_reports` waits, counted from the end of the last handler."""
 NO_OVERLAP = sys.maxsize
-"""A value of `Slots.overlap_from` with which no number of reports starts a second exchange."""
+"""The number of reports for `Slots.signal_overlap` with which none starts a second exchange."""
 
 
 class Slots:
@@ -69,28 +69,43 @@ class Slots:
         """One of the handlers in `unreported` has blocked the event loop."""
         self._settled = asyncio.Event()
         self._draining = asyncio.Event()
-        self.handing_back = False
-        """The worker gives back every lease, uncharged."""
+        self._handing_back = False
         self.changed = asyncio.Event()
         """There may be something to do: the exchange loop does not rest."""
         self.started = asyncio.Event()
         """A lease has begun since somebody waited for one."""
         self.overlap = asyncio.Event()
         """Enough reports wait for an exchange on the second channel."""
-        self.reports_leave = True
-        """False once the exchange loop has ended with an error: reports are not committed any more."""
+        self._reports_leave = True
         self.controls = NO_CONTROLS
         """What operators want, as it was last read."""
         self._started_with = concurrency
         self.on_hold = False
         """An operator wants that nothing new is leased."""
-        self.overlap_from = NO_OVERLAP
-        """The number of waiting reports that sets `overlap`; chosen by the exchange loop."""
+        self._overlap_from = NO_OVERLAP
+        """The number of waiting reports that sets `overlap`."""
 
     @property
     def draining(self) -> bool:
         """The worker takes no new leases."""
         return self._draining.is_set()
+
+    @property
+    def handing_back(self) -> bool:
+        """The worker gives back every lease, uncharged."""
+        return self._handing_back
+
+    def hand_back(self) -> None:
+        """Give back every lease from now on, uncharged."""
+        self._handing_back = True
+
+    def signal_overlap(self, reports: int) -> None:
+        """Set `overlap` when so many reports wait; NO_OVERLAP: never."""
+        self._overlap_from = reports
+
+    def give_up_reports(self) -> None:
+        """The exchange loop has ended with an error: no report is committed any more, and no lease renewed for one."""
+        self._reports_leave = False
 
     def drain(self) -> None:
         """Take no new leases from now on."""
@@ -117,23 +132,29 @@ class Slots:
             tasks=tasks, pushes=None if paused or self.on_hold else pushes, without=without, oldest=oldest,
         )  # fmt: skip
 
-    def obey(self, order: WorkerOrder) -> None:
-        """Apply what an operator wants of this worker, and look for work again."""
+    def obey(self, controls: Controls, order: WorkerOrder) -> None:
+        """Apply what operators want, `order` of this worker, and look for work again."""
+        self.controls = controls
         self.on_hold = order.drain
-        self.concurrency = self.released.concurrency = order.concurrency or self._started_with
+        self.concurrency = order.concurrency or self._started_with
+        self.released.resize(self.concurrency)
         self.wake()
 
     def wake(self) -> None:
         """Something may have to be done: the exchange loop is not to rest."""
         self.released.admit()
         self.changed.set()
-        if len(self.facts) >= self.overlap_from:
+        if len(self.facts) >= self._overlap_from:
             self.overlap.set()
 
     def report(self, fact: Fact) -> None:
         """Queue a report for the next exchange."""
         self.facts.append(fact)
         self.wake()
+
+    def put_back(self, facts: Iterable[Fact]) -> None:
+        """Queue reports again, for a later exchange."""
+        self.facts.extend(facts)
 
     def await_commit(self, node: Node) -> None:
         """The handler of this lease has ended; the lease is renewed until its report is committed."""
@@ -195,7 +216,7 @@ class Slots:
         """
         now_ms = self.store.now_ms()
         held = [one.held() for one in self.running.values() if one.renewable(now_ms, loop_held_ms)]
-        waiting = self.unreported.items() if self.reports_leave else ()
+        waiting = self.unreported.items() if self._reports_leave else ()
         return held + [(*one, lease_ms) for one, lease_ms in waiting if loop_held_ms <= LEASES_HELD * lease_ms]
 
     def lose(self, key: Key, token: int) -> None:

@@ -20,11 +20,12 @@ from stemflow.runtime.attempt.runner import (
     hand_back_unknown,
     never_paused,
     no_own_tasks,
+    no_state,
 )
 from stemflow.runtime.catalog.remote_tasks import RemoteTasks
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey
-from stemflow.runtime.tasks.context import HandlerServices, outside
+from stemflow.runtime.tasks.context import HandlerServices
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.tasks.retry_decision import describe
 from stemflow.runtime.tasks.signals import WorkerEvent
@@ -66,6 +67,7 @@ class Worker:
         lease_started: Callable[[int], None] = _no_renewal,
         own_tasks: OwnTasks = no_own_tasks,
         paused_ms: PausedMs = never_paused,
+        state: Callable[[], Any] = no_state,
     ) -> None:
         self.slots, self.store, self.signals = slots, slots.store, registry.signals
         self.decider = decider
@@ -82,6 +84,7 @@ class Worker:
             unregistered=unregistered,
             own_tasks=own_tasks,
             paused_ms=paused_ms,
+            state=state,
         )
         self._callbacks = LeaseCallbacks(
             self.store, self.signals.timeout, self.report, self.leak, slots.wait_for_reports
@@ -100,8 +103,7 @@ class Worker:
         slots.facts.clear()
         slots.unreported.clear()
         for running in list(slots.running.values()):
-            running.void = True
-            running.cancel(HandedBack())
+            running.give_up()
 
     def send_error(self, error: BaseException) -> None:
         """Send the signal `worker_error`: the worker itself failed, not a handler."""
@@ -127,8 +129,7 @@ class Worker:
         self.slots.started.set()
         self.decider.counting.waited(node, self.store.now_ms())
         self._lease_started(node.lease_ms)
-        running.task = asyncio.get_running_loop().create_task(self._work(running), context=outside())
-        running.task.add_done_callback(running.ended)
+        running.start(self._work(running))
 
     async def _work(self, running: Running) -> None:
         outcome: Outcome | Crashed
@@ -140,7 +141,7 @@ class Worker:
         except SignatureInvalid as error:
             return self._distrust(running, error)
         except RecordsDamaged as error:
-            running.reported = True
+            running.drop_report()
             return self._refuse(running.node, error.why)
         except UnknownKey as error:
             log.warning("%s; the task is handed back", error)
@@ -172,7 +173,8 @@ class Worker:
     def _distrust(self, running: Running, error: SignatureInvalid) -> None:
         """Report a lease whose record has no valid signature: its handler does not start, and its run ends."""
         log.critical("%s", error)
-        node, running.reported = running.node, True
+        node = running.node
+        running.drop_report()
         self.slots.running.pop((node.key, node.delivery), None)
         self.slots.report(Distrusted(node.key, str(error), node.delivery))
 
@@ -232,7 +234,7 @@ class Worker:
 
     def hand_back(self) -> None:
         """Cancel every handler and give its lease back now, uncharged."""
-        self.slots.handing_back = True
+        self.slots.hand_back()
         self._hurried.set()
         for running in list(self.slots.running.values()):
             running.cancel(HandedBack())

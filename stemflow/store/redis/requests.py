@@ -93,18 +93,20 @@ class Encoder:
         pages = [(text(run_name(p.key[0])), p.key[1], [text(page) for page in p.pages]) for p in one.pages] or False
         dead = [_letter(letter) for letter in one.dead] or False
         ended = [(text(run_name(end.run)), end.keep_ms, _plan_of(one, end.run)) for end in one.ended] or False
-        made = SentDecision(puts, seen, rest, plans, pages, dead, ended, changes_something(one))
+        usual = (puts, seen, rest, plans, pages, dead, ended, changes_something(one))
         if not (one.purged or one.dropped or one.also or one.posts or one.consumed or one.headers or one.fragments):
-            return made
-        if one.headers:
-            made.uses = [*Counter(header.plan for header in (*one.headers, *one.also)).items()]
-        made.fragments = [(text(run_name(run)), digest) for run, digest in one.fragments] or False
-        made.purged = [text(run_name(run) + path.encode()) for run, path in one.purged]
-        made.dropped = [text(run_name(run)) for run in one.dropped]
-        made.also = [*self._twins(one)]
-        made.posts = [(text(run_name(post.run)), post.path, text(wire.encode(post))) for post in one.posts]
-        made.consumed = [(text(run_name(run)), upto) for run, upto in one.consumed]
-        return made
+            return SentDecision(*usual)
+        uses = Counter(header.plan for header in (*one.headers, *one.also)) if one.headers else {}
+        return SentDecision(
+            *usual,
+            purged=[text(run_name(run) + path.encode()) for run, path in one.purged],
+            dropped=[text(run_name(run)) for run in one.dropped],
+            also=[*self._twins(one)],
+            posts=[(text(run_name(post.run)), post.path, text(wire.encode(post))) for post in one.posts],
+            consumed=[(text(run_name(run)), upto) for run, upto in one.consumed],
+            uses=[*uses.items()] or False,
+            fragments=[(text(run_name(run)), digest) for run, digest in one.fragments] or False,
+        )
 
     def _twins(self, one: Decision) -> Iterator[tuple[Raw, ...]]:
         root = one.root_of(one.headers[0].run) if one.also else None
@@ -123,7 +125,12 @@ class Encoder:
             raise TypeError(f"put {put.key}: expected a Node, got {node!r}")
         timer = timer_of(node) if node.due_at_ms is not None else None
         lane = self._lane(node.limits, level_of(node)) if node.state == READY else None
-        made = SentPut(
+        section: Raw | bool = False
+        header: Raw | bool = False
+        if not path and not put.guard and run in headers:
+            own, alone = codec.section_of(headers.pop(run), node)
+            section, header = text(own), False if alone is None else text(alone)
+        return SentPut(
             text(run_name(run)),
             path,
             put.guard,
@@ -133,12 +140,9 @@ class Encoder:
             may_hold_lease(node),
             -1 if timer is None else timer,
             False if lane is None else Ready(node.at_ms, place_of_put(put), lane),
+            section,
+            header,
         )
-        if path or put.guard or run not in headers:
-            return made
-        section, header = codec.section_of(headers.pop(run), node)
-        made.section, made.header = text(section), False if header is None else text(header)
-        return made
 
     def _shared(self, put: Put) -> SentPut:
         record = put.record

@@ -57,7 +57,7 @@ def commit(
     if decision.pages or decision.dead or decision.purged or decision.ended:
         _rest(db, decision, now_ms)
     if decision.posts or decision.consumed:
-        known.inboxes = True
+        known.saw("inboxes")
         sqlite_inbox.commit(db, decision)
     return True
 
@@ -95,7 +95,7 @@ def _put(
             lease = direct[put.key]
             columns = node_columns(lease.node, "", now_ms)
             if columns[11] is not None:
-                known.timers = True
+                known.saw("timers")
             if not put.guard:
                 new.append((*key, *columns, lease.until_ms, lease.owner))
             elif db.execute(
@@ -105,20 +105,20 @@ def _put(
             continue
         columns = node_columns(node, put.task, now_ms)
         if columns[11] is not None:
-            known.timers = True
+            known.saw("timers")
         if not put.guard:
             new.append((*key, *columns, *_NO_LEASE))
         else:
             (leased if may_hold_lease(node) else ended).append((*columns, *key, put.guard, put.token))
         if node.state == READY:
             if node.at_ms > now_ms:
-                known.delayed = True
+                known.saw("delayed")
             elif node.limits:
                 limited.append(put)
             else:
                 known.became_ready(place_of_put(put))
     if limited:
-        known.lanes = True
+        known.saw("lanes")
         _join(db, limited)
     for statement, rows in ((_UPDATE_ENDED, ended), (_UPDATE_LEASED, leased), (_INSERT, new)):
         if rows and db.executemany(statement, rows).rowcount != len(rows):

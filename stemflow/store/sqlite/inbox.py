@@ -46,7 +46,7 @@ def look(db: sqlite3.Connection, known: Knowledge, want: Want, now_ms: int) -> I
     if not known.inboxes:
         return NONE
     if db.execute(_ANY).fetchone() is None:
-        known.inboxes = False
+        known.found_none("inboxes")
         return NONE
     only = None if want.only_run is None else run_blob(want.only_run)
     found = db.execute(_INBOXES, (only, only)).fetchall()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import Literal
 
 from stemflow.store.base import Want
+
+Flag = Literal["delayed", "inboxes", "lanes", "timers"]
+"""Kinds of entries: delayed tasks, inboxes with posts, rate-limited tasks that are ready, timers."""
 
 _NEXT_PLACE = "SELECT min(queue) FROM nodes INDEXED BY ready WHERE stage = 1 AND queue > ?"
 
@@ -39,6 +43,14 @@ class Knowledge:
         self.stored_plans: set[str] = set()
         self.owners: dict[str, int] = {}
         """Row ids by name."""
+
+    def saw(self, what: Flag) -> None:
+        """There may be something of this kind."""
+        setattr(self, what, True)
+
+    def found_none(self, what: Flag) -> None:
+        """There is nothing of this kind."""
+        setattr(self, what, False)
 
     def refresh(self, db: sqlite3.Connection) -> None:
         """To be called at the beginning of each transaction."""

@@ -67,7 +67,7 @@ def wake(db: sqlite3.Connection, known: Knowledge, now_ms: int) -> None:
     if first is not None and first <= now_ms:
         for queue, lane, rank in db.execute(_WAKING, (now_ms,)).fetchall():
             if lane:
-                known.lanes = True
+                known.saw("lanes")
                 join(db, queue, lane, rank)
             else:
                 known.became_ready(queue)
@@ -77,7 +77,7 @@ def wake(db: sqlite3.Connection, known: Knowledge, now_ms: int) -> None:
 def first_delayed_ms(db: sqlite3.Connection, known: Knowledge) -> int | None:
     """When the first delayed leaf of all queues may be leased."""
     first: int | None = db.execute("SELECT min(at_ms) FROM nodes INDEXED BY delayed WHERE stage = 2").fetchone()[0]
-    known.delayed = first is not None
+    known.saw("delayed") if first is not None else known.found_none("delayed")
     return first
 
 
@@ -87,7 +87,7 @@ def places(db: sqlite3.Connection, known: Knowledge, want: Want) -> Sequence[str
         return ()
     found = [queue for (queue,) in db.execute("SELECT DISTINCT queue FROM lanes").fetchall()]
     if not found:
-        known.lanes = False
+        known.found_none("lanes")
     return [place for place in found if want.accepts(place)]
 
 

@@ -217,7 +217,7 @@ def _timers(
     ).fetchall()
     next_at_ms = db.execute("SELECT min(due_at_ms) FROM nodes WHERE due_at_ms > ?", (now_ms,)).fetchone()[0]
     if not rows and next_at_ms is None and only is None:
-        known.timers = False
+        known.found_none("timers")
     instants = [next_at_ms, now_ms] if len(rows) > TIMER_PAGE else [next_at_ms]
     return tuple(Due((run_id(run), path), at_ms) for run, path, at_ms in rows[:TIMER_PAGE]), instants
 

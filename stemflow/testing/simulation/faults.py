@@ -42,6 +42,10 @@ class Faults:
         self.rate = {name: rng.choice((0.0, 0.02, 0.1)) for name in FAULTS}
         self.rate["old read"] *= 5  # an exchange is rarely preceded by a read
 
+    def stop(self) -> None:
+        """No fault happens any more."""
+        self.on = False
+
     def strikes(self, name: str) -> bool:
         """Whether fault `name` happens now."""
         happens = self.on and self.rng.random() < self.rate[name]
@@ -64,6 +68,10 @@ class FlakyStore:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
+
+    def cut_off(self) -> None:
+        """The process is dead: nothing that it still asks for is answered."""
+        self.dead = True
 
     def now_ms(self) -> int:
         return int(self.inner.now_ms()) + self.skew_ms

@@ -23,11 +23,11 @@ class IdleTime:
         assert isinstance(store, MemoryStore)
         self._loop, self._store = loop, store
         self._pauses_ms: list[int] = []
-        loop.next_event_ms = self._next_event_ms
+        loop.jump_to(self._next_event_ms)
 
     def stop(self) -> None:
         """Let time pass by the loop's own timers again."""
-        self._loop.next_event_ms = None
+        self._loop.jump_to(None)
 
     async def pause(self, delay_ms: int) -> None:
         """Wait; no jump passes over the end."""

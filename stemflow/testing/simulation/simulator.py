@@ -243,7 +243,7 @@ class Process:
         self.app = Stemflow(
             registry=world.registry_for(self), worker=False, clock=world.clock, ids=world.ids, store=self.store
         )
-        self.app.decider.contention.wide = world.wide
+        self.app.decider.contention.wide_from(world.wide)
         grow_old(self.app.decider, world)
         self.slots = Slots(self.store, owner=name, concurrency=world.rng.randint(1, 4))
         woken = asyncio.Event()
@@ -286,11 +286,11 @@ class Process:
 
     def die(self) -> None:
         """Nothing of this process has an effect from here on."""
-        self.store.dead = True
+        self.store.cut_off()
         for task in self.tasks:
             task.cancel()
         for running in list(self.slots.running.values()):
-            running.reported = True
+            running.drop_report()
             if running.task is not None:
                 running.task.cancel()
         self.slots.running.clear()
@@ -361,7 +361,7 @@ class World:
                 if self.faults.strikes(fault):
                     self.loop.call_later(self.rng.uniform(0, 5), self._cancel, runs[-1], fault == "forced cancel")
         await self._until(runs, FAULTY_S)
-        self.faults.on = False
+        self.faults.stop()
         for process in list(self.processes):
             if self.rng.random() < 0.5:
                 process.die()

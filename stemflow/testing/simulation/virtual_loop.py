@@ -95,7 +95,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.rng = random.Random(seed)
         self.shuffle = shuffle
         self.horizon_s = horizon_s
-        self.next_event_ms: Callable[[], int | None] | None = None
+        self._next_event_ms: Callable[[], int | None] | None = None
         """Gives the instant, in virtual ms, before which nothing but periodic timers happens; None: it is not known."""
         self._ticks = 0
         self._idle_steps = 0
@@ -132,7 +132,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._ticks += ticks
 
     def _ticks_until_event(self) -> int:
-        at_ms = None if self.next_event_ms is None else self.next_event_ms()
+        at_ms = None if self._next_event_ms is None else self._next_event_ms()
         return 0 if at_ms is None else at_ms * _TICKS // 1_000 - self._ticks
 
     def _story(self, what: str) -> str:
@@ -177,6 +177,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super()._run_once()  # type: ignore[misc]
 
     # -- trace
+
+    def jump_to(self, next_event_ms: Callable[[], int | None] | None) -> None:
+        """Ask `next_event_ms` for the instant to jump to, whenever nothing in the loop can run; None: jump no more."""
+        self._next_event_ms = next_event_ms
 
     def observe(self, text: str) -> None:
         """Record something that the run did: two runs with one seed must observe the same at the same times."""
