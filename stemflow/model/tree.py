@@ -21,6 +21,8 @@ Sig = TypeVar("Sig", bound=Signature[Any, Any])
 def members_of(sig: AnySig) -> tuple[tuple[str, AnySig], ...]:
     """(path segment, signature) of each static member, in order; a map has its template under `[*]`."""
     found: list[tuple[str, AnySig]] = []
+    if not sig.MEMBERS:
+        return ()
     for field, segment in sig.MEMBERS.items():
         for one in _listed(getattr(sig, field)):
             found.append((segment or one.name or f"[{len(found)}]", one))
@@ -54,15 +56,20 @@ def walk(sig: AnySig, path: str = "") -> Iterator[tuple[str, AnySig]]:
     """(path, signature) of `sig` and of every member below it, a composite before its members."""
     yield path, sig
     for segment, member in members_of(sig):
-        yield from walk(member, child_path(path, segment))
+        if member.MEMBERS:
+            yield from walk(member, child_path(path, segment))
+        else:
+            yield child_path(path, segment), member
 
 
 def everything(sig: AnySig) -> Iterator[AnySig]:
     """`sig` and everything in it: members, hooks and compensations, at any depth."""
-    yield sig
-    for field in (*sig.MEMBERS, *sig.OTHERS):
-        for one in _listed(getattr(sig, field)):
-            yield from everything(one)
+    left: list[Any] = [sig]
+    while left:
+        one = left.pop()
+        yield one
+        held = [getattr(one, field) for field in (*one.MEMBERS, *one.OTHERS)]
+        left += [inner for inners in reversed(held) if inners for inner in reversed(_listed(inners))]
 
 
 def changed(sig: Sig, change: Callable[[Any], Any], *, members_only: bool = False) -> Sig:

@@ -14,6 +14,7 @@ from typing import Any, Final, get_args, get_type_hints
 
 import msgspec
 from msgspec import NODEFAULT, Raw, Struct
+from msgspec.structs import astuple
 
 from stemflow.model import wire
 from stemflow.model.records import Header, Node, Shared, State
@@ -205,10 +206,9 @@ def node_of(
     if flags & KILL:
         node.kill = True
     if body.rest:
-        rest = _rest_decoder(body.rest)
-        for name, default in _node_rest:
-            value_of = getattr(rest, name)
-            if value_of != default:
+        rest = astuple(_rest_decoder(body.rest))
+        for (name, default), value_of in zip(_node_rest, rest, strict=True):
+            if value_of is not default and value_of != default:
                 setattr(node, name, value_of)
     return node
 

@@ -55,7 +55,7 @@ _REQUESTS = (Ignore, HandBack, RetryRequested, ReplaceRequested)
 
 def converted(task: Task[..., Any], bound: Bound) -> Bound:
     """The calls with their arguments converted to the annotations of the handler. Raises BadArguments."""
-    return Bound([task.parameters.convert(*call) for call in bound], bound.chunked)
+    return type(bound)([task.parameters.convert(*call) for call in bound])
 
 
 async def call(

@@ -37,7 +37,7 @@ from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.runtime.tasks.retry_decision import RetryDecider, describe
 from stemflow.runtime.tasks.sync_context import SyncTaskContext
 from stemflow.runtime.tasks.task import Task
-from stemflow.runtime.values.binding import Bound
+from stemflow.runtime.values.binding import Bound, Chunk
 
 
 class Link:
@@ -141,7 +141,7 @@ class Attempt:
 
     def run(self) -> Outcome:
         """Make the call, on an event loop of its own where the handler or a middleware needs one."""
-        bound = Bound(self.job.calls, self.job.chunked)
+        bound = (Chunk if self.job.chunked else Bound)(self.job.calls)
         called = execute(self.task, self.context, bound, in_this_thread, self, self.decide_retry, self.soft_limit)
         chain = self.registry.middleware
         if self.task.is_async or chain.on_execute or chain.on_error:

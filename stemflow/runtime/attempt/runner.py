@@ -10,7 +10,6 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 from msgspec import structs
@@ -231,7 +230,7 @@ class Attempts:
             attempt.bound = await attempt.binder.calls(attempt.values, node, attempt.leaf, secrets)
             if attempt.leaf.env:
                 env = await attempt.binder.environment(attempt.values, node, attempt.leaf, secrets)
-                attempt.context.env = MappingProxyType(env)
+                attempt.context._set_env(env)
             write = await codec.writer(attempt.options.result_encoder or encoders.results, *node.key, "result")
         except ExpressionError as error:
             text = error.said_of(f"{node.path}: args" if node.path else "args")

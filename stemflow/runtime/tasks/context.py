@@ -174,6 +174,10 @@ class TaskContext:
         """The handler is called with these arguments now."""
         self.args, self.kwargs = args, kwargs
 
+    def _set_env(self, env: Mapping[str, str]) -> None:
+        """The variables of the step were evaluated."""
+        self.env = MappingProxyType(env)
+
     def _end_at(self, deadline_ms: int) -> None:
         """The hard time limit ends this attempt at an instant of the store's clock."""
         self.deadline_ms = deadline_ms

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from itertools import product
 from math import prod
-from typing import Any, Self, assert_never
+from typing import Any, assert_never
 
 from msgspec import structs
 
@@ -63,14 +63,15 @@ _NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index
 
 
 class Bound(tuple[Call, ...]):
-    """The calls of one task: one, or one for each item of a chunk (`chunked`)."""
+    """The calls of one task: one, or those of a `Chunk`."""
 
-    chunked: bool
+    chunked = False
 
-    def __new__(cls, calls: Iterable[Call], chunked: bool = False) -> Self:
-        bound = super().__new__(cls, calls)
-        bound.chunked = chunked
-        return bound
+
+class Chunk(Bound):
+    """The calls of one task for the items of a chunk, one for each."""
+
+    chunked = True
 
 
 class Binder:
@@ -151,7 +152,7 @@ class Binder:
         if before.how == "star":
             return Bound([((*before.value, *args), kwargs)])
         if before.how == "chunk":
-            return Bound([((*_unpacked(item), *args), kwargs) for item in before.value], chunked=True)
+            return Chunk(((*_unpacked(item), *args), kwargs) for item in before.value)
         return Bound([((before.value, *args), kwargs)])
 
     async def environment(

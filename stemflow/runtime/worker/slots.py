@@ -159,8 +159,8 @@ class Slots:
     def await_commit(self, node: Node) -> None:
         """The handler of this lease has ended; the lease is renewed until its report is committed."""
         self.unreported[node.key, node.delivery] = node.lease_ms
-        self._last_report_at = asyncio.get_running_loop().time()
-        self._has_blocked = self._has_blocked or self._iteration_is_long()
+        self._last_report_at = now_s = asyncio.get_running_loop().time()
+        self._has_blocked = self._has_blocked or self._iteration_is_long(now_s)
 
     def take_reports(self) -> list[Fact]:
         """The reports for one exchange; `settled` is called when it is over."""
@@ -199,11 +199,13 @@ class Slots:
             loop = asyncio.get_running_loop()
             self._iteration_at = loop.time()
             loop.call_soon(self._next_iteration)
-        return bool(self.unreported) and (self._has_blocked or self._iteration_is_long())
+        if not self.unreported:
+            return False
+        return self._has_blocked or self._iteration_is_long(asyncio.get_running_loop().time())
 
-    def _iteration_is_long(self) -> bool:
+    def _iteration_is_long(self, now_s: float) -> bool:
         """Whether this iteration of the event loop has lasted for BLOCKED_S since its first handler was called."""
-        return self._iteration_at is not None and asyncio.get_running_loop().time() - self._iteration_at > BLOCKED_S
+        return self._iteration_at is not None and now_s - self._iteration_at > BLOCKED_S
 
     def _next_iteration(self) -> None:
         self._iteration_at = None
