@@ -12,7 +12,7 @@ from typing import Any, TypeVar, assert_never
 from msgspec import structs
 
 from stemflow.model.signature import (
-    HANDLERS,
+    FOLLOW_UPS,
     HOOKS,
     AnySig,
     ApprovalSig,
@@ -33,7 +33,7 @@ from stemflow.model.signature import (
     WaitSig,
     WorkflowSig,
 )
-from stemflow.model.tree import changed, handled_of
+from stemflow.model.tree import changed, follow_ups_of
 
 Composite = TypeVar("Composite", bound=Signature[Any, Any])
 SINGLE = (TaskSig, WaitSig, EventSig, EmitSig, ApprovalSig, SetSig, FailSig)
@@ -50,7 +50,7 @@ def desugar(sig: AnySig) -> AnySig:
         return desugar(_around(sig))
     match sig:
         case TaskSig() | WaitSig() | EventSig() | EmitSig() | ApprovalSig():
-            return _wrapped(sig) if sig.has_handlers else sig
+            return _wrapped(sig) if sig.has_follow_ups else sig
         case ChainSig():
             return structs.replace(sig, steps=_chain_steps(sig.steps))
         case GroupSig() | MapSig():
@@ -59,7 +59,7 @@ def desugar(sig: AnySig) -> AnySig:
             header = tuple(map(desugar, _flat(sig.header, sig.policy)))
             return structs.replace(sig, header=header, body=desugar(sig.body))
         case WorkflowSig():
-            if sig.has_handlers:  # a catch replaces the result of its scope, where the inputs are kept
+            if sig.has_follow_ups:  # a catch replaces the result of its scope, where the inputs are kept
                 return desugar(_wrapped(sig))
             if sig.body is None or not sig.wait:
                 return sig
@@ -102,9 +102,9 @@ def _has_hooks(sig: AnySig) -> bool:
     return bool(sig.success_hooks or sig.failure_hooks or sig.cancel_hooks)
 
 
-def handlers_of(sig: AnySig) -> list[tuple[str, AnySig]]:
-    """(path segment, desugared step) of the handlers of a desugared signature, in the order in which they run."""
-    return [(segment, desugar(one)) for segment, one in handled_of(sig)]
+def desugared_follow_ups(sig: AnySig) -> list[tuple[str, AnySig]]:
+    """(path segment, desugared step) of the follow-ups of a desugared signature, in the order in which they run."""
+    return [(segment, desugar(one)) for segment, one in follow_ups_of(sig)]
 
 
 def _around(sig: MapSig[Any, Any] | LoopSig[Any, Any]) -> ChainSig[Any, Any]:
@@ -138,7 +138,7 @@ def _given(member: AnySig, hooks: dict[str, Any]) -> AnySig:
 
 
 def _wrapped(sig: AnySig) -> ChainSig[Any, Any]:
-    kept = (*_POLICY, *HANDLERS, "catch_on")
+    kept = (*_POLICY, *FOLLOW_UPS, "catch_on")
     policy = {name: getattr(sig, name) for name in kept}
     bare = structs.replace(sig, **_NO_POLICY, **dict.fromkeys((*HOOKS, "catches", "catch_on"), ()), cleanup=None)
     return ChainSig(steps=(bare,), **policy)

@@ -30,7 +30,7 @@ from stemflow.model.signature import (
     WaitSig,
     WorkflowSig,
 )
-from stemflow.model.tree import below_of, handled_of, members_of
+from stemflow.model.tree import below_of, follow_ups_of, members_of
 
 NAMES = frozenset({"inputs", "vars", "steps", "prev", "results", "item", "index", "run", "env", "self", "error",
                    "carry", "secrets"})  # fmt: skip
@@ -58,8 +58,8 @@ def check_names(sig: AnySig, path: str = "") -> None:
         seen.add(segment)
         if not isinstance(member, TaskSig):
             check_names(member, child_path(path, segment))
-    for segment, handler in handled_of(sig):
-        check_names(handler, path + segment)
+    for segment, follow_up in follow_ups_of(sig):
+        check_names(follow_up, path + segment)
 
 
 def dependencies(step: AnySig) -> Iterator[tuple[str, str]]:
@@ -111,7 +111,7 @@ def expressions(
         if on.when is not None:
             yield (on.when,), names, hidden
     # The steps of a sub-workflow see nothing of what is around it.
-    for _, member in handled_of(step) if isinstance(step, WorkflowSig) else below_of(step):
+    for _, member in follow_ups_of(step) if isinstance(step, WorkflowSig) else below_of(step):
         yield from expressions(member, names, hidden)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 import msgspec
 from msgspec import structs
 
-from stemflow.compile.desugar import SINGLE, desugar, desugar_run, handlers_of
+from stemflow.compile.desugar import SINGLE, desugar, desugar_run, desugared_follow_ups
 from stemflow.compile.edges import NAMES, check_names
 from stemflow.compile.graph import graph_of, reversed_edges
 from stemflow.errors import OptionError
@@ -22,7 +22,7 @@ from stemflow.model.plan import (
     EdgeKind,
     EmitPlan,
     EventPlan,
-    Handler,
+    HookPlan,
     LeafPlan,
     Plan,
     PlanNode,
@@ -224,7 +224,7 @@ class _Freezer:
         if any(member.name for _, member in members):
             fields["names"] = tuple(segment for segment, _ in members)
         fields.update(self._kind_fields(sig, path))
-        fields.update(self._handlers(sig, path, place))
+        fields.update(self._follow_ups(sig, path, place))
         self.nodes[place] = ScopePlan(**fields)
         if isinstance(sig, WorkflowSig) and sig.wait:
             self._complete_workflow(sig, path, places[0])
@@ -289,16 +289,16 @@ class _Freezer:
             found.append(tuple(sorted(edges, key=lambda edge: (edge.source, edge.kind))))
         return tuple(found)
 
-    def _handlers(self, sig: AnySig, path: str, place: int) -> dict[str, Any]:
+    def _follow_ups(self, sig: AnySig, path: str, place: int) -> dict[str, Any]:
         """The fields of a scope that name what runs after its members."""
-        places = {segment: self.add(one, path + segment, place, fed=True) for segment, one in handlers_of(sig)}
+        places = {segment: self.add(one, path + segment, place, fed=True) for segment, one in desugared_follow_ups(sig)}
         catches = [at for segment, at in places.items() if segment.startswith("!catch")]
         return {
             "catches": tuple(
                 CatchPlan(at, on.types, _condition(on.when, "catch: when"))
                 for at, on in zip(catches, sig.catch_on, strict=True)
             ),
-            "handlers": tuple(Handler(_HOOKS[one], one[1:], at) for one, at in places.items() if one in _HOOKS),
+            "hooks": tuple(HookPlan(_HOOKS[one], one[1:], at) for one, at in places.items() if one in _HOOKS),
             "cleanup": places.get("!finally"),
         }
 
@@ -310,8 +310,8 @@ class _Freezer:
         scope = self.nodes[at]
         assert isinstance(scope, ScopePlan)
         if place is not None:
-            handlers = tuple(Handler(state, "undo", place) for state in states)
-            self.nodes[at] = structs.replace(scope, handlers=(*handlers, *scope.handlers))
+            hooks = tuple(HookPlan(state, "undo", place) for state in states)
+            self.nodes[at] = structs.replace(scope, hooks=(*hooks, *scope.hooks))
 
     def _undo(self, sig: AnySig, path: str, parent: int) -> int | None:
         """Add the undo node of `sig`; None if there is nothing to undo in it."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from stemflow.compile.desugar import handlers_of
+from stemflow.compile.desugar import desugared_follow_ups
 from stemflow.compile.edges import check_cycles, dependencies
 from stemflow.lazy_import import LazyModule
 from stemflow.model.records import child_path
@@ -43,8 +43,8 @@ def _add(graph: nx.DiGraph[str], sig: AnySig, path: str) -> None:
         graph.add_edges_from(((source, paths[-1]) for source in paths[:-1]), kinds={"data"})
     elif isinstance(sig, StepsSig):
         _add_step_edges(graph, sig, path)
-    for segment, handler in handlers_of(sig):
-        _add(graph, handler, path + segment)
+    for segment, follow_up in desugared_follow_ups(sig):
+        _add(graph, follow_up, path + segment)
 
 
 def _add_step_edges(graph: nx.DiGraph[str], sig: StepsSig[Any, Any], path: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stemflow.core import admission as entry
-from stemflow.core import handlers
+from stemflow.core import follow_ups
 from stemflow.core.ending import finish, how_ended, leave, leave_dead_letter
 from stemflow.core.fire import fire
 from stemflow.core.kinds import rules_of
@@ -113,7 +113,7 @@ def _has_undone_itself(w: Work, scope: Node) -> bool:
     done = w.node((scope.run, undone_path(scope.path)))
     if done is None or done.tally is None:
         return False
-    return any(handler.name == UNDO and handler.state == done.state for handler in w.scope_of(done).handlers)
+    return any(hook.name == UNDO and hook.state == done.state for hook in w.scope_of(done).hooks)
 
 
 def _undone_size(w: Work, scope: Node) -> int | None:
@@ -123,10 +123,10 @@ def _undone_size(w: Work, scope: Node) -> int | None:
 
 
 def tick(w: Work, scope: Node, end: MemberEnd) -> None:
-    """A member ended: set its bit, open its successors, and settle. Or a handler ended: run the next one."""
+    """A member ended: set its bit, open its successors, and settle. Or a follow-up ended: run the next one."""
     tally, plan = tally_of(scope), w.scope_of(scope)
     if end.index < 0:
-        return handlers.ended(w, scope, plan, end)
+        return follow_ups.ended(w, scope, plan, end)
     if scope.handling or not tally.tick(end.index, end.how):
         return
     _note_failure(w, scope, plan, end)
@@ -163,7 +163,7 @@ def settle_scope(w: Work, scope: Node, plan: ScopePlan) -> None:
 
 
 def close(w: Work, scope: Node, plan: ScopePlan, state: State, cause: Cause | None) -> None:
-    """Evaluate the value, run the handlers for `state`, then become final. The scope's timer is cleared."""
+    """Evaluate the value, run the follow-ups for `state`, then become final. The scope's timer is cleared."""
     if plan.completion is not None:
         _complete(w, scope, plan, state)
     if state == SUCCEEDED and plan.value is not None:
@@ -174,7 +174,7 @@ def close(w: Work, scope: Node, plan: ScopePlan, state: State, cause: Cause | No
         else:
             scope.result = value
     scope.verdict, scope.cause, scope.due_at_ms = state, cause, None
-    handlers.begin(w, scope, plan)
+    follow_ups.begin(w, scope, plan)
 
 
 def _complete(w: Work, scope: Node, plan: ScopePlan, state: State) -> None:
@@ -207,7 +207,7 @@ def stop_scope(w: Work, scope: Node, kill: bool) -> None:
     """Stopped by its parent, or by a cancel of the run. A scope whose hooks or cleanup run ends by itself."""
     scope.stopped = True
     if scope.handling:
-        handlers.stop_catch(w, scope, w.scope_of(scope), kill)
+        follow_ups.stop_catch(w, scope, w.scope_of(scope), kill)
     else:
         stop(w, scope, CANCELLED if kill and not scope.path else None, kill=kill)
 
@@ -228,8 +228,8 @@ def cut(w: Work, scope: Node, _: object) -> None:
     plan = w.scope_of(scope)
     scope.tally = scope.tally or Tally(0)
     if scope.handling:
-        for handler in handlers.running(w, scope, plan):
-            fire(w, handler, "forced", None)
+        for follow_up in follow_ups.running(w, scope, plan):
+            fire(w, follow_up, "forced", None)
     else:
         scope.kill = True
         cancel_unopened(w, scope)

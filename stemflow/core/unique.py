@@ -229,5 +229,5 @@ def _has_started(w: Work, node: Node) -> bool:
 def _hooked(w: Work, node: Node) -> bool:
     plan = w.plan_of(node)
     return isinstance(plan, ScopePlan) and (
-        plan.cleanup is not None or any(handler.state == CANCELLED for handler in plan.handlers)
+        plan.cleanup is not None or any(hook.state == CANCELLED for hook in plan.hooks)
     )

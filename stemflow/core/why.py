@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import assert_never
 
-from stemflow.core.handlers import names_of
+from stemflow.core.follow_ups import names_of
 from stemflow.core.kinds import rules_of
 from stemflow.core.kinds.base import KindRules
 from stemflow.core.members import bits
@@ -315,11 +315,11 @@ def _of_scope(facts: Facts, node: Node, tally: Tally) -> list[Reason]:
         members = [_waits_for_members(facts, node, tally)] if tally.open else []
         return [*_of_start(facts, node), *members]
     if node.handling:
-        return [_waits_for_handler(facts, node)]
+        return [_waits_for_follow_up(facts, node)]
     return [_waits_for_members(facts, node, tally)]
 
 
-def _waits_for_handler(facts: Facts, node: Node) -> Reason:
+def _waits_for_follow_up(facts: Facts, node: Node) -> Reason:
     """A catch, a hook or a cleanup of the scope runs."""
     plan = facts.plan_of(node)
     paths = [child_path(node.path, f"!{name}") for name in names_of(plan)] if isinstance(plan, ScopePlan) else []

@@ -196,7 +196,7 @@ class Builder:
         needs = node.get("needs")
         if needs is not None:
             common["needs"] = self._needs(needs, node, context)
-        common |= self.handlers(node, context, kind)
+        common |= self.follow_ups(node, context, kind)
         undo = node.get("compensate")
         if undo is not None:
             self.spots[f"{context.path}!compensate"] = Spot(undo, node.key_place("compensate"))
@@ -223,7 +223,7 @@ class Builder:
             return Completion(quorum=quorum.value)
         return None if tolerate is None else completion_of_tolerance("", tolerate.value)
 
-    def handlers(self, node: Node, context: Context, kind: str) -> dict[str, Any]:
+    def follow_ups(self, node: Node, context: Context, kind: str) -> dict[str, Any]:
         """Catches and the cleanup of a step or of the file, which see what its members see, and how it ended."""
         inner = context._replace(names=context.names | ENDED | ({"steps"} if kind == "steps" else frozenset()))
         catch, cleanup = node.get("catch"), node.get("finally")

@@ -142,7 +142,7 @@ def _step(sig: AnySig, path: str) -> Document:
         found["timeout"] = format_duration(timeout_ms)
     if (limited := take("concurrency")) is not None:
         found["concurrency"] = _concurrency(limited)
-    found.update(_handlers(sig, path, take))
+    found.update(_follow_ups(sig, path, take))
     for one in structs.fields(type(sig)):
         value = getattr(sig, one.name)
         if one.name not in written | _SKIPPED and value != _default(sig, one.name):
@@ -157,7 +157,7 @@ def _default(sig: Any, field: str) -> Any:
     return found.default_factory() if callable(found.default_factory) else UNSET
 
 
-def _handlers(sig: AnySig, path: str, take: Callable[[str], Any]) -> Document:
+def _follow_ups(sig: AnySig, path: str, take: Callable[[str], Any]) -> Document:
     """Catches and the cleanup; the hooks of the body become those of the run."""
     found: Document = {}
     catches = [

@@ -198,7 +198,7 @@ def _workflow(root: Node, inputs: dict[str, Any], builder: Builder) -> Workflow 
     concurrency = options.concurrency(root, WHOLE_RUN, "")
     if body is None:
         return None
-    body = _with_handlers(root, body, builder)
+    body = _with_follow_ups(root, body, builder)
     return Workflow(
         name=root.text("name") or "",
         body=body,
@@ -221,7 +221,7 @@ def _workflow(root: Node, inputs: dict[str, Any], builder: Builder) -> Workflow 
     )
 
 
-def _with_handlers(root: Node, body: AnySig, builder: Builder) -> AnySig:
+def _with_follow_ups(root: Node, body: AnySig, builder: Builder) -> AnySig:
     """The body with the hooks of the run and its cleanup."""
     is_graph = isinstance(body, StepsSig)
     context = Context("", root.place, WHOLE_RUN | {"steps"} if is_graph else WHOLE_RUN)
@@ -229,7 +229,7 @@ def _with_handlers(root: Node, body: AnySig, builder: Builder) -> AnySig:
         f"{state}_hooks": builder.hook(root.get(f"on_{state}"), f"!{state}", context)
         for state in ("success", "failure", "cancel")
     }
-    return structs.replace(body, **hooks, **builder.handlers(root, context, "steps" if is_graph else ""))
+    return structs.replace(body, **hooks, **builder.follow_ups(root, context, "steps" if is_graph else ""))
 
 
 def _unique(node: Node | None, builder: Builder) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from stemflow.model.completion import Completion
 from stemflow.model.policy import Concurrency, Options
@@ -115,7 +115,7 @@ class ApprovalPlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag=
     on_reject: Literal["fail", "continue"] = "fail"
 
 
-class Handler(Struct, frozen=True, array_like=True):
+class HookPlan(Struct, frozen=True, array_like=True):
     """A hook: a sub-plan that a scope opens once when it is about to close in `state`; its path ends in `!` and
     `name`."""
 
@@ -177,7 +177,7 @@ class ScopePlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="sc
     timeout: str | None = None
     """The template of a duration, in place of `timeout_ms`."""
     concurrency: Concurrency | None = None
-    handlers: tuple[Handler, ...] = ()
+    hooks: tuple[HookPlan, ...] = field(name="handlers", default=())
     catches: tuple[CatchPlan, ...] = ()
     """The first that fits runs when the scope is about to become FAILED; its outcome replaces that of the scope."""
     cleanup: int | None = None

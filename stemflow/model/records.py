@@ -388,7 +388,7 @@ SELF = ":self"
 
 
 def child_path(parent: str, segment: str) -> str:
-    """Join a member's segment (`name`, `[i]` or `!handler`) to the path of its scope."""
+    """Join a member's segment (`name`, `[i]` or `!hook`) to the path of its scope."""
     if not parent or not segment or segment[0] in "[!":
         return parent + segment
     return f"{parent}.{segment}"

@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
 HOOKS = ("success_hooks", "failure_hooks", "cancel_hooks")
 """Fields of every signature that hold hooks."""
-HANDLERS = (*HOOKS, "catches", "cleanup")
+FOLLOW_UPS = (*HOOKS, "catches", "cleanup")
 """Fields of every signature that hold steps which run after it, depending on how it ended."""
-AFTERWARDS = (*HANDLERS, "compensate")
+AFTERWARDS = (*FOLLOW_UPS, "compensate")
 """Fields of every signature that hold steps which run after it, under some condition."""
 
 
@@ -185,7 +185,7 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
         return ChainSig(steps=(*steps, following))
 
     @property
-    def has_handlers(self) -> bool:
+    def has_follow_ups(self) -> bool:
         """Whether something runs after it, depending on how it ended: hooks, catches, a cleanup."""
         return bool(self.success_hooks or self.failure_hooks or self.cancel_hooks or self.catches or self.cleanup)
 
@@ -198,7 +198,7 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
             or self.needs
             or self.run_on != "success"
             or self.on_error != "fail"
-            or self.has_handlers
+            or self.has_follow_ups
             or self.compensate
             or self.timeout_ms
             or self.timeout

@@ -29,7 +29,7 @@ def members_of(sig: AnySig) -> tuple[tuple[str, AnySig], ...]:
     return tuple(found)
 
 
-def handled_of(sig: AnySig) -> tuple[tuple[str, AnySig], ...]:
+def follow_ups_of(sig: AnySig) -> tuple[tuple[str, AnySig], ...]:
     """(path segment, signature) of what runs after `sig`, in this order: catches, hooks, cleanup."""
     found = [(f"!catch{number + 1}" if number else "!catch", one) for number, one in enumerate(sig.catches)]
     for segment, hooks in (
@@ -41,12 +41,12 @@ def handled_of(sig: AnySig) -> tuple[tuple[str, AnySig], ...]:
 
 
 def below_of(sig: AnySig) -> tuple[tuple[str, AnySig], ...]:
-    """The members, then the handlers."""
-    return (*members_of(sig), *handled_of(sig))
+    """The members, then the follow-ups."""
+    return (*members_of(sig), *follow_ups_of(sig))
 
 
 def walk_all(sig: AnySig, path: str = "") -> Iterator[tuple[str, AnySig]]:
-    """As `walk`, with handlers and everything below them."""
+    """As `walk`, with follow-ups and everything below them."""
     yield path, sig
     for segment, member in below_of(sig):
         yield from walk_all(member, child_path(path, segment))

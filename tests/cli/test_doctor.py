@@ -18,7 +18,7 @@ from stemflow.runtime.doctor import clocks, leases, queues, timers, workers
 from stemflow.store.health import Inventory, QueueInventory
 from stemflow.store.redis.health import durability, memory, replication
 from stemflow.store.redis.server import parsed
-from stemflow.store.redis.versions import GATE, TABLE, covered
+from stemflow.store.redis.versions import CHECKS, TABLE, covered
 from stemflow.store.sqlite.health import file_system_of
 from stemflow.testing.servers.executables import PACKAGES, server_binaries
 from stemflow.testing.servers.server import Server
@@ -240,7 +240,7 @@ def test_the_table_names_the_versions_that_packages_bring(server: Server) -> Non
     if names[0] not in PACKAGES:
         pytest.skip(f"{names[0]} is no server of a package")
     info = parsed(server.ask("INFO", "server").partition(b"\r\n")[2])
-    assert GATE in covered(info).text
+    assert CHECKS in covered(info).text
 
 
 def test_clocks_that_differ_are_reported() -> None:

@@ -51,7 +51,7 @@ class _Scope:
     ) -> None:
         self.node, self.plan, self.nodes, self.shapes = node, plan, nodes, shapes
         self.cut = cut
-        """It may have been ended by force, whatever its members did; then no handler was opened for that."""
+        """It may have been ended by force, whatever its members did; then no hook was opened for that."""
         self.members = self._members()
         self.hows: list[str] = []
 
@@ -59,7 +59,7 @@ class _Scope:
         node, plan = self.node, self.plan
         if node.alias is not None and not is_below(node.alias, node.key):
             return []  # it ended as another run did
-        texts = self._handlers()
+        texts = self._follow_ups()
         if node.slot is not None and node.state == "cancelled" and node.tally is not None and not node.tally.size:
             return texts  # it was stopped while it waited for its turn
         if node.tally is None:
@@ -82,7 +82,7 @@ class _Scope:
             texts.append(f"its value is {node.result!r}, its members ended {self.hows}")
         # Perhaps by its timeout, which is forgotten where it is caught.
         failed = (node.alias is not None and bool(plan.catches)) or self._caught()[1] is not None
-        expected_states = self._after_handlers({"failed"} if failed else self._states())
+        expected_states = self._after_follow_ups({"failed"} if failed else self._states())
         if self.cut:
             expected_states.add("cancelled")
         if node.state not in expected_states:
@@ -202,7 +202,7 @@ class _Scope:
             return {"skipped"}
         return {"failed"} if plan.value == {"is": "error"} else {"succeeded"}
 
-    def _after_handlers(self, states: set[str]) -> set[str]:
+    def _after_follow_ups(self, states: set[str]) -> set[str]:
         """How it may end after a catch and the cleanup, given how it may end because of its members."""
         number, caught = self._caught()
         if "failed" in states and caught is not None:
@@ -216,7 +216,7 @@ class _Scope:
             states = {"succeeded"}
         elif "failed" in states and number >= 0 and not self.node.stopped and not self.cut:
             return states if self.plan.catches[number].when == "error" else {"a catch that fits has not run"}
-        cleanup = self._handler("finally")
+        cleanup = self._follow_up("finally")
         if cleanup is not None and cleanup.state == "failed" and states & {"succeeded", "skipped"}:
             assert self.plan.cleanup is not None
             tolerated = self.shapes[self.node.plan].nodes[self.plan.cleanup].on_error != "fail"
@@ -229,14 +229,14 @@ class _Scope:
     def _caught(self) -> tuple[int, Node | None]:
         """The number of the catch that fits (-1: none), and its record if it ran."""
         number = next((i for i, one in enumerate(self.plan.catches) if one.when != "no"), -1)
-        return number, self._handler(f"catch{number + 1}" if number else "catch") if number >= 0 else None
+        return number, self._follow_up(f"catch{number + 1}" if number else "catch") if number >= 0 else None
 
-    def _handler(self, name: str) -> Node | None:
+    def _follow_up(self, name: str) -> Node | None:
         return self.nodes.get((self.node.run, child_path(self.node.path, "!" + name)))
 
-    def _handlers(self) -> list[str]:
+    def _follow_ups(self) -> list[str]:
         texts = []
-        cleanup = self._handler("finally")
+        cleanup = self._follow_up("finally")
         cancelled_before = self.node.tally is not None and self.node.tally.size == 0 and self.node.state == "cancelled"
         if (self.plan.cleanup is not None and self.node.tally is not None and cleanup is None and not self.cut
                 and not cancelled_before and not self._skips(self.plan.cleanup)):
@@ -245,12 +245,12 @@ class _Scope:
             (self.node.run, self.node.failed_at), cleanup.key
         ):  # fmt: skip
             return texts  # its hooks ran before its cleanup failed
-        for handler in self.plan.handlers:
-            path = child_path(self.node.path, "!" + handler.name)
+        for hook in self.plan.hooks:
+            path = child_path(self.node.path, "!" + hook.name)
             ran = (self.node.run, path) in self.nodes
-            wanted = any(h.name == handler.name and h.state == self.node.state for h in self.plan.handlers)
+            wanted = any(h.name == hook.name and h.state == self.node.state for h in self.plan.hooks)
             if ran != wanted and not (self.cut and wanted):
-                texts.append(f"its handler {path} {'ran' if ran else 'did not run'}")
+                texts.append(f"its hook {path} {'ran' if ran else 'did not run'}")
         return texts
 
 

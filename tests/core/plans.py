@@ -17,7 +17,7 @@ from stemflow.model.plan import (
     EdgeKind,
     EmitPlan,
     EventPlan,
-    Handler,
+    HookPlan,
     LeafPlan,
     Plan,
     ScopePlan,
@@ -32,29 +32,29 @@ BOOM = ErrorInfo("Boom", "it went wrong")
 
 @dataclass(frozen=True)
 class Spec:
-    """A place of a plan before it has a number: `fields` go to its plan node, `members` and `handlers` below it."""
+    """A place of a plan before it has a number: `fields` go to its plan node, `members` and `follow_ups` below it."""
 
     kind: str
     fields: dict[str, Any] = field(default_factory=dict)
     members: tuple[Spec, ...] = ()
-    handlers: tuple[tuple[str, str, Spec], ...] = ()
+    follow_ups: tuple[tuple[str, str, Spec], ...] = ()
     """(state, name, what runs); the states `catch` and `finally` make a catch and the cleanup."""
     options: Options = PLAIN
 
-    def on(self, state: str, handler: Spec, name: str | None = None) -> Spec:
-        """Open `handler` when this is about to close in `state`."""
-        handlers = (*self.handlers, (state, name or state, handler))
-        return Spec(self.kind, self.fields, self.members, handlers, self.options)
+    def on(self, state: str, follow_up: Spec, name: str | None = None) -> Spec:
+        """Open `follow_up` when this is about to close in `state`."""
+        follow_ups = (*self.follow_ups, (state, name or state, follow_up))
+        return Spec(self.kind, self.fields, self.members, follow_ups, self.options)
 
-    def catch(self, handler: Spec, when: str | None = None) -> Spec:
+    def catch(self, follow_up: Spec, when: str | None = None) -> Spec:
         """`when`: `no` if it is not for the error, `error` if its condition fails."""
-        return self.on("catch", handler, when or "yes")
+        return self.on("catch", follow_up, when or "yes")
 
-    def finally_(self, handler: Spec) -> Spec:
-        return self.on("finally", handler)
+    def finally_(self, follow_up: Spec) -> Spec:
+        return self.on("finally", follow_up)
 
     def but(self, **fields: Any) -> Spec:
-        return Spec(self.kind, {**self.fields, **fields}, self.members, self.handlers, self.options)
+        return Spec(self.kind, {**self.fields, **fields}, self.members, self.follow_ups, self.options)
 
 
 def leaf(task: str = "ok", *, options: Options | None = None, **fields: Any) -> Spec:
@@ -158,13 +158,13 @@ def _add(spec: Spec, parent: int, nodes: list[AnyPlan], options: list[Options]) 
     else:
         nodes.append(ScopePlan(parent=parent, kind=spec.kind, **spec.fields))  # type: ignore[arg-type]
         members = tuple(_add(member, place, nodes, options) for member in spec.members)
-        after = [(state, name, _add(below, place, nodes, options)) for state, name, below in spec.handlers]
+        after = [(state, name, _add(below, place, nodes, options)) for state, name, below in spec.follow_ups]
         scope = nodes[place]
         assert isinstance(scope, ScopePlan)
         nodes[place] = structs.replace(
             scope,
             members=members,
-            handlers=tuple(Handler(*one) for one in after if one[0] not in ("catch", "finally")),
+            hooks=tuple(HookPlan(*one) for one in after if one[0] not in ("catch", "finally")),
             catches=tuple(CatchPlan(at, (), when) for state, when, at in after if state == "catch"),
             cleanup=next((at for state, _, at in after if state == "finally"), None),
         )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stemflow.core import admission as entry
-from stemflow.core import claims, ending, handlers, leaf, scope, timer, unique
+from stemflow.core import claims, ending, follow_ups, leaf, scope, timer, unique
 from stemflow.core.work import Work
 from stemflow.model.plan import LeafPlan
 from stemflow.model.records import Node
@@ -83,8 +83,8 @@ def _a_forced_cancel_opens_hooks(patch: pytest.MonkeyPatch) -> None:
     def finish(w: Work, node: Node, state: Any, **more: Any) -> None:
         ending.finish(w, node, state, **more)
         plan = w.plan_of(node)
-        if node.tally is not None and node.tally.cancelled and not node.handling and plan.handlers:  # type: ignore[union-attr]
-            handlers._open(w, node, w.scope_of(node), 0)
+        if node.tally is not None and node.tally.cancelled and not node.handling and plan.hooks:  # type: ignore[union-attr]
+            follow_ups._open(w, node, w.scope_of(node), 0)
 
     patch.setattr(scope, "finish", finish)
 

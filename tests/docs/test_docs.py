@@ -139,7 +139,7 @@ def test_the_plan_of_the_order_is_as_its_page_describes() -> None:
     assert told == {(*pair, "data") for pair in data} | {("ship", "notify", "order"), ("ship", "notify", "optional")}
     assert [f"`{source} → {target}`" for source, target, _ in told if f"`{source} → {target}`" not in LIFE] == []
     assert len(plan.nodes) == 16 and "a flat list of sixteen nodes" in LIFE
-    assert root.handlers[0].node == 12 and "The last four are the undo plan" in LIFE
+    assert root.hooks[0].node == 12 and "The last four are the undo plan" in LIFE
 
 
 def test_every_public_name_is_loaded_from_its_home() -> None:

@@ -63,7 +63,7 @@ def test_a_hook_that_begins_after_its_run_has_ended_is_found(monkeypatch: pytest
     def and_then_hooks(w: Work, node: Node, state: Any, **more: Any) -> None:
         finish(w, node, state, **more)
         plan = w.scope_of(node)
-        if not node.handling and plan.handlers:
+        if not node.handling and plan.hooks:
             handlers._open(w, node, plan, len(plan.catches))
 
     monkeypatch.setattr(handlers, "finish", and_then_hooks)

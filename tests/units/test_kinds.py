@@ -84,7 +84,7 @@ def test_the_explorer_goes_through_each_kind(kind: str) -> None:
 
 
 def specs(spec: Spec) -> list[Spec]:
-    below = [*spec.members, *(handler for _, _, handler in spec.handlers)]
+    below = [*spec.members, *(follow_up for _, _, follow_up in spec.follow_ups)]
     return [spec, *(one for member in below for one in specs(member))]
 
 

@@ -83,8 +83,8 @@ class Environment:
             case "tick":
                 return TICK
             case "error":
-                handler = self.view.ended_around(read.path)
-                if read.names == frozenset({"error"}) or (handler is not None and handler[1].startswith("catch")):
+                follow_up = self.view.ended_around(read.path)
+                if read.names == frozenset({"error"}) or (follow_up is not None and follow_up[1].startswith("catch")):
                     return ERROR
                 return or_null(ERROR, "it is null unless the step failed")
             case "steps":
@@ -110,7 +110,7 @@ class Environment:
         return object_of(fields, closed=template is not None, code="SF205", what="params")
 
     def _self(self, read: Read) -> Type:
-        """`self`: in a compensation the step that is undone, in a handler the step after which it runs."""
+        """`self`: in a compensation the step that is undone, in a follow-up the step after which it runs."""
         of = self.view.ended_around(read.path) if "error" in read.names else None
         if of is None:
             return object_of({"output": self.output(read.path, of_itself=True)}, what="self")
@@ -132,7 +132,7 @@ class Environment:
         if path not in self._outputs:
             self._busy.add(path)
             step = self.view.steps.get(path)
-            caught = [one for one in self.view.handlers.get(path, ()) if "!catch" in one[len(path) :]]
+            caught = [one for one in self.view.follow_ups.get(path, ()) if "!catch" in one[len(path) :]]
             found = ANY if step is None else self._output(step)
             self._outputs[path] = union([found, *map(self.output, caught)]) if caught else found
             self._busy.discard(path)

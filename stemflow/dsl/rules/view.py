@@ -19,8 +19,8 @@ from stemflow.dsl.templates import HOME, Templates
 from stemflow.dsl.vocabulary import BODIES, KINDS
 from stemflow.model.records import child_path, parent_path
 
-_HANDLER = re.compile(r"(?P<of>.*)!(?P<kind>catch\d*|finally|success|failure|cancel)(?=[.\[!]|$)")
-"""The path of a handler, or of something in it."""
+_FOLLOW_UP = re.compile(r"(?P<of>.*)!(?P<kind>catch\d*|finally|success|failure|cancel)(?=[.\[!]|$)")
+"""The path of a follow-up, or of something in it."""
 
 
 class TaskFacts(Protocol):
@@ -93,7 +93,7 @@ class View:
     steps: dict[str, Step] = field(default_factory=dict)
     undos: dict[str, Step] = field(default_factory=dict)
     children: dict[str, list[str]] = field(default_factory=dict)
-    handlers: dict[str, list[str]] = field(default_factory=dict)
+    follow_ups: dict[str, list[str]] = field(default_factory=dict)
     """Path of a step -> paths of what runs after it: its catches and its cleanup, and the hooks of the file."""
     graphs: dict[str, frozenset[str]] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
@@ -133,7 +133,7 @@ class View:
                 continue
             view.steps[path] = step
             if path:
-                below = view.handlers if _HANDLER.fullmatch(path) else view.children
+                below = view.follow_ups if _FOLLOW_UP.fullmatch(path) else view.children
                 below.setdefault(parent_path(path), []).append(path)
             if spot.context is not None and spot.context.siblings is not None:
                 view.graphs[parent_path(path)] = spot.context.siblings
@@ -208,11 +208,11 @@ class View:
             one = pending.pop()
             if one in self.steps:
                 yield self.steps[one]
-            pending.extend(reversed([*self.children.get(one, ()), *self.handlers.get(one, ())]))
+            pending.extend(reversed([*self.children.get(one, ()), *self.follow_ups.get(one, ())]))
 
     def ended_around(self, path: str) -> tuple[str, str] | None:
-        """The nearest handler around `path`: the path of the step after which it runs, and its segment (`catch`)."""
-        found = _HANDLER.match(path)
+        """The nearest follow-up around `path`: the path of the step after which it runs, and its segment (`catch`)."""
+        found = _FOLLOW_UP.match(path)
         return (found["of"], found["kind"]) if found is not None else None
 
     def above(self, path: str) -> Iterator[Step]:

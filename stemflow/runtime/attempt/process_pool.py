@@ -78,7 +78,7 @@ class PoolProcess:
         self._gone = False
         self._killing: asyncio.Future[None] | None = None
         self._room: asyncio.Semaphore | None = None
-        """The places of the pool, while it has one of them or has lent its place."""
+        """The slots of the pool, while it has one of them or has lent its own."""
         self._lent = False
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = loop.create_future()
@@ -157,26 +157,26 @@ class PoolProcess:
         """Ask the handler to end."""
         self._send(pipe.CANCEL)
 
-    # -- its place in the pool
+    # -- its slot in the pool
 
-    def take_place(self, room: asyncio.Semaphore) -> None:
-        """It was leased from the pool, and has acquired a place in `room`."""
+    def take_slot(self, room: asyncio.Semaphore) -> None:
+        """It was leased from the pool, and has acquired a slot in `room`."""
         self._room = room
 
-    def lend_place(self) -> None:
+    def lend_slot(self) -> None:
         """Its handler waits: another process may run meanwhile."""
         if self._room is not None and not self._lent:
             self._lent = True
             self._room.release()
 
-    async def retake_place(self) -> None:
-        """Wait for a place, if it has lent its own."""
+    async def retake_slot(self) -> None:
+        """Wait for a slot, if it has lent its own."""
         if self._room is not None and self._lent:
             await self._room.acquire()
             self._lent = False
 
-    def leave_place(self) -> None:
-        """The call is over: its place is free."""
+    def leave_slot(self) -> None:
+        """The call is over: its slot is free."""
         if self._room is not None and not self._lent:
             self._room.release()
         self._room, self._lent = None, False
@@ -296,7 +296,7 @@ class ProcessPool:
         except BaseException:
             self._room.release()
             raise
-        child.take_place(self._room)
+        child.take_slot(self._room)
         return child
 
     async def _start(self) -> PoolProcess:
@@ -318,7 +318,7 @@ class ProcessPool:
 
     def give(self, child: PoolProcess) -> None:
         """Return a process after its call: it is kept, or replaced if it is worn out or has died."""
-        child.leave_place()
+        child.leave_slot()
         if child.alive and not self._worn(child):
             self._idle.append(child)
         else:

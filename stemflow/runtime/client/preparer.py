@@ -130,7 +130,7 @@ class Preparer:
             return await self._workflow(what, run, asked, await self._others(what.body, asked))
         what = call(what, asked.args, asked.kwargs)
         self._refuse_swallowed(what, asked)
-        if not isinstance(what, TaskSig) or what.has_handlers:
+        if not isinstance(what, TaskSig) or what.has_follow_ups:
             return self._canvas(what, run, await self._others(what, asked))
         recipe = self._recipe(what)
         lone = self._lone(what, run, recipe, None if recipe is not None else await self._others(what, asked))

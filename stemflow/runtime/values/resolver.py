@@ -188,8 +188,8 @@ class Values:
             scope = await self.above(node)
             plan = await self.scope(scope)
             if node.index < 0:
-                is_cleanup = plan.cleanup is not None and node.index == -1 - len(plan.catches) - len(plan.handlers)
-                return Prev(await self._handler_argument(scope.key, is_cleanup))
+                is_cleanup = plan.cleanup is not None and node.index == -1 - len(plan.catches) - len(plan.hooks)
+                return Prev(await self._follow_up_argument(scope.key, is_cleanup))
             rules = rules_of(plan)
             if not rules.repeats and node.index >= base_size(scope):
                 return None
@@ -250,7 +250,7 @@ class Values:
         node = await self.node(key)
         return (rules.taken(node.tally) or 0) if node is not None and node.tally is not None else 0
 
-    async def _handler_argument(self, key: Key, is_cleanup: bool) -> Any:
+    async def _follow_up_argument(self, key: Key, is_cleanup: bool) -> Any:
         """The argument of a hook or catch: the value, or the node that ended, with the leaf and its error if it
         failed. A cleanup always gets the node, with its state."""
         scope = await self.needed(key)

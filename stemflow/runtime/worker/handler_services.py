@@ -124,7 +124,7 @@ class WorkerServices:
         token = ((context.run_id, context.node), context.delivery)
         if self._slots.released.release(token):
             if (process := self._slots.running[token].pool_process) is not None:
-                process.lend_place()
+                process.lend_slot()
             self._slots.wake()
 
     async def _retake(self, context: TaskContext, at_once: bool) -> None:
@@ -135,7 +135,7 @@ class WorkerServices:
             await self._slots.released.retake(token)
         running = self._slots.running.get(token)
         if running is not None and running.pool_process is not None and token not in self._slots.released:
-            await running.pool_process.retake_place()
+            await running.pool_process.retake_slot()
 
     async def _on_loop(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work` on the worker's event loop: a handler in a thread may wait on a loop of its own."""

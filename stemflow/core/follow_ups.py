@@ -1,7 +1,7 @@
-"""Handlers of a scope: sub-plans that run after its members, one at a time, before it becomes final.
+"""Follow-ups of a scope: sub-plans that run after its members, one at a time, before it becomes final.
 
 In this order: the first catch that fits, if the scope is about to become FAILED; the hooks for its verdict, which a
-catch may have changed; the cleanup (`finally`). A handler is numbered by its place in this order, and its record
+catch may have changed; the cleanup (`finally`). A follow-up is numbered by its place in this order, and its record
 has the index `-1 - number`. While one runs, the scope is `handling` and keeps its verdict in its record.
 
 A stop from outside cancels a running catch, because a catch does work of the workflow. Hooks and the cleanup go on.
@@ -37,14 +37,14 @@ def catch_name(number: int) -> str:
 
 
 def names_of(plan: ScopePlan) -> list[str]:
-    """The path segments of all handlers, in order, without their `!`."""
+    """The path segments of all follow-ups, in order, without their `!`."""
     names = [catch_name(number) for number in range(len(plan.catches))]
-    names += [handler.name for handler in plan.handlers]
+    names += [hook.name for hook in plan.hooks]
     return names if plan.cleanup is None else [*names, CLEANUP]
 
 
 def begin(w: Work, scope: Node, plan: ScopePlan) -> None:
-    """The members have ended and the verdict is known: run the handlers, then become final."""
+    """The members have ended and the verdict is known: run the follow-ups, then become final."""
     if plan.catches and scope.verdict == FAILED and not scope.stopped:
         number = w.gate(scope.key, "catch")
         if isinstance(number, GateError):
@@ -56,15 +56,15 @@ def begin(w: Work, scope: Node, plan: ScopePlan) -> None:
 
 
 def ended(w: Work, scope: Node, plan: ScopePlan, end: MemberEnd) -> None:
-    """A handler ended; run the next one. A catch replaces the outcome, a failed cleanup may fail the scope, a hook
+    """A follow-up ended; run the next one. A catch replaces the outcome, a failed cleanup may fail the scope, a hook
     changes nothing."""
     number = -1 - end.index
     if scope.verdict is None:
-        raise StaleView(scope.key, "a verdict, for which its handlers run")
+        raise StaleView(scope.key, "a verdict, for which its follow-ups run")
     if number < len(plan.catches):
         _replace_outcome(w, scope, end)
         return _run_from(w, scope, plan, len(plan.catches))
-    if number < len(plan.catches) + len(plan.handlers):
+    if number < len(plan.catches) + len(plan.hooks):
         return _run_from(w, scope, plan, number + 1)
     assert plan.cleanup is not None
     tolerated = w.shape(scope.plan).nodes[plan.cleanup].on_error != "fail"
@@ -75,20 +75,20 @@ def ended(w: Work, scope: Node, plan: ScopePlan, end: MemberEnd) -> None:
 
 
 def running(w: Work, scope: Node, plan: ScopePlan) -> list[Node]:
-    """The handlers that have not ended: at most one."""
+    """The follow-ups that have not ended: at most one."""
     keys = list(dict.fromkeys(_key(scope, name) for name in names_of(plan)))  # the undo hook may be for two verdicts
     w.want(keys)
     return [found for key in keys if (found := w.node(key)) is not None and found.state not in FINAL]
 
 
 def stop_catch(w: Work, scope: Node, plan: ScopePlan, kill: bool) -> None:
-    """Stop a catch that is running; any other handler goes on."""
+    """Stop a catch that is running; any other follow-up goes on."""
     if not plan.catches:
         return
-    for handler in running(w, scope, plan):
-        if -1 - handler.index < len(plan.catches):
+    for follow_up in running(w, scope, plan):
+        if -1 - follow_up.index < len(plan.catches):
             scope.state, scope.kill = STOPPING, scope.kill or kill
-            fire(w, handler, "stop", kill)
+            fire(w, follow_up, "stop", kill)
 
 
 def _replace_outcome(w: Work, scope: Node, end: MemberEnd) -> None:
@@ -106,14 +106,14 @@ def _replace_outcome(w: Work, scope: Node, end: MemberEnd) -> None:
 
 
 def _run_from(w: Work, scope: Node, plan: ScopePlan, first: int) -> None:
-    """Open the first handler from number `first` on that is for the verdict. If none is left, the scope becomes
+    """Open the first follow-up from number `first` on that is for the verdict. If none is left, the scope becomes
     final."""
     assert scope.verdict is not None
-    for number in range(first, len(plan.catches) + len(plan.handlers)):
-        if plan.handlers[number - len(plan.catches)].state == scope.verdict:
+    for number in range(first, len(plan.catches) + len(plan.hooks)):
+        if plan.hooks[number - len(plan.catches)].state == scope.verdict:
             return _open(w, scope, plan, number)
     if plan.cleanup is not None and _has_begun(scope):
-        return _open(w, scope, plan, len(plan.catches) + len(plan.handlers))
+        return _open(w, scope, plan, len(plan.catches) + len(plan.hooks))
     finish(w, scope, scope.verdict, cause=scope.cause)
 
 
@@ -123,7 +123,7 @@ def _has_begun(scope: Node) -> bool:
 
 
 def _open(w: Work, scope: Node, plan: ScopePlan, number: int) -> None:
-    places = [one.node for one in plan.catches] + [one.node for one in plan.handlers]
+    places = [one.node for one in plan.catches] + [one.node for one in plan.hooks]
     if plan.cleanup is not None:
         places.append(plan.cleanup)
     scope.handling = True
