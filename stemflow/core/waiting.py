@@ -34,9 +34,7 @@ def open_event(w: Work, node: Node, refusal: GateError | None) -> None:
     """SUCCEEDED at once if an event that is kept fits, else HELD until one comes or the time is over."""
     plan = w.plan_of(node)
     assert isinstance(plan, EventPlan)
-    if refusal is not None:
-        return refuse(w, node, refusal)
-    if _was_kept(w, node):
+    if _has_ended(w, node, refusal):
         return None
     until_ms = _deadline(w, node, plan)
     if isinstance(until_ms, GateError):
@@ -120,9 +118,7 @@ def emit(w: Work, node: Node, refusal: GateError | None) -> None:
     """Send the event and succeed, in one commit. One of the same id that is kept is not sent again."""
     plan = w.plan_of(node)
     assert isinstance(plan, EmitPlan)
-    if refusal is not None:
-        return refuse(w, node, refusal)
-    if _was_kept(w, node):
+    if _has_ended(w, node, refusal):
         return None
     found = w.gate(node.key, "emit")
     if isinstance(found, GateError):
@@ -140,9 +136,7 @@ def open_approval(w: Work, node: Node, refusal: GateError | None) -> None:
     """HELD until somebody answers or the time is over."""
     plan = w.plan_of(node)
     assert isinstance(plan, ApprovalPlan)
-    if refusal is not None:
-        return refuse(w, node, refusal)
-    if _was_kept(w, node):
+    if _has_ended(w, node, refusal):
         return None
     until_ms = _deadline(w, node, plan)
     if isinstance(until_ms, GateError):
@@ -190,8 +184,11 @@ def _answered(w: Work, node: Node, plan: ApprovalPlan, result: bytes, error: Err
 # -- in common
 
 
-def _was_kept(w: Work, node: Node) -> bool:
-    """Whether a rerun keeps its result; then it has ended."""
+def _has_ended(w: Work, node: Node, refusal: GateError | None) -> bool:
+    """Whether it ends where it begins: it is refused, or a rerun keeps its result."""
+    if refusal is not None:
+        refuse(w, node, refusal)
+        return True
     kept = kept_result(w, node)
     if kept is None:
         return False
