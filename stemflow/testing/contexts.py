@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from stemflow.model.signature import Signature
-from stemflow.runtime.tasks.context import NOTHING, TaskCancelled, TaskContext
+from stemflow.runtime.tasks.context import NOTHING, ChildRun, TaskCancelled, TaskContext
 from stemflow.runtime.tasks.sync_context import SyncTaskContext
 from stemflow.runtime.tasks.task import Task
 
@@ -37,26 +37,12 @@ class Asked:
     async def progress(self, context: TaskContext, percent: float, data: Any) -> None:
         self.progress_reports.append((percent, data))
 
-    async def enqueue(
-        self,
-        context: TaskContext,
-        signature: Signature[Any, Any],
-        headers: Mapping[str, str],
-        meta: Mapping[str, Any],
-        run_id: str | None,
-    ) -> str:
-        self.enqueued.append(signature)
-        return run_id or f"{context.run_id}-child-{len(self.enqueued)}"
+    async def enqueue(self, context: TaskContext, child: ChildRun) -> str:
+        self.enqueued.append(child.signature)
+        return child.run_id or f"{context.run_id}-child-{len(self.enqueued)}"
 
-    async def run_child(
-        self,
-        context: TaskContext,
-        signature: Signature[Any, Any],
-        headers: Mapping[str, str],
-        meta: Mapping[str, Any],
-        run_id: str | None,
-    ) -> Any:
-        self.enqueued.append(signature)
+    async def run_child(self, context: TaskContext, child: ChildRun) -> Any:
+        self.enqueued.append(child.signature)
         return self.values.pop(0) if self.values else None
 
     async def cancel_run(self, context: TaskContext, run_id: str, force: bool) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context, ContextVar, copy_context
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from stemflow.errors import OptionError, StemflowError
 from stemflow.model.policy import RetryPolicy, normalise
@@ -73,28 +73,23 @@ class ReplaceRequested(StemflowError):
         self.signature = signature
 
 
+class ChildRun(NamedTuple):
+    """A run that a handler starts: what it runs, its headers and meta, and its id, if the handler has chosen one."""
+
+    signature: Signature[Any, Any]
+    headers: Mapping[str, str]
+    meta: Mapping[str, Any]
+    run_id: str | None
+
+
 class HandlerServices(Protocol):
     """What the worker does for a running handler: whatever needs the store or the engine. See `TaskContext`."""
 
     async def heartbeat(self, context: TaskContext) -> None: ...
     async def extend_lease(self, context: TaskContext, for_ms: int) -> None: ...
     async def progress(self, context: TaskContext, percent: float, data: Any) -> None: ...
-    async def enqueue(
-        self,
-        context: TaskContext,
-        signature: Signature[Any, Any],
-        headers: Mapping[str, str],
-        meta: Mapping[str, Any],
-        run_id: str | None,
-    ) -> str: ...
-    async def run_child(
-        self,
-        context: TaskContext,
-        signature: Signature[Any, Any],
-        headers: Mapping[str, str],
-        meta: Mapping[str, Any],
-        run_id: str | None,
-    ) -> Any: ...
+    async def enqueue(self, context: TaskContext, child: ChildRun) -> str: ...
+    async def run_child(self, context: TaskContext, child: ChildRun) -> Any: ...
     async def cancel_run(self, context: TaskContext, run_id: str, force: bool) -> str: ...
     async def release_slot(self, context: TaskContext) -> None: ...
     async def retake_slot(self, context: TaskContext, at_once: bool) -> None: ...
@@ -247,7 +242,7 @@ class TaskContext:
 
         Raises what `Stemflow.submit` raises: OptionError, BadArguments, UnknownTask, RunConflict.
         """
-        return await self._services.enqueue(self, signature, headers, meta, run_id)
+        return await self._services.enqueue(self, ChildRun(signature, headers, meta, run_id))
 
     spawn = enqueue
 
@@ -268,7 +263,7 @@ class TaskContext:
 
             total = await context.run(add.s(1, 2), run_id=f"{context.id}-total")
         """
-        return await self._services.run_child(self, signature, headers, meta, run_id)
+        return await self._services.run_child(self, ChildRun(signature, headers, meta, run_id))
 
     async def cancel_run(self, run_id: str, *, force: bool = False) -> str:
         """Cancel the run `run_id`; return the state it was in. Raises UnknownRun.

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from stemflow.model.records import SKIPPED
-from stemflow.model.signature import Signature
 from stemflow.runtime.commit.events import context_event
 from stemflow.runtime.runs.handle import RunHandle
 from stemflow.runtime.runs.progress import store_progress
-from stemflow.runtime.tasks.context import TaskContext
+from stemflow.runtime.tasks.context import ChildRun, TaskContext
 from stemflow.runtime.tasks.lineage import child_of
 from stemflow.runtime.tasks.secrets import Redaction
 from stemflow.runtime.tasks.signals import Signals
@@ -64,25 +63,11 @@ class WorkerServices:
         if self._signals.progress:
             self._signals.progress.send(context_event("progress", context, stored.at_ms, progress=stored))
 
-    async def enqueue(
-        self,
-        context: TaskContext,
-        signature: Signature[Any, Any],
-        headers: Mapping[str, str],
-        meta: Mapping[str, Any],
-        run_id: str | None,
-    ) -> str:
-        return (await self._start(context, signature, headers, meta, run_id)).id
+    async def enqueue(self, context: TaskContext, child: ChildRun) -> str:
+        return (await self._start(context, child)).id
 
-    async def run_child(
-        self,
-        context: TaskContext,
-        signature: Signature[Any, Any],
-        headers: Mapping[str, str],
-        meta: Mapping[str, Any],
-        run_id: str | None,
-    ) -> Any:
-        handle = await self._start(context, signature, headers, meta, run_id)
+    async def run_child(self, context: TaskContext, child: ChildRun) -> Any:
+        handle = await self._start(context, child)
         async with self._released(context):
             result = await handle.wait()
         return result.value if result.status == SKIPPED else result.required()
@@ -96,18 +81,11 @@ class WorkerServices:
     async def retake_slot(self, context: TaskContext, at_once: bool) -> None:
         await self._on_loop(self._retake(context, at_once))
 
-    async def _start(
-        self,
-        context: TaskContext,
-        signature: Signature[Any, Any],
-        headers: Mapping[str, str],
-        meta: Mapping[str, Any],
-        run_id: str | None,
-    ) -> RunHandle[Any]:
+    async def _start(self, context: TaskContext, child: ChildRun) -> RunHandle[Any]:
         if context.hidden:
-            given = [signature, dict(headers), dict(meta)]
+            given = [child.signature, dict(child.headers), dict(child.meta)]
             Redaction(context.hidden).refuse(given, f"task {context.id}")
-        asked = Submission(what=signature, headers=headers, meta=meta, run_id=run_id)
+        asked = Submission(what=child.signature, headers=child.headers, meta=child.meta, run_id=child.run_id)
         return await self._submit(child_of(context, asked, self._propagated_headers))
 
     @asynccontextmanager
