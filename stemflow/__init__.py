@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stemflow.canvas import Canvas, skew
-    from stemflow.dsl.export import CannotExport, to_yaml
+    from stemflow.dsl.export import to_yaml
+    from stemflow.dsl.export_options import CannotExport
     from stemflow.errors import OptionError, StemflowError, UnitError
     from stemflow.model.effects import DeadLetter
     from stemflow.model.options import TaskOptions
@@ -71,7 +72,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "stemflow.canvas": ("Canvas", "skew"),
-    "stemflow.dsl.export": ("CannotExport", "to_yaml"),
+    "stemflow.dsl.export": ("to_yaml",),
+    "stemflow.dsl.export_options": ("CannotExport",),
     "stemflow.errors": ("OptionError", "StemflowError", "UnitError"),
     "stemflow.model.effects": ("DeadLetter",),
     "stemflow.model.options": ("TaskOptions",),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE, INVALID_FILE, Refused
-from stemflow.dsl.export import CannotExport, bound, to_yaml
+from stemflow.dsl.export import bound, to_yaml
+from stemflow.dsl.export_options import CannotExport
 from stemflow.model.signature import Signature
 from stemflow.model.workflow import Workflow
 from stemflow.runtime.tasks.discovery import load_named, load_object

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import yaml
 from msgspec import NODEFAULT, UNSET, structs
 
+from stemflow.dsl.export_options import CannotExport, Document, concurrency_document, options_document
+from stemflow.dsl.export_text import dump
 from stemflow.dsl.layout import formatted
 from stemflow.dsl.parse import parse_workflow
-from stemflow.dsl.scalars import ScalarError, resolve
-from stemflow.errors import StemflowError
-from stemflow.model.policy import Concurrency, RetryPolicy, normalise
-from stemflow.model.rates import Rate
+from stemflow.model.policy import normalise
 from stemflow.model.records import child_path
 from stemflow.model.signature import (
     EVENT_KEPT_MS,
@@ -40,17 +38,9 @@ from stemflow.model.tree import changed, members_of
 from stemflow.model.workflow import Workflow
 from stemflow.units import format_duration
 
-_WIDTH = 96
-"""A mapping or list that fits into so many characters is written on one line."""
 _OF_CALLEE = ("body", "form", "vars", "outputs", "compensate_on")
 """Fields of the step that calls a workflow which are said in the file of that workflow."""
 _SKIPPED = frozenset({"at", "name", "decode", "declared", "needs"})
-
-Document = dict[str, Any]
-
-
-class CannotExport(StemflowError):
-    """A signature that a workflow file cannot hold; the message says which part."""
 
 
 def to_yaml(workflow: Workflow) -> str:
@@ -59,7 +49,7 @@ def to_yaml(workflow: Workflow) -> str:
     Tasks must have their arguments by name, as those of workflow files; `bound` gives a canvas these.
     Raises CannotExport.
     """
-    text = formatted(_dump(document(workflow)))
+    text = formatted(dump(document(workflow)))
     parsed = parse_workflow(text, workflow.name)
     if parsed.workflow is None:
         raise CannotExport(f"{workflow.name}: expected a workflow that a file can hold, got one in which "
@@ -86,14 +76,14 @@ def document(workflow: Workflow) -> Document:
     if workflow.secrets:
         found["secrets"] = {name: {one.provider: one.key} for name, one in workflow.secrets.items()}
     if workflow.task_defaults:
-        found["defaults"] = {"task": _options(workflow.task_defaults, "defaults.task")}
+        found["defaults"] = {"task": options_document(workflow.task_defaults, "defaults.task")}
     if workflow.unique_key is not None:
         found["unique"] = {"key": workflow.unique_key}
         if workflow.unique_for_ms is not None:
             found["unique"]["for"] = format_duration(workflow.unique_for_ms)
         found["unique"]["on_conflict"] = workflow.unique_mode
     if workflow.concurrency is not None:
-        found["concurrency"] = _concurrency(workflow.concurrency)
+        found["concurrency"] = concurrency_document(workflow.concurrency)
     if workflow.timeout_ms is not None:
         found["timeout"] = format_duration(workflow.timeout_ms)
     hooks = {key: inner.pop(f"on_{key}", {}) for key in ("success", "failure", "cancel")}
@@ -141,7 +131,7 @@ def _step(sig: AnySig, path: str) -> Document:
     if (timeout_ms := take("timeout_ms")) is not None:
         found["timeout"] = format_duration(timeout_ms)
     if (limited := take("concurrency")) is not None:
-        found["concurrency"] = _concurrency(limited)
+        found["concurrency"] = concurrency_document(limited)
     found.update(_follow_ups(sig, path, take))
     for one in structs.fields(type(sig)):
         value = getattr(sig, one.name)
@@ -210,7 +200,7 @@ def _task(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
         found["env"] = dict(env)
     if (returns := take("returns")) is not None:
         found["returns"] = dict(returns)
-    found.update(_options(take("options"), path))
+    found.update(options_document(take("options"), path))
     if (undo := take("compensate")) is not None:
         found["compensate"] = _step(undo, f"{path}!compensate")
     return found
@@ -345,180 +335,6 @@ _KINDS: Mapping[type, Callable[[Any, str, Callable[[str], Any]], Document]] = {
     EmitSig: _emit,
     ApprovalSig: _approval,
 }
-
-
-# -- options
-
-
-def _options(given: Mapping[str, Any], path: str) -> Document:
-    """The options of a task by the keys of the file."""
-    left = normalise(given, path)
-    found: Document = {}
-    for key in ("queue", "priority"):
-        if key in left:
-            found[key] = left.pop(key)
-    limits = {key: left.pop(field, None) for key, field in (("soft", "soft_ms"), ("hard", "hard_ms"))}
-    limits = {key: format_duration(value) for key, value in limits.items() if value is not None}
-    if limits:
-        found["timeout"] = limits if "soft" in limits else limits["hard"]
-    retry = _retry(left.pop("retry", None), left.pop("max_retries", None))
-    if retry:
-        found["retry"] = retry
-    for key, field in (("rate_limit", "rate_limits"), ("group_rate_limit", "group_rates")):
-        if rates := left.pop(field, ()):
-            found[key] = [_rate(one) for one in rates]
-    names = {"group_rate_key": "group_key", "group_rate_key_header": "group_header",
-             "group_rate_limiter_failure_mode": "group_failure"}  # fmt: skip
-    for key, field in names.items():
-        if (value := left.pop(field, None)) is not None:
-            found[key] = value
-    if left.pop("cached", False):
-        found["cache"] = _cache(left)
-    elif "unique" in left:
-        found["unique"] = _unique(left)
-    if (limited := left.pop("concurrency", None)) is not None:
-        found["concurrency"] = _concurrency(limited)
-    if (expires_ms := left.pop("expires_ms", None)) is not None:
-        found["expires"] = format_duration(expires_ms)
-    if left:
-        raise CannotExport(f"{path}: a workflow file cannot hold the options {', '.join(sorted(left))}; give them to "
-                           "the task where it is registered")  # fmt: skip
-    return found
-
-
-def _retry(policy: RetryPolicy | None, most: int | None) -> Document:
-    found: Document = {} if most is None else {"max": most}
-    if policy is None:
-        return found
-    if policy.paced:
-        usual = RetryPolicy()
-        pauses = {"initial": format_duration(policy.initial_ms), "max": format_duration(policy.max_ms)}
-        given = {**pauses, "factor": policy.factor, "jitter": policy.jitter}
-        normal = {"initial": format_duration(usual.initial_ms), "max": format_duration(usual.max_ms),
-                  "factor": usual.factor, "jitter": usual.jitter}  # fmt: skip
-        found["backoff"] = {"kind": policy.backoff, **{k: v for k, v in given.items() if v != normal[k]}}
-    for key in ("retry_on", "never_retry_on"):
-        if names := getattr(policy, key):
-            found[key] = list(names)
-    if policy.when is not None:
-        found["when"] = policy.when
-    if policy.budget_ms is not None:
-        found["budget"] = format_duration(policy.budget_ms)
-    return found
-
-
-def _rate(rate: Rate) -> Document:
-    found: Document = {"limit": rate.limit, "per": format_duration(rate.per_ms)}
-    if rate.key:
-        found["key"] = rate.key
-    if rate.burst:
-        found.update(burst=rate.burst, pace=True)
-    return found
-
-
-def _unique(left: dict[str, Any]) -> Any:
-    on, key, for_ms, mode = (left.pop(one, None) for one in ("unique", "unique_by", "unique_for_ms", "unique_mode"))
-    if not on:
-        return False
-    if key is not None and not isinstance(key, str):
-        raise CannotExport("unique_by: expected an expression, got a function")
-    found: Document = {} if key is None else {"key": key}
-    if for_ms is not None:
-        found["for"] = format_duration(for_ms)
-    if mode is not None:
-        found["on_conflict"] = mode
-    return found or True
-
-
-def _cache(left: dict[str, Any]) -> Document:
-    _, key, ttl_ms, _, _ = (
-        left.pop(one, None) for one in ("unique", "unique_by", "unique_for_ms", "unique_mode", "unique_key")
-    )
-    if key is not None and not isinstance(key, str):
-        raise CannotExport("cache: key: expected an expression, got a function")
-    return {"ttl": format_duration(ttl_ms), **({} if key is None else {"key": key})}
-
-
-def _concurrency(limited: Concurrency) -> Document:
-    return {"key": limited.key, "limit": limited.limit}
-
-
-# -- text
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes texts plain only where YAML 1.1 and 1.2 read them as texts, and repeats values instead of anchors."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
-    try:
-        plain = value != "" and resolve(value) == value
-    except ScalarError:
-        plain = False
-    style = None if plain and not value.startswith(("${{", " ")) else '"'
-    if "\n" in value.strip("\n") and value == value.strip():
-        style = "|"
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-
-_Dumper.add_representer(str, _text)
-
-
-def _dump(found: Document) -> str:
-    return "".join(_lines(found, 0))
-
-
-def _lines(value: Document, depth: int) -> Iterator[str]:
-    """The lines of a mapping: what is short is on one line."""
-    indent = "  " * depth
-    for key, inner in value.items():
-        name = _one_line(key)
-        flat = _one_line(inner)
-        block = isinstance(inner, (dict, list)) and inner
-        if not block and "\n" in flat:
-            yield f"{indent}{name}: {_block_text(inner, depth + 1)}\n"
-        elif not block or ("\n" not in flat and (depth or not _has_steps(key))
-                           and len(indent) + len(name) + len(flat) <= _WIDTH):  # fmt: skip
-            yield f"{indent}{name}: {flat}\n"
-        elif isinstance(inner, dict):
-            yield f"{indent}{name}:\n"
-            yield from _lines(inner, depth + 1)
-        else:
-            yield f"{indent}{name}:\n"
-            for item in inner:
-                yield from _item(item, depth + 1)
-
-
-def _item(item: Any, depth: int) -> Iterator[str]:
-    indent = "  " * depth
-    flat = _one_line(item)
-    if not isinstance(item, dict) or not item or ("\n" not in flat and len(indent) + len(flat) <= _WIDTH):
-        yield f"{indent}- {flat}\n"
-        return
-    first, *rest = "".join(_lines(item, depth + 1)).splitlines(keepends=True)
-    yield f"{indent}- {first.lstrip(' ')}"
-    yield from rest
-
-
-def _has_steps(key: str) -> bool:
-    return key in ("steps", "chain", "group", "chord", "inputs")
-
-
-def _one_line(value: Any) -> str:
-    """The value in flow style; of one that is too long for a line, only that it is."""
-    if isinstance(value, (dict, list)) and len(str(value)) > 2 * _WIDTH:
-        return "\n"
-    text = yaml.dump(
-        value, Dumper=_Dumper, default_flow_style=True, width=10**9, allow_unicode=True, sort_keys=False
-    )  # fmt: skip
-    return text.removesuffix("\n").removesuffix("\n...")
-
-
-def _block_text(value: str, depth: int) -> str:
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
 # -- a canvas with arguments by name

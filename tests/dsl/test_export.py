@@ -12,7 +12,8 @@ import yaml
 from stemflow import Canvas, RetryPolicy, TaskRegistry
 from stemflow.compile.freeze import compile_plan
 from stemflow.dsl import parse_workflow
-from stemflow.dsl.export import CannotExport, bound, to_yaml
+from stemflow.dsl.export import bound, to_yaml
+from stemflow.dsl.export_options import CannotExport
 from stemflow.model.policy import effective, normalise
 from stemflow.model.workflow import Workflow
 from stemflow.testing import Rehearsal, virtual_time
