@@ -10,8 +10,9 @@ from typing import Any
 
 from stemflow.model.effects import Decision
 from stemflow.model.records import FINAL, Node
+from stemflow.testing.simulation.checked_store import CheckedStore
 from stemflow.testing.simulation.faults import Faults
-from stemflow.testing.simulation.simulator import CheckedStore, Process, World
+from stemflow.testing.simulation.simulator import Process, World
 from stemflow.testing.simulation.virtual_loop import VirtualLoop
 from tests.dags.dag import Witness, make_registry
 

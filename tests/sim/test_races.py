@@ -16,7 +16,7 @@ from stemflow.model.records import FINAL, Key, Node
 from stemflow.model.signature import WaitSig
 from stemflow.store.base import Renewed, Request, Want
 from stemflow.store.memory.renewer import MemoryRenewer
-from stemflow.testing.simulation.simulator import CheckedStore
+from stemflow.testing.simulation.checked_store import CheckedStore
 from stemflow.testing.simulation.virtual_loop import SeededIds, VirtualClock, VirtualLoop, run
 
 SEEDS = range(8)

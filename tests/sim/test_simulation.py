@@ -20,8 +20,9 @@ from stemflow.model.records import FINAL, RUNNING, STOPPING, Node, Tally
 from stemflow.store import rate_windows as windows
 from stemflow.store.base import Renewed
 from stemflow.store.memory.inbox import Inboxes
+from stemflow.testing.simulation.checked_store import CheckedStore, Violation
 from stemflow.testing.simulation.faults import FAULTS
-from stemflow.testing.simulation.simulator import CheckedStore, FlakyRenewer, Violation, campaign, simulate
+from stemflow.testing.simulation.simulator import FlakyRenewer, campaign, simulate
 
 
 @pytest.fixture(autouse=True)
