@@ -6,13 +6,13 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "stemflow"
 
-RECORDS = {"model/records.py", "model/effects.py"}
-"""Modules of records: data that the core edits on its working copies, and stores as it leases them."""
+RECORDS = {"model/records.py", "model/effects.py", "dsl/source.py", "dsl/templates.py"}
+"""Modules of records: data that the core edits on its working copies, and stores as it leases them; and the tree of a
+file with its templates, which are completed while the file is read."""
 
 ALLOWED = {
-    "cli/finding_formats.py: failure.text": "an element of xml.etree",
-    "cli/finding_formats.py: ElementTree.SubElement(case, 'system-out').text": "an element of xml.etree",
-    "cli/test/writers.py: failure.text": "an element of xml.etree",
+    "cli/test/rehearse.py: registry.secrets": "a rehearsal has secrets of its own; a parameter of the copy would do",
+    "dsl/parse.py: builder.secrets": "known once the head of the file is read; the builder could be made after it",
 }
 
 

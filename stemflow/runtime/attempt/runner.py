@@ -259,7 +259,7 @@ class Attempts:
             found = await self._registry.secrets.values(sorted(names), attempt.leaf.secrets)
         except Exception as error:
             raise SecretFailure(error) from None
-        attempt.context.hidden = tuple(found.values())
+        attempt.context._hide(tuple(found.values()))
         return found
 
     async def run_handler(self, attempt: Attempt) -> Outcome | Crashed:

@@ -173,6 +173,10 @@ class TaskContext:
         """The variables of the step were evaluated."""
         self.env = MappingProxyType(env)
 
+    def _hide(self, values: tuple[str, ...]) -> None:
+        """The call is given these secrets."""
+        self.hidden = values
+
     def _end_at(self, deadline_ms: int) -> None:
         """The hard time limit ends this attempt at an instant of the store's clock."""
         self.deadline_ms = deadline_ms
