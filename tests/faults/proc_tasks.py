@@ -150,7 +150,7 @@ def big_order() -> Signature[Any, Any]:
     return Canvas.map(step.s(), list(range(40))) | step.s()
 
 
-@registry.task("blocks", max_retries=0, visibility_timeout="1s")
+@registry.task("blocks", max_retries=0, visibility_timeout="2s")
 async def blocks(context: TaskContext, pause_s: float) -> str:
     """Holds the event loop of its worker for `pause_s` seconds."""
     with _seen(context):

@@ -22,7 +22,7 @@ log = logging.getLogger("stemflow.worker")
 BLOCKED_S = 0.1
 """After handlers have blocked the event loop for this long, their reports are committed before the next handler is
 called."""
-STORE_SLOW_S = 1.0
+STORE_SLOW_S = 5.0
 """The longest that `wait_for_reports` waits, counted from the end of the last handler."""
 NO_OVERLAP = sys.maxsize
 """The number of reports for `Slots.signal_overlap` with which none starts a second exchange."""
