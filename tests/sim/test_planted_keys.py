@@ -37,12 +37,12 @@ def test_a_task_that_is_leased_without_its_unique_key_is_found(monkeypatch: pyte
 
 
 def test_a_store_that_leases_what_has_expired_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = memory_queue._Heap
+    plain = memory_queue._Heaps
 
-    def careless(heap: Any, records: Any, only_run: Any, now_ms: int) -> Any:
-        return plain(heap, records, only_run, 0)
+    def careless(*given: Any) -> Any:
+        return plain(*given[:-1], 0)
 
-    monkeypatch.setattr(memory_queue, "_Heap", careless)
+    monkeypatch.setattr(memory_queue, "_Heaps", careless)
     assert "was leased although it had expired" in _found()
 
 
