@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from stemflow import RunFailed, Stemflow, TaskContext, TaskRegistry, load_workflow
-from stemflow.cli.show import _data as shown
+from stemflow.cli.run_data import run_data as shown
 from stemflow.runtime.tasks.secrets import Redaction
 from stemflow.store.base import Store
 from tests.spec.conftest import OpenApp
