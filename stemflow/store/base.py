@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
@@ -120,6 +120,10 @@ class Exchange(Struct, frozen=True, kw_only=True):
     inbox: tuple[Inbox, ...] = ()
     busy_inboxes: tuple[str, ...] = ()
     """Runs whose inbox another caller has leased (at most INBOX_RUNS)."""
+
+
+EndedBadly = Literal["failed", "cancelled"]
+"""States of ended runs that are found by an index."""
 
 
 class Renewed(Struct, frozen=True):
@@ -277,10 +281,13 @@ class Store(Protocol):
         """Page `number` of the items of the map `key`, which came with the decision that stored them."""
         ...
 
-    async def runs(self, limit: int, prefix: str = "", after: str = "") -> list[RunInfo]:
+    async def runs(
+        self, limit: int, prefix: str = "", after: str = "", state: EndedBadly | None = None
+    ) -> list[RunInfo]:
         """The newest `limit` runs, newest first; with `prefix` only runs whose id begins with it.
 
-        With `after`, the id of a run, only those that follow it in this order; none if that run is not there.
+        With `after`, the id of a run, only those that follow it in this order; none if that run is not there. With
+        `state` only those that ended so; others are not looked at.
         """
         ...
 

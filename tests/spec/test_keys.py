@@ -175,3 +175,27 @@ async def test_the_list_of_runs_shrinks_though_its_oldest_lives_on(
     # Then those that live on are listed, and no other
     listed: Any = keys.redis.lrange(keys.prefix + b"L", 0, -1)
     assert [name[1:].hex() for name in reversed(listed)] == [handle.id for handle in alive]
+
+
+async def test_the_index_of_cancelled_runs_shrinks_with_them(
+    open_app: OpenApp, registry: TaskRegistry, keys: Keys
+) -> None:
+    @registry.task("keep", result_ttl="1m")
+    async def keep() -> None: ...
+
+    # Given cancelled runs, and one that is kept longer
+    app = await open_app(worker=False)
+    kept = await app.submit(keep.with_options(result_ttl="30d").s())
+    runs = [kept, *[await app.submit(keep.s()) for _ in range(30)]]
+    for run in runs:
+        await run.cancel()
+    index = keys.prefix + KeyFamily.cancelled.value
+    assert keys.redis.zcard(index) == 31
+    # When the others have expired and are pruned, a few at a time
+    await asyncio.sleep(180)
+    for _ in range(20):
+        await app.store.prune(10)
+    await close(app)
+    # Then the index has the one that is kept
+    listed: Any = keys.redis.zrange(index, 0, -1)
+    assert [name[1:].hex() for name in listed] == [kept.id]

@@ -10,7 +10,7 @@ from msgspec import Struct
 from stemflow.model.plan import LeafPlan, Plan
 from stemflow.model.records import FAILED, FINAL, SKIPPED, STOPPING, SUCCEEDED, ErrorInfo, Node
 from stemflow.runtime.client.run_ids import is_internal
-from stemflow.store.base import RunInfo, Store
+from stemflow.store.base import EndedBadly, RunInfo, Store
 
 PAGE: Final = 200
 MOST_READ: Final = 20_000
@@ -63,9 +63,10 @@ async def list_runs(store: Store, query: RunQuery, limit: int, after: str = "") 
     """Up to `limit` runs that fit the query, newest first, from the run that follows `after`."""
     found: list[RunInfo] = []
     plans = _Plans(store)
-    read = 0
+    read, state = 0, _indexed(query)
+    size = PAGE if state is None else min(PAGE, limit + 1)
     while True:
-        page = await store.runs(PAGE, after=after)
+        page = await store.runs(size, after=after, state=state)
         for info in page:
             read, after = read + 1, info.header.run
             if info.header.created_at_ms < query.since_ms:
@@ -74,10 +75,17 @@ async def list_runs(store: Store, query: RunQuery, limit: int, after: str = "") 
                 found.append(info)
                 if len(found) == limit:
                     return await _described(store, found, after)
-        if len(page) < PAGE:
+        if len(page) < size:
             return await _described(store, found, None)
         if read >= MOST_READ:
             return await _described(store, found, after)
+
+
+def _indexed(query: RunQuery) -> EndedBadly | None:
+    """The only state that is asked for, if the store finds its runs by an index."""
+    if query.states == {"failed"}:
+        return "failed"
+    return "cancelled" if query.states == {"cancelled"} else None
 
 
 async def _described(store: Store, found: list[RunInfo], after: str | None) -> RunList:

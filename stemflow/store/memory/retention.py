@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 
 from stemflow.model.effects import DeadLetter
 from stemflow.model.plan import Plan
-from stemflow.model.records import Key
+from stemflow.model.records import CANCELLED, FAILED, Key, Node
 from stemflow.store.base import DeadLetterFilter
 
 
@@ -55,6 +56,35 @@ class DeadLetters:
 
 def _until_ms(letter: DeadLetter) -> int:
     return letter.at_ms + letter.keep_ms
+
+
+class BadlyEnded:
+    """Runs that failed or were cancelled, in the order in which they were created."""
+
+    __slots__ = ("_by_order", "_of_run")
+
+    def __init__(self) -> None:
+        self._by_order: dict[str, list[tuple[int, str]]] = {FAILED: [], CANCELLED: []}
+        self._of_run: dict[str, tuple[str, int]] = {}
+
+    def add(self, root: Node, order: int) -> None:
+        """Note how a run ended; `order` is the number of its root."""
+        if root.state in self._by_order and root.run not in self._of_run:
+            insort(self._by_order[root.state], (order, root.run))
+            self._of_run[root.run] = (root.state, order)
+
+    def of(self, state: str, before: int | None) -> Iterator[str]:
+        """Those that ended in this state, the newest first, of those created before the one of this number."""
+        found = self._by_order[state]
+        at = len(found) if before is None else bisect_left(found, (before, ""))
+        return (found[i][1] for i in range(at - 1, -1, -1))
+
+    def drop(self, run: str) -> None:
+        """Forget a run."""
+        if run in self._of_run:
+            state, order = self._of_run.pop(run)
+            found = self._by_order[state]
+            del found[bisect_left(found, (order, run))]
 
 
 class Ends:

@@ -18,6 +18,7 @@ from stemflow.store.base import (
     LOSS_LEASE_MS,
     MEMO_MS,
     DeadLetterFilter,
+    EndedBadly,
     Exchange,
     ExpiredCounts,
     Lease,
@@ -33,7 +34,7 @@ from stemflow.store.memory.inbox import Inboxes
 from stemflow.store.memory.inventory import leaf_status, queues_of
 from stemflow.store.memory.queue import Queues, Timers
 from stemflow.store.memory.renewer import Held, MemoryRenewer
-from stemflow.store.memory.retention import DeadLetters, Ends, Plans
+from stemflow.store.memory.retention import BadlyEnded, DeadLetters, Ends, Plans
 from stemflow.store.places import place_of, split
 from stemflow.store.rate_windows import Past, Windows
 from stemflow.store.steady_clock import SteadyClock
@@ -67,6 +68,7 @@ class MemoryStore:
         self._pages: dict[str, dict[tuple[str, int], bytes]] = {}
         self._dead = DeadLetters()
         self._ends = Ends()
+        self._badly_ended = BadlyEnded()
         self._queues = Queues()
         self._timers = Timers()
         self._leases: dict[Key, Held] = {}
@@ -191,7 +193,10 @@ class MemoryStore:
         self._dead.add(decision.dead)
         for end in decision.ended:
             self._ends.set(end.run, max(now_ms + end.keep_ms, self._dead.until_ms(end.run)))
-            self._watches.resolve(end.run, self._root(end.run))
+            root = self._root(end.run)
+            if root is not None:
+                self._badly_ended.add(root, self._order[root.key])
+            self._watches.resolve(end.run, root)
 
     async def waiting_tasks(self) -> list[tuple[str, str]]:
         return [found for place in self._queues.places() if (found := split(place))[1]]
@@ -316,14 +321,22 @@ class MemoryStore:
         run, path = key
         return self._pages.get(run, {}).get((path, number))
 
-    async def runs(self, limit: int, prefix: str = "", after: str = "") -> list[RunInfo]:
+    async def runs(
+        self, limit: int, prefix: str = "", after: str = "", state: EndedBadly | None = None
+    ) -> list[RunInfo]:
         found: list[RunInfo] = []
+        names: Iterable[str] = reversed(self._headers)
+        if state is not None:
+            before = self._order.get((after, ""), 0) if after else None
+            names, after = self._badly_ended.of(state, before), ""
         seen = not after
-        for run in reversed(self._headers):
+        for run in names:
             root = self._records.get((run, ""))
-            if seen and run.startswith(prefix) and isinstance(root, Node) and len(found) < limit:
+            if seen and run.startswith(prefix) and isinstance(root, Node):
                 found.append(RunInfo(self._headers[run], root))
             seen = seen or run == after
+            if len(found) == limit:
+                break
         return found
 
     async def dead_letters(
@@ -399,6 +412,7 @@ class MemoryStore:
         for table in (self._paths, self._pages, self._headers):
             table.pop(run, None)
         self._ends.forget(run)
+        self._badly_ended.drop(run)
         self._inboxes.drop(run)
         self._dead.drop_run(run)
         self._plans.drop_run(run)

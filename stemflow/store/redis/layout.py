@@ -50,6 +50,10 @@ class KeyFamily(Enum):
     """String, permanent: starts of the server, with the position of the data at each."""
     runs = b"L"
     """List, permanent: runs, the newest first."""
+    failed = b"X"
+    """Sorted set, permanent: runs that failed, by the negative order of their roots, so that the newest is first."""
+    cancelled = b"Y"
+    """Sorted set, permanent: the same of runs that were cancelled."""
     dead_letters = b"D"
     """Hash, permanent: run and path -> order and dead letter."""
     dead_letters_by_end = b"U"
@@ -109,6 +113,8 @@ PERMANENT: Final = (
     KeyFamily.meta.value,
     KeyFamily.boots.value,
     KeyFamily.runs.value,
+    KeyFamily.failed.value,
+    KeyFamily.cancelled.value,
     KeyFamily.dead_letters.value,
     KeyFamily.dead_letters_by_end.value,
     KeyFamily.queues.value,
@@ -131,7 +137,7 @@ class Channel(Enum):
 
 DIGEST: Final = 16
 """The length of the digest of a worker's tasks, in characters."""
-FORMAT: Final = 2
+FORMAT: Final = 3
 """The version of this layout; a partition that was made with another one is refused."""
 
 

@@ -11,7 +11,17 @@ from stemflow.model.effects import DeadLetter, Decision
 from stemflow.model.leaf_status import LeafStatus
 from stemflow.model.plan import Plan
 from stemflow.model.records import NO_RUN, Claim, Header, Key, Node, Record
-from stemflow.store.base import LOSS_LEASE_MS, DeadLetterFilter, Exchange, Lease, Request, RunInfo, StoreError, Want
+from stemflow.store.base import (
+    LOSS_LEASE_MS,
+    DeadLetterFilter,
+    EndedBadly,
+    Exchange,
+    Lease,
+    Request,
+    RunInfo,
+    StoreError,
+    Want,
+)
 from stemflow.store.codec import read_header, read_node
 from stemflow.store.damaged import damaged_letter, decoded_hints, decoded_or_none
 from stemflow.store.health import HealthReport, Inventory
@@ -245,11 +255,15 @@ class Partition:
         found: bytes | None = await self.client.call(b"HGET", page_key(self.prefix, key[0]), page_field(key[1], number))
         return found
 
-    async def runs(self, limit: int, prefix: str, after: tuple[RunInfo, int] | None) -> list[RunInfo]:
+    async def runs(
+        self, limit: int, prefix: str, after: tuple[RunInfo, int] | None, state: EndedBadly | None
+    ) -> list[RunInfo]:
         """Newest first; those that follow the run `after`, which may be in another partition: its number comes with it.
 
         Runs of one instant are in the order of their partitions.
         """
+        if state is not None:
+            return await self._badly_ended(limit, prefix, after, KeyFamily[state])
         first = await self._place_of(after) if after is not None else 0
         found: list[RunInfo] = []
         for start in itertools.count(first, LISTED):
@@ -258,6 +272,23 @@ class Partition:
             wanted = [name for name, run in named if run is not None and run.startswith(prefix)]
             listed = await self._listed(wanted if after is not None else wanted[: limit - len(found)])
             found += [info for info in listed if after is None or first or self._follows(info, *after)]
+            if len(names) < LISTED or len(found) >= limit:
+                return found[:limit]
+        return found
+
+    async def _badly_ended(
+        self, limit: int, prefix: str, after: tuple[RunInfo, int] | None, family: KeyFamily
+    ) -> list[RunInfo]:
+        key, place = self._key(family), None
+        if after is not None and after[1] == self.number:
+            place = await self.client.call(b"ZSCORE", key, run_name(after[0].header.run))
+        found: list[RunInfo] = []
+        low = b"-inf" if place is None else b"(" + place
+        for start in itertools.count(0, LISTED):
+            names = await self.client.call(b"ZRANGEBYSCORE", key, low, b"+inf", b"LIMIT", start, LISTED)
+            named = ((name, decoded_or_none("the name of a run", run_of, name)) for name in names)
+            listed = await self._listed([name for name, run in named if run is not None and run.startswith(prefix)])
+            found += [info for info in listed if after is None or place is not None or self._follows(info, *after)]
             if len(names) < LISTED or len(found) >= limit:
                 return found[:limit]
         return found

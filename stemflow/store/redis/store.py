@@ -20,6 +20,7 @@ from stemflow.store.base import (
     ALL_DEAD_LETTERS,
     BackpressureError,
     DeadLetterFilter,
+    EndedBadly,
     Exchange,
     ExpiredCounts,
     Lease,
@@ -218,14 +219,16 @@ class RedisStore:
     async def page(self, key: Key, number: int) -> bytes | None:
         return await self._of(key[0]).page(key, number)
 
-    async def runs(self, limit: int, prefix: str = "", after: str = "") -> list[RunInfo]:
+    async def runs(
+        self, limit: int, prefix: str = "", after: str = "", state: EndedBadly | None = None
+    ) -> list[RunInfo]:
         last = None
         if after:
             (root,), header = await self.read([(after, "")]), await self.header(after)
             if not isinstance(root, Node) or header is None:
                 return []
             last = RunInfo(header, root), self.partition_of(after)
-        parts = await self._each(self._parts, lambda part: part.runs(limit, prefix, last))
+        parts = await self._each(self._parts, lambda part: part.runs(limit, prefix, last, state))
         if len(parts) == 1:
             return parts[0]
         found = [info for some in parts for info in some]

@@ -9,12 +9,13 @@ from contextlib import suppress
 from typing import Final, Literal, TypeVar
 
 from stemflow.store.base import StoreError, StoreUnavailable
+from stemflow.store.codec import NUMBER
 
 T = TypeVar("T")
 
 APPLICATION_ID: Final = 0x73746D66
 """`stmf`: the mark in the file's header that distinguishes a store from other databases."""
-VERSION: Final = 7
+VERSION: Final = 8
 
 Synchronous = Literal["normal", "full"]
 """NORMAL: a loss of power may take the last commits. FULL: every commit is on the disk before it is acknowledged."""
@@ -84,6 +85,8 @@ TABLES: Final = (
         until_ms INTEGER,
         header BLOB NOT NULL
     )""",
+    f"CREATE INDEX failed_runs ON nodes (state) WHERE path = '' AND state = {NUMBER['failed']}",
+    f"CREATE INDEX cancelled_runs ON nodes (state) WHERE path = '' AND state = {NUMBER['cancelled']}",
     "CREATE INDEX runs_by_plan ON runs (plan)",
     "CREATE INDEX ended ON runs (ended) WHERE ended IS NOT NULL",
     "CREATE INDEX runs_by_end ON runs (until_ms) WHERE until_ms IS NOT NULL",

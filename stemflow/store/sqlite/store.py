@@ -22,6 +22,7 @@ from stemflow.store import codec
 from stemflow.store.base import (
     ALL_DEAD_LETTERS,
     DeadLetterFilter,
+    EndedBadly,
     Exchange,
     ExpiredCounts,
     Lease,
@@ -30,6 +31,7 @@ from stemflow.store.base import (
     StoreError,
     Want,
 )
+from stemflow.store.codec import NUMBER
 from stemflow.store.damaged import decoded_or_none
 from stemflow.store.health import HealthReport, Inventory
 from stemflow.store.index_rules import changes_something, guarded
@@ -412,13 +414,20 @@ class SqliteStore:
         row = await self._patiently(lambda: self._db.execute(statement, parameters).fetchone())
         return None if row is None else row[0]
 
-    async def runs(self, limit: int, prefix: str = "", after: str = "") -> list[RunInfo]:
+    async def runs(
+        self, limit: int, prefix: str = "", after: str = "", state: EndedBadly | None = None
+    ) -> list[RunInfo]:
         ranges = blob_ranges(prefix) if prefix else []
         where = " OR ".join("(runs.run >= ? AND runs.run < ?)" for _ in ranges) or "1"
-        follows = " AND runs.id < (SELECT id FROM runs WHERE run = ?)" if after else ""
+        order, one = ("runs.id", "id FROM runs WHERE run = ?")
+        source = "runs JOIN nodes ON nodes.run = runs.run AND nodes.path = ''"
+        if state is not None:
+            order, one = ("nodes.id", "id FROM nodes WHERE run = ? AND path = ''")
+            source = f"nodes INDEXED BY {state}_runs CROSS JOIN runs ON runs.run = nodes.run"
+            where = f"{where}) AND (nodes.path = '' AND nodes.state = {NUMBER[state]}"
+        follows = f" AND {order} < (SELECT {one})" if after else ""
         found = (
-            f"SELECT runs.run, {HEADER}, {NODE} FROM runs JOIN nodes ON nodes.run = runs.run AND nodes.path = ''"
-            f" WHERE ({where}){follows} ORDER BY runs.id DESC LIMIT ?"
+            f"SELECT runs.run, {HEADER}, {NODE} FROM {source} WHERE ({where}){follows} ORDER BY {order} DESC LIMIT ?"
         )
         values = (*itertools.chain.from_iterable(ranges), *((run_blob(after),) if after else ()), limit)
         rows = await self._patiently(lambda: self._db.execute(found, values).fetchall())

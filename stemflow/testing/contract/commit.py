@@ -307,6 +307,23 @@ class CommitPromises(Promises):
             assert [info.header.run for info in await w.two.store.runs(10, after="none")] == []
             assert await w.two.store.runs(10, after="ab") == []
 
+    async def test_runs_that_failed_or_were_cancelled_are_found_by_their_state(self) -> None:
+        async with self.world() as w:
+            states = {"ab": "failed", "b": "succeeded", "aa": "failed", "c": "cancelled", "d": "failed", "e": "running"}
+            for run in states:
+                await w.one.begin(run=run)
+            # They end in another order than that in which they were created
+            for run in ("aa", "d", "c", "ab", "b"):
+                root = await w.one.node("", run)
+                assert await w.one.commit(change(root, state=states[run]), ended=(RunEnd(run, 60_000),))
+            assert [info.header.run for info in await w.two.store.runs(9, state="failed")] == ["d", "aa", "ab"]
+            assert [info.header.run for info in await w.two.store.runs(9, state="cancelled")] == ["c"]
+            assert [info.header.run for info in await w.two.store.runs(2, state="failed")] == ["d", "aa"]
+            assert [info.header.run for info in await w.two.store.runs(9, "a", state="failed")] == ["aa", "ab"]
+            assert [info.header.run for info in await w.two.store.runs(1, after="d", state="failed")] == ["aa"]
+            assert await w.two.store.runs(9, after="ab", state="failed") == []
+            assert await w.two.store.runs(9, after="none", state="failed") == []
+
 
 def _in_one_partition(store: Store) -> list[str]:
     """Names of three runs, in their order."""

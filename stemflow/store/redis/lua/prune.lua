@@ -36,6 +36,18 @@ local function unlist()
   return expired
 end
 
+-- The same for those that failed or were cancelled, which are not counted: they are in the list of all runs, too.
+local function unlist_ended(key)
+  local length, behind = call('ZCARD', P .. key), tonumber(call('HGET', P .. KEY.meta, 'listed' .. key) or 0)
+  if behind >= length then behind = 0 end
+  local expired, alive = {}, 0
+  for _, name in ipairs(call('ZRANGE', P .. key, -behind - math.min(limit, LIMIT.pruned_names), -behind - 1)) do
+    if call('EXISTS', P .. name) == 1 then alive = alive + 1 else expired[#expired + 1] = name end
+  end
+  if #expired > 0 then each_chunk('ZREM', P .. key, expired) end
+  if length > 0 then call('HSET', P .. KEY.meta, 'listed' .. key, behind + alive) end
+end
+
 local function unlist_queues()
   for _, queue in ipairs(call('SMEMBERS', P .. KEY.queues)) do
     local keys = {P .. KEY.unlimited_lanes .. queue, P .. KEY.delayed .. queue, P .. KEY.limited_lanes .. queue}
@@ -44,4 +56,6 @@ local function unlist_queues()
 end
 
 unlist_queues()
+unlist_ended(KEY.failed)
+unlist_ended(KEY.cancelled)
 return gone + unlist()

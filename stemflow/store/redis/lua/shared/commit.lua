@@ -168,6 +168,8 @@ local function drop(run)
   call('DEL', P .. run, P .. KEY.header .. run, P .. KEY.nodes .. run, P .. KEY.pages .. run)
   call('DEL', P .. KEY.last_letter .. run)
   call('LREM', P .. KEY.runs, 0, run)
+  call('ZREM', P .. KEY.failed, run)
+  call('ZREM', P .. KEY.cancelled, run)
   if inbox.some then drop_inbox(run) end
   for id in pairs(V) do
     if sub(id, 1, #run) == run then V[id] = false end
@@ -204,6 +206,14 @@ local function release_plans(run, digest, until_ms)
   if root and not flag(root, FLAG.scope) then return end
   for _, fragment in ipairs(call('SMEMBERS', P .. KEY.fragments .. run)) do release_plan(fragment, until_ms) end
   call('DEL', P .. KEY.fragments .. run)
+end
+
+-- Lists a run among those that failed or were cancelled, so that they are found without a look at all others.
+local function list_by_end(run)
+  local root = V[run]
+  local state = root and byte(root, VALUE.state)
+  local key = state == STATE.failed and KEY.failed or state == STATE.cancelled and KEY.cancelled
+  if key then call('ZADD', P .. key, string.format('%.0f', -unpacked('>I5', root)), run) end
 end
 
 -- Answers for how long the run is kept, in milliseconds.
@@ -255,6 +265,7 @@ local function apply(decision, now)
   unbury(decision[DECISION.purged] or {})
   for _, letter in ipairs(decision[DECISION.dead] or {}) do bury(letter) end
   for _, one in ipairs(decision[DECISION.ended] or {}) do
+    list_by_end(one[END.run])
     local kept_ms = expire_run(one[END.run], one[END.keep_ms], now)
     release_plans(one[END.run], one[END.plan], now + kept_ms)
     effects.ended[#effects.ended + 1] = one[END.run]
