@@ -170,13 +170,14 @@ def same_meaning(one: Record, other: Record) -> bool:
 
 
 def _canonical(record: Sealed) -> bytes:
-    """The signed content: everything but leases and due times, which stores and workers without keys change."""
+    """The signed content: all but leases, due times and the journal, which stores and workers without keys change."""
     twin: Any = copy.copy(record)
     structs.force_setattr(twin, "seal", None)
     if isinstance(twin, (Node, Shared)):
         twin.rev = 0
     if isinstance(twin, Node):
-        twin.delivery = twin.losses = twin.at_ms = 0
+        twin.delivery = twin.losses = twin.at_ms = twin.unlisted = 0
+        twin.journal = ()
         if twin.state == RUNNING and twin.tally is None:
             twin.state = READY
     for name, default in _defaults(type(record)):
