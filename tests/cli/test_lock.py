@@ -24,7 +24,12 @@ def test_a_lock_knows_what_a_registry_knows() -> None:
     assert len(LOCKED) == len(REGISTERED)
 
 
-@pytest.mark.parametrize("code", [code for code in codes() if code[:3] in ("SF3", "SF4") and code not in NO_EXAMPLE])
+OF_REGISTERED_WORKFLOWS = {"SF312"}
+"""A lock has the tasks of a registry, not its workflows."""
+COMPARED = [code for code in codes() if code[:3] in ("SF3", "SF4") and code not in OF_REGISTERED_WORKFLOWS]
+
+
+@pytest.mark.parametrize("code", [code for code in COMPARED if code not in NO_EXAMPLE])
 def test_findings_are_the_same_with_the_registry_and_with_its_lock(code: str) -> None:
     for text in examples(code):
         file = WorkflowFile.of(text, "page.yaml")

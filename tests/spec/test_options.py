@@ -104,6 +104,8 @@ MEMBERS = {
     "in_fan_in": HERE + "test_a_handler_can_read_its_delivery_and_whether_a_fan_in_can_be_joined",
     "headers": LINEAGE + "test_headers_travel_to_the_worker_of_another_process",
     "meta": LINEAGE + "test_a_tasks_own_headers_are_put_over_those_of_its_run",
+    "labels": SPEC + "test_step_settings.py::test_labels_reach_the_handler_and_find_the_run",
+    "env": SPEC + "test_step_settings.py::test_what_is_said_of_a_task_goes_before_what_is_said_of_a_prefix_and_of_all",
     "parent_id": LINEAGE + "test_the_parent_is_the_step_before_or_the_task_that_started_the_run",
     "root_id": LINEAGE + "test_the_parent_is_the_step_before_or_the_task_that_started_the_run",
     "enqueued_at": CONTEXT + "test_instants_are_aware_and_of_the_stores_clock",
@@ -122,7 +124,7 @@ MEMBERS = {
     "retry": CONTEXT + "test_a_handler_says_when_and_how_often_it_is_tried_again",
     "replace": CONTEXT + "test_a_task_puts_a_sub_graph_in_its_place",
 }
-OF_THE_WORKER = {"added"}
+OF_THE_WORKER = {"added", "hidden"}
 """What the worker keeps in a context for itself."""
 
 TABLES = {"option": OPTIONS, "policy": POLICY, "context": MEMBERS}
