@@ -108,14 +108,10 @@ def _long(digest: bytes) -> str:
     return digest[1:].hex() if digest[0] == RAW else digest[1:].decode()
 
 
-def _others(
-    record: Struct, values: Callable[[Any], Any], defaults: tuple[Any, ...], names: list[tuple[str, Any]]
-) -> dict[str, Any] | None:
-    """What differs from its default; None, and quickly, where nothing does."""
+def _others(record: Struct, values: Callable[[Any], Any], defaults: tuple[Any, ...], rest: Callable[..., Any]) -> Any:
+    """What differs from its default, as a struct that leaves out the others; None where nothing does."""
     found = values(record)
-    if found == defaults:
-        return None
-    return {name: value for (name, default), value in zip(names, found, strict=True) if value != default}
+    return None if found == defaults else rest(*found)
 
 
 # -- nodes
@@ -147,7 +143,7 @@ def body_of(node: Node) -> bytes:
 
 def _body_of(node: Node) -> bytes:
     opened, result = node.opened_at_ms, node.result
-    rest = _others(node, _node_values, _node_defaults, _node_rest)
+    rest = _others(node, _node_values, _node_defaults, _NodeRest)
     started, ended = _after(opened, node.started_at_ms), _after(opened, node.ended_at_ms)
     common = (_short(node.plan), node.node, opened, started, ended, result)
     if rest:
@@ -246,7 +242,7 @@ def encode_header(header: Header, plan: str | None = None) -> bytes:
 
 def _header_body(header: Header, root_plan: str | None, opened: int) -> bytes:
     plan = None if header.plan == root_plan else _short(header.plan)
-    rest = _others(header, _header_values, _header_defaults, _header_rest)
+    rest = _others(header, _header_values, _header_defaults, _HeaderRest)
     common = (plan, header.created_at_ms - opened, header.name, _squeezed(header.inputs))
     return _encode((*common, rest) if rest else common)
 

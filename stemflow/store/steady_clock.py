@@ -17,8 +17,12 @@ class SteadyClock:
 
     def now_ms(self) -> int:
         elapsed_ms = self._clock.monotonic_ms()
-        self._offset_ms = max(self._offset_ms, self._clock.now_ms() - elapsed_ms)
-        self._last_ms = max(self._last_ms, elapsed_ms + self._offset_ms)
+        offset_ms = self._clock.now_ms() - elapsed_ms
+        if offset_ms > self._offset_ms:
+            self._offset_ms = offset_ms
+        now_ms = elapsed_ms + self._offset_ms
+        if now_ms > self._last_ms:
+            self._last_ms = now_ms
         return self._last_ms
 
     def not_before(self, at_ms: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
@@ -30,11 +31,11 @@ class Counting:
         self.counts = Counts({}, {})
         self.version = 0
         """Grows with each change."""
-        self._known: dict[str, dict[str, str]] = {}
+        self._known: defaultdict[str, dict[str, str]] = defaultdict(dict)
 
     def _name(self, kind: str, name: str, most: int = MOST_NAMES) -> str:
         """The name, or `other` if too many were met before it: the number of series is bounded."""
-        known = self._known.setdefault(kind, {})
+        known = self._known[kind]
         found = known.get(name)
         if found is None:
             if len(known) >= most:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
@@ -178,11 +179,16 @@ class SqliteLanes:
         return None if found is None else (found[0], lane_of(found[1]))
 
 
+_age = itemgetter(1)
+
+
 class Rows:
-    """As `lane_choice.Unlimited`: rows that were read, the best last."""
+    """As `lane_choice.Unlimited`: rows that were read, the best last. Those by age are taken before any other."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = list(rows)
+        self._by_age: list[Row] = []
+        """The same, the oldest last; empty until it is asked for."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -194,7 +200,11 @@ class Rows:
         return self._rows.pop()
 
     def oldest(self) -> int | None:
-        return min((row[1] for row in self._rows), default=None)
+        if len(self._by_age) != len(self._rows):
+            self._by_age = sorted(self._rows, key=_age, reverse=True)
+        return self._by_age[-1][1] if self._by_age else None
 
     def take_oldest(self) -> Row:
-        return self._rows.pop(min(range(len(self._rows)), key=lambda number: self._rows[number][1]))
+        row = self._by_age.pop()
+        self._rows.remove(row)
+        return row
