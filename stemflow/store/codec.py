@@ -36,7 +36,10 @@ INLINE: Final = 1_024
 """A header longer than this is not stored in the value of its root."""
 
 _HEADED: Final = ("run", "path", "state", "rev", "delivery", "lease_ms", "due_at_ms", "kill")
-_COMMON: Final = ("plan", "node", "opened_at_ms", "started_at_ms", "ended_at_ms", "result")
+_COMMON: Final = ("plan", "node", "index", "turn", "opened_at_ms", "started_at_ms", "ended_at_ms", "result")
+_TURN_BITS: Final = 6
+"""A body has a node's index and, in so many bits below it, its turn."""
+_TURN_MASK: Final = (1 << _TURN_BITS) - 1
 
 
 def _rest_of(record: type[Struct], *known: str) -> Any:
@@ -63,6 +66,7 @@ def _defaults(record: type[Struct]) -> list[tuple[str, Any]]:
 class _Body(Struct, array_like=True):
     plan: bytes
     node: int
+    member: int = 0
     opened: int = 0
     started: int = 0
     ended: int = 0
@@ -145,12 +149,12 @@ def _body_of(node: Node) -> bytes:
     opened, result = node.opened_at_ms, node.result
     rest = _others(node, _node_values, _node_defaults, _NodeRest)
     started, ended = _after(opened, node.started_at_ms), _after(opened, node.ended_at_ms)
-    common = (_short(node.plan), node.node, opened, started, ended, result)
-    if rest:
+    common = (_short(node.plan), node.node, node.index << _TURN_BITS | node.turn, opened, started, ended, result)
+    if rest is not None:
         return _encode((*common, rest))
     if result is not None:
         return _encode(common)
-    return _encode(common[:5] if ended else common[:4] if started else common[:3])
+    return _encode(common[:6] if ended else common[:5] if started else common[:4])
 
 
 def _after(opened: int, at_ms: int) -> int:
@@ -189,6 +193,8 @@ def node_of(
         path=path,
         plan=_long(body.plan),
         node=body.node,
+        index=body.member >> _TURN_BITS,
+        turn=body.member & _TURN_MASK,
         state=STATES[state],
         rev=rev,
         delivery=delivery,
