@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from stemflow.testing.servers.replicas import COPIED, follows
-from stemflow.testing.servers.server import PATIENCE_S, Server, fine, free_port, until_true, words_of
+from stemflow.testing.servers.server import PATIENCE_S, Server, fine, until_true, words_of
 
 
 class Cluster:
@@ -24,7 +24,7 @@ class Cluster:
         common = ("cluster-enabled yes", f"cluster-node-timeout {timeout_ms}", "appendfsync everysec")
 
         def server(name: str) -> Server:
-            return Server(binary, folder / name, (*common, *COPIED), free_port(with_bus=True))
+            return Server(binary, folder / name, (*common, *COPIED))
 
         self.nodes = [server(f"node-{n}") for n in range(nodes)]
         self.replicas = [server(f"replica-{n}") for n in range(nodes if replicas else 0)]

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -17,19 +18,20 @@ BUS = 10_000
 """The offset of the port on which the nodes of a cluster communicate."""
 
 
-def free_port(*, with_bus: bool = False) -> int:
-    """A free port; `with_bus`: the corresponding cluster bus port is free as well."""
+FIRST_PORT, LAST_PORT = 10_000, 22_767
+"""Below the ports that the system gives to connections, as are those of the bus that belong to them."""
+STARTS = 10
+"""So often a server is started whose port another program has taken."""
+
+
+def free_port() -> int:
+    """A free port, whose corresponding cluster bus port is free as well."""
     while True:
-        with socket.socket() as probe, socket.socket() as other:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            if not with_bus:
-                return port
-            try:
-                other.bind(("127.0.0.1", port - BUS))
-            except OSError:
-                continue
-            return port - BUS
+        port = FIRST_PORT + int.from_bytes(os.urandom(4), "big") % (LAST_PORT - FIRST_PORT + 1)
+        with socket.socket() as probe, socket.socket() as other, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + BUS))
+            return port
 
 
 class Server:
@@ -44,6 +46,7 @@ class Server:
         self.binary, self.folder, self.settings = binary, folder, tuple(settings)
         self.port = port or free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self._may_move = port is None
 
     @property
     def url(self) -> str:
@@ -59,19 +62,42 @@ class Server:
         return self.process is not None and self.process.poll() is None
 
     def start(self, core: int | None = None) -> Server:
-        """Start the server, optionally pinned to a core, and wait until it answers."""
+        """Start the server, optionally pinned to a core, and wait until it answers.
+
+        If another program has taken the port since it was chosen, the first start takes another port.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
+        failure: str | None = ""
+        for _ in range(STARTS):
+            logged = self._log.stat().st_size if self._log.exists() else 0
+            self._launch(core)
+            failure = self._failure(logged)
+            if failure is None:
+                self._may_move = False
+                return self
+            if "Address already in use" not in failure:
+                break
+            if self._may_move:
+                self.port = free_port()
+            else:
+                time.sleep(0.5)
+        raise RuntimeError(f"{self.binary} did not start on port {self.port}: {(failure or '')[-2_000:]}")
+
+    def _launch(self, core: int | None) -> None:
         lines = [f"port {self.port}", "bind 127.0.0.1", *self.common, f"dir {self.folder}", *self.settings]
         config = self.folder / f"server-{self.port}.conf"
         config.write_text("\n".join(lines).replace("''", '""') + "\n")
-        with (self.folder / f"server-{self.port}.log").open("ab") as log:
+        with self._log.open("ab") as log:
             self.process = subprocess.Popen([self.binary, str(config), *self.mode], stdout=log, stderr=log)
         if core is not None:
             os.sched_setaffinity(self.pid, {core})
-        self._wait()
-        return self
 
-    def _wait(self) -> None:
+    @property
+    def _log(self) -> Path:
+        return self.folder / f"server-{self.port}.log"
+
+    def _failure(self, logged: int) -> str | None:
+        """Wait until the server answers; otherwise what it has logged behind the first `logged` bytes."""
         until = time.monotonic() + PATIENCE_S
         while time.monotonic() < until:
             assert self.process is not None
@@ -79,12 +105,11 @@ class Server:
                 break
             try:
                 if self.ask("PING") == b"+PONG\r\n":
-                    return
+                    return None
             except OSError:
                 pass
             time.sleep(0.02)
-        log = (self.folder / f"server-{self.port}.log").read_text("utf-8", "replace")
-        raise RuntimeError(f"{self.binary} did not start on port {self.port}: {log[-2_000:]}")
+        return self._log.read_bytes()[logged:].decode("utf-8", "replace")
 
     def ask(self, *words: str) -> bytes:
         """Send one command over a new connection; returns the first bytes of the reply."""
