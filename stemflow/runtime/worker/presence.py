@@ -43,8 +43,7 @@ PUBLISH_EVERY_MS = 3_600_000
 class Presence:
     """Stores the heartbeats of one worker, and knows whether any worker has registered a task that this one lacks.
 
-    `name` is for people; without one it is the host and the process id. A task that no worker has declared for
-    `unroutable_after_ms` milliseconds fails.
+    A task that no worker has declared for `unroutable_after_ms` milliseconds fails.
     """
 
     def __init__(
@@ -52,13 +51,12 @@ class Presence:
         store: Store,
         registry: TaskRegistry,
         slots: Slots,
-        name: str | None,
         unroutable_after_ms: int,
         trust: Trust | None = None,
     ) -> None:
         self._trust = trust or Trust()
         self._store, self._registry, self._slots = store, registry, slots
-        self.name = name or f"{platform.node()}-{os.getpid()}"
+        self.name = slots.name
         self.unroutable_after_ms = unroutable_after_ms
         self.tasks: dict[str, Declaration] = {}
         self.digest = ""

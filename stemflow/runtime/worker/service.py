@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import platform
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
@@ -93,14 +95,12 @@ class Service:
         self._declared = DeclaredTasks(store, registry, own_names)
         self._look_every_ms = min(LOOK_EVERY_MS, max(1, settings.unroutable_after_ms))
         self.slots = slots = Slots(
-            store, owner=owner_id(channel), concurrency=settings.concurrency, queues=settings.queues,
+            store, owner=owner_id(channel), name=settings.name or f"{platform.node()}-{os.getpid()}",
+            concurrency=settings.concurrency, queues=settings.queues,
             only_run=settings.only_run, tasks=self._declared if settings.only_run is None else lambda: None,
         )  # fmt: skip
         self.renewals = Renewals(slots, store)
-        self.presence = Presence(
-            store, registry, slots, settings.name, settings.unroutable_after_ms, decider.trust
-        )
-        slots.name = self.presence.name
+        self.presence = Presence(store, registry, slots, settings.unroutable_after_ms, decider.trust)
         self._woken = threading.Event() if self._real_time else asyncio.Event()
         longest_ms = LONGEST_PAUSE_MS if self._real_time else VIRTUAL_PAUSE_MS
         self._schedule = RenewalSchedule(slots, self._woken.set, longest_ms)

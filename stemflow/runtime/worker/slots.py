@@ -31,8 +31,9 @@ NO_OVERLAP = sys.maxsize
 class Slots:
     """The slots of one worker: which leases it holds, which handlers still take a slot, which reports wait.
 
-    `owner` names the worker in the store. `concurrency` is the number of slots, `queues` those it serves (None: all),
-    `only_run` the one run it serves (None: all), `tasks` gives the tasks that it leases (None: all).
+    `owner` names the worker in the store, `name` for people (default: `owner`). `concurrency` is the number of slots,
+    `queues` those it serves (None: all), `only_run` the one run it serves (None: all), `tasks` gives the tasks that it
+    leases (None: all).
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Slots:
         store: Store,
         *,
         owner: str,
+        name: str | None = None,
         concurrency: int = 100,
         queues: tuple[str, ...] | None = None,
         only_run: str | None = None,
@@ -47,8 +49,7 @@ class Slots:
     ) -> None:
         self.store = store
         self.owner, self.concurrency = owner, concurrency
-        self.name = owner
-        """Of the worker, for people."""
+        self.name = name or owner
         self.queues, self.only_run, self.tasks = queues, only_run, tasks
         self.running: dict[tuple[Key, int], Running] = {}
         """Leases in flight by node and fencing token."""
