@@ -63,6 +63,8 @@ class Templates:
     def __init__(self, findings: Findings, types: NamedTypes) -> None:
         self.findings, self.types = findings, types
         self.known: dict[str, Template] = {}
+        self._broken: set[str] = set()
+        """Templates that were reported where they are written: steps that name them are not."""
         self.own: tuple[str, ...] = ()
         self.uses: list[Use] = []
         self.places: dict[Position, tuple[str, Node]] = {}
@@ -76,6 +78,7 @@ class Templates:
         for name, one in members.items():
             do = one.get("do")
             if do is None or not one.is_sound():
+                self._broken.add(name)
                 continue
             params = {
                 param: read_schema(schema, f"{PARAMS}.{param}", self.types) or {}
@@ -100,7 +103,7 @@ class Templates:
         home = self._homes.get(id(node), self)
         name = node.members["template"]
         found = home.known.get(str(name.value))
-        if found is None and not name.flawed:
+        if found is None and not name.flawed and name.value not in home._broken:
             hint = did_you_mean(str(name.value), home.known, "templates")
             self.findings.error("SF113", f"there is no template `{name.value}`", name.place, hint)
         return found if found is not None and found.usable else None

@@ -142,6 +142,11 @@ def test_an_error_in_a_copy_is_reported_once_at_its_use_and_a_warning_at_the_tem
     assert [(one.code, one.line) for one in checked.found] == [("SF209", 4), ("SF304", 6)]
 
 
+def test_a_step_that_names_a_broken_template_is_not_reported_as_well() -> None:
+    checked = check("templates:\n  t: {step: {task: mail}}\nsteps:\n  a: {template: t, args: {}}\n")
+    assert {one.code for one in checked.found} == {"SF010", "SF015"}
+
+
 def test_a_template_that_no_step_uses_is_a_warning() -> None:
     assert told(check("templates:\n  t: {do: {task: do}}\nsteps:\n  a: {task: do}\n")) == [("SF711", "t")]
 

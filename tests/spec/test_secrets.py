@@ -119,6 +119,21 @@ def _values(url: str) -> Iterator[bytes]:
     client.close()
 
 
+async def test_a_called_workflow_reads_its_own_secrets(
+    app: Stemflow, seen: list[Any], tmp_path: Path, url: str
+) -> None:
+    loaded(tmp_path)
+    caller = tmp_path / "caller.yaml"
+    caller.write_text(
+        'stemflow: "1"\nname: caller\nsteps: {call: {workflow: {ref: ./secretive.yaml}}}\n'
+        'outputs: {result: "${{ steps.call.output.result }}"}\n',
+        "utf-8",
+    )
+    assert await app.run(load_workflow(caller)) == {"result": {"echo": "Bearer ***", "***": ["***"]}}
+    assert seen == [(VALUE, f"Bearer {VALUE}", {"OTHER": "from-the-vault-kv/other"})]
+    assert VALUE not in everything(app.store, tmp_path, url).decode("utf-8", "replace")
+
+
 @pytest.mark.parametrize("mode", ["ok", "fail", "start", "replace"])
 async def test_the_value_of_a_secret_is_only_in_the_call(
     app: Stemflow, registry: TaskRegistry, seen: list[Any], tmp_path: Path, url: str, mode: str,
