@@ -87,8 +87,13 @@ async def _audit(app: Stemflow, arguments: Arguments) -> int:
     now_ms = app.store.now_ms()
     for one in found:
         reason = f": {shown(one.reason)}" if one.reason else ""
+        order = "".join(
+            f" {shown(name)}={shown(str(value).lower())}"
+            for name, value in one.details.items()
+            if one.action == "worker" and value is not None
+        )
         print(f"{instant(one.at_ms, now_ms)}  {shown(one.by) or 'somebody'}  {shown(one.action)} "
-              f"{shown(one.target)}{reason}")  # fmt: skip
+              f"{shown(one.target)}{order}{reason}")  # fmt: skip
     return FINE
 
 

@@ -67,11 +67,13 @@ async def test_a_worker_is_well_while_its_heartbeats_come(capsys: pytest.Capture
         assert await _in_thread("workers") == 0
         assert await _in_thread("worker", "drain", "w1", "--undo") == 0
         assert await _in_thread("worker", "dump", "w1") == 0
+        assert await _in_thread("audit") == 0
     assert await _in_thread("worker", "health") == 1
     out = capsys.readouterr().out
     for text in (
         "worker w1: well; running", "worker w1: not well; running", "no worker of name w2 is known to the store",
         "worker w1 leases nothing new; what it runs goes on; it has 7 slots", "on hold", "no handler runs", "thread ",
+        "worker worker:w1 drain=true concurrency=7",
         "no worker on host",
     ):  # fmt: skip
         assert text in out
