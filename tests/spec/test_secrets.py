@@ -134,6 +134,19 @@ async def test_a_called_workflow_reads_its_own_secrets(
     assert VALUE not in everything(app.store, tmp_path, url).decode("utf-8", "replace")
 
 
+async def test_an_argument_that_cannot_be_evaluated_does_not_show_the_value(
+    app: Stemflow, seen: list[Any], tmp_path: Path, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "secretive.yaml"
+    bad = "\"${{ {'a': 1}[secrets.token] }}\""
+    text = FILE.replace('"Bearer ${{ secrets.token }}"', bad).replace('    unique: {key: "${{ args.token }}"}\n', "")
+    path.write_text(text, "utf-8")
+    result = await (await app.submit(load_workflow(path))).wait(timeout=600)
+    assert result.error is not None and "***" in result.error.message
+    assert VALUE not in everything(app.store, tmp_path, url).decode("utf-8", "replace") + caplog.text
+    assert seen == []
+
+
 @pytest.mark.parametrize("mode", ["ok", "fail", "start", "replace"])
 async def test_the_value_of_a_secret_is_only_in_the_call(
     app: Stemflow, registry: TaskRegistry, seen: list[Any], tmp_path: Path, url: str, mode: str,

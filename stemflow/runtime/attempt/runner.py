@@ -223,7 +223,11 @@ class Attempts:
         return await refused(chain, attempt.context, attempt.running.decide_retry) if chain.on_consume else None
 
     async def bind_arguments(self, attempt: Attempt) -> Outcome | None:
-        """Evaluate the arguments, and prepare how the result is encoded."""
+        """Evaluate the arguments, and prepare how the result is encoded. No error shows the value of a secret."""
+        outcome, hidden = await self._bind(attempt), attempt.context.hidden
+        return Redaction(hidden).failed(outcome) if hidden and isinstance(outcome, Failed) else outcome
+
+    async def _bind(self, attempt: Attempt) -> Outcome | None:
         node, codec, encoders = attempt.node, self._library.codec, self._library.encoders
         try:
             secrets = await self._secrets(attempt)
