@@ -88,8 +88,8 @@ def _note(node: Node, attempt: Attempt) -> None:
 
 
 def _repeats(before: Attempt, attempt: Attempt) -> bool:
-    """Whether a worker has returned the same attempt once more: that is one entry, however often it happens."""
-    one, other = (structs.replace(a, started_at_ms=0, ended_at_ms=0) for a in (before, attempt))
+    """Whether the same attempt was returned once more: that is one entry, however often and by whichever worker."""
+    one, other = (structs.replace(a, started_at_ms=0, ended_at_ms=0, worker="") for a in (before, attempt))
     return attempt.outcome == "handed-back" and one == other
 
 
