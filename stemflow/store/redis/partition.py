@@ -184,9 +184,11 @@ class Partition:
             "give each caller a channel of its own"
         )
 
-    async def take_expired(self, owner: str, limit: int, run: str | None = None) -> list[Lease]:
+    async def take_expired(
+        self, owner: str, limit: int, run: str | None = None, patience_s: float = PATIENCE_S
+    ) -> list[Lease]:
         request = pack((self._time.given(), limit, LOSS_LEASE_MS, "" if run is None else text(run_name(run))))
-        now_ms, leases = await self.client.run("take_expired", self.prefix, request)
+        now_ms, leases = await self.client.run("take_expired", self.prefix, request, patience_s=patience_s)
         self._time.observe(now_ms)
         return leases_of(leases)
 
@@ -247,8 +249,8 @@ class Partition:
             return None if alone is None else read_header(run, alone)
         return header_of(run, *read_node(run, "", value), alone)
 
-    async def plan(self, digest: str) -> Plan | None:
-        body = await self.client.call(b"GET", self._key(KeyFamily.plan, digest.encode()))
+    async def plan(self, digest: str, patience_s: float = PATIENCE_S) -> Plan | None:
+        body = await self.client.call(b"GET", self._key(KeyFamily.plan, digest.encode()), patience_s=patience_s)
         return None if body is None else decoded_or_none(f"plan {digest}", wire.decode_plan, body)
 
     async def page(self, key: Key, number: int) -> bytes | None:

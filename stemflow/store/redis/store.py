@@ -26,10 +26,12 @@ from stemflow.store.base import (
     Lease,
     Request,
     RunInfo,
+    StoreUnavailable,
     Want,
 )
 from stemflow.store.health import HealthReport, Inventory, joined
 from stemflow.store.process_owner import owner_id
+from stemflow.store.redis.client import PATIENCE_S
 from stemflow.store.redis.connections import Connections
 from stemflow.store.redis.loss_detection import LossLog
 from stemflow.store.redis.notifications import Notifications
@@ -136,6 +138,11 @@ class RedisStore:
         """What `work` gives for each of them, at the same time."""
         return list(await asyncio.gather(*(work(part) for part in parts)))
 
+    @property
+    def _patience_s(self) -> float:
+        """How long a call is retried that other partitions can answer, too."""
+        return PATIENCE_S if len(self._parts) == 1 else 0.0
+
     def _in_turn(self) -> Iterable[Partition]:
         """All of them, beginning with another one each time."""
         self._turn += 1
@@ -155,9 +162,15 @@ class RedisStore:
         if run is not None:
             return await self._of(run).take_expired(owner, limit, run)
         found: list[Lease] = []
+        away: StoreUnavailable | None = None
         for part in self._in_turn():
             if len(found) < limit:
-                found += await part.take_expired(owner, limit - len(found))
+                try:
+                    found += await part.take_expired(owner, limit - len(found), patience_s=self._patience_s)
+                except StoreUnavailable as error:
+                    away = error  # what expired in the others cannot wait for it
+        if away is not None and not found:
+            raise away
         return found
 
     def renewer(self) -> RedisRenewer:
@@ -210,7 +223,19 @@ class RedisStore:
         return await self._of(run).header(run)
 
     async def plan(self, digest: str) -> Plan | None:
-        for part in self._parts:
+        # A partition with a run of the plan has the plan: one that is away is waited for only if no other has it.
+        asked = self._parts
+        if len(self._parts) > 1:
+            asked = []
+            for part in self._parts:
+                try:
+                    found = await part.plan(digest, self._patience_s)
+                except StoreUnavailable:
+                    asked.append(part)
+                else:
+                    if found is not None:
+                        return found
+        for part in asked:
             found = await part.plan(digest)
             if found is not None:
                 return found
