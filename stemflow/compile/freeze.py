@@ -203,6 +203,7 @@ class _Freezer:
             env=sig.env,
             secrets=sig.secrets,
             returns=sig.returns,
+            timeout=sig.timeout,
             **common,
         )
 

@@ -277,6 +277,7 @@ class Builder:
             options=self.options.read(node, context.names, context.path, defaults),
             env=env,
             secrets=self.secrets if "secrets" in f"{args}{env}" else {},
+            timeout=self.options.hard_limit(node, context.names, context.path),
             returns=read_schema(node.get("returns"), "returns", self.types),
             **common,
         )

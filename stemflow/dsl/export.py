@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import NODEFAULT, UNSET, structs
 
-from stemflow.dsl.export_options import CannotExport, Document, concurrency_document, options_document
+from stemflow.dsl.export_options import CannotExport, Document, concurrency_document, options_document, timeout_document
 from stemflow.dsl.export_text import dump
 from stemflow.dsl.layout import formatted
 from stemflow.dsl.parse import parse_workflow
@@ -128,8 +128,7 @@ def _step(sig: AnySig, path: str) -> Document:
     if hasattr(sig, "policy") and take("policy") != "fail_fast":
         found["on_member_error"] = sig.policy
     found.update(own(sig, path, take))
-    if (timeout_ms := take("timeout_ms")) is not None:
-        found["timeout"] = format_duration(timeout_ms)
+    found.update(timeout_document(take("timeout_ms"), take("timeout"), found))
     if (limited := take("concurrency")) is not None:
         found["concurrency"] = concurrency_document(limited)
     found.update(_follow_ups(sig, path, take))

@@ -17,6 +17,14 @@ class CannotExport(StemflowError):
     """A signature that a workflow file cannot hold; the message says which part."""
 
 
+def timeout_document(timeout_ms: int | None, template: str | None, found: Document) -> Document:
+    """The timeout of a step; that of a task may have a soft limit in `found`."""
+    if template is None:
+        return {} if timeout_ms is None else {"timeout": format_duration(timeout_ms)}
+    soft = found.get("timeout")
+    return {"timeout": {**soft, "hard": template} if isinstance(soft, dict) else template}
+
+
 def options_document(given: Mapping[str, Any], path: str) -> Document:
     """The options of a task by the keys of the file."""
     left = normalise(given, path)

@@ -20,7 +20,8 @@ WHOLE_RUN: Names = frozenset({"inputs", "vars", "run"})
 SUBMITTED: Names = frozenset({"inputs", "vars"})
 """What is known before there is a run."""
 
-ERROR: Names = frozenset({"error"})
+FAILURE: Names = frozenset({"error", "attempt", "elapsed", "args"})
+"""What retry.when reads, besides the inputs."""
 
 TICK: Names = frozenset({"tick"})
 """What the inputs of a schedule read."""
@@ -29,8 +30,10 @@ EVENT: Names = frozenset({"event"})
 """What `on.event` reads."""
 
 ELSEWHERE = {
-    "inputs": "retry.when reads `error` only",
-    "vars": "retry.when reads `error` only",
+    "inputs": "a template reads `params`",
+    "vars": "retry.when reads `error`, `attempt`, `elapsed`, `args` and `inputs`",
+    "attempt": "it exists in retry.when",
+    "elapsed": "it exists in retry.when",
     "steps": "it exists when the body of the file is `steps`",
     "params": "it exists in the `do` of a template",
     "prev": "it exists in a chain, from the second step on",
@@ -41,7 +44,7 @@ ELSEWHERE = {
     "index": "it exists in the `do` of a map that has no `index`",
     "error": "it exists in retry.when, in catch and finally, and in the hooks of the file",
     "self": "it exists in compensate, catch and finally, and in the hooks of the file",
-    "args": "it exists in the keys of a task: unique.key, concurrency.key, rate_limit.key, group_rate_key",
+    "args": "it exists in keys of a task (unique.key, concurrency.key, rate_limit.key, group_rate_key) and retry.when",
     "headers": "it exists in rate_limit.key and group_rate_key of a task",
     "tick": "it exists in the inputs of a schedule: on.schedule.NAME.inputs",
     "run": "it exists once there is a run, in steps and outputs",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from stemflow.dsl.expressions import ERROR, SUBMITTED, WHOLE_RUN, Expressions, Names
+from stemflow.dsl.expressions import FAILURE, SUBMITTED, WHOLE_RUN, Expressions, Names
 from stemflow.dsl.findings import Findings, shorten
 from stemflow.dsl.source import Node
 from stemflow.dsl.task_defaults import Layer, by_precision, fits
@@ -19,6 +19,11 @@ _BACKOFF = {"kind": "backoff", "initial": "initial", "factor": "factor", "max": 
 
 
 _NO_DEFAULTS = Layer()
+
+
+def _computed(node: Node | None) -> bool:
+    """Whether a value holds an expression."""
+    return node is not None and isinstance(node.value, str) and "${{" in node.value
 
 
 @dataclass(slots=True)
@@ -58,7 +63,7 @@ class OptionReader:
     def _layer(self, node: Node, below: Layer) -> Layer:
         options, retry = self.read(node, SUBMITTED, "", below), node.get("retry")
         listed = retry is not None and isinstance(retry.value, list)
-        policy = {} if retry is None or listed else {**below.retry, **self._policy(retry, "")}
+        policy = {} if retry is None or listed else {**below.retry, **self._policy(retry, SUBMITTED & {"inputs"}, "")}
         values = {}
         for key in ("args", "env"):
             given = node.get(key)
@@ -74,8 +79,8 @@ class OptionReader:
             if given is not None:
                 self.expressions.refuse(given, key)
                 options[key] = given.value
-        options |= self._timeout(node)
-        options |= self._retry(node.get("retry"), path, below)
+        options |= self._timeout(node, path)
+        options |= self._retry(node.get("retry"), names & {"inputs", "params"}, path, below)
         options |= self._unique(node.get("unique"), names, path)
         options |= self._cache(node, names, path)
         concurrency = self.concurrency(node, names | {"args"}, path)
@@ -113,11 +118,27 @@ class OptionReader:
             self.findings.error("SF501", f"{key}: {error}", node.place)
             return None
 
-    def _timeout(self, parent: Node) -> dict[str, Any]:
+    def hard_limit(self, parent: Node, names: Names, path: str) -> str | None:
+        """The template of the hard limit of a step, if it holds an expression."""
+        node = parent.get("timeout")
+        node = node.get("hard") if node is not None and isinstance(node.value, dict) else node
+        if not _computed(node):
+            return None
+        assert node is not None
+        self.expressions.template(node, names, path)
+        return str(node.value)
+
+    def _timeout(self, parent: Node, path: str) -> dict[str, Any]:
         """Both limits, as a task's timeout replaces that of the defaults as a whole."""
         node = parent.get("timeout")
         if node is None:
             return {}
+        limit = node.get("hard") if isinstance(node.value, dict) else node
+        if _computed(limit):
+            if not path:
+                self.expressions.refuse(limit, "timeout")
+            soft = self.duration(node, "soft") if isinstance(node.value, dict) else None
+            return {"soft_time_limit": soft, "hard_time_limit": None}
         if not isinstance(node.value, dict):
             return {"soft_time_limit": None, "hard_time_limit": self.duration(parent, "timeout")}
         soft, hard = self.duration_ms(node, "soft"), self.duration_ms(node, "hard")
@@ -130,16 +151,16 @@ class OptionReader:
             "hard_time_limit": self.duration(node, "hard"),
         }
 
-    def _retry(self, node: Node | None, path: str, below: Layer) -> dict[str, Any]:
+    def _retry(self, node: Node | None, names: Names, path: str, below: Layer) -> dict[str, Any]:
         if node is None:
             return {}
         if isinstance(node.value, list):
-            return self._retry_rules(node, path)
+            return self._retry_rules(node, names, path)
         options: dict[str, Any] = {}
         most = node.get("max")
         if most is not None:
             options["max_retries"] = most.value
-        given = self._policy(node, path)
+        given = self._policy(node, names, path)
         if given or below.listed:
             try:
                 options["retry"] = RetryPolicy.of(**{**below.retry, **given})
@@ -147,11 +168,11 @@ class OptionReader:
                 self.findings.error("SF011", f"retry: {error}", node.place)
         return options
 
-    def _retry_rules(self, node: Node, path: str) -> dict[str, Any]:
+    def _retry_rules(self, node: Node, names: Names, path: str) -> dict[str, Any]:
         """A list: a policy for each kind of error, each with a number of retries of its own."""
         rules = []
         for one in node.items:
-            given, most = self._policy(one, path), one.get("max")
+            given, most = self._policy(one, names, path), one.get("max")
             if one.flawed or most is None or most.flawed:
                 continue
             try:
@@ -160,8 +181,8 @@ class OptionReader:
                 self.findings.error("SF011", f"retry: {error}", one.place)
         return {"retry": tuple(rules)} if rules else {}
 
-    def _policy(self, node: Node, path: str) -> dict[str, Any]:
-        """Parameters of RetryPolicy.of that a `retry` gives."""
+    def _policy(self, node: Node, names: Names, path: str) -> dict[str, Any]:
+        """Parameters of RetryPolicy.of that a `retry` gives; `names`: what its condition reads besides the failure."""
         given: dict[str, Any] = {}
         backoff = node.get("backoff")
         if backoff is not None and isinstance(backoff.value, str):
@@ -172,10 +193,10 @@ class OptionReader:
                 if value is not None:
                     given[parameter] = value
         for key in ("on", "retry_on", "never_retry_on"):
-            names = node.get(key)
-            if names is not None:
-                given["retry_on" if key == "on" else key] = self.class_names(names, key)
-        when = self.expressions.condition(node.get("when"), ERROR, path)
+            classes = node.get(key)
+            if classes is not None:
+                given["retry_on" if key == "on" else key] = self.class_names(classes, key)
+        when = self.expressions.condition(node.get("when"), FAILURE | names, path)
         if when is not None:
             given["when"] = when
         budget = self.duration(node, "budget")

@@ -72,6 +72,8 @@ class LeafPlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="lea
     """Where the values of the secrets are that `bind` and `env` may read."""
     returns: Mapping[str, Any] | None = None
     """The JSON Schema that the result must fit."""
+    timeout: str | None = None
+    """The template of its hard limit, in place of that of its options."""
 
 
 class WaitPlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="wait"):

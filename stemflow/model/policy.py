@@ -27,6 +27,10 @@ LONGEST_CACHE_MS = 366 * 86_400_000
 """The longest time for which a result may be cached, in milliseconds."""
 
 
+RETRY_NAMES = frozenset({"error", "attempt", "args", "inputs", "elapsed"})
+"""What `RetryPolicy.when` may read."""
+
+
 class RetryPolicy(Struct, frozen=True, omit_defaults=True):
     """When and how often a failed attempt is retried; created by `RetryPolicy.of`, which describes the fields.
 
@@ -86,7 +90,8 @@ class RetryPolicy(Struct, frozen=True, omit_defaults=True):
             max_retries: attempts after the first; None keeps the option `max_retries` of the task.
             retry_on: exception classes or names that are retried; empty: all.
             never_retry_on: exception classes or names that are not retried.
-            when: an expression over the error that must be true for a retry.
+            when: an expression that must be true for a retry, over `error`, `attempt` (from 0), `args` (by name),
+                `inputs` of the workflow, and `elapsed` (seconds since the task became known).
             budget: the time in which retries may begin, as a duration or in seconds; None: no limit.
 
         Raises:

@@ -117,7 +117,7 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
     """The task that undoes it, where the run is compensated and it succeeded."""
     timeout_ms: int | None = None
     timeout: str | None = None
-    """Composites only: the template of a duration, in place of `timeout_ms`."""
+    """The template of a duration: in place of `timeout_ms`, or the hard limit of a task."""
     concurrency: Concurrency | None = None
     """Composites only; for a task it is one of the options."""
     labels: Mapping[str, str] = {}

@@ -113,7 +113,7 @@ steps:
 @pytest.mark.parametrize(
     ("retry", "code"),
     [("[{on: [OSError]}]", "SF015"), ("[]", "SF011"), ("[{max: 1, retry_on: [X]}]", "SF010"),
-     ("[{max: 1, when: args.x}]", "SF204")],
+     ("[{max: 1, when: vars.x}]", "SF204")],
 )  # fmt: skip
 def test_a_rule_that_cannot_be_read_is_refused(tmp_path: Path, retry: str, code: str) -> None:
     file = tmp_path / "flow.yaml"
@@ -126,3 +126,38 @@ def test_a_rule_that_cannot_be_read_is_refused(tmp_path: Path, retry: str, code:
 def test_each_rule_of_a_program_says_how_many_retries_it_allows(registry: TaskRegistry) -> None:
     with pytest.raises(OptionError, match="policy 2: expected max_retries"):
         registry.task("bad", retry=[RULES[0], RetryPolicy.of(retry_on=KeyError)])(lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("when", "attempts"),
+    [
+        ("attempt < 2", 3), ("elapsed < 15", 3), ("args.errors[1] == 'io' and attempt == 0", 2),
+        ("inputs.patience > attempt", 2), ("attempt < 9 and error.type == 'OSError'", 4), ("args.none == 1", 1),
+    ],
+)  # fmt: skip
+async def test_a_condition_reads_the_attempt_the_time_the_arguments_and_the_inputs(
+    app: Stemflow, raised: Raised, tmp_path: Path, when: str, attempts: int
+) -> None:
+    file = tmp_path / "flow.yaml"
+    file.write_text(f"""
+stemflow: "1"
+name: conditions
+inputs: {{patience: {{type: integer, default: 1}}}}
+steps:
+  play:
+    task: play
+    args: {{errors: [io, io, io, key]}}
+    retry: {{max: 9, when: "{when}", backoff: {{kind: fixed, initial: 10s, jitter: 0}}}}
+""")
+    result = await (await app.submit(load_workflow(file))).wait(timeout=1_000)
+    assert result.status == "failed" and len(raised) == attempts
+
+
+async def test_a_condition_of_a_program_reads_arguments_by_name(
+    app: Stemflow, registry: TaskRegistry, raised: Raised
+) -> None:
+    policy = RetryPolicy.of(when="args.errors[0] == 'io' and attempt < 1", jitter=0)
+    task = registry.get("play")
+    assert task is not None
+    handle = await app.submit(task.with_options(retry=policy, max_retries=5).s(["io", "io", "io"]))
+    assert (await handle.wait(timeout=1_000)).status == "failed" and len(raised) == 2

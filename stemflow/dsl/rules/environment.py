@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stemflow.dsl.expressions import Read
+from stemflow.dsl.expressions import FAILURE, Read
 from stemflow.dsl.rules.types import (
     ANY,
     BOOLEAN,
     INTEGER,
     NULL,
+    NUMBER,
     STRING,
     Type,
     array_of,
@@ -84,7 +85,7 @@ class Environment:
                 return TICK
             case "error":
                 follow_up = self.view.ended_around(read.path)
-                if read.names == frozenset({"error"}) or (follow_up is not None and follow_up[1].startswith("catch")):
+                if read.names >= FAILURE or (follow_up is not None and follow_up[1].startswith("catch")):
                     return ERROR
                 return or_null(ERROR, "it is null unless the step failed")
             case "steps":
@@ -97,6 +98,10 @@ class Environment:
                 return self._before(read)
             case "results":
                 return self._results(read.path)
+            case "attempt" if read.names >= FAILURE:
+                return INTEGER
+            case "elapsed" if read.names >= FAILURE:
+                return NUMBER
             case "args" | "headers":
                 return object_of({}, closed=False)  # defaults of the task's own parameters are arguments too
         return self._loop_variable(name, read.path)

@@ -31,6 +31,7 @@ from stemflow.runtime.attempt.process_pipe import Job
 from stemflow.runtime.attempt.process_tree import MARK, kill_tree
 from stemflow.runtime.attempt.soft_limit import SoftLimit
 from stemflow.runtime.attempt.task_import import TaskSource, find
+from stemflow.runtime.clock import SystemClock
 from stemflow.runtime.payloads.json_data import plain
 from stemflow.runtime.tasks.context import TaskContext
 from stemflow.runtime.tasks.registry import TaskRegistry
@@ -38,6 +39,8 @@ from stemflow.runtime.tasks.retry_decision import RetryDecider, describe
 from stemflow.runtime.tasks.sync_context import SyncTaskContext
 from stemflow.runtime.tasks.task import Task
 from stemflow.runtime.values.binding import Bound, Chunk
+
+_clock = SystemClock()
 
 
 class Link:
@@ -120,7 +123,10 @@ class Attempt:
         self.context = kind(**job.context, services=self, state=state)
         self.soft_limit = SoftLimit(self.context, job.options.soft_raises)
         strategy = registry.strategy_of(task, job.options)
-        self.decide_retry = RetryDecider(task.name, job.options, self.context.attempt, strategy)
+        age_ms = partial(_age_ms, job, _clock.monotonic_ms())
+        self.decide_retry = RetryDecider(
+            task.name, job.options, self.context.attempt, strategy, job.known, age_ms
+        )
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """A method of the services."""
@@ -177,6 +183,11 @@ class Attempt:
         self.context.cancelled.set()
         if self.running is not None and self.task.is_async:
             self.running.cancel()
+
+
+def _age_ms(job: Job, called_at_ms: int) -> int:
+    """For how long the task of a call has been known now."""
+    return job.age_ms + _clock.monotonic_ms() - called_at_ms
 
 
 async def in_this_thread(work: Callable[[], Any]) -> Any:

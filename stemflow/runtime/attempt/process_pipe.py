@@ -24,12 +24,17 @@ READY, LOADED, ASK, ENDED = "ready", "loaded", "ask", "ended"
 
 
 class Job(Struct, frozen=True):
-    """One call of the task that was loaded: its options, the fields of its context, and its arguments."""
+    """One call of the task that was loaded: its options, the fields of its context, and its arguments.
+
+    `known` and `age_ms` are for the conditions of its retries, see `RetryDecider`.
+    """
 
     options: Options
     context: dict[str, Any]
     calls: list[Call]
     chunked: bool
+    known: dict[str, Any]
+    age_ms: int
 
 
 def read_only(content: dict[Any, Any]) -> MappingProxyType[Any, Any]:

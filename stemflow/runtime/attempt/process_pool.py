@@ -25,6 +25,7 @@ from stemflow.runtime.attempt.process_pipe import Job
 from stemflow.runtime.attempt.process_tree import MARK, kill_tree
 from stemflow.runtime.attempt.task_import import TaskSource
 from stemflow.runtime.tasks.context import HandlerServices, TaskContext
+from stemflow.runtime.tasks.retry_decision import RetryDecider
 from stemflow.runtime.values.binding import Bound
 
 log = logging.getLogger("stemflow.isolate")
@@ -130,7 +131,9 @@ class PoolProcess:
                 self.kill()
             self._loaded = None
 
-    async def attempt(self, options: Options, context: TaskContext, bound: Bound, output: Output) -> Outcome | Crashed:
+    async def attempt(
+        self, options: Options, context: TaskContext, bound: Bound, output: Output, decide_retry: RetryDecider
+    ) -> Outcome | Crashed:
         """Have it call the task that it has loaded; Crashed if it dies. It is killed if this call is cancelled."""
         outcome: asyncio.Future[Outcome | Crashed] = asyncio.get_running_loop().create_future()
         self._outcome = outcome
@@ -138,7 +141,8 @@ class PoolProcess:
         given = {name: getattr(context, name) for name in _CONTEXT}
         try:
             if self.alive:
-                self._send(pipe.CALL, Job(options, given, list(bound), bound.chunked))
+                known = dict(decide_retry.known)
+                self._send(pipe.CALL, Job(options, given, list(bound), bound.chunked, known, decide_retry.age_ms()))
             else:
                 outcome.set_result(Crashed(self._cause()))
             return await outcome

@@ -37,12 +37,15 @@ from stemflow.runtime.payloads.encoders import BadPayload, UnknownEncoder
 from stemflow.runtime.tasks.context import HandlerServices, TaskContext
 from stemflow.runtime.tasks.placement import ExecutionMode, execution_mode
 from stemflow.runtime.tasks.registry import TaskRegistry
-from stemflow.runtime.tasks.retry_decision import RetryDecider, describe
+from stemflow.runtime.tasks.retry_decision import NO_ARGUMENTS, RetryDecider, describe, names_read
 from stemflow.runtime.tasks.secrets import Redaction, SecretFailure, redacted
 from stemflow.runtime.tasks.sync_context import SyncTaskContext, ask_loop
 from stemflow.runtime.tasks.task import Task
 from stemflow.runtime.values.binding import Binder, Bound
+from stemflow.runtime.values.call_keys import named
 from stemflow.runtime.values.resolver import Values
+from stemflow.runtime.values.time_limits import with_hard_limit
+from stemflow.store.base import Store
 
 log = logging.getLogger("stemflow.worker")
 
@@ -77,6 +80,11 @@ async def never_paused(node: Node, task: str) -> None:
 
 def no_state() -> None:
     """No lifespan was entered."""
+
+
+def _age_ms(store: Store, node: Node) -> int:
+    """For how long a task has been known."""
+    return store.now_ms() - node.opened_at_ms
 
 
 class Attempt:
@@ -176,7 +184,8 @@ class Attempts:
         options = attempt.options = shape.plan.options[leaf.options]
         attempt.mode = execution_mode(task.is_async, options)
         strategy = self._registry.strategy_of(task, options)
-        attempt.running.retry_by(RetryDecider(leaf.task, options, node.attempt, strategy))
+        age_ms = partial(_age_ms, self._store, node)
+        attempt.running.retry_by(RetryDecider(leaf.task, options, node.attempt, strategy, age_ms=age_ms))
         return None
 
     async def check_pause(self, attempt: Attempt) -> Outcome | None:
@@ -235,7 +244,15 @@ class Attempts:
             if attempt.leaf.env:
                 env = await attempt.binder.environment(attempt.values, node, attempt.leaf, secrets)
                 attempt.context._set_env(env)
+            if names := names_read(attempt.options.retry):
+                await self._know_call(attempt, names)
+            if attempt.leaf.timeout is not None:
+                place = await attempt.values.origin(node)
+                limit = attempt.binder.template(attempt.values, place, attempt.leaf.timeout)
+                attempt.options = await with_hard_limit(attempt.options, limit, node.path)
             write = await codec.writer(attempt.options.result_encoder or encoders.results, *node.key, "result")
+        except OptionError as error:
+            return Failed(describe(error), "final")
         except ExpressionError as error:
             text = error.said_of(f"{node.path}: args" if node.path else "args")
             return Failed(ErrorInfo("ExpressionError", text, "stemflow.ExpressionError"), "final")
@@ -253,6 +270,16 @@ class Attempts:
         origin = await self._library.origin_of(node.run)
         attempt.output = Output(self._remote_tasks, encoders, write, origin, node.path, redaction)
         return None
+
+    async def _know_call(self, attempt: Attempt, names: frozenset[str]) -> None:
+        """Let the conditions of retries know what they read of the call."""
+        running, node, known = attempt.running, attempt.node, dict[str, Any](NO_ARGUMENTS)
+        if "args" in names and attempt.bound:
+            task = attempt.task
+            known["args"] = named(Options(params=task.params, defaults=task.parameters.defaults), attempt.bound[0])
+        if "inputs" in names:
+            known |= await attempt.values.env(await attempt.values.origin(node), [("inputs",)])
+        running.retry_by(running.decide_retry._replace(known=known))
 
     async def _secrets(self, attempt: Attempt) -> dict[str, str]:
         """The values of the secrets that the call reads, which are hidden from now on. Raises SecretFailure."""
@@ -337,7 +364,7 @@ class Attempts:
             if failed is not None or running.reason is not None:  # cancelled while its module was imported
                 return failed or HandedBack()
             running.begin(context, attempt.options, process.signal_soft_limit)
-            called = process.attempt(attempt.options, context, attempt.bound, attempt.output)
+            called = process.attempt(attempt.options, context, attempt.bound, attempt.output, running.decide_retry)
             return await self._signalled(context, called)
         finally:
             if running.reason is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import logging
 import traceback
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from msgspec import structs
@@ -13,7 +15,7 @@ from msgspec import structs
 from stemflow.errors import OptionError, StemflowError
 from stemflow.expr import ExpressionError, parse_condition
 from stemflow.model.facts import Failed
-from stemflow.model.policy import Options, RetryPolicy
+from stemflow.model.policy import RETRY_NAMES, Options, RetryPolicy
 from stemflow.model.records import ErrorInfo
 from stemflow.runtime.payloads.json_data import decode, encode
 from stemflow.runtime.values.resolver import public_error
@@ -89,22 +91,37 @@ def _data(error: BaseException) -> Any:
         return None
 
 
+NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({"args": {}, "inputs": {}})
+"""What conditions know of a call whose arguments are not known yet."""
+
+
+def names_read(policy: RetryPolicy) -> frozenset[str]:
+    """The names that the conditions of a policy read."""
+    found = (parse_condition(one.when, RETRY_NAMES) for one in (policy, *policy.rules) if one.when is not None)
+    return frozenset(reference.path[0] for one in found for reference in one.references)
+
+
 class RetryDecider(NamedTuple):
-    """Decides on a retry of `task` when attempt `attempt` (from 0) has raised, by its policy and its strategy."""
+    """Decides on a retry of `task` when attempt `attempt` (from 0) has raised, by its policy and its strategy.
+
+    `known`: what conditions read of the call; `age_ms`: for how long the task has been known.
+    """
 
     task: str = ""
     options: Options = Options()
     attempt: int = 0
     strategy: RetryStrategy | None = None
+    known: Mapping[str, Any] = NO_ARGUMENTS
+    age_ms: Callable[[], int] = int
 
     def __call__(self, error: BaseException) -> Failed:
         """The failure with its decision: by the class of the error, then by the expression `when` of the policy."""
         info, policy = describe(error), self.options.retry
         for rule, one in enumerate(policy.rules):
-            if _fits(error, info, one):
+            if self._fits(error, info, one):
                 failed = Failed(info, rule=rule)
                 return failed if one.paced else self.paced(failed, error)
-        if policy.rules or not _fits(error, info, policy):
+        if policy.rules or not self._fits(error, info, policy):
             return Failed(info, "final")
         return self.paced(Failed(info), error)
 
@@ -129,6 +146,19 @@ class RetryDecider(NamedTuple):
             return failed
 
 
+    def _fits(self, error: BaseException, info: ErrorInfo, policy: RetryPolicy) -> bool:
+        """Whether the policy is for this error: by its class, and by its condition."""
+        if not _by_class(error, policy):
+            return False
+        if policy.when is None:
+            return True
+        names = {"error": public_error(info), "attempt": self.attempt, "elapsed": self.age_ms() / 1_000, **self.known}
+        try:
+            return bool(parse_condition(policy.when, RETRY_NAMES)(names))
+        except ExpressionError:
+            return False
+
+
 def _milliseconds(delay: Any) -> int:
     if not isinstance(delay, (str, int, float, timedelta)):
         raise OptionError(f"expected a duration or None, got {type(delay).__name__}")
@@ -138,11 +168,6 @@ def _milliseconds(delay: Any) -> int:
 def _said(wrong: BaseException) -> str:
     info = describe(wrong)
     return info.message if isinstance(wrong, StemflowError) else f"it raised {info.type}: {info.message}"
-
-
-def _fits(error: BaseException, info: ErrorInfo, policy: RetryPolicy) -> bool:
-    """Whether the policy is for this error: by its class, and by its condition."""
-    return _by_class(error, policy) and _by_condition(info, policy)
 
 
 def _by_class(error: BaseException, policy: RetryPolicy) -> bool:
@@ -161,15 +186,6 @@ def _by_class(error: BaseException, policy: RetryPolicy) -> bool:
         elif unmatched:
             return False
     return True
-
-
-def _by_condition(info: ErrorInfo, policy: RetryPolicy) -> bool:
-    if policy.when is None:
-        return True
-    try:
-        return bool(parse_condition(policy.when, {"error"})({"error": public_error(info)}))
-    except ExpressionError:
-        return False
 
 
 def _names(error: BaseException) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from stemflow.compile.edges import NAMES
 from stemflow.core.rates import given_keys
 from stemflow.errors import OptionError
 from stemflow.expr import ExpressionError, parse_condition, parse_template
-from stemflow.model.policy import Options, effective, normalise
+from stemflow.model.policy import RETRY_NAMES, Options, effective, normalise
 from stemflow.model.signature import MemberPolicy, NoInput, Signature, TaskSig
 from stemflow.runtime.payloads.converters import Converter
 from stemflow.runtime.payloads.headers import checked_headers, checked_meta
@@ -185,7 +185,7 @@ def check_condition(task: str, options: Options) -> None:
     try:
         for policy in (options.retry, *options.retry.rules):
             if policy.when is not None:
-                parse_condition(policy.when, {"error"})
+                parse_condition(policy.when, RETRY_NAMES)
     except ExpressionError as error:
         raise OptionError(f"task {task}: retry.when: {error}") from error
 

@@ -44,6 +44,7 @@ from stemflow.runtime.values.call_keys import named as by_name
 from stemflow.runtime.values.events import answer_in_time, arrival, emission, truth
 from stemflow.runtime.values.map_items import PAGE
 from stemflow.runtime.values.resolver import Values, public_error
+from stemflow.runtime.values.time_limits import timeout_ms
 from stemflow.runtime.values.value_codec import value_location
 from stemflow.store.base import StoreError
 from stemflow.units import parse_duration_ms
@@ -198,7 +199,7 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
             return parse_duration_ms(await binder.template(values, node, plan.span))
         if name == "timeout":
             assert isinstance(plan, ScopePlan)
-            return _timeout_ms(await binder.template(values, node, plan.timeout))
+            return timeout_ms(await binder.template(values, node, plan.timeout))
         if name == "until" and isinstance(plan, WaitPlan):
             return _instant_ms(await binder.template(values, node, plan.until))
         if isinstance(plan, (EventPlan, EmitPlan, ApprovalPlan)):
@@ -363,13 +364,6 @@ def _count(value: Any, name: str, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise StemflowError(f"{name}: expected a whole number from 1 to {most:,}, got {describe(value)}")
     return value
-
-
-def _timeout_ms(value: Any) -> int:
-    found = parse_duration_ms(value)
-    if found < 1:
-        raise StemflowError(f"expected a timeout above 0, got {describe(value)}")
-    return found
 
 
 def _args_encoder(plan: Plan, node: AnyPlan) -> str | None:
