@@ -7,23 +7,35 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from stemflow.cli.arguments import Arguments
+from stemflow.cli.bulk import on_runs, would_do
 from stemflow.cli.exits import FINE
 from stemflow.cli.find_run import find_run
 from stemflow.cli.follow import command
-from stemflow.cli.operator import operator_engine
+from stemflow.cli.operator import operator, operator_engine
 from stemflow.cli.text import json_text, short_duration
 from stemflow.model.records import CANCELLED, FINAL, STOPPING, Node
-from stemflow.runtime.client.run_list import public_state
+from stemflow.runtime.client.bulk import BulkOptions
+from stemflow.runtime.client.run_list import ListedRun, public_state
+from stemflow.store.base import RunInfo
 
 
 def main(arguments: Arguments) -> int:
-    """Cancel a run. A run that has ended already is left unchanged; that is FINE too."""
+    """Cancel a run, or those that filters choose. One that has ended already is left unchanged; that is FINE too."""
     return asyncio.run(_cancel(arguments))
 
 
 async def _cancel(arguments: Arguments) -> int:
     async with operator_engine(arguments) as app:
+        if arguments.run is None:
+            return await on_runs(app, arguments, "cancel", BulkOptions(force=arguments.force))
         handle = await find_run(app, arguments.run)
+        root = await handle.root()
+        if arguments.dry_run:
+            chosen = [] if root.state in FINAL else [ListedRun(info=RunInfo(await app.library.header(handle.id), root))]
+            return would_do(chosen, "cancel", arguments)
+        if root.state not in FINAL:
+            details = {"force": arguments.force}
+            await app.control.record_on_run("cancel", handle.id, operator(arguments), arguments.reason, details)
         was = await handle.cancel(force=arguments.force)
         nodes = await handle.nodes()
     root = next(node for node in nodes if not node.path)

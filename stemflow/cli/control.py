@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE, RUN_FAILED
-from stemflow.cli.operator import operator_engine
-from stemflow.cli.pauses import pause_data, pause_text, user
+from stemflow.cli.operator import operator, operator_engine
+from stemflow.cli.pauses import pause_data, pause_text
 from stemflow.cli.reasons import instant
 from stemflow.cli.text import json_text, shown
 from stemflow.model.pause import Pause
 from stemflow.runtime.client.control import Action
 from stemflow.runtime.engine import Stemflow
+
+DETAILED: Final = ("worker", "bulk", "cancel", "rerun", "replay", "purge")
+"""Actions whose details are shown, too."""
 
 
 def main(arguments: Arguments) -> int:
@@ -29,7 +32,7 @@ def end_pause(arguments: Arguments) -> int:
 
 async def _end_pause(arguments: Arguments) -> int:
     async with operator_engine(arguments) as app:
-        found = await app.control.resume(arguments.run, by=arguments.by or user(), reason=arguments.reason)
+        found = await app.control.resume(arguments.run, by=operator(arguments), reason=arguments.reason)
         if found is None and not arguments.json:
             print(f"{shown(arguments.run)} is not paused")
         return await _answer(app, arguments, [] if found is None else [found], "resumed")
@@ -58,7 +61,7 @@ async def _list(app: Stemflow, arguments: Arguments) -> int:
 
 async def _pause(app: Stemflow, arguments: Arguments) -> int:
     for_s = None if arguments.for_ms is None else arguments.for_ms / 1_000
-    by = arguments.by or user()
+    by = operator(arguments)
     made = [
         await app.control.pause(target, for_=for_s, by=by, reason=arguments.reason) for target in arguments.targets
     ]
@@ -90,7 +93,7 @@ async def _audit(app: Stemflow, arguments: Arguments) -> int:
         order = "".join(
             f" {shown(name)}={shown(str(value).lower())}"
             for name, value in one.details.items()
-            if one.action == "worker" and value is not None
+            if one.action in DETAILED and value is not None and (value or one.action == "worker")
         )
         print(f"{instant(one.at_ms, now_ms)}  {shown(one.by) or 'somebody'}  {shown(one.action)} "
               f"{shown(one.target)}{order}{reason}")  # fmt: skip

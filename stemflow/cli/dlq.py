@@ -8,19 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from stemflow.cli.arguments import Arguments
+from stemflow.cli.bulk import freeze_and_carry_out
 from stemflow.cli.exits import FINE, WRONG_USAGE, Refused
 from stemflow.cli.follow import command
 from stemflow.cli.letter_text import letter_data, letter_id, line, story
-from stemflow.cli.operator import operator_engine
+from stemflow.cli.operator import operator, operator_engine
 from stemflow.cli.text import json_text, shown
 from stemflow.errors import StemflowError
 from stemflow.model.effects import DeadLetter
 from stemflow.model.records import task_keys
+from stemflow.runtime.client.bulk import PLAIN, BulkOptions, BulkResult
 from stemflow.runtime.client.dead_letters import Replayed, replayed_as
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.tasks.discovery import find_tasks
 
-_FILTERS = ("queue", "task", "reason", "since", "run", "limit")
+MOST_RECORDED = 100
+"""Dead letters that are named in one record of the audit."""
+_FILTERS = ("queue", "task", "reason", "error", "since", "run", "limit")
 
 
 def main(arguments: Arguments) -> int:
@@ -50,6 +54,8 @@ async def _chosen(app: Stemflow, arguments: Arguments) -> list[DeadLetter]:
     found = await app.dead_letters(
         queue=arguments.queue, task=arguments.task, reason=arguments.reason, since=arguments.since
     )
+    if arguments.error is not None:
+        found = [letter for letter in found if letter.error is not None and letter.error.type == arguments.error]
     if arguments.run is not None:
         found = _of_run(found, arguments.run)
     return found
@@ -161,27 +167,76 @@ async def _full(app: Stemflow, letter: DeadLetter) -> dict[str, Any]:
 
 
 async def _replay(app: Stemflow, letters: list[DeadLetter], before: list[Replayed], arguments: Arguments) -> int:
-    done = before + await app.replay(
-        letters, delay=arguments.delay / 1_000, dry_run=arguments.dry_run,
-        allow_unknown=arguments.allow_unknown, known_tasks=_known(letters, arguments.tasks),
-    )  # fmt: skip
+    known = _known(letters, arguments.tasks)
+    if arguments.letters or arguments.dry_run:
+        await _record(app, arguments, letters)
+        done = before + await app.replay(
+            letters, delay=arguments.delay / 1_000, dry_run=arguments.dry_run,
+            allow_unknown=arguments.allow_unknown, known_tasks=known,
+        )  # fmt: skip
+        if not arguments.json:
+            _print_replayed(done, arguments)
+    else:
+        done = await _replay_many(app, letters, known, arguments)
     refused = [one for one in done if one.refused is not None]
     if arguments.json:
         print(json_text({"dry_run": arguments.dry_run, "runs": [_replayed_data(one) for one in done]}))
-    else:
-        _print_replayed(done, arguments)
     for one in refused:
         print(f"error: {shown(str(one.refused))}", file=sys.stderr)
     return WRONG_USAGE if refused else FINE
 
 
+async def _replay_many(
+    app: Stemflow, letters: list[DeadLetter], known: frozenset[str], arguments: Arguments
+) -> list[Replayed]:
+    """Replay what the filters chose, as a bulk action; each answer is printed as it comes."""
+    of_run: dict[str, list[DeadLetter]] = {}
+    for letter in letters:
+        of_run.setdefault(letter.run, []).append(letter)
+    done: list[Replayed] = []
+
+    def add(one: BulkResult) -> None:
+        done.append(Replayed(one.run, tuple(of_run[one.run]), one.run_id, one.refused))
+        if not arguments.json:
+            _print_one(done[-1], arguments)
+
+    if letters:
+        options = BulkOptions(
+            delay_ms=arguments.delay, allow_unknown=arguments.allow_unknown, known_tasks=tuple(sorted(known))
+        )
+        await freeze_and_carry_out(app, arguments, "replay", letters, options, add)
+    if not arguments.json:
+        _print_next(done, arguments)
+    return done
+
+
+async def _record(app: Stemflow, arguments: Arguments, letters: list[DeadLetter]) -> None:
+    """Put a replay or purge of letters that are named into the audit, one record for each run."""
+    by_run: dict[str, list[str]] = {}
+    for letter in () if arguments.dry_run else letters:
+        by_run.setdefault(letter.run, []).append(letter.path)
+    for run, paths in by_run.items():
+        details = {"steps": paths[:MOST_RECORDED]}
+        await app.control.record_on_run(arguments.action, run, operator(arguments), arguments.note, details)
+
+
 def _print_replayed(done: list[Replayed], arguments: Arguments) -> None:
+    for one in done:
+        _print_one(one, arguments)
+    _print_next(done, arguments)
+
+
+def _print_one(one: Replayed, arguments: Arguments) -> None:
+    if one.run_id is None:
+        return
+    failed = ", ".join(shown(letter.task or letter.path or "the run") for letter in one.letters[:4])
+    more = f", and {len(one.letters) - 4} more" if len(one.letters) > 4 else ""
+    verb = "has taken" if not one.letters else "would take" if arguments.dry_run else "takes"
+    print(f"{one.run_id}  {verb} up {one.run}{': ' if failed else ''}{failed}{more}")
+
+
+def _print_next(done: list[Replayed], arguments: Arguments) -> None:
     made = [one for one in done if one.run_id is not None]
-    for one in made:
-        failed = ", ".join(shown(letter.task or letter.path or "the run") for letter in one.letters[:4])
-        more = f", and {len(one.letters) - 4} more" if len(one.letters) > 4 else ""
-        verb = "has taken" if not one.letters else "would take" if arguments.dry_run else "takes"
-        print(f"{one.run_id}  {verb} up {one.run}{': ' if failed else ''}{failed}{more}")
     if not done:
         print("no dead letters fit; nothing was done", file=sys.stderr)
     elif arguments.dry_run:
@@ -207,7 +262,11 @@ def _known(letters: list[DeadLetter], named: list[str]) -> frozenset[str]:
 
 
 async def _purge(app: Stemflow, letters: list[DeadLetter], arguments: Arguments) -> int:
-    gone = await app.purge(letters, dry_run=arguments.dry_run)
+    if arguments.letters or arguments.dry_run:
+        await _record(app, arguments, letters)
+        gone = await app.purge(letters, dry_run=arguments.dry_run)
+    else:
+        gone = await _purge_many(app, letters, arguments)
     if arguments.json:
         print(json_text({"dry_run": arguments.dry_run, "purged": [letter_id(one) for one in gone]}))
         return FINE
@@ -218,3 +277,15 @@ async def _purge(app: Stemflow, letters: list[DeadLetter], arguments: Arguments)
     elif arguments.dry_run:
         print("nothing was changed; without --dry-run it is done", file=sys.stderr)
     return FINE
+
+
+async def _purge_many(app: Stemflow, letters: list[DeadLetter], arguments: Arguments) -> list[DeadLetter]:
+    """Purge what the filters chose, as a bulk action; return those that were there."""
+    gone: set[str] = set()
+
+    def add(one: BulkResult) -> None:
+        gone.update(() if one.before or one.refused else (one.run,))
+
+    if letters:
+        await freeze_and_carry_out(app, arguments, "purge", letters, PLAIN, add)
+    return [one for one in letters if one.run in gone]

@@ -10,15 +10,14 @@ from datetime import datetime
 from typing import Any
 
 from stemflow.cli.arguments import Arguments
-from stemflow.cli.exits import FINE, Refused
+from stemflow.cli.exits import FINE
+from stemflow.cli.run_filters import run_query
 from stemflow.cli.table import table
 from stemflow.cli.text import clip, json_text, short_duration, shown
 from stemflow.model.records import ErrorInfo
-from stemflow.runtime.client.run_list import Field, ListedRun, RunList, RunQuery, list_runs, public_state
+from stemflow.runtime.client.run_list import ListedRun, RunList, list_runs, public_state
 from stemflow.runtime.clock import SystemClock
-from stemflow.store.base import Store
 from stemflow.store.open import open_store
-from stemflow.units import parse_duration_ms
 
 COLUMNS = (
     "id", "name", "state", "created_at_ms", "ended_at_ms", "file", "rerun_of", "failed_at", "error_type",
@@ -38,54 +37,13 @@ async def _runs(arguments: Arguments) -> int:
     store = open_store(arguments.store, SystemClock())
     await store.open()
     try:
-        found = await list_runs(store, _query(arguments, store), arguments.limit, arguments.after or "")
+        found = await list_runs(store, run_query(arguments, store.now_ms()), arguments.limit, arguments.after or "")
         now_ms = store.now_ms()
     finally:
         await store.close()
     _print(found.runs, now_ms, arguments)
     _tell_more(found, arguments)
     return FINE
-
-
-def _query(arguments: Arguments, store: Store) -> RunQuery:
-    since = arguments.since
-    if isinstance(since, datetime):
-        since_ms = int(since.timestamp() * 1_000)
-    else:
-        since_ms = 0 if since is None else store.now_ms() - parse_duration_ms(since)
-    return RunQuery(
-        states=frozenset(arguments.state),
-        name=arguments.name,
-        since_ms=since_ms,
-        labels=dict(_label(text) for text in arguments.label),
-        tasks=tuple(arguments.task),
-        excluded=tuple(_term(text) for text in arguments.excluded),
-        internal=arguments.internal,
-    )
-
-
-def _label(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise Refused(f"--label: expected NAME=VALUE, got {shown(text)!r}")
-    return name, value
-
-
-def _term(text: str) -> tuple[Field, str]:
-    field, colon, value = text.partition(":")
-    match field if colon else "":
-        case "name":
-            return "name", value
-        case "state":
-            return "state", value
-        case "task":
-            return "task", value
-        case "label":
-            return "label", "=".join(_label(value))
-        case _:
-            raise Refused(
-                f"--not: expected name:NAME, state:STATE, task:TASK or label:NAME=VALUE, got {shown(text)!r}"
-            )
 
 
 def _print(runs: Sequence[ListedRun], now_ms: int, arguments: Arguments) -> None:

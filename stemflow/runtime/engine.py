@@ -131,7 +131,7 @@ class Stemflow:
             lifecycle=self._lifecycle,
         )  # fmt: skip
         self.submitter = Submitter(self.parts)
-        self.control = Control(self.parts)
+        self.control = Control(self.parts, self.submitter)
         self.schedules = Schedules(self.parts, self.submitter)
         starter = RunStarter(self.submitter, self._propagated_headers)
         self._own_tasks = {**self.schedules.ticker.tasks(), **starter.tasks()}

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from stemflow.cli.grammar.options import command, keys, store
+from stemflow.cli.grammar.options import OrderedGroup, command, keys, rate, store
 from stemflow.cli.grammar.types import DURATION, Positive
 
 
@@ -44,6 +44,23 @@ AUDIT = _action(
     click.Option(["--limit"], type=Positive(), default=50, metavar="N", help="List at most this many (50)."),
 )  # fmt: skip
 
+def _bulk(name: str, summary: str, *params: click.Parameter) -> click.Command:
+    more: dict[str, Any] = {"action": name}
+    return command(name, summary, *params, keys(), *store(), module="bulk", **more)
+
+
+BULK = OrderedGroup(
+    "bulk",
+    commands=[
+        _bulk("list", "list the bulk actions of the last 30 days, the newest first"),
+        _bulk(
+            "resume", "go on with a bulk action that was interrupted",
+            click.Argument(["bulk"], metavar="ID", help="Its id, or the beginning of it."), rate(), *said(),
+        ),
+    ],
+    help="List and continue cancels, reruns, replays and purges of many.",
+    short_help="list and continue cancels, reruns, replays and purges of many",
+)  # fmt: skip
 METRICS = command(
     "metrics", "print the metrics of a store, or serve them for Prometheus",
     click.Option(["--port"], type=click.IntRange(0, 65_535), metavar="PORT", help="Serve them until a signal."),
@@ -51,4 +68,4 @@ METRICS = command(
     keys(), store()[0],
 )  # fmt: skip
 
-COMMANDS = (PAUSE, AUDIT, METRICS)
+COMMANDS = (PAUSE, AUDIT, BULK, METRICS)

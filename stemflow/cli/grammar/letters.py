@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from stemflow.cli.grammar.options import OrderedGroup, command, keys, store, tasks
+from stemflow.cli.grammar.options import OrderedGroup, command, keys, rate, store, tasks
 from stemflow.cli.grammar.types import DURATION, Positive, RunId, Since
 
 REASONS = (
@@ -23,6 +23,7 @@ def _filters() -> list[click.Parameter]:
         click.Option(
             ["--reason"], type=click.Choice(REASONS), metavar="REASON", help=f"One of: {', '.join(REASONS)}."
         ),
+        click.Option(["--error"], metavar="TYPE", help="Only those whose task failed with an error of this type."),
         click.Option(["--since"], type=Since(), metavar="TIME", help="Not older than this: 2h, or 2026-01-31T03:00."),
         click.Option(["--run"], type=RunId(), metavar="RUN", help="Only those of this run (id, or its beginning)."),
         click.Option(["--limit"], type=Positive(), metavar="N", help="Only the newest N (list: 50)."),
@@ -34,6 +35,9 @@ def _chosen() -> list[click.Parameter]:
         click.Argument(["letters"], metavar="RUN[/PATH]", nargs=-1, type=RunId(), help="Only these dead letters."),
         click.Option(["--all"], is_flag=True, help="Every dead letter that matches."),
         click.Option(["--dry-run"], is_flag=True, help="Print what would be done, and change nothing."),
+        rate(),
+        click.Option(["--by"], default="", metavar="NAME", help="The name of the operator (default: the user)."),
+        click.Option(["--note"], default="", metavar="TEXT", help="Why; shown by `audit`."),
     ]
 
 

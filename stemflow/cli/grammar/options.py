@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from stemflow.cli.arguments import DEFAULT_STORE, STORE_VARIABLE, TASKS_VARIABLE, Arguments
-from stemflow.cli.grammar.types import Positive, RunId, Store
+from stemflow.cli.grammar.types import Positive, Rate, RunId, Since, Store
 
 Check = Callable[[Arguments], None]
 
@@ -95,6 +95,57 @@ def concurrency() -> click.Option:
 def run_id(text: str = "The id of the run, or the beginning of it.") -> click.Argument:
     """The argument RUN."""
     return click.Argument(["run"], metavar="RUN", type=RunId(), help=text)
+
+
+STATES = ("active", "stopping", "succeeded", "failed", "cancelled")
+
+
+def run_filters() -> list[click.Parameter]:
+    """The filters that choose runs."""
+    return [
+        click.Option(
+            ["--state"], type=click.Choice(STATES), multiple=True, help="Only runs in this state; may be repeated."
+        ),
+        click.Option(["--name"], metavar="NAME", help="Only runs of this workflow or task."),
+        click.Option(["--since"], type=Since(), metavar="TIME", help="Created since: 2h, or 2026-01-31T03:00."),
+        click.Option(
+            ["--label"], metavar="NAME=VALUE", multiple=True, help="Only with this label or `meta`; may be repeated."
+        ),
+        click.Option(["--task"], metavar="NAME", multiple=True, help="Only runs with this task; may be repeated."),
+        click.Option(
+            ["--not", "excluded"], metavar="FIELD:VALUE", multiple=True,
+            help="Without name:NAME, state:STATE, task:TASK or label:NAME=VALUE; may be repeated.",
+        ),
+    ]  # fmt: skip
+
+
+def chosen_runs() -> list[click.Parameter]:
+    """The argument RUN, or filters and how to go through what they choose; see `one_run_or_filters`."""
+    return [
+        click.Argument(["run"], metavar="[RUN]", type=RunId(), required=False,
+                       help="The id of the run, or the beginning of it; or filters choose many."),
+        *run_filters(),
+        click.Option(["--all"], is_flag=True, help="Every run for which it makes sense."),
+        click.Option(["--limit"], type=Positive(), metavar="N", help="Of many, only the newest N."),
+        click.Option(["--dry-run"], is_flag=True, help="List what would be done, and change nothing."),
+        click.Option(["--yes"], is_flag=True, help="Of many: do not ask."),
+        rate(),
+    ]  # fmt: skip
+
+
+def rate() -> click.Option:
+    """`--rate`."""
+    return click.Option(["--rate"], type=Rate(), metavar="N/s", help="Of many, at most so many at a time: 20/s, 100/m.")
+
+
+def one_run_or_filters(arguments: Arguments) -> None:
+    """The check of a command with `chosen_runs`."""
+    filters = [arguments.state, arguments.name, arguments.since, arguments.label, arguments.task, arguments.excluded]
+    many = any(filters) or arguments.all
+    if arguments.run is None and not many:
+        raise click.UsageError("expected RUN, filters (as of `stemflow runs`), or --all")
+    if arguments.run is not None and (many or arguments.limit or arguments.yes or arguments.rate):
+        raise click.UsageError("expected RUN or filters, got both; --all, --limit, --rate and --yes are for filters")
 
 
 def workflow_file() -> list[click.Parameter]:

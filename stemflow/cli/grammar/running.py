@@ -10,9 +10,11 @@ from stemflow.cli.arguments import Arguments
 from stemflow.cli.grammar.control import said, waiting
 from stemflow.cli.grammar.options import (
     CommandGroup,
+    chosen_runs,
     command,
     concurrency,
     keys,
+    one_run_or_filters,
     run_id,
     store,
     store_url,
@@ -25,6 +27,7 @@ from stemflow.cli.grammar.types import DURATION, Names, Positive
 def _one_of_failed_and_from(arguments: Arguments) -> None:
     if arguments.failed == (arguments.from_step is not None):
         raise click.UsageError("expected one of --failed and --from STEP")
+    one_run_or_filters(arguments)
 
 
 RUN = command(
@@ -37,11 +40,11 @@ RESUME = command(
     tasks(), concurrency(), *said(), *waiting(), *store(),
 )  # fmt: skip
 RERUN = command(
-    "rerun", "start a new run that keeps results of an old one",
-    run_id(),
+    "rerun", "start a new run that keeps results of an old one, or of all that filters choose",
+    *chosen_runs(),
     click.Option(["--failed"], is_flag=True, help="Run again only what did not succeed."),
     click.Option(["--from", "from_step"], metavar="STEP", help="Run again this step and all that depends on it."),
-    tasks(), concurrency(), *store(), check=_one_of_failed_and_from,
+    *said(), tasks(), concurrency(), *store(), check=_one_of_failed_and_from,
 )  # fmt: skip
 SUBMIT = command(
     "submit", "store a run of a workflow file for workers and print its id",

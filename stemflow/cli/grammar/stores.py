@@ -6,8 +6,18 @@ import click
 
 from stemflow.cli.arguments import Arguments
 from stemflow.cli.grammar.control import said
-from stemflow.cli.grammar.options import OrderedGroup, command, keys, run_id, store, store_url
-from stemflow.cli.grammar.types import Positive, RunId, Since
+from stemflow.cli.grammar.options import (
+    OrderedGroup,
+    chosen_runs,
+    command,
+    keys,
+    one_run_or_filters,
+    run_filters,
+    run_id,
+    store,
+    store_url,
+)
+from stemflow.cli.grammar.types import Positive, RunId
 
 
 def _one_key(arguments: Arguments) -> None:
@@ -18,22 +28,9 @@ def _one_key(arguments: Arguments) -> None:
     arguments.key = arguments.key[0] if arguments.key and not releases else None
 
 
-STATES = ("active", "stopping", "succeeded", "failed", "cancelled")
 RUNS = command(
     "runs", "list the runs of a store, newest first; of those that failed the step and its error",
-    click.Option(
-        ["--state"], type=click.Choice(STATES), multiple=True, help="Only runs in this state; may be repeated."
-    ),
-    click.Option(["--name"], metavar="NAME", help="Only runs of this workflow or task."),
-    click.Option(["--since"], type=Since(), metavar="TIME", help="Created since: 2h, or 2026-01-31T03:00."),
-    click.Option(
-        ["--label"], metavar="NAME=VALUE", multiple=True, help="Only with this label or `meta`; may be repeated."
-    ),
-    click.Option(["--task"], metavar="NAME", multiple=True, help="Only runs with this task; may be repeated."),
-    click.Option(
-        ["--not", "excluded"], metavar="FIELD:VALUE", multiple=True,
-        help="Without name:NAME, state:STATE, task:TASK or label:NAME=VALUE; may be repeated.",
-    ),
+    *run_filters(),
     click.Option(
         ["--internal"], is_flag=True, help="Also the runs by which schedules are kept and their ticks are made."
     ),
@@ -55,12 +52,12 @@ WHY = command(
     run_id("The id of the run, or the beginning of it; or RUN/STEP for one step."), *store(),
 )  # fmt: skip
 CANCEL = command(
-    "cancel", "cancel a run",
-    run_id(),
+    "cancel", "cancel a run, or all that filters choose",
+    *chosen_runs(),
     click.Option(
         ["--force"], is_flag=True, help="End the run at once: do not wait for handlers, run no hooks or compensation."
     ),
-    keys(), *store(),
+    *said(), keys(), *store(), check=one_run_or_filters,
 )  # fmt: skip
 WORKERS = command("workers", "list the workers of a store, what they serve, and their last heartbeat", *store())
 QUEUES = command(

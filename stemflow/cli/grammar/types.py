@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 
 from stemflow.cli.arguments import DEFAULT_STORE, STORE_VARIABLE
 from stemflow.errors import UnitError
-from stemflow.units import parse_duration_ms
+from stemflow.units import parse_duration_ms, parse_rate
 
 
 class Positive(click.ParamType[int]):
@@ -38,6 +38,21 @@ class Duration(click.ParamType[int]):
             return parse_duration_ms(value)
         except UnitError as error:
             self.fail(str(error), param, ctx)
+
+
+class Rate(click.ParamType[float]):
+    """A rate such as `20/s`, as a number a second."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            limit, per_ms = parse_rate(value)
+        except UnitError as error:
+            self.fail(str(error), param, ctx)
+        return limit * 1_000 / per_ms
 
 
 class Since(click.ParamType[Any]):

@@ -22,7 +22,9 @@ from stemflow.runtime.catalog.controls import (
     take_back,
 )
 from stemflow.runtime.catalog.heartbeats import Heartbeat, heartbeats
+from stemflow.runtime.client.bulk import BulkActions, require_keys
 from stemflow.runtime.client.parts import Parts
+from stemflow.runtime.client.submitter import Submitter
 from stemflow.runtime.values.events import PAGE, event_of, read_event, write_event
 from stemflow.runtime.values.resolver import Values
 from stemflow.units import Duration, duration_of
@@ -70,11 +72,13 @@ class Action(Struct, frozen=True, kw_only=True):
 class Control:
     """Pauses and resumes, and keeps an account of that. No worker is needed, and no task code.
 
-    `by` and `reason` of its methods are stored with what they do; `by` is not authenticated.
+    `by` and `reason` of its methods are stored with what they do; `by` is not authenticated. `bulk` does one thing to
+    many runs.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, submitter: Submitter) -> None:
         self._parts, self._store, self._library = parts, parts.store, parts.library
+        self.bulk = BulkActions(parts, submitter, self.record)
 
     async def pause(
         self, target: str, *, for_: Duration | None = None, by: str = "", reason: str = ""
@@ -274,6 +278,24 @@ class Control:
         return alive
 
     # -- the account
+
+    async def record_on_run(
+        self, action: str, run: str, by: str, reason: str, details: Mapping[str, Any] | None = None
+    ) -> None:
+        """As `record`, of something that is done to a run.
+
+        Args:
+            action: What is done, such as `cancel`.
+            run: The id of the run.
+            by: By whom.
+            reason: Why.
+            details: JSON data.
+
+        Raises:
+            UnknownKey: The run is signed, and this process has no keys.
+        """
+        await require_keys(self._parts, run)
+        await self.record(action, f"run:{run}", by, reason, details)
 
     async def record(
         self, action: str, target: str, by: str, reason: str, details: Mapping[str, Any] | None = None

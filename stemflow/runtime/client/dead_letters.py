@@ -70,15 +70,15 @@ def dead_letter_filter(
     return DeadLetterFilter(queue=queue, task=task, reason=reason, since_ms=since_ms, limit=most)
 
 
-def replayed_as(root: Node, store: Store) -> str:
-    """The id of the run that replays the dead letters of the run of `root`.
+def replayed_as(root: Node, store: Store, how: str = "replay") -> str:
+    """The id of the run that replays the dead letters of the run of `root`, or repeats it in the way that `how` names.
 
     It is derived from the old run (its id, and its base, which differs when an id is used again), so that a replay
     is idempotent: repeated after a lost answer it finds the new run. Of a series of digests it is the first in the
     partition of the old run.
     """
     for turn in itertools.count():
-        what = f"{root.run}/{root.base}: replay" + (f" {turn}" if turn else "")
+        what = f"{root.run}/{root.base}: {how}" + (f" {turn}" if turn else "")
         run = "0" + hashlib.blake2b(what.encode(), digest_size=16).hexdigest()[1:]
         if store.partition_of(run) == store.partition_of(root.run):
             return run

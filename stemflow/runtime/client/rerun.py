@@ -22,9 +22,9 @@ from stemflow.runtime.values.value_codec import value_location
 
 
 async def rerun(
-    parts: Parts, submitter: Submitter, run_id: str, *, failed: bool, from_step: str | None
+    parts: Parts, submitter: Submitter, run_id: str, *, failed: bool, from_step: str | None, new_id: str | None = None
 ) -> RunHandle[Any]:
-    """See `Stemflow.rerun`."""
+    """See `Stemflow.rerun`. `new_id`: the id of the new run, in the partition of the old one."""
     if failed == (from_step is not None):
         raise OptionError("rerun: expected either failed or from_step")
     (root,) = await parts.store.read([(run_id, "")])
@@ -37,7 +37,7 @@ async def rerun(
         old = await parts.library.header(run_id)
         redo = redo_paths(await parts.library.shape(old.plan), from_step)
     letters = tuple(letter.key for letter in await parts.store.dead_letters(run_id))
-    new_id = colocated_run_id(parts.ids, parts.store, run_id)
+    new_id = new_id or colocated_run_id(parts.ids, parts.store, run_id)
     return await repeat(parts, submitter, root, new_id, letters, redo=redo)
 
 

@@ -81,6 +81,19 @@ async def list_runs(store: Store, query: RunQuery, limit: int, after: str = "") 
             return await _described(store, found, after)
 
 
+async def all_runs(store: Store, query: RunQuery, limit: int) -> list[ListedRun]:
+    """The newest `limit` runs that fit the query, however many others must be read for that."""
+    found: list[ListedRun] = []
+    after = ""
+    while len(found) < limit:
+        page = await list_runs(store, query, limit - len(found), after)
+        found += page.runs
+        if page.after is None:
+            break
+        after = page.after
+    return found
+
+
 def _indexed(query: RunQuery) -> EndedBadly | None:
     """The only state that is asked for, if the store finds its runs by an index."""
     if query.states == {"failed"}:
