@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import structs, to_builtins
 
-from stemflow.compile.edges import dependencies
+from stemflow.compile.edges import NAMES, dependencies, names_below
 from stemflow.model.policy import normalise
 from stemflow.model.records import child_path, parent_path
 from stemflow.model.signature import AnySig, StepsSig, TaskSig
@@ -136,20 +136,22 @@ def _kind(sig: AnySig) -> str:
     return type(sig).__name__.removesuffix("Sig").lower()
 
 
-def _edges(sig: AnySig, path: str = "") -> Iterator[tuple[str, dict[str, str]]]:
+def _edges(
+    sig: AnySig, path: str = "", known: frozenset[str] = NAMES
+) -> Iterator[tuple[str, dict[str, str]]]:
     """(path of a step, predecessor -> the strongest kind of edge to it) in every graph."""
     members = members_of(sig)
     if isinstance(sig, StepsSig):
         names = {segment for segment, _ in members}
         for segment, member in members:
             kinds: dict[str, set[str]] = {}
-            for source, kind in dependencies(member):
+            for source, kind in dependencies(member, known):
                 if source in names and source != segment:
                     kinds.setdefault(source, set()).add(kind)
             strongest = {source: next(k for k in _STRONGEST if k in of) for source, of in sorted(kinds.items())}
             yield child_path(path, segment), strongest
     for segment, member in members:
-        yield from _edges(member, child_path(path, segment))
+        yield from _edges(member, child_path(path, segment), names_below(sig, known))
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -62,15 +62,21 @@ def check_names(sig: AnySig, path: str = "") -> None:
         check_names(follow_up, path + segment)
 
 
-def dependencies(step: AnySig) -> Iterator[tuple[str, str]]:
+def names_below(sig: AnySig, names: frozenset[str]) -> frozenset[str]:
+    """The names that expressions below `sig` may use, if it may use `names`."""
+    return names | {sig.var, sig.index_var} if isinstance(sig, MapSig) else names
+
+
+def dependencies(step: AnySig, names: frozenset[str] = NAMES) -> Iterator[tuple[str, str]]:
     """(name of the predecessor, kind of edge), from `needs` and from every expression in `step` and below it.
 
-    In a graph inside `step`, a name of one of its own steps hides the step of that name outside.
+    `names`: those that `step` may use, which in a map are more than elsewhere. In a graph inside `step`, a name of one
+    of its own steps hides the step of that name outside.
     """
     for need in step.needs:
         yield need, "order"
-    for source, names, hidden in expressions(step):
-        for name, kind in step_references(source, names):
+    for source, known, hidden in expressions(step, names):
+        for name, kind in step_references(source, known):
             if name not in hidden:
                 yield name, kind
 
@@ -101,8 +107,7 @@ def expressions(
     if not isinstance(step, TaskSig) and step.concurrency is not None:
         yield step.concurrency.key, names, hidden
     yield from ((tree, names | more, hidden) for tree, more in _own_expressions(step))
-    if isinstance(step, MapSig):
-        names = names | {step.var, step.index_var}
+    names = names_below(step, names)
     if isinstance(step, StepsSig):
         hidden = hidden | {inner.name for inner in step.steps if inner.name}
         if step.outputs is not None:
@@ -177,12 +182,14 @@ def refuse_cycles(edges: Mapping[str, Iterable[str]]) -> None:
         raise CycleError(tuple(circle.args[1])) from None
 
 
-def check_cycles(sig: AnySig, path: str = "") -> None:
+def check_cycles(sig: AnySig, path: str = "", names: frozenset[str] = NAMES) -> None:
     """Raise CycleError for the first cycle among the steps of `sig`, or of a composite in it."""
     members = members_of(sig)
     if isinstance(sig, StepsSig):
         place = {segment: child_path(path, segment) for segment, _ in members}
-        refuse_cycles({place[name]: [place[s] for s, _ in dependencies(step) if s in place] for name, step in members})
+        refuse_cycles({
+            place[name]: [place[s] for s, _ in dependencies(step, names) if s in place] for name, step in members
+        })  # fmt: skip
     for segment, member in below_of(sig):
         if not isinstance(member, TaskSig):
-            check_cycles(member, child_path(path, segment))
+            check_cycles(member, child_path(path, segment), names_below(sig, names))

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from stemflow import InvalidWorkflow, Stemflow, TaskRegistry, load_workflow
+from stemflow.compile.freeze import compile_plan
 from stemflow.dsl.parse import parse_workflow
+from stemflow.model.plan import ScopePlan
+from stemflow.model.policy import Options
 from stemflow.runtime.tasks.context import Reject
 
 
@@ -141,3 +144,31 @@ def test_a_mistake_in_a_graph_inside_is_a_finding(tmp_path: Path, body: str, cod
     with pytest.raises(InvalidWorkflow) as refused:
         loaded(tmp_path, body)
     assert code in [one.code for one in refused.value.diagnostics]
+
+
+WITH_THE_ITEM = """\
+steps:
+  each:
+    map:
+      items: "[1, 2]"
+      as: n
+      index: place
+      do:
+        steps:
+          slow: {task: give, args: {value: "${{ n }}"}}
+          args: {task: give, args: {value: "${{ steps.slow.output }}", more: "${{ place }}"}}
+          when: {when: steps.slow.output < n, task: give, args: {value: 1}}
+          within: {steps: {last: {task: give, args: {value: ["${{ steps.slow.output }}", "${{ n }}"]}}}}
+"""
+
+
+def test_a_step_waits_for_a_step_that_it_reads_together_with_the_item_of_a_map(tmp_path: Path) -> None:
+    # Given a graph in a map, whose steps read names of the map and a step in one template or condition
+    plan = compile_plan(loaded(tmp_path, WITH_THE_ITEM).body, lambda _: Options())
+
+    # When it is compiled, then each of them has an edge from that step
+    graph = next(one for one in plan.nodes if isinstance(one, ScopePlan) and one.names and "slow" in one.names)
+    assert graph.names is not None
+    waits = {name: [edge.source for edge in edges] for name, edges in zip(graph.names, graph.edges, strict=True)}
+    first = graph.names.index("slow")
+    assert waits == {"slow": [], "args": [first], "when": [first], "within": [first]}
