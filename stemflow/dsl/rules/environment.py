@@ -85,7 +85,8 @@ class Environment:
                 return TICK
             case "error":
                 follow_up = self.view.ended_around(read.path)
-                if read.names >= FAILURE or (follow_up is not None and follow_up[1].startswith("catch")):
+                failed = follow_up is not None and follow_up[1].startswith(("catch", "failure"))
+                if failed or read.names >= FAILURE:
                     return ERROR
                 return or_null(ERROR, "it is null unless the step failed")
             case "steps":

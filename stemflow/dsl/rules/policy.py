@@ -128,9 +128,18 @@ def _delays(retry: Node, count: int) -> int | None:
 
 
 def _around(view: View, path: str) -> tuple[Step, Node, int] | None:
-    """The shortest timeout of what holds the step at `path`."""
+    """The shortest timeout of what holds the step at `path`.
+
+    The time of a step is over for what follows it (a catch, a hook, a cleanup), and nothing stops a cleanup.
+    """
     found: tuple[Step, Node, int] | None = None
+    ended = view.ended_around(path)
     for step in view.above(path):
+        if ended is not None and ended[0] == step.path:
+            if ended[1] == "finally":
+                return found
+            ended = view.ended_around(step.path)
+            continue
         limit = hard_timeout(step.node)
         if limit is not None and limit[1] > 0 and (found is None or limit[1] < found[2]):
             found = (step, *limit)
