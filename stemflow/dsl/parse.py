@@ -91,11 +91,13 @@ class Parsed:
         """The view, with what is known of the workflows that steps call."""
         return None if self._view is None else replace(self._view, callees=callees)
 
-    def check_cases(self, cases: CaseFile, file: str) -> tuple[Diagnostic, ...]:
-        """The findings about a file of tests for this workflow."""
-        findings = Findings(file)
-        if self._view is not None and cases.root is not None:
-            for message, place, hint in unknown_names(cases.root.get("tests"), known_to_cases(self._view)):
+    def check_cases(
+        self, cases: CaseFile, file: str, callees: Mapping[str, Callee | Unusable]
+    ) -> tuple[Diagnostic, ...]:
+        """The findings about a file of tests for this workflow; `callees` as for `check`."""
+        findings, view = Findings(file), self.view_with(callees)
+        if view is not None and cases.root is not None:
+            for message, place, hint in unknown_names(cases.root.get("tests"), known_to_cases(view)):
                 findings.error("SF310", message, place, hint)
         return tuple(sorted((*cases.diagnostics, *findings.by_place()), key=lambda one: (one.line, one.column)))
 

@@ -149,3 +149,21 @@ def test_changed_since_checks_the_files_that_call_a_changed_one(
     said = capsys.readouterr()
     assert "parent.yaml:4" in said.out and str(grand) in said.out
     assert "3 files" in said.err
+
+
+@pytest.mark.parametrize(
+    ("case", "marked"),
+    [
+        ("mocks: {do: {}}, expect: {ran: [sub.body.a]}", None),
+        ("mocks: {doo: {}}, expect: {state: succeeded}", "doo"),
+        ("expect: {ran: [sub.body.b]}", "sub.body.b"),
+    ],
+)
+def test_test_cases_may_name_what_is_in_the_other_file(tmp_path: Path, case: str, marked: str | None) -> None:
+    checked = call(tmp_path, "{n: 1}", f"tests: {{x: {{{case}}}}}\n")
+    assert told(checked) == ([] if marked is None else [("SF310", marked)])
+
+
+def test_the_steps_of_a_run_of_its_own_are_not_those_of_the_case(tmp_path: Path) -> None:
+    checked = call(tmp_path, "{n: 1}, wait: false", "tests: {x: {mocks: {do: {}}, expect: {state: succeeded}}}\n")
+    assert told(checked) == [("SF310", "do")]

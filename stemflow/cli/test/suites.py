@@ -98,6 +98,6 @@ def _suite(file: str, tests: list[str]) -> Suite:
     for one in tests:
         texts[one] = read_text(one)
         read = read_case_file(texts[one], one)
-        found += source.parsed.check_cases(read, one)
+        found += source.check_cases(read, one)
         cases += [(one, case) for case in read.cases]
     return Suite(file, checked.workflow, tuple(cases), tuple(found), texts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -57,10 +57,15 @@ class Step(NamedTuple):
 
 
 class Callee(NamedTuple):
-    """What is known of a workflow that a step calls. `inputs`: name -> JSON Schema; `output`: the type of its value."""
+    """What is known of a workflow that a step calls. `inputs`: name -> JSON Schema; `output`: the type of its value.
+
+    `steps` and `tasks`: the paths of its steps and the tasks that they call, with those of the workflows that it calls.
+    """
 
     inputs: Mapping[str, Any]
     output: Type = ANY
+    steps: Collection[str] = ()
+    tasks: Collection[str] = ()
 
 
 class Unusable(NamedTuple):

@@ -16,10 +16,11 @@ from stemflow.dsl.build import MOST_STEPS
 from stemflow.dsl.findings import did_you_mean
 from stemflow.dsl.rules import Callee, Unusable, View
 from stemflow.dsl.rules.infer import Inference
-from stemflow.dsl.rules.types import ANY, object_of
+from stemflow.dsl.rules.types import ANY, Type, object_of
 from stemflow.model.diagnostic import Diagnostic
+from stemflow.model.signature import TaskSig
 from stemflow.model.subworkflow import linked
-from stemflow.model.tree import depth
+from stemflow.model.tree import depth, everything, walk_all
 from stemflow.model.workflow import Workflow
 from stemflow.runtime.client.other_files import others_of, project_of
 
@@ -122,7 +123,8 @@ class CalledFiles:
                             "write wait: false, which starts a run of its own")  # fmt: skip
         facts = known if isinstance(known, TypedTasks) else None
         view = self.view(target, parsed, known)
-        return Callee(parsed.workflow.inputs, ANY if view is None else Inference(view, facts).environment.whole())
+        output = ANY if view is None else Inference(view, facts).environment.whole()
+        return _callee_of(parsed.workflow if flow is None else flow, output)
 
     def view(self, own: Path, parsed: Parsed, known: Collection[str] | None) -> View | None:
         """The file as rules see it, with what is known of its callees."""
@@ -222,4 +224,10 @@ def _registered(name: str, known: Collection[str] | None) -> Callee | Unusable |
         hint = did_you_mean(name, known.workflows, "registered workflows") + "; a file is written ./other.yaml"
         return Unusable(f"no workflow is registered as `{name}`", hint)
     fields: dict[str, Any] = dict.fromkeys(flow.outputs or {}, ANY)
-    return Callee(flow.inputs, object_of(fields, what=f"the outputs of {name}") if fields else ANY)
+    return _callee_of(flow, object_of(fields, what=f"the outputs of {name}") if fields else ANY)
+
+
+def _callee_of(flow: Workflow, output: Type) -> Callee:
+    steps = dict(walk_all(flow.body))
+    tasks = {one.task for one in everything(flow.body) if isinstance(one, TaskSig)}
+    return Callee(flow.inputs, output, frozenset(path for path in steps if path), frozenset(tasks))

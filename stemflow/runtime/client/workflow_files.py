@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stemflow.dsl import Parsed, parse_workflow
+from stemflow.dsl.cases import CaseFile
 from stemflow.dsl.rules import Unusable, View
 from stemflow.errors import StemflowError
 from stemflow.model.diagnostic import Diagnostic
@@ -66,6 +67,11 @@ class WorkflowFile(NamedTuple):
         if workflow is not None and callees and not any(isinstance(one, Unusable) for one in callees.values()):
             workflow = called.linked(self.path, workflow, known_tasks)
         return Checked(self.file, self.text, workflow, found)
+
+    def check_cases(self, cases: CaseFile, file: str) -> tuple[Diagnostic, ...]:
+        """The findings about a file of tests for this workflow, which may name what it calls."""
+        callees = CalledFiles(self.path.parent).callees(self.path, self.parsed, None)
+        return self.parsed.check_cases(cases, file, callees)
 
     def called(self) -> set[Path]:
         """The files that this one calls, directly or through others."""
