@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from stemflow.core.kinds import rules_of
 from stemflow.core.kinds.chord import BODY
 from stemflow.core.shape import Shape
-from stemflow.model.plan import LeafPlan, ScopePlan
+from stemflow.model.plan import AnyPlan, LeafPlan, ScopePlan
 from stemflow.model.records import FINAL, Node, Tally, child_path, parent_path
 
 COLLAPSE_ABOVE = 8
@@ -75,10 +75,32 @@ class Tree:
         planned: set[str] = set()
         if isinstance(plan, ScopePlan) and node.tally is not None:
             yield from self._planned(shape, plan, node, depth, many, planned)
+        skipped = [] if many or not isinstance(plan, ScopePlan) else self._skipped_items(plan, node)
         for one in self.below.get(node.path, ()):
             part = one.path[len(node.path) :]
+            while skipped and (one.index > skipped[0] or part.startswith("!")):
+                yield from self._skipped_item(shape, plan, node, skipped.pop(0), depth + 1)
             if one.path not in planned and not (many and one.index >= 0 and not part.startswith("!")):
                 yield from self._of(one, part.removeprefix("."), depth + 1)
+        for index in skipped:
+            yield from self._skipped_item(shape, plan, node, index, depth + 1)
+
+    def _skipped_items(self, plan: ScopePlan, node: Node) -> list[int]:
+        """The items of a map and the iterations of a loop that were skipped, and so have no record."""
+        tally = node.tally
+        if tally is None or not rules_of(plan).repeats:
+            return []
+        bits = tally.skipped | tally.upstream
+        skipped = [index for index in range(bits.bit_length()) if bits >> index & 1]
+        segment = rules_of(plan).segment
+        return [index for index in skipped if child_path(node.path, segment(plan, index)) not in self.by_path]
+
+    def _skipped_item(self, shape: Shape, plan: AnyPlan, node: Node, index: int, depth: int) -> Iterator[Row]:
+        assert isinstance(plan, ScopePlan) and node.tally is not None
+        rules = rules_of(plan)
+        path = child_path(node.path, rules.segment(plan, index))
+        state, cause = _derived(node.tally, index, node.state)
+        yield from self._unopened(shape, rules.place(plan, index), path, depth, state, cause)
 
     def _planned(
         self, shape: Shape, plan: ScopePlan, node: Node, depth: int, many: bool, named: set[str]

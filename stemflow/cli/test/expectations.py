@@ -10,6 +10,7 @@ from stemflow.cli.test.rehearse import Outcome
 from stemflow.cli.text import clip, json_text
 from stemflow.dsl.cases import Case
 from stemflow.model.records import FAILED, SKIPPED, SUCCEEDED, parent_path
+from stemflow.testing.rehearsal import Call
 from stemflow.units import format_duration
 
 UNDO = "!undo"
@@ -154,9 +155,15 @@ def _order(case: Case, outcome: Outcome, expected: list[str]) -> Iterator[str]:
 
 def _attempts(case: Case, outcome: Outcome, expected: Mapping[str, int]) -> Iterator[str]:
     for step, count in expected.items():
-        made = sum(call.node == step for call in outcome.calls)
+        made = len(_calls_of(outcome, step))
         if made != count:
             yield f"{step}: expected {count}, got {made}"
+
+
+def _calls_of(outcome: Outcome, step: str) -> list[Call]:
+    """The calls of a task. With a `catch` or a `finally`, it is the only link of a chain that the step has become."""
+    inner = f"{step}[0]" if f"{step}[1]" not in outcome.by_path else step
+    return [call for call in outcome.calls if call.node in (step, inner)]
 
 
 def _calls(case: Case, outcome: Outcome, expected: Mapping[str, int]) -> Iterator[str]:
@@ -168,10 +175,11 @@ def _calls(case: Case, outcome: Outcome, expected: Mapping[str, int]) -> Iterato
 
 def _args(case: Case, outcome: Outcome, expected: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for step, wanted in expected.items():
-        last = next((call for call in reversed(outcome.calls) if call.node == step), None)
-        if last is None:
+        calls = _calls_of(outcome, step)
+        if not calls:
             yield f"expected a call of {step}, and it {_how(outcome, step)}"
             continue
+        last = calls[-1]
         for name, value in wanted.items():
             if name not in last.kwargs or not equal(last.kwargs[name], value):
                 got = _short(last.kwargs[name]) if name in last.kwargs else "none"

@@ -9,6 +9,7 @@ from typing import Any
 
 from stemflow.dsl.cases import MOCK_NAMES, Mock, MockError
 from stemflow.expr import STEPS, ExpressionError, parse_template
+from stemflow.model.subworkflow import START_RUN
 from stemflow.runtime.tasks.context import Reject
 
 
@@ -22,7 +23,8 @@ class Mocked:
     def stubs(self, tasks: set[str], real: bool) -> dict[str, Callable[..., Awaitable[Any]]]:
         """A stub for each task; with `real`, those without a mock keep their handlers."""
         names = {*self._mocks} if real else {*self._mocks, *tasks}
-        return {name: self._stub(name) for name in names}
+        stubs = {name: self._stub(name) for name in names}
+        return {**stubs, START_RUN: _not_started} if START_RUN in tasks else stubs
 
     def _stub(self, task: str) -> Callable[..., Awaitable[Any]]:
         mocks = self._mocks.get(task, ())
@@ -42,6 +44,11 @@ class Mocked:
             return value_of(mock.value, {"args": kwargs, "call": number}, task)
 
         return stub
+
+
+async def _not_started(*args: Any, **kwargs: Any) -> dict[str, str]:
+    """What a step with `wait: false` gives in a case: the case is about one run, so the other one is not started."""
+    return {"run_id": "not-started-in-a-case"}
 
 
 def value_of(value: Any, names: Mapping[str, Any], task: str) -> Any:
