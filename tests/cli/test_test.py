@@ -253,5 +253,5 @@ def test_watch_runs_again_after_a_change() -> None:
 
 def test_the_cases_of_the_examples_pass(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
-    assert main(["test", "workflows", "--min-coverage", "100"]) == 0
+    assert main(["test", "workflows/tests", "--min-coverage", "100"]) == 0
     capsys.readouterr()

@@ -14,7 +14,7 @@ from stemflow.dsl import parse_workflow
 from stemflow.model.policy import Options
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("workflows/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("workflows/**/*.md")])
 TEXTS = sorted([*PAGES, *(ROOT / "stemflow").rglob("*.py"), *(ROOT / "stemflow").rglob("*.md"), *ROOT.glob("*.toml")])
 NOT_SAID = re.compile(r"exactly[- ]once execution|guaranteed delivery|no duplicates", re.IGNORECASE)
 FOREIGN_INSTALL = re.compile(r"pip3? install[^\n&;|]*(?<![\w./-])stemflow(?![\w./-])", re.IGNORECASE)

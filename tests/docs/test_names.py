@@ -12,7 +12,8 @@ import pytest
 from stemflow.model.metrics import FAMILIES
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "workflows" / "README.md", *(ROOT / "docs").rglob("*.md")]
+FOLDERS = [*(ROOT / "workflows").rglob("*.md"), *(ROOT / "docs").rglob("*.md")]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *FOLDERS]
 CODE = sorted((ROOT / "stemflow").rglob("*.py"))
 TEXTS = [
     *CODE,

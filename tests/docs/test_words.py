@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "CONTRIBUTING.md"
 PACKAGE = ROOT / "stemflow"
 PAGES = [
-    *(ROOT / "README.md", ROOT / "workflows" / "README.md", GUIDE),
+    *(ROOT / "README.md", *(ROOT / "workflows").rglob("*.md"), GUIDE),
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted(PACKAGE.rglob("*.md")),
 ]
