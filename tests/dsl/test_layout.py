@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from stemflow.compile.freeze import compile_plan
-from stemflow.dsl import parse_workflow
 from stemflow.dsl.findings import Findings
 from stemflow.dsl.layout import CannotFormat, formatted
 from stemflow.dsl.source import read
 from stemflow.model.policy import Options
+from stemflow.runtime.client.workflow_files import WorkflowFile
 from tests.dsl.files import FOLDER
 
 ROOT = Path(__file__).parents[2]
@@ -133,8 +133,9 @@ def comments(text: str) -> list[str]:
     return [found.strip() for found in re.findall(r"(?m)(?:^| )#.*$", text)]
 
 
-def digest(text: str) -> str | None:
-    workflow = parse_workflow(text, "x").workflow
+def digest(text: str, path: Path) -> str | None:
+    """The digest of the plan, with those of the files that it calls from its folder."""
+    workflow = WorkflowFile.of(text, "x", path).checked(None).workflow
     if workflow is None:
         return None
     return compile_plan(workflow.body, lambda _: Options(), outputs=workflow.outputs).digest
@@ -146,7 +147,7 @@ def test_a_file_keeps_values_comments_and_digest_and_is_stable(path: Path) -> No
     once = formatted(text)
     assert formatted(once) == once
     assert comments(once) == comments(text)
-    assert digest(once) == digest(text)
+    assert digest(once, path) == digest(text, path)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
