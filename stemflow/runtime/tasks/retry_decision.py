@@ -24,6 +24,8 @@ from stemflow.units import Duration, parse_duration_ms
 log = logging.getLogger("stemflow.worker")
 
 TRACEBACK_CHARS = 8_192
+TRACEBACK_FRAMES = 40
+"""The innermost frames that are formatted: an exception object that is raised again and again collects frames."""
 MESSAGE_CHARS = 4_096
 DATA_BYTES = 16_384
 """The longest data of an error that is kept, as JSON."""
@@ -70,7 +72,7 @@ def describe(error: BaseException) -> ErrorInfo:
     except BaseException as inner:
         message = f"<its text cannot be shown: {type(inner).__name__} in __str__>"
     try:
-        trace = "".join(traceback.format_exception(error))[-TRACEBACK_CHARS:]
+        trace = "".join(traceback.format_exception(error, limit=-TRACEBACK_FRAMES))[-TRACEBACK_CHARS:]
     except BaseException:
         trace = ""
     names = _names(error)
