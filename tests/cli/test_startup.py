@@ -84,3 +84,9 @@ def test_a_task_name_is_never_a_module_to_import(task: str, tmp_path: Path) -> N
     ran = run(tmp_path, "run", "a.yaml")
     assert "error SF" in ran.stderr
     assert not (tmp_path / "x").exists()
+
+
+def test_the_package_is_run_as_the_command() -> None:
+    command = [sys.executable, "-m", "stemflow", "--version"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (told.returncode, told.stdout) == (0, f"stemflow {__version__}\n")
