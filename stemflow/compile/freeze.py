@@ -221,7 +221,8 @@ class _Freezer:
             child = self.add(member, child_path(path, segment), place, fed=gets)
             places.append(child)
         fields: dict[str, Any] = {"members": tuple(places), **common}
-        fields |= {"timeout_ms": sig.timeout_ms, "timeout": sig.timeout, "concurrency": sig.concurrency}
+        fields |= {"timeout_ms": sig.timeout_ms, "timeout": sig.timeout, "concurrency": sig.concurrency,
+                   "returns": sig.returns}  # fmt: skip
         if any(member.name for _, member in members):
             fields["names"] = tuple(segment for segment, _ in members)
         fields.update(self._kind_fields(sig, path))

@@ -166,15 +166,25 @@ def close(w: Work, scope: Node, plan: ScopePlan, state: State, cause: Cause | No
     """Evaluate the value, run the follow-ups for `state`, then become final. The scope's timer is cleared."""
     if plan.completion is not None:
         _complete(w, scope, plan, state)
-    if state == SUCCEEDED and plan.value is not None:
-        value = w.gate(scope.key, "value")
-        if isinstance(value, GateError):
-            leave_dead_letter(w, scope, value)
-            scope.error, scope.failed_at, state = value.error, scope.path, FAILED
-        else:
-            scope.result = value
+    if state == SUCCEEDED:
+        state = _value(w, scope, plan)
     scope.verdict, scope.cause, scope.due_at_ms = state, cause, None
     follow_ups.begin(w, scope, plan)
+
+
+def _value(w: Work, scope: Node, plan: ScopePlan) -> State:
+    """Keep the value that an expression gives; FAILED if it cannot be evaluated, or the value does not fit."""
+    before, answer = scope.result, None
+    if plan.value is not None:
+        answer = w.gate(scope.key, "value")
+        scope.result = before if isinstance(answer, GateError) else answer
+    if plan.returns is not None and not isinstance(answer, GateError):
+        answer = w.gate(scope.key, "returns")
+    if not isinstance(answer, GateError):
+        return SUCCEEDED
+    leave_dead_letter(w, scope, answer)
+    scope.result, scope.error, scope.failed_at = before, answer.error, scope.path
+    return FAILED
 
 
 def _complete(w: Work, scope: Node, plan: ScopePlan, state: State) -> None:

@@ -193,6 +193,9 @@ class Builder:
         if labels is not None:
             self.expressions.refuse(labels, "labels")
             common["labels"] = {name: one.value for name, one in labels.members.items() if not one.flawed}
+        returns = read_schema(node.get("returns"), "returns", self.types)
+        if returns is not None:
+            common["returns"] = returns
         needs = node.get("needs")
         if needs is not None:
             common["needs"] = self._needs(needs, node, context)
@@ -278,7 +281,6 @@ class Builder:
             env=env,
             secrets=self.secrets if "secrets" in f"{args}{env}" else {},
             timeout=self.options.hard_limit(node, context.names, context.path),
-            returns=read_schema(node.get("returns"), "returns", self.types),
             **common,
         )
 

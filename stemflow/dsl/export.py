@@ -128,6 +128,8 @@ def _step(sig: AnySig, path: str) -> Document:
     if hasattr(sig, "policy") and take("policy") != "fail_fast":
         found["on_member_error"] = sig.policy
     found.update(own(sig, path, take))
+    if (returns := take("returns")) is not None:
+        found["returns"] = dict(returns)
     found.update(timeout_document(take("timeout_ms"), take("timeout"), found))
     if (limited := take("concurrency")) is not None:
         found["concurrency"] = concurrency_document(limited)
@@ -197,8 +199,6 @@ def _task(sig: Any, path: str, take: Callable[[str], Any]) -> Document:
     take("secrets")  # the document has those of the file
     if env := take("env"):
         found["env"] = dict(env)
-    if (returns := take("returns")) is not None:
-        found["returns"] = dict(returns)
     found.update(options_document(take("options"), path))
     if (undo := take("compensate")) is not None:
         found["compensate"] = _step(undo, f"{path}!compensate")

@@ -18,7 +18,7 @@ COMPLETION = frozenset({"group", "map"})
 """Kinds that take `race`, `quorum` and `tolerate`."""
 
 TASK_ONLY = frozenset({
-    "args", "env", "returns", "retry", "cache", "rate_limit", "group_rate_limit", "group_rate_key",
+    "args", "env", "retry", "cache", "rate_limit", "group_rate_limit", "group_rate_key",
     "group_rate_key_header", "group_rate_limiter_failure_mode", "unique", "priority", "queue", "expires",
 })  # fmt: skip
 """Modifiers of a task that have no meaning yet on a composite."""

@@ -131,7 +131,7 @@ class Decision(Struct, frozen=True, kw_only=True, gc=False):
 
 GateName = Literal[
     "when", "items", "case", "loop", "inputs", "span", "until", "unique", "concurrency", "rate_limit", "value", "catch",
-    "limit", "emit", "answer", "timeout",
+    "limit", "emit", "answer", "timeout", "returns",
 ]  # fmt: skip
 GateKey = tuple[str, str, str]
 """(run, path, name of the gate).

@@ -175,6 +175,8 @@ class ScopePlan(PlanNode, frozen=True, kw_only=True, omit_defaults=True, tag="sc
     """switch only: the values of the first members as texts (`case_text`); one more member is the default."""
     value: Mapping[str, Any] | None = None
     """The template that is evaluated as the scope's result; None: the result comes from its members."""
+    returns: Mapping[str, Any] | None = None
+    """The JSON Schema that its value must fit."""
     timeout_ms: int | None = None
     timeout: str | None = None
     """The template of a duration, in place of `timeout_ms`."""

@@ -93,8 +93,7 @@ class CatchOn(Struct, frozen=True, omit_defaults=True):
 class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag=True):
     """A step that has not been submitted yet; immutable. The base of all kinds.
 
-    Its type parameters are the value that it takes from the previous step, and its own value.
-    """
+    Its type parameters are the value that it takes from the previous step, and its own value."""
 
     MEMBERS: ClassVar[Mapping[str, str | None]] = {}
     """Field with members -> path segment of its one member; None: each has its name or its index."""
@@ -122,6 +121,8 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
     """Composites only; for a task it is one of the options."""
     labels: Mapping[str, str] = {}
     """Plain texts by which the runs of the step can be found."""
+    returns: Mapping[str, Any] | None = None
+    """The JSON Schema that the result must fit; tasks and composites only."""
     at: tuple[int, int] | None = None
     """Line and column in the workflow file, both from 1; None for a programmatic signature."""
 
@@ -204,6 +205,7 @@ class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, o
             or self.timeout
             or self.concurrency
             or self.labels
+            or self.returns is not None
         )
 
     def with_concurrency(self, key: str, limit: int = 1) -> Signature[In_contra, Out_co]:
@@ -332,8 +334,6 @@ class TaskSig(Signature[In_contra, Out_co], frozen=True, kw_only=True, omit_defa
     """Environment variables from a workflow file; their values are templates."""
     secrets: Mapping[str, SecretSource] = {}
     """The secrets of the file, where `bind` or `env` read some."""
-    returns: Mapping[str, Any] | None = None
-    """The JSON Schema that the result must fit."""
     file_defaults: Mapping[str, Any] | None = None
     """The defaults of the file that the task is in, if that is not the file of its run but a sub-workflow."""
 

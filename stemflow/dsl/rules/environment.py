@@ -148,12 +148,15 @@ class Environment:
         return or_null(found, f"`{step.label}` has on_error: continue, so its output is null after a failure")
 
     def _output(self, step: Step) -> Type:
+        declared = self._declared(step)
+        if declared is not None:
+            return declared
         children = self.view.children.get(step.path, [])
         if step.node.value.get("race") is True:
             return union(self.output(one) for one in children) if children else ANY
         match step.kind:
             case "task":
-                return self._returned(step)
+                return self._result(step.node.text("task"))
             case "chain":
                 if step.body is not None and step.body.items:
                     return self.output(child_path(step.path, f"[{len(step.body.items) - 1}]"))
@@ -249,13 +252,13 @@ class Environment:
             return ANY
         return self.output(path)
 
-    def _returned(self, step: Step) -> Type:
-        """The result of a task, by what the step says or else what its task declares."""
-        returns = step.node.get("returns")
-        if returns is not None and returns.is_sound():
-            schema = self.view.types.schema(returns)
-            return of_schema(schema, "SF307", f"the result of {step.node.text('task')}", exact=True)
-        return self._result(step.node.text("task"))
+    def _declared(self, step: Step) -> Type | None:
+        """The type of what the step says that it returns; None if it says nothing."""
+        returns = step.node.get("returns") if step.path else None
+        if returns is None or not returns.is_sound():
+            return None
+        what = step.node.text("task") or f"`{step.label}`"
+        return of_schema(self.view.types.schema(returns), "SF307", f"the result of {what}", exact=True)
 
     def _result(self, task: str | None) -> Type:
         if task is None or self.tasks is None:

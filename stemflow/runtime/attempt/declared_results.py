@@ -10,6 +10,7 @@ from stemflow.model.facts import Failed, Ok
 from stemflow.runtime.payloads.encoders import Write
 from stemflow.runtime.payloads.json_data import plain
 from stemflow.runtime.tasks.retry_decision import describe
+from stemflow.runtime.values.misfits import refuse_misfit
 
 
 def checked(write: Write, schema: Mapping[str, Any]) -> Write:
@@ -32,12 +33,3 @@ def missing_result(schema: Mapping[str, Any] | None, outcome: Ok) -> Failed | No
     except ResultMismatch as error:
         return Failed(describe(error), "final")
     return None
-
-
-def refuse_misfit(schema: Mapping[str, Any], value: Any, what: str) -> None:
-    """Raise ResultMismatch if the schema refuses the value."""
-    from stemflow.dsl.inputs import misfits  # noqa: PLC0415  jsonschema is imported where a step has `returns`
-
-    found = misfits(schema, value, what)
-    if found:
-        raise ResultMismatch("; ".join(found[:5]))

@@ -43,6 +43,7 @@ from stemflow.runtime.values.call_keys import concurrency_key, key_text, unique_
 from stemflow.runtime.values.call_keys import named as by_name
 from stemflow.runtime.values.events import answer_in_time, arrival, emission, truth
 from stemflow.runtime.values.map_items import PAGE
+from stemflow.runtime.values.misfits import refuse_misfit
 from stemflow.runtime.values.resolver import Values, public_error
 from stemflow.runtime.values.time_limits import timeout_ms
 from stemflow.runtime.values.value_codec import value_location
@@ -216,6 +217,9 @@ async def gate(values: Values, key: GateKey, binder: Binder, node: Node, plan: A
         if name.startswith("again "):
             assert isinstance(plan, ScopePlan)
             return await _goes_on(values, binder, node, plan, int(name.removeprefix("again ")))
+        if name == "returns":
+            assert isinstance(plan, ScopePlan) and plan.returns is not None
+            return refuse_misfit(plan.returns, await values.value(node), "output")
         if name == "value":
             assert isinstance(plan, ScopePlan) and plan.value is not None
             return await _value(values, binder, node, plan, plan.value)
