@@ -167,3 +167,32 @@ def test_test_cases_may_name_what_is_in_the_other_file(tmp_path: Path, case: str
 def test_the_steps_of_a_run_of_its_own_are_not_those_of_the_case(tmp_path: Path) -> None:
     checked = call(tmp_path, "{n: 1}, wait: false", "tests: {x: {mocks: {do: {}}, expect: {state: succeeded}}}\n")
     assert told(checked) == [("SF310", "do")]
+
+
+LIBRARY = """\
+templates:
+  twice:
+    params: {n: {type: integer}}
+    do: {set: {twice: "${{ params.n * 2 }}"}}
+"""
+USES = """\
+use: {lib: ./lib.yaml}
+inputs: {n: {type: integer}}
+templates:
+  more:
+    params: {n: {type: integer}}
+    do: {template: lib.twice, args: {n: "${{ params.n + 1 }}"}}
+steps: {a: {template: more, args: {n: "${{ inputs.n }}"}}}
+outputs: {twice: "${{ steps.a.output.twice }}"}
+"""
+
+
+@pytest.mark.parametrize(("field", "codes"), [("twice + 1", []), ("twcie", ["SF207"])])
+def test_a_called_file_has_templates_and_uses_those_of_others(tmp_path: Path, field: str, codes: list[str]) -> None:
+    write(tmp_path, "lib.yaml", LIBRARY)
+    write(tmp_path, "child.yaml", USES)
+    body = f"""steps:
+  sub: {{workflow: {{ref: ./child.yaml, inputs: {{n: 1}}}}}}
+outputs: {{n: "${{{{ steps.sub.output.{field} }}}}"}}
+"""
+    assert [code for code, _ in told(check(write(tmp_path, "parent.yaml", body)))] == codes

@@ -268,3 +268,17 @@ def test_a_workflow_that_was_not_looked_up_says_how(tmp_path: Path) -> None:
     assert parsed.workflow is not None
     with pytest.raises(OptionError, match="load_workflow"):
         compile_plan(parsed.workflow.body, lambda _: Options())
+
+
+@one_store
+async def test_a_called_workflow_runs_its_templates(app: Stemflow, tmp_path: Path) -> None:
+    child = """\
+stemflow: "1"
+name: child
+inputs: {n: {type: integer}}
+templates: {twice: {params: {n: {type: integer}}, do: {set: {twice: "${{ params.n * 2 }}"}}}}
+steps: {a: {template: twice, args: {n: "${{ inputs.n }}"}}}
+outputs: {twice: "${{ steps.a.output.twice }}"}
+"""
+    body = "steps: {sub: {workflow: {ref: ./child.yaml, inputs: {n: 4}}}}\noutputs: {n: '${{ steps.sub.output }}'}"
+    assert await app.run(loaded(tmp_path, body, child)) == {"n": {"twice": 8}}

@@ -108,6 +108,7 @@ CATALOGUE: Mapping[str, Entry] = {
     "SF522": Entry("warning", "a reaction to failures that cannot happen"),
     "SF523": Entry("error", "a race, quorum or tolerance that cannot be meant"),
     "SF524": Entry("error", "`cache` and `unique` on one task"),
+    "SF525": Entry("warning", "a workflow that starts itself by an event"),
     "SF530": Entry("error", "a schedule that cannot be"),
     "SF531": Entry("warning", "a time of the day that a change of the clocks skips or repeats"),
     "SF532": Entry("warning", "a time of the day without a time zone"),

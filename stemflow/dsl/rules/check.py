@@ -9,6 +9,7 @@ from stemflow.dsl.rules import (
     cases,
     conditions,
     effects,
+    events,
     graph,
     inputs,
     policy,
@@ -24,7 +25,9 @@ from stemflow.dsl.rules.infer import Inference
 from stemflow.dsl.rules.registry import RULES
 from stemflow.dsl.rules.view import TaskFacts, View
 
-FAMILIES = (graph, conditions, inputs, tasks, templates, workflows, cases, policy, schedules, effects, security, style)
+FAMILIES = (
+    graph, conditions, inputs, tasks, templates, workflows, cases, policy, schedules, events, effects, security, style,
+)  # fmt: skip
 """The modules of rules; to import them registers what they define."""
 
 

@@ -12,15 +12,27 @@ from stemflow.dsl.source import Node
 
 _BRACES = re.compile(r"(?<!\$)\{\{\s*(inputs|vars|steps|prev|item|env|secrets|run|matrix|github)\b[^{}]*\}\}")
 _SHELL = re.compile(r"\$\{(?!\{)\s*(inputs|vars|steps|prev|item|run)\.[^{}]*\}|(?<![\w$])\$(inputs|vars|steps)\.[\w.]+")
+_NEVER = {
+    "event.match": "no event fits, so the step waits until its timeout",
+    "catch.when": "take the catch out",
+    "retry.when": "write max: 0",
+}
+"""What a condition that is always false means, or what to write in its place."""
 _PATH = re.compile(r"(inputs|vars|steps|run|item|prev|self)(\.[A-Za-z_][\w-]*|\[-?\d+\])+")
 
 
 def conditions(view: View) -> Iterator[tuple[str, Node]]:
-    """(key, node) of everything that decides whether something runs."""
+    """(key, node) of everything that decides whether something runs, except a loop."""
     for step in (*view.steps.values(), *view.undos.values()):
         when = step.node.get("when") if step.path else None
         if when is not None:
             yield "when", when
+        if step.kind == "event" and step.body is not None and (match := step.body.get("match")) is not None:
+            yield "event.match", match
+        catch = step.node.get("catch") if step.path else None
+        for one in [] if catch is None else catch.items or [catch]:
+            if (when := one.get("when")) is not None:
+                yield "catch.when", when
         for retry in _retries(step):
             inner = retry.get("when")
             if inner is not None:
@@ -33,6 +45,14 @@ def conditions(view: View) -> Iterator[tuple[str, Node]]:
         yield "retry.when", condition
 
 
+def _loops(view: View) -> Iterator[tuple[str, Node]]:
+    """The conditions of loops; one that is always the same leaves the end to `max`."""
+    for step in view.steps.values():
+        for key in ("while", "until") if step.kind == "loop" and step.body is not None else ():
+            if step.body is not None and (condition := step.body.get(key)) is not None:
+                yield f"loop.{key}", condition
+
+
 def _retries(step: Step) -> Iterator[Node]:
     retry = step.node.get("retry") if step.path else None
     if retry is not None:
@@ -42,7 +62,7 @@ def _retries(step: Step) -> Iterator[Node]:
 @rule("SF208")
 def not_a_condition(view: View) -> Iterator[Found]:
     """A condition that is not true or false."""
-    for key, node in conditions(view):
+    for key, node in (*conditions(view), *_loops(view)):
         found = view.type_of(node)
         if isinstance(node.value, bool) or found.kinds is None or found.kinds & {"boolean", "null"}:
             continue
@@ -70,7 +90,7 @@ def constant_condition(view: View) -> Iterator[Found]:
             yield Found(
                 f"{key}: this is always {'true' if value else 'false'}",
                 node.place,
-                "take the condition out" if value else "take the step out, or write when: false",
+                "take the condition out" if value else _NEVER.get(key, "take the step out, or write when: false"),
             )
 
 

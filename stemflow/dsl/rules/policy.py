@@ -19,6 +19,8 @@ def _owners(view: View) -> Iterator[tuple[str, Node]]:
     """(how messages begin, mapping) of everything that may have options: steps, compensations, defaults, the file."""
     for step in view.steps.values():
         yield "", step.node
+        if step.body is not None and step.kind in ("event", "approval"):
+            yield f"{step.kind}.", step.body
     for undo in view.undos.values():
         yield "compensate.", undo.node
     defaults = task_defaults(view)
@@ -150,7 +152,8 @@ def _around(view: View, path: str) -> tuple[Step, Node, int] | None:
 def timeout_above_the_outer_one(view: View) -> Iterator[Found]:
     """A timeout that is longer than that of what holds the step."""
     for step in view.steps.values():
-        own = hard_timeout(step.node) if step.path else None
+        waits = step.body if step.kind in ("event", "approval") else None
+        own = hard_timeout(waits or step.node) if step.path else None
         outer = _around(view, step.path) if own is not None else None
         if own is not None and outer is not None and own[1] > outer[2]:
             yield Found(
