@@ -28,7 +28,7 @@ RETURNS = "returns: {type: object, properties: {id: {type: string}, lines: {type
         (step("{task: do, env: {a-b: x}}"), "SF012", "a-b"),
         (step("{task: do, env: {A: '${{ steps.c.output }}'}}"), "SF104", "steps.c.output"),
         (step("{group: [{task: do}], env: {A: b}}"), "SF014", "env"),
-        (step("{group: [{task: do}], returns: {type: array}}"), "SF014", "returns"),
+        (step("{wait: {for: 1s}, returns: {type: array}}"), "SF014", "returns"),
         (step("{task: do, returns: {type: text}}"), "SF011", "text"),
         (step("{task: do, returns: {type: string, minLength: 3, maxLength: 1}}"), "SF305", "3"),
     ],
