@@ -141,7 +141,7 @@ def test_encoders_middleware_listeners_keys_and_strategy_of_several_registries_a
     assert (found.encoders.args, found.encoders.results) == ("one", "json")
     assert found.signing is not None and found.retry_strategy is not None
     assert len(found.middleware.on_execute) == 2
-    assert found.signals.failed._listeners == [print, print]
+    assert found.signals.failed.listeners == [print, print]
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ class Preparer:
         if made.plan.digest not in self._library.shapes:
             self._library.learn(made.plan)
         signals = self._registry.signals
-        if signals.before_publish:
+        if signals.before_publish.listeners:
             signals.before_publish.send(run_event("before_publish", header, now_ms))
         items = () if isinstance(made.body, TaskSig) else self._items_of(made.body, run)
         if asked.run_id is None:

@@ -79,7 +79,7 @@ class Submitter:
             raise DuplicateRun(reply.run)
         run = header.run if reply.status == "accepted" else reply.run
         existing = reply.status == "existing"
-        if self._signals.after_publish:
+        if self._signals.after_publish.listeners:
             at_ms = self._parts.store.now_ms()
             self._signals.after_publish.send(run_event("after_publish", header, at_ms, run_id=run, existing=existing))
         asked = None if prepared.body is None else (prepared.plan.digest, prepared.body)

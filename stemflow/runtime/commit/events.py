@@ -18,12 +18,12 @@ def send_commit_signals(
     signals: Signals, library: Library, decision: Decision, facts: Sequence[Fact], now_ms: int
 ) -> None:
     """Send the signals of one committed decision on `facts`. Does no work for signals without listeners."""
-    if signals.run_started:
+    if signals.run_started.listeners:
         for header in (*decision.headers, *decision.also):
             signals.run_started.send(run_event("run_started", header, now_ms))
-    if signals.retry or any(signals.of_ends.values()):
+    if signals.listens_to_task_ends:
         _send_tasks(signals, library, decision, facts, now_ms)
-    if decision.ended and any(signals.of_run_ends.values()):
+    if decision.ended and signals.listens_to_run_ends:
         _send_run_ends(signals, library, decision, now_ms)
 
 

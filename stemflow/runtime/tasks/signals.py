@@ -90,15 +90,16 @@ class Signal(Generic[E]):
         page(f"{event.id} failed: {event.error.message}")
     """
 
-    __slots__ = ("name", "_listeners", "_followed")
+    __slots__ = ("name", "listeners", "_followed")
 
     def __init__(self, name: str, followed: set[asyncio.Task[Any]]) -> None:
         self.name = name
-        self._listeners: list[Callable[[E], Any]] = []
+        self.listeners: list[Callable[[E], Any]] = []
+        """In the order of connecting; where each task asks whether there are any, this is read, and not called."""
         self._followed = followed
 
     def __bool__(self) -> bool:
-        return bool(self._listeners)
+        return bool(self.listeners)
 
     def connect(self, listener: F) -> F:
         """Add a listener and return it, so that it can be a decorator.
@@ -106,17 +107,17 @@ class Signal(Generic[E]):
         `listener(event)` is called on the event loop for each event, in the order of connecting. If it is an
         `async def`, it continues as an asyncio task of its own. What it raises is logged.
         """
-        self._listeners.append(listener)
+        self.listeners.append(listener)
         return listener
 
     def disconnect(self, listener: Callable[..., Any]) -> None:
         """Remove a listener, if it is connected."""
-        if listener in self._listeners:
-            self._listeners.remove(listener)
+        if listener in self.listeners:
+            self.listeners.remove(listener)
 
     def send(self, event: E) -> None:
         """Call all listeners; what one raises is logged, and the others are called."""
-        for listener in tuple(self._listeners):
+        for listener in tuple(self.listeners):
             try:
                 answer = listener(event)
             except KeyboardInterrupt:
@@ -179,11 +180,22 @@ class Signals:
             "failed": self.run_failed, "cancelled": self.run_cancelled,
         }  # fmt: skip
 
+    @property
+    def listens_to_task_ends(self) -> bool:
+        """Whether somebody listens to retries or ends of tasks."""
+        ends = self.succeeded.listeners or self.failed.listeners or self.cancelled.listeners
+        return bool(ends or self.retry.listeners)
+
+    @property
+    def listens_to_run_ends(self) -> bool:
+        """Whether somebody listens to ends of runs."""
+        return bool(self.run_completed.listeners or self.run_failed.listeners or self.run_cancelled.listeners)
+
     def join(self, other: Signals) -> None:
         """Add the listeners that are connected to another registry now."""
         for name, signal in vars(self).items():
             if isinstance(signal, Signal):
-                for listener in getattr(other, name)._listeners:
+                for listener in getattr(other, name).listeners:
                     signal.connect(listener)
 
     def _signal(self, name: str) -> Signal[Any]:
