@@ -282,9 +282,9 @@ def test_a_lease_is_kept_no_longer_than_its_hard_limit_or_while_the_loop_is_held
     options: Options, now_ms: int, held_ms: int, kept: bool
 ) -> None:
     """`now_ms` after its start, while the loop is held for `held_ms`; the lease is 2 s."""
-    callbacks: Any = SimpleNamespace(store=SimpleNamespace(now_ms=lambda: 0))
+    callbacks: Any = SimpleNamespace(store=SimpleNamespace(now_ms=lambda: 0), wait_for_reports=None)
     node = Node(run="r", path="", plan="p", node=0, state="running", lease_ms=2_000)
-    running = Running(node, callbacks)
+    running = Running(node, callbacks, 0)
     running.options = options
     assert running.renewable(now_ms, held_ms) is kept
 

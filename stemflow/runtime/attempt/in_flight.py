@@ -20,6 +20,8 @@ DISOWN_AFTER_MS = 1_000
 """How long a handler that was cancelled may take to end before its lease is given up."""
 RENEW_GRACE_MS = 2_000
 """How long after its hard limit a lease is still renewed, so that the handler can be disowned and reported."""
+NO_OPTIONS = RetryDecider()
+"""Decides on the failure of a task that is not known yet."""
 LEASES_HELD = 10
 """A handler without a hard limit may block the event loop for this many lease periods; then leases are given up."""
 
@@ -40,18 +42,23 @@ class LeaseCallbacks(NamedTuple):
 
 
 class Running:
-    """A lease with its handler. Its outcome is reported once: by the handler, by a time limit, or by a stop."""
+    """A lease with its handler. Its outcome is reported once: by the handler, by a time limit, or by a stop.
+
+    `now_ms`: the instant at which the lease began here, in epoch milliseconds.
+    """
 
     __slots__ = (
         "node", "options", "decide_retry", "task", "thread", "pool_process", "context", "reported", "reason",
-        "timed_out", "started_at_ms", "until_ms", "timers", "void", "_callbacks",
+        "timed_out", "started_at_ms", "until_ms", "timers", "void", "wait_for_reports", "_callbacks",
     )  # fmt: skip
 
-    def __init__(self, node: Node, callbacks: LeaseCallbacks) -> None:
+    def __init__(self, node: Node, callbacks: LeaseCallbacks, now_ms: int) -> None:
         self.node = node
         self._callbacks = callbacks
+        self.wait_for_reports = callbacks.wait_for_reports
+        """Lets the reports of handlers that have blocked the event loop leave before this one is called."""
         self.options: Options | None = None
-        self.decide_retry = RetryDecider()
+        self.decide_retry = NO_OPTIONS
         self.task: asyncio.Task[None] | None = None
         self.thread: asyncio.Future[Any] | None = None
         """The call in a thread, which cannot be cancelled; it takes a slot until it returns."""
@@ -62,15 +69,11 @@ class Running:
         self.reason: Outcome | None = None
         """The outcome to report if the handler does not succeed: set when it is cancelled."""
         self.timed_out = False
-        self.started_at_ms = callbacks.store.now_ms()
+        self.started_at_ms = now_ms
         self.until_ms = 0
         self.timers: list[asyncio.TimerHandle] = []
         self.void = False
         """The store has lost the records that this lease belongs to: its outcome is not reported."""
-
-    async def wait_for_reports(self) -> None:
-        """Let the reports of handlers that have blocked the event loop leave before this one is called."""
-        await self._callbacks.wait_for_reports()
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run the attempt as an asyncio task, without the context variables of what leased it."""

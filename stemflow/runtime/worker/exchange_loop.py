@@ -268,12 +268,12 @@ class ExchangeLoop:
             slots.facts.extend(batch)
             slots.changed.set()  # no other event announces these facts
             return
-        now_ms = self.store.now_ms()
-        self.decider.counting.count(self.decider.library, decision, batch, now_ms)
-        send_commit_signals(self.worker.signals, self.decider.library, decision, batch, now_ms)
+        self.decider.counting.count(self.decider.library, decision, batch, answer.now_ms)
+        send_commit_signals(self.worker.signals, self.decider.library, decision, batch, answer.now_ms)
         self.decider.committed(decision)
         log_commit(batch, decision, answer.now_ms)
-        self.stale_reports += sum(isinstance(fact, Ended) for fact in decision.refused)
+        if decision.refused:
+            self.stale_reports += sum(isinstance(fact, Ended) for fact in decision.refused)
         slots.settled(batch)
         slots.stop_handlers(decision)
 

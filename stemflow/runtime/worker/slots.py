@@ -69,7 +69,9 @@ class Slots:
         self._has_blocked = False
         """One of the handlers in `unreported` has blocked the event loop."""
         self._settled = asyncio.Event()
-        self._draining = asyncio.Event()
+        self.draining = False
+        """The worker takes no new leases."""
+        self._drained = asyncio.Event()
         self._handing_back = False
         self.changed = asyncio.Event()
         """There may be something to do: the exchange loop does not rest."""
@@ -85,11 +87,6 @@ class Slots:
         """An operator wants that nothing new is leased."""
         self._overlap_from = NO_OVERLAP
         """The number of waiting reports that sets `overlap`."""
-
-    @property
-    def draining(self) -> bool:
-        """The worker takes no new leases."""
-        return self._draining.is_set()
 
     @property
     def handing_back(self) -> bool:
@@ -110,7 +107,8 @@ class Slots:
 
     def drain(self) -> None:
         """Take no new leases from now on."""
-        self._draining.set()
+        self.draining = True
+        self._drained.set()
         self.wake()
 
     async def pause(self, pause_s: float) -> None:
@@ -119,15 +117,18 @@ class Slots:
             return await asyncio.sleep(pause_s)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
-                await self._draining.wait()
+                await self._drained.wait()
 
     def want(self, limit: int, pushes: int | None = None, oldest: int = 0) -> Want:
         """A request for up to `limit` leases, `oldest` of them by age, of what this worker serves and nobody paused."""
-        now_ms, tasks = self.store.now_ms(), self.tasks()
-        paused = [one for one in self.controls.pauses if one.lasts(now_ms)]
-        without = tuple(one.name for one in paused if one.kind == "queue")
-        if tasks is not None and paused:
-            tasks = tasks.difference(one.name for one in paused if one.kind == "task")
+        tasks, paused = self.tasks(), False
+        without: tuple[str, ...] = ()
+        if self.controls.pauses:
+            now_ms = self.store.now_ms()
+            lasting = [one for one in self.controls.pauses if one.lasts(now_ms)]
+            paused, without = bool(lasting), tuple([one.name for one in lasting if one.kind == "queue"])
+            if tasks is not None:
+                tasks = tasks.difference(one.name for one in lasting if one.kind == "task")
         return Want(
             owner=self.owner, limit=0 if self.on_hold else limit, queues=self.queues, only_run=self.only_run,
             tasks=tasks, pushes=None if paused or self.on_hold else pushes, without=without, oldest=oldest,
@@ -159,9 +160,10 @@ class Slots:
 
     def await_commit(self, node: Node) -> None:
         """The handler of this lease has ended; the lease is renewed until its report is committed."""
-        self.unreported[node.key, node.delivery] = node.lease_ms
+        self.unreported[(node.run, node.path), node.delivery] = node.lease_ms
         self._last_report_at = now_s = asyncio.get_running_loop().time()
-        self._has_blocked = self._has_blocked or self._iteration_is_long(now_s)
+        if self._iteration_at is not None and now_s - self._iteration_at > BLOCKED_S:
+            self._has_blocked = True
 
     def take_reports(self) -> list[Fact]:
         """The reports for one exchange; `settled` is called when it is over."""
@@ -175,7 +177,7 @@ class Slots:
                 self.unreported.pop((fact.key, fact.token), None)
         if not self.unreported:
             self._has_blocked = False
-        self._settled.set()
+            self._settled.set()
 
     async def wait_for_reports(self) -> None:
         """Wait, before a handler is called, until the reports of those that have just blocked the loop are committed.
@@ -184,7 +186,15 @@ class Slots:
         wait ends STORE_SLOW_S after the last report for a store that does not answer; the time for which handlers
         block the loop meanwhile does not count.
         """
-        while self._blocked():
+        while True:
+            if self._iteration_at is None:
+                loop = asyncio.get_running_loop()
+                self._iteration_at = loop.time()
+                loop.call_soon(self._next_iteration)
+            if not self.unreported:
+                return
+            if not self._has_blocked and asyncio.get_running_loop().time() - self._iteration_at <= BLOCKED_S:
+                return
             while self.unreported:
                 left_s = self._last_report_at + STORE_SLOW_S - asyncio.get_running_loop().time()
                 if left_s <= 0:
@@ -193,20 +203,6 @@ class Slots:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(left_s):
                         await self._settled.wait()
-
-    def _blocked(self) -> bool:
-        """Whether reports wait, one of them of a handler that has blocked the event loop for BLOCKED_S."""
-        if self._iteration_at is None:
-            loop = asyncio.get_running_loop()
-            self._iteration_at = loop.time()
-            loop.call_soon(self._next_iteration)
-        if not self.unreported:
-            return False
-        return self._has_blocked or self._iteration_is_long(asyncio.get_running_loop().time())
-
-    def _iteration_is_long(self, now_s: float) -> bool:
-        """Whether this iteration of the event loop has lasted for BLOCKED_S since its first handler was called."""
-        return self._iteration_at is not None and now_s - self._iteration_at > BLOCKED_S
 
     def _next_iteration(self) -> None:
         self._iteration_at = None

@@ -123,11 +123,12 @@ class Worker:
         if isinstance(node, DamagedNode):
             return self._refuse(node, node.why)
         self.decider.remember_lease(lease)
-        running = self.slots.running[(node.key, node.delivery)] = Running(node, self._callbacks)
-        if self.slots.handing_back:
+        slots, now_ms = self.slots, self.store.now_ms()
+        running = slots.running[(node.run, node.path), node.delivery] = Running(node, self._callbacks, now_ms)
+        if slots.handing_back:
             return running.report(HandedBack())
-        self.slots.started.set()
-        self.decider.counting.waited(node, self.store.now_ms())
+        slots.started.set()
+        self.decider.counting.waited(node, now_ms)
         self._lease_started(node.lease_ms)
         running.start(self._work(running))
 
@@ -159,16 +160,17 @@ class Worker:
     def report(self, running: Running, outcome: Outcome | Crashed) -> None:
         """Queue the report of a lease and free its slot."""
         node, slots = running.node, self.slots
-        slots.running.pop((node.key, node.delivery), None)
-        slots.released.forget((node.key, node.delivery))
+        key = node.run, node.path
+        slots.running.pop((key, node.delivery), None)
+        slots.released.forget((key, node.delivery))
         if running.void:
             return slots.wake()
         slots.await_commit(node)
         if isinstance(outcome, Crashed):
             log.warning("%s: %s; this delivery is lost", running.title, outcome.how)
-            slots.report(Lost(node.key, node.delivery, outcome.how, slots.name, running.started_at_ms))
+            slots.report(Lost(key, node.delivery, outcome.how, slots.name, running.started_at_ms))
         else:
-            slots.report(Ended(node.key, node.delivery, outcome, running.started_at_ms, slots.name))
+            slots.report(Ended(key, node.delivery, outcome, running.started_at_ms, slots.name))
 
     def _distrust(self, running: Running, error: SignatureInvalid) -> None:
         """Report a lease whose record has no valid signature: its handler does not start, and its run ends."""
