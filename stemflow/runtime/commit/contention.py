@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 
 from stemflow.model.effects import Decision, Put
-from stemflow.model.facts import Fact, InboxRead
+from stemflow.model.facts import Fact, InboxRead, Post
 from stemflow.model.records import Key, Node, Record
 from stemflow.store.base import Exchange, Store
 
@@ -50,23 +50,27 @@ class Contention:
     def answered(self, committed: Sequence[Decision], answer: Exchange) -> None:
         """Note committed decisions: the answer shows whether another process holds an inbox they posted to, or has
         posted to one."""
-        posts = [post for one in committed for post in one.posts]
-        given = {one.run for one in answer.inbox}
-        self._seen(post.scope for post in posts if post.run not in given)
-        for one in answer.inbox:
-            if len(one.posts) > sum(post.run == one.run for post in posts):
-                self._seen(post.scope for post in one.posts)
+        posts: list[Post] = []
+        for one in committed:
+            posts += one.posts
+        if posts:
+            given = {inbox.run for inbox in answer.inbox}
+            self._seen(post.scope for post in posts if post.run not in given)
+        for inbox in answer.inbox:
+            if len(inbox.posts) > sum(post.run == inbox.run for post in posts):
+                self._seen(post.scope for post in inbox.posts)
         if answer.busy_inboxes:
             puts = [put for one in committed for put in self._wide(one)]
             self._seen(put.key for put in puts if put.key[0] in answer.busy_inboxes)
 
     def _seen(self, scopes: Iterable[Key]) -> None:
         until_ms = self._store.now_ms() + HOT_MS
-        self._until_ms.update((scope, until_ms) for scope in scopes)
+        for scope in scopes:
+            self._until_ms[scope] = until_ms
 
     def runs(self) -> Set[str]:
         """The runs in which a scope is hot."""
-        return {run for run, _ in self._until_ms}
+        return {run for run, _ in self._until_ms} if self._until_ms else frozenset()
 
     def hot(self, facts: Sequence[Fact]) -> Container[Key]:
         """The scopes that a decision on `facts` must not change, unless it consumes the inbox of their run."""

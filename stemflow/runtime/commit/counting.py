@@ -45,7 +45,7 @@ class Counting:
 
     def observe(self, name: str, label: str, ms: int) -> None:
         """Note a duration of `ms` milliseconds in a histogram with one label."""
-        series = (name, (self._name(name, label),))
+        series = (name, (self._known[name].get(label) or self._name(name, label),))
         found = self.counts.histograms.get(series)
         buckets, sum_ms = found if found is not None else ([0] * (len(BUCKETS_MS) + 1), 0)
         buckets[bisect_left(BUCKETS_MS, ms)] += 1
@@ -118,4 +118,6 @@ class Counting:
         """The name of the task of a record; None for a scope or a wait, or if its plan is not known here."""
         shape = library.shapes.get(node.plan)
         plan = shape.nodes[node.node] if shape is not None else None
-        return self._name("task", plan.task) if isinstance(plan, LeafPlan) else None
+        if not isinstance(plan, LeafPlan):
+            return None
+        return self._known["task"].get(plan.task) or self._name("task", plan.task)

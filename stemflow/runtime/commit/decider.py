@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from msgspec import structs
@@ -13,7 +13,6 @@ from stemflow.core.decide import decide
 from stemflow.core.work import StaleView, View, guard_of
 from stemflow.model.effects import Decision, Frozen, GateKey, Need
 from stemflow.model.facts import Damaged, Distrusted, Ended, Fact, InboxRead, Ok, Replaced
-from stemflow.model.plan import Plan
 from stemflow.model.records import FINAL, HELD, NO_RUN, READY, RUNNING, STOPPING, Key, Node, Record
 from stemflow.runtime.commit.contention import Contention
 from stemflow.runtime.commit.counting import Counting
@@ -56,23 +55,33 @@ class Decider:
         """
         if self.epoch != self.store.epoch:
             self.void()
-        for plan in _added_plans(facts):
-            self.library.learn(plan)  # its gates are evaluated before it is stored
+        doubted = False
+        for fact in facts:
+            if isinstance(fact, Ended):
+                outcome = fact.outcome
+                # The gates of what joins the run are evaluated before it is stored.
+                if isinstance(outcome, Ok) and outcome.added:
+                    for plan in outcome.added:
+                        self.library.learn(plan)
+                elif isinstance(outcome, Replaced):
+                    self.library.learn(outcome.plan)
+            elif isinstance(fact, (Distrusted, Damaged)):
+                doubted = True
         reading = Reading(self.records, (), ahead or {})
         try:
-            return await self._decide(facts, reading)
+            return await self._decide(facts, reading, doubted)
         except StaleView as stale:
             log.debug("%s; they are read again", stale)
-        return await self._decide_again(facts, reading.keys, ahead or {})
+        return await self._decide_again(facts, reading.keys, ahead or {}, doubted)
 
     async def _decide_again(
-        self, facts: Sequence[Fact], keys: Sequence[Key], ahead: Mapping[Key, Record | None]
+        self, facts: Sequence[Fact], keys: Sequence[Key], ahead: Mapping[Key, Record | None], doubted: bool
     ) -> Decision:
         """Decide on records that are read for this decision alone; those in `keys` are read in one transaction."""
         for _ in range(REREADS):
             reading = Reading({}, tuple(dict.fromkeys(keys)), ahead)
             try:
-                return await self._decide(facts, reading)
+                return await self._decide(facts, reading, doubted)
             except StaleView as found:
                 stale = found
                 if keys and len(reading.keys) == len(reading.first):
@@ -84,9 +93,9 @@ class Decider:
         damaged = stale.key if stale.key[0] else None
         raise RecordsDamaged(stale.key[0] or facts[0].key[0], str(stale), damaged) from stale
 
-    async def _decide(self, facts: Sequence[Fact], reading: Reading) -> Decision:
+    async def _decide(self, facts: Sequence[Fact], reading: Reading, doubted: bool) -> Decision:
+        """Decide; `doubted` facts are about damaged or distrusted records, which may be read nevertheless."""
         gates: dict[GateKey, Any] = {}
-        doubted = any(isinstance(fact, (Distrusted, Damaged)) for fact in facts)
         blind: set[Key] = set()
         hot = self.contention.hot(facts)
         need = Need(keys=reading.first) if reading.first else None
@@ -99,10 +108,13 @@ class Decider:
                 view = View(reading.seen, self.library.headers, self.library.shapes, gates, hot)
                 answer = decide(view, facts, self.store.now_ms())
                 if isinstance(answer, Decision):
+                    if not blind and self.trust.keys is None:
+                        return answer
                     return await self._sealed(answer, blind, reading.seen)
                 need = answer
         finally:
-            self._drop_transient(reading.keys)
+            if reading.keys:
+                self._drop_transient(reading.keys)
             for key in reading.keys if doubted else blind:
                 self.records.pop(key, None)
 
@@ -146,8 +158,6 @@ class Decider:
                 before = records.get(put.key)
                 if before is None or put.record is None or not same_meaning(put.record, before):
                     raise UnknownKey(f"run {put.key[0]}", None)
-            return decision
-        if self.trust.keys is None:
             return decision
         for put in decision.puts:
             if put.record is not None:
@@ -298,10 +308,3 @@ def _is_newer(known: Record | None, read: Record | None) -> bool:
     return isinstance(known, Node) and isinstance(read, Node) and guard_of(known) > guard_of(read)
 
 
-def _added_plans(facts: Sequence[Fact]) -> Iterator[Plan]:
-    """The plans by which tasks were replaced, or which they added to their scope."""
-    for fact in facts:
-        if isinstance(fact, Ended) and isinstance(fact.outcome, Replaced):
-            yield fact.outcome.plan
-        elif isinstance(fact, Ended) and isinstance(fact.outcome, Ok):
-            yield from fact.outcome.added
