@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from functools import partial
+from types import CoroutineType
 from typing import Any, NamedTuple, Protocol
 
 from stemflow.compile.freeze import compile_plan
@@ -55,7 +56,10 @@ _REQUESTS = (Ignore, HandBack, RetryRequested, ReplaceRequested)
 
 def converted(task: Task[..., Any], bound: Bound) -> Bound:
     """The calls with their arguments converted to the annotations of the handler. Raises BadArguments."""
-    return type(bound)([task.parameters.convert(*call) for call in bound])
+    convert = task.parameters.convert
+    if len(bound) == 1:
+        return type(bound)((convert(*bound[0]),))
+    return type(bound)([convert(*call) for call in bound])
 
 
 async def call(
@@ -98,7 +102,10 @@ async def _call_handler(
         value = await _in_thread(task.function, given, context.kwargs, threads, clean_up)
         # A plain function that wraps an async one returns its coroutine.
         return await value if inspect.isawaitable(value) else value
-    return await _awaited(task.function(*given, **context.kwargs), soft_limit)
+    returned = task.function(*given, **context.kwargs)
+    if soft_limit is None and type(returned) is CoroutineType:
+        return await returned
+    return await _awaited(returned, soft_limit)
 
 
 async def _awaited(returned: Any, soft_limit: SoftLimit | None) -> Any:
@@ -205,7 +212,9 @@ async def execute(
     leave = enter(context)
     try:
         value = await call(task, context, bound, threads, output.registry, soft_limit)
-        added = tuple([await output.plan(GroupSig(members=(sig,))) for sig in context.added])
+        added: tuple[Plan, ...] = ()
+        if context.added:
+            added = tuple([await output.plan(GroupSig(members=(sig,))) for sig in context.added])
         return Ok(None if value is None else output.write(value, f"result of {task.name}"), added)
     except asyncio.CancelledError as cancelled:
         if is_cancelled():

@@ -26,6 +26,11 @@ CLOSED_DELAY_MS: Final = 1_000
 """How long a task is handed back for when its limiter failed and the failure mode is `closed`."""
 
 
+def asks_limiter(options: Options) -> bool:
+    """Whether tasks with these options may have a limiter of their registry to ask."""
+    return options.group_key is not None or bool(options.group_rates) or bool(options.rate_limits)
+
+
 async def rate_delay_ms(
     limiter: RateLimiter | None, values: Values, binder: Binder, node: Node, leaf: LeafPlan, options: Options
 ) -> int | None:
@@ -36,8 +41,6 @@ async def rate_delay_ms(
     `group_rate_limiter_failure_mode` says.
     """
     grouped = options.group_key is not None or bool(options.group_rates)
-    if not grouped and not options.rate_limits:
-        return None
     if limiter is None and (options.group_rates or not grouped):
         return None
     try:

@@ -26,8 +26,8 @@ from stemflow.runtime.attempt.declared_results import checked, missing_result
 from stemflow.runtime.attempt.execute import Output, execute, refused
 from stemflow.runtime.attempt.in_flight import Running
 from stemflow.runtime.attempt.process_pool import Crashed, ProcessPool
-from stemflow.runtime.attempt.rate_check import rate_delay_ms
-from stemflow.runtime.attempt.soft_limit import soft_limit_of
+from stemflow.runtime.attempt.rate_check import asks_limiter, rate_delay_ms
+from stemflow.runtime.attempt.soft_limit import SoftLimit
 from stemflow.runtime.attempt.task_import import locate
 from stemflow.runtime.attempt.verify_lease import verify_lease
 from stemflow.runtime.catalog.remote_tasks import RemoteTasks
@@ -100,7 +100,7 @@ class Attempt:
     task: Task[..., Any]
     mode: ExecutionMode
     values: Values
-    """Reads the values that arguments and keys are made of. Set by `check_rate`, as `binder`."""
+    """Reads the values that arguments and keys are made of. Set by `check_start`, as `binder`."""
     binder: Binder
     context: TaskContext
     """What the handler is given. Set by `make_context`."""
@@ -144,13 +144,9 @@ class Attempts:
         self._unregistered, self._own_tasks, self._paused_ms = unregistered, own_tasks, paused_ms
         self._state = state
         self.steps: tuple[Callable[[Attempt], Awaitable[Outcome | Crashed | None]], ...] = (
-            self.verify,
             self.find_task,
-            self.check_pause,
-            self.check_budget,
-            self.check_rate,
+            self.check_start,
             self.make_context,
-            self.ask_middleware,
             self.bind_arguments,
             self.run_handler,
         )
@@ -166,14 +162,16 @@ class Attempts:
 
     # -- steps
 
-    async def verify(self, attempt: Attempt) -> Outcome | None:
-        """Hand the lease back if it is too early. Raises SignatureInvalid, UnknownKey."""
-        early_ms = await verify_lease(self._library, attempt.node, self._queues)
-        return None if early_ms is None else HandedBack(early_ms)
-
     async def find_task(self, attempt: Attempt) -> Outcome | None:
-        """Find the registered task, its options and where it runs."""
+        """Find the registered task, its options and where it runs; hand a lease back that is too early.
+
+        Raises SignatureInvalid, UnknownKey.
+        """
         node = attempt.node
+        if node.seal is not None or self._library.trust.keys is not None:
+            early_ms = await verify_lease(self._library, node, self._queues)
+            if early_ms is not None:
+                return HandedBack(early_ms)
         shape = self._library.shapes.get(node.plan) or await self._library.shape(node.plan)
         leaf = shape.nodes[node.node]
         assert isinstance(leaf, LeafPlan)
@@ -188,33 +186,36 @@ class Attempts:
         attempt.running.retry_by(RetryDecider(leaf.task, options, node.attempt, strategy, age_ms=age_ms))
         return None
 
-    async def check_pause(self, attempt: Attempt) -> Outcome | None:
-        """Hand back a task that an operator has paused."""
-        paused_ms = await self._paused_ms(attempt.node, attempt.leaf.task)
-        return None if paused_ms is None else HandedBack(paused_ms)
+    async def check_start(self, attempt: Attempt) -> Outcome | None:
+        """Hand back a task that an operator has paused, or for as long as its rate limiter says; fail a late retry."""
+        node, options = attempt.node, attempt.options
+        paused_ms = await self._paused_ms(node, attempt.leaf.task)
+        if paused_ms is not None:
+            return HandedBack(paused_ms)
+        if options.retry.budget_ms is not None and node.attempt:
+            late = self._past_budget(node, options.retry.budget_ms)
+            if late is not None:
+                return late
+        attempt.values = Values(self._library, known=self._decider.records)
+        attempt.binder = self._decider.binders.get(node.plan) or await self._decider.binder(node.plan)
+        if not asks_limiter(options):
+            return None
+        limiter = self._registry.rate_limiter
+        delay_ms = await rate_delay_ms(limiter, attempt.values, attempt.binder, node, attempt.leaf, options)
+        return None if delay_ms is None else HandedBack(delay_ms)
 
-    async def check_budget(self, attempt: Attempt) -> Outcome | None:
-        """Fail a retry whose budget has passed while it waited, with the error of the attempt before it."""
-        node, budget_ms = attempt.node, attempt.options.retry.budget_ms
-        if budget_ms is None or not node.attempt or self._store.now_ms() <= node.opened_at_ms + budget_ms:
+    def _past_budget(self, node: Node, budget_ms: int) -> Failed | None:
+        """The failure of a retry whose budget has passed while it waited, with the error of the attempt before it."""
+        if self._store.now_ms() <= node.opened_at_ms + budget_ms:
             return None
         error = node.error or ErrorInfo("RetryBudgetExceeded", "it was retried", "stemflow.RetryBudgetExceeded")
         text = f"{error.message}; not tried again, its retry budget of {budget_ms} ms has passed"
         return Failed(structs.replace(error, message=text), "final")
 
-    async def check_rate(self, attempt: Attempt) -> Outcome | None:
-        """Ask the rate limiter of the registry, and hand the task back for as long as it says."""
-        attempt.values = Values(self._library, known=self._decider.records)
-        attempt.binder = await self._decider.binder(attempt.node.plan)
-        delay_ms = await rate_delay_ms(
-            self._registry.rate_limiter, attempt.values, attempt.binder, attempt.node, attempt.leaf, attempt.options
-        )
-        return None if delay_ms is None else HandedBack(delay_ms)
-
     async def make_context(self, attempt: Attempt) -> Outcome | None:
-        """Send the signal `received`, and make the context of the handler."""
+        """Send the signal `received`, and make the context of the handler; middlewares may refuse the delivery."""
         node, leaf = attempt.node, attempt.leaf
-        if self._signals.received:
+        if self._signals.received.listeners:
             self._signals.received.send(task_event("received", node, leaf.task, self._store.now_ms()))
         kind: Callable[..., TaskContext] = TaskContext
         if attempt.mode != "loop":
@@ -224,10 +225,6 @@ class Attempts:
             kind, self._services, attempt.values, node, leaf, attempt.options, self._state()
         )
         attempt.running.know(attempt.context)
-        return None
-
-    async def ask_middleware(self, attempt: Attempt) -> Outcome | None:
-        """Let the middlewares refuse the delivery."""
         chain = self._registry.middleware
         return await refused(chain, attempt.context, attempt.running.decide_retry) if chain.on_consume else None
 
@@ -239,7 +236,7 @@ class Attempts:
     async def _bind(self, attempt: Attempt) -> Outcome | None:
         node, codec, encoders = attempt.node, self._library.codec, self._library.encoders
         try:
-            secrets = await self._secrets(attempt)
+            secrets = await self._secrets(attempt) if attempt.leaf.secrets else {}
             attempt.bound = await attempt.binder.calls(attempt.values, node, attempt.leaf, secrets)
             if attempt.leaf.env:
                 env = await attempt.binder.environment(attempt.values, node, attempt.leaf, secrets)
@@ -250,7 +247,8 @@ class Attempts:
                 place = await attempt.values.origin(node)
                 limit = attempt.binder.template(attempt.values, place, attempt.leaf.timeout)
                 attempt.options = await with_hard_limit(attempt.options, limit, node.path)
-            write = await codec.writer(attempt.options.result_encoder or encoders.results, *node.key, "result")
+            encoder = attempt.options.result_encoder or encoders.results
+            write = await codec.writer(encoder, node.run, node.path, "result")
         except OptionError as error:
             return Failed(describe(error), "final")
         except ExpressionError as error:
@@ -267,7 +265,8 @@ class Attempts:
         redaction = Redaction(attempt.context.hidden) if attempt.context.hidden else None
         if redaction is not None:
             write = redacted(write, redaction)
-        origin = await self._library.origin_of(node.run)
+        known = self._library.headers.get(node.run)
+        origin = (known.origin or node.run) if known is not None else await self._library.origin_of(node.run)
         attempt.output = Output(self._remote_tasks, encoders, write, origin, node.path, redaction)
         return None
 
@@ -283,7 +282,7 @@ class Attempts:
 
     async def _secrets(self, attempt: Attempt) -> dict[str, str]:
         """The values of the secrets that the call reads, which are hidden from now on. Raises SecretFailure."""
-        names = attempt.binder.secrets_of(attempt.leaf) if attempt.leaf.secrets else ()
+        names = attempt.binder.secrets_of(attempt.leaf)
         if not names:
             return {}
         try:
@@ -299,9 +298,9 @@ class Attempts:
             return await self._in_process(attempt)
         running, context = attempt.running, attempt.context
         await running.wait_for_reports()
-        soft_limit = soft_limit_of(context, attempt.options)
+        soft_limit = None if attempt.options.soft_ms is None else SoftLimit(context, attempt.options.soft_raises)
         running.begin(context, attempt.options, None if soft_limit is None else soft_limit.expire)
-        threads = self._in_thread(running)
+        threads = partial(self._in_thread, running)
         called = execute(
             attempt.task, context, attempt.bound, threads, attempt.output, running.decide_retry, soft_limit
         )
@@ -311,7 +310,7 @@ class Attempts:
         """Fail a task that gives nothing where it must give something, or that adds what shares keys with other runs to
         a run in another partition than the keys."""
         if isinstance(outcome, Ok):
-            missing = missing_result(attempt.leaf.returns, outcome)
+            missing = None if attempt.leaf.returns is None else missing_result(attempt.leaf.returns, outcome)
             if missing is not None:
                 return missing
             added = outcome.added
@@ -336,7 +335,7 @@ class Attempts:
     ) -> Outcome | Crashed:
         """Await the call, with the signals `prerun` and `postrun` around it."""
         outcome: Outcome | Crashed | None = None
-        if self._signals.prerun:
+        if self._signals.prerun.listeners:
             self._signals.prerun.send(context_event("prerun", context, self._store.now_ms()))
         try:
             outcome = await called
@@ -344,7 +343,7 @@ class Attempts:
                 outcome = Redaction(context.hidden).failed(outcome)
             return outcome
         finally:
-            if self._signals.postrun:
+            if self._signals.postrun.listeners:
                 error = outcome.error if isinstance(outcome, Failed) else None
                 self._signals.postrun.send(context_event("postrun", context, self._store.now_ms(), error=error))
 
@@ -371,10 +370,7 @@ class Attempts:
                 process.kill()  # a handler that ended by itself may have left programs running
             self._processes.give(process)
 
-    def _in_thread(self, running: Running) -> Callable[[Callable[[], Any]], Awaitable[Any]]:
-        def call(work: Callable[[], Any]) -> Awaitable[Any]:
-            thread = asyncio.get_running_loop().run_in_executor(self._threads, work)
-            running.in_thread(thread)
-            return asyncio.shield(thread)
-
-        return call
+    def _in_thread(self, running: Running, work: Callable[[], Any]) -> Awaitable[Any]:
+        thread = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        running.in_thread(thread)
+        return asyncio.shield(thread)

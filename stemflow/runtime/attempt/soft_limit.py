@@ -6,13 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Generator
 from typing import Any
 
-from stemflow.model.policy import Options
 from stemflow.runtime.tasks.context import SoftTimeLimitExceeded, TaskContext
-
-
-def soft_limit_of(context: TaskContext, options: Options) -> SoftLimit | None:
-    """The soft limit of an attempt; None for a task without one."""
-    return None if options.soft_ms is None else SoftLimit(context, options.soft_raises)
 
 
 class SoftLimit:

@@ -139,6 +139,8 @@ class TaskPayloadEncoderRegistry:
         self, *encoders: TaskPayloadEncoder, args: str = "json", results: str = "json", accept_plain: bool = False
     ) -> None:
         self.accept_plain = accept_plain
+        self.may_protect = False
+        """Whether an encoder is known that protects what it writes."""
         self._encoders: dict[str, TaskPayloadEncoder] = {"json": JsonEncoder()}
         for encoder in encoders:
             self.register(encoder)
@@ -151,6 +153,7 @@ class TaskPayloadEncoderRegistry:
         if encoder.id in self._encoders:
             raise OptionError(f"encoders: {encoder.id!r} is registered already; give each encoder an id of its own")
         self._encoders[encoder.id] = encoder
+        self.may_protect = self.may_protect or encoder.protects
 
     def __contains__(self, name: object) -> bool:
         return name in self._encoders
@@ -239,6 +242,10 @@ class EncoderNames(NamedTuple):
     meta: Mapping[str, str]
 
 
+JSON_ONLY: Final = EncoderNames({}, {})
+"""The names of a task whose arguments and result are JSON."""
+
+
 def encoder_names(
     node: Node, leaf: LeafPlan, options: Options, header: Header, encoders: TaskPayloadEncoderRegistry
 ) -> EncoderNames:
@@ -247,6 +254,8 @@ def encoder_names(
     else:
         args = (options.args_encoder or encoders.args) if node.path else encoder_of(header.inputs)
     result = options.result_encoder or encoders.results
+    if args == result == "json":
+        return JSON_ONLY
     headers = {} if args == "json" else {ARGS_HEADER: args}
     meta = {} if args == "json" else {ARGS_META: args}
     return EncoderNames(headers, meta if result == "json" else {**meta, RESULT_META: result})

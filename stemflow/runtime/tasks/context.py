@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context, ContextVar, copy_context
 from datetime import UTC, datetime
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -348,4 +349,4 @@ def outside() -> Context | None:
 def enter(context: TaskContext) -> Callable[[], None]:
     """Make `context` the current one; call the returned function to undo it."""
     token = _current.set(context)
-    return lambda: _current.reset(token)
+    return partial(_current.reset, token)

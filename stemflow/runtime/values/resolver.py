@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, assert_never
 
 from msgspec import to_builtins
 
-from stemflow.core.kinds import rules_of
+from stemflow.core.kinds import KINDS, rules_of
 from stemflow.core.leaf import undone_path
 from stemflow.core.shape import base_size
 from stemflow.model.plan import ScopePlan, Sealed
@@ -118,6 +118,16 @@ class Values:
         assert isinstance(plan, ScopePlan)
         return plan
 
+    async def around(self, node: Node) -> tuple[Node, ScopePlan]:
+        """The scope that holds `node`, perhaps in an old version, and its plan."""
+        scope = self.known.get((node.run, parent_path(node.path)))
+        if not isinstance(scope, Node) or scope.tally is None:
+            scope = await self.above(node)
+        shape = self.library.shapes.get(scope.plan) or await self.library.shape(scope.plan)
+        plan = shape.nodes[scope.node]
+        assert isinstance(plan, ScopePlan)
+        return scope, plan
+
     # -- results of nodes
 
     async def value(self, node: Node | None) -> Any:
@@ -127,7 +137,7 @@ class Values:
         if node.alias is not None and node.result is None:
             return await self.value(await self.node(node.alias))
         if node.tally is None:
-            return await self.library.codec.read(node.result, *(node.alias or node.key), "result")
+            return await self.library.codec.read(node.result, *(node.alias or (node.run, node.path)), "result")
         plan = await self.scope(node)
         rules = rules_of(plan)
         given = rules.value_from(plan, node.tally)
@@ -185,12 +195,11 @@ class Values:
         Nodes that were added at run time get none: the task that added them, or that they replaced, got the value.
         """
         while node.path and not (node.node == 0 and node.index >= 0):
-            scope = await self.above(node)
-            plan = await self.scope(scope)
+            scope, plan = await self.around(node)
             if node.index < 0:
                 is_cleanup = plan.cleanup is not None and node.index == -1 - len(plan.catches) - len(plan.hooks)
                 return Prev(await self._follow_up_argument(scope.key, is_cleanup))
-            rules = rules_of(plan)
+            rules = KINDS[plan.kind]
             if not rules.repeats and node.index >= base_size(scope):
                 return None
             match rules.feed(plan, node.index):
@@ -220,9 +229,8 @@ class Values:
     async def predecessor_path(self, node: Node) -> str | None:
         """The path of the task that made `node` ready: in a chain the last one before it; None for a first task."""
         while node.path and not (node.node == 0 and node.index >= 0):
-            scope = await self.above(node)
-            plan = await self.scope(scope)
-            feed = rules_of(plan).feed(plan, node.index)
+            scope, plan = await self.around(node)
+            feed = KINDS[plan.kind].feed(plan, node.index)
             if feed == "before" or (feed == "carry" and node.index):
                 return await self._last_task(scope, node.index - 1)
             if feed == "results":
@@ -232,7 +240,8 @@ class Values:
 
     async def _last_task(self, scope: Node, index: int) -> str:
         """Down from a member to the task that gave its value."""
-        nodes = (await self.library.shape(scope.plan)).nodes
+        shape = self.library.shapes.get(scope.plan) or await self.library.shape(scope.plan)
+        nodes = shape.nodes
         path, plan, at = scope.path, nodes[scope.node], index
         while isinstance(plan, ScopePlan) and plan.members:
             rules = rules_of(plan)

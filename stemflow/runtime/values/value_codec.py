@@ -37,7 +37,7 @@ class ValueCodec:
 
     async def read(self, encoded: bytes | None, run: str, path: str, kind: str) -> Any:
         """Decode a stored value; None is null. Raises UnknownEncoder, BadPayload."""
-        if encoded is not None:
+        if encoded is not None and self.encoders.may_protect:
             self.check(encoded, run, path, kind)
         if encoded is None or is_json(encoded):
             return decode(encoded)
@@ -45,7 +45,7 @@ class ValueCodec:
 
     def check(self, encoded: bytes, run: str, path: str, kind: str) -> None:
         """Raise BadPayload for a plain value where values are encrypted and records are not signed."""
-        if not self._signed:
+        if not self._signed and self.encoders.may_protect:
             self.encoders.check_protection(encoded, kind, value_location(run, path, kind))
 
     async def writer(self, encoder: str, run: str, path: str, kind: str, limit: int = MAX_BYTES) -> Write:
