@@ -241,7 +241,8 @@ class Attempts:
             if attempt.leaf.env:
                 env = await attempt.binder.environment(attempt.values, node, attempt.leaf, secrets)
                 attempt.context._set_env(env)
-            if names := names_read(attempt.options.retry):
+            retry = attempt.options.retry
+            if (retry.when is not None or retry.rules) and (names := names_read(retry)):
                 await self._know_call(attempt, names)
             if attempt.leaf.timeout is not None:
                 place = await attempt.values.origin(node)
