@@ -24,7 +24,7 @@ from stemflow.dsl.templates import HOME, KNOWN_INSIDE, Template, Templates, Use
 from stemflow.dsl.vocabulary import COMPLETION, KINDS, MEMBER_POLICY
 from stemflow.model.completion import Completion, completion_of_tolerance
 from stemflow.model.records import child_path
-from stemflow.model.secret_source import SecretSource
+from stemflow.model.secret_source import SecretSource, input_of
 from stemflow.model.signature import (
     FAIL_TYPE,
     AnySig,
@@ -279,10 +279,15 @@ class Builder:
             bind=args,
             options=self.options.read(node, context.names, context.path, defaults),
             env=env,
-            secrets=self.secrets if "secrets" in f"{args}{env}" else {},
+            secrets=self._readable(f"{args}{env}"),
             timeout=self.options.hard_limit(node, context.names, context.path),
             **common,
         )
+
+    def _readable(self, text: str) -> dict[str, SecretSource]:
+        """The secrets that expressions in this text may read."""
+        words = {True: "secrets" in text, False: "inputs" in text}
+        return {name: source for name, source in self.secrets.items() if words[input_of(name) is None]}
 
     def _values(self, node: Node | None, context: Context) -> dict[str, Any]:
         """The arguments or variables of a task, whose values may hold expressions and read secrets."""

@@ -90,6 +90,11 @@ def read_schema(node: Node | None, where: str, types: NamedTypes) -> dict[str, A
     found = types.schema(node)
     if _patterns_hold(node, where, types.findings) and "default" in node.members:
         default = node.members["default"]
+        if is_secret(found):
+            wrong = misplaced_secret(default.value, f"{where}.default")
+            if wrong is not None:
+                types.findings.error("SF301", wrong, default.place, "leave the default out")
+            return found
         for path, message in _judge(found, default.value, f"{where}.default"):
             types.findings.error("SF301", message, find(default, path)[0].place, "change the default or its schema")
     return found
@@ -154,8 +159,27 @@ def inputs_schema(inputs: Mapping[str, Any]) -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "required": [name for name, schema in inputs.items() if "default" not in schema],
-        "properties": dict(inputs),
+        "properties": {name: SOURCE if is_secret(schema) else schema for name, schema in inputs.items()},
     }
+
+
+SOURCE = {
+    "type": "object", "minProperties": 1, "maxProperties": 1,
+    "additionalProperties": {"type": "string", "minLength": 1},
+}  # fmt: skip
+"""The JSON Schema of where the value of a secret is."""
+
+
+def is_secret(schema: Any) -> bool:
+    """Whether an input is declared as secret: its value is never given, only where workers find it."""
+    return isinstance(schema, Mapping) and schema.get("secret") is True
+
+
+def misplaced_secret(value: Any, where: str) -> str | None:
+    """A sentence, without the value, if it does not say where workers find the value of a secret input."""
+    if Verdict(SOURCE, _KEYWORDS).fits(value):
+        return None
+    return f"{where}: it is secret, so expected where workers find its value, such as {{env: NAME}}, got something else"
 
 
 def check_inputs(schemas: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -166,7 +190,11 @@ def check_inputs(schemas: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[
     values: dict[str, Any] = {}
     messages: list[str] = []
     for name, schema in schemas.items():
-        if name in given:
+        if is_secret(schema) and name in given:
+            values[name] = given[name]
+            wrong = misplaced_secret(given[name], f"inputs.{name}")
+            messages.extend([] if wrong is None else [wrong])
+        elif name in given:
             values[name] = _whole_numbers(schema, given[name])
             messages.extend(dict.fromkeys(message for _, message in _judge(schema, given[name], f"inputs.{name}")))
         elif "default" in schema:

@@ -18,7 +18,7 @@ from stemflow.dsl.context import Context
 from stemflow.dsl.expressions import SUBMITTED, WHOLE_RUN, Expressions
 from stemflow.dsl.findings import Findings, Position
 from stemflow.dsl.ignore import Ignores, read_ignores
-from stemflow.dsl.inputs import inputs_schema, read_inputs
+from stemflow.dsl.inputs import inputs_schema, is_secret, read_inputs
 from stemflow.dsl.named_types import NamedTypes
 from stemflow.dsl.options import OptionReader
 from stemflow.dsl.others import OtherFile, ReadOther, no_other, read_others
@@ -30,7 +30,7 @@ from stemflow.dsl.source import Node, read
 from stemflow.dsl.templates import Templates, in_copies
 from stemflow.dsl.vocabulary import BODIES, VALUE_OF
 from stemflow.model.diagnostic import Diagnostic
-from stemflow.model.secret_source import SecretSource
+from stemflow.model.secret_source import IN_INPUTS, SecretSource, of_input
 from stemflow.model.signature import AnySig, StepsSig
 from stemflow.model.workflow import Workflow
 
@@ -189,7 +189,8 @@ def _workflow(root: Node, inputs: dict[str, Any], builder: Builder) -> Workflow 
     schedules = read_schedules(root.get("on"), root.text("name") or "", expressions)
     for key in ("name", "version", "description", "labels", "vars"):
         expressions.refuse(root.get(key), key)
-    secrets = builder.secrets = _secrets(root, expressions)
+    secrets = _secrets(root, expressions)
+    builder.secrets = {**secrets, **{of_input(name): IN_INPUTS for name, one in inputs.items() if is_secret(one)}}
     defaults = root.get("defaults")
     task_defaults = {} if defaults is None else options.defaults(defaults.get("task"))
     if defaults is not None:

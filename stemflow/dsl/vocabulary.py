@@ -26,7 +26,6 @@ TASK_ONLY = frozenset({
 NOT_YET: Mapping[str, str | None] = {
     "priority": "set it under defaults.task or on a task",
     "queue": "set it under defaults.task or on a task",
-    "secret": None,
 }
 """Keys of the format that this version refuses -> what to write instead, where there is something."""
 

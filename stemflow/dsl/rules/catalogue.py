@@ -120,6 +120,7 @@ CATALOGUE: Mapping[str, Entry] = {
     "SF604": Entry("warning", "a password in a URL"),
     "SF605": Entry("error", "a secret where it would be stored or shown"),
     "SF606": Entry("error", "a secret that is not declared"),
+    "SF607": Entry("error", "an input that cannot be secret"),
     "SF701": Entry("warning", "an input that nothing reads"),
     "SF702": Entry("warning", "a variable that nothing reads"),
     "SF703": Entry("warning", "a step in `needs` that a reference names already"),

@@ -14,6 +14,7 @@ from stemflow.dsl.rules import (
     inputs,
     policy,
     schedules,
+    secret_inputs,
     security,
     style,
     tasks,
@@ -26,7 +27,8 @@ from stemflow.dsl.rules.registry import RULES
 from stemflow.dsl.rules.view import TaskFacts, View
 
 FAMILIES = (
-    graph, conditions, inputs, tasks, templates, workflows, cases, policy, schedules, events, effects, security, style,
+    graph, conditions, inputs, tasks, templates, workflows, cases, policy, schedules, events, effects, security,
+    secret_inputs, style,
 )  # fmt: skip
 """The modules of rules; to import them registers what they define."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stemflow.dsl.expressions import FAILURE, Read
+from stemflow.dsl.inputs import is_secret
 from stemflow.dsl.rules.types import (
     ANY,
     BOOLEAN,
@@ -49,7 +50,10 @@ class Environment:
         self._busy: set[str] = set()
         self._items: dict[str, Type] = {}
         self.inputs = object_of(
-            {name: of_schema(schema, "SF205", f"inputs.{name}") for name, schema in view.inputs.items()},
+            {
+                name: STRING if is_secret(schema) else of_schema(schema, "SF205", f"inputs.{name}")
+                for name, schema in view.inputs.items()
+            },
             closed=_is_readable(view, "inputs"),
             code="SF205",
             what="inputs",

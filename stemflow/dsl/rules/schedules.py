@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from stemflow.dsl.findings import did_you_mean
+from stemflow.dsl.inputs import is_secret, misplaced_secret
 from stemflow.dsl.rules.registry import Found, rule
 from stemflow.dsl.rules.view import View
 from stemflow.dsl.source import Node
@@ -89,6 +90,10 @@ def inputs_of_schedules(view: View) -> Iterator[Found]:
             if key not in view.inputs:
                 yield Found(f"{name}.inputs: there is no input `{key}`", place,
                             did_you_mean(key, view.inputs, "inputs"))  # fmt: skip
+            value = None if inputs is None or not is_secret(view.inputs.get(key)) else inputs.get(key)
+            wrong = None if value is None else misplaced_secret(value.value, f"{name}.inputs.{key}")
+            if value is not None and wrong is not None:
+                yield Found(wrong, value.place)
         for key, schema in view.inputs.items():
             if key not in given and isinstance(schema, dict) and "default" not in schema:
                 place = node.place if inputs is None else node.key_place("inputs")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from stemflow.dsl.findings import Position
+from stemflow.dsl.inputs import is_secret
 from stemflow.dsl.rules.registry import Found, rule
 from stemflow.dsl.rules.view import View
 from stemflow.dsl.source import Node
@@ -64,11 +65,14 @@ def passwords_in_urls(view: View) -> Iterator[Found]:
 def secrets_in_keys(view: View) -> Iterator[Found]:
     """An input that is named like a secret, in a key or an output, where it is stored and shown."""
     shown = {id(node) for node in _shown(view)}
+    declared = {name for name, schema in view.inputs.items() if is_secret(schema)}  # these are errors
     for read in view.reads:
         if id(read.node) not in shown:
             continue
         for one in read.references:
-            if one.path[0] in ("inputs", "vars") and len(one.path) > 1 and _SECRET_KEY.search(one.path[1]):
+            if one.path[0] not in ("inputs", "vars") or len(one.path) == 1 or one.path[1] in declared:
+                continue
+            if _SECRET_KEY.search(one.path[1]):
                 yield Found(
                     f"`{'.'.join(one.path[:2])}` looks like a secret, and a key or an output is shown in clear",
                     view.at(read, one.column, one.end),

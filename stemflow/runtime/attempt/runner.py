@@ -44,6 +44,7 @@ from stemflow.runtime.tasks.task import Task
 from stemflow.runtime.values.binding import Binder, Bound
 from stemflow.runtime.values.call_keys import named
 from stemflow.runtime.values.resolver import Values
+from stemflow.runtime.values.secret_values import sources_of
 from stemflow.runtime.values.time_limits import with_hard_limit
 from stemflow.store.base import Store
 
@@ -286,8 +287,10 @@ class Attempts:
         names = attempt.binder.secrets_of(attempt.leaf)
         if not names:
             return {}
+        origin = await attempt.values.origin(attempt.node)
+        sources = await sources_of(attempt.values, origin, names, attempt.leaf.secrets)
         try:
-            found = await self._registry.secrets.values(sorted(names), attempt.leaf.secrets)
+            found = await self._registry.secrets.values(sources)
         except Exception as error:
             raise SecretFailure(error) from None
         attempt.context._hide(tuple(found.values()))

@@ -21,7 +21,7 @@ from msgspec import structs
 from stemflow.errors import OptionError, StemflowError
 from stemflow.model.facts import Failed
 from stemflow.model.records import ErrorInfo
-from stemflow.model.secret_source import SecretSource
+from stemflow.model.secret_source import SecretSource, input_of
 from stemflow.runtime.payloads.encoders import Write
 from stemflow.runtime.payloads.json_data import plain
 
@@ -97,18 +97,21 @@ class Secrets:
         twin.providers = dict(self.providers)
         return twin
 
-    async def values(self, names: Iterable[str], sources: Mapping[str, SecretSource]) -> dict[str, str]:
+    async def values(self, sources: Mapping[str, SecretSource | None]) -> dict[str, str]:
         """The values of these secrets. Raises SecretUnavailable, and what a provider raises."""
-        return {name: await self._value(name, sources.get(name)) for name in names}
+        return {
+            name: await self._value(name if input_of(name) else f"secrets.{name}", source)
+            for name, source in sources.items()
+        }
 
-    async def _value(self, name: str, source: SecretSource | None) -> str:
+    async def _value(self, what: str, source: SecretSource | None) -> str:
         if source is None:
-            raise SecretUnavailable(f"secrets.{name}: expected a secret of the workflow, found none of this name")
+            raise SecretUnavailable(f"{what}: expected a secret of the workflow, found none of this name")
         provider = self.providers.get(source.provider)
         if provider is None:
             known = ", ".join(sorted(self.providers))
             raise SecretUnavailable(
-                f"secrets.{name}: expected a provider {source.provider!r}, this worker has {known}; register it with "
+                f"{what}: expected a provider {source.provider!r}, this worker has {known}; register it with "
                 "@registry.secret_provider(...)"
             )
         try:
@@ -118,18 +121,18 @@ class Secrets:
                 found = await asyncio.to_thread(provider, source.key)
             value = await found if inspect.isawaitable(found) else found
         except SecretUnavailable as error:
-            raise SecretUnavailable(f"secrets.{name}: {error}") from None
+            raise SecretUnavailable(f"{what}: {error}") from None
         if not isinstance(value, str) or not value:
-            raise SecretUnavailable(f"secrets.{name}: expected a text from {source.provider}, got none")
+            raise SecretUnavailable(f"{what}: expected a text from {source.provider}, got none")
         return value
 
 
 class NamedSecrets(Secrets):
     """Gives `secret:NAME` as each value, for tests of workflows, which need no real values."""
 
-    async def values(self, names: Iterable[str], sources: Mapping[str, SecretSource]) -> dict[str, str]:
+    async def values(self, sources: Mapping[str, SecretSource | None]) -> dict[str, str]:
         """A text for each secret that is not its value."""
-        return {name: f"secret:{name}" for name in names}
+        return {name: f"secret:{name}" for name in sources}
 
 
 class Redaction:

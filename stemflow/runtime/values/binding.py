@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import product
@@ -45,6 +45,7 @@ from stemflow.runtime.values.events import answer_in_time, arrival, emission, tr
 from stemflow.runtime.values.map_items import PAGE
 from stemflow.runtime.values.misfits import refuse_misfit
 from stemflow.runtime.values.resolver import Values, public_error
+from stemflow.runtime.values.secret_values import secrets_read, with_secrets, without_values
 from stemflow.runtime.values.time_limits import timeout_ms
 from stemflow.runtime.values.value_codec import value_location
 from stemflow.store.base import StoreError
@@ -93,9 +94,7 @@ class Binder:
 
     def secrets_of(self, leaf: LeafPlan) -> frozenset[str]:
         """The secrets that the arguments and variables of a leaf read."""
-        tree = [dict(leaf.bind or {}), dict(leaf.env)]
-        found = parse_template(tree, self.names | {"secrets"}).references
-        return frozenset(one.path[1] for one in found if one.path[0] == "secrets" and len(one.path) > 1)
+        return secrets_read(leaf, self.names)
 
     async def condition(self, values: Values, node: Node, source: str, names: Mapping[str, Any] = NO_NAMES) -> Any:
         """The value of a bare expression of `node`; `names` are known besides those around it."""
@@ -138,8 +137,12 @@ class Binder:
         if node.stand_in is not None:
             return await self._calls_of(values, node.stand_in)
         if leaf.bind is not None:
-            names = {"secrets": secrets if secrets is not None else _names_of(self.secrets_of(leaf))}
-            bound = await self.template(values, await values.origin(node), dict(leaf.bind), names)
+            origin = await values.origin(node)
+            if secrets is None:
+                names = await without_values(values, origin, self.secrets_of(leaf))
+            else:
+                names = await with_secrets(values, origin, secrets)
+            bound = await self.template(values, origin, dict(leaf.bind), names)
             return Bound([((), bound)])
         args, kwargs = leaf.args, dict(leaf.kwargs)
         if leaf.sealed is not None:
@@ -161,7 +164,9 @@ class Binder:
         self, values: Values, node: Node, leaf: LeafPlan, secrets: Mapping[str, str]
     ) -> dict[str, str]:
         """The environment variables of a leaf. Raises ExpressionError."""
-        found = await self.template(values, await values.origin(node), dict(leaf.env), {"secrets": secrets})
+        origin = await values.origin(node)
+        names = await with_secrets(values, origin, secrets)
+        found = await self.template(values, origin, dict(leaf.env), names)
         return {name: key_text(value) for name, value in found.items()}
 
     async def _calls_of(self, values: Values, key: Key) -> Bound:
@@ -171,11 +176,6 @@ class Binder:
         leaf = shape.nodes[node.node]
         assert isinstance(leaf, LeafPlan)
         return await Binder(shape).calls(values, node, leaf)
-
-
-def _names_of(secrets: Iterable[str]) -> dict[str, str]:
-    """What takes the place of secrets where their values must not be."""
-    return {name: f"secrets.{name}" for name in secrets}
 
 
 def _unpacked(item: Any) -> tuple[Any, ...]:
