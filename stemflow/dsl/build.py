@@ -112,7 +112,9 @@ class Builder:
         if kind is None or body is None:
             return None
         common = self._common(node, context, kind)
-        return self.kind(kind, node, body, context, common)
+        found = self.kind(kind, node, body, context, common)
+        shared = {} if kind == "task" or found is None else self.options.placement(node)
+        return found.with_options(**shared) if found is not None and shared else found  # type: ignore[return-value]
 
     def _copied(self, node: Node, context: Context) -> AnySig | None:
         """A step that names a template: the step of the template, at the path of this one."""

@@ -77,7 +77,19 @@ def read_inputs(node: Node | None, types: NamedTypes, where: str = "inputs") -> 
     for name, schema in node.members.items():
         value = read_schema(schema, f"{where}.{name}", types)
         if value is not None:
-            found[name] = value
+            found[name] = _optional(value) if schema.value.get("required") is False else value
+    return found
+
+
+def _optional(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of an input that is null where it is not given."""
+    found: dict[str, Any] = {"default": None, **schema}
+    if "type" in schema:
+        found["type"] = [*dict.fromkeys((*_type_names(schema), "null"))]
+    if "enum" in schema:
+        found["enum"] = [*schema["enum"], None]
+    if "const" in schema:
+        found["enum"] = [found.pop("const"), None]
     return found
 
 
@@ -88,6 +100,8 @@ def read_schema(node: Node | None, where: str, types: NamedTypes) -> dict[str, A
     if not node.is_sound():
         return dict(node.value)
     found = types.schema(node)
+    if isinstance(found.get("required"), bool):
+        del found["required"]
     if _patterns_hold(node, where, types.findings) and "default" in node.members:
         default = node.members["default"]
         if is_secret(found):

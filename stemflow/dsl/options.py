@@ -73,12 +73,7 @@ class OptionReader:
 
     def read(self, node: Node, names: Names, path: str, below: Layer) -> dict[str, Any]:
         """The options that a step gives; `below` are the defaults of its task."""
-        options: dict[str, Any] = dict(below.options)
-        for key in ("queue", "priority"):
-            given = node.get(key)
-            if given is not None:
-                self.expressions.refuse(given, key)
-                options[key] = given.value
+        options: dict[str, Any] = {**below.options, **self.placement(node)}
         options |= self._timeout(node, path)
         options |= self._retry(node.get("retry"), names & {"inputs", "params"}, path, below)
         options |= self._unique(node.get("unique"), names, path)
@@ -90,6 +85,16 @@ class OptionReader:
         if expires is not None:
             options["expires"] = expires
         return options | self._rates(node, names | {"args", "headers"}, path)
+
+    def placement(self, node: Node) -> dict[str, Any]:
+        """`queue` and `priority` of a task, or those that a composite or the file gives its tasks."""
+        options: dict[str, Any] = {}
+        for key in ("queue", "priority"):
+            given = node.get(key)
+            if given is not None:
+                self.expressions.refuse(given, key)
+                options[key] = given.value
+        return options
 
     def concurrency(self, parent: Node, names: Names, path: str) -> Concurrency | None:
         """`concurrency: {key, limit}` of a step or of the file."""

@@ -192,7 +192,8 @@ def _workflow(root: Node, inputs: dict[str, Any], builder: Builder) -> Workflow 
     secrets = _secrets(root, expressions)
     builder.secrets = {**secrets, **{of_input(name): IN_INPUTS for name, one in inputs.items() if is_secret(one)}}
     defaults = root.get("defaults")
-    task_defaults = {} if defaults is None else options.defaults(defaults.get("task"))
+    task_defaults = options.placement(root)
+    task_defaults |= {} if defaults is None else options.defaults(defaults.get("task"))
     if defaults is not None:
         options.defaults_by_task(defaults.get("tasks"))
     body = _body(root, builder)

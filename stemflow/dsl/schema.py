@@ -19,7 +19,7 @@ from stemflow.dsl.foreign import KEYS as FOREIGN
 from stemflow.dsl.foreign import KINDS_ELSEWHERE
 from stemflow.dsl.source import Node
 from stemflow.dsl.verdict import Verdict
-from stemflow.dsl.vocabulary import BODIES, KINDS, NOT_YET, TASK_ONLY
+from stemflow.dsl.vocabulary import BODIES, KINDS, TASK_ONLY
 from stemflow.dsl.wording import expected, show_path
 from stemflow.lazy_import import LazyModule
 from stemflow.model.suggest import nearest
@@ -145,8 +145,6 @@ def _unknown_key(node: Node, path: tuple[str | int, ...], key: str, error: Any, 
         if _is_inside(key, kind):
             hint = f"write it inside `{kind}`: {{..., {key}: ...}}"
         findings.error("SF014", f"{where}: `{key}` has no meaning next to `{kind}`", place, hint)
-    elif key in NOT_YET:
-        findings.error("SF014", f"{where}: `{key}` is not supported in this version", place, NOT_YET[key])
     elif key in FOREIGN and (near is None or not _is_typo(key, near)):
         findings.error("SF019", f"{where}: `{key}` is a key of other workflow languages", place, FOREIGN[key])
     else:
@@ -205,7 +203,7 @@ def _missing(node: Node, place: Position, path: tuple[str | int, ...], error: An
 
 
 def _replaces_a_kind(key: str) -> bool:
-    return key not in _all_step_keys() and (key in NOT_YET or key in KINDS_ELSEWHERE)
+    return key not in _all_step_keys() and key in KINDS_ELSEWHERE
 
 
 def _check_body(root: Node, findings: Findings) -> None:

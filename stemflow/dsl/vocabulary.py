@@ -19,15 +19,9 @@ COMPLETION = frozenset({"group", "map"})
 
 TASK_ONLY = frozenset({
     "args", "env", "retry", "cache", "rate_limit", "group_rate_limit", "group_rate_key",
-    "group_rate_key_header", "group_rate_limiter_failure_mode", "unique", "priority", "queue", "expires",
+    "group_rate_key_header", "group_rate_limiter_failure_mode", "unique", "expires",
 })  # fmt: skip
 """Modifiers of a task that have no meaning yet on a composite."""
-
-NOT_YET: Mapping[str, str | None] = {
-    "priority": "set it under defaults.task or on a task",
-    "queue": "set it under defaults.task or on a task",
-}
-"""Keys of the format that this version refuses -> what to write instead, where there is something."""
 
 NAMES = frozenset({
     "inputs", "vars", "steps", "prev", "results", "run", "error", "self", "args", "headers", "env", "secrets", "carry",

@@ -125,7 +125,7 @@ def test_a_secret_input_is_read_only_where_it_is_not_stored(body: str, found: li
         ("{secret: true, default: hunter2}", "SF301"),
         ("{secret: true, minLength: 3}", "SF607"),
         ("{secret: true, type: integer}", "SF607"),
-        ("{type: object, properties: {a: {secret: true}}}", "SF607"),
+        ("{type: object, properties: {a: {secret: true}}}", "SF010"),
         ("{secret: false}", "SF011"),
     ],
 )

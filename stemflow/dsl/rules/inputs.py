@@ -85,8 +85,9 @@ def keywords_without_effect(view: View) -> Iterator[Found]:
     """A keyword of a schema that says nothing about values of its type."""
     for where, node in schemas(view):
         types = _types(node)
-        for key in node.members:
-            about = _FOR.get(key)
+        for key, value in node.members.items():
+            optional = key == "required" and isinstance(value.value, bool)
+            about = None if optional else _FOR.get(key)
             if types is not None and about is not None and types.isdisjoint(about):
                 yield Found(
                     f"{where}: `{key}` has no effect on {' or '.join(sorted(types))}",

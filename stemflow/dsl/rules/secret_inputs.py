@@ -6,12 +6,10 @@ from collections.abc import Iterator
 
 from stemflow.dsl.expressions import Read
 from stemflow.dsl.inputs import is_secret
-from stemflow.dsl.rules.inputs import schemas
 from stemflow.dsl.rules.registry import Found, rule
 from stemflow.dsl.rules.view import View
-from stemflow.dsl.source import Node
 
-_MAY_SAY = frozenset({"secret", "type", "title", "description", "default", "examples"})
+_MAY_SAY = frozenset({"secret", "type", "title", "description", "default", "examples", "required"})
 
 
 @rule("SF605")
@@ -45,25 +43,13 @@ def _is_passed_on(view: View, read: Read) -> bool:
 
 @rule("SF607")
 def secrets_that_cannot_be(view: View) -> Iterator[Found]:
-    """A schema that declares something else than a text of an input as secret."""
-    for where, node in (*schemas(view), *_forms(view)):
-        if "secret" not in node.members:
-            continue
-        if where.count(".") != 1 or not where.startswith("inputs."):
-            yield Found(f"{where}: only an input of the file can be secret", node.keys["secret"],
-                        "declare the input itself as secret, or name the source under `secrets`")  # fmt: skip
+    """A secret input that is no text, or whose value a keyword looks at."""
+    for name, node in view.root.entries("inputs").items():
+        where = f"inputs.{name}"
+        if not isinstance(node.value, dict) or "secret" not in node.members:
             continue
         for key in node.members.keys() - _MAY_SAY:
             yield Found(f"{where}: `{key}` cannot be checked, as the value of a secret is known to workers only",
                         node.keys[key], "take it out")  # fmt: skip
         if node.text("type") not in (None, "string"):
             yield Found(f"{where}: a secret is a text", node.members["type"].place, "write type: string")
-
-
-def _forms(view: View) -> Iterator[tuple[str, Node]]:
-    """(path, schema) of what people and templates are given."""
-    for step in view.steps.values():
-        if step.kind == "approval" and step.body is not None:
-            yield from ((f"{step.path}.inputs.{name}", one) for name, one in step.body.entries("inputs").items())
-    for template, node in view.root.entries("templates").items():
-        yield from ((f"templates.{template}.{name}", one) for name, one in node.entries("params").items())
