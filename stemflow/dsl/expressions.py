@@ -130,7 +130,9 @@ class Expressions:
             message = f"`{word}()` is a function of other workflow languages"
             self.findings.error("SF202", message, place, foreign.CALLS[word])
         else:
-            self.findings.error("SF201", error.message, place, error.hint)
+            braces = str(node.value).lstrip().startswith("{{")
+            self.findings.error("SF201", error.message, place,
+                                "write the expression without {{ }}" if braces else error.hint)  # fmt: skip
 
     def _undefined(self, node: Node, error: ExpressionError, word: str, names: Names) -> None:
         place = place_inside(self.text, node, error.column, error.end)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 _TASK = "write task: NAME, and register a Python function under that name"
 _NEEDS = "write needs: [NAME], or refer to steps.NAME.output"
 _MAP = "write map: {items: LIST, do: STEP}"
+_MATRIX = "write map: {matrix: {NAME: LIST}, as: target, do: STEP}"
 _RETRY = "write retry: {max: N, backoff: {initial: 1s}}"
 _SWITCH = "write switch: {on: EXPRESSION, cases: {VALUE: STEP}, default: STEP}"
 _SCHEDULE = "write on: {schedule: {NAME: {cron: ...}}} at the top"
@@ -57,8 +58,8 @@ KEYS: Mapping[str, str] = {
     "onError": "write on_error: continue, or a step with run_on: failure",
     "trigger_rule": "write run_on: success, failure, done, any_success or always",
     "always": "write run_on: always",
-    "strategy": _MAP,
-    "matrix": _MAP,
+    "strategy": _MATRIX,
+    "matrix": _MATRIX,
     "foreach": _MAP,
     "for_each": _MAP,
     "forEach": _MAP,
@@ -149,6 +150,29 @@ KEYS: Mapping[str, str] = {
     "on_failure_callback": "write on_failure: {do: STEP} at the top, or catch on a step",
     "on_success_callback": "write on_success: {do: STEP} at the top",
     "memoize": "write cache: 1h",
+    "inputParameters": "write args",
+    "taskReferenceName": "the key of the step in `steps` is its name",
+    "decisionCases": _SWITCH,
+    "caseExpression": _SWITCH,
+    "forkTasks": "write group",
+    "joinOn": _NEEDS,
+    "dynamicForkTasksParam": _MAP,
+    "loopCondition": "write loop: {while: CONDITION, do: STEP}",
+    "loopOver": "write loop: {while: CONDITION, do: STEP}",
+    "subWorkflowParam": _CALLED,
+    "sink": "write emit: {type: NAME, data: {...}}",
+    "optional": "write on_error: continue",
+    "startDelay": "write a chain that begins with wait: {for: 10s}",
+    "countdown": "write a chain that begins with wait: {for: 10s}",
+    "soft_time_limit": "write timeout: {soft: 20s, hard: 30s}",
+    "time_limit": "write timeout: {soft: 20s, hard: 30s}",
+    "autoretry_for": "write retry: {retry_on: [NAME]}",
+    "retry_backoff": "write retry: {backoff: {kind: exponential, initial: 1s}}",
+    "routing_key": "write queue: NAME",
+    "poke_interval": "write loop: {until: CONDITION, do: {chain: [{wait: {for: 10s}}, STEP]}}",
+    "expand_kwargs": _MAP,
+    "depends_on_past": "write overlap and catch_up in a schedule, or concurrency: {key: NAME} at the top",
+    "email_on_failure": "write on_failure: {do: STEP} at the top",
     "synchronization": "write concurrency: {key, limit}",
     "mutex": "write concurrency: {key}",
     "semaphore": "write concurrency: {key, limit}",
@@ -194,7 +218,7 @@ KEYS: Mapping[str, str] = {
 }
 """Key of another language -> what to write."""
 
-KINDS_ELSEWHERE = frozenset(key for key, hint in KEYS.items() if hint in (_TASK, _MAP, _SWITCH, _CALLED)) | {
+KINDS_ELSEWHERE = frozenset(key for key, hint in KEYS.items() if hint in (_TASK, _MAP, _MATRIX, _SWITCH, _CALLED)) | {
     "Parallel",
     "Branches",
     "subflow",

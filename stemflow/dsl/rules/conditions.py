@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from stemflow.dsl.foreign import NAMES
 from stemflow.dsl.rules.registry import Found, rule
 from stemflow.dsl.rules.types import Type
 from stemflow.dsl.rules.view import Step, View
 from stemflow.dsl.source import Node
 
-_BRACES = re.compile(r"(?<!\$)\{\{\s*(inputs|vars|steps|prev|item|env|secrets|run|matrix|github)\b[^{}]*\}\}")
+_BRACES = re.compile(
+    r"(?<!\$)\{\{-?\s*(inputs|vars|steps|prev|item|env|secrets|run|matrix|github|workflow|tasks|dag_run|ti|ds)\b[^{}]*\}\}"
+)
 _SHELL = re.compile(r"\$\{(?!\{)\s*(inputs|vars|steps|prev|item|run)\.[^{}]*\}|(?<![\w$])\$(inputs|vars|steps)\.[\w.]+")
 _NEVER = {
     "event.match": "no event fits, so the step waits until its timeout",
@@ -129,11 +132,12 @@ def foreign_marks(view: View) -> Iterator[Found]:
     for node in plain_texts(view):
         found = _BRACES.search(node.value) or _SHELL.search(node.value)
         if found is not None:
-            inner = found[0].strip("${} ")
+            inner = found[0].strip("${}- ")
+            known = NAMES.get(re.split(r"\W", inner, maxsplit=1)[0])
             yield Found(
                 f"`{found[0]}` stays as it is: expressions are written ${{{{ ... }}}}",
                 node.place,
-                f"write ${{{{ {inner} }}}}",
+                f"write ${{{{ {inner} }}}}" if known is None else known,
             )
 
 
