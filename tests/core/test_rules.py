@@ -29,7 +29,7 @@ def tables(page: str) -> list[list[list[str]]]:
     return found
 
 
-_, ONE, SEVERAL, ENDS = tables(PAGE.read_text("utf-8"))
+_, ONE, SEVERAL, ENDS = tables(PAGE.read_text("utf-8"))[:4]
 
 
 def source(words: str) -> Source:
