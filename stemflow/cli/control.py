@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
 from stemflow.cli.arguments import Arguments
+from stemflow.cli.existing import require_store
 from stemflow.cli.exits import FINE, RUN_FAILED
 from stemflow.cli.operator import operator, operator_engine
 from stemflow.cli.pauses import pause_data, pause_text
@@ -22,6 +24,8 @@ DETAILED: Final = ("worker", "bulk", "cancel", "rerun", "replay", "purge")
 
 def main(arguments: Arguments) -> int:
     """Carry out the action; RUN_FAILED if a worker has not applied it in time."""
+    if arguments.action == "pause" and not arguments.targets:
+        require_store(arguments.store)
     return asyncio.run(_carry_out(arguments))
 
 
@@ -56,6 +60,8 @@ async def _list(app: Stemflow, arguments: Arguments) -> int:
         return FINE
     for one in found:
         print(f"{shown(one.target):<24}  {pause_text(one, now_ms)}")
+    if not found:
+        print("nothing is paused", file=sys.stderr)
     return FINE
 
 
@@ -97,6 +103,8 @@ async def _audit(app: Stemflow, arguments: Arguments) -> int:
         )
         print(f"{instant(one.at_ms, now_ms)}  {shown(one.by) or 'somebody'}  {shown(one.action)} "
               f"{shown(one.target)}{order}{reason}")  # fmt: skip
+    if not found:
+        print("no actions of operators in the last 30 days", file=sys.stderr)
     return FINE
 
 

@@ -43,6 +43,7 @@ def _guarded(words: list[str]) -> int:
     except UnicodeEncodeError as error:
         return _say(Refused(f"expected UTF-8 text, got {error.object!r}; check the arguments and inputs"), WRONG_USAGE)
     except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader has left; without this the interpreter would complain once more when it flushes.

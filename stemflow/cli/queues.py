@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from stemflow.cli.arguments import Arguments
@@ -29,10 +30,15 @@ async def _queues(arguments: Arguments) -> int:
     if arguments.json:
         print(json_text([_data(one) for one in found]))
         return FINE
-    head = ("queue", "ready", "oldest", "limited", "running", "delayed", "next", "workers")
-    for line in table(head, [_row(one, now_ms) for one in found], right=frozenset((1, 2, 3, 4, 5, 6))):
+    for line in queue_lines(found, now_ms):
         print(line)
     return FINE
+
+
+def queue_lines(found: Sequence[QueueOverview], now_ms: int) -> list[str]:
+    """A line for each queue, below a header."""
+    head = ("queue", "ready", "oldest", "limited", "running", "delayed", "next", "workers")
+    return table(head, [_row(one, now_ms) for one in found], right=frozenset((1, 2, 3, 4, 5, 6)))
 
 
 def _data(one: QueueOverview) -> dict[str, Any]:

@@ -57,13 +57,20 @@ def _print(runs: Sequence[ListedRun], now_ms: int, arguments: Arguments) -> None
         rows.writeheader()
         rows.writerows(_flat(one) for one in runs)
     else:
-        head = ("run", "state", "created", "took", "name", "")
-        for line in table(head, [_row(one, now_ms) for one in runs], right=frozenset((3,))):
+        for line in run_lines(runs, now_ms):
             print(line)
 
 
+def run_lines(runs: Sequence[ListedRun], now_ms: int) -> list[str]:
+    """A line for each run, below a header."""
+    head = ("run", "state", "created", "took", "name", "")
+    return table(head, [_row(one, now_ms) for one in runs], right=frozenset((3,)))
+
+
 def _tell_more(found: RunList, arguments: Arguments) -> None:
-    """Say on standard error that the list may go on, as scripts read standard output."""
+    """Say on standard error that the list may go on, or that it is empty, as scripts read standard output."""
+    if not found.runs and not (arguments.quiet or arguments.json or arguments.csv):
+        print("no runs that fit", file=sys.stderr)
     if found.after is not None and not arguments.quiet:
         print(f"there may be more: add --after {shown(found.after)}", file=sys.stderr)
 

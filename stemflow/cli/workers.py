@@ -49,7 +49,8 @@ def _held(beat: Heartbeat, now_ms: int) -> list[str]:
     return lines + ([f"and {len(held) - NAMED:,} more"] if len(held) > NAMED else [])
 
 
-def _state(beat: Heartbeat, now_ms: int) -> str:
+def state_of(beat: Heartbeat, now_ms: int) -> str:
+    """What the worker does, as people read it."""
     if beat.gone:
         return "gone"
     if not beat.alive(now_ms):
@@ -62,7 +63,7 @@ def _data(beat: Heartbeat, tasks: list[str], now_ms: int) -> dict[str, Any]:
         "name": beat.name,
         "host": beat.host,
         "pid": beat.pid,
-        "state": _state(beat, now_ms),
+        "state": state_of(beat, now_ms),
         "queues": None if beat.queues is None else list(beat.queues),
         "running": beat.running,
         "concurrency": beat.concurrency,
@@ -86,6 +87,6 @@ def _line(beat: Heartbeat, tasks: int, now_ms: int) -> str:
     if beat.only_run is not None:
         served = f"run {shown(beat.only_run)} alone"
     return (
-        f"{shown(beat.name):<24}  {_state(beat, now_ms):<8}  {beat.running:>4} of {beat.concurrency} running  "
+        f"{shown(beat.name):<24}  {state_of(beat, now_ms):<8}  {beat.running:>4} of {beat.concurrency} running  "
         f"for {lived:>6}, last heartbeat {ago} ago  {tasks} tasks ({beat.declares})  {served}"
     )

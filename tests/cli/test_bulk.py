@@ -12,7 +12,7 @@ from stemflow.cli import bulk as bulk_command
 from stemflow.cli.main import main
 from stemflow.runtime.client.bulk import BulkActions
 from tests.cli.test_run import follows_schema, submit
-from tests.cli.world import Cli
+from tests.cli.world import Cli, make_store
 
 
 def states(cli: Cli, *words: str) -> dict[str, str]:
@@ -128,6 +128,7 @@ def test_a_person_at_a_terminal_is_asked(project: Path, cli: Cli, monkeypatch: p
 
 
 def test_what_was_meant_must_be_said(project: Path, cli: Cli) -> None:
+    make_store(project)
     for words, text in (
         (("cancel",), "expected RUN, filters (as of `stemflow runs`), or --all"),
         (("cancel", "0123", "--name", "x"), "expected RUN or filters, got both"),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import re
 from pathlib import Path
 
 import pytest
 
 from stemflow import Stemflow, TaskRegistry
+from stemflow.cli.grammar.program import PROGRAM
 from stemflow.cli.main import main
 from tests.cli.test_run import follows_schema
-from tests.cli.world import Cli
+from tests.cli.world import Cli, make_store
 
 
 @pytest.fixture
@@ -43,6 +46,39 @@ def test_a_pause_is_listed_ended_and_accounted_for(cli: Cli) -> None:
     ]  # fmt: skip
     assert "ann  pause queue:mail: an\\x1b[2J incident" in cli("audit").out
     assert len(cli("audit", "--limit", "1").out.splitlines()) == 1
+
+
+def test_where_there_is_nothing_it_says_so(project: Path, cli: Cli) -> None:
+    # Given no store: a look makes none
+    for words in (("pause",), ("audit",), ("runs",), ("bulk", "list"), ("workers",), ("keys",), ("cancel", "--all")):
+        ran = cli(*words)
+        assert ran.code == 3 and "expected the file .stemflow/stemflow.db, found none" in ran.err, words
+    assert not Path(".stemflow").exists()
+    # And one without any work
+    make_store(project)
+    for words, text in (
+        (("pause",), "nothing is paused"), (("audit",), "no actions of operators in the last 30 days"),
+        (("runs",), "no runs that fit"),
+    ):  # fmt: skip
+        ran = cli(*words)
+        assert (ran.code, ran.out, ran.err) == (0, "", f"{text}\n")
+    # And a mistyped kind of target is no run
+    assert "did you mean queue:mail?" in cli("resume", "quue:mail").err
+
+
+def test_an_interrupt_during_the_import_of_a_command_says_a_word(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", interrupted)
+    ran = cli("runs", "--store", "memory:")
+    assert (ran.code, ran.err) == (130, "interrupted\n")
+
+
+def test_the_help_lists_each_command_under_one_heading(cli: Cli) -> None:
+    listed = re.findall(r"(?m)^  ([a-z]+) {2,}\S", cli("--help").out)
+    assert sorted(listed) == sorted(PROGRAM.commands)
+    assert "\nIntervene:\n  cancel " in cli("--help").out
 
 
 @pytest.mark.usefixtures("empty")

@@ -10,7 +10,7 @@ import pytest
 
 from stemflow import Canvas, Reject, Stemflow, TaskRegistry
 from tests.cli.test_run import follows_schema
-from tests.cli.world import Cli
+from tests.cli.world import Cli, make_store
 
 
 @pytest.fixture
@@ -26,6 +26,7 @@ def letters(cli: Cli, *words: str) -> list[str]:
 
 
 def test_an_empty_list_says_so(project: Path, cli: Cli) -> None:
+    make_store(project)
     ran = cli("dlq", "list")
     assert (ran.code, ran.out, ran.err) == (0, "", "no dead letters\n")
     assert letters(cli) == []

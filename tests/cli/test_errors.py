@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.cli.world import Cli, plain
+from stemflow.store.open import DEFAULT_PATH
+from tests.cli.world import Cli, make_store, plain
 
 GOLDEN = Path(__file__).parent / "golden"
 HEAD = 'stemflow: "1"\nname: demo\n'
@@ -98,7 +99,9 @@ CASES = {
     "wrong-arguments": Case("run demo.yaml", STEPS + "  a: {task: each, args: {m: 1}}\n"
                             "  b: {map: {items: [1], do: {task: each, args: {n: [one]}, compensate: {task: say}}}}\n"
                             "  c: {chain: [{task: each}, {task: each, args: {n: '${{ prev }}'}}]}\n"),
-    "unknown-run": Case("show 0123"),
+    "unknown-run": Case("show 0123", prepare=make_store),
+    "store-missing": Case("runs --store sqlite:typo.db"),
+    "resume-near-a-pause": Case("resume quue:mail", prepare=make_store),
     "unknown-code": Case("explain SF999"),
     "rerun-nothing-said": Case("rerun 0123"),
 }  # fmt: skip
@@ -153,5 +156,7 @@ def test_a_command_that_is_refused_leaves_no_run_behind(name: str, project: Path
     # When the command was refused before anything ran
     if cli(*case.command.split()).code == 1:
         return
-    # Then there is no run
-    assert cli("runs", "--json").out == "[]\n"
+    # Then there is no run, and a command that looks for one makes no store
+    existed = (project / DEFAULT_PATH).exists()
+    assert cli("runs", "--json").out == ("[]\n" if existed else "")
+    assert (project / DEFAULT_PATH).exists() == existed

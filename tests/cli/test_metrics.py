@@ -56,7 +56,7 @@ async def test_the_server_answers_get_alone_and_says_when_the_store_is_away() ->
 
 @pytest.mark.usefixtures("project")
 def test_a_port_that_is_taken_is_refused(cli: Cli) -> None:
-    refused = cli("metrics", "--port", "1", "--bind", "203.0.113.1")
+    refused = cli("metrics", "--store", "memory:", "--port", "1", "--bind", "203.0.113.1")
     assert refused.code == 3
     assert "--port: cannot listen on 203.0.113.1:1: " in refused.err
 

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 from tests.cli.test_run import follows_schema
-from tests.cli.world import Cli
+from tests.cli.world import Cli, make_store
 
 LABELLED = """\
 stemflow: "1"
@@ -64,6 +64,7 @@ def test_a_failed_run_is_listed_with_its_step_and_error_in_every_format(project:
 
 
 def test_filters_that_make_no_sense_are_refused(project: Path, cli: Cli) -> None:
+    make_store(project)
     assert "expected NAME=VALUE, got 'team'" in cli("runs", "--label", "team").err
     assert "--not: expected name:NAME" in cli("runs", "--not", "order").err
     assert "label:NAME=VALUE" in cli("runs", "--not", "id:3").err

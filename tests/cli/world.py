@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+from stemflow.runtime.clock import SystemClock
+from stemflow.store.open import DEFAULT_PATH, open_store
 
 TASKS = '''
 import json
@@ -93,6 +97,17 @@ class Ran(NamedTuple):
 
 
 Cli = Callable[..., Ran]
+
+
+def make_store(folder: Path) -> None:
+    """The store of the folder, without any run."""
+
+    async def opened() -> None:
+        store = open_store(f"sqlite:{folder / DEFAULT_PATH}", SystemClock())
+        await store.open()
+        await store.close()
+
+    asyncio.run(opened())
 
 
 def plain(text: str, folder: Path) -> str:

@@ -43,7 +43,9 @@ def _stemflow(
 
 
 def _runs(store: list[str]) -> list[dict[str, Any]]:
-    """What `stemflow runs` lists."""
+    """What `stemflow runs` lists; nothing if the process died before it made the file."""
+    if not Path(store[1].removeprefix("sqlite:")).exists():
+        return []
     with redirect_stdout(StringIO()) as out:
         assert main(["runs", "--json", *store]) == 0
     listed: list[dict[str, Any]] = json.loads(out.getvalue())

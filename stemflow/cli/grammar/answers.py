@@ -30,7 +30,7 @@ def _answer(name: str, summary: str, *more: click.Parameter) -> click.Command:
         click.Argument(["step"], metavar="STEP", help="The path of the step, as `stemflow approvals` shows it."),
         click.Option(["--by"], metavar="NAME", required=True, help="The name of the person who answers."),
         click.Option(["--note"], metavar="TEXT", default="", help="A text that is stored with the answer."),
-        *more, tasks(_TASKS), *store(), module="answer", action=name,
+        *more, tasks(_TASKS), *store(), module="answer", existing=True, action=name,
     )  # fmt: skip
 
 
@@ -48,7 +48,5 @@ APPROVALS = command(
     click.Option(
         ["--limit"], type=Positive(), default=10_000, metavar="N", help="Look at the newest N runs (10,000)."
     ),
-    tasks(_TASKS), *store(),
+    tasks(_TASKS), *store(), existing=True,
 )  # fmt: skip
-
-COMMANDS = (EVENT, APPROVE, REJECT, APPROVALS)

@@ -26,9 +26,9 @@ def waiting() -> list[click.Parameter]:
     ]
 
 
-def _action(name: str, summary: str, *params: click.Parameter) -> click.Command:
+def _action(name: str, summary: str, *params: click.Parameter, existing: bool = False) -> click.Command:
     more: dict[str, Any] = {"action": name}
-    return command(name, summary, *params, keys(), *store(), module="control", **more)
+    return command(name, summary, *params, keys(), *store(), module="control", existing=existing, **more)
 
 
 PAUSE = _action(
@@ -42,11 +42,13 @@ PAUSE = _action(
 AUDIT = _action(
     "audit", "list what operators did in the last 30 days, the newest first",
     click.Option(["--limit"], type=Positive(), default=50, metavar="N", help="List at most this many (50)."),
+    existing=True,
 )  # fmt: skip
+
 
 def _bulk(name: str, summary: str, *params: click.Parameter) -> click.Command:
     more: dict[str, Any] = {"action": name}
-    return command(name, summary, *params, keys(), *store(), module="bulk", **more)
+    return command(name, summary, *params, keys(), *store(), module="bulk", existing=True, **more)
 
 
 BULK = OrderedGroup(
@@ -65,7 +67,5 @@ METRICS = command(
     "metrics", "print the metrics of a store, or serve them for Prometheus",
     click.Option(["--port"], type=click.IntRange(0, 65_535), metavar="PORT", help="Serve them until a signal."),
     click.Option(["--bind"], default="127.0.0.1", metavar="HOST", help="The address to listen on (127.0.0.1)."),
-    keys(), store()[0],
+    keys(), store()[0], existing=True,
 )  # fmt: skip
-
-COMMANDS = (PAUSE, AUDIT, BULK, METRICS)

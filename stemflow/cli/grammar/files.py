@@ -118,5 +118,3 @@ COMPLETION = command(
     "completion", "print a script that completes stemflow's commands and options in a shell",
     click.Argument(["shell"], metavar="SHELL", type=click.Choice(SHELLS), help="bash, zsh or fish."),
 )  # fmt: skip
-
-COMMANDS = (VALIDATE, TEST, PLAN, GRAPH, SCHEMA, EXPLAIN, EXPORT, DIFF, FMT, TASKS, LSP, COMPLETION)

@@ -43,7 +43,7 @@ def _chosen() -> list[click.Parameter]:
 
 def _action(name: str, summary: str, *params: click.Parameter) -> click.Command:
     more: dict[str, Any] = {"action": name}
-    return command(name, summary, *params, *store(), module="dlq", **more)
+    return command(name, summary, *params, *store(), module="dlq", existing=True, **more)
 
 
 LIST = _action("list", "list dead letters, newest first", *_filters(), keys())
@@ -64,4 +64,3 @@ DLQ = OrderedGroup(
     "dlq", commands=[LIST, SHOW, REPLAY, PURGE], help="List, show, replay or delete tasks that failed for good.",
     short_help="list, show, replay or delete tasks that failed for good",
 )  # fmt: skip
-COMMANDS = (DLQ,)

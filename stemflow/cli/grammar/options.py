@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -19,6 +19,22 @@ class OrderedGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+
+class TopicGroup(OrderedGroup):
+    """Lists its commands under headings: `topics` has (heading, commands), each command under one of them."""
+
+    def __init__(self, name: str, topics: Sequence[tuple[str, Sequence[click.Command]]], **more: Any) -> None:
+        super().__init__(name, commands=[one for _, commands in topics for one in commands], **more)
+        self._topics = topics
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        widest = max(len(name) for name in self.commands)
+        for heading, commands in self._topics:
+            with formatter.section(heading):
+                limit = formatter.width - 6 - widest
+                rows = [(f"{one.name or '':<{widest}}", one.get_short_help_str(limit)) for one in commands]
+                formatter.write_dl(rows)
 
 
 class CommandGroup(OrderedGroup):
@@ -39,17 +55,20 @@ class CommandGroup(OrderedGroup):
 
 
 def command(name: str, summary: str, *params: click.Parameter, module: str = "", check: Check | None = None,
-            **more: Any) -> click.Command:  # fmt: skip
+            existing: bool = False, **more: Any) -> click.Command:  # fmt: skip
     """A command that `stemflow.cli.MODULE.main(arguments)` carries out; the module is imported when the command runs.
 
     `summary` is the line of `stemflow --help`, `module` the command's name unless given, `check` looks at what one
-    option alone cannot know, and `more` are arguments that the module gets besides the options.
+    option alone cannot know. With `existing` a database file that is not there is refused, and not created. `more` are
+    arguments that the module gets besides the options.
     """
 
     def carry_out(**given: Any) -> int:
         arguments = Arguments(**given, **more)
         if check is not None:
             check(arguments)
+        if existing:
+            importlib.import_module("stemflow.cli.existing").require_store(arguments.store)
         code: int = importlib.import_module(f"stemflow.cli.{module or name}").main(arguments)
         return code
 

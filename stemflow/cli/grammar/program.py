@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from stemflow.cli.grammar import answers, control, files, letters, running, schedules, stores
-from stemflow.cli.grammar.options import OrderedGroup
+from stemflow.cli.grammar.options import TopicGroup
 from stemflow.version import __version__
 
 WIDEST = 100
@@ -42,12 +42,33 @@ def _columns() -> int:
     return 80
 
 
-PROGRAM = OrderedGroup(
-    "stemflow",
-    commands=[
-        *running.COMMANDS, *stores.COMMANDS, *control.COMMANDS, *answers.COMMANDS, *letters.COMMANDS,
-        *schedules.COMMANDS, *files.COMMANDS,
-    ],
+TOPICS = (
+    ("Run workflows", (running.RUN, running.SUBMIT, running.WORKER_GROUP, running.RESUME, running.RERUN)),
+    ("Look at runs", (stores.RUNS, stores.SHOW, stores.WHY, answers.APPROVALS)),
+    (
+        "Look at a store",
+        (
+            stores.TOP, stores.QUEUES, stores.WORKERS, stores.KEYS, stores.DOCTOR, control.METRICS, control.AUDIT,
+        ),
+    ),
+    (
+        "Intervene",
+        (
+            stores.CANCEL, control.PAUSE, letters.DLQ, control.BULK, answers.APPROVE, answers.REJECT, answers.EVENT,
+            schedules.SCHEDULE, stores.CACHE, stores.PRUNE,
+        ),
+    ),
+    (
+        "Write workflow files",
+        (
+            files.VALIDATE, files.TEST, files.PLAN, files.GRAPH, files.DIFF, files.FMT, files.EXPLAIN, files.EXPORT,
+            files.SCHEMA, files.TASKS, files.LSP,
+        ),
+    ),
+    ("Set up", (stores.ACL, files.COMPLETION)),
+)  # fmt: skip
+PROGRAM = TopicGroup(
+    "stemflow", TOPICS,
     params=[
         click.Option(
             ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version,

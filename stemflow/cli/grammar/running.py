@@ -37,14 +37,14 @@ RUN = command(
 RESUME = command(
     "resume", "continue a run that was interrupted or whose process died; or end a pause",
     run_id("The id of the run, or the beginning of it; or what was paused: queue:NAME, workflow:NAME or task:NAME."),
-    tasks(), concurrency(), *said(), *waiting(), *store(),
+    tasks(), concurrency(), *said(), *waiting(), *store(), existing=True,
 )  # fmt: skip
 RERUN = command(
     "rerun", "start a new run that keeps results of an old one, or of all that filters choose",
     *chosen_runs(),
     click.Option(["--failed"], is_flag=True, help="Run again only what did not succeed."),
     click.Option(["--from", "from_step"], metavar="STEP", help="Run again this step and all that depends on it."),
-    *said(), tasks(), concurrency(), *store(), check=_one_of_failed_and_from,
+    *said(), tasks(), concurrency(), *store(), check=_one_of_failed_and_from, existing=True,
 )  # fmt: skip
 SUBMIT = command(
     "submit", "store a run of a workflow file for workers and print its id",
@@ -78,7 +78,7 @@ WORKER = command(
 
 def _action(name: str, summary: str, *params: click.Parameter) -> click.Command:
     more: dict[str, Any] = {"action": name}
-    return command(name, summary, *params, keys(), *store(), module="worker_control", **more)
+    return command(name, summary, *params, keys(), *store(), module="worker_control", existing=True, **more)
 
 
 def _name(required: bool = True) -> click.Argument:
@@ -105,4 +105,4 @@ WORKER_ACTIONS = [
     ),
 ]  # fmt: skip
 
-COMMANDS = (RUN, RESUME, RERUN, SUBMIT, CommandGroup(WORKER, WORKER_ACTIONS))
+WORKER_GROUP = CommandGroup(WORKER, WORKER_ACTIONS)

@@ -13,7 +13,7 @@ from stemflow.cli.grammar.types import DURATION, Positive, Since
 def _action(name: str, summary: str, *params: click.Parameter, url: bool = True) -> click.Command:
     more: dict[str, Any] = {"action": name}
     shared = store() if url else [click.Option(["--json"], is_flag=True, help="Print JSON on standard output.")]
-    return command(name, summary, *params, *shared, module="schedule", **more)
+    return command(name, summary, *params, *shared, module="schedule", existing=url and name != "apply", **more)
 
 
 def _name() -> click.Argument:
@@ -67,4 +67,3 @@ SCHEDULE = OrderedGroup(
     help="Preview, apply, list, pause or backfill schedules.",
     short_help="preview, apply, list, pause or backfill schedules",
 )  # fmt: skip
-COMMANDS = (SCHEDULE,)

@@ -17,7 +17,7 @@ from stemflow.cli.grammar.options import (
     store,
     store_url,
 )
-from stemflow.cli.grammar.types import Positive, RunId
+from stemflow.cli.grammar.types import DURATION, Positive, RunId
 
 
 def _one_key(arguments: Arguments) -> None:
@@ -38,18 +38,18 @@ RUNS = command(
     click.Option(["--after"], type=RunId(), metavar="RUN", help="Go on after this run."),
     click.Option(["--csv"], is_flag=True, help="Print CSV on standard output."),
     click.Option(["-q", "--quiet"], is_flag=True, help="Print ids only."),
-    *store(),
+    *store(), existing=True,
 )  # fmt: skip
 SHOW = command(
     "show", "show a run: its steps, results, errors and attempts",
     run_id(),
     click.Option(["--timeline"], is_flag=True, help="When each step waited and ran, and the critical path."),
     click.Option(["--follow"], is_flag=True, help="First show the changes of the run until it ends."),
-    keys(), *store(),
+    keys(), *store(), existing=True,
 )  # fmt: skip
 WHY = command(
     "why", "explain why a run, or a task of it, makes no progress",
-    run_id("The id of the run, or the beginning of it; or RUN/STEP for one step."), *store(),
+    run_id("The id of the run, or the beginning of it; or RUN/STEP for one step."), *store(), existing=True,
 )  # fmt: skip
 CANCEL = command(
     "cancel", "cancel a run, or all that filters choose",
@@ -57,12 +57,21 @@ CANCEL = command(
     click.Option(
         ["--force"], is_flag=True, help="End the run at once: do not wait for handlers, run no hooks or compensation."
     ),
-    *said(), keys(), *store(), check=one_run_or_filters,
+    *said(), keys(), *store(), check=one_run_or_filters, existing=True,
 )  # fmt: skip
-WORKERS = command("workers", "list the workers of a store, what they serve, and their last heartbeat", *store())
+WORKERS = command(
+    "workers", "list the workers of a store, what they serve, and their last heartbeat", *store(), existing=True
+)
 QUEUES = command(
     "queues", "list the queues of a store: what waits, what runs, and which workers serve them",
-    click.Argument(["queue"], metavar="[QUEUE]...", nargs=-1, help="Only these queues."), keys(), *store(),
+    click.Argument(["queue"], metavar="[QUEUE]...", nargs=-1, help="Only these queues."),
+    keys(), *store(), existing=True,
+)  # fmt: skip
+TOP = command(
+    "top", "draw queues, workers and runs again and again, until Ctrl-C",
+    click.Option(["--once"], is_flag=True, help="Print one picture and exit."),
+    click.Option(["--interval"], type=DURATION, default=1_000, metavar="TIME", help="Between two pictures (1s)."),
+    keys(), store_url(), existing=True,
 )  # fmt: skip
 KEYS = command(
     "keys", "list unique keys, concurrency keys and rate limits: which tasks hold them, and which wait",
@@ -76,12 +85,13 @@ KEYS = command(
     click.Option(["--limit"], type=Positive(), default=50, metavar="N", help="List at most this many (50)."),
     click.Option(["--after"], default="", metavar="KEY", help="Go on after this unique or concurrency key."),
     click.Option(["--force"], is_flag=True, help="Release it although a live holder has it; needs `--reason`."),
-    *said(), keys(), *store(), check=_one_key,
+    *said(), keys(), *store(), check=_one_key, existing=True,
 )  # fmt: skip
 DOCTOR = command("doctor", "check a store: durability, versions, workers, queues and stuck work", *store())
 PRUNE = command(
     "prune", "delete expired runs, dead letters and claims now, as every worker does each minute",
-    click.Option(["--dry-run"], is_flag=True, help="Count what would be deleted, and change nothing."), *store(),
+    click.Option(["--dry-run"], is_flag=True, help="Count what would be deleted, and change nothing."),
+    *store(), existing=True,
 )  # fmt: skip
 CACHE = OrderedGroup(
     "cache",
@@ -89,7 +99,7 @@ CACHE = OrderedGroup(
         command(
             "clear", "let no later call get a cached result of a task, or of any task",
             click.Argument(["task"], metavar="[TASK]", required=False, help="Only those of this task."), *store(),
-            module="cache",
+            module="cache", existing=True,
         )
     ],
     help="Clear cached results of tasks.", short_help="clear cached results of tasks",
@@ -98,5 +108,3 @@ ACL = command(
     "acl", "print users for a Redis ACL file, with the rights that they need and no more",
     store_url("redis://localhost:6379/0"),
 )  # fmt: skip
-
-COMMANDS = (RUNS, SHOW, WHY, CANCEL, QUEUES, KEYS, WORKERS, DOCTOR, PRUNE, CACHE, ACL)
