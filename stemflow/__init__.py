@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         UnknownRun,
     )
     from stemflow.runtime.runs.progress import Progress
+    from stemflow.runtime.runs.run_node import RunNode
     from stemflow.runtime.tasks.context import (
         HandBack,
         Ignore,
@@ -114,6 +115,7 @@ _HOMES = {
     "stemflow.runtime.attempt.process_pool": ("Processes",),
     "stemflow.runtime.payloads.json_data": ("NotSerializable",),
     "stemflow.runtime.runs.progress": ("Progress",),
+    "stemflow.runtime.runs.run_node": ("RunNode",),
     "stemflow.runtime.tasks.rate_limiter": ("RateLimiter",),
     "stemflow.runtime.tasks.registry": ("DuplicateTask", "TaskRegistry", "UnknownTask"),
     "stemflow.runtime.tasks.task": ("Task",),
@@ -185,6 +187,7 @@ __all__ = [
     "RunEvent",
     "RunFailed",
     "RunHandle",
+    "RunNode",
     "SentEvent",
     "Signature",
     "SignatureInvalid",

@@ -37,7 +37,7 @@ async def _cancel(arguments: Arguments) -> int:
             details = {"force": arguments.force}
             await app.control.record_on_run("cancel", handle.id, operator(arguments), arguments.reason, details)
         was = await handle.cancel(force=arguments.force)
-        nodes = await handle.nodes()
+        nodes = await handle.records()
     root = next(node for node in nodes if not node.path)
     if arguments.json:
         state = {"id": handle.id, "state": public_state(root.state), "was": public_state(was)}

@@ -55,7 +55,7 @@ async def follow(app: Stemflow, handle: RunHandle[Any], arguments: Arguments) ->
     finally:
         watch.close()
     print_result(result, arguments.json)
-    rows = await tree_rows(app, handle, await handle.nodes(), collapse=True)
+    rows = await tree_rows(app, handle, await handle.records(), collapse=True)
     for line in await summary(app, rows, result, arguments):
         print(line, file=sys.stderr)
     return FINE if public_state(result.status) == "succeeded" else RUN_FAILED

@@ -112,7 +112,7 @@ class LiveTree:
         while True:
             before = clock.monotonic_ms()
             reports = await handle.progress()
-            nodes = await handle.nodes()
+            nodes = await handle.records()
             rows = await tree_rows(app, handle, nodes)
             over = any(not node.path and node.state in FINAL for node in nodes)
             self._frame(rows, app, reports, over)

@@ -36,7 +36,7 @@ def _running(why: Explanation | None) -> Reason | None:
 async def run_data(app: Stemflow, handle: RunHandle[Any]) -> dict[str, Any]:
     """The run with its inputs, plans, nodes and their attempts."""
     progress_of = latest(await handle.progress())
-    nodes = await handle.nodes()
+    nodes = await handle.records()
     rows = await tree_rows(app, handle, nodes, collapse=False)
     why = await reasons_of(app, handle, rows[0].is_final)
     header = await app.library.header(handle.id)

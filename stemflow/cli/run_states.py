@@ -16,7 +16,7 @@ async def run_states(store: str, run: str, paths: Collection[str]) -> dict[str, 
     """Path of a step in the file -> state -> number of nodes of the run; raises Refused for a run that is not there."""
     async with Stemflow(store, TaskRegistry(), worker=False) as app:
         handle = await find_run(app, run)
-        rows = await tree_rows(app, handle, await handle.nodes(), collapse=False)
+        rows = await tree_rows(app, handle, await handle.records(), collapse=False)
     found: dict[str, Counter[str]] = {}
     for row in rows:
         path = static_path(row.path, paths)

@@ -48,10 +48,10 @@ async def _show(arguments: Arguments) -> int:
         if arguments.json:
             data = await run_data(app, handle)
             if arguments.timeline:
-                data["timeline"] = timeline_data(await handle.nodes(), now_ms)
+                data["timeline"] = timeline_data(await handle.records(), now_ms)
             print(json_text(data))
         elif arguments.timeline:
-            for line in timeline_lines(await handle.nodes(), now_ms):
+            for line in timeline_lines(await handle.records(), now_ms):
                 print(line)
         else:
             await _print_tree(app, handle, arguments)
@@ -77,7 +77,7 @@ async def _followed(app: Stemflow, handle: RunHandle[Any]) -> bool:
 
 async def _print_tree(app: Stemflow, handle: RunHandle[Any], arguments: Arguments) -> None:
     progress_of = latest(await handle.progress())
-    nodes = await handle.nodes()
+    nodes = await handle.records()
     rows = await tree_rows(app, handle, nodes)
     why = await reasons_of(app, handle, rows[0].is_final)
     header = await app.library.header(handle.id)

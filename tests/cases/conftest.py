@@ -110,7 +110,7 @@ class World:
 
     async def outcome(self, handle: RunHandle) -> TaskResult[Any]:
         result = await handle.wait(timeout=PATIENCE_S)
-        assert not result.timed_out, [(n.path, n.state) for n in await handle.nodes()]
+        assert not result.timed_out, [(n.path, n.state) for n in await handle.records()]
         return result
 
     async def run(self, sig: Signature[Any, Any], *args: Any, **kwargs: Any) -> Any:
@@ -121,7 +121,7 @@ class World:
         return result.value
 
     async def states(self, handle: RunHandle) -> dict[str, str]:
-        return {node.path: node.state for node in await handle.nodes()}
+        return {node.path: node.state for node in await handle.records()}
 
     async def until(self, condition: Any) -> None:
         """Let others go on until `condition()` holds, which may be awaitable."""

@@ -251,8 +251,8 @@ async def ended(text: str, url: str, store: Store | None, clock: VirtualClock, s
     async with Stemflow(url, registry, clock=clock, ids=SeededIds(random.Random(seed)), store=store) as app:
         handle = await app.submit(workflow_of(text, registry))
         result = await handle.wait(timeout=3_000)
-        assert not result.timed_out, [(node.path, node.state) for node in await handle.nodes()]
-        nodes = {node.path: _shown(node) for node in await handle.nodes()}
+        assert not result.timed_out, [(node.path, node.state) for node in await handle.records()]
+        nodes = {node.path: _shown(node) for node in await handle.records()}
         error = None if result.error is None else f"{result.failed_at}: {result.error.type}: {result.error.message}"
         return Ended(result.status, _timeless(result.raw), error, nodes, calls)
 

@@ -35,7 +35,7 @@ async def test_a_failing_step_ends_the_chain_with_its_own_error(world: World) ->
     with pytest.raises(RunFailed) as caught:
         result.required()
     assert (caught.value.node, caught.value.error) == ("[1]", result.error)
-    (failed,) = [node for node in await handle.nodes() if node.path == "[1]"]
+    (failed,) = [node for node in await handle.records() if node.path == "[1]"]
     assert (failed.state, failed.error) == ("failed", result.error)
     assert world.log == []
     assert (await world.states(handle)).get("[2]", "skipped") == "skipped"
@@ -68,12 +68,12 @@ async def test_nothing_of_a_delayed_chain_starts_early(stopped: World) -> None:
     # When 9.999 s have passed, then nothing has been leased
     world.pass_ms(9_999)
     assert (await handle.wait(timeout=0.02)).timed_out
-    assert {n.delivery for n in await handle.nodes()} == {0}
+    assert {n.delivery for n in await handle.records()} == {0}
 
     # When 10 s have passed, then it runs, and the hook does not
     world.pass_ms(1)
     assert (await world.outcome(handle)).value == 10
-    assert min(n.started_at_ms for n in await handle.nodes() if n.tally is None) == world.clock.now_ms()
+    assert min(n.started_at_ms for n in await handle.records() if n.tally is None) == world.clock.now_ms()
     assert world.log == []
 
 
@@ -132,7 +132,7 @@ async def test_each_step_of_a_chain_keeps_its_own_priority(world: World) -> None
 
     # Then each was queued with its own
     assert result.value == "b"
-    assert [n.priority for n in await handle.nodes() if n.tally is None] == [3, 5]
+    assert [n.priority for n in await handle.records() if n.tally is None] == [3, 5]
 
 
 @pytest.mark.case("A51")
@@ -239,4 +239,4 @@ async def test_a_step_that_is_retried_shows_no_failure_meanwhile(stopped: World)
 
 
 async def second_attempt_waits(handle: Any) -> bool:
-    return any(node.attempt == 1 for node in await handle.nodes())
+    return any(node.attempt == 1 for node in await handle.records())

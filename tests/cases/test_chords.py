@@ -37,7 +37,7 @@ async def test_a_handled_soft_timeout_is_counted_once(world: World, raises: bool
     # Then the body runs once and sees 0 in those slots
     assert result.value == [0, 5, 0]
     assert world.log == [[0, 5, 0]]
-    assert {node.attempt for node in await handle.nodes()} == {0}
+    assert {node.attempt for node in await handle.records()} == {0}
 
 
 def late_task(world: World, raises: bool) -> Any:

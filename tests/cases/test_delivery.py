@@ -37,7 +37,7 @@ async def test_a_step_delivered_twice_leads_to_one_and_the_same_chord(by_hand: W
     assert next(iter(counted)) == first
     assert counted == {"old": False, "new": True}
     assert await handle.value_of("[0]") == "the new one"
-    paths = [node.path for node in await handle.nodes()]
+    paths = [node.path for node in await handle.records()]
     assert sorted(paths) == ["", "[0]", "[1]", "[1][0]", "[1][1]"]
     assert [lease.node.path for lease in await world.lease()] == ["[1][0]", "[1][1]"]
 

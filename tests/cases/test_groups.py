@@ -124,7 +124,7 @@ async def test_map_starmap_and_chunks(world: World) -> None:
     assert await world.run(Canvas.starmap(add.s(), [(1, 2), (3, 4)])) == [3, 7]
     handle, result = await world.end(Canvas.chunks(ident.s(), range(100), 10))
     assert result.value == [list(range(start, start + 10)) for start in range(0, 100, 10)]
-    assert sum(node.tally is None for node in await handle.nodes()) == 10
+    assert sum(node.tally is None for node in await handle.records()) == 10
     assert await world.run(Canvas.chunks(add.s(), [(1, 2), (3, 4), (5, 6)], 2)) == [[3, 7], [11]]
 
 
@@ -234,7 +234,7 @@ async def test_a_reducer_runs_once_after_children_that_were_counted_at_run_time(
     expected = ["unfolded", "beside", *range(children)]
     assert result.value == expected
     assert world.log == [expected]
-    reducer = [node for node in await handle.nodes() if node.path == "then"]
+    reducer = [node for node in await handle.records() if node.path == "then"]
     assert len(reducer) == 1
 
 

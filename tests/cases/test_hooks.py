@@ -65,7 +65,7 @@ async def test_an_error_hook_on_a_group_gets_the_id_of_the_member_that_failed(wo
     assert news["id"] == f"{handle.id}/[{place}]"
     assert news["node"] == f"[{place}]"
     assert (news["error"]["type"], news["error"]["message"]) == ("UserError", "failed with ['why']")
-    failed = {node.path: node.error for node in await handle.nodes() if node.tally is None}
+    failed = {node.path: node.error for node in await handle.records() if node.tally is None}
     assert failed[news["leaf"]].message == "failed with ['why']"
 
 
@@ -140,7 +140,7 @@ async def test_a_failing_leaf_of_an_inner_chord_calls_the_outer_hook_once(world:
     # Then neither body ran, and the handler ran once and names the leaf that failed
     assert (result.status, result.error.type) == ("failed", "UserError")
     (news,) = world.log
-    failed = [n.path for n in await handle.nodes() if n.tally is None and n.state == "failed"]
+    failed = [n.path for n in await handle.records() if n.tally is None and n.state == "failed"]
     assert failed == [news["leaf"]]
     assert result.failed_at == news["leaf"]
     assert news["id"] == handle.id

@@ -36,7 +36,7 @@ async def rows_of(body: str, work: bool = True) -> list[Row]:
         handle = await app.submit(workflow)
         if work:
             await handle.wait()
-        return await tree_rows(app, handle, await handle.nodes())
+        return await tree_rows(app, handle, await handle.records())
 
 
 def told(rows: list[Row]) -> list[tuple[str, str]]:

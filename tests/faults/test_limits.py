@@ -85,7 +85,7 @@ async def test_a_handler_that_holds_the_loop_for_two_leases_loses_nothing(tmp_pa
                 # When it has ended, then it ran once, and no delivery was lost
                 assert (await handle.wait(30)).value == "done"
                 assert len(lines(path)) == 1
-                assert [(node.losses, node.delivery) for node in await handle.nodes()] == [(0, 1)]
+                assert [(node.losses, node.delivery) for node in await handle.records()] == [(0, 1)]
             finally:
                 second.kill()
                 second.wait()
@@ -114,7 +114,7 @@ async def test_a_handler_that_holds_the_loop_for_too_long_loses_its_lease(tmp_pa
 async def until_lost(handle: Any) -> None:
     begun = time.monotonic()
     async with asyncio.timeout(14):
-        while [node.losses for node in await handle.nodes()] != [1]:
+        while [node.losses for node in await handle.records()] != [1]:
             await asyncio.sleep(0.05)
     print(f"lost {time.monotonic() - begun:.1f} s after it began")
 
@@ -191,4 +191,4 @@ async def test_one_that_kills_its_worker_is_named_and_its_neighbours_are_not_bla
         assert (result.error.type, deaths) == ("Poison", 5)
         for number, neighbour in enumerate(neighbours):
             assert (await neighbour.wait(10)).value == number
-            assert [node.losses for node in await neighbour.nodes()] <= [2]
+            assert [node.losses for node in await neighbour.records()] <= [2]

@@ -205,7 +205,7 @@ async def test_an_error_that_passes_is_tried_again_and_is_no_failure_of_a_task(
         net.tries = proxy.struck
         verdict = await net.judge(f"F-29 {error.partition(' ')[0]}")
         assert verdict.doubled == 0
-        nodes = [node for handle in await _handles(app) for node in await handle.nodes()]
+        nodes = [node for handle in await _handles(app) for node in await handle.records()]
         assert {(node.attempt, node.losses) for node in nodes} == {(0, 0)}
 
 

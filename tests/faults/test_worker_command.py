@@ -54,7 +54,7 @@ async def _handed_back(place: Place, handles: list[RunHandle[Any]], patience_s: 
     took_s = (max(one.at_ns for one in begun) - told_at_ns) / 1e9
     assert took_s < patience_s
     await place.finish(handles, 20)
-    nodes = [node for handle in handles for node in await handle.nodes()]
+    nodes = [node for handle in handles for node in await handle.records()]
     assert {(node.attempt, node.losses) for node in nodes} == {(0, 0)}
     print(f"\nhanded back and begun elsewhere after {took_s * 1_000:.0f} ms")
 
@@ -131,7 +131,7 @@ async def test_a_hard_end_is_at_once_and_what_ran_is_leased_again_when_its_lease
         place.worker()
         await place.seen("begin", 2, 15)
         assert handle is not None
-        (node,) = await handle.nodes()
+        (node,) = await handle.records()
         assert (node.attempt, node.losses) == (0, 1 if how == signal.SIGQUIT else node.losses)
         await handle.cancel(force=True)
         await place.judge(f"F-11 hard by {how.name}", {})

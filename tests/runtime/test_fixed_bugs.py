@@ -101,7 +101,7 @@ async def test_a_store_that_cannot_be_read_for_a_moment_costs_no_attempt_and_sto
         future = store.watch(handle.id)
         await asyncio.wait_for(future, 10)
         assert (await handle.wait(5)).value == 1
-        assert all(node.attempt == 0 for node in await handle.nodes())
+        assert all(node.attempt == 0 for node in await handle.records())
 
 
 async def test_a_lone_task_can_be_rerun() -> None:

@@ -16,4 +16,4 @@ async def test_a_condition_is_evaluated_in_the_process_with_what_is_known_of_the
     async with Stemflow("memory:", tasks.registry, processes=Processes(size=1)) as app:
         handle = await app.submit(tasks.raises.with_options(retry=policy, max_retries=3).s("ValueError"))
         assert (await handle.wait(60)).status == "failed"
-        assert (await handle.nodes())[0].attempt == attempts - 1
+        assert (await handle.records())[0].attempt == attempts - 1

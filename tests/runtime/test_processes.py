@@ -31,7 +31,7 @@ async def ended(app: Stemflow, signature: Any, **given: Any) -> Any:
     """The result; a run that has not ended in time is reported with its state."""
     handle = await app.submit(signature, **given)
     result = await handle.wait(PATIENCE_S)
-    assert not result.timed_out, [(n.path, n.state, n.attempt, n.losses) for n in await handle.nodes()]
+    assert not result.timed_out, [(n.path, n.state, n.attempt, n.losses) for n in await handle.records()]
     return result
 
 
@@ -251,7 +251,7 @@ async def test_a_handler_that_is_handed_back_is_killed_without_charging_an_attem
     async with Stemflow("memory:", tasks.registry) as app:
         handle = await begun(app, tasks.deaf.s())
         await app.hand_back()
-        (node,) = await handle.nodes()
+        (node,) = await handle.records()
         assert (node.state, node.attempt, node.losses) == ("ready", 0, 0)
 
 
@@ -326,7 +326,7 @@ async def test_a_process_that_dies_is_a_loss_until_its_task_is_poison_while_othe
     death = "its process ended with exit code 0" if how == "exit" else f"its process was killed by {how}"
     assert (result.status, result.error.type) == ("failed", "Poison")
     assert result.error.message == f"its worker died 3 times while running it; the last time {death}"
-    (node,) = await handle.nodes()
+    (node,) = await handle.records()
     assert (node.attempt, node.losses) == (0, 3)
     assert (tmp_path / "note").read_text() == "begun\n" * 3
     assert (await others.wait(PATIENCE_S)).status == "succeeded"
@@ -335,7 +335,7 @@ async def test_a_process_that_dies_is_a_loss_until_its_task_is_poison_while_othe
 async def test_a_loss_costs_no_attempt(app: Stemflow, tmp_path: Path) -> None:
     handle = await app.submit(tasks.dies_once.s(str(tmp_path / "note")))
     assert (await handle.wait(PATIENCE_S)).value == 0
-    assert [node.losses for node in await handle.nodes()] == [1]
+    assert [node.losses for node in await handle.records()] == [1]
 
 
 async def test_a_task_that_may_run_at_most_once_is_lost_with_its_process(app: Stemflow) -> None:

@@ -104,7 +104,7 @@ async def cancelled_after(loop: VirtualLoop, commit: int, force: bool) -> bool:
         result = await asyncio.wait_for(waiting, 30)
         told.cancel()
         await asyncio.sleep(5)
-        nodes = await handle.nodes()
+        nodes = await handle.records()
         assert all(node.state in FINAL for node in nodes)
         assert not world.store.leaked_claims()
         hooks = [node for node in nodes if "!" in node.path]
@@ -157,7 +157,7 @@ def test_a_failure_at_the_instant_at_which_its_lease_is_lost_leads_to_one_next_a
         async with world.app() as app, world.app():
             handle = await app.submit(task.with_options(visibility_timeout="3s").s())
             result = await handle.wait(60)
-            (node,) = await handle.nodes()
+            (node,) = await handle.records()
             assert (result.status, len(world.starts)) == ("succeeded", 2)
             return node.attempt, node.losses
 
@@ -172,7 +172,7 @@ def test_sweepers_that_find_one_lost_lease_at_once_make_one_loss_of_it() -> None
             await app.store.exchange(Request("dying", 1), [], Want(owner="dying", limit=1))
             async with world.app(), world.app(), world.app():
                 assert (await handle.wait(60)).status == "succeeded"
-            (node,) = await handle.nodes()
+            (node,) = await handle.records()
             assert isinstance(node, Node) and (node.losses, node.attempt, len(world.starts)) == (1, 0, 1)
 
     for seed in range(20):

@@ -94,7 +94,7 @@ def task(name: str, *args: Any) -> Step:
 
 
 async def states(handle: RunHandle) -> dict[str, str]:
-    return {node.path: node.state for node in await handle.nodes()}
+    return {node.path: node.state for node in await handle.records()}
 
 
 class Case(NamedTuple):
@@ -170,7 +170,7 @@ async def test_the_whole_tree_ends_and_nothing_more_starts(
     handle = await app.submit(Canvas.chain(case.step(), task("work", 1)).on_cancel(Canvas.task("hook")))
     await asyncio.sleep(5)
     assert await states(handle) == {"": "running", **case.before}
-    running = [node.path for node in await handle.nodes() if node.state == "running" and node.tally is None]
+    running = [node.path for node in await handle.records() if node.state == "running" and node.tally is None]
     begun = log.of("started")
 
     # When another process cancels it
@@ -242,10 +242,10 @@ async def test_an_id_that_nobody_knows_is_an_error(app: Stemflow) -> None:
 async def test_a_run_that_has_ended_stays_as_it_is(app: Stemflow, log: Log) -> None:
     handle = await app.submit(task("work", 1).on_cancel(Canvas.task("hook")))
     assert (await handle.wait()).status == "succeeded"
-    before = await handle.nodes()
+    before = await handle.records()
     for force in (False, True):
         assert await handle.cancel(force=force) == "succeeded"
-    assert await handle.nodes() == before
+    assert await handle.records() == before
     assert log.of("hook") == []
 
 
@@ -333,10 +333,10 @@ async def test_a_handler_that_was_cut_off_reports_in_vain(app: Stemflow, log: Lo
     handle = await app.submit(Canvas.chain(task("stubborn", 0.5), task("work", 1)))
     await asyncio.sleep(1)
     await handle.cancel(force=True)
-    before = await handle.nodes()
+    before = await handle.records()
     await asyncio.sleep(LONG_S)
     assert log.of("ended") == ["[0]"]
-    assert await handle.nodes() == before
+    assert await handle.records() == before
     assert app.service is not None and app.service.exchange_loop.stale_reports == 1
 
 

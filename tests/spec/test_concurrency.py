@@ -65,7 +65,7 @@ def press(registry: TaskRegistry, room: Room) -> Any:
 
 async def value(handle: RunHandle) -> Any:
     result = await handle.wait(timeout=3_600)
-    assert not result.timed_out, [(node.path, node.state) for node in await handle.nodes()]
+    assert not result.timed_out, [(node.path, node.state) for node in await handle.records()]
     return result.value if result.status == "succeeded" else result.error and result.error.type
 
 

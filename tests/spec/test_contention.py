@@ -104,7 +104,7 @@ async def test_a_member_that_fails_under_contention_fails_its_group(
     handle = await producer.submit(Canvas.group(members))
     result = await handle.wait()
     assert (result.status, result.error.type) == ("failed", "ValueError")
-    assert all(node.state != "ready" for node in await handle.nodes())
+    assert all(node.state != "ready" for node in await handle.records())
 
 
 async def test_a_run_is_cancelled_while_its_inbox_holds_ends(
@@ -117,7 +117,7 @@ async def test_a_run_is_cancelled_while_its_inbox_holds_ends(
         app.decider.inbox_facts = lambda inbox: []  # type: ignore[method-assign]
     await asyncio.sleep(0.5)
     # Given members that have all ended, and nobody who has received it
-    nodes = {node.path: node.state for node in await handle.nodes()}
+    nodes = {node.path: node.state for node in await handle.records()}
     assert nodes.pop("") == "running" and set(nodes.values()) == {"succeeded"}
     # When the run is cancelled, then it ends
     await handle.cancel()
@@ -168,7 +168,7 @@ async def test_a_process_without_a_worker_posts_nothing(crowd: list[Stemflow], o
     newer = await producer.store.read([root])
     producer.decider.stale(old, [], [(root, newer[0])])
     # When it decides that a member has ended
-    ready = next(node for node in await handle.nodes() if node.state == "running" and node.path)
+    ready = next(node for node in await handle.records() if node.state == "running" and node.path)
     ended = await producer.decider.decide([Ended(ready.key, ready.delivery, Ok())])
     # Then its scope learns in the same commit
     assert not ended.posts and root in {put.key for put in ended.puts}

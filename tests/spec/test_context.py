@@ -454,6 +454,6 @@ async def test_a_handler_that_raises_ignore_skips_its_task(app: Stemflow, regist
 
     handle = await app.submit(Canvas.chain(nothing_to_do.s(), nothing_to_do.si()))
     assert (await handle.wait()).status == "skipped"
-    assert [(node.state, node.cause) for node in await handle.nodes() if node.path == "[0]"] == [
+    assert [(node.state, node.cause) for node in await handle.records() if node.path == "[0]"] == [
         ("skipped", "condition")
     ]

@@ -103,7 +103,7 @@ async def test_a_worker_that_is_busy_makes_room_before_it_runs_one_that_was_lost
     assert floor.order[:2] == ["busy", "twice"]
     assert floor.met["twice"] == set()
     assert floor.met["more 0"] == {"more 1", "more 2"}
-    assert [node.losses for node in await twice.nodes()] == [2]
+    assert [node.losses for node in await twice.records()] == [2]
 
 
 async def test_what_a_submission_leases_while_one_that_was_lost_twice_starts_is_no_neighbour_of_it(

@@ -199,7 +199,7 @@ async def test_a_child_joins_no_group_and_shares_no_key_link_or_limit(app: Stemf
     await (await app.handle(child)).wait()
 
     # Then the child has none of it
-    (node,) = await (await app.handle(child)).nodes()
+    (node,) = await (await app.handle(child)).records()
     assert (node.state, node.claim, node.limits, node.priority) == ("succeeded", None, (), 0)
     assert outside == [False]
     assert called == [child]

@@ -173,7 +173,7 @@ async def test_a_delivery_that_is_not_let_through_is_skipped(
     registry.use(Filter())
     handle = await app.submit(Canvas.group(work(registry).s(1), work(registry).s(2)))
     assert (await handle.wait()).value == [1, None]
-    states = {node.path: (node.state, node.cause) for node in await handle.nodes()}
+    states = {node.path: (node.state, node.cause) for node in await handle.records()}
     assert states["[1]"] == ("skipped", "condition")
     assert calls == [1]
 

@@ -272,7 +272,7 @@ async def test_a_producer_without_the_handler_calls_by_a_definition(
 
     # Then the worker ran it under the definition's options, and the result is decoded
     assert result.value == Receipt("5 EUR by orders.charge")
-    (root,) = await handle.nodes()
+    (root,) = await handle.records()
     plan = await producer.store.plan(root.plan)
     assert plan is not None and plan.options[0].max_retries == 2
     # And by a bare name only what a worker has declared

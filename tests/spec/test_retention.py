@@ -64,7 +64,7 @@ async def test_a_run_goes_when_its_result_is_past_its_time(app: Stemflow, regist
     with pytest.raises(UnknownRun):
         await handle.wait()
     assert await app.store.runs(10) == []
-    assert await handle.nodes() == []
+    assert await handle.records() == []
 
 
 async def test_a_task_alone_whose_result_is_ignored_keeps_none(app: Stemflow, registry: TaskRegistry) -> None:

@@ -155,7 +155,7 @@ async def test_retries_end_with_the_budget_of_time(app: Stemflow, attempts: Atte
 async def test_between_two_attempts_there_is_one_record_with_the_same_id(app: Stemflow, attempts: Attempts) -> None:
     handle = await app.submit(Canvas.group(attempts.task(ValueError("no"), None, max_retries=1).s()))
     await asyncio.sleep(1)
-    (waiting,) = [node for node in await handle.nodes() if node.path == "[0]"]
+    (waiting,) = [node for node in await handle.records() if node.path == "[0]"]
     assert (waiting.state, waiting.attempt, waiting.lease_ms) == ("ready", 1, 30_000)
     assert waiting.at_ms - EPOCH_MS <= 2_000
     assert (await handle.wait()).value == ["done"]

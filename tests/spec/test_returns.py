@@ -59,7 +59,7 @@ async def test_a_composite_whose_value_fits_succeeds_with_it(app: Stemflow, tmp_
 async def test_a_composite_whose_value_does_not_fit_fails(app: Stemflow, tmp_path: Path) -> None:
     handle = await app.submit(flow(tmp_path, "n, m"))
     assert (await handle.wait()).value == dict.fromkeys(GIVES)
-    nodes = {node.path: node for node in await handle.nodes()}
+    nodes = {node.path: node for node in await handle.records()}
     assert {name: nodes[name].state for name in GIVES} == dict.fromkeys(GIVES, "failed")
     found = {name: nodes[nodes[name].failed_at or ""].error for name in GIVES}
     assert {name: one and one.type for name, one in found.items()} == dict.fromkeys(GIVES, "ResultMismatch")

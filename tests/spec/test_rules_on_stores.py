@@ -58,7 +58,7 @@ async def states(handle: RunHandle[Any], below: str = "") -> dict[str, str]:
     """How each step ended, in the words of the page; a step without a record was skipped by its condition."""
     return {
         node.path.removeprefix(below): " ".join([node.state.upper(), node.cause or ""]).strip()
-        for node in await handle.nodes()
+        for node in await handle.records()
     }
 
 

@@ -60,7 +60,7 @@ async def test_tasks_have_the_queue_and_priority_of_what_is_nearest_around_them(
         file.write_text(to_yaml(load_workflow(file)), "utf-8")
     handle = await app.submit(load_workflow(file))
     assert (await handle.wait()).status == "succeeded"
-    priorities = {node.path: node.priority for node in await handle.nodes() if node.path in seen}
+    priorities = {node.path: node.priority for node in await handle.records() if node.path in seen}
     assert {path: (queue, priorities[path]) for path, queue in seen.items()} == EXPECTED
 
 

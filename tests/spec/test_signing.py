@@ -429,7 +429,7 @@ async def test_a_worker_without_the_key_leaves_the_task_to_one_that_has_it(
     await scene.worker(keys)
     await asyncio.sleep(A_WHILE_S)
     assert scene.started == []
-    states = {node.path: node.state for node in await handle.nodes() if node.path}
+    states = {node.path: node.state for node in await handle.records() if node.path}
     assert set(states.values()) <= {"ready", "running"}
 
     # When one with the key comes, then the task runs, and nothing was charged to it
@@ -437,7 +437,7 @@ async def test_a_worker_without_the_key_leaves_the_task_to_one_that_has_it(
     result = await handle.wait()
     assert result.value == [1, 2]
     assert sorted(scene.started) == [1, 2]
-    assert [(node.attempt, node.losses) for node in await handle.nodes()] == [(0, 0)] * 3
+    assert [(node.attempt, node.losses) for node in await handle.records()] == [(0, 0)] * 3
 
 
 async def test_a_timer_that_a_worker_without_the_key_sees_is_left_to_one_that_has_it(scene: Scene) -> None:
@@ -522,7 +522,7 @@ async def test_nothing_is_sealed_where_there_are_no_keys(app: Stemflow, registry
 
     handle: RunHandle = await app.submit(Canvas.group(one.s()))
     await handle.wait()
-    assert [node.seal for node in await handle.nodes()] == [None, None]
+    assert [node.seal for node in await handle.records()] == [None, None]
 
 
 def test_keys_that_are_none_are_refused_and_no_key_is_shown() -> None:

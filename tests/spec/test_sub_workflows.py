@@ -97,7 +97,7 @@ outputs: {sums: "${{ [one.sum for one in steps.each.output] }}"}
 """)
     handle = await app.submit(flow)
     assert (await handle.wait()).value == {"sums": [1001, 1002]}
-    paths = {node.path for node in await handle.nodes()}
+    paths = {node.path for node in await handle.records()}
     assert {"each[0]", "each[0].body", "each[0].body.times"} <= paths
 
 

@@ -56,7 +56,7 @@ async def test_a_soft_limit_that_raises_does_so_once_where_the_handler_awaits(
     # When it returns, then it has succeeded, and was counted once
     handle = await app.submit(tidy.s())
     assert (await handle.wait()).value == "tidied up"
-    assert [node.attempt for node in await handle.nodes()] == [0]
+    assert [node.attempt for node in await handle.records()] == [0]
     assert len(seen) == 1
 
 

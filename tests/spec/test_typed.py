@@ -438,7 +438,7 @@ async def test_what_a_running_task_asks_for_is_checked_too(app: Stemflow, regist
     assert (result.status, result.error.type) == ("failed", "BadArguments")
     assert result.error.message == "task pay: amount: expected int, got 'much'"
     assert len(await app.store.runs(10)) == 1
-    assert [node.path for node in await handle.nodes()] == ["", "[0]"]
+    assert [node.path for node in await handle.records()] == ["", "[0]"]
 
 
 # -- results

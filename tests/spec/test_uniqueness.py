@@ -69,7 +69,7 @@ def mode(index: Any, name: str, **options: Any) -> Any:
 
 async def ended(handle: RunHandle) -> tuple[str, Any]:
     result = await handle.wait(timeout=3_600)
-    assert not result.timed_out, [(node.path, node.state) for node in await handle.nodes()]
+    assert not result.timed_out, [(node.path, node.state) for node in await handle.records()]
     return result.status, result.value
 
 

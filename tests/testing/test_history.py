@@ -121,5 +121,5 @@ async def test_handlers_engines_and_clients_write_a_history_that_is_judged(tmp_p
             ("begin", "x", ""), ("end", "x", ""), ("commit", "x", "succeeded")
         ]  # fmt: skip
         assert len({s.token for s in sights}) == 1
-        assert check(clients.said, sights, {"x": await handle.nodes()}).fatal == {}
+        assert check(clients.said, sights, {"x": await handle.records()}).fatal == {}
     witness.close()

@@ -85,7 +85,7 @@ async def _run(workflow: Workflow, case: Case, registry: TaskRegistry | None) ->
         if mocked.unmocked:
             missing = ", ".join(dict.fromkeys(mocked.unmocked))
             return Outcome(f"the case calls {missing} and has no mock of it; add one, or pass --tasks")
-        nodes = await handle.nodes()
+        nodes = await handle.records()
         rows = await tree_rows(rehearsal.app, handle, nodes, collapse=False)
         root = next(node for node in nodes if not node.path)
         return Outcome(

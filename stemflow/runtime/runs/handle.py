@@ -20,6 +20,7 @@ from stemflow.model.signature import AnySig
 from stemflow.model.tree import members_of
 from stemflow.runtime.runs.decode import Decode, ResultTypes, decoder
 from stemflow.runtime.runs.progress import Progress, progress_of_run
+from stemflow.runtime.runs.run_node import RunNode, run_node
 from stemflow.runtime.values.library import Library
 from stemflow.runtime.values.resolver import Values
 from stemflow.store.base import StateLost, Store
@@ -255,8 +256,13 @@ class RunHandle(Generic[T]):
         """Cancel the run, as `Stemflow.cancel`. `force`: do not wait for running handlers. Returns the state before."""
         return await self._access.cancel(self.id, force=force)
 
-    async def nodes(self) -> list[Node]:
-        """The records of the run, in order of creation. A member that never opened has none."""
+    async def nodes(self) -> list[RunNode]:
+        """The state of each node of the run, in order of creation. A member that never opened has none."""
+        shape = self._access.library.shape
+        return [run_node(node, (await shape(node.plan)).nodes[node.node]) for node in await self.records()]
+
+    async def records(self) -> list[Node]:
+        """As `nodes`, as the store keeps them; what is in them may change with any version."""
         return await self._access.store.nodes(self.id)
 
     async def value_of(self, path: str) -> Any:
@@ -278,7 +284,7 @@ class RunHandle(Generic[T]):
         version = 0
         while True:
             reported = await self.progress()
-            nodes = await self.nodes() or [await self.root()]
+            nodes = await self.records() or [await self.root()]
             for node in sorted(nodes, key=_in_time):
                 last = reported.get(node.path)
                 progress = last if last is not None and last.of(node) else None

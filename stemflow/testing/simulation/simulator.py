@@ -332,7 +332,7 @@ class World:
     async def _cancelled(self, handle: RunHandle[Any], force: bool) -> None:
         """A forced cancel leaves nothing of its run open."""
         await handle.cancel(force=force)
-        going_on = [node.path for node in await handle.nodes() if node.state not in FINAL]
+        going_on = [node.path for node in await handle.records() if node.state not in FINAL]
         if force and going_on:
             self.fail(Violation(f"run {handle.id} goes on after a forced cancel: {going_on}"))
 
