@@ -74,12 +74,16 @@ def desugar(sig: AnySig) -> AnySig:
 def desugar_run(sig: AnySig) -> AnySig:
     """As `desugar`, for the body of a workflow: its hooks run once, also where it is a group."""
     hooks = {name: getattr(sig, name) for name in HOOKS}
-    return structs.replace(desugar(structs.replace(sig, **dict.fromkeys(hooks, ()))), **hooks)
+    body = desugar(structs.replace(sig, **dict.fromkeys(hooks, ())))
+    if any(hooks.values()) and isinstance(body, SINGLE):
+        body = ChainSig(steps=(body,))
+    return structs.replace(body, **hooks)
 
 
 def is_empty(sig: AnySig) -> bool:
-    """Whether `sig` is a chain that only passes on what came before. An empty group is not: its value is `[]`."""
-    return isinstance(sig, ChainSig) and all(map(is_empty, sig.steps))
+    """Whether `sig` is a chain that only passes on what came before. A group without members gives `[]`, and a chain
+    with a condition, a name or hooks does more."""
+    return isinstance(sig, ChainSig) and not sig.has_policy and all(map(is_empty, sig.steps))
 
 
 def _chain_steps(steps: tuple[AnySig, ...]) -> tuple[AnySig, ...]:

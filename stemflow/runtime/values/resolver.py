@@ -145,6 +145,8 @@ class Values:
             return await self.library.codec.read(node.result, *(node.alias or node.key), "result")
         if isinstance(given, range):
             return await self.member_values(node, given)
+        if plan.kind == "chain" and not node.tally.size:  # it passes on what came before
+            return before.value if (before := await self.prev(node)) is not None else None
         return None if given is None else await self.value(await self.node(self._member_key(node, plan, given)))
 
     async def member_values(self, scope: Node, indices: Iterable[int]) -> list[Any]:
