@@ -55,6 +55,16 @@ def duration_of(name: str, value: Duration) -> int:
         raise UnitError(f"{name}: {error}") from None
 
 
+def timeout_s(name: str, value: Duration | None) -> float | None:
+    """The seconds to wait at most, None without a limit; a negative number is 0, so that `deadline - now` can be given.
+
+    Raises UnitError, which names the argument `name`.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and (value < 0 or value == math.inf):
+        return 0.0 if value < 0 else None
+    return None if value is None else duration_of(name, value) / 1_000
+
+
 def format_duration(ms: int) -> str:
     """Write milliseconds the way `parse_duration_ms` reads them: 90_000 is `1m30s`."""
     if ms == 0:

@@ -53,7 +53,9 @@ def expect_condition(source: str, where: str, names: frozenset[str]) -> None:
         raise OptionError(f"{where}: {error.message}") from None
 
 
-def map_of(where: str, task: Any, items: Any, spread: Any, concurrency: Any, policy: Any) -> MapSig[Any, Any]:
+def map_of(
+    where: str, task: Any, items: Any, spread: Any, concurrency: Any, policy: Any, completion: Completion | None
+) -> MapSig[Any, Any]:
     """The signature of `map`, `starmap` and `chunks`; raises OptionError for an argument that makes no map."""
     expect_signature(task, f"{where}: task")
     if concurrency is not None and (isinstance(concurrency, bool) or not isinstance(concurrency, int)):
@@ -61,8 +63,9 @@ def map_of(where: str, task: Any, items: Any, spread: Any, concurrency: Any, pol
     if concurrency is not None and concurrency < 1:
         raise OptionError(f"{where}: concurrency: expected at least 1, got {concurrency}")
     return MapSig(
-        do=task, items=items_of(where, items), spread=spread, window=concurrency, policy=expect_policy(where, policy)
-    )
+        do=task, items=items_of(where, items), spread=spread, window=concurrency, policy=expect_policy(where, policy),
+        completion=completion,
+    )  # fmt: skip
 
 
 def items_of(where: str, items: Any) -> Span | tuple[Any, ...]:

@@ -241,12 +241,12 @@ class Canvas:
             `Canvas.map(resize.s(), ["a.png", "b.png"], concurrency=10)`
         """
         completion = completion_of("map", quorum, tolerate, None)
-        return structs.replace(map_of("map", task, items, "item", concurrency, on_member_error), completion=completion)
+        return map_of("map", task, items, "item", concurrency, on_member_error, completion)
 
     @staticmethod
     def starmap(
         task: Sig[Any, B], items: Iterable[Iterable[Any]], *, concurrency: int | None = None,
-        on_member_error: MemberPolicy = "fail_fast",
+        on_member_error: MemberPolicy = "fail_fast", quorum: int | None = None, tolerate: int | str | None = None,
     ) -> Sig[NoInput, list[B]]:  # fmt: skip
         """Run a task once for each item, as `map`, with each item unpacked into its arguments.
 
@@ -255,16 +255,19 @@ class Canvas:
             items: lists or tuples of arguments.
             concurrency: the number of members that are open at once (default 1,000).
             on_member_error: as in `group`.
+            quorum: as in `group`.
+            tolerate: as in `group`.
 
         Example:
             `Canvas.starmap(add.s(), [(1, 2), (3, 4)])`
         """
-        return map_of("starmap", task, items, "star", concurrency, on_member_error)
+        completion = completion_of("starmap", quorum, tolerate, None)
+        return map_of("starmap", task, items, "star", concurrency, on_member_error, completion)
 
     @staticmethod
     def chunks(
         task: Sig[Any, B], items: Iterable[Any], size: int, *, concurrency: int | None = None,
-        on_member_error: MemberPolicy = "fail_fast",
+        on_member_error: MemberPolicy = "fail_fast", quorum: int | None = None, tolerate: int | str | None = None,
     ) -> Sig[NoInput, list[list[B]]]:  # fmt: skip
         """Run a task for each item, as `map`, with several items in one member, whose result is a list.
 
@@ -273,7 +276,9 @@ class Canvas:
             items: the items.
             size: the number of items of one member, at least 1.
             concurrency: the number of members that are open at once (default 1,000).
-            on_member_error: as in `group`.
+            on_member_error: as in `group`; a member is one chunk.
+            quorum: as in `group`, in chunks.
+            tolerate: as in `group`, in chunks.
 
         Example:
             `Canvas.chunks(index.s(), range(10_000), size=500)`
@@ -283,7 +288,8 @@ class Canvas:
         everything = items_of("chunks", items)
         everything = tuple(everything) if isinstance(everything, tuple) else tuple(everything.numbers)
         pieces = [list(everything[i : i + size]) for i in range(0, len(everything), size)]
-        return map_of("chunks", task, pieces, "chunk", concurrency, on_member_error)
+        completion = completion_of("chunks", quorum, tolerate, len(pieces))
+        return map_of("chunks", task, pieces, "chunk", concurrency, on_member_error, completion)
 
     @staticmethod
     def switch(on: str, cases: Mapping[CaseKey, Sig[A, B]], default: Sig[A, B] | None = None) -> Sig[A, B]:

@@ -21,6 +21,7 @@ ErrorKinds = type[BaseException] | str | Sequence[type[BaseException] | str]
 
 _BACKOFFS: tuple[Backoff, ...] = Backoff.__args__  # type: ignore[attr-defined]
 MAX_RETRIES = 1_000_000
+MOST_QUEUE_NAME = 200
 SHORTEST_LEASE_MS = 100
 MAX_FACTOR = 1_000.0
 LONGEST_CACHE_MS = 366 * 86_400_000
@@ -296,10 +297,17 @@ def _text(name: str, value: Any) -> str:
     return value
 
 
+def _queue(value: Any) -> str:
+    name = _text("queue", value)
+    if len(name) > MOST_QUEUE_NAME or not name.isprintable():
+        raise OptionError(f"queue: expected 1 to {MOST_QUEUE_NAME} printable characters, got {name[:40]!a}")
+    return name
+
+
 _POLICY_NAMES = frozenset(RetryPolicy.of.__kwdefaults__ or ())
 
 _READ: dict[str, Callable[[Any], tuple[str, Any]]] = {
-    "queue": lambda v: ("queue", _text("queue", v)),
+    "queue": lambda v: ("queue", _queue(v)),
     "priority": lambda v: ("priority", _count("priority", v, 0, 9)),
     "max_retries": lambda v: ("max_retries", _count("max_retries", v, 0, MAX_RETRIES)),
     "retry": lambda v: ("retry", _retry(v)),

@@ -24,6 +24,7 @@ from stemflow.runtime.client.metrics import exposition
 from stemflow.runtime.client.parts import Parts
 from stemflow.runtime.client.preparer import Preparer
 from stemflow.runtime.client.rerun import rerun
+from stemflow.runtime.client.run_ids import expect_id
 from stemflow.runtime.client.start_task import RunStarter
 from stemflow.runtime.client.stored_counts import StoredCounts
 from stemflow.runtime.client.submit_many import submissions, submit_many
@@ -292,8 +293,7 @@ class Stemflow:
     async def clear_cache(self, task: str | None = None) -> None:
         """Let no later call get an older cached result. Calls that run are not affected.
 
-        Args:
-            task: the name of the task whose results are cleared; None clears those of all tasks.
+        `task`: the name of the task whose results are cleared; None clears those of all tasks.
         """
         self._lifecycle.require()
         await clear_cache(self.store, task)
@@ -311,6 +311,7 @@ class Stemflow:
         headers: Mapping[str, str] | None = None,
         meta: Mapping[str, Any] | None = None,
         again: bool = False,
+        no_cache: bool = False,
         allow_unknown: bool = False,
     ) -> list[RunHandle[Any]]:
         """Submit many runs in few round trips; return their handles in order. Each is accepted or refused alone.
@@ -321,6 +322,7 @@ class Stemflow:
             headers: as in `submit`, for all runs.
             meta: as in `submit`, for all runs.
             again: as in `submit`, for all runs.
+            no_cache: as in `submit`, for all runs.
             allow_unknown: as in `submit`, for all runs.
 
         Raises:
@@ -332,8 +334,9 @@ class Stemflow:
         """
         self._lifecycle.require()
         common = Submission(
-            what=EMPTY, headers=headers or {}, meta=meta or {}, again=again, allow_unknown=allow_unknown
-        )
+            what=EMPTY, headers=headers or {}, meta=meta or {}, again=again, no_cache=no_cache,
+            allow_unknown=allow_unknown,
+        )  # fmt: skip
         asked = submissions(signatures, run_ids, from_handler(common, self._propagated_headers))
         return await submit_many(self.parts, self.submitter, asked)
 
@@ -350,23 +353,23 @@ class Stemflow:
     async def handle(self, run_id: str) -> RunHandle[Any]:
         """The handle of the run `run_id`. Raises UnknownRun."""
         self._lifecycle.require()
-        (root,) = await self.store.read([(run_id, "")])
+        (root,) = await self.store.read([(expect_id("handle", run_id), "")])
         if root is None:
             raise UnknownRun(run_id, self.store.url)
         return RunHandle(self.parts, run_id)
 
     @overload
     async def wait_for_task(
-        self, task_id: str, timeout: float | None = None, *, decode: Callable[[Any], T]
+        self, task_id: str, timeout: Duration | None = None, *, decode: Callable[[Any], T]
     ) -> TaskResult[T]: ...
     @overload
-    async def wait_for_task(self, task_id: str, timeout: float | None = None) -> TaskResult[Any]: ...
-    async def wait_for_task(self, task_id: str, timeout: float | None = None, *, decode: Any = None) -> TaskResult[Any]:
+    async def wait_for_task(self, task_id: str, timeout: Duration | None = None) -> TaskResult[Any]: ...
+    async def wait_for_task(self, task_id: str, timeout: Any = None, *, decode: Any = None) -> TaskResult[Any]:
         """Wait for the end of a run or of one of its tasks, in whichever process it was submitted.
 
         Args:
             task_id: `RUN`, or `RUN/path` of a task (its `context.id`).
-            timeout: the longest wait in seconds, after which the result is `timed_out`; None: no limit.
+            timeout: the longest wait (a duration, or seconds), after which the result is `timed_out`; None: no limit.
             decode: a type or a function for the value; by default that of the registered task.
 
         Raises:

@@ -95,6 +95,17 @@ async def test_a_tolerance_is_a_number_or_a_share(app: Stemflow, seen: Seen, tol
         assert result.error is not None and result.error.message.startswith("no -")
 
 
+async def test_chunks_and_argument_lists_have_the_policies_of_a_map(app: Stemflow, seen: Seen) -> None:
+    task = Canvas.task("after")
+    assert (await ended(app, Canvas.chunks(task, [1, -1, 2, 3, 4], 2, tolerate=1))).value == [None, [2, 3], [4]]
+    assert (await ended(app, Canvas.chunks(task, [5, 6, 900, 901], 2, quorum=1))).value == [[5, 6], None]
+    assert (await ended(app, Canvas.starmap(task, [(-1,), (2,)], tolerate="50%"))).value == [None, 2]
+    with pytest.raises(OptionError, match="chunks: quorum: expected a whole number from 1 to 2"):
+        Canvas.chunks(task, [1, 2, 3], 2, quorum=3)
+    with pytest.raises(OptionError, match="starmap: expected quorum or tolerate, got both"):
+        Canvas.starmap(task, [], quorum=1, tolerate=1)
+
+
 async def test_a_failure_above_the_tolerance_stops_what_has_not_started(app: Stemflow, seen: Seen) -> None:
     tree = Canvas.map(Canvas.task("after"), [-1, -1, 1, 1, 1], concurrency=1, tolerate=1, on_member_error="collect")
     assert (await ended(app, tree)).status == "failed"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -242,3 +242,48 @@ def test_a_duration_may_be_a_timedelta(name: str) -> None:
 def test_what_is_no_duration_is_refused_under_the_name_of_the_option(name: str, given: Any) -> None:
     with pytest.raises((OptionError, UnitError), match=f"{name}.*expected a duration"):
         DURATIONS[name](given)
+
+
+CALLS: dict[str, Callable[[Stemflow, Any], Awaitable[Any]]] = {
+    "handle": lambda app, run: app.handle(run),
+    "result": lambda app, run: app.result(run),
+    "wait_for_task": lambda app, run: app.wait_for_task(run),
+    "cancel": lambda app, run: app.cancel(run),
+    "rerun": lambda app, run: app.rerun(run, failed=True),
+    "why": lambda app, run: app.why(run),
+    "approve": lambda app, run: app.approve(run, "step", by="ann"),
+    "reject": lambda app, run: app.reject("run", run, by="ann"),
+}
+
+
+@pytest.mark.parametrize("given", [None, 5, b"run", ["run"], uuid.UUID(int=1), "a\ud800"], ids=repr)
+async def test_what_is_no_id_is_refused_by_each_call_that_takes_one(app: Stemflow, given: Any) -> None:
+    for name, call in CALLS.items():
+        with pytest.raises(OptionError, match=f"^{name}.*: expected .*(id|text)"):
+            await call(app, given)
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), True, "soon", [1], 10**30, -SECOND], ids=repr)
+async def test_a_timeout_that_is_no_duration_is_refused(app: Stemflow, registry: TaskRegistry, timeout: Any) -> None:
+    handle = await app.submit(registry.register(add).s(1))
+    for call in (
+        handle.wait(timeout),
+        app.wait_for_task(handle.id, timeout),
+        app.wait_for_task(f"{handle.id}/x", timeout),
+    ):
+        with pytest.raises(UnitError, match=r"^wait.*: timeout: expected a duration"):
+            await call
+
+
+async def test_a_timeout_may_be_text_a_timedelta_or_over_already(app: Stemflow, registry: TaskRegistry) -> None:
+    handle = await app.submit(registry.register(add).with_options(countdown=3_600).s(1))
+    for short in ("30s", SECOND, 0.5, 0, -3, float("-inf")):
+        assert (await handle.wait(short)).timed_out
+        assert (await app.wait_for_task(handle.id, short)).timed_out
+    assert (await handle.wait(float("inf"))).value == 1
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\0b", "a\nb", "\ud800", "x" * 201, 5, None], ids=ascii)
+def test_a_queue_has_a_short_printable_name(name: Any) -> None:
+    with pytest.raises(OptionError, match="queue: expected "):
+        add.with_options(queue=name)

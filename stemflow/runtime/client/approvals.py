@@ -13,6 +13,7 @@ from stemflow.model.facts import Answered
 from stemflow.model.plan import ApprovalPlan
 from stemflow.model.records import FINAL, HELD, Header, Node
 from stemflow.runtime.client.parts import Parts
+from stemflow.runtime.client.run_ids import expect_id
 from stemflow.runtime.runs.handle import UnknownRun
 from stemflow.runtime.values.events import answer_of
 from stemflow.runtime.values.resolver import Values
@@ -47,7 +48,8 @@ async def answer(
     parts: Parts, run_id: str, step: str, approved: bool, by: str, note: str, inputs: Mapping[str, Any]
 ) -> None:
     """See `Stemflow.approve` and `Stemflow.reject`."""
-    where = f"{'approve' if approved else 'reject'}: {run_id}/{step}"
+    what = "approve" if approved else "reject"
+    where = f"{what}: {expect_id(what, run_id)}/{expect_id(f'{what}: step', step)}"
     _check_text(f"{where}: by", by, 200)
     if note:
         _check_text(f"{where}: note", note, MOST_NOTE)
@@ -70,7 +72,7 @@ async def answer(
 async def approvals(parts: Parts, run_id: str | None, limit: int) -> list[Approval]:
     """See `Stemflow.approvals`."""
     if run_id is not None:
-        return await _of_run(parts, await parts.library.header(run_id))
+        return await _of_run(parts, await parts.library.header(expect_id("approvals", run_id)))
     found: list[Approval] = []
     for info in await parts.store.runs(limit):
         if info.root.state not in FINAL:

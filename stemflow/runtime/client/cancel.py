@@ -7,6 +7,7 @@ import logging
 from stemflow.model.facts import Damaged, Fact, Lost, Stop
 from stemflow.model.records import FINAL, Node
 from stemflow.runtime.catalog.heartbeats import losers
+from stemflow.runtime.client.run_ids import expect_id
 from stemflow.runtime.commit.committer import Committer
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.runs.handle import UnknownRun
@@ -22,7 +23,7 @@ BATCH = 200
 
 async def cancel(store: Store, decider: Decider, committer: Committer, run: str, *, force: bool) -> str:
     """Stop every task of the run that has not ended; return the state the run was in. Raises UnknownRun."""
-    (root,) = await store.read([(run, "")])
+    (root,) = await store.read([(expect_id("cancel", run), "")])
     if not isinstance(root, Node):
         raise UnknownRun(run, store.url)
     if root.state not in FINAL:

@@ -13,7 +13,7 @@ from stemflow.model.facts import Requested
 from stemflow.model.plan import ScopePlan
 from stemflow.model.records import FINAL, Header, Key, Node, child_path
 from stemflow.runtime.client.parts import Parts
-from stemflow.runtime.client.run_ids import colocated_run_id
+from stemflow.runtime.client.run_ids import colocated_run_id, expect_id
 from stemflow.runtime.client.submitter import Submitter
 from stemflow.runtime.runs.handle import RunHandle, UnknownRun
 from stemflow.runtime.tasks.submission import Prepared
@@ -27,7 +27,7 @@ async def rerun(
     """See `Stemflow.rerun`. `new_id`: the id of the new run, in the partition of the old one."""
     if failed == (from_step is not None):
         raise OptionError("rerun: expected either failed or from_step")
-    (root,) = await parts.store.read([(run_id, "")])
+    (root,) = await parts.store.read([(expect_id("rerun", run_id), "")])
     if not isinstance(root, Node):
         raise UnknownRun(run_id, parts.store.url)
     if root.state not in FINAL:

@@ -8,8 +8,10 @@ from typing import Any
 from msgspec import structs
 
 from stemflow.model.records import FINAL, Key, Node, task_keys
+from stemflow.runtime.client.run_ids import expect_id
 from stemflow.runtime.runs.decode import decode_as
 from stemflow.runtime.runs.handle import RunAccess, RunHandle, TaskResult, UnknownRun, result_of
+from stemflow.units import Duration, timeout_s
 
 READ_EVERY_MS = 1_000
 """How often the record of a task is read at least while its end is waited for."""
@@ -17,21 +19,22 @@ READ_EVERY_MS = 1_000
 
 async def result_by_id(access: RunAccess, task_id: str, decode: Any) -> TaskResult[Any]:
     """The result of a run (`RUN`) or of a task (`RUN/path`) as it is now. Raises UnknownRun."""
-    nodes = await access.store.read(task_keys(task_id))
+    nodes = await access.store.read(task_keys(expect_id("result", task_id)))
     node = next((one for one in nodes if isinstance(one, Node)), None)
     if node is None:
         raise UnknownRun(task_id, access.store.url)
     return _decoded(await result_of(access, node), decode)
 
 
-async def wait_by_id(access: RunAccess, task_id: str, timeout: float | None, decode: Any) -> TaskResult[Any]:
+async def wait_by_id(access: RunAccess, task_id: str, timeout: Duration | None, decode: Any) -> TaskResult[Any]:
     """Wait for the end of a run or of a task, also of one that has not started yet; see `Stemflow.wait_for_task`."""
-    run, path = await _key_of(access, task_id)
+    limit_s = timeout_s("wait_for_task: timeout", timeout)
+    run, path = await _key_of(access, expect_id("wait_for_task", task_id))
     if not path:
         handle: RunHandle[Any] = RunHandle(access, run)
         return _decoded(await handle.wait(timeout), decode)
     loop = asyncio.get_running_loop()
-    until = None if timeout is None else loop.time() + timeout
+    until = None if limit_s is None else loop.time() + limit_s
     # The count is taken before the records are read, so that a commit in between ends the wait below at once.
     seen = await access.store.wait_for_change(0, 0, run)
     with access.warned_if_unserved(run):

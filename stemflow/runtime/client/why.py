@@ -15,6 +15,7 @@ from stemflow.model.records import FINAL, NO_RUN, WAITING, Claim, Key, Node, Sta
 from stemflow.runtime.catalog.controls import read_controls
 from stemflow.runtime.catalog.heartbeats import heartbeats
 from stemflow.runtime.catalog.published import published
+from stemflow.runtime.client.run_ids import expect_id
 from stemflow.runtime.runs.handle import UnknownRun
 from stemflow.runtime.values.library import Library
 from stemflow.store.base import Store
@@ -61,7 +62,7 @@ def _below(path: str, above: str) -> bool:
 
 async def _find(store: Store, asked: str) -> Key:
     """The run and the path that an id means; the path need not have a record."""
-    keys = task_keys(asked)
+    keys = task_keys(expect_id("why", asked))
     roots = await store.read([(run, "") for run, _ in keys])
     for key, root in zip(keys, roots, strict=True):
         if root is not None:

@@ -24,6 +24,7 @@ from stemflow.runtime.runs.run_node import RunNode, run_node
 from stemflow.runtime.values.library import Library
 from stemflow.runtime.values.resolver import Values
 from stemflow.store.base import StateLost, Store
+from stemflow.units import Duration, timeout_s
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -201,15 +202,16 @@ class RunHandle(Generic[T]):
             )
         raise UnknownRun(self.id, self._access.store.url)
 
-    async def wait(self, timeout: float | None = None) -> TaskResult[T]:
-        """Wait until the run has ended, at most `timeout` seconds; then the result is `timed_out`.
+    async def wait(self, timeout: Duration | None = None) -> TaskResult[T]:
+        """Wait until the run has ended, at most `timeout` (a duration, or seconds); then the result is `timed_out`.
 
         After five seconds a warning is logged if no worker serves what the run waits for, with the reason.
 
-        Raises StateLost when the store has lost the run, NotOpen if the engine is not open, and StoreClosed if it is
-        closed meanwhile; the run goes on in its store.
+        Raises UnitError, StateLost when the store has lost the run, NotOpen if the engine is not open, and StoreClosed
+        if it is closed meanwhile; the run goes on in its store.
         """
         self._access.require_open()
+        limit_s = timeout_s("wait: timeout", timeout)
         future = self._access.store.watch(self.id)
         try:
             if self._access.store.now_ms() >= self._known_until_ms:
@@ -220,18 +222,18 @@ class RunHandle(Generic[T]):
             with self._access.warned_if_unserved(self.id):
                 if not future.done():
                     async with self._access.slot_released():
-                        ended = await self._ended(future, timeout)
+                        ended = await self._ended(future, limit_s)
                 else:
                     ended = future.result()
             return await self.result_of(ended if ended is not None else await self.root())
         finally:
             self._access.store.unwatch(self.id, future)
 
-    async def _ended(self, future: asyncio.Future[Node | None], timeout: float | None) -> Node | None:
-        """The result of `future` within `timeout` seconds, else None. The run is read every READ_EVERY_S seconds: one
+    async def _ended(self, future: asyncio.Future[Node | None], limit_s: float | None) -> Node | None:
+        """The result of `future` within `limit_s` seconds, else None. The run is read every READ_EVERY_S seconds: one
         that was deleted does not end any more."""
         loop = asyncio.get_running_loop()
-        until = math.inf if timeout is None else loop.time() + timeout
+        until = math.inf if limit_s is None else loop.time() + limit_s
         while True:
             left_s = until - loop.time()
             await asyncio.wait((future,), timeout=max(0.0, min(READ_EVERY_S, left_s)))
