@@ -17,6 +17,7 @@ from stemflow import (
     OptionError,
     RetryPolicy,
     Stemflow,
+    SyncTaskContext,
     TaskContext,
     TaskDefinition,
     TaskEnqueueBuilder,
@@ -375,3 +376,15 @@ def test_the_schema_of_a_task_says_what_it_takes_and_what_is_said_of_it(registry
     assert schema["required"] == ["lines"]
     with pytest.raises(UnknownTask):
         registry.schema("nobody")
+
+
+def test_a_context_that_is_not_the_first_parameter_is_refused_where_the_task_is_registered() -> None:
+    async def late(word: str, context: TaskContext) -> str:
+        return word
+
+    def named(word: str, *, context: SyncTaskContext) -> str:
+        return word
+
+    for function in (late, named):
+        with pytest.raises(OptionError, match="expected the context as the first parameter, got it as number 2"):
+            TaskRegistry().task("a")(function)

@@ -199,10 +199,16 @@ def is_dynamic(value: Any) -> bool:
 
 
 def takes_context(function: Callable[..., Any]) -> bool:
-    """Whether the first parameter is annotated as a context; raises OptionError when it is the wrong one."""
+    """Whether the first parameter is annotated as a context. Raises OptionError for the wrong one, or another place."""
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters:
         return False
+    for place, one in enumerate(parameters[1:], 2):
+        if one.annotation in _ASYNC_CONTEXT + _SYNC_CONTEXT:
+            raise OptionError(
+                f"{qualname_of(function)}: expected the context as the first parameter, got it as number {place}, "
+                f"{one.name}; write it first"
+            )
     annotation = parameters[0].annotation
     if annotation in _SYNC_CONTEXT and is_async(function):
         raise OptionError(
