@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,6 +21,7 @@ from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.schedules.head import Head
 from stemflow.runtime.schedules.schedules import ScheduleInfo, head_of_text
 from stemflow.runtime.schedules.starting import stamp
+from stemflow.runtime.tasks.discovery import found_tasks
 from stemflow.runtime.tasks.registry import TaskRegistry
 from stemflow.schedule import ScheduleSpec, Tick, spec_of, ticks
 from stemflow.schedule.changes import ClockChange, change_at
@@ -45,12 +47,16 @@ async def _in_store(arguments: Arguments) -> int:
 # -- files
 
 
-def _heads(paths: Sequence[str], tasks: tuple[str, ...] = ()) -> Iterator[Head]:
+KnownTasks = Callable[[str], Collection[str] | None]
+"""The tasks that a workflow file may call; None: any."""
+
+
+def _heads(paths: Sequence[str], tasks: tuple[str, ...] = (), known: KnownTasks = lambda _: None) -> Iterator[Head]:
     """The schedules of workflow files; raises Refused for a file with errors, and for a name that comes twice."""
     seen: dict[str, str] = {}
     for file in workflow_files(paths, Filters()):
         read = read_file(file)
-        flow = require_valid(read.checked(None))
+        flow = require_valid(read.checked(known(file) if read.parsed.workflow is not None else None))
         file = os.path.normpath(file)
         for name, given in flow.schedules.items():
             if name in seen:
@@ -105,8 +111,21 @@ def _described(change: ClockChange) -> str:
 # -- the store
 
 
+async def _known_tasks(app: Stemflow, arguments: Arguments) -> KnownTasks:
+    """As `submit` knows them: those that are found here, and those that workers have declared."""
+    if arguments.allow_unknown:
+        return lambda _: None
+    declared = (await app.preparer.remote_tasks.read()).keys()
+
+    def known(file: str) -> Collection[str]:
+        registry = found_tasks(arguments.tasks or (), Path(file))
+        return registry if declared <= frozenset(registry) else frozenset(registry) | declared
+
+    return known
+
+
 async def _apply(app: Stemflow, arguments: Arguments) -> int:
-    heads = list(_heads(arguments.paths, tuple(arguments.tasks or ())))
+    heads = list(_heads(arguments.paths, tuple(arguments.tasks or ()), await _known_tasks(app, arguments)))
     done = [await app.schedules.apply(head, dry_run=arguments.dry_run) for head in heads]
     if arguments.prune:
         named = {head.schedule for head in heads}
@@ -148,7 +167,9 @@ async def _show(app: Stemflow, arguments: Arguments) -> int:
     for row in rows:
         late = f"{short_duration(row['late_ms'])} late"
         count = f"{row['count']} ticks" if "count" in row else ""
-        words = [row["at"], f"{row['fate']:<11}", f"{late:<11}", row.get("run", ""), row.get("reason", ""), count]
+        event = f"event {row['event']}" if "event" in row else ""
+        about = [event, row.get("run", ""), row.get("reason", ""), count]
+        words = [row["at"], f"{row['fate']:<11}", f"{late:<11}", *about]
         print("  " + "  ".join(shown(str(word)) for word in words if word).rstrip())
     return FINE
 

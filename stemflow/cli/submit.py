@@ -18,22 +18,14 @@ from stemflow.compile.edges import CycleError
 from stemflow.errors import OptionError
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.runs.handle import DuplicateRun, RunHandle
-from stemflow.runtime.tasks.discovery import TasksNotFound, find_tasks
+from stemflow.runtime.tasks.discovery import found_tasks
 from stemflow.runtime.tasks.registry import TaskRegistry, UnknownTask
 
 
 def main(arguments: Arguments) -> int:
     """Submit one file; its tasks are those found here, else those that workers have declared."""
-    return asyncio.run(_submit(arguments, _registry(arguments), os.path.abspath(arguments.file)))
-
-
-def _registry(arguments: Arguments) -> TaskRegistry:
-    try:
-        return find_tasks(arguments.tasks, Path(arguments.file))
-    except TasksNotFound:
-        if arguments.tasks:
-            raise
-        return TaskRegistry()
+    registry = found_tasks(arguments.tasks, Path(arguments.file))
+    return asyncio.run(_submit(arguments, registry, os.path.abspath(arguments.file)))
 
 
 async def _submit(arguments: Arguments, registry: TaskRegistry, path: str) -> int:

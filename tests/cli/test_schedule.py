@@ -53,6 +53,18 @@ def test_a_file_without_schedules_and_one_with_errors_are_refused(flow: Path, cl
     assert "SF530" in ran.err
 
 
+def test_a_schedule_of_a_task_that_nobody_knows_is_not_applied(flow: Path, cli: Cli) -> None:
+    # Given a task that is not in tasks.py, and one with an argument that it does not have
+    for task, code in (("sya", "SF401"), ("say, args: {wrod: a}", "SF303")):
+        flow.write_text(FLOW.replace("say, args: {word: hello}", task))
+        # When it is applied, then it is refused, and nothing is stored
+        ran = cli("schedule", "apply", "nightly.yaml")
+        assert (ran.code, code in ran.err) == (2, True), ran.err
+        assert cli("schedule", "list", "--json").out == "[]\n"
+    # But a task can be accepted that workers will declare later
+    assert cli("schedule", "apply", "nightly.yaml", "--allow-unknown").code == 0
+
+
 def test_schedules_are_applied_listed_and_removed(flow: Path, cli: Cli) -> None:
     assert cli("schedule", "apply", "nightly.yaml", "--dry-run").out == (
         "nightly: would be created\nyearly: would be created\n"

@@ -37,7 +37,8 @@ APPLY = _action(
     click.Argument(["paths"], metavar="FILE", nargs=-1, required=True, help="Workflow files, or folders of them."),
     click.Option(["--prune"], is_flag=True, help="Remove schedules of workflow files that are not among these."),
     click.Option(["--dry-run"], is_flag=True, help="Print what would be done, and change nothing."),
-    tasks("Where the tasks are; shown with the runs. May be repeated."),
+    tasks("Where the tasks are, besides those that workers have declared; shown with the runs. May be repeated."),
+    click.Option(["--allow-unknown"], is_flag=True, help="Accept tasks that no worker has declared."),
 )  # fmt: skip
 PAUSE = _action(
     "pause", "make no ticks until the schedule is resumed", _name(),

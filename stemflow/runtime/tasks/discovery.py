@@ -52,6 +52,16 @@ def find_tasks(named: Sequence[str], file: Path | None) -> TaskRegistry:
     raise TasksNotFound(f"{text}; pass --tasks MODULE{only}")
 
 
+def found_tasks(named: Sequence[str], file: Path) -> TaskRegistry:
+    """As `find_tasks`, for a command that can do without: an empty registry if none were named and none are found."""
+    try:
+        return find_tasks(named, file)
+    except TasksNotFound:
+        if named:
+            raise
+        return TaskRegistry()
+
+
 def tasks_elsewhere(file: Path) -> list[str]:
     """What `--tasks` has to name so that tasks next to `file` are found from the working directory too."""
     folder, here = file.resolve().parent, Path.cwd()
