@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from stemflow.cli.text import shown
@@ -21,13 +22,18 @@ def as_text(found: Diagnostic, source: Mapping[str, str], colour: bool = False) 
     where = f"{shown(found.file)}:{found.line}:{found.column}: " if found.line else f"{shown(found.file)}: "
     start, hint, end = (_COLOURS[found.severity], _COLOURS["hint"], _PLAIN) if colour else ("", "", "")
     lines = [f"{where}{start}{found.severity} {found.code}{end}: {shown(found.message)}"]
-    excerpt = _excerpt(found, source.get(found.file, "").split("\n"))
+    excerpt = _excerpt(found, _lines(source.get(found.file, "")))
     if excerpt:
         gutter, bar, carets = excerpt[1].partition("|")
         lines += [excerpt[0], f"{gutter}{bar}{start}{carets}{end}"]
     if found.hint:
         lines.append(f"  {hint}hint:{end} {shown(found.hint)}")
     return "\n".join(lines)
+
+
+@lru_cache(maxsize=2)
+def _lines(text: str) -> list[str]:
+    return text.split("\n")
 
 
 def _excerpt(found: Diagnostic, lines: list[str]) -> list[str]:

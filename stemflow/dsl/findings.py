@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from stemflow.model.diagnostic import Diagnostic
 from stemflow.model.suggest import nearest
@@ -17,12 +18,21 @@ class Position(NamedTuple):
     end_column: int = 0
 
 
+MOST_FINDINGS: Final = 2_000
+"""How many errors, and how many warnings, of one file are listed; the others are counted."""
+MOST_TEXT: Final = 1_000
+"""The longest message or hint, in characters."""
+
+Severity = Literal["error", "warning"]
+
+
 class Findings:
     """Collects diagnostics; the same finding at the same place (through an alias) is reported once."""
 
     def __init__(self, file: str) -> None:
         self.file = file
         self._found: dict[tuple[str, str, Position], Diagnostic] = {}
+        self._counts: Counter[Severity] = Counter()
 
     def error(self, code: str, message: str, place: Position, hint: str | None = None) -> None:
         """Add an error."""
@@ -32,22 +42,37 @@ class Findings:
         """Add a warning."""
         self.add(code, message, place, hint, "warning")
 
-    def add(
-        self, code: str, message: str, place: Position, hint: str | None, severity: Literal["error", "warning"]
-    ) -> None:
+    def add(self, code: str, message: str, place: Position, hint: str | None, severity: Severity) -> None:
         """Add a finding of either severity."""
-        found = Diagnostic(code, message, *place, hint=hint, severity=severity, file=self.file)
-        self._found.setdefault((code, message, place), found)
+        message, hint = _cut(message), None if hint is None else _cut(hint)
+        key = (code, message, place)
+        if key in self._found:
+            return
+        self._counts[severity] += 1
+        if self._counts[severity] <= MOST_FINDINGS:
+            self._found[key] = Diagnostic(code, message, *place, hint=hint, severity=severity, file=self.file)
 
     def copy(self) -> Findings:
         """The same findings, to which others may be added."""
         other = Findings(self.file)
-        other._found = dict(self._found)
+        other._found, other._counts = dict(self._found), Counter(self._counts)
         return other
 
     def by_place(self) -> tuple[Diagnostic, ...]:
-        """All findings in the order of the file."""
-        return tuple(sorted(self._found.values(), key=lambda one: (one.line, one.column, one.code)))
+        """All findings in the order of the file, and first how many are left out."""
+        listed = sorted(self._found.values(), key=lambda one: (one.line, one.column, one.code))
+        more = [f"{count - MOST_FINDINGS:,} more {kind}s" for kind, count in sorted(self._counts.items())
+                if count > MOST_FINDINGS]  # fmt: skip
+        if more:
+            said = f"{' and '.join(more)} are left out of this list"
+            severity: Severity = "error" if self._counts["error"] > MOST_FINDINGS else "warning"
+            listed.insert(0, Diagnostic("SF003", said, hint="correct those that are listed first", severity=severity,
+                                        file=self.file))  # fmt: skip
+        return tuple(listed)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT - 3]}..."
 
 
 MOST_LISTED = 30

@@ -74,3 +74,20 @@ def test_each_expression_is_typed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     # Then the work is one pass
     assert check("steps:\n  s0: {task: do}\n" + "".join(steps)).found == ()
     assert typed == 399
+
+
+def test_findings_are_capped_and_their_texts_are_cut() -> None:
+    # Given a file with 5,000 unknown keys, and an input that may have 20,000 values
+    keys = "".join(f"k{i}: 1\n" for i in range(5_000))
+    enum = ", ".join(f"value_{i}" for i in range(20_000))
+    # When it is checked
+    found = check(f"inputs: {{a: {{enum: [{enum}], default: x}}}}\n{keys}steps: {{a: {{task: t}}}}\n").found
+    # Then the first says how many are left out, the file fails, and no sentence is long
+    assert (found[0].code, found[0].message) == ("SF003", "3,001 more errors are left out of this list")
+    assert len(found) <= 2_010 and found[0].severity == "error"
+    assert max(len(one.message) + len(one.hint or "") for one in found) <= 2_000
+
+
+def test_a_text_of_5_mb_in_which_no_url_begins_is_searched_once() -> None:
+    # A search that begins again at each character would take hours.
+    assert check(f"steps: {{a: {{task: t, args: {{text: {'x' * 5_000_000}}}}}}}\n").found == ()

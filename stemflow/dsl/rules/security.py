@@ -16,7 +16,7 @@ _KNOWN = re.compile(
     r"AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|sk_live_[A-Za-z0-9]{16,}|xox[abprs]-[A-Za-z0-9-]{10,}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\."
 )
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/:@]+:([^\s/@]+)@")
+_URL = re.compile(r"(?<=[a-z0-9+.-])://[^\s/:@]+:([^\s/@]+)@")
 _PLACEHOLDERS = frozenset({"", "changeme", "change-me", "example", "none", "null", "test", "xxx", "***", "todo"})
 
 
