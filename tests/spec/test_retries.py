@@ -649,12 +649,18 @@ def _deep() -> Exception:
     return error
 
 
+def _named(length: int) -> Exception:
+    kind = type("N" * length, (type("B" * length, (ValueError,), {}),), {})
+    return kind("x")  # type: ignore[no-any-return]
+
+
 BITING: dict[str, tuple[Callable[[], BaseException], str]] = {
     "raises in __str__, __repr__ and __reduce__": (Mute, "<its text cannot be shown: RuntimeError in __str__>"),
     "raises KeyboardInterrupt in __str__": (Spiteful, "<its text cannot be shown: KeyboardInterrupt in __str__>"),
     "10 MB": (lambda: ValueError("x" * 10_000_000), "xxx"),
     "its own cause": (_cyclic, "one"),
     "3,000 groups in one another": (_deep, "in (1 sub-exception)"),
+    "a name of 1 MB": (lambda: _named(1_000_000), "x"),
     "half of a surrogate pair": (lambda: ValueError("a\ud800b"), "a?b"),
 }
 
@@ -671,6 +677,7 @@ async def test_an_error_is_described_in_bounds_whatever_it_is(
     assert result.error.message.startswith(message)
     assert len(result.error.message) <= 4_096
     assert len(result.error.traceback) <= 8_192
+    assert max(map(len, (result.error.type, result.error.qualname, *result.error.mro))) <= 500
 
 
 async def test_fixed_delays_are_longer_than_the_cap_of_growing_ones(app: Stemflow, registry: TaskRegistry) -> None:

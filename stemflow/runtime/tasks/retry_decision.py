@@ -27,6 +27,9 @@ TRACEBACK_CHARS = 8_192
 TRACEBACK_FRAMES = 40
 """The innermost frames that are formatted: an exception object that is raised again and again collects frames."""
 MESSAGE_CHARS = 4_096
+NAME_CHARS = 500
+MOST_BASES = 50
+"""The longest name of a class of errors, and the most base classes, that are kept."""
 DATA_BYTES = 16_384
 """The longest data of an error that is kept, as JSON."""
 
@@ -76,8 +79,9 @@ def describe(error: BaseException) -> ErrorInfo:
     except BaseException:
         trace = ""
     names = _names(error)
-    qualname = names[0] if names else kind.__name__
-    return ErrorInfo(kind.__name__, _storable(message), qualname, names, _storable(trace), _data(error))
+    name = _storable(kind.__name__[:NAME_CHARS])
+    qualname = names[0] if names else name
+    return ErrorInfo(name, _storable(message), qualname, names, _storable(trace), _data(error))
 
 
 def _data(error: BaseException) -> Any:
@@ -192,8 +196,8 @@ def _by_class(error: BaseException, policy: RetryPolicy) -> bool:
 
 def _names(error: BaseException) -> tuple[str, ...]:
     """The qualified names of the class of an error and of its base classes."""
-    kinds = (kind for kind in type(error).__mro__ if kind not in (object, BaseException))
-    return tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds)
+    kinds = [kind for kind in type(error).__mro__ if kind not in (object, BaseException)]
+    return tuple(_storable(f"{kind.__module__}.{kind.__qualname__}"[:NAME_CHARS]) for kind in kinds[:MOST_BASES])
 
 
 def _storable(text: str) -> str:
