@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from importlib import import_module
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from stemflow.ports import Clock
@@ -34,12 +35,24 @@ def _refuse_needless(url: str) -> None:
             raise StoreError(f"store URL: {name}: expected no such parameter: {NEEDLESS[name]}")
 
 
+def _refuse_no_text(url: Any) -> None:
+    if not isinstance(url, str):
+        raise StoreError(f"store URL: expected text, got {type(url).__name__}; write for example sqlite:{DEFAULT_PATH}")
+    for place, one in enumerate(url):
+        if unicodedata.category(one) in ("Cc", "Cs"):  # not shown: there may be a password around it
+            raise StoreError(
+                "store URL: expected text without control characters and lone surrogates, got "
+                f"U+{ord(one):04X} at character {place + 1}"
+            )
+
+
 def open_store(url: str, clock: Clock) -> Store:
     """The store that `url` names, not yet connected (`open` does that); raises StoreError for a URL it cannot read.
 
     `memory:` is a store of its own for each call; `sqlite:PATH` a file, `sqlite:` the one in `.stemflow`;
     `?synchronous=full` has every commit wait for the disk.
     """
+    _refuse_no_text(url)
     _refuse_needless(url)
     scheme, colon, rest = url.partition(":")
     if scheme == "memory" and colon and not rest.strip("/"):

@@ -1,6 +1,7 @@
 """URLs of stores on Redis: what they may contain, and how others are refused."""
 
 import re
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -59,10 +60,17 @@ def test_the_nodes_of_a_cluster_are_read_with_the_number_of_partitions() -> None
         ("redis+sentinel://a:1,,b/main", "expected HOST or HOST:PORT, got ''"),
         ("redis+cluster://a:port", "expected HOST or HOST:PORT, got 'a:port'; write redis+cluster://HOST:PORT"),
         ("redis+cluster://a:70000", "expected HOST or HOST:PORT, got 'a:70000'"),
+        ("redis://a:0/1", "expected HOST or HOST:PORT, got 'a:0'"),
+        ("sqlite:a\0b.db", "expected text without control characters and lone surrogates, got U+0000 at character 9"),
+        ("sqlite:\udcff.db", "got U+DCFF at character 8"),
+        ("redis://me:a\nb@c/0", "got U+000A at character 13"),
+        (5, "expected text, got int"),
+        (None, "expected text, got NoneType"),
+        (b"memory:", "expected text, got bytes"),
         ("redis+cluster://a:1/2", "expected no database"),
     ],
 )
-def test_a_url_of_another_form_is_refused_with_the_form_that_is_expected(url: str, told: str) -> None:
+def test_a_url_of_another_form_is_refused_with_the_form_that_is_expected(url: Any, told: str) -> None:
     with pytest.raises(StoreError) as caught:
         open_store(url, ManualClock())
     assert told in str(caught.value)

@@ -138,7 +138,7 @@ def _hosts(shown: str, scheme: str, kind: Kind, text: str) -> tuple[Host, ...]:
     found = []
     for one in text.split(","):
         match = _HOST.fullmatch(one)
-        if match is None or int(match[2] or 0) > 65_535:
+        if match is None or not 1 <= int(match[2] or 1) <= 65_535:
             raise StoreError(f"store {shown}: expected HOST or HOST:PORT, got {one!r}; write {FORMS[scheme]}")
         found.append((match[1].strip("[]"), int(match[2] or _PORTS[kind])))
     return tuple(found)
