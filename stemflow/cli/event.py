@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from typing import Any
 
 from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE, Refused
+from stemflow.cli.inputs import read_json
 from stemflow.cli.text import json_text, shown
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.tasks.discovery import find_tasks
@@ -39,7 +39,7 @@ def _data(text: str | None) -> Any:
         return None
     given = sys.stdin.read() if text == "-" else text
     try:
-        return json.loads(given)
+        return read_json(given)
     except ValueError as error:
         raise Refused(f"--data: expected JSON, got {given[:80]!r} ({error}); quote it for the shell: "
                       """--data '{"order": 7}'""") from None  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 from stemflow.cli.exits import INVALID_FILE, Refused
 from stemflow.cli.report import as_text, count_text
 from stemflow.model.workflow import Workflow
+from stemflow.runtime.client.other_files import bounded_text
 from stemflow.runtime.client.workflow_files import Checked, WorkflowFile, no_body
 
 
@@ -20,7 +21,7 @@ def read_text(file: str) -> str:
     """The text of a file; raises Refused when it cannot be read."""
     path = Path(file)
     try:
-        return path.read_bytes().decode("utf-8")
+        return bounded_text(path)
     except FileNotFoundError:
         import difflib
 

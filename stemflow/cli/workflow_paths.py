@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from stemflow.cli.exits import Refused
 from stemflow.lazy_import import LazyModule
+from stemflow.runtime.client.other_files import bounded_text
 from stemflow.runtime.client.workflow_files import WorkflowFile
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _concerns(file: str, changed: Collection[str]) -> bool:
     if os.path.realpath(file) in changed:
         return True
     try:
-        text = Path(file).read_text("utf-8")
+        text = bounded_text(Path(file))
     except (OSError, UnicodeDecodeError):
         return False
     return "workflow:" in text and any(str(one) in changed for one in WorkflowFile.of(text, file).called())
@@ -81,8 +82,15 @@ def _of_folder(path: str, filters: Filters) -> Iterator[str]:
         below[:] = sorted(name for name in below if not name.startswith("."))
         for name in sorted(names):
             file = os.path.join(folder, name)
-            if name.endswith(_SUFFIXES) and not name.startswith(".") and filters.accept(file) and is_workflow(file):
+            if not name.endswith(_SUFFIXES) or name.startswith(".") or _is_no_file(file):
+                continue
+            if filters.accept(file) and is_workflow(file):
                 yield file
+
+
+def _is_no_file(file: str) -> bool:
+    """Whether there is a pipe or a device, or a link to one, which might be read without an end."""
+    return os.path.exists(file) and not os.path.isfile(file)
 
 
 def is_workflow(file: str) -> bool:

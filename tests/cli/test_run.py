@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
+from stemflow.cli.exits import Refused
+from stemflow.cli.inputs import given_inputs
 from stemflow.dsl import parse_workflow
 from stemflow.model.facts import Ended, Ok
 from stemflow.model.records import Node
@@ -139,6 +142,48 @@ def test_inputs_come_from_a_file_and_the_command_line_wins(project: Path, cli: C
     (project / "in.yaml").write_text("who: file\ntimes: 2\n")
     ran = cli("run", "hello.yaml", "--inputs", "in.yaml", "-i", "who=line", "--store", "memory:")
     assert ran.out == 'said: "line"\nsquared: 4\n'
+
+
+def test_inputs_are_read_by_the_rules_of_workflow_files(project: Path) -> None:
+    # Given words that other readers of YAML turn into dates, truth values and octal numbers
+    (project / "in.yaml").write_text("a: no\nb: 2026-01-01\nc: on\nd: 1_000\ne: [1, 1.5, true, null]\n")
+    assert given_inputs({}, (), "in.yaml") == {
+        "a": "no", "b": "2026-01-01", "c": "on", "d": "1_000", "e": [1, 1.5, True, None]
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("in.yaml", "who: 1\nwho: 2\n", "the key `who` is already set"),
+        ("in.yaml", "who: !!python/object/apply:os.system [ls]\n", "is not allowed"),
+        ("in.yaml", "who: &a [*a]\n", "inside its own anchor"),
+        ("in.yaml", "who: " + "[" * 5_000 + "]" * 5_000, "nesting depth"),
+        ("in.json", '{"who": ' + "[" * 50_000 + "]" * 50_000 + "}", "nested too deeply"),
+        ("in.json", '{"who": NaN}', "NaN is no JSON"),
+        ("/dev/zero", "", "larger than the limit of 10,000,000 bytes"),
+    ],
+)
+def test_a_file_of_inputs_that_is_none_is_refused(project: Path, name: str, text: str, told: str) -> None:
+    if text:
+        (project / name).write_text(text)
+    with pytest.raises(Refused, match=f"--inputs {name}: expected .*{told}"):
+        given_inputs({}, (), name)
+
+
+@pytest.mark.parametrize("data", ["[" * 50_000, "NaN", '{"a": -Infinity}'])
+def test_data_of_an_event_that_is_no_json_is_refused(cli: Cli, project: Path, data: str) -> None:
+    ran = cli("event", "send", "paid", "--data", data)
+    assert ran.code == 3 and "--data: expected JSON, got" in ran.err
+
+
+def test_a_device_is_read_no_further_than_a_file_may_be_long(cli: Cli, project: Path) -> None:
+    (project / "flows").mkdir()
+    (project / "flows" / "zero.yaml").symlink_to("/dev/zero")
+    os.mkfifo(project / "flows" / "pipe.yaml")
+    assert "SF003" in cli("validate", "/dev/zero").out
+    assert "expected workflow files in this folder, found none" in cli("validate", "flows").err
+    assert cli("runs", "--store", "@/dev/zero").code == 3
 
 
 def test_resume_ends_a_run_that_nobody_works_on(project: Path, cli: Cli) -> None:

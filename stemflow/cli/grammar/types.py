@@ -111,7 +111,7 @@ class Store(click.ParamType[str]):
             return StoreUrl(value, value)
         try:
             with open(value[1:], encoding="utf-8") as file:  # pathlib would take a tenth of the time of --help
-                lines = file.read().strip().splitlines()
+                lines = file.read(10_000).strip().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             self.fail(f"expected a file with the URL of a store, cannot read {value[1:]}: {reason}", param, ctx)

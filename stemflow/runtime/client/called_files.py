@@ -22,7 +22,7 @@ from stemflow.model.signature import TaskSig
 from stemflow.model.subworkflow import linked
 from stemflow.model.tree import depth, everything, walk_all
 from stemflow.model.workflow import Workflow
-from stemflow.runtime.client.other_files import others_of, project_of
+from stemflow.runtime.client.other_files import bounded_text, others_of, project_of
 
 MOST_DEPTH = 64
 """How deep the composites of a workflow and of those that it calls may be nested."""
@@ -185,7 +185,7 @@ class CalledFiles:
 
 def _parsed(path: Path) -> Parsed | Unusable:
     try:
-        text = path.read_text("utf-8")
+        text = bounded_text(path)
     except FileNotFoundError:
         near = sorted(one.name for one in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         return Unusable(f"there is no file {path.name}", did_you_mean(path.name, near, "files there"))

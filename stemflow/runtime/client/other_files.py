@@ -12,6 +12,14 @@ MARKS = (".git", "pyproject.toml", "stemflow.tasks.lock.json")
 """What the folder of a project has. A file uses and calls files below the nearest such folder, else below its own."""
 
 
+def bounded_text(path: Path) -> str:
+    """The UTF-8 text of a file. Of one above the limit, and of a device that never ends, only so much that the parser
+    refuses it. Raises OSError, UnicodeDecodeError."""
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    return data.decode("utf-8", "strict" if len(data) <= MOST_BYTES else "ignore")
+
+
 def project_of(folder: Path) -> Path:
     """The top folder of the project that a resolved folder belongs to; the folder itself if nothing marks one."""
     for one in (folder, *folder.parents):

@@ -14,7 +14,7 @@ from stemflow.errors import StemflowError
 from stemflow.model.diagnostic import Diagnostic
 from stemflow.model.workflow import Workflow
 from stemflow.runtime.client.called_files import CalledFiles, findings
-from stemflow.runtime.client.other_files import others_of
+from stemflow.runtime.client.other_files import bounded_text, others_of
 from stemflow.runtime.values.forms import complete_form
 
 
@@ -89,7 +89,7 @@ def load_workflow(path: str | os.PathLike[str], *, known_tasks: Collection[str] 
     and OSError or UnicodeDecodeError when there is no text to read.
     """
     file = os.fspath(path)
-    checked = WorkflowFile.of(Path(file).read_text("utf-8"), file).checked(known_tasks)
+    checked = WorkflowFile.of(bounded_text(Path(file)), file).checked(known_tasks)
     if checked.workflow is None or checked.fails:
         raise InvalidWorkflow(checked.found or (no_body(file),))
     return checked.workflow
