@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -22,6 +23,7 @@ from stemflow import (
     WorkerEvent,
 )
 from stemflow.runtime.tasks.signals import Signal
+from stemflow.store.base import StoreError
 from stemflow.testing.simulation.virtual_loop import EPOCH_MS, VirtualClock
 from tests.spec.conftest import OpenApp
 
@@ -273,6 +275,31 @@ async def test_errors_of_the_worker_itself_are_signalled(
     # Then it is signalled besides the failure of the task
     assert result.error is not None and result.error.type == "ZeroDivisionError"
     assert [event.error.message for event in told] == ["in the machine"]
+
+
+@pytest.mark.parametrize("error", [StoreError("x.db: the file is damaged; restore a copy"), ZeroDivisionError("in it")])
+async def test_what_ends_a_worker_is_logged_in_a_sentence_with_a_traceback_only_for_a_bug(
+    registry: TaskRegistry, quick: Any, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    # Given a worker whose store refuses the next exchange
+    app = Stemflow("memory:", registry)
+    await app.__aenter__()
+    told = Told(registry, "worker_error")
+
+    async def refused(*_: Any) -> Any:
+        raise error
+
+    app.store.exchange = refused  # type: ignore[method-assign]
+
+    # When it has something to exchange, then it ends, and says why
+    with contextlib.suppress(type(error)):
+        await app.submit(quick.s())
+    await asyncio.sleep(60)
+    await app.__aexit__(None, None, None)
+    (record,) = [one for one in caplog.records if "the worker has stopped" in one.getMessage()]
+    assert str(error) in record.getMessage()
+    assert bool(record.exc_info) == isinstance(error, ZeroDivisionError)
+    assert len(told) == 1
 
 
 # -- listeners

@@ -212,7 +212,8 @@ class Service:
 
     def _ended(self, exchanging: asyncio.Task[None]) -> None:
         if not exchanging.cancelled() and (error := exchanging.exception()) is not None:
-            log.critical("the worker has stopped", exc_info=error)
+            known = isinstance(error, StoreError)  # its sentence says what to do
+            log.critical("the worker has stopped: %s", error, exc_info=None if known else error)
             self.slots.give_up_reports()  # their leases run out, so that other workers take the tasks over
             self.worker.send_error(error)
 
