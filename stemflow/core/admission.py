@@ -111,9 +111,10 @@ def enter(w: Work, node: Node) -> Answer:
 
 
 def concurrency_of(w: Work, node: Node) -> Concurrency | None:
-    plan = w.plan_of(node)
+    shape = w.shape(node.plan)
+    plan = shape.nodes[node.node]
     if isinstance(plan, LeafPlan):
-        return w.shape(node.plan).plan.options[plan.options].concurrency
+        return shape.plan.options[plan.options].concurrency
     return plan.concurrency if isinstance(plan, ScopePlan) else None
 
 
@@ -137,4 +138,6 @@ def _start(w: Work, node: Node) -> Answer:
 
 
 def _waits_in_its_queue(w: Work, node: Node) -> bool:
-    return isinstance(w.plan_of(node), LeafPlan) and concurrency_of(w, node) is None
+    shape = w.shape(node.plan)
+    plan = shape.nodes[node.node]
+    return isinstance(plan, LeafPlan) and shape.plan.options[plan.options].concurrency is None

@@ -206,7 +206,7 @@ def _drain(w: Work) -> None:
     while w.pending:
         notice = w.pending.popleft()
         if isinstance(notice, MemberEnd):
-            if w.posted(notice):
+            if w.view.hot and w.posted(notice):
                 continue
             node = w.node(notice.scope)
             if node is not None:

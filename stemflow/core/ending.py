@@ -25,7 +25,8 @@ def finish(w: Work, node: Node, state: State, *, cause: Cause | None = None, kep
     node.limits = ()
     if state == FAILED and node.failed_at is None:
         node.failed_at = node.path
-    leave(w, node)
+    if node.awaits is not None or node.slot is not None or node.claim is not None:
+        leave(w, node)
     if not node.path:
         w.ended.append(RunEnd(node.run, max(keep_ms(w, node) if kept_ms is None else kept_ms, LEAST_KEPT_MS)))
         return

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from stemflow.core.shape import kind_of
 from stemflow.core.table import TABLE, Event
 from stemflow.core.work import Work
 from stemflow.model.records import Node
@@ -26,7 +25,7 @@ def fire(w: Work, node: Node, event: Event, argument: Any) -> bool:
     The action gets the working copy of `node`. Raises TableBroken if it leaves the node in a state that the cell does
     not allow."""
     before = node.state
-    kind = "scope" if node.tally is not None else kind_of(w.plan_of(node))
+    kind = "scope" if node.tally is not None else w.shape(node.plan).kinds[node.node]
     cell = TABLE.get((kind, before, event))
     if cell is None:
         return False

@@ -55,8 +55,10 @@ def open_leaf(w: Work, node: Node, refusal: GateError | None) -> None:
 
 def _proceed(w: Work, node: Node, answer: entry.Answer) -> None:
     if answer is True:
-        leaf = w.leaf_of(node)
-        answer = place(w, node, leaf, options_of(w, node, leaf))
+        shape = w.shape(node.plan)
+        leaf = shape.nodes[node.node]
+        assert isinstance(leaf, LeafPlan)
+        answer = place(w, node, leaf, shape.plan.options[leaf.options])
     if isinstance(answer, GateError):
         refuse(w, node, answer)
 
@@ -79,7 +81,7 @@ def place(w: Work, node: Node, leaf: LeafPlan, options: Options) -> entry.Answer
         node.limits = limits
     node.state, node.turn = READY, w.next_turn(node)
     node.queue, node.priority, node.lease_ms = options.queue, options.priority, options.lease_ms
-    node.due_at_ms = expiry_ms(w, node)
+    node.due_at_ms = None if options.expires_ms is None else expiry_ms(w, node)
     return True
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from stemflow.core.ending import how_ended, leave_dead_letter
 from stemflow.core.fire import fire
-from stemflow.core.kinds import rules_of
+from stemflow.core.kinds import KINDS
 from stemflow.core.kinds.base import Moves, View
 from stemflow.core.shape import kind_of
 from stemflow.core.table import TABLE, Event
@@ -68,7 +68,7 @@ def cancel_unopened(w: Work, scope: Node) -> None:
 def _all_may(w: Work, scope: Node, event: Event, indices: Iterable[int]) -> bool:
     """Whether the table allows each of these members to end at `event` before it has opened."""
     nodes = w.shape(scope.plan).nodes
-    place = rules_of(w.scope_of(scope)).place
+    place = KINDS[w.scope_of(scope).kind].place
     kinds = {kind_of(nodes[place(w.scope_of(scope), index)]) for index in indices}
     return all((kind, WAITING, event) in TABLE for kind in kinds)
 
@@ -105,10 +105,10 @@ def bits(mask: int) -> Iterator[int]:
 
 def advance(w: Work, scope: Node, plan: ScopePlan, index: int, how: str) -> None:
     """Open or skip the successors of member `index`."""
-    rules, failed = rules_of(plan), scope.failed_at is not None
-    if rules.gives_up(plan, failed) or rules.decided(plan, tally_of(scope)) is not None:
+    rules, tally, failed = KINDS[plan.kind], tally_of(scope), scope.failed_at is not None
+    if rules.gives_up(plan, failed) or rules.decided(plan, tally) is not None:
         return
-    view = View(w.shape(scope.plan), scope.node, tally_of(scope), failed, bool(scope.extra), scope.bound)
+    view = View(w.shape(scope.plan), scope.node, tally, failed, bool(scope.extra), scope.bound)
     gate = rules.asks(view, index, how)
     answer = None if gate is None else w.gate(scope.key, gate)
     if isinstance(answer, GateError):

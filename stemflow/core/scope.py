@@ -8,7 +8,7 @@ from stemflow.core import admission as entry
 from stemflow.core import follow_ups
 from stemflow.core.ending import finish, how_ended, leave, leave_dead_letter
 from stemflow.core.fire import fire
-from stemflow.core.kinds import rules_of
+from stemflow.core.kinds import KINDS, rules_of
 from stemflow.core.leaf import undone_path
 from stemflow.core.members import (
     advance,
@@ -129,7 +129,8 @@ def tick(w: Work, scope: Node, end: MemberEnd) -> None:
         return follow_ups.ended(w, scope, plan, end)
     if scope.handling or not tally.tick(end.index, end.how):
         return
-    _note_failure(w, scope, plan, end)
+    if end.how == "failed":
+        _note_failure(w, scope, plan, end)
     if scope.state == RUNNING:
         advance(w, scope, plan, end.index, end.how)
     settle_scope(w, scope, plan)
@@ -145,18 +146,18 @@ def _note_failure(w: Work, scope: Node, plan: ScopePlan, end: MemberEnd) -> None
 
 def settle_scope(w: Work, scope: Node, plan: ScopePlan) -> None:
     """Wait for more members, stop the rest, or close. A member whose end is still queued counts as open."""
-    tally = tally_of(scope)
     if scope.handling or scope.state not in (RUNNING, STOPPING):
         return
+    rules, tally = KINDS[plan.kind], tally_of(scope)
     if scope.state == RUNNING:
-        verdict = rules_of(plan).settle(plan, tally, scope.failed_at is not None)
+        verdict = rules.settle(plan, tally, scope.failed_at is not None)
         if verdict.move == "stop":
             _note_winner(w, scope, plan)
             stop(w, scope, verdict.state, kill=verdict.kill)
         elif verdict.move == "close":
             close(w, scope, plan, verdict.state, verdict.cause)
     elif not tally.open:
-        state, cause = rules_of(plan).natural(plan, tally, scope.failed_at is not None)
+        state, cause = rules.natural(plan, tally, scope.failed_at is not None)
         if scope.verdict is not None:
             state, cause = scope.verdict, None
         close(w, scope, plan, state, cause)

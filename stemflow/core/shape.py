@@ -110,6 +110,8 @@ def kind_of(node: AnyPlan) -> Kind:
 def base_size(record: Node) -> int:
     """The number of members of an opened scope, without those that joined while it ran."""
     assert record.tally is not None
+    if not record.extra:
+        return record.tally.size
     return record.tally.size - sum(count for _, count in record.extra)
 
 

@@ -15,8 +15,9 @@ def arm(w: Work, node: Node) -> None:
 
 def expiry_ms(w: Work, node: Node) -> int | None:
     """The instant (epoch ms) at which a task that has never started expires, or None."""
-    plan = w.plan_of(node)
+    shape = w.shape(node.plan)
+    plan = shape.nodes[node.node]
     if not isinstance(plan, LeafPlan) or node.delivery > node.base:
         return None
-    expires_ms = w.shape(node.plan).plan.options[plan.options].expires_ms
+    expires_ms = shape.plan.options[plan.options].expires_ms
     return None if expires_ms is None else node.opened_at_ms + expires_ms

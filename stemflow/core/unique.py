@@ -41,10 +41,11 @@ def terms_of(w: Work, node: Node) -> ClaimSpec | None:
     """How `node` claims a unique key, or None if it has none. For a member, the key itself is empty."""
     if not node.path:
         return w.header(node.run).claim
-    plan = w.plan_of(node)
+    shape = w.shape(node.plan)
+    plan = shape.nodes[node.node]
     if not isinstance(plan, LeafPlan):
         return None
-    options = w.shape(node.plan).plan.options[plan.options]
+    options = shape.plan.options[plan.options]
     return ClaimSpec("", options.unique_mode, options.unique_for_ms) if options.unique else None
 
 

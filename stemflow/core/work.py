@@ -23,16 +23,15 @@ If one record contradicts another, `StaleView` is raised, and the caller reads a
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import zlib
 from collections import deque
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
-from stemflow.core.kinds import rules_of
+from stemflow.core.kinds import KINDS
 from stemflow.core.shape import Shape, base_size
 from stemflow.model.effects import DeadLetter, Decision, GateKey, Need, Pages, Put, Reply, RunEnd
 from stemflow.model.facts import End, Fact, Post
@@ -71,7 +70,7 @@ class View:
         headers: Mapping[str, Header],
         shapes: Mapping[str, Shape],
         gates: Mapping[GateKey, Any],
-        hot: Container[Key] = (),
+        hot: Collection[Key] = (),
     ) -> None:
         self.records = records
         self.headers = headers
@@ -232,7 +231,8 @@ class Work:
             raise Missing(gates=((*key, name),)) from None
 
     def plan_of(self, node: Node) -> AnyPlan:
-        return self.shape(node.plan).nodes[node.node]
+        found = self.view.shapes.get(node.plan)
+        return (found if found is not None else self.shape(node.plan)).nodes[node.node]
 
     def leaf_of(self, node: Node) -> LeafPlan:
         plan = self.plan_of(node)
@@ -250,7 +250,7 @@ class Work:
     def member(self, scope: Node, index: int) -> tuple[Key, str, int]:
         """(key, plan digest, plan node) of member `index` of an opened scope."""
         plan = self.scope_of(scope)
-        rules = rules_of(plan)
+        rules = KINDS[plan.kind]
         key = (scope.run, child_path(scope.path, rules.segment(plan, index)))
         base = base_size(scope)
         if index < base:
@@ -268,10 +268,10 @@ class Work:
 
     def edit(self, node: Node) -> Node:
         """The copy of `node` that this decision may change."""
-        key = node.key
+        key = node.run, node.path
         if key in self.guards:
             return node
-        twin = copy.copy(node)
+        twin: Node = node.__copy__()  # type: ignore[attr-defined]  # what `copy.copy` calls
         if node.tally is not None:
             twin.tally = node.tally.copy()
         self.guards[key] = guard_of(node)
@@ -279,7 +279,7 @@ class Work:
         return twin
 
     def create(self, node: Node) -> Node:
-        key = node.key
+        key = node.run, node.path
         node.base = node.rev = node.delivery = self.header(node.run).base
         self.guards.setdefault(key, (0, 0))
         self.changed[key] = node
@@ -287,7 +287,7 @@ class Work:
 
     def next_turn(self, node: Node) -> int:
         """The turn of a leaf that becomes ready; one that comes back keeps the one that it had."""
-        if self.guards[node.key] != (0, 0):
+        if self.guards[node.run, node.path] != (0, 0):
             return node.turn
         ahead = self.ahead.get(node.run, 0)
         self.ahead[node.run] = ahead + 1
@@ -356,7 +356,7 @@ class Work:
             seen=self._seen(),
             headers=tuple(self.new_headers.values()),
             also=tuple(self.also),
-            plans=tuple(shape.plan for shape in self.new_shapes.values()),
+            plans=tuple(shape.plan for shape in self.new_shapes.values()) if self.new_shapes else (),
             pages=tuple(self.pages),
             fragments=tuple(self.fragments),
             dead=tuple(self.dead),
@@ -365,9 +365,12 @@ class Work:
             ended=tuple(self.ended),
             replies=tuple(self.replies),
             refused=tuple(self.refused),
-            posts=tuple([Post(*key, tuple(ends), self.header(key[0]).base) for key, ends in self.posts.items()]),
+            posts=tuple(self._new_posts()) if self.posts else (),
             consumed=tuple(self.consumed),
         )
+
+    def _new_posts(self) -> list[Post]:
+        return [Post(*key, tuple(ends), self.header(key[0]).base) for key, ends in self.posts.items()]
 
     def _first_rev(self, record: Record) -> int:
         """The first revision of a record. One that belongs to no run may be deleted and created again; its revisions
@@ -389,13 +392,16 @@ class Work:
     def _seen(self) -> tuple[tuple[Key, int, int], ...]:
         """The guards of records that were read and not changed. Final records are left out, as they can no longer
         change. A shared record that was created and deleted again has been read, too: it must not exist."""
-        over = tuple(((run, ""), *guard) for run, guard in self.dropped.items())
-        over += tuple((key, 0, 0) for key, one in self.changed.items() if one is None and self.guards[key][0] == 0)
-        return over + tuple(
-            (key, *guard_of(record))
-            for key, record in self.read.items()
-            if key not in self.guards and not (isinstance(record, Node) and record.state in FINAL)
-        )
+        seen: list[tuple[Key, int, int]] = []
+        for run, guard in self.dropped.items():
+            seen.append(((run, ""), *guard))
+        for key, one in self.changed.items():
+            if one is None and self.guards[key][0] == 0:
+                seen.append((key, 0, 0))
+        for key, record in self.read.items():
+            if key not in self.guards and not (isinstance(record, Node) and record.state in FINAL):
+                seen.append((key, *guard_of(record)))
+        return tuple(seen)
 
     def need(self, missing: Missing) -> Need:
         return Need(

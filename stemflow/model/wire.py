@@ -21,13 +21,12 @@ _SETS = ("opened", "ended", "ok", "failed", "skipped", "upstream", "cancelled")
 def plain(value: Any) -> Any:
     """Convert a value that MessagePack cannot encode by itself."""
     if isinstance(value, Tally):
-        sets = [getattr(value, name) for name in _SETS]
-        return [value.size, value.done, value.failures, *(_bytes(bits) for bits in sets)]
+        found: list[Any] = [value.size, value.done, value.failures]
+        for name in _SETS:
+            bits = getattr(value, name)
+            found.append(bits.to_bytes((bits.bit_length() + 7) // 8, "little"))
+        return found
     raise TypeError(f"expected JSON data in a record, got {value!r}")
-
-
-def _bytes(bits: int) -> bytes:
-    return bits.to_bytes((bits.bit_length() + 7) // 8, "little")
 
 
 def rich(kind: type, value: Any) -> Any:

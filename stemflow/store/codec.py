@@ -7,7 +7,6 @@ fields that differ from their defaults: an unknown name is ignored, an absent on
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final, get_args, get_type_hints
@@ -112,12 +111,6 @@ def _long(digest: bytes) -> str:
     return digest[1:].hex() if digest[0] == RAW else digest[1:].decode()
 
 
-def _others(record: Struct, values: Callable[[Any], Any], defaults: tuple[Any, ...], rest: Callable[..., Any]) -> Any:
-    """What differs from its default, as a struct that leaves out the others; None where nothing does."""
-    found = values(record)
-    return None if found == defaults else rest(*found)
-
-
 # -- nodes
 
 
@@ -141,33 +134,27 @@ def _timed_when_leased(node: Node) -> bool:
 
 def body_of(node: Node) -> bytes:
     """What the store need not read; in front of it the instant at which it expires, if it does."""
-    body = _body_of(node)
+    opened, result, others = node.opened_at_ms, node.result, _node_values(node)
+    started = _after(opened, node.started_at_ms) if node.started_at_ms else 0
+    ended = _after(opened, node.ended_at_ms) if node.ended_at_ms else 0
+    common = (_short(node.plan), node.node, node.index << _TURN_BITS | node.turn, opened, started, ended, result)
+    if others != _node_defaults:
+        body = _encode((*common, _NodeRest(*others)))
+    elif result is not None:
+        body = _encode(common)
+    else:
+        body = _encode(common[:6] if ended else common[:5] if started else common[:4])
     return body if node.due_at_ms is None else node.due_at_ms.to_bytes(6, "little") + body
 
 
-def _body_of(node: Node) -> bytes:
-    opened, result = node.opened_at_ms, node.result
-    rest = _others(node, _node_values, _node_defaults, _NodeRest)
-    started, ended = _after(opened, node.started_at_ms), _after(opened, node.ended_at_ms)
-    common = (_short(node.plan), node.node, node.index << _TURN_BITS | node.turn, opened, started, ended, result)
-    if rest is not None:
-        return _encode((*common, rest))
-    if result is not None:
-        return _encode(common)
-    return _encode(common[:6] if ended else common[:5] if started else common[:4])
-
-
 def _after(opened: int, at_ms: int) -> int:
-    """An instant by its distance from another, which takes fewer bytes; 0 is none."""
-    if at_ms == 0:
-        return 0
+    """An instant by its distance from another, which takes fewer bytes."""
     distance = at_ms - opened
     return distance + 1 if distance >= 0 else distance
 
 
 def _at(opened: int, distance: int) -> int:
-    if distance == 0:
-        return 0
+    """The instant at this distance, as `_after` gave it."""
     return opened + (distance - 1 if distance > 0 else distance)
 
 
@@ -201,8 +188,8 @@ def node_of(
         lease_ms=lease_ms,
         result=body.result,
         opened_at_ms=opened,
-        started_at_ms=_at(opened, body.started),
-        ended_at_ms=_at(opened, body.ended),
+        started_at_ms=_at(opened, body.started) if body.started else 0,
+        ended_at_ms=_at(opened, body.ended) if body.ended else 0,
         due_at_ms=due_at_ms,
     )
     if flags & KILL:
@@ -248,9 +235,9 @@ def encode_header(header: Header, plan: str | None = None) -> bytes:
 
 def _header_body(header: Header, root_plan: str | None, opened: int) -> bytes:
     plan = None if header.plan == root_plan else _short(header.plan)
-    rest = _others(header, _header_values, _header_defaults, _HeaderRest)
+    others = _header_values(header)
     common = (plan, header.created_at_ms - opened, header.name, _squeezed(header.inputs))
-    return _encode((*common, rest) if rest else common)
+    return _encode(common if others == _header_defaults else (*common, _HeaderRest(*others)))
 
 
 _ARGS, _NO_KWARGS = b'{"args":', b',"kwargs":{}}'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 
 from stemflow.model.effects import Decision, Put
@@ -72,7 +72,7 @@ class Contention:
         """The runs in which a scope is hot."""
         return {run for run, _ in self._until_ms} if self._until_ms else frozenset()
 
-    def hot(self, facts: Sequence[Fact]) -> Container[Key]:
+    def hot(self, facts: Sequence[Fact]) -> Collection[Key]:
         """The scopes that a decision on `facts` must not change, unless it consumes the inbox of their run."""
         if not self._until_ms or not self._has_worker:
             return ()
