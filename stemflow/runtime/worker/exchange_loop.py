@@ -136,14 +136,16 @@ class ExchangeLoop:
     async def _exchange_on(self, channel: _Channel) -> None:
         """Commit what has ended and lease as much as there are free slots."""
         channel.busy = True
-        self._watch_reports()
+        if self.store.concurrent_exchanges:
+            self._watch_reports()
         try:
             await self._commit_and_lease(channel)
         finally:
             channel.busy, channel.names = False, set()
             self._futile = False
             self._released.admit()
-            self._watch_reports()
+            if self.store.concurrent_exchanges:
+                self._watch_reports()
             if channel is self._second:
                 # The first channel left slots and reports to this one, and has to look again.
                 self.slots.changed.set()

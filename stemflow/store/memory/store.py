@@ -59,6 +59,7 @@ class MemoryStore:
         self.concurrent_exchanges = False
         self.epoch = 0
         self._time = SteadyClock(clock)
+        self.now_ms = self._time.now_ms
         self._records: dict[Key, Record] = {}
         self._order: dict[Key, int] = {}
         self._count = 0
@@ -91,9 +92,6 @@ class MemoryStore:
         self._users = max(0, self._users - 1)
         if not self._users:
             self._watches.close(self.url)
-
-    def now_ms(self) -> int:
-        return self._time.now_ms()
 
     # -- exchange
 

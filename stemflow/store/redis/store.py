@@ -71,6 +71,7 @@ class RedisStore:
         self.concurrent_exchanges = True
         self._place, self._connections, self._part_of = place, connections, part_of
         self._time = ServerTime(clock, test_time)
+        self.now_ms = self._time.now_ms
         self._notifications = Notifications(place.name.encode(), self.address, self._look, self._follow)
         self._losses = LossLog(self._notifications.on_data_loss)
         self._parts = [
@@ -118,9 +119,6 @@ class RedisStore:
         for part in self._parts:
             await part.close()
         await self._connections.close()
-
-    def now_ms(self) -> int:
-        return self._time.now_ms()
 
     @property
     def epoch(self) -> int:

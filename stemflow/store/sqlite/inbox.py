@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from stemflow.model import wire
@@ -54,6 +54,11 @@ def look(db: sqlite3.Connection, known: Knowledge, want: Want, now_ms: int) -> I
     later = [one for one in found if one[0] > now_ms]
     busy = tuple([run_id(run) for _, run in later[:INBOX_RUNS]])
     return Inboxes(free[:INBOX_RUNS], busy, later[0][0] if later else None)
+
+
+def lease_all(db: sqlite3.Connection, runs: Iterable[str], now_ms: int) -> tuple[Inbox, ...]:
+    """The first posts of each of these runs that has any."""
+    return tuple([one for run in runs if (one := lease(db, run, now_ms)) is not None])
 
 
 def lease(db: sqlite3.Connection, run: str, now_ms: int) -> Inbox | None:

@@ -8,7 +8,8 @@ import os
 import random
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from functools import partial
+from itertools import compress, islice
 from typing import Final, NamedTuple, TypeVar
 
 from stemflow.model import wire
@@ -113,6 +114,7 @@ class SqliteStore:
         self._path, self._synchronous = path, synchronous
         self._clock = clock
         self._time = SteadyClock(clock)
+        self.now_ms = self._time.now_ms
         self._connection: sqlite3.Connection | None = None
         self._jitter = random.Random(os.getpid())
         self._changes = Changes()
@@ -162,9 +164,6 @@ class SqliteStore:
             self._connection = None
         self._watches.close(self.url)
 
-    def now_ms(self) -> int:
-        return self._time.now_ms()
-
     # -- access
 
     @property
@@ -175,24 +174,25 @@ class SqliteStore:
 
     async def _patiently(self, work: Callable[[], T]) -> T:
         """Do `work`, again and again for 5 s while another process is in the way."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + PATIENCE_MS / 1_000
+        until = None
         while True:
             try:
                 return work()
             except sqlite3.Error as error:
                 if not is_busy(error):
                     raise refused(self.url, self._path, error) from error
-                if loop.time() >= until:
+                now = asyncio.get_running_loop().time()
+                until = now + PATIENCE_MS / 1_000 if until is None else until
+                if now >= until:
                     raise locked(self.url, self._path) from error
             await asyncio.sleep(self._jitter.uniform(0.001, 0.010))
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._patiently(lambda: self._transaction("BEGIN IMMEDIATE", work))
+        return await self._patiently(partial(self._transaction, "BEGIN IMMEDIATE", work))
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """`work` sees one state of the file, however many statements it takes."""
-        return await self._patiently(lambda: self._transaction("BEGIN", work))
+        return await self._patiently(partial(self._transaction, "BEGIN", work))
 
     def _identities(self) -> tuple[tuple[int, int] | None, ...]:
         """The database file and its log, as long as this process holds them open the same ones."""
@@ -232,18 +232,16 @@ class SqliteStore:
             if idle is not None:
                 return idle
         try:
-            answer = await self._write(lambda db: self._exchange(db, decisions, want, alone=False))
+            answer = await self._write(partial(self._exchange, decisions=decisions, want=want, alone=False))
         except _Stale:
             answer = await self._write(lambda db: self._exchange(db, decisions, want, alone=True))
-        if answer.leases or any(
-            ok and changes_something(one) for ok, one in zip(answer.committed, decisions, strict=True)
-        ):
+        changed = [one for one in compress(decisions, answer.committed) if changes_something(one)]
+        if answer.leases or changed:
             self._remember(request, answer)
-        for decision, committed in zip(decisions, answer.committed, strict=True):
-            if committed and changes_something(decision):
-                self._changes.note()
-                for end in decision.ended:
-                    self._watches.resolve(end.run, decision.root_of(end.run))
+        for decision in changed:
+            self._changes.note()
+            for end in decision.ended:
+                self._watches.resolve(end.run, decision.root_of(end.run))
         return answer
 
     async def _idle(self, want: Want | None) -> Exchange | None:
@@ -281,11 +279,11 @@ class SqliteStore:
         if want is not None and len(decisions) == 1:
             direct = sqlite_lease.direct(db, known, decisions[0], want, now_ms)
         committed = tuple([self._commit(db, decision, now_ms, direct, alone) for decision in decisions])
-        headers = {header.run: header for decision in decisions for header in (*decision.headers, *decision.also)}
         taken, inboxes = NOTHING, sqlite_inbox.NONE
         timers: tuple[Due, ...] = ()
         next_at_ms = None
         if want is not None:
+            headers = {header.run: header for decision in decisions for header in (*decision.headers, *decision.also)}
             if direct and committed[0]:
                 leases = [sqlite_lease.granted(db, one.node, one.until_ms, headers) for one in direct.values()]
                 taken = sqlite_lease.Taken(leases, None)
@@ -293,14 +291,15 @@ class SqliteStore:
                 taken = sqlite_lease.take(db, known, want, headers, now_ms)
             inboxes = sqlite_inbox.look(db, known, want, now_ms)
             timers, next_at_ms = sqlite_lease.due(db, known, want, now_ms)
+            next_at_ms = _first(next_at_ms, taken.blocked_until_ms, inboxes.next_at_ms)
         return Exchange(
             committed=committed,
             leases=tuple(taken.leases),
             timers=timers,
-            next_at_ms=_first(next_at_ms, taken.blocked_until_ms, inboxes.next_at_ms),
+            next_at_ms=next_at_ms,
             now_ms=now_ms,
-            current=self._current(db, decisions, committed),
-            inbox=tuple([one for run in inboxes.free if (one := sqlite_inbox.lease(db, run, now_ms)) is not None]),
+            current=() if all(committed) else self._current(db, decisions, committed),
+            inbox=sqlite_inbox.lease_all(db, inboxes.free, now_ms) if inboxes.free else (),
             busy_inboxes=inboxes.busy,
         )
 
@@ -327,8 +326,7 @@ class SqliteStore:
     def _current(
         self, db: sqlite3.Connection, decisions: Sequence[Decision], committed: Sequence[bool]
     ) -> tuple[tuple[Key, Record | None], ...]:
-        stale = () if all(committed) else guarded(decisions, committed)
-        return tuple([(key, record_at(db, key)) for key in stale])
+        return tuple([(key, record_at(db, key)) for key in guarded(decisions, committed)])
 
     # -- repeated requests
 
@@ -346,7 +344,7 @@ class SqliteStore:
     def _remember(self, request: Request, answer: Exchange) -> None:
         """Nobody else repeats a request of this process: its answer cannot be lost but with the process itself."""
         self._memos.pop(request.channel, None)
-        held = tuple([(lease.node.key, lease.node.delivery) for lease in answer.leases])
+        held = tuple([(lease.node.key, lease.node.delivery) for lease in answer.leases]) if answer.leases else ()
         self._memos[request.channel] = _Memo(request.sequence, answer.committed, held)
         if len(self._memos) > MEMOS:
             del self._memos[next(iter(self._memos))]
@@ -565,4 +563,4 @@ class SqliteStore:
 
 
 def _first(*instants: int | None) -> int | None:
-    return min((at_ms for at_ms in instants if at_ms is not None), default=None)
+    return min([at_ms for at_ms in instants if at_ms is not None], default=None)
