@@ -8,6 +8,7 @@ signatures run under some condition in addition to the members: hooks and the co
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import is_not
 from typing import Any, TypeVar
 
 from msgspec import structs
@@ -68,8 +69,10 @@ def everything(sig: AnySig) -> Iterator[AnySig]:
     while left:
         one = left.pop()
         yield one
-        held = [getattr(one, field) for field in (*one.MEMBERS, *one.OTHERS)]
-        left += [inner for inners in reversed(held) if inners for inner in reversed(_listed(inners))]
+        for field in reversed((*one.MEMBERS, *one.OTHERS)):
+            held = getattr(one, field)
+            if held:
+                left.extend(reversed(_listed(held)))
 
 
 def changed(sig: Sig, change: Callable[[Any], Any], *, members_only: bool = False) -> Sig:
@@ -82,7 +85,7 @@ def changed(sig: Sig, change: Callable[[Any], Any], *, members_only: bool = Fals
         held = getattr(sig, field)
         if isinstance(held, tuple):
             new = tuple(map(change, held))
-            if any(a is not b for a, b in zip(held, new, strict=True)):
+            if any(map(is_not, held, new)):
                 fields[field] = new
         elif held is not None and (one := change(held)) is not held:
             fields[field] = one

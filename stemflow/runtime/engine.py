@@ -340,8 +340,7 @@ class Stemflow:
         asked = submissions(signatures, run_ids, from_handler(common, self._propagated_headers))
         return await submit_many(self.parts, self.submitter, asked)
 
-    def _committed(self, decision: Decision, facts: list[Fact]) -> None:
-        now_ms = self.store.now_ms()
+    def _committed(self, decision: Decision, facts: list[Fact], now_ms: int) -> None:
         self.decider.counting.count(self.library, decision, facts, now_ms)
         send_commit_signals(self.signals, self.library, decision, facts, now_ms)
         self.stored_counts.soon()

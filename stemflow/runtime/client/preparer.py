@@ -97,8 +97,8 @@ class Preparer:
             not_before_ms=asked.not_before_ms,
             file=asked.file,
             tasks=asked.tasks,
-            headers=merged(checked_headers(asked.headers, "submit"), made.headers),
-            meta=merged(checked_meta(asked.meta, "submit"), made.meta),
+            headers=merged(checked_headers(asked.headers, "submit"), made.headers) if asked.headers else made.headers,
+            meta=merged(checked_meta(asked.meta, "submit"), made.meta) if asked.meta else made.meta,
             labels=made.labels,
             parent=asked.parent,
             root=asked.root,
@@ -116,7 +116,8 @@ class Preparer:
         if asked.run_id is None or not await self._under_way(run):
             # The conditions of the first steps read both before they are stored.
             self._library.remember(header)
-            self._library.items.staged.update((some.key, some.pages) for some in items)
+            for some in items:
+                self._library.items.staged[some.key] = some.pages
         return Prepared(header, made.plan, items, made.body)
 
     async def _under_way(self, run: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -24,16 +25,19 @@ class Submitter:
         self._middleware, self._signals = parts.registry.middleware, parts.registry.signals
         self._of_id: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def submit(self, asked: Submission) -> RunHandle[Any]:
+    def submit(self, asked: Submission) -> Coroutine[Any, Any, RunHandle[Any]]:
         """Pass a submission through the middleware into the store. Raises what `Stemflow.submit` does."""
         if self._middleware.on_enqueue:
-            return await self._middleware.enqueue(asked, self._prepare_and_store)
-        return await self._prepare_and_store(asked)
+            return self._middleware.enqueue(asked, self._prepare_and_store)
+        return self._prepare_and_store(asked)
 
-    async def _prepare_and_store(self, asked: Submission) -> RunHandle[Any]:
+    def _prepare_and_store(self, asked: Submission) -> Coroutine[Any, Any, RunHandle[Any]]:
         if not isinstance(asked.run_id, str):
-            return await self._prepare_and_store_one(asked)
-        async with self.lock_of(asked.run_id):
+            return self._prepare_and_store_one(asked)
+        return self._prepare_and_store_locked(asked, asked.run_id)
+
+    async def _prepare_and_store_locked(self, asked: Submission, run_id: str) -> RunHandle[Any]:
+        async with self.lock_of(run_id):
             return await self._prepare_and_store_one(asked)
 
     def lock_of(self, run_id: str) -> asyncio.Lock:
@@ -46,7 +50,8 @@ class Submitter:
             decision = await self._parts.committer.commit([prepared.fact], prepared)
             return await self.checked_handle(prepared, decision)
         finally:
-            self.unstage(prepared)
+            if prepared.items:
+                self.unstage(prepared)
 
     async def checked_handle(self, prepared: Prepared, decision: Decision) -> RunHandle[Any]:
         """As `handle_of`; raises RunConflict if the id is that of a run that does other work."""
@@ -83,4 +88,5 @@ class Submitter:
             at_ms = self._parts.store.now_ms()
             self._signals.after_publish.send(run_event("after_publish", header, at_ms, run_id=run, existing=existing))
         asked = None if prepared.body is None else (prepared.plan.digest, prepared.body)
-        return RunHandle(self._parts, run, existing=existing, holder=reply.holder, known=True, asked=asked)
+        at_ms = header.created_at_ms
+        return RunHandle(self._parts, run, existing=existing, holder=reply.holder, known_at_ms=at_ms, asked=asked)

@@ -46,16 +46,19 @@ def _nothing(answer: Exchange | None) -> None:
     return
 
 
+_NO_PIGGYBACK = Piggyback(None, _nothing)
+
+
 def no_piggyback() -> Piggyback:
     """Request nothing: there is no worker in this process."""
-    return Piggyback(None, _nothing)
+    return _NO_PIGGYBACK
 
 
 class Committer:
     """Commits the facts of this process on a channel of its own.
 
-    `on_commit(decision, facts)` is called after each commit. `piggyback()` is called before each exchange, which then
-    carries its request for leases.
+    `on_commit(decision, facts, now_ms)` is called after each commit, with its time. `piggyback()` is called before each
+    exchange, which then carries its request for leases.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Committer:
         store: Store,
         decider: Decider,
         channel: str,
-        on_commit: Callable[[Decision, list[Fact]], None],
+        on_commit: Callable[[Decision, list[Fact], int], None],
         piggyback: Callable[[], Piggyback] = no_piggyback,
     ) -> None:
         self._store, self._decider, self._channel = store, decider, channel
@@ -83,6 +86,7 @@ class Committer:
         """`commit` for several submissions; each succeeds or fails alone. Raises the first error once all are done."""
         loop = asyncio.get_running_loop()
         asked = [_Pending(facts, prepared, loop.create_future()) for facts, prepared in many]
+        answers = [one.done for one in asked]
         self._waiting += asked
         try:
             async with self._lock:
@@ -90,16 +94,16 @@ class Committer:
                     # Calls to such a store never suspend. Suspend once here, so that other tasks run, and submissions
                     # made at the same time join this exchange.
                     await asyncio.sleep(0)
-                while not all(one.done.done() for one in asked):
+                while not all(map(asyncio.Future.done, answers)):
                     await self._exchange()
         except BaseException:
-            for one in asked:
-                one.done.cancel()
+            for one in answers:
+                one.cancel()
             raise
-        errors = [error for one in asked if (error := one.done.exception()) is not None]
+        errors = list(filter(None, map(asyncio.Future.exception, answers)))
         if errors:
             raise errors[0]
-        return [one.done.result() for one in asked]
+        return list(map(asyncio.Future.result, answers))
 
     async def _exchange(self) -> None:
         """Make one exchange for all pending facts, up to DECISIONS_AT_ONCE."""
@@ -141,7 +145,7 @@ class Committer:
         if not committed:
             self._decider.stale(decision, one.facts, answer.current)
             return self._retry(one)
-        self._on_commit(decision, one.facts)
+        self._on_commit(decision, one.facts, answer.now_ms)
         self._decider.committed(decision)
         if not one.done.done():
             one.done.set_result(decision)

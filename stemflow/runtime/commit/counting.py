@@ -62,7 +62,8 @@ class Counting:
         self.version += 1
         add = self.counts.add
         for header in (*decision.headers, *decision.also):
-            add("runs_started_total", (self._name("workflow", header.name),))
+            name = self._known["workflow"].get(header.name) or self._name("workflow", header.name)
+            add("runs_started_total", (name,))
         failed = self._attempts(library, decision, facts, now_ms)
         for put in decision.puts:
             node = put.record
@@ -73,7 +74,7 @@ class Counting:
                 task = self._task(library, node)
                 if task is not None:
                     add("tasks_ended_total", (task, node.state))
-            elif node.state == READY and node.key in failed and node.error is not None:
+            elif failed and node.state == READY and node.key in failed and node.error is not None:
                 error = self._name("error", node.error.type, MOST_ERRORS)
                 add("task_retries_total", (failed[node.key], error))
         for letter in decision.dead:

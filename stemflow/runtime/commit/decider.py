@@ -222,8 +222,9 @@ class Decider:
         if len(self.records) > CACHED:
             self.records.clear()
         for header in decision.headers:
-            self.library.forget(header.run)
-            self.library.remember(header)
+            if self.library.headers.get(header.run) is not header:
+                self.library.remember(header)
+            self.library.finished.drop_run(header.run)  # of an earlier run with its id
             self.trust.ended.pop(header.run, None)
         for header in decision.also:
             self.records.pop((header.run, ""), None)
@@ -276,7 +277,7 @@ class Decider:
         """Cache the record and the header of a lease, if their signatures are verified."""
         if self._is_sound(lease.node):
             self._forget_earlier_run(lease.node)
-            self.records[lease.node.key] = lease.node
+            self.records[lease.node.run, lease.node.path] = lease.node
         header = lease.header
         if header is not None and not isinstance(header, DamagedHeader) and self.trust.is_verified(header):
             self.library.remember(header)

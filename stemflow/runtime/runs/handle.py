@@ -177,7 +177,7 @@ class RunHandle(Generic[T]):
         *,
         existing: bool = False,
         holder: str | None = None,
-        known: bool = False,
+        known_at_ms: int = 0,
         asked: tuple[str, AnySig] | None = None,
     ) -> None:
         self._access = access
@@ -186,7 +186,7 @@ class RunHandle(Generic[T]):
         self.existing = existing
         self.holder = holder
         self._epoch = access.store.epoch
-        self._known_until_ms = access.store.now_ms() + LEAST_KEPT_MS if known else 0
+        self._known_until_ms = known_at_ms + LEAST_KEPT_MS if known_at_ms else 0
         """Until then the run exists for certain, since it was submitted here."""
 
     async def root(self) -> Node:

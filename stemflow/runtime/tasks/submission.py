@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, Final
 
 from msgspec import Struct, structs
@@ -76,22 +77,27 @@ def checked_submission(asked: Submission) -> Submission:
             )
     elif asked.args or asked.kwargs:
         raise OptionError(f"submit: workflow {asked.what.name}: expected no arguments; give it inputs={{...}}")
-    if not isinstance(asked.inputs, Mapping):
+    if type(asked.inputs) is not dict and not isinstance(asked.inputs, Mapping):
         raise OptionError(f"submit: inputs: expected a mapping of input names, got {type(asked.inputs).__name__}")
     if asked.run_id is not None:
         check_run_id(asked.run_id)
     for name in ("again", "no_cache", "allow_unknown"):
         if not isinstance(getattr(asked, name), bool):
             raise OptionError(f"submit: {name}: expected True or False, got {getattr(asked, name)!r}")
+    if asked.file is None and asked.tasks == ():
+        return asked
     return structs.replace(asked, file=_path(asked.file), tasks=_modules(asked.tasks))
 
 
 _KEYWORDS = ("run_id", "headers", "meta", "file", "tasks", "again", "no_cache", "allow_unknown")
 """Keywords of `submit` that a task may have as parameters."""
+_given = attrgetter(*_KEYWORDS)
 
 
 def swallowed(asked: Submission) -> tuple[str, ...]:
     """The keywords of `submit` that were given."""
+    if not any(_given(asked)):
+        return ()
     return tuple(name for name in _KEYWORDS if getattr(asked, name))
 
 

@@ -98,14 +98,6 @@ class Values:
     async def node(self, key: Key) -> Node | None:
         return (await self.nodes([key]))[0]
 
-    async def above(self, node: Node) -> Node:
-        """The scope that holds `node`, perhaps in an old version."""
-        key = (node.run, parent_path(node.path))
-        found = self.known.get(key)
-        if not isinstance(found, Node) or found.tally is None:
-            found = await self.needed(key)
-        return found
-
     async def needed(self, key: Key) -> Node:
         """The node at `key`, which another record refers to. Raises RecordsDamaged if there is none."""
         found = await self.node(key)
@@ -120,9 +112,10 @@ class Values:
 
     async def around(self, node: Node) -> tuple[Node, ScopePlan]:
         """The scope that holds `node`, perhaps in an old version, and its plan."""
-        scope = self.known.get((node.run, parent_path(node.path)))
+        key = (node.run, parent_path(node.path))
+        scope = self.known.get(key)
         if not isinstance(scope, Node) or scope.tally is None:
-            scope = await self.above(node)
+            scope = await self.needed(key)
         shape = self.library.shapes.get(scope.plan) or await self.library.shape(scope.plan)
         plan = shape.nodes[scope.node]
         assert isinstance(plan, ScopePlan)
@@ -175,7 +168,7 @@ class Values:
         return await self.member_values(chord, (i for i in range(chord.tally.size) if i != body))
 
     def _member_key(self, scope: Node, plan: ScopePlan, index: int) -> Key:
-        return (scope.run, child_path(scope.path, rules_of(plan).segment(plan, index)))
+        return (scope.run, child_path(scope.path, KINDS[plan.kind].segment(plan, index)))
 
     async def error_of(self, node: Node) -> ErrorInfo:
         """The error that made `node` FAILED: its own, or that of the leaf below it."""
@@ -246,7 +239,7 @@ class Values:
         nodes = shape.nodes
         path, plan, at = scope.path, nodes[scope.node], index
         while isinstance(plan, ScopePlan) and plan.members:
-            rules = rules_of(plan)
+            rules = KINDS[plan.kind]
             path = child_path(path, rules.segment(plan, at))
             plan = nodes[rules.place(plan, at)]
             if isinstance(plan, ScopePlan):
@@ -370,7 +363,7 @@ class Values:
                     env.setdefault("self", ended)
                     env.setdefault("error", ended["error"])
             node = scope
-            scope = await self.above(scope) if scope.path else None
+            scope = (await self.around(scope))[0] if scope.path else None
         if "steps" in names:
             env["steps"] = shown
 
