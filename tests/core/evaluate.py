@@ -167,6 +167,8 @@ class _Scope:
             return {"failed", "cancelled"} if self.node.stopped else {"failed"}
         if self.node.state == "cancelled" and self.node.stopped:
             return {"cancelled"}
+        if self.plan.returns == {"is": "error"}:  # nothing is evaluated of what is cut off
+            return {"failed", "succeeded"} if self.cut else {"failed"}
         if self.plan.completion.race and (self.node.alias is None or self.node.alias[1] not in won):
             return {f"the value of one of {won}, not of {self.node.alias}"}
         return {"succeeded"}
@@ -200,7 +202,7 @@ class _Scope:
             return {"skipped"}
         if plan.kind == "switch" and not set(self.hows) - skips:
             return {"skipped"}
-        return {"failed"} if plan.value == {"is": "error"} else {"succeeded"}
+        return {"failed"} if {"is": "error"} in (plan.value, plan.returns) else {"succeeded"}
 
     def _after_follow_ups(self, states: set[str]) -> set[str]:
         """How it may end after a catch and the cleanup, given how it may end because of its members."""

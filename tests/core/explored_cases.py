@@ -134,6 +134,14 @@ CASES = [
     Case("diamond fail fast", (steps(DIAMOND, policy="fail_fast"),)),
     Case("steps with a value", (steps(DIAMOND, value={"is": "fine"}),)),
     Case("steps with a bad value", (chain(steps({"a": (leaf("maybe"), "")}, value={"is": "error"}), leaf()),)),
+    Case("values that fit", (chain(steps({"a": (leaf("maybe"), "")}, value={"is": "fine"}, returns={"is": "fine"}),
+                                   map_(leaf("any"), 2, returns={"is": "fine"}), leaf()),)),
+    Case("values that do not fit", (
+        group(steps({"a": (leaf("maybe"), "")}, value={"is": "fine"}, returns={"is": "error"}).catch(leaf()),
+              chain(leaf("any"), returns={"is": "error"}).on("failed", leaf()), policy="collect"),), losses=0),
+    Case("a winner that does not fit", (
+        chain(group(leaf("maybe"), leaf("ok"), completion=Completion(1, True), returns={"is": "error"}), leaf()),),
+        losses=0),
     *[diamond(e, r) for e in ("fail", "continue", "skip_dependents")
       for r in ("success", "failure", "done", "any_success", "always")],
     diamond("continue", "success", "?"),

@@ -113,7 +113,7 @@ class World:
             word = str(plan.on) if name.startswith("again") else ""
             value = str((plan.value or {}).get("is"))
             words = {"loop": str(plan.on), "items": str(plan.items), "case": str(plan.on), "value": value}
-            words["inputs"] = str(plan.start)
+            words |= {"inputs": str(plan.start), "returns": str((plan.returns or {}).get("is"))}
             word = words.get(name, word)
         if name == "timeout":
             assert isinstance(plan, ScopePlan)
