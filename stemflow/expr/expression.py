@@ -14,6 +14,8 @@ from stemflow.expr.errors import Reference, Span
 from stemflow.expr.limits import STEPS, Frame, check_result
 from stemflow.expr.node import FAULTS, Evaluator, explain
 from stemflow.expr.parse import Source
+from stemflow.expr.plain import plain_path, plain_reference
+from stemflow.expr.scope import CONSTANTS
 
 # These give back data as they found it: there is nothing new to measure.
 _PASSING = (ast.Name, ast.Attribute, ast.Subscript)
@@ -80,6 +82,20 @@ def compile_expression(source: str, names: Collection[str]) -> Expression:
 @lru_cache(maxsize=4096)
 def compile_at(source: str, names: frozenset[str], offset: int) -> Expression:
     """Compile `source`, which begins `offset` characters into its scalar."""
+    keys = plain_path(source)
+    if keys is None or keys[0] not in names or keys[0] in CONSTANTS:
+        return _of_tree(source, names, offset)
+    reference, span = plain_reference(source, keys, offset)
+
+    def evaluate(frame: Frame) -> Any:
+        # The keys do not lead to a value: the tree says why, or reads what is not a field.
+        return _of_tree(source, names, offset)._evaluate(frame)
+
+    return Expression(source.strip(), (reference,), evaluate, 0, span, True, False, keys)
+
+
+@lru_cache(maxsize=4096)
+def _of_tree(source: str, names: frozenset[str], offset: int) -> Expression:
     origin = Source(source, offset)
     tree = origin.parse()
     compiler = Compiler(origin, names)

@@ -6,13 +6,14 @@ The tree is the one that the expression is compiled from; only what is certain i
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 
 from stemflow.dsl.expressions import Read
 from stemflow.dsl.findings import did_you_mean
 from stemflow.dsl.rules.environment import Environment
 from stemflow.dsl.rules.function_types import ARGUMENTS, RESULTS
 from stemflow.dsl.rules.operators import Fault, arithmetic, comparison
-from stemflow.dsl.rules.paths import Path, is_plain_path, path_of, tested_paths
+from stemflow.dsl.rules.paths import Path, path_of, tested_paths, type_of_path
 from stemflow.dsl.rules.pieces import Piece, pieces
 from stemflow.dsl.rules.registry import Found, Severity
 from stemflow.dsl.rules.types import (
@@ -72,7 +73,9 @@ class Inference:
     def _scalar(self, read: Read) -> Type:
         found: Type | None = None
         for piece in pieces(read):
-            one = _Expression(self, read, piece).type()
+            one = type_of_path(piece.text, read, self.environment)
+            if one is None or (one.is_unprintable() and not (piece.whole or read.bare)):
+                one = _Expression(self, read, piece).type()
             found = one if piece.whole else STRING
         return ANY if found is None else found
 
@@ -92,13 +95,10 @@ class _Expression:
             tree = self.source.parse()
         except ExpressionError:
             return ANY
-        if is_plain_path(tree):
-            found = self.visit(tree)
-        else:
-            self.guarded = tested_paths(tree)
-            found = self.visit(tree)
-            if not self._reads_anything(tree):
-                found = self._evaluated(tree)
+        self.guarded = tested_paths(tree)
+        found = self.visit(tree)
+        if not self._reads_anything(tree):
+            found = self._evaluated(tree)
         if not self.piece.whole and not self.read.bare:
             self._interpolated(tree, found)
         return found
@@ -135,10 +135,10 @@ class _Expression:
         return of_value(value)
 
     def _interpolated(self, tree: ast.expr, found: Type) -> None:
-        if found.only("array", "object"):
-            self.report("SF217", tree, f"{found.words()} cannot be put into a text", "write json(...) around it")
-        elif found.kinds == NULL.kinds:
+        if found.kinds == NULL.kinds:
             self.report("SF217", tree, "null cannot be put into a text", "write get(path, '') for what replaces it")
+        elif found.is_unprintable():
+            self.report("SF217", tree, f"{found.words()} cannot be put into a text", "write json(...) around it")
 
     # -- nodes
 
@@ -382,14 +382,7 @@ class _Expression:
         default = self.visit(node.args[1])
         if value.kinds is None or default.kinds is None:
             return ANY
-        return union(
-            [
-                Type(
-                    value.certain, None, value.fields, value.closed, value.items, value.length, value.code, value.what
-                ),
-                default,
-            ]
-        )
+        return union([replace(value, kinds=value.certain, values=None, maybe=""), default])
 
     def _pattern(self, node: ast.expr) -> None:
         if not isinstance(node, ast.Constant) or not isinstance(node.value, str):

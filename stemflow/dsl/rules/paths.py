@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import ast
 
-from stemflow.expr.scope import CONSTANTS
+from stemflow.dsl.expressions import Read
+from stemflow.dsl.rules.environment import Environment
+from stemflow.dsl.rules.types import ANY, Type
+from stemflow.expr.plain import plain_path
 
 Path = tuple[str, ...]
 
 
-def is_plain_path(node: ast.expr) -> bool:
-    """Whether the expression is fields of a name and nothing else, as most are."""
-    while isinstance(node, ast.Attribute):
-        node = node.value
-    return isinstance(node, ast.Name) and node.id not in CONSTANTS
+def type_of_path(text: str, read: Read, environment: Environment) -> Type | None:
+    """The type of an expression that is fields of a name and nothing else; None where there may be something to report
+    of it, for which its tree is needed, and for any other expression."""
+    name, *fields = plain_path(text) or ("",)
+    if name not in read.names:
+        return None
+    if name == "steps":
+        found, fields = environment.step(fields[0], read) or ANY, fields[1:]
+    else:
+        found = environment.type_of(name, read)
+    for field in fields:
+        if found.maybe or (found.kinds is not None and field not in found.fields):
+            return None
+        if found.kinds is None:
+            return ANY
+        found = found.fields[field]
+    return found
 
 
 def path_of(node: ast.expr) -> Path | None:

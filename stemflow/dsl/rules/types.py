@@ -53,6 +53,10 @@ class Type:
         """Whether the value is certainly of none of these kinds, and not null either."""
         return self.kinds is not None and self.kinds.isdisjoint({*kinds, "null"})
 
+    def is_unprintable(self) -> bool:
+        """Whether the value can certainly not be put into a text."""
+        return self.kinds == frozenset({"null"}) or self.only("array", "object")
+
     def words(self) -> str:
         """The kinds in words."""
         if self.kinds is None:
