@@ -6,8 +6,9 @@ before what it limits is built: file size, nesting, and what aliases expand to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import string
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -28,22 +29,48 @@ _SCALAR_TYPES: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
-@dataclass(slots=True, eq=False)
-class Node:
-    """A value with its place. `keys` are the places of a mapping's keys; `start` and `end` are offsets in the text."""
+_NO_MEMBERS: dict[str, Node] = {}
+_NO_ITEMS: list[Node] = []
+_NO_KEYS: dict[str, Position] = {}
 
-    value: Any
-    place: Position
-    start: int
-    end: int
-    style: str = ""
-    members: dict[str, Node] = field(default_factory=dict)
-    items: list[Node] = field(default_factory=list)
-    keys: dict[str, Position] = field(default_factory=dict)
-    size: int = 1
-    height: int = 1
-    flawed: bool = False
-    """The schema refuses this value, so nothing is built from it."""
+
+class Node:
+    """A value with its place. `keys` are the places of a mapping's keys; `start` and `end` are offsets in the text.
+
+    Scalars, which most nodes are, share their empty `members`, `items` and `keys`.
+    """
+
+    __slots__ = ("end", "flawed", "height", "items", "keys", "members", "place", "size", "start", "style", "value")
+
+    def __init__(
+        self,
+        value: Any,
+        place: Position,
+        start: int,
+        end: int,
+        style: str = "",
+        members: dict[str, Node] = _NO_MEMBERS,
+        items: list[Node] = _NO_ITEMS,
+        keys: dict[str, Position] = _NO_KEYS,
+    ) -> None:
+        self.value = value
+        self.place = place
+        self.start = start
+        self.end = end
+        self.style = style
+        self.members = members
+        self.items = items
+        self.keys = keys
+        self.size = 1
+        self.height = 1
+        self.flawed = False
+        """The schema refuses this value, so nothing is built from it."""
+
+    def at(self, place: Position, start: int, end: int) -> Node:
+        """The same value in another place."""
+        found = Node(self.value, place, start, end, self.style, self.members, self.items, self.keys)
+        found.size, found.height, found.flawed = self.size, self.height, self.flawed
+        return found
 
     def get(self, key: str) -> Node | None:
         """The member under `key`, unless it is absent or refused."""
@@ -80,7 +107,10 @@ class Node:
         return self.keys.get(key, self.place)
 
 
+_LETTERS = frozenset(string.ascii_letters + "_")
 _NOWHERE = Position()
+_position = tuple.__new__
+"""Makes a Position, without the call in between of which a file takes one for each of its values."""
 
 
 class _Stop(Exception):
@@ -128,20 +158,22 @@ class _Reader:
         self.root: Node | None = None
 
     def read(self) -> Node | None:
-        for event in yaml.parse(self.text, Loader=CSafeLoader):
-            match event:
-                case events.ScalarEvent():
+        next_event: Callable[[], Any] = CSafeLoader(self.text).get_event
+        while (event := next_event()) is not None:
+            kind = type(event)
+            if kind is events.ScalarEvent:
+                if not self.is_plain_key(event):
                     self.add(self.scalar(event), event.anchor)
-                case events.MappingStartEvent() | events.SequenceStartEvent():
-                    self.begin(event)
-                case events.MappingEndEvent() | events.SequenceEndEvent():
-                    self.finish(event)
-                case events.AliasEvent():
-                    self.add(self.alias(event), None)
-                case events.DocumentStartEvent() if self.root is not None:
-                    self.refuse("SF001", "expected one document, got a second one after '---'", _place(event),
-                                "keep one workflow in a file")  # fmt: skip
-                    raise _Stop
+            elif kind is events.MappingStartEvent or kind is events.SequenceStartEvent:
+                self.begin(event, kind is events.MappingStartEvent)
+            elif kind is events.MappingEndEvent or kind is events.SequenceEndEvent:
+                self.finish(event)
+            elif kind is events.AliasEvent:
+                self.add(self.alias(event), None)
+            elif kind is events.DocumentStartEvent and self.root is not None:
+                self.refuse("SF001", "expected one document, got a second one after '---'", _place(event),
+                            "keep one workflow in a file")  # fmt: skip
+                raise _Stop
         if self.root is None:
             self.refuse("SF001", "the file is empty", Position(1, 1, 2), 'begin with: stemflow: "1"')
         return self.root
@@ -151,27 +183,40 @@ class _Reader:
 
     # -- one event each
 
+    def is_plain_key(self, event: Any) -> bool:
+        """Whether the scalar is a key that is a text, as nearly all are: then it is taken, and needs no node."""
+        parent = self.open[-1] if self.open else None
+        if parent is None or not parent.is_mapping or parent.key is not None or event.anchor or event.tag is not None:
+            return False
+        text = event.value
+        if not event.style and (text == "<<" or text[:1] not in _LETTERS or resolve(text) is not text):
+            return False
+        self.name_member(parent, text, _place(event), len(text) + 1)
+        return True
+
     def scalar(self, event: Any) -> Node:
-        place = _place(event)
-        node = Node(event.value, place, event.start_mark.index, event.end_mark.index, event.style or "")
-        node.size = len(event.value) + 1
-        plain = event.tag is None and event.implicit[0] and not event.style
-        if plain or event.tag not in (None, "!", _CORE + "str"):
-            try:
-                node.value = self.resolved(event)
-            except ScalarError as error:
-                self.refuse("SF004", str(error), place)
+        text, tag, style = event.value, event.tag, event.style or ""
+        node = Node(text, _place(event), event.start_mark.index, event.end_mark.index, style)
+        node.size = len(text) + 1
+        plain = tag is None and not style and event.implicit[0]
+        try:
+            if plain:
+                node.value = resolve(text)
+            elif tag is not None and tag != "!" and tag != _CORE + "str":
+                node.value = self.tagged(event)
+        except ScalarError as error:
+            self.refuse("SF004", str(error), node.place)
         return node
 
-    def resolved(self, event: Any) -> Any:
-        """The value of a plain or tagged scalar."""
-        kind = (event.tag or "").removeprefix(_CORE)
-        if event.tag is not None and kind not in _SCALAR_TYPES:
+    def tagged(self, event: Any) -> Any:
+        """The value of a scalar with a tag."""
+        kind = event.tag.removeprefix(_CORE)
+        if kind not in _SCALAR_TYPES:
             self.unknown_tag(event.tag, _place(event))
             return event.value
         value = resolve(event.value)
         is_number = kind in ("int", "float")
-        if kind and (not isinstance(value, _SCALAR_TYPES[kind]) or (is_number and isinstance(value, bool))):
+        if not isinstance(value, _SCALAR_TYPES[kind]) or (is_number and isinstance(value, bool)):
             raise ScalarError(f"!!{kind}: expected a value of this type, got {event.value!r}")
         return float(value) if kind == "float" and isinstance(value, int) else value
 
@@ -180,8 +225,7 @@ class _Reader:
         self.refuse("SF004", f"the tag {shown} is not allowed: a workflow file holds JSON data only", place,
                     "remove the tag")  # fmt: skip
 
-    def begin(self, event: Any) -> None:
-        is_mapping = isinstance(event, events.MappingStartEvent)
+    def begin(self, event: Any, is_mapping: bool) -> None:
         place = _place(event)
         if len(self.open) >= MOST_DEPTH:
             self.refuse("SF003", f"the file is nested deeper than the limit of {MOST_DEPTH} levels", place,
@@ -190,6 +234,10 @@ class _Reader:
         if event.tag not in (None, "!", _CORE + ("map" if is_mapping else "seq")):
             self.unknown_tag(event.tag, place)
         node = Node({} if is_mapping else [], place, event.start_mark.index, event.end_mark.index)
+        if is_mapping:
+            node.members, node.keys = {}, {}
+        else:
+            node.items = []
         if event.anchor is not None:
             self.anchors[event.anchor] = None
         self.open.append(_Open(node, is_mapping, event.anchor))
@@ -198,7 +246,8 @@ class _Reader:
         done = self.open.pop()
         done.node.end = event.end_mark.index
         if event.end_mark.line + 1 == done.node.place.line:
-            done.node.place = done.node.place._replace(end_column=event.end_mark.column + 1)
+            place = done.node.place
+            done.node.place = Position(place.line, place.column, event.end_mark.column + 1)
         if done.merged:
             _merge(done.node, done.merged)
         self.add(done.node, done.anchor)
@@ -222,7 +271,7 @@ class _Reader:
         if len(self.open) + node.height > MOST_DEPTH:
             self.refuse("SF003", f"aliases nest the file deeper than the limit of {MOST_DEPTH} levels", place)
             raise _Stop
-        return replace(node, place=place, start=event.start_mark.index, end=event.end_mark.index)
+        return node.at(place, event.start_mark.index, event.end_mark.index)
 
     # -- putting a finished node where it belongs
 
@@ -241,24 +290,28 @@ class _Reader:
             return
         else:
             self.end_member(parent, node)
-        parent.node.size += node.size
-        parent.node.height = max(parent.node.height, node.height + 1)
+        holder = parent.node
+        holder.size += node.size
+        if node.height >= holder.height:
+            holder.height = node.height + 1
 
     def begin_member(self, parent: _Open, key: Node) -> None:
         if not isinstance(key.value, str):
             shown = self.text[key.start : key.end].strip().splitlines()[:1] or [""]
             self.refuse("SF004", f"a key must be a text, got {shown[0]}", key.place, "write the key in quotes")
             key.value = shown[0]
-        parent.key = key.value
-        parent.key_place = key.place
-        parent.node.size += key.size
-        if key.value == "<<" and not key.style:
-            parent.merges = True
-            return
-        first = parent.node.keys.get(key.value)
+        parent.merges = key.value == "<<" and not key.style
+        self.name_member(parent, key.value, key.place, key.size)
+
+    def name_member(self, parent: _Open, key: str, place: Position, size: int) -> None:
+        """The next value is that of `key`."""
+        parent.key = key
+        parent.key_place = place
+        parent.node.size += size
+        first = None if parent.merges else parent.node.keys.get(key)
         if first is not None:
             where = f"line {first.line}, column {first.column}"
-            self.refuse("SF002", f"the key `{key.value}` is already set at {where}", key.place,
+            self.refuse("SF002", f"the key `{key}` is already set at {where}", place,
                         "keep one of the two")  # fmt: skip
 
     def end_member(self, parent: _Open, node: Node) -> None:
@@ -315,8 +368,8 @@ class _Reader:
 def _place(event: Any) -> Position:
     """The place of an event; what runs over several lines is marked by its first character."""
     start, end = event.start_mark, event.end_mark
-    one_line = end.line == start.line and end.column > start.column
-    return Position(start.line + 1, start.column + 1, end.column + 1 if one_line else start.column + 2)
+    line, column, last = start.line, start.column, end.column
+    return _position(Position, (line + 1, column + 1, last + 1 if end.line == line and last > column else column + 2))
 
 
 def _merge(node: Node, sources: list[Node]) -> None:

@@ -123,13 +123,9 @@ class Templates:
                                 "compute the value in a step before, with `set`")  # fmt: skip
             return None
         added = {key: one for key, one in node.members.items() if key not in ("template", "args")}
-        found = replace(
-            found,
-            members={**found.members, **added},
-            keys={**found.keys, **{key: node.keys[key] for key in added}},
-            value={**found.value, **{key: one.value for key, one in added.items()}},
-            start=node.start, end=node.end,
-        )  # fmt: skip
+        value = {**found.value, **{key: one.value for key, one in added.items()}}
+        keys = {**found.keys, **{key: node.keys[key] for key in added}}
+        found = Node(value, place, node.start, node.end, found.style, {**found.members, **added}, found.items, keys)
         self._kept.append(found)
         if "template" in found.members:
             self._homes[id(found)] = template.home
