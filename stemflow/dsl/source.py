@@ -15,6 +15,7 @@ import yaml
 from yaml import CSafeLoader, events
 
 from stemflow.dsl.findings import Findings, Position
+from stemflow.dsl.marks import behind_properties, place_of, syntax_error, tag_place
 from stemflow.dsl.scalars import ScalarError, resolve
 
 MOST_BYTES = 10_000_000
@@ -109,8 +110,6 @@ class Node:
 
 _LETTERS = frozenset(string.ascii_letters + "_")
 _NOWHERE = Position()
-_position = tuple.__new__
-"""Makes a Position, without the call in between of which a file takes one for each of its values."""
 
 
 class _Stop(Exception):
@@ -142,7 +141,7 @@ def read(text: str, findings: Findings) -> Node | None:
     except _Stop:
         return None
     except yaml.YAMLError as error:
-        reader.syntax_error(error)
+        findings.error("SF001", *syntax_error(reader.text, error))
         return None
 
 
@@ -171,7 +170,7 @@ class _Reader:
             elif kind is events.AliasEvent:
                 self.add(self.alias(event), None)
             elif kind is events.DocumentStartEvent and self.root is not None:
-                self.refuse("SF001", "expected one document, got a second one after '---'", _place(event),
+                self.refuse("SF001", "expected one document, got a second one after '---'", place_of(event),
                             "keep one workflow in a file")  # fmt: skip
                 raise _Stop
         if self.root is None:
@@ -191,12 +190,14 @@ class _Reader:
         text = event.value
         if not event.style and (text == "<<" or text[:1] not in _LETTERS or resolve(text) is not text):
             return False
-        self.name_member(parent, text, _place(event), len(text) + 1)
+        self.name_member(parent, text, place_of(event), len(text) + 1)
         return True
 
     def scalar(self, event: Any) -> Node:
         text, tag, style = event.value, event.tag, event.style or ""
-        node = Node(text, _place(event), event.start_mark.index, event.end_mark.index, style)
+        node = Node(text, place_of(event), event.start_mark.index, event.end_mark.index, style)
+        if tag is not None or event.anchor is not None:
+            node.start, node.place = behind_properties(self.text, node.start, node.end, style, node.place)
         node.size = len(text) + 1
         plain = tag is None and not style and event.implicit[0]
         try:
@@ -212,7 +213,7 @@ class _Reader:
         """The value of a scalar with a tag."""
         kind = event.tag.removeprefix(_CORE)
         if kind not in _SCALAR_TYPES:
-            self.unknown_tag(event.tag, _place(event))
+            self.unknown_tag(event)
             return event.value
         value = resolve(event.value)
         is_number = kind in ("int", "float")
@@ -220,19 +221,25 @@ class _Reader:
             raise ScalarError(f"!!{kind}: expected a value of this type, got {event.value!r}")
         return float(value) if kind == "float" and isinstance(value, int) else value
 
-    def unknown_tag(self, tag: str, place: Position) -> None:
+    def unknown_tag(self, event: Any) -> None:
+        tag: str = event.tag
         shown = "!!" + tag.removeprefix(_CORE) if tag.startswith(_CORE) else tag
-        self.refuse("SF004", f"the tag {shown} is not allowed: a workflow file holds JSON data only", place,
+        self.refuse("SF004", f"the tag {shown} is not allowed: a workflow file holds JSON data only",
+                    tag_place(self.text, event),
                     "remove the tag")  # fmt: skip
 
     def begin(self, event: Any, is_mapping: bool) -> None:
-        place = _place(event)
+        place = place_of(event)
+        if event.tag is not None or event.anchor is not None:
+            # Its own first character is behind the anchor and the tag, where the event ends.
+            mark, flow = event.end_mark, bool(event.flow_style)
+            place = Position(mark.line + 1, mark.column + 1 - flow, mark.column + 2 - flow)
         if len(self.open) >= MOST_DEPTH:
             self.refuse("SF003", f"the file is nested deeper than the limit of {MOST_DEPTH} levels", place,
                         "move the inner part into a step of its own")  # fmt: skip
             raise _Stop
         if event.tag not in (None, "!", _CORE + ("map" if is_mapping else "seq")):
-            self.unknown_tag(event.tag, place)
+            self.unknown_tag(event)
         node = Node({} if is_mapping else [], place, event.start_mark.index, event.end_mark.index)
         if is_mapping:
             node.members, node.keys = {}, {}
@@ -253,7 +260,7 @@ class _Reader:
         self.add(done.node, done.anchor)
 
     def alias(self, event: Any) -> Node:
-        place = _place(event)
+        place = place_of(event)
         if event.anchor not in self.anchors:
             self.refuse("SF001", f"there is no anchor &{event.anchor} above this alias", place)
             raise _Stop
@@ -332,44 +339,6 @@ class _Reader:
             place = source.place if source.start >= node.start else node.place  # else it is behind the alias
             self.refuse("SF004", "<<: expected a mapping or a list of mappings to merge", place, "write <<: *anchor")
             return
-
-    def syntax_error(self, error: yaml.YAMLError) -> None:
-        """Tell what the parser found, in the words of someone who writes YAML."""
-        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        if mark is None:
-            # The reader of characters gives an offset only.
-            offset = getattr(error, "position", 0)
-            before = self.text[: offset if isinstance(offset, int) else 0]
-            place = Position(before.count("\n") + 1, offset - before.rfind("\n"), offset - before.rfind("\n") + 1)
-            self.refuse("SF001", f"this is not YAML: {problem}", place, "save the file as UTF-8 text")
-            return
-        place = Position(mark.line + 1, mark.column + 1, mark.column + 2)
-        at = self.text[mark.index : mark.index + 1]
-        if at == "\t":
-            self.refuse("SF001", "this is not YAML: found a tab where only spaces may indent", place,
-                        "indent with spaces")  # fmt: skip
-        elif at and at in "@`%":
-            self.refuse("SF001", f"this is not YAML: a value cannot begin with {at!r}", place,
-                        "write it in quotes")  # fmt: skip
-        elif "mapping values are not allowed" in problem:
-            self.refuse("SF001", "this is not YAML: a second ':' in one line, or a wrong indentation", place,
-                        "write the value in quotes, or align it with its neighbours")  # fmt: skip
-        else:
-            self.refuse("SF001", f"this is not YAML: {self.story(error, problem)}", place)
-
-    def story(self, error: yaml.YAMLError, problem: str) -> str:
-        context, start = getattr(error, "context", None), getattr(error, "context_mark", None)
-        if context is None or start is None:
-            return problem
-        return f"{problem} {context} that begins at line {start.line + 1}, column {start.column + 1}"
-
-
-def _place(event: Any) -> Position:
-    """The place of an event; what runs over several lines is marked by its first character."""
-    start, end = event.start_mark, event.end_mark
-    line, column, last = start.line, start.column, end.column
-    return _position(Position, (line + 1, column + 1, last + 1 if end.line == line and last > column else column + 2))
 
 
 def _merge(node: Node, sources: list[Node]) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from stemflow.dsl.rules import infer
+from stemflow.dsl.source import Node
+from stemflow.expr.parse import Source
 from stemflow.model import suggest
 from tests.dsl.checked import check
 
@@ -91,3 +94,60 @@ def test_findings_are_capped_and_their_texts_are_cut() -> None:
 def test_a_text_of_5_mb_in_which_no_url_begins_is_searched_once() -> None:
     # A search that begins again at each character would take hours.
     assert check(f"steps: {{a: {{task: t, args: {{text: {'x' * 5_000_000}}}}}}}\n").found == ()
+
+
+def chain(steps: int) -> str:
+    """A graph whose steps have common options and read the one before."""
+    lines = ["steps:", "  s0: {task: do}"]
+    for i in range(1, steps):
+        lines.append(f"  s{i}: {{task: do, retry: {{max: 3}}, timeout: 30s, "
+                     f"args: {{what: '${{{{ steps.s{i - 1}.output.x }}}}'}}}}")  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def test_each_step_is_looked_at_as_often_in_a_large_file_as_in_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given files of 500 and 2,000 steps, and a count of the values that are made and of the keys that are looked up
+    made = looked_up = 0
+    begin, get = Node.__init__, Node.get
+
+    def making(self: Node, *args: Any, **kwargs: Any) -> None:
+        nonlocal made
+        made += 1
+        begin(self, *args, **kwargs)
+
+    def looking(self: Node, key: str) -> Node | None:
+        nonlocal looked_up
+        looked_up += 1
+        return get(self, key)
+
+    monkeypatch.setattr(Node, "__init__", making)
+    monkeypatch.setattr(Node, "get", looking)
+    counts = []
+    for steps in (500, 2_000):
+        made = looked_up = 0
+        assert check(chain(steps)).found == ()
+        counts.append((made / steps, looked_up / steps))
+    # Then each step costs the same in both, and little: a value has a node, a key has none
+    (made_small, looked_up_small), (made_large, looked_up_large) = counts
+    assert made_large == pytest.approx(made_small, rel=0.02)
+    assert looked_up_large == pytest.approx(looked_up_small, rel=0.02)
+    assert made_large < 8
+
+
+def test_a_path_of_fields_needs_no_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given 300 steps that read the one before, by names that no other test uses
+    parsed: list[str] = []
+    parse = Source.parse
+
+    def counting(self: Source) -> Any:
+        parsed.append(self.text)
+        return parse(self)
+
+    monkeypatch.setattr(Source, "parse", counting)
+    text = chain(300).replace(" s", " treeless").replace(".s", ".treeless").replace("treelesste", "ste")
+    # Then no tree is built, unless there is something to say of the path
+    assert check(text).found == ()
+    assert parsed == []
+    found = check(text.replace("treeless7.output", "treeless7.outptu")).found
+    assert [one.code for one in found] == ["SF105"]
+    assert parsed == [" steps.treeless7.outptu.x "]

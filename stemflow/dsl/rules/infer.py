@@ -96,8 +96,9 @@ class _Expression:
         except ExpressionError:
             return ANY
         self.guarded = tested_paths(tree)
+        before = len(self.inference.found)
         found = self.visit(tree)
-        if not self._reads_anything(tree):
+        if len(self.inference.found) == before and not self._reads_anything(tree):
             found = self._evaluated(tree)
         if not self.piece.whole and not self.read.bare:
             self._interpolated(tree, found)
@@ -118,10 +119,8 @@ class _Expression:
     # -- the whole
 
     def _reads_anything(self, tree: ast.expr) -> bool:
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Name) and (node.id in CLOCK or node.id in self.read.names):
-                return True
-        return False
+        names = CLOCK | self.read.names
+        return any(isinstance(node, ast.Name) and node.id in names for node in ast.walk(tree))
 
     def _evaluated(self, tree: ast.expr) -> Type:
         """The value of an expression that reads nothing."""
