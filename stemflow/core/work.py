@@ -24,12 +24,9 @@ If one record contradicts another, `StaleView` is raised, and the caller reads a
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
-
-import msgspec
 
 from stemflow.core.kinds import KINDS
 from stemflow.core.shape import Shape, base_size
@@ -131,14 +128,6 @@ class ClaimNotice:
 
     def __init__(self, key: Key, event: Literal["granted", "denied"], about: str | Node) -> None:
         self.key, self.event, self.about = key, event, about
-
-
-def _next_rev(record: Record, rev: int) -> int:
-    """The revision that follows `rev`. That of a record which belongs to no run depends on its content: a decision may
-    rest on another one of the same exchange, and must not fit a record that somebody else has written in its place."""
-    if isinstance(record, Node):
-        return rev + 1
-    return rev + 1 + zlib.crc32(msgspec.msgpack.encode(record)) % 65_521
 
 
 def guard_of(record: Record | None) -> tuple[int, int]:
@@ -347,7 +336,7 @@ class Work:
                 continue
             assert not isinstance(record, Node) or record.state != WAITING
             if record is not None:
-                record.rev = _next_rev(record, rev) if rev else self._first_rev(record)
+                record.rev = rev + 1 if rev else self._first_rev(record)
             is_ready = isinstance(record, Node) and record.state == READY
             task = self.leaf_of(record).task if is_ready else ""  # type: ignore[arg-type]
             puts.append(Put(key, rev, token, record, task))

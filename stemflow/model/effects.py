@@ -86,6 +86,9 @@ class Decision(Struct, frozen=True, kw_only=True, gc=False):
     seen: tuple[tuple[Key, int, int], ...] = ()
     """(key, rev, delivery) of what was read and may change, but is not written: it must still be so (rev 0: absent).
     A refusal is checked by it as a write is by its guards."""
+    after: tuple[int, ...] = ()
+    """The places of earlier decisions of the same exchange that this one rests on: if one of them is stale, so is this
+    one. Its guards alone would fit a record that somebody else has written in place of theirs."""
     headers: tuple[Header, ...] = ()
     also: tuple[Header, ...] = ()
     """Further new runs, each with a copy of the root of the first run in `headers` under its own id: see `twins`."""

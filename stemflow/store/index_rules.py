@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from stemflow.core.table import KINDS, TABLE
@@ -36,6 +36,14 @@ HIGHEST_LEVEL: Final = 10 * (LAST_TURN + 1) - 1
 def may_hold_lease(node: Node) -> bool:
     """Whether a lease on this node outlives the commit that wrote it; a leaf that became a scope has none."""
     return node.tally is None and (node.state == RUNNING or node.state == STOPPING)
+
+
+def commit_each(decisions: Sequence[Decision], commit: Callable[[Decision], bool]) -> tuple[bool, ...]:
+    """Commit decisions in order, but none that rests on one that was stale; returns which were committed."""
+    committed: list[bool] = []
+    for decision in decisions:
+        committed.append(all(committed[place] for place in decision.after) and commit(decision))
+    return tuple(committed)
 
 
 def guarded(decisions: Sequence[Decision], committed: Sequence[bool]) -> tuple[Key, ...]:

@@ -49,7 +49,16 @@ def test_other_seeds_give_other_traces() -> None:
     assert len({simulate(seed).digest for seed in range(1_000, 1_003)}) == 3
 
 
-@pytest.mark.parametrize("seed", [64, 352], ids=["uncommitted record in the cache", "claim that came and went"])
+ONCE = {
+    64: "uncommitted record in the cache",
+    352: "claim that came and went",
+    1_672: "waiter of a key lost, as a refused decision was rested on",
+    1_818: "holder of a key that does not run, for the same reason",
+    77: "end of a member lost, for the same reason",
+}
+
+
+@pytest.mark.parametrize("seed", ONCE, ids=ONCE.values())
 def test_seeds_that_found_a_fault_once(seed: int) -> None:
     simulate(seed)
 

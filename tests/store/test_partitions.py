@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec import structs
 
 from stemflow import Canvas, RetryPolicy, RunFailed, Stemflow, TaskContext, TaskRegistry
 from stemflow.errors import OptionError
@@ -16,7 +17,7 @@ from stemflow.runtime.clock import SystemClock
 from stemflow.store.base import Request, StoreError, Want
 from stemflow.store.open import open_store
 from stemflow.store.redis.partitioned_exchange import part_of
-from stemflow.testing.contract.world import User, leaf
+from stemflow.testing.contract.world import User, begun, leaf
 from stemflow.testing.servers.server import Server
 from stemflow.testing.simulation.virtual_loop import SeededIds
 
@@ -218,3 +219,13 @@ def _scripts(server: Server) -> int:
         (x for x in server.ask("INFO", "commandstats").splitlines() if x.startswith(b"cmdstat_evalsha:")), b"=0,"
     )
     return int(line.partition(b"=")[2].partition(b",")[0])
+
+
+async def test_a_decision_that_rests_on_one_of_another_partition_is_made_again(url: str) -> None:
+    store = open_store(url, SystemClock())
+    await store.open()
+    user = User(store, "one")
+    far, second = begun(elsewhere()), begun("b", after=(1,))
+    made = await user.exchange(far, begun("a"), structs.replace(far, after=(1,)), second)
+    assert made.committed == (True, True, False, True)
+    await store.close()

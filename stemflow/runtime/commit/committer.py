@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from msgspec import structs
@@ -11,7 +11,7 @@ from msgspec import structs
 from stemflow.errors import StemflowError
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Fact
-from stemflow.model.records import NO_RUN, Key, Record
+from stemflow.runtime.commit.ahead import Ahead
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.tasks.submission import Prepared
 from stemflow.store.base import BackpressureError, Exchange, Request, StateLost, Store, Want
@@ -177,18 +177,17 @@ class Committer:
     async def _decided_each(self, pending: Sequence[_Pending]) -> list[tuple[_Pending, Decision]]:
         """Decide in order. Later decisions see the claims as earlier ones of this exchange leave them (`ahead`): on the
         stored claims, only one decision under a unique key could be committed in each exchange."""
-        ahead: dict[Key, Record | None] = {}
+        ahead = Ahead()
         ready = []
         for one in pending:
             decision = await self._decided(one, ahead)
             if decision is None:
                 continue
             ready.append((one, decision))
-            if any(put.key[0] == NO_RUN for put in decision.puts):
-                ahead.update((put.key, put.record) for put in decision.puts)
+            ahead.add(decision)
         return ready
 
-    async def _decided(self, one: _Pending, ahead: Mapping[Key, Record | None]) -> Decision | None:
+    async def _decided(self, one: _Pending, ahead: Ahead) -> Decision | None:
         """Decide; None if the caller has an answer already: an error, or it was cancelled."""
         if one.done.done():
             return None

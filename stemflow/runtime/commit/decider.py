@@ -14,6 +14,7 @@ from stemflow.core.work import StaleView, View, guard_of
 from stemflow.model.effects import Decision, Frozen, GateKey, Need
 from stemflow.model.facts import Damaged, Distrusted, Ended, Fact, InboxRead, Ok, Replaced
 from stemflow.model.records import FINAL, HELD, NO_RUN, READY, RUNNING, STOPPING, Key, Node, Record
+from stemflow.runtime.commit.ahead import Ahead, Resting
 from stemflow.runtime.commit.contention import Contention
 from stemflow.runtime.commit.counting import Counting
 from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey, same_meaning
@@ -44,11 +45,11 @@ class Decider:
         self.counting = Counting()
         self.contention = Contention(store)
 
-    async def decide(self, facts: Sequence[Fact], ahead: Mapping[Key, Record | None] | None = None) -> Decision:
+    async def decide(self, facts: Sequence[Fact], ahead: Ahead | None = None) -> Decision:
         """Call `core.decide` with what it needs until it returns a decision; sign that.
 
         `ahead` has records as earlier decisions of the same exchange leave them. The store applies those first, so this
-        decision may rest on them; if one of them is refused, this one is stale.
+        decision may rest on them (`Decision.after`); if one of them is refused, this one is stale.
 
         Cached records may be older than those that are read, and contradict them; then all are read again. Raises
         RecordsDamaged if they still contradict one another, SignatureInvalid, UnknownKey, StoreError.
@@ -67,19 +68,18 @@ class Decider:
                     self.library.learn(outcome.plan)
             elif isinstance(fact, (Distrusted, Damaged)):
                 doubted = True
-        reading = Reading(self.records, (), ahead or {})
+        reading = Reading(self.records, (), ahead)
         try:
             return await self._decide(facts, reading, doubted)
         except StaleView as stale:
             log.debug("%s; they are read again", stale)
-        return await self._decide_again(facts, reading.keys, ahead or {}, doubted)
+        return await self._decide_again(facts, reading.keys, doubted)
 
-    async def _decide_again(
-        self, facts: Sequence[Fact], keys: Sequence[Key], ahead: Mapping[Key, Record | None], doubted: bool
-    ) -> Decision:
-        """Decide on records that are read for this decision alone; those in `keys` are read in one transaction."""
+    async def _decide_again(self, facts: Sequence[Fact], keys: Sequence[Key], doubted: bool) -> Decision:
+        """Decide on records that are read for this decision alone; those in `keys` are read in one transaction. It
+        rests on no other decision: one that will be refused may be what contradicts the records."""
         for _ in range(REREADS):
-            reading = Reading({}, tuple(dict.fromkeys(keys)), ahead)
+            reading = Reading({}, tuple(dict.fromkeys(keys)), None)
             try:
                 return await self._decide(facts, reading, doubted)
             except StaleView as found:
@@ -108,6 +108,8 @@ class Decider:
                 view = View(reading.seen, self.library.headers, self.library.shapes, gates, hot)
                 answer = decide(view, facts, self.store.now_ms())
                 if isinstance(answer, Decision):
+                    if reading.ahead is not None and (after := reading.ahead.after):
+                        answer = structs.replace(answer, after=after)
                     if not blind and self.trust.keys is None:
                         return answer
                     return await self._sealed(answer, blind, reading.seen)
@@ -168,12 +170,13 @@ class Decider:
         return structs.replace(decision, headers=headers, pages=pages, posts=posts)
 
     async def _gate(self, need: Need, key: GateKey, reading: Reading) -> Any:
-        # Events of earlier decisions of this exchange; the decision rests on them by the record of their topic.
-        shared = {place: record for place, record in reading.ahead.items() if place[0] == NO_RUN}
         node = need.working.get(key[:2]) or reading.seen.get(key[:2])
         assert isinstance(node, Node)
         shape = await self.library.shape(node.plan)
-        values = Values(self.library, {**shared, **need.working} if shared else need.working, reading.seen)
+        overlay: Mapping[Key, Record | None] = need.working
+        if reading.ahead is not None:
+            overlay = ChainMap(dict(need.working), reading.ahead)  # type: ignore[arg-type]  # only read
+        values = Values(self.library, overlay, reading.seen)
         answer = await gate(values, key, await self.binder(node.plan), node, shape.nodes[node.node])
         if isinstance(answer, Frozen):
             self.library.items.staged[key[:2]] = answer.pages
@@ -290,22 +293,22 @@ class Decider:
 class Reading:
     """The records of one decision, the keys to read `first`, and the keys that were read.
 
-    `ahead` has records as decisions of the same exchange leave them, in place of those in the store. They are `seen`,
-    but never among `records`, which are cached: none of them is committed yet, and others decide meanwhile.
+    `ahead` has records as decisions of the same exchange leave them, in place of those in the store, and notes which of
+    them were looked up. They are `seen`, but never among `records`, which are cached: none of them is committed yet,
+    and others decide meanwhile.
     """
 
     __slots__ = ("records", "first", "ahead", "keys", "seen")
 
-    def __init__(
-        self, records: dict[Key, Record | None], first: tuple[Key, ...], ahead: Mapping[Key, Record | None]
-    ) -> None:
-        self.records, self.first, self.ahead = records, first, ahead
+    def __init__(self, records: dict[Key, Record | None], first: tuple[Key, ...], ahead: Ahead | None) -> None:
+        self.records, self.first = records, first
+        self.ahead = Resting(ahead) if ahead is not None and ahead.records else None
         self.keys: list[Key] = []
-        self.seen: Mapping[Key, Record | None] = ChainMap(dict(ahead), records) if ahead else records
+        self.seen: Mapping[Key, Record | None] = records
+        if self.ahead is not None:
+            self.seen = ChainMap(self.ahead, records)  # type: ignore[arg-type]  # only read
 
 
 def _is_newer(known: Record | None, read: Record | None) -> bool:
     """Whether a lease or a commit has brought a newer version of a record while it was read."""
     return isinstance(known, Node) and isinstance(read, Node) and guard_of(known) > guard_of(read)
-
-

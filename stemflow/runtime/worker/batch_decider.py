@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Damaged, Distrusted, Ended, Fact, InboxRead, Lost
-from stemflow.model.records import NO_RUN, Key, Record
+from stemflow.runtime.commit.ahead import Ahead
 from stemflow.runtime.commit.decider import Decider
 from stemflow.runtime.commit.log import story_of
 from stemflow.runtime.payloads.signing import SignatureInvalid, UnknownKey
@@ -42,18 +42,11 @@ class BatchDecider:
         self._decider, self._put_back, self._give_up, self._on_error = decider, put_back, give_up, on_error
         self._failures: Counter[str] = Counter()
 
-    async def decide(self, batch: list[Fact], ahead: dict[Key, Record | None]) -> list[Decided]:
-        """Decide on a batch; return the decisions that could be made, each with its facts.
-
-        `ahead` has what earlier decisions of the same exchange have changed together with records that runs share;
-        this decision rests on it, and adds what it changes. Were each decided on what is stored, only one of the
-        decisions that change the same shared record would be committed in each exchange.
-        """
+    async def decide(self, batch: list[Fact], ahead: Ahead) -> list[Decided]:
+        """Decide on a batch; return the decisions that could be made, each with its facts, in the order in which they
+        join the exchange of the decisions `ahead`, on which they may rest."""
         try:
-            decision = await self._decider.decide(batch, ahead)
-            if any(put.key[0] == NO_RUN for put in decision.puts):
-                ahead.update((put.key, put.record) for put in decision.puts)
-            return [(batch, decision)]
+            return [self._joined(batch, await self._decider.decide(batch, ahead), ahead)]
         except StoreError as error:
             log.warning("%s; %d reports wait", error, len(batch))
             self._put_back(batch)
@@ -64,7 +57,7 @@ class BatchDecider:
             distrusted = [fact for fact in batch if fact.key[0] == error.run] or batch
             self._put_back([fact for fact in batch if fact not in distrusted])
             self._give_up(distrusted)
-            return await self._end([Distrusted(fact.key, str(error)) for fact in distrusted])
+            return await self._end([Distrusted(fact.key, str(error)) for fact in distrusted], ahead)
         except UnknownKey as error:
             log.warning("%s; %d reports are left to a process that has it", error, len(batch))
             self._give_up(batch)
@@ -73,9 +66,11 @@ class BatchDecider:
             return await self._failed(batch, error, ahead)
         return []
 
-    async def _failed(
-        self, batch: list[Fact], error: Exception, ahead: dict[Key, Record | None]
-    ) -> list[Decided]:
+    def _joined(self, facts: list[Fact], decision: Decision, ahead: Ahead) -> Decided:
+        ahead.add(decision)
+        return facts, decision
+
+    async def _failed(self, batch: list[Fact], error: Exception, ahead: Ahead) -> list[Decided]:
         """Decide each run of the batch alone; end a run as damaged that fails MOST_FAILURES times."""
         runs = dict.fromkeys(fact.key[0] for fact in batch)
         if len(runs) > 1:
@@ -88,7 +83,7 @@ class BatchDecider:
             self._failures[error.run] += 1
             self._put_back(batch)
             keys = dict.fromkeys([error.key or (error.run, ""), (error.run, "")])
-            return await self._end([Damaged(key, error.why) for key in keys])
+            return await self._end([Damaged(key, error.why) for key in keys], ahead)
         if len(self._failures) > MOST_REMEMBERED:
             self._failures.clear()
         self._failures[run] += 1
@@ -100,12 +95,12 @@ class BatchDecider:
         if not damaged:
             return []
         why = error.why if isinstance(error, RecordsDamaged) else f"{type(error).__name__}: {error}"
-        return await self._end(_ends_of(batch, why))
+        return await self._end(_ends_of(batch, why), ahead)
 
-    async def _end(self, facts: list[Fact]) -> list[Decided]:
+    async def _end(self, facts: list[Fact], ahead: Ahead) -> list[Decided]:
         """Decide that runs end. If even that fails the run is left as it is, so that the worker goes on."""
         try:
-            return [(facts, await self._decider.decide(facts))]
+            return [self._joined(facts, await self._decider.decide(facts), ahead)]
         except StoreError as error:
             log.warning("%s; %d reports wait", error, len(facts))
             self._put_back(facts)

@@ -9,7 +9,7 @@ from functools import partial
 
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact, HandedBack
-from stemflow.model.records import Key, Record
+from stemflow.runtime.commit.ahead import Ahead
 from stemflow.runtime.commit.batching import batches_of
 from stemflow.runtime.commit.committer import Piggyback
 from stemflow.runtime.commit.decider import Decider
@@ -161,7 +161,7 @@ class ExchangeLoop:
             self._watch_reports()
             return
         batches, decisions = [], []
-        ahead: dict[Key, Record | None] = {}
+        ahead = Ahead()
         for batch in found:
             for facts, decision in await self._batch_decider.decide(batch, ahead):
                 batches.append(facts)

@@ -28,7 +28,7 @@ from stemflow.store.base import (
     Want,
 )
 from stemflow.store.health import Finding, HealthReport, Inventory
-from stemflow.store.index_rules import changes_something, guarded, may_hold_lease, timer_of, window_of
+from stemflow.store.index_rules import changes_something, commit_each, guarded, may_hold_lease, timer_of, window_of
 from stemflow.store.memory.hints import Hints
 from stemflow.store.memory.inbox import Inboxes
 from stemflow.store.memory.inventory import leaf_status, queues_of
@@ -100,7 +100,7 @@ class MemoryStore:
         memo = self._memos.get(request.channel)
         if memo is not None and request.sequence <= memo.sequence:
             return self._repeat(request, memo, decisions, want, now_ms)
-        committed = tuple([self._commit(decision, now_ms) for decision in decisions])
+        committed = commit_each(decisions, lambda one: self._commit(one, now_ms))
         leases, timers, next_at_ms = self._lease_wanted(want, now_ms) if want is not None else ((), (), None)
         if leases or any(ok and changes_something(one) for ok, one in zip(committed, decisions, strict=True)):
             held = tuple([(lease.node.key, lease.node.delivery) for lease in leases])

@@ -194,6 +194,8 @@ class SentDecision(Struct, array_like=True, gc=False):
     uses: Any = False
     """Plans of new runs, each with the number of runs."""
     fragments: Any = False
+    after: Any = False
+    """Places of earlier decisions that it rests on, counted from 1."""
 
 
 class SentPut(Struct, array_like=True, gc=False):

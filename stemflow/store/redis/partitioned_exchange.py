@@ -85,9 +85,12 @@ class PartitionedExchange:
             # A worker that waits in many partitions could be pushed a lease in each.
             want = structs.replace(want, pushes=None)
         groups = self._groups(decisions)
+        decisions = list(decisions)
+        found = _Gathered(len(decisions))
+        for place in _relate(decisions, groups):
+            found.committed[place] = False
         order = [] if want is None else self._order(request, decisions, want)
         first = order.pop(0) if order else None
-        found = _Gathered(len(decisions))
         calls = [
             self._commit(found, part, request, decisions, places, want if part == first else None)
             for part, places in groups.items()
@@ -200,6 +203,22 @@ class PartitionedExchange:
             inbox=tuple(found.inbox),
             busy_inboxes=tuple(found.busy_inboxes),
         )
+
+
+def _relate(decisions: list[Decision], groups: dict[int, list[int]]) -> list[int]:
+    """Let each decision name those that it rests on by their places within the request to its partition. Returns those
+    that rest on one of another partition, which cannot be sent with it: they are made again."""
+    left: list[int] = []
+    for places in groups.values():
+        for place in [place for place in places if decisions[place].after]:
+            after = decisions[place].after
+            if all(one in places for one in after):
+                within = tuple([places.index(one) for one in after])
+                decisions[place] = structs.replace(decisions[place], after=within)
+            else:
+                places.remove(place)
+                left.append(place)
+    return left
 
 
 def _runs_of(decision: Decision) -> Iterator[str]:

@@ -94,7 +94,8 @@ class Encoder:
         dead = [_letter(letter) for letter in one.dead] or False
         ended = [(text(run_name(end.run)), end.keep_ms, _plan_of(one, end.run)) for end in one.ended] or False
         usual = (puts, seen, rest, plans, pages, dead, ended, changes_something(one))
-        if not (one.purged or one.dropped or one.also or one.posts or one.consumed or one.headers or one.fragments):
+        more = one.purged or one.dropped or one.also or one.posts or one.consumed or one.headers or one.fragments
+        if not (more or one.after):
             return SentDecision(*usual)
         uses = Counter(header.plan for header in (*one.headers, *one.also)) if one.headers else {}
         return SentDecision(
@@ -106,6 +107,7 @@ class Encoder:
             consumed=[(text(run_name(run)), upto) for run, upto in one.consumed],
             uses=[*uses.items()] or False,
             fragments=[(text(run_name(run)), digest) for run, digest in one.fragments] or False,
+            after=[place + 1 for place in one.after] or False,
         )
 
     def _twins(self, one: Decision) -> Iterator[tuple[Raw, ...]]:

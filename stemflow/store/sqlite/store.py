@@ -35,7 +35,7 @@ from stemflow.store.base import (
 from stemflow.store.codec import NUMBER
 from stemflow.store.damaged import decoded_or_none
 from stemflow.store.health import HealthReport, Inventory
-from stemflow.store.index_rules import changes_something, guarded
+from stemflow.store.index_rules import changes_something, commit_each, guarded
 from stemflow.store.places import split
 from stemflow.store.sqlite import health as sqlite_health
 from stemflow.store.sqlite import hints as sqlite_hints
@@ -278,7 +278,7 @@ class SqliteStore:
         direct: dict[Key, sqlite_lease.Direct] = {}
         if want is not None and len(decisions) == 1:
             direct = sqlite_lease.direct(db, known, decisions[0], want, now_ms)
-        committed = tuple([self._commit(db, decision, now_ms, direct, alone) for decision in decisions])
+        committed = commit_each(decisions, lambda one: self._commit(db, one, now_ms, direct, alone))
         taken, inboxes = NOTHING, sqlite_inbox.NONE
         timers: tuple[Due, ...] = ()
         next_at_ms = None

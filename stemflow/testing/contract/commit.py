@@ -129,6 +129,30 @@ class CommitPromises(Promises):
             assert not await w.one.commit(cancel(read))
             assert await w.two.commit(succeed(lease))
 
+    async def test_a_decision_that_rests_on_a_stale_one_of_its_exchange_is_stale_though_its_guards_fit(self) -> None:
+        async with self.world() as w:
+            await w.one.begin(leaf("a"), leaf("b"))
+            a, b, root = await w.one.node("a"), await w.one.node("b"), await w.one.node("")
+            first = Decision(puts=(cancel(a), change(root, priority=1)))
+            next_one = scope(priority=2, rev=root.rev + 2)
+            second = Decision(puts=(Put(root.key, root.rev + 1, root.delivery, next_one),), after=(0,))
+            third = Decision(puts=(cancel(b),), after=(1,))
+            # Somebody else writes the scope meanwhile: its revision is the one that the second decision expects
+            assert await w.two.commit(change(root, priority=7))
+            answer = await w.one.exchange(first, second, third, Decision(puts=(create(leaf("c")),)))
+            assert answer.committed == (False, False, False, True)
+            assert dict(answer.current)[b.key] == b
+            assert (await w.one.node("")).priority == 7
+            # Repeated, the answer is the same; made again in the same way, all are committed
+            again = await w.one.repeat(first, second, third, Decision(puts=(create(leaf("c")),)))
+            assert again.committed == answer.committed
+            root = await w.one.node("")
+            first = Decision(puts=(cancel(a), change(root, priority=1)))
+            next_one = scope(priority=2, rev=root.rev + 2)
+            second = Decision(puts=(Put(root.key, root.rev + 1, root.delivery, next_one),), after=(0,))
+            assert (await w.one.exchange(first, second, third)).committed == (True, True, True)
+            assert (await w.two.node("")).priority == 2
+
     async def test_a_refusal_that_rests_on_what_was_read_before_a_lease_is_stale(self) -> None:
         async with self.world() as w:
             await w.one.begin(leaf("a"))

@@ -28,6 +28,7 @@ FAULTS = (
     "overtaken decision",
     "old read",
     "old record",
+    "cooled scope",
 )
 """Every fault that a seed may draw; a campaign fails when one of them was never hit."""
 
@@ -39,7 +40,8 @@ class Faults:
         self.rng = rng
         self.on = True
         self.hit: Counter[str] = Counter()
-        self.rate = {name: rng.choice((0.0, 0.02, 0.1)) for name in FAULTS}
+        self.rate = {name: rng.choice((0.0, 0.02, 0.1)) for name in FAULTS if name != "cooled scope"}
+        self.rate["cooled scope"] = 0.3  # it strikes in worlds that cool down, and these have little else
         self.rate["old read"] *= 5  # an exchange is rarely preceded by a read
 
     def stop(self) -> None:

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from stemflow.core.invariants import check_run
 from stemflow.core.shape import Shape
-from stemflow.model.effects import Decision, GateKey, Need
+from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended, Fact
 from stemflow.model.plan import LeafPlan
 from stemflow.model.records import FINAL, Key, Node
@@ -25,7 +25,6 @@ from stemflow.model.signature import Signature
 from stemflow.model.workflow import Workflow
 from stemflow.runtime.client.approvals import NotWaiting
 from stemflow.runtime.client.why import facts_of
-from stemflow.runtime.commit.decider import Decider, Reading
 from stemflow.runtime.engine import Stemflow
 from stemflow.runtime.runs.handle import DuplicateRun, RunHandle
 from stemflow.runtime.worker.exchange_loop import ExchangeLoop
@@ -36,6 +35,7 @@ from stemflow.runtime.worker.slots import Slots
 from stemflow.runtime.worker.worker import Worker
 from stemflow.store.base import Exchange, Lease, Renewed, Renewer, StoreError
 from stemflow.testing.simulation.checked_store import CheckedStore, Violation
+from stemflow.testing.simulation.decider_faults import cool_down, grow_old
 from stemflow.testing.simulation.explained import check_explained
 from stemflow.testing.simulation.faults import Faults, FlakyStore
 from stemflow.testing.simulation.virtual_loop import SeededIds, VirtualClock, VirtualLoop, run
@@ -48,6 +48,7 @@ from stemflow.testing.simulation.workloads import (
     keyed_run,
     make_registry,
     random_tree,
+    wide_tree,
 )
 
 FAULTY_S = 30.0
@@ -133,19 +134,6 @@ class FlakyRenewer:
         self.inner.close()
 
 
-def grow_old(decider: Decider, world: World) -> None:
-    """Let the cache of a process keep some records as they were before their last change."""
-    meet = decider._fetch
-
-    async def and_keep_old_ones(need: Need, gates: dict[GateKey, Any], reading: Reading, doubted: bool) -> None:
-        await meet(need, gates, reading, doubted)
-        for key in need.keys:
-            if reading.records is decider.records and world.faults.strikes("old record"):
-                decider.records[key] = world.store.previous.get(key)
-
-    vars(decider)["_fetch"] = and_keep_old_ones
-
-
 class Process:
     """One worker process of the world; `die` is kill -9."""
 
@@ -157,8 +145,10 @@ class Process:
             registry=world.registry_for(self), worker=False, clock=world.clock, ids=world.ids, store=self.store
         )
         self.app.decider.contention.wide_from(world.wide)
-        grow_old(self.app.decider, world)
-        self.slots = Slots(self.store, owner=name, concurrency=world.rng.randint(1, 4))
+        grow_old(self.app.decider, world.faults, world.store)
+        if world.cools:
+            cool_down(self.app.decider.contention, world.faults)
+        self.slots = Slots(self.store, owner=name, concurrency=world.rng.randint(1, 12 if world.cools else 4))
         woken = asyncio.Event()
         schedule = RenewalSchedule(self.slots, woken.set, 1_000)
         services = WorkerServices(
@@ -213,12 +203,18 @@ class Process:
 class World:
     """A store, some processes, some runs, one seed."""
 
-    def __init__(self, loop: VirtualLoop, store_class: type[CheckedStore], waits: bool = False) -> None:
+    def __init__(
+        self, loop: VirtualLoop, store_class: type[CheckedStore], waits: bool = False, cools: bool = False
+    ) -> None:
         self.loop, self.rng = loop, loop.rng
+        self.cools = cools
+        """Whether scopes that many change stop being hot at any time; its runs are wide groups that share keys."""
         self.waits = waits
         """Whether steps wait for events and approvals, which come at times that are drawn."""
         self.clock = VirtualClock(loop)
         self.faults = Faults(self.rng)
+        if cools:
+            self.faults.rate["slow store"] = 0.3
         self.ids = SeededIds(self.rng)
         self.witness = Witness()
         self.store = store_class("memory:", self.clock, loop.observe)
@@ -247,7 +243,7 @@ class World:
 
     async def play(self) -> int:
         """Faults on, then liveness; answers the number of runs."""
-        for _ in range(self.rng.randint(1, 3)):
+        for _ in range(3 if self.cools else self.rng.randint(1, 3)):
             self.start()
         app = Stemflow(
             registry=make_registry(self.rng, self.witness, self.faults, lambda: None, self.rates),
@@ -262,7 +258,9 @@ class World:
         crowded, contended = self.rng.random() < 0.4, self.rng.random() < 0.3
         for _ in range(self.rng.randint(4, 7) if crowded else self.rng.randint(1, 3)):
             await asyncio.sleep(self.rng.uniform(0, 0.4 if crowded else 2))
-            if contended:
+            if self.cools:
+                tree = wide_tree(self.rng, app.registry)
+            elif contended:
                 tree = contended_tree(self.rng, app.registry)
             else:
                 tree = random_tree(trees, app.registry, 1 if crowded else 3, keyed)
@@ -390,8 +388,8 @@ def simulate(seed: int, store_class: type[CheckedStore] = CheckedStore) -> Repor
     held: list[World] = []
 
     async def main(loop: VirtualLoop) -> int:
-        # Most worlds have no such steps, so that those in which a planted bug is known to show stay as they are.
-        world = World(loop, store_class, waits=seed % 4 == 3)
+        # Most worlds have neither, so that those in which a planted bug is known to show stay as they are.
+        world = World(loop, store_class, waits=seed % 4 == 3, cools=seed % 16 == 13)
         held.append(world)
         return await world.play()
 

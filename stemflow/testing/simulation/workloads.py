@@ -270,6 +270,16 @@ def contended_tree(rng: random.Random, registry: TaskRegistry) -> Step:
     return Canvas.chain([Canvas.group([member() for _ in range(rng.randint(2, 4))]) for _ in range(2)])
 
 
+def wide_tree(rng: random.Random, registry: TaskRegistry) -> Step:
+    """A group whose members share a key with several places, so that their ends change the key and the group."""
+    task = registry.get("leaf")
+    assert task is not None
+    places = rng.randint(4, 30)
+    room = task.with_options(concurrency=Concurrency(f"room for {places}", places))
+    width = rng.randint(6, 24)
+    return Canvas.group([room.si("w", rng.choice(("quick", "quick", "slow", "flaky"))) for _ in range(width)])
+
+
 def _member(rng: random.Random, registry: TaskRegistry, depth: int, keyed: str) -> Step:
     return random_tree(rng, registry, depth, keyed)
 

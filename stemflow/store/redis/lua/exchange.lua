@@ -173,7 +173,7 @@ if #decisions > 0 then
   effects.order = tonumber(last_order or 0)
   local before = effects.order
   for i, decision in ipairs(decisions) do
-    local fit = fits(decision)
+    local fit = not rests_on_stale(decision, committed) and fits(decision)
     if fit then apply(decision, now) end
     committed[i] = fit and '1' or '0'
     changes = changes or (fit and decision[DECISION.changes])

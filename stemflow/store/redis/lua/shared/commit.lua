@@ -18,6 +18,13 @@ local function are_new(runs)
   return found == 0
 end
 
+local function rests_on_stale(decision, committed)
+  for _, place in ipairs(decision[DECISION.after] or {}) do
+    if committed[place] == '0' then return true end
+  end
+  return false
+end
+
 local function fits(decision)
   local dropped = {}
   for _, run in ipairs(decision[DECISION.dropped] or {}) do dropped[run] = true end
