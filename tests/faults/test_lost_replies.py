@@ -99,12 +99,12 @@ async def test_replies_of_one_script_are_lost_again_and_again(name: str, one_ser
     one_server.flush()
     async with net_on(one_server, tmp_path) as net:
         # Given tasks that outlive their lease, so that each is renewed
-        net.pause_s = 1.2 if name == "renew" else 0.05
+        lease, net.pause_s = ("2s", 2.4) if name == "renew" else ("10s", 0.05)
         proxy = await net.proxy()
         proxy.fate = every(2, (name,))
         app = await net.engine(proxy.url)
         # When every second reply of one script is lost
-        order = net.order(visibility_timeout="1s")
+        order = net.order(visibility_timeout=lease)
         handles = await asyncio.gather(*(net.submit(app, order) for _ in range(20)))
         # Then everything ends, and nothing runs twice
         await net.finish(handles)

@@ -162,8 +162,8 @@ async def test_scripts_that_the_server_forgets_all_the_time_are_given_to_it_agai
         flushing = asyncio.create_task(flush())
         try:
             # Tasks that are renewed, and quick ones
-            order = net.order(visibility_timeout="2s")
-            for net.pause_s in (1.0, 0.05, 0.0):
+            order = net.order(visibility_timeout="4s")
+            for net.pause_s in (2.0, 0.05, 0.0):
                 await net.finish(await asyncio.gather(*(net.submit(app, order) for app in engines for _ in range(10))))
         finally:
             flushing.cancel()
@@ -251,7 +251,7 @@ async def test_a_worker_that_meets_an_error_that_lasts_stops_and_its_tasks_are_n
     own: Server, tmp_path: Path
 ) -> None:
     async with net_on(own, tmp_path) as net:
-        net.pause_s = 0.3
+        net.pause_s = 3.0
         proxy = await net.proxy()
         app = await net.engine(proxy.url)
         producer = await net.engine(own.url, worker=False)
@@ -266,6 +266,7 @@ async def test_a_worker_that_meets_an_error_that_lasts_stops_and_its_tasks_are_n
             await asyncio.wait_for(app.service.ended(), 10)
         net.tries = proxy.struck
         # Then another takes its tasks over, as of one that has died
+        net.pause_s = 0.0
         await net.engine(own.url)
         await net.finish(handles)
         verdict = await net.judge("F-29 NOPERM", {})

@@ -164,7 +164,7 @@ class Running:
         self.reported = True
 
     def give_up(self) -> None:
-        """The store has lost the records of this lease: cancel the handler, and report nothing."""
+        """Cancel the handler and report nothing: the store has lost its lease, or the worker has stopped."""
         self.void = True
         self.cancel(HandedBack())
 

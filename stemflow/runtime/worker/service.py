@@ -214,7 +214,13 @@ class Service:
         if not exchanging.cancelled() and (error := exchanging.exception()) is not None:
             known = isinstance(error, StoreError)  # its sentence says what to do
             log.critical("the worker has stopped: %s", error, exc_info=None if known else error)
-            self.slots.give_up_reports()  # their leases run out, so that other workers take the tasks over
+            # Nothing is reported any more: leases run out, so that other workers take the tasks over; what companions
+            # took over would be stuck here.
+            self.slots.give_up_reports()
+            for companion in self._tasks:
+                companion.cancel()
+            for running in list(self.slots.running.values()):
+                running.give_up()
             self.worker.send_error(error)
 
     async def stop(self, grace_ms: int) -> None:
