@@ -66,7 +66,7 @@ def _still_open(arguments: Arguments, was: str, run: str, leaves: Sequence[Node]
     stopping = [leaf for leaf in leaves if leaf.state == STOPPING]
     hooks = len(leaves) - len(stopping)
     doing = [f"{_tasks(len(stopping))} asked to end"] if stopping else []
-    doing += [f"{_tasks(hooks)} of its hooks or compensation to run"] if hooks else []
+    doing += [f"{_tasks(hooks)} of its hooks, compensation or `run_on: always` to run"] if hooks else []
     yield f"run {run} {'was stopping already' if was == STOPPING else 'is stopping'}: {', '.join(doing)}"
     if stopping:
         lost_ms = max(leaf.lease_ms for leaf in stopping)

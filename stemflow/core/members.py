@@ -59,10 +59,10 @@ def skip_members(w: Work, scope: Node, members: int, how: str) -> None:
         tally_of(scope).end_many(members, how)
 
 
-def cancel_unopened(w: Work, scope: Node) -> None:
-    """End members that have not opened as CANCELLED, without a record."""
+def cancel_unopened(w: Work, scope: Node, spared: int = 0) -> None:
+    """End members that have not opened, except those in `spared`, as CANCELLED, without a record."""
     if _all_may(w, scope, "stop", range(len(w.scope_of(scope).members))):
-        tally_of(scope).cancel_unopened()
+        tally_of(scope).cancel_unopened(spared)
 
 
 def _all_may(w: Work, scope: Node, event: Event, indices: Iterable[int]) -> bool:
@@ -73,20 +73,20 @@ def _all_may(w: Work, scope: Node, event: Event, indices: Iterable[int]) -> bool
     return all((kind, WAITING, event) in TABLE for kind in kinds)
 
 
-def stop_members(w: Work, scope: Node, kill: bool) -> None:
-    """Stop the open members: those that have not started end, running ones are asked to stop.
+def stop_members(w: Work, scope: Node, kill: bool, spared: int = 0) -> None:
+    """Stop the open members, except those in `spared`: those that have not started end, running ones are asked to stop.
 
     A member may have ended already, if its end is still in the inbox."""
-    for member in open_below(w, scope):
+    for member in open_below(w, scope, spared):
         if member.state in FINAL:
             w.pending.append(MemberEnd(scope.key, member.index, how_ended(member), member.failed_at))
         else:
             fire(w, member, "stop", kill)
 
 
-def open_below(w: Work, scope: Node) -> Iterator[Node]:
-    """The open members, each with its record at the time of iteration."""
-    keys = [w.member(scope, index)[0] for index in bits(tally_of(scope).open)]
+def open_below(w: Work, scope: Node, spared: int = 0) -> Iterator[Node]:
+    """The open members, except those in `spared`, each with its record at the time of iteration."""
+    keys = [w.member(scope, index)[0] for index in bits(tally_of(scope).open & ~spared)]
     w.want(keys)
     for key in keys:
         member = w.node(key)
@@ -124,3 +124,12 @@ def advance(w: Work, scope: Node, plan: ScopePlan, index: int, how: str) -> None
     for members, cause in moves.ended:
         skip_members(w, scope, members, cause)
     open_members(w, scope, moves.opened)
+
+
+def open_released(w: Work, scope: Node, plan: ScopePlan) -> None:
+    """Open the spared members of a stopped scope that wait for nothing any more."""
+    failed = scope.failed_at is not None
+    view = View(w.shape(scope.plan), scope.node, tally_of(scope), failed, bool(scope.extra), scope.bound)
+    released = tuple(KINDS[plan.kind].released(view))
+    if released:
+        open_members(w, scope, released)

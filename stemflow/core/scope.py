@@ -15,6 +15,7 @@ from stemflow.core.members import (
     cancel_unopened,
     open_below,
     open_members,
+    open_released,
     skip_members,
     stop_members,
     tally_of,
@@ -133,6 +134,8 @@ def tick(w: Work, scope: Node, end: MemberEnd) -> None:
         _note_failure(w, scope, plan, end)
     if scope.state == RUNNING:
         advance(w, scope, plan, end.index, end.how)
+    elif scope.state == STOPPING:
+        open_released(w, scope, plan)
     settle_scope(w, scope, plan)
 
 
@@ -204,14 +207,17 @@ def _note_winner(w: Work, scope: Node, plan: ScopePlan) -> None:
 
 
 def stop(w: Work, scope: Node, verdict: State | None, *, kill: bool) -> None:
-    """Stop members that have not started, and ask running ones to stop. The scope closes when nothing below it is
-    open."""
+    """Stop members that have not started, and ask running ones to stop; steps with `run_on: always` run nevertheless.
+    The scope closes when nothing below it is open."""
+    plan = w.scope_of(scope)
+    spared = rules_of(plan).spared(w.shape(scope.plan), scope.node)
     scope.state, scope.kill = STOPPING, scope.kill or kill
     if verdict is not None and scope.verdict is None:
         scope.verdict = verdict
-    cancel_unopened(w, scope)
-    stop_members(w, scope, kill)
-    settle_scope(w, scope, w.scope_of(scope))
+    cancel_unopened(w, scope, spared)
+    stop_members(w, scope, kill, spared)
+    open_released(w, scope, plan)
+    settle_scope(w, scope, plan)
 
 
 def stop_scope(w: Work, scope: Node, kill: bool) -> None:

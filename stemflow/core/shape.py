@@ -33,7 +33,7 @@ class Shape:
         """Successors and predecessor masks of the `steps` scope `node`."""
         found = self._dags.get(node)
         if found is None:
-            found = self._dags[node] = Dag(self.scope(node))
+            found = self._dags[node] = Dag(self.scope(node), self.nodes)
         return found
 
     def scope(self, node: int) -> ScopePlan:
@@ -64,7 +64,7 @@ class Shape:
 class Dag:
     """The edges of a `steps` scope, inverted: from predecessor to successors."""
 
-    def __init__(self, scope: ScopePlan) -> None:
+    def __init__(self, scope: ScopePlan, nodes: tuple[AnyPlan, ...]) -> None:
         size = len(scope.members)
         self.edges: tuple[tuple[Edge, ...], ...] = scope.edges or ((),) * size
         self.needed = [0] * size
@@ -74,6 +74,7 @@ class Dag:
                 self.needed[target] |= 1 << source
                 self.successors[source].append(target)
         self.roots = tuple(i for i in range(size) if not self.needed[i])
+        self.always = tuple(i for i, member in enumerate(scope.members) if nodes[member].run_on == "always")
 
     @cached_property
     def above(self) -> list[int]:

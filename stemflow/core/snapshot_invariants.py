@@ -111,7 +111,7 @@ def _is_held_by(key: Key, claim: Record | None) -> bool:
 
 
 def _going_on(node: Node, records: Mapping[Key, Record], shapes: Mapping[str, Shape]) -> list[str]:
-    broken = _below_stopped(node, records)
+    broken = _below_stopped(node, records, shapes)
     shape = shapes[node.plan]
     plan = shape.nodes[node.node]
     if isinstance(plan, LeafPlan):
@@ -138,15 +138,16 @@ def _going_on(node: Node, records: Mapping[Key, Record], shapes: Mapping[str, Sh
     return broken
 
 
-def _below_stopped(node: Node, records: Mapping[Key, Record]) -> list[str]:
-    """I12. A hook is below its scope by path only: it begins after the members have ended."""
+def _below_stopped(node: Node, records: Mapping[Key, Record], shapes: Mapping[str, Shape]) -> list[str]:
+    """I12. A hook is below its scope by path only: it begins after the members have ended. A stop does not reach steps
+    with `run_on: always`."""
     broken: list[str] = []
     below = node
     while below.path and isinstance(scope := records.get((below.run, parent_path(below.path))), Node):
         name = scope.path or "its run"
         if scope.state in FINAL:
             broken.append(f"it is {node.state} although {name} has ended")
-        if below.index < 0 or node.handling:
+        if below.index < 0 or node.handling or is_spared(below, scope, shapes):
             break
         if scope.state == STOPPING and node.state != STOPPING:
             broken.append(f"it is {node.state} although {name} is stopping")
@@ -156,10 +157,19 @@ def _below_stopped(node: Node, records: Mapping[Key, Record]) -> list[str]:
     return broken
 
 
+def is_spared(node: Node, scope: Node, shapes: Mapping[str, Shape]) -> bool:
+    """Whether a stop of `scope` does not reach its member `node`."""
+    shape = shapes[scope.plan]
+    plan = shape.nodes[scope.node]
+    if node.index < 0 or not isinstance(plan, ScopePlan):
+        return False
+    return bool(rules_of(plan).spared(shape, scope.node) >> node.index & 1)
+
+
 def _early(scope: Node, plan: ScopePlan, tally: Tally, shape: Shape) -> list[int]:
     """Members that were opened before their predecessors had ended (I11)."""
     waits = rules_of(plan).waits(shape, scope.node, tally.size)
     return sorted({later for earlier, later in waits if tally.opened >> later & 1 and not tally.ended >> earlier & 1})
 
 
-__all__ = ["check_claims", "check_standing"]
+__all__ = ["check_claims", "check_standing", "is_spared"]

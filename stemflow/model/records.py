@@ -83,9 +83,9 @@ class Tally:
         self.ended |= fresh
         self.done += fresh.bit_count()
 
-    def cancel_unopened(self) -> None:
-        """End every member that has not opened as cancelled."""
-        self.end_many(((1 << self.size) - 1) & ~self.opened, "cancelled")
+    def cancel_unopened(self, spared: int = 0) -> None:
+        """End every member that has not opened as cancelled, except those in `spared`, which has a bit for each."""
+        self.end_many(((1 << self.size) - 1) & ~self.opened & ~spared, "cancelled")
 
     @property
     def open(self) -> int:

@@ -341,7 +341,7 @@ def test_cancel_says_that_compensation_needs_a_worker_and_cuts_it_off_by_force(p
     asyncio.run(taken(run, ok=True))
     # When it is cancelled, then it says who could run the compensation
     told = cli("cancel", run).err
-    assert f"run {run} is stopping: 1 task of its hooks or compensation to run\n" in told
+    assert f"run {run} is stopping: 1 task of its hooks, compensation or `run_on: always` to run\n" in told
     assert f"`stemflow resume {run}` does; `stemflow cancel --force {run}` cuts them off" in told
     assert cli("cancel", run, "--force").err == f"run {run} is cancelled\n"
 

@@ -144,6 +144,26 @@ CASES = [
         losses=0),
     *[diamond(e, r) for e in ("fail", "continue", "skip_dependents")
       for r in ("success", "failure", "done", "any_success", "always")],
+    Case("always, at a stop", (steps({
+        "a": (leaf("maybe"), ""), "b": (leaf("maybe", run_on="always"), "a-"), "c": (leaf(), "b-"),
+        "d": (chain(leaf(), leaf(), run_on="always"), "b- c-")}),), stops=2, stop_at=("", "b"), losses=0,
+         hand_backs=0),
+    Case("always, at a timeout and fail fast", (steps({
+        "a": (leaf(), ""), "b": (leaf("flaky", run_on="always", options=RETRY), "a-"), "c": (leaf("maybe"), "")},
+        policy="fail_fast", timeout_ms=7),), losses=0, hand_backs=0, stops=0),
+    *[Case(f"always, within what is stopped, {task}", (
+        group(leaf("maybe"), steps({"a": (leaf(), ""), "b": (leaf(task, run_on="always"), "a-")})),), losses=0,
+           hand_backs=0) for task in ("replace", "add")],
+    Case("always with a condition, at a stop", (steps({
+        "a": (leaf("maybe"), ""), "b": (leaf(run_on="always", when="no"), "a-"),
+        "c": (leaf(run_on="always", when="error"), "b-"), "d": (wait(run_on="always"), "c-"),
+    }).on("cancelled", leaf()).finally_(leaf()),), stops=2, losses=0),
+    Case("always, of what waits for its turn", tuple(
+        steps({"a": (leaf(), ""), "b": (leaf(run_on="always"), "a-")}, concurrency=Concurrency("c")) for _ in range(2)),
+         losses=0),
+    Case("always, of a run that gives way", (
+        steps({"a": (leaf(), ""), "b": (leaf(run_on="always"), "a-"), "c": (leaf(run_on="always"), "")}), leaf()),
+         claims=(ClaimSpec("k", "replace"), ClaimSpec("k", "replace")), losses=0),
     diamond("continue", "success", "?"),
     diamond("fail", "done", "-"),
     Case("map", (map_(leaf("any"), 3, window=1),)),

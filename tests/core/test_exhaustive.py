@@ -38,7 +38,7 @@ def test_every_interleaving_keeps_the_rules_and_can_end(number: int) -> None:
 
 POSTING = (
     "chain of 3", "group fail_fast", "member stopped", "chord fail_fast", "nested chord", "diamond", "map", "timeout",
-    "hooks", "catch", "cleanup", "undo", "replace", "add to a group", "one at a time in one group",
+    "hooks", "always, at a stop", "catch", "cleanup", "undo", "replace", "add to a group", "one at a time in one group",
 )  # fmt: skip
 
 

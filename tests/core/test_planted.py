@@ -68,11 +68,11 @@ def _a_task_expires_although_it_was_started(patch: pytest.MonkeyPatch) -> None:
 
 
 def _a_cancel_forgets_what_is_open(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(scope, "stop_members", lambda w, node, kill: None)
+    patch.setattr(scope, "stop_members", lambda *_: None)
 
 
 def _a_cancel_forgets_what_is_to_come(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(scope, "cancel_unopened", lambda w, node: None)
+    patch.setattr(scope, "cancel_unopened", lambda *_: None)
 
 
 def _a_forced_cancel_forgets_what_is_open(patch: pytest.MonkeyPatch) -> None:

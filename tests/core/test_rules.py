@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from stemflow.core.kinds import rules_of
+from stemflow.core.kinds.base import View
+from stemflow.core.shape import Shape
 from stemflow.core.skip_rule import Source, admitted
 from stemflow.model.completion import Completion
-from stemflow.model.plan import LeafPlan, ScopePlan
+from stemflow.model.plan import Edge, LeafPlan, Plan, ScopePlan
 from stemflow.model.records import Tally
 
 PAGE = Path(__file__).parents[2] / "docs" / "rules.md"
@@ -29,7 +31,7 @@ def tables(page: str) -> list[list[list[str]]]:
     return found
 
 
-_, ONE, SEVERAL, ENDS = tables(PAGE.read_text("utf-8"))[:4]
+_, ONE, SEVERAL, ENDS, _, _, AT_STOP = tables(PAGE.read_text("utf-8"))
 
 
 def source(words: str) -> Source:
@@ -100,3 +102,29 @@ def test_a_scope_goes_on_stops_or_ends_as_the_page_says(row: list[str]) -> None:
     # Then it does what the page says
     words = {"stay": "stays", "stop": f"stops {verdict.state.upper()}"}.get(verdict.move, verdict.state.upper())
     assert " ".join([words, verdict.cause or ""]).strip() == said
+
+
+@pytest.mark.parametrize("row", AT_STOP[1:], ids=lambda row: row[0])
+def test_a_stop_reaches_a_step_as_the_page_says(row: list[str]) -> None:
+    # Given a graph in which `a` runs, `b` is open and `c` comes after both
+    run_on, not_opened, is_open = row
+    members = (LeafPlan(task="t"), LeafPlan(task="t", run_on=run_on), LeafPlan(task="t", run_on=run_on))  # type: ignore[arg-type]
+    edges = ((), (), (Edge(0, "order"), Edge(1, "data")))
+    scope = ScopePlan(kind="steps", members=(1, 2, 3), names=("a", "b", "c"), edges=edges)
+    shape, rules, tally = Shape(Plan(nodes=(scope, *members))), rules_of(scope), Tally(3)
+    tally.opened |= 0b011
+
+    # When it is stopped, and what it waits for ends
+    spared = rules.spared(shape, 0)
+    tally.cancel_unopened(spared)
+    assert list(rules.released(View(shape, 0, tally, False, False))) == []
+    tally.end_many(0b011, "cancelled")
+
+    # Then it is cancelled or stopped, or it opens or runs on
+    released = list(rules.released(View(shape, 0, tally, False, False)))
+    assert ("opens" if released == [2] else str(tally.how(2))) == not_opened
+    assert ("runs on" if spared & 0b010 else "stopped") == is_open
+
+
+def test_the_page_has_every_way_of_running_on_at_a_stop() -> None:
+    assert [row[0] for row in AT_STOP[1:]] == list(RUN_ONS)

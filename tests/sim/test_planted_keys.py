@@ -47,7 +47,7 @@ def test_a_store_that_leases_what_has_expired_is_found(monkeypatch: pytest.Monke
 
 
 def test_a_cancel_that_forgets_what_is_ready_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scope, "stop_members", lambda w, node, kill: None)
+    monkeypatch.setattr(scope, "stop_members", lambda *_: None)
     assert "was leased although" in _found()
 
 

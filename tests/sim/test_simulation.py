@@ -21,6 +21,7 @@ from stemflow.model.records import FINAL, RUNNING, STOPPING, Node, Tally
 from stemflow.store import rate_windows as windows
 from stemflow.store.base import Renewed
 from stemflow.store.memory.inbox import Inboxes
+from stemflow.testing.simulation import workloads
 from stemflow.testing.simulation.checked_store import CheckedStore, Violation
 from stemflow.testing.simulation.faults import FAULTS
 from stemflow.testing.simulation.simulator import FlakyRenewer, campaign, simulate
@@ -65,6 +66,15 @@ def test_seeds_that_found_a_fault_once(seed: int) -> None:
 
 def test_worlds_under_faults_keep_the_invariants_and_end() -> None:
     _campaign(range(50))
+
+
+@pytest.mark.parametrize("seeds", [range(10), pytest.param(range(10, 400), marks=pytest.mark.long)], ids=["10", "390"])
+def test_worlds_with_steps_that_a_stop_spares_keep_the_invariants_and_end(
+    monkeypatch: pytest.MonkeyPatch, seeds: range
+) -> None:
+    monkeypatch.setattr(workloads, "RUN_ONS", ("success", "always", "done", "failure"))
+    commits, _ = campaign(seeds)
+    assert commits > len(seeds)
 
 
 @pytest.mark.long

@@ -15,7 +15,7 @@ from stemflow.runtime.client.workflow_files import WorkflowFile
 from stemflow.runtime.tasks.context import Reject
 from tests.core.test_rules import PAGE, tables
 
-WAITING, STOPS = tables(PAGE.read_text("utf-8"))[4:]
+WAITING, STOPS = tables(PAGE.read_text("utf-8"))[4:6]
 SLOW = {"task": "slow"}
 CALLED = 'stemflow: "1"\nname: called\ninputs: {n: {type: integer, default: 1}}\nsteps: {a: {task: slow}}\n'
 FAILS = 'stemflow: "1"\nname: fails\nsteps: {a: {task: bad}}\n'

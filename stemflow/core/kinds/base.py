@@ -179,6 +179,16 @@ class KindRules:
         """How the scope ends if no failure counts and no member was cancelled: SUCCEEDED or SKIPPED."""
         return SUCCEEDED, None
 
+    # -- at a stop
+
+    def spared(self, shape: Shape, node: int) -> int:
+        """The members (one bit each) that a stop of the scope does not reach. It waits for them."""
+        return 0
+
+    def released(self, view: View) -> Iterable[int]:
+        """The spared members of a stopped scope that have not opened and wait for nothing any more."""
+        return ()
+
     # -- order
 
     def waits(self, shape: Shape, node: int, size: int) -> Iterable[tuple[int, int]]:

@@ -59,6 +59,15 @@ class StepsRules(KindRules):
                     ended.append(target)
         return Moves(opened, tuple((1 << target, verdict) for target, verdict in skipped.items()))
 
+    def spared(self, shape: Shape, node: int) -> int:
+        """Steps with `run_on: always` are for what must be done however the scope ends."""
+        return sum(1 << index for index in shape.dag(node).always)
+
+    def released(self, view: View) -> Iterable[int]:
+        dag, tally = view.shape.dag(view.node), view.tally
+        known = tally.opened | tally.ended
+        return [i for i in dag.always if not known >> i & 1 and not dag.needed[i] & ~tally.ended]
+
     def waits(self, shape: Shape, node: int, size: int) -> Iterable[tuple[int, int]]:
         return ((edge.source, target) for target, edges in enumerate(shape.dag(node).edges) for edge in edges)
 

@@ -65,7 +65,7 @@ class CheckedStore(MemoryStore):
                 twin.rev += 1
 
     def _lease(self, ready: Node, now_ms: int) -> Lease:
-        broken = at_lease(ready, self._records, now_ms) + self.ledger.start(ready.limits, now_ms)
+        broken = at_lease(ready, self._records, _Shapes(self._plans), now_ms) + self.ledger.start(ready.limits, now_ms)
         if broken:
             raise Violation("; ".join(broken))
         self.previous[ready.key] = ready

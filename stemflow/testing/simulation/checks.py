@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from stemflow.core.shape import Shape
+from stemflow.core.snapshot_invariants import is_spared
 from stemflow.model.effects import Decision
 from stemflow.model.facts import Ended
 from stemflow.model.records import FINAL, NO_RUN, RUNNING, STOPPING, SUCCEEDED, Claim, Key, Node, Record, parent_path
 
 
-def at_lease(leaf: Node, records: Mapping[Key, Record], now_ms: int) -> list[str]:
-    """I12: nothing is leased in a run that has ended, or below a scope that was stopped, but for the handler that the
-    stop opened. I6: what is leased holds its keys. And it has not expired."""
+def at_lease(leaf: Node, records: Mapping[Key, Record], shapes: Mapping[str, Shape], now_ms: int) -> list[str]:
+    """I12: nothing is leased in a run that has ended, or below a scope that was stopped, but for what a stop opens or
+    spares. I6: what is leased holds its keys. And it has not expired."""
     broken = []
     root = records.get((leaf.run, ""))
     if isinstance(root, Node) and root is not leaf and root.state in FINAL:
         broken.append("its run had ended")
-    path, shield = leaf.path, leaf.path.rfind("!")
+    path, shield, below = leaf.path, leaf.path.rfind("!"), leaf
     while len(path) > shield + 1 and path:
         path = parent_path(path)
         scope = records.get((leaf.run, path))
-        if isinstance(scope, Node) and scope.state == STOPPING and len(path) > shield:
-            broken.append(f"{scope.path or 'its run'} was stopped")
+        if isinstance(scope, Node):
+            if is_spared(below, scope, shapes):
+                break
+            if scope.state == STOPPING and len(path) > shield:
+                broken.append(f"{scope.path or 'its run'} was stopped")
+            below = scope
     broken += [f"it does not hold {name}" for name in _not_held(leaf, records)]
     if leaf.due_at_ms is not None and leaf.due_at_ms <= now_ms:
         broken.append("it had expired")

@@ -20,6 +20,7 @@ from stemflow.model.signature import (
     MapSig,
     MemberPolicy,
     OnEventTimeout,
+    RunOn,
     SetSig,
     Signature,
     StepsSig,
@@ -139,6 +140,7 @@ KEYED = (
     "cached",
 )
 POLICIES: tuple[MemberPolicy, ...] = ("fail_fast", "fail_fast", "collect", "ignore")
+RUN_ONS: tuple[RunOn, ...] = ("success", "success", "done", "failure")
 HOWS = ("quick", "quick", "quick", "slow", "slow", "long", "flaky", "bad", "ignored", "adds", "replaces")
 
 
@@ -253,7 +255,7 @@ def random_tree(rng: random.Random, registry: TaskRegistry, depth: int, keyed: s
 def _step(rng: random.Random, registry: TaskRegistry, depth: int, keyed: str, index: int) -> Step:
     """A step of a graph that waits for some of those before it."""
     needs = tuple(f"s{i}" for i in range(index) if rng.random() < 0.5)
-    run_on = rng.choice(("success", "success", "done", "failure"))
+    run_on = rng.choice(RUN_ONS)
     return structs.replace(random_tree(rng, registry, depth, keyed), name=f"s{index}", needs=needs, run_on=run_on)
 
 
