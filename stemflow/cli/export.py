@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from stemflow.cli.arguments import Arguments
 from stemflow.cli.exits import FINE, INVALID_FILE, Refused
-from stemflow.dsl.export import bound, to_yaml
+from stemflow.dsl.export import to_yaml
 from stemflow.dsl.export_options import CannotExport
 from stemflow.model.signature import Signature
 from stemflow.model.workflow import Workflow
 from stemflow.runtime.tasks.discovery import load_named, load_object
-from stemflow.runtime.tasks.registry import TaskRegistry
 
 
 def main(arguments: Arguments) -> int:
@@ -20,7 +20,7 @@ def main(arguments: Arguments) -> int:
     found, own = load_object(arguments.object, Path.cwd(), "export")
     registry = load_named(arguments.tasks, Path.cwd(), "--tasks") if arguments.tasks else own
     try:
-        text = to_yaml(_workflow(found, registry, arguments))
+        text = to_yaml(_expected(found, arguments), registry, name=_name(found, arguments))
     except CannotExport as error:
         raise Refused(f"{arguments.object}: {error}", INVALID_FILE) from None
     if arguments.output is None:
@@ -31,14 +31,13 @@ def main(arguments: Arguments) -> int:
     return FINE
 
 
-def _workflow(found: object, registry: TaskRegistry | None, arguments: Arguments) -> Workflow:
-    if isinstance(found, Workflow):
+def _expected(found: object, arguments: Arguments) -> Workflow | Signature[Any, Any]:
+    if isinstance(found, (Workflow, Signature)):
         return found
-    if not isinstance(found, Signature):
-        raise Refused(f"{arguments.object}: expected a signature or a workflow, got {type(found).__name__}")
+    raise Refused(f"{arguments.object}: expected a signature or a workflow, got {type(found).__name__}")
 
-    def names(task: str) -> tuple[str, ...] | None:
-        known = None if registry is None else registry.get(task)
-        return None if known is None else known.params
 
-    return Workflow(name=arguments.name or arguments.object.rpartition(":")[2], body=bound(found, names))
+def _name(found: object, arguments: Arguments) -> str | None:
+    """What `--name` says; a canvas is called as in its module otherwise, a workflow as it calls itself."""
+    usual = None if isinstance(found, Workflow) else str(arguments.object).rpartition(":")[2]
+    return arguments.name or usual

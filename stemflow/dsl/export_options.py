@@ -61,10 +61,12 @@ def options_document(given: Mapping[str, Any], path: str) -> Document:
     return found
 
 
-def _retry(policy: RetryPolicy | None, most: int | None) -> Document:
+def _retry(policy: RetryPolicy | None, most: int | None) -> Any:
     found: Document = {} if most is None else {"max": most}
     if policy is None:
         return found
+    if policy.rules:
+        return [_rule(one) for one in policy.rules]
     if policy.paced:
         usual = RetryPolicy()
         pauses = {"initial": format_duration(policy.initial_ms), "max": format_duration(policy.max_ms)}
@@ -79,6 +81,14 @@ def _retry(policy: RetryPolicy | None, most: int | None) -> Document:
         found["when"] = policy.when
     if policy.budget_ms is not None:
         found["budget"] = format_duration(policy.budget_ms)
+    return found
+
+
+def _rule(policy: RetryPolicy) -> Document:
+    """One policy of a list."""
+    found: Document = _retry(policy, policy.max_retries)
+    if "retry_on" in found:
+        found["on"] = found.pop("retry_on")
     return found
 
 

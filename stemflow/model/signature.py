@@ -15,6 +15,7 @@ from msgspec import Struct, structs
 
 from stemflow.errors import OptionError
 from stemflow.model.completion import Completion
+from stemflow.model.exported import Exported
 from stemflow.model.policy import Concurrency, normalise
 from stemflow.model.secret_source import SecretSource
 from stemflow.model.step_names import BODY, DEFAULT_CASE, NAME
@@ -44,7 +45,6 @@ FOLLOW_UPS = (*HOOKS, "catches", "cleanup")
 """Fields of every signature that hold steps which run after it, depending on how it ended."""
 AFTERWARDS = (*FOLLOW_UPS, "compensate")
 """Fields of every signature that hold steps which run after it, under some condition."""
-
 
 MOST_ITERATIONS = 10_000
 """The largest number of iterations that a loop may have."""
@@ -90,7 +90,7 @@ class CatchOn(Struct, frozen=True, omit_defaults=True):
     when: str | None = None
 
 
-class Signature(Struct, Generic[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag=True):
+class Signature(Struct, Exported, Generic[In_contra, Out_co], frozen=True, kw_only=True, omit_defaults=True, tag=True):
     """A step that has not been submitted yet; immutable. The base of all kinds.
 
     Its type parameters are the value that it takes from the previous step, and its own value."""

@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from stemflow.model.exported import Exported
 from stemflow.model.policy import Concurrency, UniqueMode
 from stemflow.model.secret_source import SecretSource
 from stemflow.model.signature import AnySig
 
 
-class Workflow(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Workflow(Struct, Exported, frozen=True, kw_only=True, omit_defaults=True):
     """A whole workflow: its body as a signature, and the settings of the run."""
 
     name: str
