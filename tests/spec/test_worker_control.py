@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from stemflow import OptionError, Stemflow, TaskRegistry
+from stemflow.runtime.catalog.controls import DUMPS
 from stemflow.runtime.catalog.heartbeats import heartbeats
+from stemflow.store.base import StoreUnavailable
 from tests.spec.conftest import OpenApp
 
 
@@ -76,6 +78,32 @@ async def test_the_stacks_of_a_worker_show_where_its_handlers_wait(open_app: Ope
     await asyncio.sleep(12)
     (text,) = (await client.control.dump("w1")).values()
     assert "no handler runs" in text
+
+
+async def test_two_operators_at_once_both_get_what_they_want(open_app: OpenApp) -> None:
+    ann, bob, _ = await open_app(worker=False), await open_app(worker=False), await open_app(name="w1")
+    await asyncio.sleep(1)
+    await asyncio.gather(ann.control.order_worker("w1", drain=True), bob.control.order_worker("w1", concurrency=3))
+    order = await ann.control.order_worker("w1")
+    assert (order.drain, order.concurrency) == (True, 3)
+
+
+async def test_stacks_that_could_not_be_stored_are_stored_a_second_later(
+    open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, worker = await open_app(worker=False), await open_app(name="w1")
+    await asyncio.sleep(1)
+    put, failed = worker.store.put_hint, []
+
+    async def once_away(topic: str, *rest: Any) -> None:
+        if topic == DUMPS and not failed:
+            failed.append(topic)
+            raise StoreUnavailable("away for a moment")
+        await put(topic, *rest)
+
+    monkeypatch.setattr(worker.store, "put_hint", once_away)
+    (text,) = (await client.control.dump("w1")).values()
+    assert failed and "no handler runs" in text
 
 
 async def test_a_name_that_no_live_worker_has_is_refused(open_app: OpenApp) -> None:

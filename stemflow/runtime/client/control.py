@@ -16,7 +16,8 @@ from stemflow.runtime.catalog.controls import (
     DUMPS,
     WorkerOrder,
     ask_for_dump,
-    put_order,
+    put_concurrency,
+    put_drain,
     put_pause,
     read_controls,
     take_back,
@@ -181,16 +182,19 @@ class Control:
         """
         self._parts.require_open()
         await self._beats_of(worker)
-        controls = await read_controls(self._store, self._library.trust)
-        before = controls.orders.get(worker, WorkerOrder())
-        order = WorkerOrder(
-            drain=before.drain if drain is None else drain,
-            concurrency=before.concurrency if concurrency is None else concurrency or None,
-        )
-        details = {"drain": order.drain, "concurrency": order.concurrency}
+        store, trust = self._store, self._library.trust
+        before = (await read_controls(store, trust)).orders.get(worker, WorkerOrder())
+        details = {
+            "drain": before.drain if drain is None else drain,
+            "concurrency": before.concurrency if concurrency is None else concurrency or None,
+        }
         await self.record("worker", f"worker:{worker}", by, reason, details)
-        await put_order(self._store, self._library.trust, worker, order)
-        return order
+        # Each is stored by itself, so that what another operator wants of the other one is kept.
+        if drain is not None:
+            await put_drain(store, trust, worker, drain)
+        if concurrency is not None:
+            await put_concurrency(store, trust, worker, concurrency)
+        return (await read_controls(store, trust)).orders.get(worker, WorkerOrder())
 
     async def dump(self, worker: str, patience: Duration = 5) -> dict[str, str]:
         """The stacks of what a worker runs.

@@ -28,6 +28,8 @@ class Obedience:
     def __init__(self, slots: Slots, library: Library, presence: Presence) -> None:
         self._slots, self._library, self._presence = slots, library, presence
         self._store = slots.store
+        self._dumped = ""
+        """The id of the request for stacks that was answered last."""
 
     async def begin(self) -> None:
         """Read what is wanted before the first lease. A store that cannot be read now is read again by `watch`."""
@@ -50,18 +52,19 @@ class Obedience:
         """Whether something has changed."""
         slots, before = self._slots, self._slots.controls
         found = await read_controls(self._store, self._library.trust)
-        if found == before:
-            return False
-        for pause in set(found.pauses) - set(before.pauses):
-            log.info("%s is paused%s: nothing of it starts here", pause.target, _why(pause))
-        for pause in set(before.pauses) - set(found.pauses):
-            log.info("%s is no longer paused", pause.target)
-        slots.obey(found, found.orders.get(self._presence.name, WorkerOrder()))
+        changed = found != before
+        if changed:
+            for pause in set(found.pauses) - set(before.pauses):
+                log.info("%s is paused%s: nothing of it starts here", pause.target, _why(pause))
+            for pause in set(before.pauses) - set(found.pauses):
+                log.info("%s is no longer paused", pause.target)
+            slots.obey(found, found.orders.get(self._presence.name, WorkerOrder()))
         asked = found.dumps.get(self._presence.name)
-        if asked is not None and asked != before.dumps.get(self._presence.name):
+        if asked is not None and asked != self._dumped:
             text = dump_of(slots.running.values(), self._store.now_ms())
             await self._store.put_hint(DUMPS, f"{asked}/{slots.owner}", text.encode(), DUMP_MS)
-        return True
+            self._dumped = asked
+        return changed
 
     async def paused_ms(self, node: Node, task: str) -> int | None:
         """For how long a task that was leased is given back, since it is paused; None where it is not."""
