@@ -3,12 +3,20 @@
 from collections.abc import Iterator
 
 import pytest
+from msgspec import structs
 
 from stemflow import Stemflow, TaskRegistry
+from stemflow.model.effects import RunEnd
+from stemflow.model.records import FAILED, Header
 from stemflow.runtime.catalog.heartbeats import heartbeats
 from stemflow.runtime.clock import SystemClock
 from stemflow.store.base import StoreError
 from stemflow.store.open import open_store
+from stemflow.store.redis.layout import KeyFamily
+from stemflow.store.redis.open import open_redis
+from stemflow.store.redis.store import RedisStore
+from stemflow.store.run_names import run_name
+from stemflow.testing.contract.world import ManualClock, User, begun, change
 from stemflow.testing.servers.server import Server
 
 
@@ -44,3 +52,39 @@ async def test_a_worker_started_when_its_store_was_opened_not_in_1970(server: Se
         await app.service.presence.publish("running")
         (beat,) = (await heartbeats(app.store)).values()
         assert 0 <= app.store.now_ms() - beat.started_at_ms < 60_000
+
+
+async def test_a_run_id_that_is_used_again_after_its_run_has_expired_is_listed_once(one_server: Server) -> None:
+    one_server.flush()
+    clock = ManualClock()
+    store = open_redis(f"{one_server.url}?prefix=again", clock, test_time=True)
+    assert isinstance(store, RedisStore)
+    await store.open()
+    user = User(store, "one")
+
+    async def begin(run: str) -> None:
+        clock.advance(1_000)
+        header = Header(run=run, plan="p", created_at_ms=clock.now_ms())
+        assert (await user.exchange(structs.replace(begun(run), headers=(header,)))).committed == (True,)
+
+    # Given a run that failed and has expired, and others since
+    await begin("a")
+    root = await user.node("", "a")
+    assert await user.commit(change(root, state=FAILED), ended=(RunEnd("a", 60_000),))
+    await begin("b")
+    await begin("c")
+    assert [info.header.run for info in await store.runs(10, state="failed")] == ["a"]
+    (part,) = store._parts
+    for family in (KeyFamily.root, KeyFamily.header, KeyFamily.nodes):
+        await part.client.call(b"DEL", part._key(family, run_name("a")))
+    # When its id is used again
+    await begin("a")
+    # Then it is in the list once, whether that is read as a whole or in pages, and not among those that failed
+    assert [info.header.run for info in await store.runs(10)] == ["a", "c", "b"]
+    paged, last = [], ""
+    while found := await store.runs(1, after=last):
+        last = found[0].header.run
+        paged.append(last)
+    assert paged == ["a", "c", "b"]
+    assert await store.runs(10, state="failed") == []
+    await store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -265,23 +266,36 @@ class Partition:
         Runs of one instant are in the order of their partitions.
         """
         if state is not None:
-            return await self._badly_ended(limit, prefix, after, KeyFamily[state])
+            return await self._badly_ended(limit, prefix, after, state)
         first = await self._place_of(after) if after is not None else 0
         found: list[RunInfo] = []
+        seen: set[str] = set()
+        oldest_ms = math.inf
+        if first and after is not None:
+            seen, oldest_ms = {after[0].header.run}, after[0].header.created_at_ms
         for start in itertools.count(first, LISTED):
             names = await self.client.call(b"LRANGE", self._key(KeyFamily.runs), start, start + LISTED - 1)
             named = ((name, decoded_or_none("the name of a run", run_of, name)) for name in names)
             wanted = [name for name, run in named if run is not None and run.startswith(prefix)]
             listed = await self._listed(wanted if after is not None else wanted[: limit - len(found)])
-            found += [info for info in listed if after is None or first or self._follows(info, *after)]
+            for info in listed:
+                if info.header.run in seen:
+                    continue
+                made_ms = info.header.created_at_ms
+                if made_ms > oldest_ms and await self._first_place(info, start + LISTED) < start:
+                    continue  # its id was used again, and the name of the run that has expired is still here
+                seen.add(info.header.run)
+                oldest_ms = min(oldest_ms, made_ms)
+                if after is None or first or self._follows(info, *after):
+                    found.append(info)
             if len(names) < LISTED or len(found) >= limit:
                 return found[:limit]
         return found
 
     async def _badly_ended(
-        self, limit: int, prefix: str, after: tuple[RunInfo, int] | None, family: KeyFamily
+        self, limit: int, prefix: str, after: tuple[RunInfo, int] | None, state: EndedBadly
     ) -> list[RunInfo]:
-        key, place = self._key(family), None
+        key, place = self._key(KeyFamily[state]), None
         if after is not None and after[1] == self.number:
             place = await self.client.call(b"ZSCORE", key, run_name(after[0].header.run))
         found: list[RunInfo] = []
@@ -290,10 +304,22 @@ class Partition:
             names = await self.client.call(b"ZRANGEBYSCORE", key, low, b"+inf", b"LIMIT", start, LISTED)
             named = ((name, decoded_or_none("the name of a run", run_of, name)) for name in names)
             listed = await self._listed([name for name, run in named if run is not None and run.startswith(prefix)])
-            found += [info for info in listed if after is None or place is not None or self._follows(info, *after)]
+            # The id of a run that has expired may be that of another one now, which is elsewhere.
+            found += [
+                info
+                for info in listed
+                if info.root.state == state
+                and (after is None or place is not None or self._follows(info, *after))
+            ]
             if len(names) < LISTED or len(found) >= limit:
                 return found[:limit]
         return found
+
+    async def _first_place(self, info: RunInfo, most: int) -> int:
+        """The first place of a run in the list of runs, among the first `most`."""
+        name = run_name(info.header.run)
+        place = await self.client.call(b"LPOS", self._key(KeyFamily.runs), name, b"MAXLEN", most)
+        return most if place is None else int(place)
 
     async def _place_of(self, after: tuple[RunInfo, int]) -> int:
         """Where the runs begin that follow `after`; 0 if it is in another partition."""
