@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from stemflow.errors import OptionError, UnitError
 
@@ -38,6 +39,7 @@ def parse_duration_ms(value: Duration) -> int:
     return round(total)
 
 
+@lru_cache(maxsize=1024)
 def _parts(text: str) -> float:
     if iso := _ISO.fullmatch(text):
         return sum(float(count) * _MS[unit] for count, unit in zip(iso.groups(), "dhms", strict=True) if count)

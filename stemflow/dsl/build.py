@@ -94,8 +94,7 @@ class Builder:
         siblings = frozenset(node.members)
         found = []
         for name, member in node.members.items():
-            context = around.inner(name, node.keys[name], names, name)
-            found.append(self.step(member, context._replace(siblings=siblings)))
+            found.append(self.step(member, around.inner(name, node.keys[name], names, name, siblings)))
         return _present(found)
 
     def step(self, node: Node, context: Context) -> AnySig | None:
@@ -281,7 +280,7 @@ class Builder:
             bind=args,
             options=self.options.read(node, context.names, context.path, defaults),
             env=env,
-            secrets=self._readable(f"{args}{env}"),
+            secrets=self._readable(f"{args}{env}") if self.secrets else {},
             timeout=self.options.hard_limit(node, context.names, context.path),
             **common,
         )

@@ -19,6 +19,7 @@ class Context(NamedTuple):
     siblings: frozenset[str] | None = None
     depth: int = 0
 
-    def inner(self, segment: str, place: Position, names: Names, name: str | None = None) -> Context:
+    def inner(self, segment: str, place: Position, names: Names, name: str | None = None,
+              siblings: frozenset[str] | None = None) -> Context:  # fmt: skip
         """The context of a child of this step."""
-        return Context(child_path(self.path, segment), place, names, name, None, self.depth + 1)
+        return Context(child_path(self.path, segment), place, names, name, siblings, self.depth + 1)

@@ -69,10 +69,18 @@ class Parsed:
         `tasks` None: nothing is known about tasks, so rules about them are left out. `callees`: what is known of the
         workflows that steps call.
         """
+        with _without_collection():
+            return self._check(tasks, more, callees)
+
+    def _check(
+        self,
+        tasks: TaskFacts | None,
+        more: Callable[[Workflow], Iterable[Diagnostic]],
+        callees: Mapping[str, Callee | Unusable],
+    ) -> tuple[Diagnostic, ...]:
         findings = self._findings.copy()
         if self._view is not None:
-            with _without_collection():
-                check_view(replace(self._view, callees=callees) if callees else self._view, tasks, findings)
+            check_view(replace(self._view, callees=callees) if callees else self._view, tasks, findings)
         if self.draft is not None:
             for one in more(self.draft):
                 place = Position(one.line, one.column, one.end_column)

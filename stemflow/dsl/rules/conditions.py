@@ -26,16 +26,19 @@ _PATH = re.compile(r"(inputs|vars|steps|run|item|prev|self)(\.[A-Za-z_][\w-]*|\[
 
 def conditions(view: View) -> Iterator[tuple[str, Node]]:
     """(key, node) of everything that decides whether something runs, except a loop."""
-    for step in (*view.steps.values(), *view.undos.values()):
+    for step in view.having("when"):
         when = step.node.get("when") if step.path else None
         if when is not None:
             yield "when", when
+    for step in view.having("event"):
         if step.kind == "event" and step.body is not None and (match := step.body.get("match")) is not None:
             yield "event.match", match
+    for step in view.having("catch"):
         catch = step.node.get("catch") if step.path else None
         for one in [] if catch is None else catch.items or [catch]:
             if (when := one.get("when")) is not None:
                 yield "catch.when", when
+    for step in (*view.having("retry"), *view.undos.values()):
         for retry in _retries(step):
             inner = retry.get("when")
             if inner is not None:
@@ -100,7 +103,7 @@ def constant_condition(view: View) -> Iterator[Found]:
 @rule("SF211")
 def items_are_a_list(view: View) -> Iterator[Found]:
     """A map over something that is not a list."""
-    for step in view.steps.values():
+    for step in view.having("map"):
         items = step.body.get("items") if step.kind == "map" and step.body is not None else None
         if items is None or isinstance(items.value, list):
             continue
@@ -145,7 +148,7 @@ def plain_texts(view: View) -> Iterator[Node]:
     """The texts without expressions in `args` and `outputs`."""
     pending = [
         node
-        for step in (*view.steps.values(), *view.undos.values())
+        for step in (*view.having("args"), *view.having("outputs"), *view.undos.values())
         if (node := step.node.get("args" if step.path else "outputs")) is not None
     ]
     while pending:
@@ -161,7 +164,7 @@ def plain_texts(view: View) -> Iterator[Node]:
 @rule("SF224", "warning")
 def items_of_nothing(view: View) -> Iterator[Found]:
     """A map over an empty list."""
-    for step in view.steps.values():
+    for step in view.having("map"):
         items = step.body.get("items") if step.kind == "map" and step.body is not None else None
         if items is not None and items.value == []:
             yield Found("map.items: the list is empty, so the map does nothing", items.place, "take the map out")

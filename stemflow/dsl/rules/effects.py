@@ -19,28 +19,25 @@ def _compensates(view: View) -> bool:
             policy.flawed or not isinstance(policy.value, dict) or policy.value.get("compensate")
         ):
             return True
-    return any(key in step.node.members for step in view.steps.values() for key in (*_COMPENSATE, "catch") if step.path)
+    return any(step.path for key in (*_COMPENSATE, "catch") for step in view.having(key))
 
 
 @rule("SF516", "warning")
 def compensation_that_never_runs(view: View) -> Iterator[Found]:
     """`compensate` in a file that compensates neither on failure nor on cancel."""
     if not _compensates(view):
-        for step in view.steps.values():
-            if "compensate" in step.node.members:
-                yield Found(
-                    "compensate: nothing undoes this step, neither a failure nor a cancel of the run",
-                    step.node.keys["compensate"],
-                    "write on_failure: {compensate: true}",
-                )
+        for step in view.having("compensate"):
+            yield Found(
+                "compensate: nothing undoes this step, neither a failure nor a cancel of the run",
+                step.node.keys["compensate"],
+                "write on_failure: {compensate: true}",
+            )
 
 
 @rule("SF517", "warning")
 def nothing_to_compensate(view: View) -> Iterator[Found]:
     """`on_failure: {compensate: true}` without a step that has `compensate`."""
-    if any("compensate" in step.node.members for step in view.steps.values() if step.path):
-        return
-    if any(step.kind == "workflow" for step in view.steps.values()):
+    if any(step.path for step in view.having("compensate")) or view.having("workflow"):
         return
     for key in _COMPENSATE:
         policy = view.root.get(key)
@@ -58,8 +55,9 @@ def group_rate_without_a_limit(view: View) -> Iterator[Found]:
     """Keys of a group rate limit, and no such limit."""
     defaults = task_defaults(view)
     default = defaults is not None and "group_rate_limit" in defaults.members
-    owners = [step.node for step in (*view.steps.values(), *view.undos.values())]
-    for node in owners if defaults is None else [*owners, defaults]:
+    steps = [*view.undos.values(), *(step for key in _GROUP_RATE for step in view.having(key))]
+    owners = {id(step.node): step.node for step in steps}
+    for node in owners.values() if defaults is None else [*owners.values(), defaults]:
         if default or "group_rate_limit" in node.members:
             continue
         for key in _GROUP_RATE:
@@ -80,7 +78,7 @@ def fail_fast_of_one_step(view: View) -> Iterator[Found]:
 @rule("SF520", "warning")
 def policy_decided_by_members(view: View) -> Iterator[Found]:
     """`on_member_error` on a group or map whose members cannot fail it."""
-    for step in view.steps.values():
+    for step in view.having("on_member_error"):
         node = step.node.get("on_member_error") if step.path else None
         if node is None or node.value == "fail_fast":
             continue
@@ -110,7 +108,7 @@ def failure_of_waits(view: View) -> Iterator[Found]:
     sources: dict[str, list[str]] = {}
     for edge in view.edges:
         sources.setdefault(edge.target, []).append(edge.source)
-    for step in view.steps.values():
+    for step in view.having("run_on"):
         node = step.node.get("run_on") if step.path else None
         if node is None or node.value != "failure" or step.context is None or step.context.siblings is None:
             continue

@@ -20,7 +20,7 @@ MOST_CYCLES = 50
 @rule("SF101")
 def unknown_needs(view: View) -> Iterator[Found]:
     """`needs` names a step that does not exist."""
-    for step in view.steps.values():
+    for step in view.having("needs"):
         needs = step.node.get("needs") if step.path else None
         siblings = None if step.context is None else step.context.siblings
         if needs is None or siblings is None:
@@ -122,8 +122,8 @@ def _cycles(waits: dict[str, set[str]]) -> Iterator[list[str]]:
 @rule("SF106")
 def run_on_without_effect(view: View) -> Iterator[Found]:
     """`run_on` on a step that is not a step of a graph."""
-    for step in view.steps.values():
-        if step.path and "run_on" in step.node.members and not _in_graph(step):
+    for step in view.having("run_on"):
+        if step.path and not _in_graph(step):
             inside = view.steps.get(parent_path(step.path))
             kind = "composite" if inside is None or inside.kind is None else inside.kind
             yield Found(
@@ -137,8 +137,8 @@ def run_on_without_effect(view: View) -> Iterator[Found]:
 def run_on_after_nothing(view: View) -> Iterator[Found]:
     """`run_on` on a step that waits for nothing."""
     waiting = {edge.target for edge in view.edges}
-    broken = {step.path for step in view.steps.values() if "needs" in step.node.members}
-    for step in view.steps.values():
+    broken = {step.path for step in view.having("needs")}
+    for step in view.having("run_on"):
         node = step.node.get("run_on") if step.path else None
         if node is None or node.value == "success" or not _in_graph(step):
             continue

@@ -15,10 +15,11 @@ MOST_RETRIES = 1_000
 """Retries whose delays are added one by one."""
 
 
-def _owners(view: View) -> Iterator[tuple[str, Node]]:
-    """(how messages begin, mapping) of everything that may have options: steps, compensations, defaults, the file."""
-    for step in view.steps.values():
-        yield "", step.node
+def _owners(view: View, *keys: str) -> Iterator[tuple[str, Node]]:
+    """(how messages begin, mapping) of all that has one of these options: steps, compensations, defaults, the file."""
+    found = {id(step.node): step.node for key in keys for step in view.having(key)}
+    yield from (("", node) for node in found.values())
+    for step in (*view.having("event"), *view.having("approval")):
         if step.body is not None and step.kind in ("event", "approval"):
             yield f"{step.kind}.", step.body
     for undo in view.undos.values():
@@ -31,7 +32,7 @@ def _owners(view: View) -> Iterator[tuple[str, Node]]:
 @rule("SF505")
 def zero_limits(view: View) -> Iterator[Found]:
     """A limit of no time at all."""
-    for where, node in _owners(view):
+    for where, node in _owners(view, *_LIMITS, "retry"):
         limits = [(key, node.get(key)) for key in _LIMITS]
         timeout, retry = node.get("timeout"), node.get("retry")
         limits += [(f"timeout.{key}", timeout.get(key)) for key in ("soft", "hard") if timeout is not None]
@@ -47,14 +48,14 @@ def zero_limits(view: View) -> Iterator[Found]:
 @rule("SF506", "warning")
 def wait_of_nothing(view: View) -> Iterator[Found]:
     """A wait that does not wait."""
-    for step in view.steps.values():
+    for step in view.having("wait"):
         wait = step.body.get("for") if step.kind == "wait" and step.body is not None else None
         if wait is not None and duration_ms(wait) == 0:
             yield Found("wait.for: 0 waits for nothing", wait.place, "take the step out")
 
 
 def _retries(view: View) -> Iterator[tuple[str, Node, Node]]:
-    for where, node in _owners(view):
+    for where, node in _owners(view, "retry"):
         retry = node.get("retry")
         for one in [] if retry is None else retry.items or [retry]:
             if isinstance(one.value, dict):
@@ -151,7 +152,7 @@ def _around(view: View, path: str) -> tuple[Step, Node, int] | None:
 @rule("SF510", "warning")
 def timeout_above_the_outer_one(view: View) -> Iterator[Found]:
     """A timeout that is longer than that of what holds the step."""
-    for step in view.steps.values():
+    for step in (*view.having("timeout"), *view.having("event"), *view.having("approval")):
         waits = step.body if step.kind in ("event", "approval") else None
         own = hard_timeout(waits or step.node) if step.path else None
         outer = _around(view, step.path) if own is not None else None
@@ -167,7 +168,7 @@ def timeout_above_the_outer_one(view: View) -> Iterator[Found]:
 @rule("SF511")
 def waits_beyond_the_timeout(view: View) -> Iterator[Found]:
     """A wait that is longer than the time of what holds it."""
-    for step in view.steps.values():
+    for step in view.having("wait"):
         wait = step.body.get("for") if step.kind == "wait" and step.body is not None else None
         pause = duration_ms(wait)
         outer = _around(view, step.path) if pause else None
@@ -183,7 +184,7 @@ def waits_beyond_the_timeout(view: View) -> Iterator[Found]:
 @rule("SF512", "warning")
 def retries_beyond_the_timeout(view: View) -> Iterator[Found]:
     """Attempts and delays that together take longer than what holds the step may."""
-    for step in view.steps.values():
+    for step in view.having("retry"):
         retry = step.node.get("retry") if step.kind == "task" else None
         most = retry.get("max") if retry is not None else None
         own = hard_timeout(step.node)
@@ -204,7 +205,7 @@ def retries_beyond_the_timeout(view: View) -> Iterator[Found]:
 @rule("SF513", "warning")
 def fan_out_beyond_the_timeout(view: View) -> Iterator[Found]:
     """A map whose rate limit does not let all items start in time."""
-    for step in view.steps.values():
+    for step in view.having("map"):
         items = step.body.get("items") if step.kind == "map" and step.body is not None else None
         if step.body is None or items is None or not isinstance(items.value, list):
             continue
@@ -226,7 +227,7 @@ def fan_out_beyond_the_timeout(view: View) -> Iterator[Found]:
 @rule("SF514", "warning")
 def window_wider_than_the_items(view: View) -> Iterator[Found]:
     """A map's `concurrency` that is not below the number of its items."""
-    for step in view.steps.values():
+    for step in view.having("map"):
         if step.kind != "map" or step.body is None:
             continue
         items, window = step.body.get("items"), step.body.get("concurrency")
@@ -255,7 +256,8 @@ def key_of_one_run(view: View) -> Iterator[Found]:
 @rule("SF523")
 def completions_that_cannot_be_meant(view: View) -> Iterator[Found]:
     """`race`, `quorum` and `tolerate` together, a race with a policy, or a quorum of more members than there are."""
-    for step in view.steps.values():
+    found = {step.path: step for key in ("race", "quorum", "tolerate") for step in view.having(key)}
+    for step in found.values():
         given = [key for key in ("race", "quorum", "tolerate") if step.node.get(key) is not None]
         if len(given) > 1:
             text = f"expected one of race, quorum and tolerate, got {' and '.join(given)}"
@@ -275,7 +277,7 @@ def completions_that_cannot_be_meant(view: View) -> Iterator[Found]:
 @rule("SF521", "warning")
 def window_above_the_limit(view: View) -> Iterator[Found]:
     """A map that lets more run at a time than the concurrency limit of its step."""
-    for step in view.steps.values():
+    for step in view.having("map"):
         if step.kind != "map" or step.body is None:
             continue
         window, do = step.body.get("concurrency"), step.body.get("do")

@@ -26,7 +26,7 @@ def _values(view: View) -> Iterator[tuple[str, Node, Position]]:
     for key in ("vars", "labels"):
         node = view.root.get(key)
         pending += [] if node is None else list(node.members.items())
-    for step in (*view.steps.values(), *view.undos.values()):
+    for step in (*view.having("args"), *view.undos.values()):
         args = step.node.get("args")
         pending += [] if args is None else list(args.members.items())
     while pending:
@@ -83,12 +83,13 @@ def secrets_in_keys(view: View) -> Iterator[Found]:
 def _shown(view: View) -> Iterator[Node]:
     """Scalars whose values appear in lists of runs and claims, or as the result of the run."""
     pending: list[Node] = []
-    for step in view.steps.values():
-        for key in ("unique", "concurrency", "rate_limit"):
+    for key in ("unique", "concurrency", "rate_limit"):
+        for step in view.having(key):
             node = step.node.get(key)
             for one in [] if node is None else node.items or [node]:
                 inner = one.get("key")
                 pending += [] if inner is None else [inner]
+    for step in view.having("group_rate_key"):
         group = step.node.get("group_rate_key")
         pending += [] if group is None else [group]
     outputs = view.root.get("outputs")

@@ -94,7 +94,7 @@ def compared_with_true(view: View) -> Iterator[Found]:
 @rule("SF707", "warning")
 def hidden_variables(view: View) -> Iterator[Found]:
     """A map whose item has the name of that of the map around it."""
-    for step in view.steps.values():
+    for step in view.having("map"):
         if step.kind != "map" or step.body is None:
             continue
         for key in ("as", "index"):
@@ -116,6 +116,6 @@ def hidden_variables(view: View) -> Iterator[Found]:
 @rule("SF708", "warning")
 def composite_of_one(view: View) -> Iterator[Found]:
     """A chain with a single step."""
-    for step in view.steps.values():
+    for step in view.having("chain"):
         if step.path and step.kind == "chain" and step.body is not None and len(step.body.items) == 1:
             yield Found("chain: it has one step", step.node.keys["chain"], "write the step itself")

@@ -102,6 +102,7 @@ class View:
     """Path of a step -> paths of what runs after it: its catches and its cleanup, and the hooks of the file."""
     graphs: dict[str, frozenset[str]] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
+    _keyed: dict[str, list[Step]] = field(default_factory=dict)
     _names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     types: NamedTypes = field(default_factory=lambda: NamedTypes(Findings("")))
     """The named types of the file, for the schemas in it."""
@@ -137,6 +138,8 @@ class View:
                 view.undos[path] = step
                 continue
             view.steps[path] = step
+            for key in spot.node.members:
+                view._keyed.setdefault(key, []).append(step)
             if path:
                 below = view.follow_ups if _FOLLOW_UP.fullmatch(path) else view.children
                 below.setdefault(parent_path(path), []).append(path)
@@ -145,9 +148,13 @@ class View:
         view.edges = [*view._needs(), *view._references()]
         return view
 
+    def having(self, key: str) -> Sequence[Step]:
+        """The steps that have `key`, the file among them, in their order; the key may be refused."""
+        return self._keyed.get(key, ())
+
     def refs(self) -> Iterator[tuple[Step, Node, str]]:
         """Each step that calls a workflow: with the place of its `ref`, and what that says."""
-        for step in self.steps.values():
+        for step in self.having("workflow"):
             ref = None if step.kind != "workflow" or step.body is None else step.body.get("ref")
             if ref is not None and isinstance(ref.value, str) and not ref.flawed:
                 yield step, ref, ref.value
@@ -187,7 +194,7 @@ class View:
         return self._names[scope]
 
     def _needs(self) -> Iterator[Edge]:
-        for step in self.steps.values():
+        for step in self.having("needs"):
             needs = step.node.get("needs") if step.path else None
             if needs is None or step.context is None or step.context.siblings is None:
                 continue
