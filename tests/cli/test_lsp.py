@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from stemflow.cli.lsp.server import function_place
 from stemflow.dsl.fixes import apply
 from stemflow.runtime.catalog.lock import LockedTasks, decode, encode, locked_by
 from stemflow.runtime.tasks.discovery import load_named
+from tests.cli.language_client import Client
 from tests.cli.world import Cli
 
 TEXT = """\
@@ -167,37 +166,6 @@ def test_a_text_that_is_being_typed_never_fails(tasks: LockedTasks, cut: int) ->
 
 
 # -- over the protocol
-
-
-class Client:
-    """A client over the pipes of a process."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process, self.count = process, 0
-
-    def send(self, **message: Any) -> None:
-        assert self.process.stdin is not None
-        body = json.dumps({"jsonrpc": "2.0", **message}).encode()
-        self.process.stdin.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        self.process.stdin.flush()
-
-    def read(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        while True:
-            length = 0
-            while (line := self.process.stdout.readline().strip()) != b"":
-                if line.lower().startswith(b"content-length:"):
-                    length = int(line.partition(b":")[2])
-            found: dict[str, Any] = json.loads(self.process.stdout.read(length))
-            if wanted(found):
-                return found
-
-    def ask(self, method: str, params: Any) -> Any:
-        self.count += 1
-        self.send(id=self.count, method=method, params=params)
-        found = self.read(lambda message: message.get("id") == self.count)
-        assert "error" not in found, found
-        return found["result"]
 
 
 def test_a_session_over_the_protocol(project: Path, cli: Cli) -> None:
