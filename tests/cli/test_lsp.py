@@ -213,6 +213,19 @@ def test_a_session_over_the_protocol(project: Path, cli: Cli) -> None:
             process.kill()
 
 
+def test_the_inputs_of_a_called_workflow_are_completed(tasks: LockedTasks, tmp_path: Path) -> None:
+    (tmp_path / "refund.yaml").write_text(
+        'stemflow: "1"\nname: refund\ninputs: {order: {type: string}, note: {type: string, default: x}}\n'
+        "steps: {a: {task: say, args: {word: x}}}\n"
+    )
+    text = 'stemflow: "1"\nname: x\nsteps:\n  a: {workflow: {ref: ./refund.yaml, inputs: {}}}\n'
+    before = text[: text.index("{}") + 1]
+    document = Document(text, "x.yaml", tasks, path=tmp_path / "x.yaml")
+    line, column = before.count("\n"), len(before) - before.rfind("\n") - 1
+    offered = {one.label: one.detail for one in document.completions(line, column)}
+    assert offered == {"order": "string (required)", "note": "string"}
+
+
 def test_templates_and_their_parameters_are_completed(tasks: LockedTasks) -> None:
     text = (
         'stemflow: "1"\nname: x\ntemplates:\n  tell: {params: {who: {type: string}}, do: {task: say}}\n'

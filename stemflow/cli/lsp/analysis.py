@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stemflow.cli.lsp.cursor import Cursor, cursor_at
+from stemflow.cli.lsp.schemas import described, first_line, resolved, schema_at, type_words
 from stemflow.dsl.fixes import Edit, edit_of, suggestion
 from stemflow.dsl.rules.environment import ERROR, RUN, STATE
 from stemflow.dsl.rules.infer import Inference
 from stemflow.dsl.rules.types import Type
-from stemflow.dsl.rules.view import Step, View
-from stemflow.dsl.schema import load_schema
+from stemflow.dsl.rules.view import Callee, Step, View
 from stemflow.dsl.source import Node
-from stemflow.dsl.vocabulary import KINDS
 from stemflow.expr.functions import FUNCTION_NAMES
 from stemflow.model.diagnostic import Diagnostic
 from stemflow.runtime.catalog.lock import LockedTasks
@@ -96,10 +95,12 @@ class Document:
             return list(self._values(cursor))
         if cursor.path[-1:] == ("args",):
             return list(self._arguments(cursor))
-        schema = self._schema(cursor.path)
+        if cursor.path[-2:] == ("workflow", "inputs"):
+            return list(self._inputs_of_called(cursor))
+        schema = schema_at(cursor.path, self._value)
         present = set(self._value(cursor.path) or ())
         return [
-            Completion(key, "key", _described(inner))
+            Completion(key, "key", described(inner))
             for key, inner in schema.get("properties", {}).items()
             if key not in present or key == cursor.word
         ]
@@ -107,7 +108,7 @@ class Document:
     def _values(self, cursor: Cursor) -> Iterator[Completion]:
         if cursor.key == "task":
             for name in sorted(self.tasks or ()):
-                yield Completion(name, "task", _first_line(self._task(name).get("description", "")))
+                yield Completion(name, "task", first_line(self._task(name).get("description", "")))
             return
         if cursor.key == "template":
             known = {} if self.view is None else self.view.templates.known
@@ -118,7 +119,7 @@ class Document:
             own = next((part for part in reversed(cursor.path) if part in graph), None)
             yield from (Completion(name, "step") for name in sorted(graph) if name != own)
             return
-        inner = _resolved(self._schema(cursor.path).get("properties", {}).get(cursor.key or "", {}))
+        inner = resolved(schema_at(cursor.path, self._value).get("properties", {}).get(cursor.key or "", {}))
         yield from (Completion(str(value), "value") for value in inner.get("enum", ()))
         if inner.get("type") == "boolean":
             yield from (Completion(word, "value") for word in ("true", "false"))
@@ -126,12 +127,18 @@ class Document:
     def _arguments(self, cursor: Cursor) -> Iterator[Completion]:
         step = self._value(cursor.path[:-1]) or {}
         template = None if self.view is None else self.view.templates.known.get(str(step.get("template")))
-        for name, inner in () if template is None else template.params.items():
-            yield Completion(name, "key", f"{_type_words(inner)}{'' if 'default' in inner else ' (required)'}")
+        yield from _parameters({} if template is None else template.params)
         schema = self._task(str(step.get("task", "")))
         for name, inner in schema.get("properties", {}).items():
             needed = " (required)" if name in schema.get("required", ()) else ""
-            yield Completion(name, "key", f"{_type_words(inner)}{needed}")
+            yield Completion(name, "key", f"{type_words(inner)}{needed}")
+
+    def _inputs_of_called(self, cursor: Cursor) -> Iterator[Completion]:
+        """The inputs of the workflow that the step calls, in another file."""
+        ref = (self._value(cursor.path[:-1]) or {}).get("ref")
+        callee = None if self.view is None else self.view.callees.get(str(ref))
+        if isinstance(callee, Callee):
+            yield from _parameters(callee.inputs)
 
     def _task(self, name: str) -> Mapping[str, Any]:
         """The JSON Schema of the arguments of a task."""
@@ -198,35 +205,6 @@ class Document:
     def _facts(self) -> Any:
         return self.tasks if hasattr(self.tasks, "result_schema") else None
 
-    def _schema(self, path: tuple[str | int, ...]) -> Mapping[str, Any]:
-        """The schema of the mapping at a path."""
-        schema: Mapping[str, Any] = load_schema()
-        for index, part in enumerate(path):
-            inner = _resolved(schema)
-            if isinstance(part, int):
-                inner = inner if "items" in inner else _resolved(inner.get("then", {}))
-                schema = inner.get("items", {})
-            else:
-                inner = inner if _has(inner, part) else _resolved(inner.get("then", {}))
-                inner = inner if _has(inner, part) else _resolved(_resolved(schema).get("else", {}))
-                schema = inner.get("properties", {}).get(part) or inner.get("additionalProperties") or {}
-            schema = schema if isinstance(schema, dict) else {}
-            schema = self._of_kind(schema, path[: index + 1])
-        return _resolved(schema)
-
-    def _of_kind(self, schema: Mapping[str, Any], path: tuple[str | int, ...]) -> Mapping[str, Any]:
-        """A step is of the kind of its key; without one, it may get any key."""
-        if schema.get("$ref") != "#/definitions/step":
-            return schema
-        definitions = load_schema()["definitions"]
-        value = self._value(path)
-        kind = next((one for one in ("template", *KINDS) if isinstance(value, dict) and one in value), None)
-        if kind is not None:
-            found: Mapping[str, Any] = definitions[f"{kind}_step"]
-            return found
-        every = [definitions[f"{one}_step"]["properties"] for one in KINDS]
-        return {"properties": {key: inner for properties in every for key, inner in properties.items()}}
-
     def _value(self, path: tuple[str | int, ...]) -> Any:
         value: Any = None if self.view is None else self.view.root.value
         for part in path:
@@ -277,7 +255,7 @@ class Document:
         if not schema:
             return None
         parameters = ", ".join(
-            f"{one}: {_type_words(inner)}" for one, inner in schema.get("properties", {}).items()
+            f"{one}: {type_words(inner)}" for one, inner in schema.get("properties", {}).items()
         )  # fmt: skip
         about = schema.get("description", "")
         return f"```\n{name}({parameters})\n```" + (f"\n\n{about}" if about else "")
@@ -405,24 +383,8 @@ def _last(path: str) -> str:
     return re.split(r"[.]", path)[-1] if not path.endswith("]") else path[path.rindex("[") :]
 
 
-def _has(schema: Mapping[str, Any], key: str) -> bool:
-    return key in schema.get("properties", {}) or isinstance(schema.get("additionalProperties"), dict)
-
-
-def _resolved(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    while "$ref" in schema:
-        schema = load_schema()["definitions"][schema["$ref"].rpartition("/")[2]]
-    return schema
-
-
-def _described(schema: Mapping[str, Any]) -> str:
-    return str(schema.get("description") or _resolved(schema).get("description") or "")
-
-
-def _type_words(schema: Mapping[str, Any]) -> str:
-    given = schema.get("type", "any")
-    return given if isinstance(given, str) else " or ".join(given)
-
-
-def _first_line(text: str) -> str:
-    return text.strip().split("\n")[0]
+def _parameters(schemas: Mapping[str, Any]) -> Iterator[Completion]:
+    """The names of inputs or of parameters, by their JSON Schemas, with their types."""
+    for name, schema in schemas.items():
+        optional = "default" in schema or schema.get("required") is False
+        yield Completion(name, "key", f"{type_words(schema)}{'' if optional else ' (required)'}")
