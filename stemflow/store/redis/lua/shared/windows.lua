@@ -93,9 +93,16 @@ local function windows(now)
       local early = ahead(tat_after(key, one.limit, one.per_ms), one.limit) - (one.burst - 1) * one.per_ms
       return now + math.max(0, math.floor(early / one.limit))
     end
-    local starts = starts_after(key, one.limit)
-    if recent(starts, one) < one.limit then return now end
-    return starts[#starts - one.limit + 1] + one.per_ms
+    local kept, start = #key.starts, nil
+    if kept > 0 and key.starts[kept] > now then  -- a clock was set back
+      local starts = starts_after(key, one.limit)
+      start = starts[#starts - one.limit + 1]
+    else
+      -- Asked for each lane that waits, so nothing is copied: the start that is the limit's number from the end.
+      local at = kept + key.started - one.limit + 1
+      start = at > kept and now or key.starts[at]
+    end
+    return start and start > now - one.per_ms and start + one.per_ms or now
   end
 
   local self = {}
