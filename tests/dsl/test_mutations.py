@@ -1,106 +1,106 @@
-"""No file, however broken, ends in a traceback: mutations of every example are checked with and without tasks.
+"""No file, however broken, ends in a traceback or takes long, and what is wrong is reported where it is: mutations of
+every example, and a corpus of files that are kept.
 
-The default run takes some mutations of each kind from each file; `-m long` takes 2,000 of every file.
+The default run takes 20 mutations of every file, `-m long` 2,000 more, with STEMFLOW_NIGHTLY=1 10,000. To search on:
+`python -m tests.dsl.fuzz`.
 """
 
 from __future__ import annotations
 
 import copy
 import random
-import time
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from stemflow import TaskRegistry
 from stemflow.runtime.client.workflow_files import WorkflowFile
 from tests.conftest import NIGHTLY
+from tests.dsl import fuzz
+from tests.dsl.mutations import VALUES, block, check, check_counted, dumped, mutated, places, scrambled
+from tests.dsl.mutations import Path as Way
 
 FOLDER = Path(__file__).parents[2] / "workflows"
 FILES = sorted(FOLDER.glob("*.yaml"))
-REGISTRY = TaskRegistry()
-
-VALUES: list[Any] = [
-    None, True, 0, -1, 3.5, "", "x", "a b", "${{", "${{ }}", "${{ nope }}", "${{ steps.x.y }}", "1 +", "has(", [], {},
-    [1], [[]], {"a": 1}, {"task": 7}, {"when": []}, ["a", "a"], "10/s", "1d", "\N{SNOWMAN}", "{{ x }}", "'", "{'a': 1}",
-    10**30,
-]  # fmt: skip
-MARKS = ["\t", "{", "}", "[", ":", "&a ", "*a", "'", '"', "#", "\n", "- "]
-KEYS = ["task", "chain", "map", "needs", "when", "retry", "x", "with", "on_member_error", "timeout", "steps", "<<"]
+ANY = st.sampled_from(VALUES) | st.text("ab:${}'", max_size=8) | st.integers()
+TREES = {file.stem: yaml.safe_load(file.read_text("utf-8")) for file in FILES}
 
 
-def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of every value in a tree."""
-    yield path
-    entries = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, value in entries:
-        yield from places(value, (*path, key))
-
-
-def mutated(tree: Any, random: random.Random) -> Any:
-    """The tree with one change: a value of another type, a key renamed, taken out or added, a value moved."""
-    tree = copy.deepcopy(tree)
-    path = random.choice([one for one in places(tree) if one])
-    parent = tree
-    for key in path[:-1]:
-        parent = parent[key]
-    key = path[-1]
-    match random.randrange(5):
-        case 0:
-            parent[key] = random.choice(VALUES)
-        case 1:
-            del parent[key]
-        case 2 if isinstance(parent, dict):
-            parent[random.choice(KEYS)] = parent.pop(key)
-        case 3 if isinstance(parent[key], dict):
-            parent[key][random.choice(KEYS)] = random.choice(VALUES)
-        case _:
-            parent[key] = [parent[key]]
-    return tree
-
-
-def scrambled(text: str, random: random.Random) -> str:
-    """The text with one change: characters taken out, put in or repeated."""
-    at = random.randrange(len(text))
-    match random.randrange(3):
-        case 0:
-            return text[:at] + text[at + random.randrange(1, 6) :]
-        case 1:
-            return text[:at] + random.choice(MARKS) + text[at:]
-    return text[:at] + text[at : at + 20] + text[at:]
-
-
-def judge(text: str) -> None:
-    begun = time.process_time()
-    for tasks in (None, REGISTRY):
-        checked = WorkflowFile.of(text, "m.yaml").checked(tasks)
-        lines = text.count("\n") + 2
-        assert all(0 < one.line <= lines and 0 < one.column < one.end_column for one in checked.found), text
-        assert checked.fails or checked.workflow is not None
-    assert time.process_time() - begun < 2
+def judge_place(text: str, path: Way) -> None:
+    """Errors are within the block that was changed, or speak of it: of its name, or of the key in it."""
+    checked = check(text, tasks=False)
+    changed, lines = block(text, path[:2]), text.split("\n")
+    for one in checked.found:
+        said = f"{one.message} {lines[one.line - 1]}"
+        assert (
+            one.severity != "error" or one.line in changed or str(path[:2][-1]) in said or str(path[-1]) in said
+        ), (path, one, text)
 
 
 def run(file: Path, count: int, seed: int) -> None:
     source, chance = file.read_text("utf-8"), random.Random(f"{seed} {file.name}")
-    tree = yaml.safe_load(source)
-    for _ in range(count):
-        judge(yaml.dump(mutated(tree, chance), Dumper=yaml.CSafeDumper, sort_keys=False))
-        judge(scrambled(source, chance))
+    for number in range(count):
+        tree, path = mutated(TREES[file.stem], chance)
+        text = dumped(tree)
+        judge_place(text, path)
+        # One in ten is counted, which takes twice as long.
+        (check_counted if number % 10 == 0 else check)(text)
+        (check_counted if number % 10 == 1 else check)(scrambled(source, chance), tasks=number % 2 == 0)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_mutated_file_is_never_a_traceback(file: Path) -> None:
-    run(file, 20, 1)
+def test_a_mutated_file_is_judged_in_the_block_that_was_changed(file: Path) -> None:
+    run(file, 10, 1)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.parametrize("part", range(10 if NIGHTLY else 2))
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_many_mutations_of_a_file_are_never_a_traceback(file: Path) -> None:
-    run(file, 5_000 if NIGHTLY else 250, 2)
+def test_many_mutations_of_a_file_are_judged_in_the_block_that_was_changed(file: Path, part: int) -> None:
+    run(file, 500, 2 + part)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(sorted(TREES)), st.integers(0, 99), st.lists(st.tuples(st.integers(0, 99), ANY), max_size=3))
+def test_several_faults_of_a_block_are_reported_in_it(name: str, member: int, changes: list[tuple[int, Any]]) -> None:
+    # Given an example with several values replaced by others, all of them in one member of a block
+    tree = copy.deepcopy(TREES[name])
+    members = [path for path in places(tree) if len(path) == 2]
+    inside = members[member % len(members)]
+    for number, value in changes:
+        below = [path for path in places(tree) if path[:2] == inside]
+        path = below[number % len(below)]
+        parent = tree
+        for key in path[:-1]:
+            parent = parent[key]
+        parent[path[-1]] = copy.deepcopy(value)
+    # Then the errors are in it, or speak of it
+    judge_place(dumped(tree), inside)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(st.binary(max_size=60))
+def test_any_bytes_are_judged(data: bytes) -> None:
+    fuzz.one_input(data)
+
+
+@pytest.mark.parametrize("file", sorted(fuzz.CORPUS.iterdir()), ids=lambda file: file.name)
+def test_a_file_of_the_corpus_is_judged_within_its_bound(file: Path) -> None:
+    check_counted(fuzz.text_of(file.read_bytes()))
+
+
+def test_the_fuzzer_runs_over_the_corpus_without_its_library(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Given that atheris is not installed
+    monkeypatch.setitem(sys.modules, "atheris", None)
+    # When the fuzzer is started, then it judges what is kept and says so
+    fuzz.main(["fuzz"])
+    assert f"judged {len(list(fuzz.CORPUS.iterdir()))} files of the corpus" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
