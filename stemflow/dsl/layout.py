@@ -5,6 +5,7 @@ Only whitespace between tokens changes. Comments, quotes, line breaks, anchors a
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,10 @@ from stemflow.errors import StemflowError
 INDENT = 2
 _OPENS = (tokens.FlowMappingStartToken, tokens.FlowSequenceStartToken)
 _CLOSES = (tokens.FlowMappingEndToken, tokens.FlowSequenceEndToken)
+
+
+_OTHER_BREAK = re.compile("[\r\x85\u2028\u2029]")
+"""What ends a line in YAML, too."""
 
 
 class CannotFormat(StemflowError):
@@ -69,6 +74,9 @@ class _Block:
 def formatted(text: str) -> str:
     """The text in the standard layout. Raises CannotFormat for a file that cannot be read."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    odd = _OTHER_BREAK.search(text)
+    if odd is not None:
+        raise CannotFormat(f"expected lines that end with a line feed, got one that ends with U+{ord(odd[0]):04X}")
     before = read(text, Findings(""))
     if before is None:
         raise CannotFormat("expected a file that can be read; `stemflow validate` says what is wrong")

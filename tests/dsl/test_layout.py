@@ -19,7 +19,13 @@ from tests.dsl.files import FOLDER
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "workflows").rglob("*.yaml"))
-GOLDEN = [path for path in sorted(FOLDER.rglob("*.yaml")) if read(path.read_text(), Findings("")) is not None]
+CORPUS = sorted((FOLDER / "corpus").iterdir())
+"""Broken files of all kinds."""
+GOLDEN = [
+    path
+    for path in sorted(FOLDER.rglob("*.yaml"))
+    if path not in CORPUS and read(path.read_text("utf-8"), Findings("")) is not None
+]
 FILES = [*EXAMPLES, *GOLDEN]
 
 UGLY = """\
@@ -177,3 +183,13 @@ def test_what_cannot_be_formatted_is_refused(text: str) -> None:
 
 def test_line_ends_and_blank_lines_are_standard() -> None:
     assert formatted("a: 1\r\n\r\n\r\n\r\nb: 2   \r\n\r\n") == "a: 1\n\nb: 2\n"
+
+
+@pytest.mark.parametrize("file", CORPUS, ids=lambda file: file.stem)
+def test_a_broken_file_is_given_a_stable_layout_or_refused(file: Path) -> None:
+    try:
+        once = formatted(file.read_bytes().decode("utf-8", errors="replace"))
+    except CannotFormat as refused:
+        assert str(refused).startswith("expected ")
+    else:
+        assert formatted(once) == once
