@@ -68,6 +68,7 @@ def test_worlds_under_faults_keep_the_invariants_and_end() -> None:
     _campaign(range(50))
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seeds", [range(10), pytest.param(range(10, 400), marks=pytest.mark.long)], ids=["10", "390"])
 def test_worlds_with_steps_that_a_stop_spares_keep_the_invariants_and_end(
     monkeypatch: pytest.MonkeyPatch, seeds: range
@@ -78,6 +79,7 @@ def test_worlds_with_steps_that_a_stop_spares_keep_the_invariants_and_end(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # some minutes each, so that every fault is hit in each
 @pytest.mark.parametrize("first", range(0, 2_000, 400))
 def test_two_thousand_worlds_keep_the_invariants_and_end(first: int) -> None:
     _campaign(range(first, first + 400))
