@@ -88,3 +88,23 @@ async def test_a_run_id_that_is_used_again_after_its_run_has_expired_is_listed_o
     assert paged == ["a", "c", "b"]
     assert await store.runs(10, state="failed") == []
     await store.close()
+
+
+async def test_runs_that_have_expired_take_no_place_in_a_page(one_server: Server) -> None:
+    one_server.flush()
+    store = open_redis(f"{one_server.url}?prefix=page", ManualClock(), test_time=True)
+    assert isinstance(store, RedisStore)
+    await store.open()
+    user = User(store, "one")
+    for run in "ab":
+        await user.begin(run=run)
+    # Given the newest, which have expired, and whose names are still in the list
+    for number in range(40):
+        await user.begin(run=f"c{number}")
+    (part,) = store._parts
+    for run in (f"c{number}" for number in range(40)):
+        await part.client.call(b"DEL", part._key(KeyFamily.root, run_name(run)))
+    # Then a page has as many runs as were asked for
+    pages = {limit: "".join(info.header.run for info in await store.runs(limit)) for limit in (1, 2, 3)}
+    assert pages == {1: "b", 2: "ba", 3: "ba"}
+    await store.close()

@@ -55,7 +55,9 @@ from stemflow.store.run_names import run_name, run_of
 FOLLOW_S: Final = 60
 """How long notifications of changes are published after a request for them; it is repeated at a third."""
 LISTED: Final = 500
-"""Runs that are listed at a time."""
+"""Names of runs that are read at a time."""
+LEAST_LISTED: Final = 20
+"""Runs that are read at a time, at least."""
 
 
 class Partition:
@@ -277,17 +279,19 @@ class Partition:
             names = await self.client.call(b"LRANGE", self._key(KeyFamily.runs), start, start + LISTED - 1)
             named = ((name, decoded_or_none("the name of a run", run_of, name)) for name in names)
             wanted = [name for name, run in named if run is not None and run.startswith(prefix)]
-            listed = await self._listed(wanted if after is not None else wanted[: limit - len(found)])
-            for info in listed:
-                if info.header.run in seen:
-                    continue
-                made_ms = info.header.created_at_ms
-                if made_ms > oldest_ms and await self._first_place(info, start + LISTED) < start:
-                    continue  # its id was used again, and the name of the run that has expired is still here
-                seen.add(info.header.run)
-                oldest_ms = min(oldest_ms, made_ms)
-                if after is None or first or self._follows(info, *after):
-                    found.append(info)
+            while wanted and len(found) < limit:
+                # Some may have expired, so that more are read than are asked for.
+                most = len(wanted) if after is not None else max(limit - len(found), LEAST_LISTED)
+                listed, wanted = await self._listed(wanted[:most]), wanted[most:]
+                for info in listed:
+                    run, made_ms = info.header.run, info.header.created_at_ms
+                    # An id that was used again is still where the run stood that has expired.
+                    if run in seen or (made_ms > oldest_ms and await self._first_place(info, start + LISTED) < start):
+                        continue
+                    seen.add(run)
+                    oldest_ms = min(oldest_ms, made_ms)
+                    if after is None or first or self._follows(info, *after):
+                        found.append(info)
             if len(names) < LISTED or len(found) >= limit:
                 return found[:limit]
         return found
