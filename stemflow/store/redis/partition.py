@@ -285,7 +285,7 @@ class Partition:
                 listed, wanted = await self._listed(wanted[:most]), wanted[most:]
                 for info in listed:
                     run, made_ms = info.header.run, info.header.created_at_ms
-                    # An id that was used again is still where the run stood that has expired.
+                    # The id of a run that has expired may be that of a newer one, further up in the list.
                     if run in seen or (made_ms > oldest_ms and await self._first_place(info, start + LISTED) < start):
                         continue
                     seen.add(run)
